@@ -1,0 +1,2 @@
+// Package lntest holds what tests of several packages share: throw-away network namespaces.
+package lntest

@@ -1,0 +1,93 @@
+package lntest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsolateHost gives the calling test what looks like a machine of its own: a
+// fresh network namespace with lo up, and a fresh mount namespace in which
+// /run and /var/lib are empty. As with Isolate, only what the test's own
+// goroutine opens and starts is in there, and all of it ends with the test.
+func IsolateHost(t testing.TB) {
+	t.Helper()
+	Isolate(t)
+	if err := unshareMounts(); err != nil {
+		refuse(t, err)
+	}
+}
+
+func unshareMounts() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	for _, dir := range []string{"/run", "/var/lib"} {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// BindNetns makes a network namespace with lo up and binds it to the file
+// path, which it makes. The caller is a test after IsolateHost, so that the
+// mount ends with the test.
+func BindNetns(t testing.TB, path string) {
+	t.Helper()
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = os.WriteFile(path, nil, 0o600)
+	}
+	if err == nil {
+		err = onThread(func() error {
+			return errors.Join(unshareNet(), unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""))
+		})
+	}
+	if err != nil {
+		t.Fatalf("make network namespace %s: %v", path, err)
+	}
+}
+
+// Enter runs fn in the namespace at path, on the test's own thread: path may
+// be one that only the test's mount namespace has, and fn may call t.Fatal.
+// The caller is a test after Isolate or IsolateHost.
+func Enter(t testing.TB, path string, fn func()) {
+	t.Helper()
+	err := onThread(func() error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(unix.Setns(int(f.Fd()), unix.CLONE_NEWNET), f.Close())
+		if err == nil {
+			fn()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatalf("enter network namespace %s: %v", path, err)
+	}
+}
+
+// onThread runs fn and then returns the thread to its network namespace.
+func onThread(fn func() error) (err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, unix.Setns(int(home.Fd()), unix.CLONE_NEWNET), home.Close())
+	}()
+	return fn()
+}

@@ -1,0 +1,15 @@
+// Package state keeps what libnet remembers between two calls: one small JSON
+// file per network, attachment and sandbox below one directory.
+//
+// The directory lives on a tmpfs (default /run/libnet): nothing in it has to
+// survive a power cut, so nothing is synced. Every file is replaced as a whole
+// by a rename, so a reader sees the old record or the new one, never half of
+// either. The layout is
+//
+//	networks/<network>/network.json
+//	networks/<network>/endpoints/<containerID>:<ifname>.json
+//	sandboxes/<id>.json
+//
+// A colon separates container ID and interface name because neither may hold
+// one (CNI spec 1.1.0, parameters), so two attachments never share a file.
+package state

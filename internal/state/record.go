@@ -1,0 +1,65 @@
+package state
+
+import (
+	"encoding/json"
+	"net/netip"
+)
+
+// Phase says how far the making of an attachment got.
+type Phase string
+
+// The phases in order. A record that is not PhaseReady was left by a process
+// that died, or belongs to one that is still at work.
+const (
+	PhaseIntent Phase = "intent" // nothing is promised to exist yet
+	PhaseLeased Phase = "leased" // addresses are held, no link yet
+	PhaseReady  Phase = "ready"  // complete
+)
+
+// Network is the record of one network.
+type Network struct {
+	Name   string
+	Driver string // "bridge"
+	Bridge string // name of the bridge on this host
+	// Fingerprint of Config, to see a change without decoding it.
+	Fingerprint string
+	Config      json.RawMessage `json:",omitempty"` // the driver's configuration; only its writer reads it
+}
+
+// NetnsID tells one network namespace from every other of this boot.
+type NetnsID struct {
+	Dev, Ino uint64
+	Cookie   uint64 // 0: the kernel has none (before 5.14)
+}
+
+// Address is one address of an attachment.
+type Address struct {
+	Prefix  netip.Prefix
+	Gateway netip.Addr // zero: none
+}
+
+// Endpoint is the record of one attachment.
+type Endpoint struct {
+	Network, ContainerID, IfName string
+
+	Phase    Phase
+	Boot     string  // boot ID of the kernel that was running
+	Netns    string  // path; empty: not joined yet
+	NetnsID  NetnsID // zero: not joined yet
+	IPAM     string  // type of the IPAM that gave the addresses; empty: none
+	DataDir  string  `json:",omitempty"` // where the leases are, when the IPAM is ours
+	Bridge   string
+	HostName string // host end of the veth
+	MAC      string `json:",omitempty"`
+	Rules    bool   `json:",omitempty"` // firewall elements were made
+
+	Addresses []Address `json:",omitempty"`
+	// Config is the attachment's own configuration; only its writer reads it.
+	Config json.RawMessage `json:",omitempty"`
+}
+
+// Sandbox is the record of a network namespace that libnet made.
+type Sandbox struct {
+	ID   string
+	Path string
+}

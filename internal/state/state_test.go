@@ -1,0 +1,209 @@
+package state
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var sample = Endpoint{
+	Network: "net1", ContainerID: "c1", IfName: "eth0", Phase: PhaseReady, Boot: "b", Netns: "/run/netns/c1",
+	NetnsID: NetnsID{1, 2, 3}, Bridge: "br0", HostName: "veth0", MAC: "02:00:00:00:00:01",
+	Addresses: []Address{{Prefix: netip.MustParsePrefix("10.1.0.2/24"), Gateway: netip.MustParseAddr("10.1.0.1")}},
+}
+
+func TestEndpointRoundTrip(t *testing.T) {
+	d := New(filepath.Join(t.TempDir(), "state"))
+	if _, err := d.LoadEndpoint("net1", "c1", "eth0"); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("before: error %v, want ErrNotFound", err)
+	}
+	if err := d.CreateEndpoint(sample); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.CreateEndpoint(sample); !errors.Is(err, ErrExists) {
+		t.Fatalf("again: error %v, want ErrExists", err)
+	}
+	changed := sample
+	changed.Phase = PhaseLeased
+	if err := d.SaveEndpoint(changed); err != nil {
+		t.Fatal(err)
+	}
+	got, err := d.LoadEndpoint("net1", "c1", "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(changed, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	all, err := d.Endpoints("net1")
+	if err != nil || len(all) != 1 {
+		t.Errorf("Endpoints: %d, %v, want 1", len(all), err)
+	}
+	for range 2 { // missing is success
+		if err := d.DeleteEndpoint("net1", "c1", "eth0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if entries, _ := os.ReadDir(d.endpointDir("net1")); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+func TestNamesDoNotCollide(t *testing.T) {
+	d := New(t.TempDir())
+	for _, id := range [][2]string{{"a-b", "c"}, {"a", "b-c"}, {"a.b", "c"}, {"a", "b.c"}} {
+		if err := d.CreateEndpoint(Endpoint{Network: "n", ContainerID: id[0], IfName: id[1]}); err != nil {
+			t.Errorf("%v: %v", id, err)
+		}
+	}
+}
+
+func TestBadNames(t *testing.T) {
+	root := t.TempDir()
+	d := New(filepath.Join(root, "state"))
+	for _, name := range []string{"", ".", "..", "../x", "a/b", "a:b", strings.Repeat("x", 201)} {
+		for what, err := range map[string]error{
+			"network": d.SaveNetwork(Network{Name: name}),
+			"id":      d.SaveEndpoint(Endpoint{Network: "n", ContainerID: name, IfName: "eth0"}),
+			"ifname":  d.SaveEndpoint(Endpoint{Network: "n", ContainerID: "c", IfName: name}),
+			"sandbox": d.SaveSandbox(Sandbox{ID: name}),
+		} {
+			if !errors.Is(err, ErrBadName) {
+				t.Errorf("%s %.10q: error %v, want ErrBadName", what, name, err)
+			}
+		}
+	}
+	if entries, _ := os.ReadDir(root); len(entries) != 0 {
+		t.Errorf("bad names made %v", entries)
+	}
+}
+
+// What cannot be decoded is set aside, whatever it is, and does not hide the
+// rest.
+func TestUnreadableRecords(t *testing.T) {
+	d := New(t.TempDir())
+	if err := d.SaveEndpoint(sample); err != nil {
+		t.Fatal(err)
+	}
+	dir := d.endpointDir("net1")
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte(`{"Network":"net1","ContainerID":"evil"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, make := range map[string]func(path string) error{
+		"empty:eth0.json":   func(p string) error { return os.WriteFile(p, nil, 0o600) },
+		"garbage:eth0.json": func(p string) error { return os.WriteFile(p, []byte("{\x00"), 0o600) },
+		"huge:eth0.json":    func(p string) error { return os.WriteFile(p, []byte(strings.Repeat(" ", 2<<20)+"{}"), 0o600) },
+		"link:eth0.json":    func(p string) error { return os.Symlink(outside, p) },
+	} {
+		if err := make(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := d.Endpoints("net1")
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("error %v, want ErrCorrupt", err)
+	}
+	if len(all) != 1 || all[0].ContainerID != "c1" {
+		t.Errorf("got %v, want c1 alone", all)
+	}
+	if all, err = d.Endpoints("net1"); err != nil || len(all) != 1 {
+		t.Errorf("set aside, they are still reported: %v", err)
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	d := New(filepath.Join(t.TempDir(), "state"))
+	if all, err := d.Networks(); err != nil || len(all) != 0 {
+		t.Fatalf("none yet: %v, %v", all, err)
+	}
+	for _, name := range []string{"b", "a"} {
+		if err := d.CreateNetwork(Network{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.SaveEndpoint(Endpoint{Network: "a", ContainerID: "c", IfName: "eth0"}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.Networks()
+	if err != nil || len(all) != 2 || all[0].Name != "a" {
+		t.Fatalf("Networks: %v, %v", all, err)
+	}
+	// The record of a living attachment outlives its network's.
+	if err := d.DeleteNetwork("a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.LoadEndpoint("a", "c", "eth0"); err != nil {
+		t.Errorf("the attachment's record went with the network's: %v", err)
+	}
+	if err := errors.Join(d.DeleteEndpoint("a", "c", "eth0"), d.DeleteNetwork("a"), d.DeleteNetwork("b"), d.DeleteNetwork("b")); err != nil {
+		t.Fatal(err)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(d.Path(), "networks")); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
+	}
+}
+
+func TestConcurrentCreateHasOneWinner(t *testing.T) {
+	d := New(t.TempDir())
+	var wg sync.WaitGroup
+	won := make(chan bool, 32)
+	for range cap(won) {
+		wg.Go(func() {
+			err := d.CreateEndpoint(sample)
+			if err != nil && !errors.Is(err, ErrExists) {
+				t.Error(err)
+			}
+			won <- err == nil
+		})
+	}
+	wg.Wait()
+	close(won)
+	winners := 0
+	for w := range won {
+		if w {
+			winners++
+		}
+	}
+	if winners != 1 {
+		t.Errorf("%d creations succeeded, want 1", winners)
+	}
+}
+
+func TestWritable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := New(filepath.Join(t.TempDir(), "new")).Writable(); err != nil {
+		t.Errorf("a directory that can be made: %v", err)
+	}
+	if err := New(filepath.Join(file, "x")).Writable(); err == nil {
+		t.Error("a directory below a file: no error")
+	}
+}
+
+func FuzzLoadEndpoint(f *testing.F) {
+	f.Add([]byte(`{"Network":"n"}`))
+	f.Add([]byte(`{"Addresses":[{"Prefix":"10.1.0.2/24"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d := New(t.TempDir())
+		if err := os.MkdirAll(d.endpointDir("n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		path, _ := d.endpointFile("n", "c", "eth0")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.LoadEndpoint("n", "c", "eth0"); err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("error %v, want ErrCorrupt or none", err)
+		}
+	})
+}

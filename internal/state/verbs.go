@@ -1,0 +1,183 @@
+package state
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// SaveNetwork writes or replaces the record of a network.
+func (d *Dir) SaveNetwork(n Network) error {
+	path, err := d.networkFile(n.Name)
+	if err != nil {
+		return err
+	}
+	return replace(path, n)
+}
+
+// CreateNetwork writes the record of a new network; ErrExists when there is one.
+func (d *Dir) CreateNetwork(n Network) error {
+	path, err := d.networkFile(n.Name)
+	if err != nil {
+		return err
+	}
+	return create(path, n)
+}
+
+// LoadNetwork reads the record of a network; ErrNotFound when there is none.
+func (d *Dir) LoadNetwork(name string) (Network, error) {
+	var n Network
+	path, err := d.networkFile(name)
+	if err == nil {
+		err = read(path, &n)
+	}
+	return n, err
+}
+
+// DeleteNetwork removes the record of a network and its directory, when no
+// attachment is recorded in it. Missing is success.
+func (d *Dir) DeleteNetwork(name string) error {
+	path, err := d.networkFile(name)
+	if err != nil {
+		return err
+	}
+	if err := remove(path); err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	return errors.Join(removeDir(d.endpointDir(name)), removeDir(dir))
+}
+
+// removeDir deletes a directory if it is empty; otherwise it stays, as it does
+// when another process just put something into it.
+func removeDir(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil
+	}
+	return err
+}
+
+// Networks returns every network's record in the order of their names, and
+// what could not be read, joined.
+func (d *Dir) Networks() ([]Network, error) {
+	root := filepath.Join(d.root, "networks")
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	errs := []error{err}
+	var all []Network
+	for _, e := range entries {
+		n, err := d.LoadNetwork(e.Name())
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, n)
+	}
+	return all, errors.Join(errs...)
+}
+
+// SaveEndpoint writes or replaces the record of an attachment.
+func (d *Dir) SaveEndpoint(e Endpoint) error {
+	path, err := d.endpointFile(e.Network, e.ContainerID, e.IfName)
+	if err != nil {
+		return err
+	}
+	return replace(path, e)
+}
+
+// CreateEndpoint writes the record of a new attachment; ErrExists when there is
+// one.
+func (d *Dir) CreateEndpoint(e Endpoint) error {
+	path, err := d.endpointFile(e.Network, e.ContainerID, e.IfName)
+	if err != nil {
+		return err
+	}
+	return create(path, e)
+}
+
+// LoadEndpoint reads the record of an attachment; ErrNotFound when there is
+// none.
+func (d *Dir) LoadEndpoint(network, containerID, ifName string) (Endpoint, error) {
+	var e Endpoint
+	path, err := d.endpointFile(network, containerID, ifName)
+	if err == nil {
+		err = read(path, &e)
+	}
+	return e, err
+}
+
+// DeleteEndpoint removes the record of an attachment; missing is success.
+func (d *Dir) DeleteEndpoint(network, containerID, ifName string) error {
+	path, err := d.endpointFile(network, containerID, ifName)
+	if err != nil {
+		return err
+	}
+	return remove(path)
+}
+
+// Endpoints returns every attachment recorded for a network, and what could
+// not be read, joined.
+func (d *Dir) Endpoints(network string) ([]Endpoint, error) {
+	if err := CheckName(network); err != nil {
+		return nil, err
+	}
+	var all []Endpoint
+	err := list(d.endpointDir(network), func(path string) error {
+		var e Endpoint
+		err := read(path, &e)
+		if errors.Is(err, ErrNotFound) {
+			return nil // deleted meanwhile
+		}
+		if err == nil {
+			all = append(all, e)
+		}
+		return err
+	})
+	return all, err
+}
+
+// SaveSandbox writes or replaces the record of a sandbox.
+func (d *Dir) SaveSandbox(s Sandbox) error {
+	path, err := d.sandboxFile(s.ID)
+	if err != nil {
+		return err
+	}
+	return replace(path, s)
+}
+
+// LoadSandbox reads the record of a sandbox; ErrNotFound when there is none.
+func (d *Dir) LoadSandbox(id string) (Sandbox, error) {
+	var s Sandbox
+	path, err := d.sandboxFile(id)
+	if err == nil {
+		err = read(path, &s)
+	}
+	return s, err
+}
+
+// DeleteSandbox removes the record of a sandbox; missing is success.
+func (d *Dir) DeleteSandbox(id string) error {
+	path, err := d.sandboxFile(id)
+	if err != nil {
+		return err
+	}
+	return remove(path)
+}
+
+// Writable says why no record could be written now; nil if one could. It
+// leaves nothing behind but the root directory.
+func (d *Dir) Writable() error {
+	if err := os.MkdirAll(d.root, 0o700); err != nil {
+		return err
+	}
+	return os.NewSyscallError("access "+d.root, unix.Access(d.root, unix.W_OK|unix.X_OK))
+}
