@@ -1,0 +1,386 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestAttach(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	n := newNetns(t)
+	br := mustBridge(t, h, testBridge())
+	l := testLink(n)
+	l.Hairpin, l.Isolated, l.MTU = true, true, 1400
+	l.MAC = net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	a := mustAttach(t, h, l)
+	if err := h.Verify(t.Context(), l); err != nil {
+		t.Error(err)
+	}
+	if a.MAC.String() != "02:00:00:00:00:09" || a.MTU != 1400 {
+		t.Errorf("got %+v", a)
+	}
+	host, err := h.device("vethc1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host.index != a.HostIndex || host.mac.String() != a.HostMAC.String() || host.master != br.Index || host.portState != 3 {
+		t.Errorf("host end is %+v, want as in %+v, a forwarding port of %d", host, a, br.Index)
+	}
+	as, err := h.addrs(host.index, unix.AF_UNSPEC)
+	if err != nil || len(as) != 0 {
+		t.Errorf("host end has addresses %v (%v), want none", as, err)
+	}
+	in(t, n, func(c *conn) error {
+		d, err := c.device("eth0")
+		if err != nil {
+			return err
+		}
+		if d.index != a.Index {
+			t.Errorf("index is %d, want %d", d.index, a.Index)
+		}
+		as, err := c.addrs(d.index, unix.AF_INET6)
+		for _, a := range as {
+			if a.flags&unix.IFA_F_TENTATIVE != 0 {
+				t.Errorf("%s is tentative", a.prefix)
+			}
+		}
+		for path, want := range map[string]string{
+			ipv6Conf("eth0", "accept_ra"): "0", ipv6Conf("eth0", "accept_dad"): "0",
+			ipv6Conf("eth0", "keep_addr_on_down"): "1", "net/ipv4/conf/eth0/arp_notify": "1",
+		} {
+			if got, err := getSysctl(path); got != want {
+				t.Errorf("%s is %q (%v), want %s", path, got, err, want)
+			}
+		}
+		return err
+	})
+}
+
+func TestAttachTwice(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	n := newNetns(t)
+	mustBridge(t, h, testBridge())
+	l := testLink(n)
+	first := mustAttach(t, h, l)
+	second := mustAttach(t, h, l)
+	if first.HostIndex == second.HostIndex {
+		t.Error("the pair was not made anew")
+	}
+	if err := h.Verify(t.Context(), l); err != nil {
+		t.Error(err)
+	}
+	if got := linkNames(t, h); got != "lo br0 vethc1" {
+		t.Errorf("links are %q", got)
+	}
+}
+
+// TestAttachAfterCrash finds what a killed call leaves: a pair without alias.
+func TestAttachAfterCrash(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	n := newNetns(t)
+	br := mustBridge(t, h, testBridge())
+	l := testLink(n)
+	if err := h.createPair(pair{host: l.HostName, peer: l.IfName, hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}); err != nil {
+		t.Fatal(err)
+	}
+	mustAttach(t, h, l)
+	if err := h.Verify(t.Context(), l); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAttachSmallMTU: below 1280 an interface has no IPv6, so there is nothing to switch off.
+func TestAttachSmallMTU(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	mustBridge(t, h, testBridge())
+	for _, mode := range []IPv6Mode{IPv6Keep, IPv6Off, IPv6On} {
+		l := testLink(newNetns(t))
+		l.MTU, l.IPv6, l.Addrs, l.Routes = 1000, mode, prefixes("10.1.0.2/24"), nil
+		mustAttach(t, h, l)
+		if err := h.Verify(t.Context(), l); err != nil {
+			t.Error(err)
+		}
+		mustDetach(t, h, l)
+	}
+}
+
+// TestAttachMany attaches and detaches from several threads at once.
+func TestAttachMany(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	mustBridge(t, h, testBridge())
+	here, err := CurrentNetns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = here.Close() }()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		l := testLink(newNetns(t))
+		l.HostName, l.Owner = fmt.Sprint("veth", i), fmt.Sprint("libnet:c", i)
+		l.Addrs = prefixes(fmt.Sprintf("10.1.0.%d/24", i+2), fmt.Sprintf("fd00:1::%d/64", i+2))
+		wg.Go(func() {
+			if err := here.Do(func() error { return attachCycle(t.Context(), l) }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := linkNames(t, h); got != "lo br0" {
+		t.Errorf("links are %q", got)
+	}
+}
+
+func attachCycle(ctx context.Context, l Link) error {
+	h, err := Open()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for range 3 {
+		_, err := h.Attach(ctx, l)
+		err = errors.Join(err, h.Verify(ctx, l), h.Detach(ctx, Ref{Owner: l.Owner, HostName: l.HostName}))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestCancelled(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, bridge := h.EnsureBridge(ctx, testBridge())
+	_, attach := h.Attach(ctx, testLink(newNetns(t)))
+	_, list := h.List(ctx, "")
+	for i, err := range []error{bridge, attach, list, h.Verify(ctx, Link{}), h.VerifyBridge(ctx, Bridge{}),
+		h.Detach(ctx, Ref{}), h.RemoveBridge(ctx, "br0", ""), h.Forward(ctx, true, true)} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("call %d: got %v", i, err)
+		}
+	}
+	if got := linkNames(t, h); got != "lo" {
+		t.Errorf("links are %q", got)
+	}
+}
+
+// TestAttachFails shows that a refused attachment leaves nothing and changes nothing.
+func TestAttachFails(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	mustBridge(t, h, testBridge())
+	taken := newNetns(t)
+	mustAttach(t, h, Link{Owner: "other", HostName: "vethother", Bridge: "br0", Netns: taken, IfName: "eth0"})
+	closed := newNetnsClosed(t)
+	other := newNetns(t)
+	tests := []struct {
+		name   string
+		change func(*Link)
+		want   error
+		text   string
+	}{
+		{"ifname taken", func(l *Link) { l.Netns = taken }, ErrExists, "eth0"},
+		{"host name of another owner", func(l *Link) { l.HostName = "vethother" }, ErrExists, `alias "other"`},
+		{"host name of another kind", func(l *Link) { l.HostName = "br0" }, ErrExists, "br0"},
+		{"same owner, other namespace", func(l *Link) { l.HostName, l.Owner = "vethother", "other" }, ErrExists, "same owner"},
+		{"bridge missing", func(l *Link) { l.Bridge = "br9" }, ErrNotFound, "br9"},
+		{"not a bridge", func(l *Link) { l.Bridge = "vethother" }, ErrNotBridge, "veth"},
+		{"namespace closed", func(l *Link) { l.Netns = closed }, unix.EBADF, ""},
+		{"no namespace", func(l *Link) { l.Netns = nil }, nil, "no network namespace"},
+		{"bad address", func(l *Link) { l.Addrs = []netip.Prefix{{}} }, nil, "invalid address"},
+		{"address twice", func(l *Link) { l.Addrs = prefixes("10.1.0.2/24", "10.1.0.2/24") }, ErrExists, "10.1.0.2/24"},
+		{"gateway out of reach", func(l *Link) {
+			l.Routes = []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.0.2.1")}}
+		}, unix.ENETUNREACH, "192.0.2.1"},
+		{"v6 address, v6 off", func(l *Link) { l.IPv6 = IPv6Off }, nil, "IPv6 off"},
+		{"v6 address, MTU below 1280", func(l *Link) { l.MTU = 1000 }, ErrUnsupported, "IPv6"},
+		{"VLAN", func(l *Link) { l.VLAN = 7 }, ErrUnsupported, "CONFIG_BRIDGE_VLAN_FILTERING"},
+		{"trunk", func(l *Link) { l.Trunk = []VLANRange{{10, 20}} }, ErrUnsupported, "CONFIG_BRIDGE_VLAN_FILTERING"},
+		{"multicast MAC", func(l *Link) { l.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 1} }, nil, "unicast"},
+		{"long name", func(l *Link) { l.HostName = "a123456789012345" }, nil, "interface name"},
+		{"long owner", func(l *Link) { l.Owner = strings.Repeat("x", 256) }, nil, "255"},
+	}
+	before := linkNames(t, h)
+	for _, tt := range tests {
+		l := testLink(other)
+		tt.change(&l)
+		_, err := h.Attach(t.Context(), l)
+		if errors.Is(tt.want, ErrUnsupported) && strings.Contains(tt.text, "VLAN") && err == nil {
+			mustDetach(t, h, l)
+			continue // this kernel has VLAN filtering
+		}
+		if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.text) {
+			t.Errorf("%s: got %v, want %v with %q", tt.name, err, tt.want, tt.text)
+		}
+		if got := linkNames(t, h); got != before {
+			t.Fatalf("%s: links are %q, want %q", tt.name, got, before)
+		}
+		in(t, other, func(c *conn) error {
+			ds, err := c.devices(0)
+			if len(ds) != 1 {
+				t.Errorf("%s: %d links in the namespace, want lo only", tt.name, len(ds))
+			}
+			return err
+		})
+	}
+}
+
+func newNetnsClosed(t *testing.T) *Netns {
+	n := newNetns(t)
+	return &Netns{fd: 1 << 20, path: n.path}
+}
+
+func mustDetach(t testing.TB, h *Handle, l Link) {
+	t.Helper()
+	if err := h.Detach(t.Context(), Ref{Owner: l.Owner, HostName: l.HostName}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAttachBridgeDown(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	st := mustBridge(t, h, testBridge())
+	if err := h.setLink(st.Index, 0, unix.IFF_UP); err != nil {
+		t.Fatal(err)
+	}
+	l := testLink(newNetns(t))
+	if _, err := h.Attach(t.Context(), l); err == nil || !strings.Contains(err.Error(), "br0 is down") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAttachDown(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	n := newNetns(t)
+	mustBridge(t, h, testBridge())
+	l := testLink(n)
+	l.Down, l.Addrs, l.Routes = true, nil, nil
+	mustAttach(t, h, l)
+	if err := h.Verify(t.Context(), l); err != nil {
+		t.Error(err)
+	}
+	in(t, n, func(c *conn) error {
+		d, err := c.device("eth0")
+		if err == nil && d.up() {
+			t.Error("the container's end is up")
+		}
+		return err
+	})
+}
+
+func TestAttachIPv6Modes(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	mustBridge(t, h, testBridge())
+	for _, tt := range []struct {
+		mode      IPv6Mode
+		addrs     []netip.Prefix
+		all, want string // disable_ipv6 before, of everything, and after
+	}{
+		{IPv6Keep, prefixes("10.1.0.2/24"), "0", "0"},
+		{IPv6Keep, prefixes("10.1.0.2/24"), "1", "1"},
+		{IPv6Keep, prefixes("fd00:1::2/64"), "1", "0"},
+		{IPv6Off, prefixes("10.1.0.2/24"), "0", "1"},
+		{IPv6On, prefixes("10.1.0.2/24"), "1", "0"},
+	} {
+		n := newNetns(t)
+		if err := n.Do(func() error {
+			return errors.Join(setSysctl(ipv6Conf("all", "disable_ipv6"), tt.all), setSysctl(ipv6Conf("default", "disable_ipv6"), tt.all))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		l := testLink(n)
+		l.IPv6, l.Addrs, l.Routes = tt.mode, tt.addrs, nil
+		mustAttach(t, h, l)
+		var got string
+		if err := n.Do(func() (err error) { got, err = getSysctl(ipv6Conf("eth0", "disable_ipv6")); return err }); err != nil {
+			t.Fatal(err)
+		}
+		if got != tt.want {
+			t.Errorf("mode %d, %v, before %s: disable_ipv6 is %s, want %s", tt.mode, tt.addrs, tt.all, got, tt.want)
+		}
+		mustDetach(t, h, l)
+	}
+}
+
+func TestRouteAttributes(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	mustBridge(t, h, testBridge())
+	l := testLink(newNetns(t))
+	scope := unix.RT_SCOPE_LINK
+	l.Routes = []Route{
+		{Dst: netip.MustParsePrefix("192.0.2.7/24"), Gateway: netip.MustParseAddr("10.1.0.1"), MTU: 1300, AdvMSS: 1200, Priority: 7},
+		{Dst: netip.MustParsePrefix("198.51.100.0/24"), Table: 1000, Scope: &scope},
+		{Dst: netip.MustParsePrefix("203.0.113.0/24"), Table: 100},
+		{Dst: netip.MustParsePrefix("2001:db8::/32"), Gateway: netip.MustParseAddr("fd00:1::1"), MTU: 1300, Table: 1000},
+		{Dst: netip.MustParsePrefix("2001:db8:1::/48"), Priority: 9},
+	}
+	mustAttach(t, h, l)
+	if err := h.Verify(t.Context(), l); err != nil {
+		t.Error(err)
+	}
+	l.Routes[0].MTU++
+	l.Routes[1].Table++
+	if err := h.Verify(t.Context(), l); err == nil || !strings.Contains(err.Error(), "changed") || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDAD(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	mustBridge(t, h, testBridge())
+	l := testLink(newNetns(t))
+	l.EnableDAD = true
+	mustAttach(t, h, l)
+	if err := h.Verify(t.Context(), l); err != nil {
+		t.Error(err)
+	}
+	twin := testLink(newNetns(t))
+	twin.Owner, twin.HostName, twin.EnableDAD = "libnet:net1/c2/eth0", "vethc2", true
+	twin.Addrs = prefixes("10.1.0.3/24", "fd00:1::2/64")
+	_, err := h.Attach(t.Context(), twin)
+	if !errors.Is(err, errDAD) || !strings.Contains(err.Error(), "fd00:1::2/64") {
+		t.Errorf("got %v, want %v", err, errDAD)
+	}
+	if got := linkNames(t, h); got != "lo br0 vethc1" {
+		t.Errorf("links are %q", got)
+	}
+}
+
+func TestBridgeFull(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("makes 1023 ports")
+	}
+	h := newHandle(t)
+	n := newNetns(t)
+	br := mustBridge(t, h, testBridge())
+	for i := range maxPorts {
+		p := pair{host: fmt.Sprint("p", i), peer: fmt.Sprint("q", i), hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}
+		if err := h.createPair(p); err != nil {
+			t.Fatalf("port %d: %v", i, err)
+		}
+	}
+	_, err := h.Attach(t.Context(), testLink(n))
+	if !errors.Is(err, ErrBridgeFull) || !strings.Contains(err.Error(), "1023 ports") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,219 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// IPv6Mode says whether an interface speaks IPv6.
+type IPv6Mode int
+
+// The IPv6 modes of an interface.
+const (
+	// IPv6Keep leaves disable_ipv6 as the kernel made it.
+	IPv6Keep IPv6Mode = iota
+	// IPv6Off sets disable_ipv6=1 before the interface comes up.
+	IPv6Off
+	// IPv6On sets disable_ipv6=0 before the interface comes up.
+	IPv6On
+)
+
+// Bridge is a wanted Linux bridge.
+type Bridge struct {
+	// Name of the bridge, 1 to 15 bytes.
+	Name string
+	// MTU in bytes; 0 leaves the kernel's default, or what an existing bridge has.
+	MTU int
+	// Gateways are the addresses the bridge must hold, host bits included.
+	Gateways []netip.Prefix
+	// ForceAddress replaces addresses that exclude a gateway; without it they
+	// are ErrAddressConflict.
+	ForceAddress bool
+	// Promisc puts the bridge into promiscuous mode; false leaves it alone.
+	Promisc bool
+	// VLANFiltering needs CONFIG_BRIDGE_VLAN_FILTERING, else ErrUnsupported;
+	// false leaves it alone. A VLAN implies it.
+	VLANFiltering bool
+	// VLAN above 0 puts the Gateways on an interface "<Name>.<VLAN>": as in the
+	// reference bridge plugin a veth whose other end is a port in that VLAN.
+	// It needs CONFIG_BRIDGE_VLAN_FILTERING, else ErrUnsupported.
+	VLAN int
+	// PreserveDefaultVLAN keeps VLAN 1 on the port of the VLAN interface.
+	PreserveDefaultVLAN bool
+	// IPv6 is applied to a bridge this call creates; IPv6On also to an existing one.
+	IPv6 IPv6Mode
+	// Alias marks a bridge this call creates as ours; "" sets none.
+	Alias string
+}
+
+// BridgeState is a bridge as it was found or made.
+type BridgeState struct {
+	Index int
+	MAC   net.HardwareAddr
+	// MTU in bytes.
+	MTU int
+	// Created is true when this call made the bridge.
+	Created bool
+	// VLANName and VLANMAC describe the VLAN interface above the bridge; zero without one.
+	VLANName string
+	VLANMAC  net.HardwareAddr
+}
+
+func (b *Bridge) check() error {
+	if err := checkName("bridge", b.Name); err != nil {
+		return err
+	}
+	if b.VLAN > 0 {
+		if err := checkName("VLAN interface", b.vlanName()); err != nil {
+			return err
+		}
+		if err := checkVLAN(b.VLAN); err != nil {
+			return err
+		}
+	}
+	return checkAddrs(b.Gateways, b.IPv6)
+}
+
+// needsIPv6 says that the device holding the gateways must speak IPv6.
+func (b *Bridge) needsIPv6() bool { return b.IPv6 == IPv6On || hasIPv6(b.Gateways) }
+
+// EnsureBridge creates the bridge or brings an existing one to what is asked.
+// On failure what this call made is undone. The error wraps ErrNotBridge when
+// the name belongs to a link of another kind, ErrAddressConflict, or
+// ErrUnsupported.
+func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, err error) {
+	if err := errors.Join(ctx.Err(), b.check()); err != nil {
+		return BridgeState{}, err
+	}
+	b.VLANFiltering = b.VLANFiltering || b.VLAN > 0
+	var u undo
+	defer func() {
+		if err != nil {
+			st, err = BridgeState{}, errors.Join(fmt.Errorf("bridge %s: %w", b.Name, err), u.run())
+		}
+	}()
+	d, err := h.bridge(b.Name)
+	created := errors.Is(err, ErrNotFound)
+	if created {
+		d, created, err = h.createBridge(b, &u)
+	}
+	if err != nil {
+		return st, err
+	}
+	if err := h.adjustBridge(d, b, created, &u); err != nil {
+		return st, err
+	}
+	st = BridgeState{Index: d.index, MAC: d.mac, MTU: d.mtu, Created: created}
+	holder, fresh := d, created
+	if b.VLAN > 0 && len(b.Gateways) > 0 {
+		if holder, fresh, err = h.ensureVLANDevice(d, b, &u); err != nil {
+			return st, err
+		}
+		st.VLANName, st.VLANMAC = holder.name, holder.mac
+	}
+	return st, h.ensureAddrs(holder, b, fresh, &u)
+}
+
+// bridge reads the bridge called name; the error wraps ErrNotFound or ErrNotBridge.
+func (c *conn) bridge(name string) (*device, error) {
+	d, err := c.device(name)
+	if err != nil {
+		return nil, err
+	}
+	if d.kind != "bridge" {
+		kind := d.kind
+		if kind == "" {
+			kind = "physical or built-in"
+		}
+		return nil, fmt.Errorf("%w: it is a %s link", ErrNotBridge, kind)
+	}
+	return d, nil
+}
+
+// createBridge makes the bridge, down. It reports false when another process
+// made it first.
+func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
+	data := nest(nl.IFLA_INFO_DATA)
+	if b.VLANFiltering {
+		data.AddChild(attrBool(nl.IFLA_BR_VLAN_FILTERING, true))
+	}
+	err := h.change(request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		nl.NewIfInfomsg(unix.AF_UNSPEC),
+		attrString(unix.IFLA_IFNAME, b.Name),
+		attr(unix.IFLA_ADDRESS, randomMAC()),
+		nest(unix.IFLA_LINKINFO, attr(nl.IFLA_INFO_KIND, []byte("bridge")), data)))
+	created := err == nil
+	if created {
+		u.push(func() error { return h.deleteLinkByName(b.Name) })
+	} else if !errors.Is(err, ErrExists) {
+		if b.VLANFiltering && errors.Is(err, ErrUnsupported) {
+			return nil, false, noVLANs()
+		}
+		return nil, false, fmt.Errorf("create: %w", err)
+	}
+	d, err := h.bridge(b.Name)
+	if err != nil || !created {
+		return d, created, err
+	}
+	return d, created, ownIPv6(b.Name, b.IPv6, b.needsIPv6() && b.VLAN == 0)
+}
+
+// ownIPv6 prepares a new link of the host, before it comes up: no routes from
+// router advertisements, and IPv6 as wanted.
+func ownIPv6(name string, mode IPv6Mode, need bool) error {
+	ss := []sysctl{{"accept_ra", "0"}}
+	switch {
+	case mode == IPv6Off:
+		ss = append(ss, sysctl{"disable_ipv6", "1"})
+	case mode == IPv6On || need:
+		ss = append(ss, sysctl{"disable_ipv6", "0"})
+	}
+	_, err := setIPv6(name, need, ss...)
+	return err
+}
+
+// adjustBridge brings up the bridge and sets what differs, in one message, and
+// keeps d true.
+func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error {
+	if !created && b.needsIPv6() && b.VLAN == 0 {
+		if _, err := setIPv6(d.name, true, sysctl{"disable_ipv6", "0"}); err != nil {
+			return err
+		}
+	}
+	want := d.flags | unix.IFF_UP
+	if b.Promisc {
+		want |= unix.IFF_PROMISC
+	}
+	var set, back []*nl.RtAttr
+	if created && b.Alias != "" {
+		set = append(set, attr(unix.IFLA_IFALIAS, []byte(b.Alias)))
+	}
+	if b.MTU > 0 && b.MTU != d.mtu {
+		// Not in the creating message: only a change makes the bridge keep
+		// its MTU instead of following its ports.
+		set = append(set, attrUint32(unix.IFLA_MTU, uint32(b.MTU)))
+		back = append(back, attrUint32(unix.IFLA_MTU, uint32(d.mtu)))
+		d.mtu = b.MTU
+	}
+	mask := want ^ d.flags
+	if mask != 0 || len(set) > 0 {
+		if err := h.setLink(d.index, want&mask, mask, set...); err != nil {
+			return fmt.Errorf("set up, MTU %d: %w", d.mtu, err)
+		}
+		if !created {
+			old := d.flags
+			u.push(func() error { return h.setLink(d.index, old&mask, mask, back...) })
+		}
+		d.flags = want
+	}
+	if b.VLANFiltering && !d.vlanFiltering {
+		return h.filterVLANs(d, created, u)
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package kernel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// dumpTries bounds how often an interrupted dump is read again.
+	dumpTries = 10
+	// receiveSize holds the largest message: the kernel fills at most 32 KiB.
+	receiveSize = 64 << 10
+	// nlmsgerrAttrMsg is NLMSGERR_ATTR_MSG (linux/netlink.h).
+	nlmsgerrAttrMsg = 1
+)
+
+// errInterrupted is a dump during which the table changed (NLM_F_DUMP_INTR):
+// what it gave may be incomplete.
+var errInterrupted = errors.New("dump interrupted")
+
+// conn is a rtnetlink socket. It stays in the namespace of the thread that
+// opened it, whatever thread uses it. nl's own socket was tried and dropped:
+// it takes 64 KiB afresh for each answer, which in a short-lived process are
+// page faults, and v1.3.1 panics on the error text of a dump.
+type conn struct {
+	fd  int
+	seq uint32
+	buf []byte
+}
+
+func openConn() (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	// These only improve what we get: error texts (kernel 4.12), short errors
+	// (4.3) and dumps filtered by the kernel (4.20), which we filter as well.
+	for _, opt := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK, unix.NETLINK_GET_STRICT_CHK} {
+		_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, opt, 1)
+	}
+	// The kernel has answered when send returns; this is for an answer it lost.
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+	return &conn{fd: fd, buf: make([]byte, receiveSize)}, nil
+}
+
+func (c *conn) close() { _ = unix.Close(c.fd) }
+
+// request starts a message of typ.
+func request(typ, flags int, data ...nl.NetlinkRequestData) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(typ, flags)
+	for _, d := range data {
+		req.AddData(d)
+	}
+	return req
+}
+
+// change sends a request that changes something and waits for its acknowledgement.
+func (c *conn) change(req *nl.NetlinkRequest) error {
+	req.Flags |= unix.NLM_F_ACK
+	_, err := c.execute(req, 0)
+	return translate(err)
+}
+
+// get sends a request that asks for one object.
+func (c *conn) get(req *nl.NetlinkRequest, reply uint16) ([]byte, error) {
+	msgs, err := c.execute(req, reply)
+	if err != nil {
+		return nil, translate(err)
+	}
+	if len(msgs) == 0 {
+		return nil, ErrNotFound
+	}
+	return msgs[0], nil
+}
+
+// dump asks for all objects; build makes the request anew for each try.
+func (c *conn) dump(build func() *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
+	return retry(func() ([][]byte, error) {
+		req := build()
+		req.Flags |= unix.NLM_F_DUMP
+		return c.execute(req, reply)
+	})
+}
+
+// retry calls fn again while its dump was interrupted.
+func retry[T any](fn func() (T, error)) (T, error) {
+	for try := 1; ; try++ {
+		v, err := fn()
+		interrupted := errors.Is(err, errInterrupted) || errors.Is(err, unix.EINTR)
+		if !interrupted || try == dumpTries {
+			return v, translate(err)
+		}
+	}
+}
+
+// execute sends req and returns the payload of the answers of type reply.
+func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
+	c.seq++
+	req.Seq = c.seq
+	if err := unix.Sendto(c.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, fmt.Errorf("send to rtnetlink: %w", err)
+	}
+	var out [][]byte
+	interrupted := false
+	for {
+		msgs, err := c.receive()
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range msgs {
+			if m.Header.Seq != c.seq {
+				continue
+			}
+			interrupted = interrupted || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
+			switch m.Header.Type {
+			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
+				err := answerError(m)
+				if err == nil && interrupted {
+					err = errInterrupted
+				}
+				return out, err
+			case reply:
+				out = append(out, bytes.Clone(m.Data))
+				if (m.Header.Flags|req.Flags)&(unix.NLM_F_MULTI|unix.NLM_F_ACK) == 0 {
+					return out, nil
+				}
+			}
+		}
+	}
+}
+
+// receive reads the next messages from the kernel; they are valid until the
+// next call.
+func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
+	for {
+		n, _, flags, from, err := unix.Recvmsg(c.fd, c.buf, nil, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && flags&unix.MSG_TRUNC != 0 {
+			err = unix.EMSGSIZE
+		}
+		if err != nil {
+			return nil, fmt.Errorf("receive from rtnetlink: %w", err)
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
+			continue // not the kernel
+		}
+		return syscall.ParseNetlinkMessage(c.buf[:n])
+	}
+}
+
+// answerError reads the errno that ends an answer, with the kernel's text.
+func answerError(m syscall.NetlinkMessage) error {
+	if len(m.Data) < 4 {
+		return nil // a plain end
+	}
+	errno := -number(m.Data)
+	if errno == 0 {
+		return nil
+	}
+	err := error(unix.Errno(errno))
+	rest := m.Data[4:]
+	if m.Header.Type == unix.NLMSG_ERROR {
+		if m.Header.Flags&unix.NLM_F_CAPPED == 0 || len(rest) < unix.SizeofNlMsghdr {
+			return err // before 4.3 the whole request comes first, and no text
+		}
+		rest = rest[unix.SizeofNlMsghdr:]
+	}
+	if m.Header.Flags&unix.NLM_F_ACK_TLVS == 0 {
+		return err
+	}
+	_ = eachAttr(rest, func(typ uint16, v []byte) error {
+		if typ == nlmsgerrAttrMsg {
+			err = fmt.Errorf("%w: %s", err, text(v))
+		}
+		return nil
+	})
+	return err
+}
+
+// translate gives an errno our sentinel.
+func translate(err error) error {
+	var sentinel error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
+		sentinel = ErrNotFound
+	case errors.Is(err, unix.EEXIST):
+		sentinel = ErrExists
+	case errors.Is(err, unix.EXFULL):
+		sentinel = ErrBridgeFull
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
+		sentinel = ErrUnsupported
+	default:
+		return err
+	}
+	return fmt.Errorf("%w: %w", sentinel, err)
+}

@@ -1,0 +1,67 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// nlaTypeMask takes the nested and byte-order flags off an attribute's type.
+const nlaTypeMask = 0x3fff
+
+func attr(typ int, data []byte) *nl.RtAttr    { return nl.NewRtAttr(typ, data) }
+func attrString(typ int, s string) *nl.RtAttr { return attr(typ, nl.ZeroTerminated(s)) }
+func attrUint32(typ int, v uint32) *nl.RtAttr { return attr(typ, nl.Uint32Attr(v)) }
+func attrBool(typ int, v bool) *nl.RtAttr {
+	if v {
+		return attr(typ, []byte{1})
+	}
+	return attr(typ, []byte{0})
+}
+
+// nest makes an attribute of attributes.
+func nest(typ int, children ...*nl.RtAttr) *nl.RtAttr {
+	a := attr(typ, nil)
+	for _, c := range children {
+		a.AddChild(c)
+	}
+	return a
+}
+
+// eachAttr calls fn for each attribute that has a value.
+func eachAttr(b []byte, fn func(typ uint16, v []byte) error) error {
+	for len(b) >= unix.SizeofRtAttr {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofRtAttr || n > len(b) {
+			return errShort
+		}
+		if v := b[unix.SizeofRtAttr:n]; len(v) > 0 {
+			if err := fn(binary.NativeEndian.Uint16(b[2:])&nlaTypeMask, v); err != nil {
+				return err
+			}
+		}
+		b = b[min(len(b), (n+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
+	}
+	return nil
+}
+
+// errShort is a message that ends early; the kernel sends none.
+var errShort = errors.New("malformed netlink message")
+
+func text(v []byte) string { return strings.TrimRight(string(v), "\x00") }
+
+// number reads an integer of 8, 16 or 32 bits.
+func number(v []byte) int {
+	switch {
+	case len(v) >= 4:
+		return int(int32(binary.NativeEndian.Uint32(v)))
+	case len(v) >= 2:
+		return int(binary.NativeEndian.Uint16(v))
+	case len(v) == 1:
+		return int(v[0])
+	}
+	return 0
+}

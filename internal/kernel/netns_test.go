@@ -1,0 +1,97 @@
+package kernel
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+	"golang.org/x/sys/unix"
+)
+
+func TestNetns(t *testing.T) {
+	t.Parallel()
+	lntest.Isolate(t)
+	path := filepath.Join(t.TempDir(), "ns")
+	if err := CreateNetns(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := CreateNetns(path); !errors.Is(err, ErrExists) {
+		t.Errorf("twice: got %v, want %v", err, ErrExists)
+	}
+	n, err := OpenNetns(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in(t, n, func(c *conn) error {
+		lo, err := c.device("lo")
+		if err == nil && !lo.up() {
+			t.Error("lo is down")
+		}
+		return err
+	})
+	here, err := CurrentNetns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, aerr := n.ID()
+	again, againerr := n.ID()
+	b, berr := here.ID()
+	if err := errors.Join(aerr, againerr, berr); err != nil {
+		t.Fatal(err)
+	}
+	if a != again || a.Ino == b.Ino || a.Cookie == b.Cookie && a.Cookie != 0 {
+		t.Errorf("IDs are %v, %v, %v", a, again, b)
+	}
+	if n.Path() != path {
+		t.Errorf("path is %s", n.Path())
+	}
+	if err := errors.Join(n.Close(), here.Close()); err != nil {
+		t.Error(err)
+	}
+	for range 2 { // missing is success
+		if err := RemoveNetns(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := OpenNetns(path); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed: got %v, want %v", err, ErrNotFound)
+	}
+}
+
+func TestOpenNetnsRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), unix.Mkfifo(fifo, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{
+		"": ErrNotFound, filepath.Join(dir, "none"): ErrNotFound, filepath.Join(file, "below"): ErrNotFound,
+		file: ErrNotNetns, fifo: ErrNotNetns, dir: ErrNotNetns, "/proc/self/ns/mnt": ErrNotNetns,
+	} {
+		if _, err := OpenNetns(path); !errors.Is(err, want) {
+			t.Errorf("%q: got %v, want %v", path, err, want)
+		}
+	}
+	if err := CreateNetns(filepath.Join(dir, "no", "dir")); err == nil {
+		t.Error("created in a missing folder")
+	}
+	if err := RemoveNetns(file); err != nil {
+		t.Errorf("a file that is not mounted on: %v", err)
+	}
+}
+
+func TestDo(t *testing.T) {
+	t.Parallel()
+	n := newNetns(t)
+	want := errors.New("mine")
+	if err := n.Do(func() error { return want }); !errors.Is(err, want) {
+		t.Errorf("got %v, want %v", err, want)
+	}
+	gone := &Netns{fd: -1, path: "x"}
+	if err := gone.Do(func() error { return nil }); !errors.Is(err, unix.EBADF) {
+		t.Errorf("got %v, want EBADF", err)
+	}
+}

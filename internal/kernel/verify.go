@@ -1,0 +1,202 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// diff collects differences.
+type diff []error
+
+func (d *diff) add(format string, args ...any) { *d = append(*d, fmt.Errorf(format, args...)) }
+
+// VerifyBridge changes nothing and returns one joined error per difference
+// between b and the kernel. A missing bridge wraps ErrNotFound.
+func (h *Handle) VerifyBridge(ctx context.Context, b Bridge) error {
+	if err := errors.Join(ctx.Err(), b.check()); err != nil {
+		return err
+	}
+	d, err := h.bridge(b.Name)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", b.Name, err)
+	}
+	var out diff
+	if !d.up() {
+		out.add("bridge %s is down", b.Name)
+	}
+	if b.MTU > 0 && d.mtu != b.MTU {
+		out.add("bridge %s: MTU is %d, want %d", b.Name, d.mtu, b.MTU)
+	}
+	if b.Promisc && d.flags&unix.IFF_PROMISC == 0 {
+		out.add("bridge %s: promiscuous mode is off", b.Name)
+	}
+	if b.VLANFiltering && !d.vlanFiltering {
+		out.add("bridge %s: VLAN filtering is off", b.Name)
+	}
+	if len(b.Gateways) > 0 {
+		h.verifyGateways(d, b, &out)
+	}
+	return errors.Join(out...)
+}
+
+func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) {
+	if b.VLAN > 0 {
+		var err error
+		if d, err = h.device(b.vlanName()); err != nil {
+			out.add("VLAN interface %s: %w", b.vlanName(), err)
+			return
+		}
+		if !d.up() {
+			out.add("VLAN interface %s is down", d.name)
+		}
+	}
+	as, err := h.addrs(d.index, addrFamily(b.Gateways))
+	if err != nil {
+		out.add("%s: %w", d.name, err)
+		return
+	}
+	for _, p := range b.Gateways {
+		if !holds(as, p) {
+			out.add("%s: address %s is missing", d.name, p)
+		}
+	}
+}
+
+// Verify changes nothing and returns one joined error per difference between l
+// and the kernel. A nil MAC and an MTU of 0 are not compared; sysctls never
+// are. A missing link wraps ErrNotFound.
+func (h *Handle) Verify(ctx context.Context, l Link) error {
+	if err := errors.Join(ctx.Err(), l.check()); err != nil {
+		return err
+	}
+	var out diff
+	host := h.verifyHost(l, &out)
+	if err := l.Netns.withConn(func(c *conn) error {
+		cont := c.verifyContainer(l, &out)
+		if host == nil || cont == nil {
+			return nil
+		}
+		ours, err := h.isPeer(host, cont, l.Netns)
+		if err == nil && !ours {
+			out.add("interface %s is not the other end of %s", l.IfName, l.HostName)
+		}
+		return err
+	}); err != nil {
+		out = append(out, err)
+	}
+	return errors.Join(out...)
+}
+
+func (h *Handle) verifyHost(l Link, out *diff) *device {
+	d, err := h.device(l.HostName)
+	if err != nil {
+		out.add("host interface %s: %w", l.HostName, err)
+		return nil
+	}
+	at := "host interface " + l.HostName
+	if d.alias != l.Owner {
+		out.add("%s: alias is %q, want %q", at, d.alias, l.Owner)
+	}
+	if !d.up() {
+		out.add("%s is down", at)
+	}
+	verifyMTU(at, d, l.MTU, out)
+	br, err := h.bridge(l.Bridge)
+	if err != nil {
+		out.add("bridge %s: %w", l.Bridge, err)
+		return d
+	}
+	if d.master != br.index {
+		out.add("%s is not a port of %s", at, l.Bridge)
+		return d
+	}
+	if d.hairpin != l.Hairpin {
+		out.add("%s: hairpin is %t, want %t", at, d.hairpin, l.Hairpin)
+	}
+	if d.isolated != l.Isolated {
+		out.add("%s: isolated is %t, want %t", at, d.isolated, l.Isolated)
+	}
+	h.verifyVLANs(at, d.index, l, out)
+	return d
+}
+
+func verifyMTU(at string, d *device, want int, out *diff) {
+	if want > 0 && d.mtu != want {
+		out.add("%s: MTU is %d, want %d", at, d.mtu, want)
+	}
+}
+
+func (c *conn) verifyContainer(l Link, out *diff) *device {
+	at := "interface " + l.IfName
+	d, err := c.device(l.IfName)
+	if err != nil {
+		out.add("%s in %s: %w", at, l.Netns.path, err)
+		return nil
+	}
+	if l.MAC != nil && l.MAC.String() != d.mac.String() {
+		out.add("%s: MAC is %s, want %s", at, d.mac, l.MAC)
+	}
+	verifyMTU(at, d, l.MTU, out)
+	if l.Down {
+		return d
+	}
+	if !d.up() {
+		out.add("%s is down", at)
+	}
+	if len(l.Addrs) > 0 {
+		as, err := c.addrs(d.index, addrFamily(l.Addrs))
+		if err != nil {
+			out.add("%s: %w", at, err)
+			return d
+		}
+		for _, p := range l.Addrs {
+			if !holds(as, p) {
+				out.add("%s: address %s is missing", at, p)
+			}
+		}
+	}
+	c.verifyRoutes(at, d.index, l.Routes, out)
+	return d
+}
+
+// verifyRoutes lists each table and family once.
+func (c *conn) verifyRoutes(at string, index int, want []Route, out *diff) {
+	type key struct{ fam, table int }
+	have := map[key][]route{}
+	for _, w := range want {
+		k := key{family(w.Dst.Addr()), w.table()}
+		if _, ok := have[k]; !ok {
+			rs, err := c.routes(k.fam, index, k.table)
+			if err != nil {
+				out.add("%s: %w", at, err)
+				return
+			}
+			have[k] = rs
+		}
+		var same []route // destination
+		for _, r := range have[k] {
+			if r.dst == w.Dst.Masked() {
+				same = append(same, r)
+			}
+		}
+		switch {
+		case len(same) == 0:
+			out.add("%s: route %s is missing", at, &w)
+		case !slices.ContainsFunc(same, w.matches):
+			out.add("%s: route %s is changed: gateway %s, MTU %d, advmss %d, priority %d, scope %d",
+				at, &w, same[0].gateway, same[0].mtu, same[0].advMSS, same[0].priority, same[0].scope)
+		}
+	}
+}
+
+// matches compares what was asked for; the kernel gives an IPv6 route a
+// priority when none is asked for, and no scope.
+func (r *Route) matches(have route) bool {
+	return have.gateway == r.Gateway && have.mtu == r.MTU && have.advMSS == r.AdvMSS &&
+		(r.Priority == 0 || have.priority == r.Priority) &&
+		(r.Dst.Addr().Is6() || have.scope == r.scope())
+}

@@ -1,0 +1,149 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// waitBound is how long we wait for the kernel to do what it promised.
+const waitBound = 5 * time.Second
+
+// await calls check until it has nothing left to wait for: now, and after each
+// event of ev. A nil ev is opened here, in the calling thread's namespace, once
+// the first look was not enough. No change is missed: events that came before
+// a look are drained before it, and a lost event (ENOBUFS) is an event too. It
+// ends by waitBound or ctx's deadline; a ctx cancelled early is seen at the
+// next event.
+func await(ctx context.Context, ev *events, check func() (waitFor string, err error)) error {
+	end := time.Now().Add(waitBound)
+	if d, ok := ctx.Deadline(); ok && d.Before(end) {
+		end = d
+	}
+	for {
+		ev.drain()
+		waitFor, err := check()
+		if err != nil || waitFor == "" {
+			return err
+		}
+		if ev == nil {
+			if ev, err = openEvents(); err != nil {
+				return err
+			}
+			defer ev.close()
+			continue
+		}
+		if err := errors.Join(ctx.Err(), ev.wait(time.Until(end))); err != nil {
+			return fmt.Errorf("wait for %s: %w", waitFor, err)
+		}
+	}
+}
+
+// events is a socket that receives link and IPv6 address events of the
+// namespace of the thread that opened it.
+type events struct{ fd int }
+
+func openEvents() (*events, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV6_IFADDR})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to netlink events: %w", err)
+	}
+	return &events{fd}, nil
+}
+
+// wait returns after the next event, whatever it says, or when d has passed.
+func (e *events) wait(d time.Duration) error {
+	if d <= 0 {
+		return context.DeadlineExceeded
+	}
+	tv := unix.NsecToTimeval(d.Nanoseconds())
+	if err := unix.SetsockoptTimeval(e.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		return fmt.Errorf("bound netlink events: %w", err)
+	}
+	var rest [1]byte // of a message only the first byte is kept
+	_, err := unix.Read(e.fd, rest[:])
+	switch {
+	case err == nil, errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EINTR):
+		return nil
+	case errors.Is(err, unix.EAGAIN):
+		return context.DeadlineExceeded
+	}
+	return fmt.Errorf("receive netlink events: %w", err)
+}
+
+// drain reads what is there already.
+func (e *events) drain() {
+	for e != nil {
+		var rest [1]byte
+		if _, _, err := unix.Recvfrom(e.fd, rest[:], unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+	}
+}
+
+func (e *events) close() {
+	if e != nil {
+		_ = unix.Close(e.fd)
+	}
+}
+
+// waitForwarding waits until the bridge has taken the port into service. Since
+// kernel 6.9 asking for a link first finishes its pending carrier change, so
+// the first look is enough. With STP on a port listens for long; that is not
+// waited for.
+func (h *Handle) waitForwarding(ctx context.Context, br *device, index int) error {
+	return await(ctx, nil, func() (string, error) {
+		d, err := h.deviceByIndex(index)
+		if err != nil {
+			return "", fmt.Errorf("port: %w", err)
+		}
+		if d.oper != operUp || d.portState == portDisabled {
+			return fmt.Sprintf("port %s to forward", d.name), nil
+		}
+		if br.oper == operUp || d.portState != portForwarding {
+			return "", nil
+		}
+		return h.pending(br.index, unix.IFA_F_NODAD)
+	})
+}
+
+// pending says what a link that was just set up has yet to do: become
+// operational, and then let its IPv6 addresses work that have all of flags.
+func (c *conn) pending(index int, flags uint32) (string, error) {
+	d, err := c.deviceByIndex(index)
+	if err != nil {
+		return "", err
+	}
+	if d.oper != operUp {
+		return fmt.Sprintf("%s to be up", d.name), nil
+	}
+	return c.tentative(index, flags)
+}
+
+// errDAD is for an address that another machine has.
+var errDAD = errors.New("duplicate address detected")
+
+// tentative names an IPv6 address of the link that does not work yet, of those
+// that have all of flags. Even a NODAD address is tentative until the link is
+// up and a kernel worker has run.
+func (c *conn) tentative(index int, flags uint32) (string, error) {
+	as, err := c.addrs(index, unix.AF_INET6)
+	if err != nil {
+		return "", err
+	}
+	for _, a := range as {
+		if a.flags&unix.IFA_F_DADFAILED != 0 && flags == 0 {
+			return "", fmt.Errorf("address %s: %w", a.prefix, errDAD)
+		}
+		if a.flags&unix.IFA_F_TENTATIVE != 0 && a.flags&flags == flags {
+			return fmt.Sprintf("address %s to leave duplicate detection", a.prefix), nil
+		}
+	}
+	return "", nil
+}
