@@ -1,0 +1,314 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+)
+
+// sample returns network and endpoint number i with every kind of rule.
+func sample(i int) (Network, Endpoint) {
+	br := fmt.Sprintf("br%d", i)
+	return Network{Name: fmt.Sprintf("net%d", i), Bridge: br, Internal: true, NoICC: true},
+		Endpoint{
+			Owner: fmt.Sprintf("net%d/c%d/eth0", i, i), Bridge: br, Port: fmt.Sprintf("veth%d", i),
+			Addrs: []netip.Addr{
+				netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}),
+				netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}),
+			},
+			Masquerade: true,
+			MAC:        net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)},
+		}
+}
+
+// start isolates the test and returns a Firewall for it.
+func start(t testing.TB) *Firewall {
+	t.Helper()
+	lntest.Isolate(t)
+	return fresh(t)
+}
+
+func fresh(t testing.TB) *Firewall {
+	f := New()
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func mustApply(t testing.TB, f *Firewall, n Network, e Endpoint) {
+	t.Helper()
+	if err := f.Apply(t.Context(), n, e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustVerify(t testing.TB, f *Firewall, n Network, e Endpoint) {
+	t.Helper()
+	if err := f.Verify(t.Context(), n, e); err != nil {
+		t.Fatalf("differs: %v", err)
+	}
+}
+
+func mustRemove(t testing.TB, f *Firewall, e Endpoint) {
+	t.Helper()
+	if err := f.Remove(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustRemoveNetwork(t testing.TB, f *Firewall, n Network) {
+	t.Helper()
+	if err := f.RemoveNetwork(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantOwners(t testing.TB, f *Firewall, want ...string) {
+	t.Helper()
+	got, err := f.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("owners: %s", diff)
+	}
+}
+
+func tableExists(t testing.TB, f *Firewall, family uint8) bool {
+	t.Helper()
+	var there bool
+	err := f.once(t.Context(), func(c *conn) (err error) {
+		there, err = c.holdsTable(family)
+		return err
+	})
+	if err != nil {
+		t.Error(err) // not Fatal: other goroutines call this too
+	}
+	return there
+}
+
+func wantTables(t testing.TB, f *Firewall, inet, bridge bool) {
+	t.Helper()
+	if got := tableExists(t, f, unix.NFPROTO_INET); got != inet {
+		t.Errorf("table inet libnet: there is %v, want %v", got, inet)
+	}
+	if got := tableExists(t, f, unix.NFPROTO_BRIDGE); got != bridge {
+		t.Errorf("table bridge libnet: there is %v, want %v", got, bridge)
+	}
+}
+
+// send commits what fill puts into a batch.
+func send(t testing.TB, f *Firewall, fill func(*batch)) {
+	t.Helper()
+	err := f.once(t.Context(), func(c *conn) error {
+		var b batch
+		fill(&b)
+		return c.commit(0, &b)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTwiceIsOnce(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	if err := f.Available(); err != nil {
+		t.Fatal(err)
+	}
+	n, e := sample(1)
+	mustRemove(t, f, e) // nothing is there
+	mustRemoveNetwork(t, f, n)
+	wantOwners(t, f)
+	for range 2 {
+		mustApply(t, f, n, e)
+		mustVerify(t, f, n, e)
+		wantOwners(t, f, e.Owner)
+	}
+	for range 2 {
+		mustRemove(t, f, e)
+		wantOwners(t, f)
+		wantTables(t, f, true, true)
+	}
+	for range 2 {
+		mustRemoveNetwork(t, f, n)
+		wantTables(t, f, false, false)
+	}
+}
+
+func TestNoRulesNoTables(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	n, e := sample(1)
+	n.Internal, n.NoICC, e.Masquerade, e.MAC = false, false, false, nil
+	mustApply(t, f, n, e)
+	mustApply(t, f, Network{}, Endpoint{})
+	mustVerify(t, f, n, e)
+	wantTables(t, f, false, false)
+	e.Masquerade = true
+	mustApply(t, f, n, e)
+	wantTables(t, f, true, false)
+}
+
+func TestTablesStayWhileUsed(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	n1, e1 := sample(1)
+	n2, e2 := sample(2)
+	mustApply(t, f, n1, e1)
+	mustApply(t, f, n2, e2)
+	mustRemove(t, f, e1)
+	mustRemoveNetwork(t, f, n1)
+	mustVerify(t, f, n2, e2)
+	wantOwners(t, f, e2.Owner)
+	mustRemove(t, f, e2)
+	mustRemoveNetwork(t, f, n1) // not its own, but the bridge table has no element left
+	wantTables(t, f, true, false)
+	mustRemoveNetwork(t, f, n2)
+	wantTables(t, f, false, false)
+}
+
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	n, old := sample(1)
+	next := old
+	next.Owner = "net1/next/eth0"
+	mustApply(t, f, n, old)
+	mustApply(t, f, n, next)
+	wantOwners(t, f, next.Owner)
+	if err := f.Verify(t.Context(), n, old); !errors.Is(err, ErrConflict) || errors.Is(err, ErrMissing) {
+		t.Errorf("verify of the old owner: got %v, want ErrConflict", err)
+	}
+	mustRemove(t, f, old)
+	mustRemove(t, f, Endpoint{Owner: old.Owner})
+	mustVerify(t, f, n, next)
+
+	renamed := n
+	renamed.Name = "renamed"
+	mustApply(t, f, renamed, next)
+	mustRemoveNetwork(t, f, n)
+	mustVerify(t, f, renamed, next)
+}
+
+func TestRemoveKnowingLittle(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		forget func(*Endpoint)
+	}{
+		{"everything known", func(*Endpoint) {}},
+		{"owner only", func(e *Endpoint) { *e = Endpoint{Owner: e.Owner} }},
+		{"owner and port", func(e *Endpoint) { *e = Endpoint{Owner: e.Owner, Port: e.Port} }},
+		{"no bridge", func(e *Endpoint) { e.Bridge = "" }},
+		{"no port", func(e *Endpoint) { e.Port = "" }},
+		{"no mac", func(e *Endpoint) { e.MAC = nil }},
+		{"other mac", func(e *Endpoint) { e.MAC = net.HardwareAddr{6, 6, 6, 6, 6, 6} }},
+		{"changed conf", func(e *Endpoint) { e.Masquerade = false }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t)
+			n, e := sample(1)
+			_, other := sample(2)
+			e.Owner = strings.Repeat(e.Owner, 20) // longer than a comment
+			mustApply(t, f, n, e)
+			mustApply(t, f, n, other)
+			tt.forget(&e)
+			mustRemove(t, f, e)
+			wantOwners(t, f, other.Owner)
+			mustVerify(t, f, n, other)
+			mustRemove(t, f, other)
+			mustRemoveNetwork(t, f, Network{Name: n.Name})
+			wantTables(t, f, false, false)
+		})
+	}
+}
+
+func TestVerifyNames(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	n, e := sample(1)
+	elems, err := plan(n, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// check breaks something, and wants Verify to name it and Apply to mend it.
+	check := func(is error, want string, breaking func(*batch)) {
+		t.Helper()
+		mustApply(t, f, n, e)
+		mustVerify(t, f, n, e)
+		send(t, f, breaking)
+		if err := f.Verify(t.Context(), n, e); !errors.Is(err, is) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q: %v", err, want, is)
+		}
+		mustApply(t, f, n, e)
+		mustVerify(t, f, n, e)
+	}
+	for _, el := range elems {
+		check(ErrMissing, "element "+el.String(), func(b *batch) { b.del(el) })
+		check(ErrConflict, `element `+el.String()+` of "thief"`, func(b *batch) { b.takeOver(elem{el.set, el.key, "thief"}) })
+	}
+	for _, tab := range []table{inetTable(), bridgeTable()} {
+		checkTable(check, tab)
+	}
+	check(ErrMissing, "set inet libnet home4", func(b *batch) { // as a table of another version
+		for _, typ := range []uint16{unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWTABLE} {
+			b.add(typ, 0, unix.NFPROTO_INET, func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_TABLE_NAME, tableName) })
+		}
+	})
+}
+
+func checkTable(check func(is error, want string, breaking func(*batch)), tab table) {
+	name := familyName(tab.family) + " libnet"
+	check(ErrMissing, "table "+name, func(b *batch) {
+		b.add(unix.NFT_MSG_DELTABLE, 0, tab.family, func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.NFTA_TABLE_NAME, tableName)
+		})
+	})
+	for _, ch := range tab.chains {
+		del := func(typ uint16) func(*batch) { // the chain, or all its rules
+			return func(b *batch) {
+				b.add(typ, 0, tab.family, func(ae *netlink.AttributeEncoder) {
+					ae.String(unix.NFTA_RULE_TABLE, tableName)
+					if typ == unix.NFT_MSG_DELCHAIN {
+						ae.String(unix.NFTA_CHAIN_NAME, ch.name)
+					} else {
+						ae.String(unix.NFTA_RULE_CHAIN, ch.name)
+					}
+				})
+			}
+		}
+		check(ErrMissing, "chain "+name+" "+ch.name, del(unix.NFT_MSG_DELCHAIN))
+		check(ErrConflict, "rules of chain "+name+" "+ch.name, func(b *batch) { b.addRule(tab.family, ch.name, rule{why: "theirs"}) })
+		for _, r := range ch.rules {
+			check(ErrMissing, fmt.Sprintf("rule %s %s %q", name, ch.name, r.why), del(unix.NFT_MSG_DELRULE))
+		}
+	}
+}
+
+func TestContext(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	n, e := sample(1)
+	if err := f.Apply(ctx, n, e); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	wantTables(t, f, false, false)
+}

@@ -1,0 +1,145 @@
+package firewall
+
+import (
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func addrs(ss ...string) []netip.Addr {
+	all := []netip.Addr{}
+	for _, s := range ss {
+		all = append(all, netip.MustParseAddr(s))
+	}
+	return all
+}
+
+func TestPlan(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 5}
+	tests := []struct {
+		name string
+		n    Network
+		e    Endpoint
+		want []string
+	}{
+		{name: "nothing asked for", n: Network{Name: "a", Bridge: "br0"}, e: Endpoint{Owner: "o", Addrs: addrs("10.0.0.2")}},
+		{name: "zero values"},
+		{name: "masquerade both families once each",
+			e: Endpoint{Owner: "o", Bridge: "br0", Addrs: addrs("10.0.0.2", "fd00::2", "::ffff:10.0.0.2", "fd00::2%eth0"), Masquerade: true},
+			want: []string{
+				"inet libnet masq4 { 10.0.0.2 }", "inet libnet home4 { 10.0.0.2 . br0 }",
+				"inet libnet masq6 { fd00::2 }", "inet libnet home6 { fd00::2 . br0 }",
+			}},
+		{name: "mac", e: Endpoint{Owner: "o", Port: "veth0", MAC: mac},
+			want: []string{"bridge libnet guarded { veth0 }", "bridge libnet macs { veth0 . 02:00:00:00:00:05 }"}},
+		{name: "internal", n: Network{Name: "a", Bridge: "fifteen-bytes-x", Internal: true},
+			want: []string{"inet libnet internal { fifteen-bytes-x }", "inet libnet inside { fifteen-bytes-x . fifteen-bytes-x }"}},
+		{name: "no icc", n: Network{Name: "a", Bridge: "br0", NoICC: true},
+			want: []string{"inet libnet noicc { br0 . br0 }"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			elems, err := plan(tt.n, tt.e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, e := range elems {
+				got = append(got, e.String())
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		n    Network
+		e    Endpoint
+	}{
+		{"no owner", Network{}, Endpoint{Bridge: "br0", Masquerade: true}},
+		{"owner with a quote", Network{}, Endpoint{Owner: `a"b`, Bridge: "br0", Masquerade: true}},
+		{"no bridge", Network{}, Endpoint{Owner: "o", Masquerade: true}},
+		{"long bridge", Network{}, Endpoint{Owner: "o", Bridge: "sixteen-bytes-xy", Masquerade: true}},
+		{"zero address", Network{}, Endpoint{Owner: "o", Bridge: "br0", Addrs: []netip.Addr{{}}, Masquerade: true}},
+		{"no port", Network{}, Endpoint{Owner: "o", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}},
+		{"infiniband mac", Network{}, Endpoint{Owner: "o", Port: "p", MAC: make(net.HardwareAddr, 20)}},
+		{"empty mac", Network{}, Endpoint{Owner: "o", Port: "p", MAC: net.HardwareAddr{}}},
+		{"network without name", Network{Bridge: "br0", Internal: true}, Endpoint{}},
+		{"network without bridge", Network{Name: "a", NoICC: true}, Endpoint{}},
+		{"bridge with a slash", Network{Name: "a", Bridge: "../x", NoICC: true}, Endpoint{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := plan(tt.n, tt.e); !errors.Is(err, ErrInvalid) {
+				t.Errorf("got %v, want ErrInvalid", err)
+			}
+		})
+	}
+}
+
+// What the kernel compares with the packet, byte for byte.
+func TestKeyBytes(t *testing.T) {
+	elems, err := plan(
+		Network{Name: "a", Bridge: "br0", Internal: true},
+		Endpoint{Owner: "o", Bridge: "br0", Port: "p1", Addrs: addrs("10.1.2.3", "fd00::2"), Masquerade: true,
+			MAC: net.HardwareAddr{2, 4, 6, 8, 10, 12}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	br0 := "62723000000000000000000000000000"
+	p1 := "70310000000000000000000000000000"
+	v6 := "fd000000000000000000000000000002"
+	want := []string{br0, br0 + br0, "0a010203", "0a010203" + br0, v6, v6 + br0, p1, p1 + "020406080a0c0000"}
+	var got []string
+	for _, e := range elems {
+		got = append(got, hex.EncodeToString(e.key))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestKey(t *testing.T) {
+	long := strings.Repeat("n", 60) + "/" + strings.Repeat("c", 64) + "/eth"
+	for _, owner := range []string{"", "net/abc/eth0", long[:127], long + "0", long + "1"} {
+		got := Key(owner)
+		if len(got) > maxComment || Key(got) != got {
+			t.Errorf("Key(%q) is %q (%d bytes), its Key %q", owner, got, len(got), Key(got))
+		}
+		if len(owner) <= maxComment && got != owner {
+			t.Errorf("Key(%q) is %q, want it unchanged", owner, got)
+		}
+		if !strings.HasPrefix(owner, got[:min(len(got), 94)]) {
+			t.Errorf("Key(%q) is %q, which begins otherwise", owner, got)
+		}
+	}
+	if Key(long+"0") == Key(long+"1") {
+		t.Error("two owners have one key")
+	}
+}
+
+func FuzzParseComment(f *testing.F) {
+	f.Add(formatComment("net/abc/eth0"))
+	f.Add([]byte{1, 2, 0, 0, 0, 3, 'a', 'b', 0})
+	f.Add([]byte{0, 200, 'a'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s := parseComment(b); len(s) > 255 {
+			t.Errorf("comment of %d bytes", len(s))
+		}
+		if len(b) <= maxComment {
+			s := strings.Trim(string(b), "\x00")
+			if got := parseComment(formatComment(s)); got != s {
+				t.Errorf("got %q, want %q", got, s)
+			}
+		}
+	})
+}
