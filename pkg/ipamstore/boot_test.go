@@ -1,0 +1,112 @@
+package ipamstore
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// reboot returns s as a process of the next boot sees it.
+func reboot(t *testing.T, s *Store, boot string, mod ...func(*Config)) *Store {
+	t.Helper()
+	c := s.conf
+	c.BootID = boot
+	for _, m := range mod {
+		m(&c)
+	}
+	return mustOpen(t, c)
+}
+
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24"), BootID: "a", Sticky: true, Cooldown: time.Minute})
+	for i := range 5 {
+		mustApply(t, s, request(i))
+	}
+	mustRemove(t, s, 4)
+	b := reboot(t, s, "b")
+	if err := b.Verify(t.Context(), owner(1), nil); err != nil {
+		t.Errorf("before the first apply leases stay: %v", err)
+	}
+	if u, err := b.Status(t.Context()); err != nil || u.Sets[0].Held != 0 {
+		t.Errorf("status counts what will be void: %+v, %v", u, err)
+	}
+	mustRemove(t, b, 0)
+	if got := mustApply(t, b, request(3)); got != "10.1.0.5" {
+		t.Errorf("workload got %s", got)
+	}
+	if files := leaseFiles(t, b); len(files) != 1 {
+		t.Errorf("leases %v", files)
+	}
+	checkIndex(t, b)
+}
+
+// host-local has worked in the directory since the reboot: only what our index
+// lists is void.
+func TestRebootForeign(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24"), BootID: "a"})
+	for i := range 3 {
+		mustApply(t, s, request(i))
+	}
+	hl := hostLocal{s.path()}
+	hl.add(t, owner(9), "10.1.0.9")
+	hl.del(t, owner(1))
+	hl.add(t, owner(1), "10.1.0.3") // the same container, started again
+	b := reboot(t, s, "b", func(c *Config) { c.InUse = func(a netip.Addr) bool { return a == addr("10.1.0.4") } })
+	mustApply(t, b, request(20))
+	files := leaseFiles(t, b)
+	if len(files) != 4 || files["10.1.0.2"] != "" || files["10.1.0.9"] == "" || files["10.1.0.3"] == "" || files["10.1.0.4"] == "" {
+		t.Errorf("leases %q", files)
+	}
+	checkIndex(t, b)
+}
+
+func TestRebootKeep(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24"), BootID: "a", RebootPolicy: RebootKeep})
+	first := mustApply(t, s, request(1))
+	b := reboot(t, s, "b", func(c *Config) { c.Dead = func(h Holder) bool { return h.NetnsID != "" } })
+	mustApply(t, b, request(2))
+	if err := b.Verify(t.Context(), owner(1), []netip.Addr{addr(first)}); err != nil {
+		t.Error(err)
+	}
+	list, err := b.List(t.Context())
+	if err != nil || len(list) != 2 || list[0].NetnsID != "" || list[0].Workload != "pod-1" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	checkIndex(t, b)
+}
+
+// A directory of host-local's is honoured, but for leases that are older than
+// the machine's start.
+func TestHeritage(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})
+	start := time.Now().Add(-time.Hour)
+	s.bootStart = func() time.Time { return start }
+	hl := hostLocal{s.path()}
+	hl.add(t, owner(1), "10.1.0.2")
+	hl.add(t, owner(2), "10.1.0.3")
+	hl.add(t, owner(3), "10.1.0.4")
+	old := start.Add(-time.Minute)
+	if err := os.Chtimes(filepath.Join(s.path(), "10.1.0.3"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Verify(t.Context(), owner(3), nil); err != nil {
+		t.Error(err)
+	}
+	mustRemove(t, s, 3)
+	if got := mustApply(t, s, request(1)); got != "10.1.0.2" {
+		t.Errorf("adopted %s", got)
+	}
+	if got := mustApply(t, s, request(4)); got != "10.1.0.5" {
+		t.Errorf("next is %s", got)
+	}
+	if files := leaseFiles(t, s); len(files) != 2 {
+		t.Errorf("leases %v", files)
+	}
+	checkIndex(t, s)
+}

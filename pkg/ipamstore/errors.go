@@ -1,0 +1,51 @@
+package ipamstore
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrExhausted is returned when a set has no free address. The message
+	// says how many are held, by whom mostly, and what frees them.
+	ErrExhausted = errors.New("no address left")
+	// ErrTaken is returned when a requested address belongs to another owner
+	// or to a live link; the message names it.
+	ErrTaken = errors.New("address is taken")
+	// ErrInvalid is returned for a request that no state of the pool can
+	// satisfy: a bad owner, or an address outside all sets.
+	ErrInvalid = errors.New("invalid request")
+	// ErrLocked is returned when the lock was not obtained in time; the
+	// message names the process that holds it. Trying again later may help.
+	ErrLocked = errors.New("pool is locked")
+	// ErrNotFound is returned by Verify and Lookup for an owner without
+	// leases.
+	ErrNotFound = errors.New("no lease")
+	// ErrMismatch is returned by Verify for an owner with other leases than
+	// expected.
+	ErrMismatch = errors.New("leases differ")
+	// ErrIO is returned when the directory cannot be read or written; the
+	// error of the operating system can be had with errors.Is as well.
+	ErrIO = errors.New("storage error")
+)
+
+// ConfigError says what is wrong with a Config. Keys are spelt as in network
+// configuration files, for example "ranges[0][1].rangeStart".
+type ConfigError struct {
+	Key, Value, Msg string
+}
+
+// Error names key, value and reason.
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("%s %q: %s", e.Key, e.Value, e.Msg)
+}
+
+// ioError is an error of the operating system on one of our files.
+type ioError struct {
+	op, path string
+	err      error
+}
+
+func (e *ioError) Error() string        { return e.op + " " + e.path + ": " + e.err.Error() }
+func (e *ioError) Unwrap() error        { return e.err }
+func (e *ioError) Is(target error) bool { return target == ErrIO }

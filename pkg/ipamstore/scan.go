@@ -1,0 +1,247 @@
+package ipamstore
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// table is the pool as its files tell it.
+type table struct {
+	entries map[Owner]*entry
+	files   []Held            // every file that is not the store's own
+	barred  []netip.Addr      // addresses named by something that is no file
+	listed  map[Owner]*entry  // what the index said
+	buckets map[string][]byte // the index's owner table as it was
+	blocks  []string          // the files of its bitmap
+}
+
+// ownFile says whether a name in the pool's directory is not a lease by intent.
+func ownFile(name string) bool {
+	return name == lockFile || strings.HasPrefix(name, cursorPrefix)
+}
+
+// scan reads every lease file, and adds what the index knows of the holders.
+func (x *session) scan() (*table, error) {
+	before, err := x.dir.mtime()
+	if err != nil {
+		return nil, x.dir.fail("read", "", err)
+	}
+	t := &table{entries: map[Owner]*entry{}}
+	list, err := x.dir.entries()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range list {
+		if !ownFile(f.Name()) {
+			t.add(x.dir, f.Name(), f.Type().IsRegular())
+		}
+	}
+	if now, err := x.dir.mtime(); err != nil || !now.Equal(before) {
+		x.suspect = true
+	}
+	if err := t.readIndex(x); err != nil {
+		return nil, err
+	}
+	t.merge()
+	return t, nil
+}
+
+// add takes one file of the pool's directory into the table.
+func (t *table) add(d dir, name string, regular bool) {
+	h := Held{File: name}
+	a, err := netip.ParseAddr(name)
+	if err != nil || a.String() != name || a.Zone() != "" || a.Is4In6() {
+		h.Problem = "is not named by an address"
+		t.files = append(t.files, h)
+		return
+	}
+	h.Addr = a
+	kind, l := fileBarrier, leaseFile{problem: "is not a regular file"}
+	if regular {
+		kind, l = d.readLease(name)
+	}
+	h.Owner, h.Problem, h.Since = l.owner, l.problem, time.Unix(0, l.since)
+	switch kind {
+	case fileMissing:
+		return // removed by someone who did not lock
+	case fileBarrier:
+		t.barred = append(t.barred, a)
+	case fileLease:
+		e := t.entries[l.owner]
+		if e == nil {
+			e = &entry{Holder: Holder{Owner: l.owner}}
+			t.entries[l.owner] = e
+		}
+		e.addrs = append(e.addrs, leased{a, l.since})
+	}
+	t.files = append(t.files, h)
+}
+
+// readIndex reads the index's owner table and the names of its bitmap.
+func (t *table) readIndex(x *session) error {
+	t.listed, t.buckets = map[Owner]*entry{}, map[string][]byte{}
+	if x.idx.fd < 0 {
+		return nil
+	}
+	list, err := x.idx.entries()
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		name := f.Name()
+		switch {
+		case strings.HasPrefix(name, blockPrefix):
+			t.blocks = append(t.blocks, name)
+		case strings.HasPrefix(name, bucketPrefix):
+			data, _, err := x.idx.read(name, bucketLimit)
+			if err != nil {
+				return x.idx.fail("read", name, err)
+			}
+			t.buckets[name] = data
+			parseBucket(data, func(_ []byte, e *entry) { t.listed[e.Owner] = e })
+		}
+	}
+	return nil
+}
+
+// merge gives the holders what the index knows of them, if it speaks of the
+// same lease.
+func (t *table) merge() {
+	for o, e := range t.entries {
+		slices.SortFunc(e.addrs, func(a, b leased) int { return a.addr.Compare(b.addr) })
+		old := t.listed[o]
+		if old == nil || !slices.ContainsFunc(e.addrs, old.has) {
+			continue
+		}
+		e.Holder = old.Holder
+	}
+	for i := range t.files {
+		if f := &t.files[i]; f.Problem == "" {
+			f.Holder = t.entries[f.Owner].Holder
+		}
+	}
+	slices.SortFunc(t.files, func(a, b Held) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.File, b.File))
+	})
+}
+
+func (e *entry) has(l leased) bool {
+	return slices.ContainsFunc(e.addrs, func(x leased) bool { return x.addr == l.addr })
+}
+
+// problems counts the files that are no leases.
+func (t *table) problems() int {
+	n := 0
+	for _, f := range t.files {
+		if f.Problem != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// rebuild makes the index anew from the lease files. In the first Apply of a
+// boot it also drops what an earlier boot left.
+func (x *session) rebuild() error {
+	now, err := x.dir.mtime()
+	if err != nil {
+		return x.dir.fail("read", "", err)
+	}
+	known := x.state.clean && x.state.stamp.Equal(now)
+	if err := x.touch(); err != nil {
+		return err
+	}
+	t, err := x.scan()
+	if err != nil {
+		return err
+	}
+	if x.state.boot != x.boot {
+		if err := x.newBoot(t, known); err != nil {
+			return err
+		}
+	}
+	x.resetIndex()
+	if err := errors.Join(x.writeOwners(t), x.writeBits(t)); err != nil {
+		return err
+	}
+	x.state.boot, x.state.problems = x.boot, t.problems()
+	x.indexed, x.table = true, nil
+	return x.commit()
+}
+
+// writeOwners makes the buckets of the owner table what t says. Those that
+// are right already are left alone.
+func (x *session) writeOwners(t *table) error {
+	want := map[string][]byte{}
+	for _, e := range t.sorted() {
+		name := bucketFile(e.Owner)
+		want[name] = append(want[name], e.line()...)
+	}
+	for name := range t.buckets {
+		if want[name] == nil {
+			if err := x.idx.remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	for name, data := range want {
+		var err error
+		if old, ok := t.buckets[name]; !ok {
+			err = x.idx.update(name, data, 0)
+		} else if !bytes.Equal(old, data) {
+			err = x.idx.replace(name, data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sorted returns the entries in the order of their owners.
+func (t *table) sorted() []*entry {
+	var out []*entry
+	for _, e := range t.entries {
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.IfName, b.IfName))
+	})
+	return out
+}
+
+// writeBits makes the bitmap anew.
+func (x *session) writeBits(t *table) error {
+	for _, name := range t.blocks {
+		if err := x.idx.remove(name); err != nil {
+			return err
+		}
+	}
+	held := map[netip.Addr]bool{}
+	for _, a := range t.barred {
+		held[a] = true
+	}
+	for _, e := range t.entries {
+		for _, l := range e.addrs {
+			held[l.addr] = true
+		}
+	}
+	resting, err := x.tidyQueue(held)
+	if err != nil {
+		return err
+	}
+	taken := slices.AppendSeq(resting, maps.Keys(held))
+	slices.SortFunc(taken, netip.Addr.Compare)
+	for _, a := range taken {
+		if err := x.bits.mark(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}

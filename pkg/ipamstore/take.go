@@ -1,0 +1,139 @@
+package ipamstore
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// take makes the picks the owner's: the index first, so that no knowledge of
+// the holder is lost in a crash, then the lease files, all or none.
+func (x *session) take(h Holder, c *change) error {
+	fresh := slices.ContainsFunc(c.picks, func(p pick) bool { return p.fresh })
+	if !fresh && len(c.drop) == 0 && c.old.Holder == h {
+		return nil
+	}
+	if err := x.touch(); err != nil {
+		return err
+	}
+	c.new = &entry{Holder: h}
+	for _, l := range c.old.addrs {
+		if !slices.Contains(c.drop, l) {
+			c.new.addrs = append(c.new.addrs, l)
+		}
+	}
+	err := x.draftAll(c)
+	if err == nil {
+		err = x.owners.set(h.Owner, c.new)
+	}
+	if err == nil {
+		err = x.publishAll(c)
+	}
+	if err != nil {
+		return errors.Join(err, x.undo(c))
+	}
+	return nil
+}
+
+func (x *session) draftAll(c *change) error {
+	for i, p := range c.picks {
+		if !p.fresh {
+			continue
+		}
+		since, err := x.draft(i, c.new.Owner)
+		if err != nil {
+			return err
+		}
+		c.new.addrs = append(c.new.addrs, leased{p.addr, since})
+	}
+	return nil
+}
+
+func (x *session) publishAll(c *change) error {
+	for i := range c.picks {
+		p := &c.picks[i]
+		if !p.fresh {
+			continue
+		}
+		if err := x.publish(i, p.addr, c.new.Owner); err != nil {
+			return err
+		}
+		p.public = true
+	}
+	if x.s.conf.RebootPolicy != RebootKeep {
+		return nil
+	}
+	return x.dir.sync()
+}
+
+// undo takes back what take has done.
+func (x *session) undo(c *change) error {
+	var errs []error
+	for i, p := range c.picks {
+		if p.public {
+			errs = append(errs, x.unlease(p.addr, i))
+		}
+	}
+	old := c.old
+	if len(old.addrs) == 0 {
+		old = nil
+	}
+	errs = append(errs, x.owners.set(c.new.Owner, old))
+	err := errors.Join(errs...)
+	if err != nil {
+		x.suspect = true
+	}
+	return err
+}
+
+// finish brings the rest of the index in line with leases that are made. What
+// cannot be written now is found out from the lease files by the next call.
+func (x *session) finish(c *change, leases []Lease) {
+	if c.new == nil {
+		_ = x.commit() // room may have been made
+		return
+	}
+	var errs []error
+	var gone, early []netip.Addr
+	for _, l := range c.drop {
+		errs = append(errs, x.dir.remove(l.addr.String()))
+		gone = append(gone, l.addr)
+	}
+	errs = append(errs, x.rest(gone))
+	for i, p := range c.picks {
+		if !p.fresh {
+			continue
+		}
+		errs = append(errs, x.bits.mark(p.addr))
+		switch {
+		case !p.chosen:
+			early = append(early, p.addr)
+		case x.s.conf.Strategy == StrategyNext:
+			errs = append(errs, x.setCursor(i, p.addr))
+		}
+	}
+	if len(early) > 0 {
+		errs = append(errs, x.wake(early))
+	}
+	if x.s.conf.Sticky && c.new.Workload != "" {
+		errs = append(errs, x.remember(c.new.Workload, leases))
+	}
+	if errors.Join(errs...) != nil {
+		x.suspect = true
+	}
+	_ = x.commit()
+}
+
+// sync makes the names in the directory survive a power cut.
+func (d dir) sync() error {
+	fd, err := openAt(d.fd, ".", unix.O_DIRECTORY)
+	if err == nil {
+		err = errors.Join(unix.Fsync(fd), unix.Close(fd))
+	}
+	if err != nil {
+		return d.fail("sync", "", err)
+	}
+	return nil
+}
