@@ -1,0 +1,65 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Attach is CreateEndpoint and Join in one, all or nothing, and safe to repeat:
+// an attachment that is complete and alive in the same sandbox is returned as
+// it is; what a killed process, an earlier boot or another sandbox left under
+// the same ID is removed first. The network's record is written if missing.
+func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
+	spec := n.spec(opts)
+	spec.sandbox = sb
+	id := ID{n.name, sb.id, spec.ifName}
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	if e, err := n.settled(ctx, id, sb); e != nil || err != nil {
+		return e, err
+	}
+	var undo undoStack
+	defer undo.rollback(&err)
+	if err := n.remember(&undo); err != nil {
+		return nil, err
+	}
+	e, err := n.createEndpoint(ctx, sb.id, spec)
+	if err != nil {
+		return nil, err
+	}
+	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
+	return e, e.Join(ctx, sb)
+}
+
+// settled returns the attachment if it is there already, complete and alive.
+// Anything less under the same ID is removed.
+func (n *Network) settled(ctx context.Context, id ID, sb *Sandbox) (*Endpoint, error) {
+	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == sb.path && !n.c.dead(rec) {
+		e, err := endpointOf(n, rec)
+		if err == nil && e.Verify(ctx) == nil {
+			return e, nil
+		}
+	}
+	return nil, n.Remove(ctx, id)
+}
+
+// dead says whether an attachment's container is provably gone.
+func (c *Controller) dead(rec state.Endpoint) bool {
+	return holderOfRecord(rec).Dead(c.boot)
+}
+
+func holderOfRecord(rec state.Endpoint) Holder {
+	return Holder{
+		ID:      ID{rec.Network, rec.ContainerID, rec.IfName},
+		Boot:    rec.Boot,
+		Netns:   rec.Netns,
+		NetnsID: NetnsID(rec.NetnsID),
+	}
+}

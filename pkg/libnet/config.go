@@ -1,0 +1,257 @@
+package libnet
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// VLANRange is a range of VLAN IDs, both ends included, 1 to 4094.
+type VLANRange struct{ Min, Max uint16 }
+
+// NetworkConfig is how a bridge network behaves. The zero value is a bridge
+// without an address whose containers reach each other and nothing else. In
+// brackets: the key of the CNI configuration.
+type NetworkConfig struct {
+	// Bridge [bridge] is the name of the bridge, made if missing. Empty: a
+	// name derived from the network's.
+	Bridge string
+	// MTU [mtu] of the bridge and both ends of every veth, in bytes, 68 to
+	// 65535 (with IPv6: from 1280). 0: as the bridge has it.
+	MTU int
+	// AutoMTU [mtu: "auto"] takes the MTU of the host's default route; without
+	// one it is as MTU 0.
+	AutoMTU bool
+	// Gateway [isGateway] gives the bridge the gateway address of each subnet
+	// and switches the host's forwarding on for the families in use.
+	Gateway bool
+	// DefaultGateway [isDefaultGateway] is Gateway, and a default route over it
+	// in each container, for each family whose IPAM sets none.
+	DefaultGateway bool
+	// ForceAddress [forceAddress] replaces another address that the bridge has
+	// in place of the gateway's; otherwise that is an error.
+	ForceAddress bool
+	// Masquerade [ipMasq] gives what leaves the bridge from a container's
+	// address the address of the host. It needs nf_tables.
+	Masquerade bool
+	// Hairpin [hairpinMode] lets a frame out by the port it came in.
+	Hairpin bool
+	// Promiscuous [promiscMode] makes the bridge take every frame. Not with
+	// Hairpin.
+	Promiscuous bool
+	// VLAN [vlan] is the access VLAN of every port, 1 to 4094; 0: none. It
+	// needs a kernel with bridge VLAN filtering.
+	VLAN int
+	// VLANTrunk [vlanTrunk] are the tagged VLANs of every port.
+	VLANTrunk []VLANRange
+	// PreserveDefaultVLAN [preserveDefaultVlan] keeps VLAN 1 on the ports.
+	PreserveDefaultVLAN bool
+	// SpoofCheck [macspoofchk] drops frames from a port with a source address
+	// other than its container's. It needs nf_tables.
+	SpoofCheck bool
+	// EnableDAD [enabledad] waits for IPv6 duplicate address detection.
+	EnableDAD bool
+	// InterfaceDown [disableContainerInterface] leaves the container's
+	// interface down. Not with addresses.
+	InterfaceDown bool
+	// Isolated [portIsolation] marks the ports isolated: they exchange no
+	// frames with each other. Needs Linux 4.18.
+	Isolated bool
+	// Internal [internal] forwards nothing between the bridge and any other
+	// interface. Not with DefaultGateway and Masquerade. It needs nf_tables.
+	Internal bool
+	// NoICC [icc: false] lets containers of the network not reach each other:
+	// isolated ports, and nothing is routed back into the bridge. It needs
+	// nf_tables.
+	NoICC bool
+}
+
+// Validate says what cannot be, as a *ConfigError or several joined; nil if
+// nothing. It looks at nothing but the configuration.
+func (c NetworkConfig) Validate() error {
+	if err := validateIfName(c.Bridge); c.Bridge != "" && err != nil {
+		return badConfig("bridge", fmt.Sprintf("%q", c.Bridge), "want an interface name of 1 to 15 bytes without '/', ':' and blanks")
+	}
+	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
+		return badConfig("mtu", c.MTU, `want "auto", 0 (the kernel's default) or 68 to 65535 bytes`)
+	}
+	if c.VLAN < 0 || c.VLAN > 4094 {
+		return badConfig("vlan", c.VLAN, "want 0 (none) or 1 to 4094")
+	}
+	for _, r := range c.VLANTrunk {
+		if r.Min < 1 || r.Max > 4094 || r.Min > r.Max {
+			return badConfig("vlanTrunk", fmt.Sprintf("%d-%d", r.Min, r.Max), "want IDs from 1 to 4094, minID not above maxID")
+		}
+	}
+	return c.validateTogether()
+}
+
+func (c NetworkConfig) validateTogether() error {
+	exclusive := []struct {
+		key, other string
+		both       bool
+	}{
+		{"hairpinMode", "promiscMode", c.Hairpin && c.Promiscuous},
+		{"internal", "ipMasq", c.Internal && c.Masquerade},
+		{"internal", "isDefaultGateway", c.Internal && c.DefaultGateway},
+	}
+	for _, x := range exclusive {
+		if x.both {
+			return badConfig(x.key, true, "cannot be together with "+x.other+": true; remove one of them")
+		}
+	}
+	return nil
+}
+
+// needsRules says that endpoints may have firewall elements.
+func (c NetworkConfig) needsRules() bool {
+	return c.Masquerade || c.SpoofCheck || c.Internal || c.NoICC
+}
+
+func (c NetworkConfig) hasGateway() bool { return c.Gateway || c.DefaultGateway }
+
+// Address is one address of an endpoint.
+type Address struct {
+	// Prefix is the address with the length of its subnet.
+	Prefix netip.Prefix
+	// Gateway of the subnet; zero: none.
+	Gateway netip.Addr
+}
+
+// Route is a route in the container.
+type Route struct {
+	Dst netip.Prefix
+	// Gateway is the next hop; zero: the gateway of the endpoint's first
+	// address of the family, or on-link where it has none.
+	Gateway netip.Addr
+	// MTU and AdvMSS in bytes, Priority (metric): 0 leaves them unset.
+	MTU, AdvMSS, Priority int
+	// Table (nil: main) and Scope (nil: chosen by the kernel's rules) are
+	// numbers as in rtnetlink(7).
+	Table, Scope *int
+}
+
+// String puts the route into the words of ip-route(8).
+func (r Route) String() string {
+	s := fmt.Sprintf("%s via %s mtu %d advmss %d metric %d", r.Dst, r.Gateway, r.MTU, r.AdvMSS, r.Priority)
+	if r.Table != nil {
+		s += fmt.Sprintf(" table %d", *r.Table)
+	}
+	if r.Scope != nil {
+		s += fmt.Sprintf(" scope %d", *r.Scope)
+	}
+	return s
+}
+
+// DNS is what an IPAM says of name servers. libnet writes no file for it; it
+// is handed on to the runtime.
+type DNS struct {
+	Nameservers []string
+	Domain      string
+	Search      []string
+	Options     []string
+}
+
+// Addressing is what an endpoint gets from its IPAM.
+type Addressing struct {
+	Addresses []Address
+	Routes    []Route
+	DNS       DNS
+}
+
+// complete fills in what follows from the network: gateways and the default
+// routes. It changes nothing in a.
+func (a Addressing) complete(c NetworkConfig) (Addressing, error) {
+	out := Addressing{Addresses: slices.Clone(a.Addresses), DNS: a.DNS}
+	for i, addr := range out.Addresses {
+		gw := addr.Gateway
+		if !gw.IsValid() && c.hasGateway() && !addr.Prefix.IsSingleIP() {
+			gw = addr.Prefix.Masked().Addr().Next()
+		}
+		if gw.IsValid() && gw == addr.Prefix.Addr() {
+			return Addressing{}, fmt.Errorf("address %s is the gateway's own: exclude it from the range or name another gateway", gw)
+		}
+		out.Addresses[i].Gateway = gw
+	}
+	for _, r := range a.Routes {
+		if !r.Gateway.IsValid() {
+			r.Gateway = out.gateway(r.Dst.Addr().Is6())
+		}
+		out.Routes = append(out.Routes, r)
+	}
+	if c.DefaultGateway {
+		out.addDefaultRoutes(a.Routes)
+	}
+	for _, r := range out.Routes {
+		if !out.reaches(r.Gateway) {
+			return Addressing{}, badConfig("ipam.routes", r.Dst.String()+" via "+r.Gateway.String(), "want a gateway in the subnet of one of the addresses")
+		}
+	}
+	return out, nil
+}
+
+// reaches says whether a gateway is on the endpoint's link: in the subnet of
+// an address, in the destination of a route without a gateway, or link-local.
+// The zero gateway is.
+func (a Addressing) reaches(gw netip.Addr) bool {
+	return !gw.IsValid() || gw.IsLinkLocalUnicast() ||
+		slices.ContainsFunc(a.Addresses, func(addr Address) bool { return addr.Prefix.Contains(gw) }) ||
+		slices.ContainsFunc(a.Routes, func(r Route) bool { return !r.Gateway.IsValid() && r.Dst.Contains(gw) })
+}
+
+// gateway returns the gateway of the first address of a family.
+func (a Addressing) gateway(is6 bool) netip.Addr {
+	for _, addr := range a.Addresses {
+		if addr.Prefix.Addr().Is6() == is6 && addr.Gateway.IsValid() {
+			return addr.Gateway
+		}
+	}
+	return netip.Addr{}
+}
+
+// addDefaultRoutes adds one for each family unless given already holds one
+// with a gateway, as the reference bridge plugin does.
+func (a *Addressing) addDefaultRoutes(given []Route) {
+	for _, any := range []netip.Prefix{defaultV4, defaultV6} {
+		gw := a.gateway(any.Addr().Is6())
+		has := slices.ContainsFunc(given, func(r Route) bool { return r.Dst == any && r.Gateway.IsValid() })
+		if !gw.IsValid() || has {
+			continue
+		}
+		a.Routes = slices.DeleteFunc(a.Routes, func(r Route) bool { return r.Dst == any })
+		a.Routes = append(a.Routes, Route{Dst: any, Gateway: gw})
+	}
+}
+
+var (
+	defaultV4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	defaultV6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
+
+// families says which address families are in use.
+func (a Addressing) families() (v4, v6 bool) {
+	for _, addr := range a.Addresses {
+		v6 = v6 || addr.Prefix.Addr().Is6()
+		v4 = v4 || addr.Prefix.Addr().Is4()
+	}
+	return v4, v6
+}
+
+func (a Addressing) addrs() []netip.Addr {
+	var all []netip.Addr
+	for _, addr := range a.Addresses {
+		all = append(all, addr.Prefix.Addr())
+	}
+	return all
+}
+
+// ParseMAC accepts what a container's interface can have. The error is a
+// *ConfigError for key.
+func ParseMAC(key, s string) (net.HardwareAddr, error) {
+	mac, err := net.ParseMAC(s)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || slices.Equal(mac, make([]byte, 6)) {
+		return nil, badConfig(key, fmt.Sprintf("%q", s), `want a unicast address of six bytes, as "02:00:00:12:34:56"`)
+	}
+	return mac, nil
+}

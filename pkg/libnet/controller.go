@@ -1,0 +1,224 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// What a Controller composes. The real ones are kernel.Handle,
+// firewall.Firewall and state.Dir.
+type (
+	bridges interface {
+		EnsureBridge(context.Context, kernel.Bridge) (kernel.BridgeState, error)
+		VerifyBridge(context.Context, kernel.Bridge) error
+		RemoveBridge(ctx context.Context, name, alias string) error
+		Forward(ctx context.Context, v4, v6 bool) error
+		UplinkMTU() (int, error)
+	}
+	links interface {
+		Attach(context.Context, kernel.Link) (kernel.Attached, error)
+		Verify(context.Context, kernel.Link) error
+		Detach(context.Context, kernel.Ref) error
+		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
+	}
+	rules interface {
+		Apply(context.Context, firewall.Network, firewall.Endpoint) error
+		Verify(context.Context, firewall.Network, firewall.Endpoint) error
+		Remove(context.Context, firewall.Endpoint) error
+		RemoveNetwork(context.Context, firewall.Network) error
+		Available() error
+	}
+	networkRecords interface {
+		CreateNetwork(state.Network) error
+		SaveNetwork(state.Network) error
+		LoadNetwork(name string) (state.Network, error)
+		DeleteNetwork(name string) error
+		Networks() ([]state.Network, error)
+	}
+	endpointRecords interface {
+		CreateEndpoint(state.Endpoint) error
+		SaveEndpoint(state.Endpoint) error
+		LoadEndpoint(network, containerID, ifName string) (state.Endpoint, error)
+		DeleteEndpoint(network, containerID, ifName string) error
+		Endpoints(network string) ([]state.Endpoint, error)
+	}
+)
+
+var (
+	_ bridges         = (*kernel.Handle)(nil)
+	_ links           = (*kernel.Handle)(nil)
+	_ rules           = (*firewall.Firewall)(nil)
+	_ networkRecords  = (*state.Dir)(nil)
+	_ endpointRecords = (*state.Dir)(nil)
+)
+
+// Controller makes and finds networks on this host, in the network namespace
+// of the thread that called New. It keeps no state of its own and may be made
+// anew for every operation.
+type Controller struct {
+	bridges   bridges
+	links     links
+	rules     rules
+	networks  networkRecords
+	endpoints endpointRecords
+	sandboxes *state.Dir
+
+	boot     string
+	dataDir  string
+	netnsDir string
+	close    func()
+}
+
+// Option refines New.
+type Option func(*options)
+
+type options struct{ stateDir, dataDir, netnsDir string }
+
+// WithStateDir keeps the records in dir instead of /run/libnet. Programs that
+// shall see each other's networks use the same one.
+func WithStateDir(dir string) Option { return func(o *options) { o.stateDir = dir } }
+
+// WithDataDir keeps the leases of WithSubnet networks in dir instead of
+// /var/lib/cni/networks.
+func WithDataDir(dir string) Option { return func(o *options) { o.dataDir = dir } }
+
+// WithNetnsDir makes the namespaces of sandboxes in dir instead of
+// DefaultNetnsDir.
+func WithNetnsDir(dir string) Option { return func(o *options) { o.netnsDir = dir } }
+
+// New returns a Controller. It opens a netlink socket and writes nothing.
+func New(opts ...Option) (*Controller, error) {
+	o := options{stateDir: state.DefaultPath, dataDir: DefaultDataDir, netnsDir: DefaultNetnsDir}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	boot, err := BootID()
+	if err != nil {
+		return nil, err
+	}
+	handle, err := kernel.Open()
+	if err != nil {
+		return nil, err
+	}
+	dir := state.New(o.stateDir)
+	return &Controller{
+		bridges: handle, links: handle, rules: firewall.New(),
+		networks: dir, endpoints: dir, sandboxes: dir,
+		boot: boot, dataDir: o.dataDir, netnsDir: o.netnsDir,
+		close: handle.Close,
+	}, nil
+}
+
+// Close closes the netlink socket. Networks stay as they are.
+func (c *Controller) Close() { c.close() }
+
+// driverBridge is the one network driver so far: a Linux bridge on this host.
+const driverBridge = "bridge"
+
+func knownDriver(name string) error {
+	if name != driverBridge {
+		return fmt.Errorf("%w %q: there is %q", ErrUnknownDriver, name, driverBridge)
+	}
+	return nil
+}
+
+// NewNetwork makes a network and its bridge. The errors: ErrUnknownDriver,
+// ErrInvalidName, ErrNetworkExists, *ConfigError and *ipamstore.ConfigError
+// before anything is changed.
+func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts ...NetworkOption) (_ *Network, err error) {
+	n, err := c.DefineNetwork(driver, name, opts...)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := n.record()
+	if err != nil {
+		return nil, err
+	}
+	var undo undoStack
+	defer undo.rollback(&err)
+	if err := c.networks.CreateNetwork(rec); errors.Is(err, state.ErrExists) {
+		return nil, fmt.Errorf("%w: %q", ErrNetworkExists, name)
+	} else if err != nil {
+		return nil, err
+	}
+	undo.push(func() error { return c.networks.DeleteNetwork(name) })
+	if _, err := n.ensureBridge(ctx, n.ownGateways(), &undo); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// DefineNetwork describes a network without making anything: its bridge comes
+// with the first Attach. It is what a caller uses that brings its whole
+// configuration each time, as CNI does. The errors are those of NewNetwork,
+// but ErrNetworkExists.
+func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (*Network, error) {
+	if err := errors.Join(knownDriver(driver), validateName("network name", name)); err != nil {
+		return nil, err
+	}
+	spec := networkSpec{config: NetworkConfig{Gateway: true, DefaultGateway: true}}
+	for _, o := range opts {
+		o(&spec)
+	}
+	if spec.config.Bridge == "" {
+		spec.config.Bridge = bridgeName(name)
+	}
+	if err := spec.config.Validate(); err != nil {
+		return nil, err
+	}
+	n := &Network{c: c, name: name, config: spec.config, ipam: spec.ipam}
+	if len(spec.subnets) > 0 && n.ipam == nil {
+		pool, err := NewPool(ipamstore.Config{Network: name, DataDir: c.dataDir, Sets: spec.subnets}, Addressing{})
+		if err != nil {
+			return nil, err
+		}
+		n.ipam = pool
+	}
+	if n.ipam != nil && n.config.InterfaceDown {
+		return nil, badConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")
+	}
+	return n, nil
+}
+
+// Network returns the network of that name; ErrNotFound if there is none.
+func (c *Controller) Network(name string) (*Network, error) {
+	rec, err := c.networks.LoadNetwork(name)
+	if err != nil {
+		return nil, notFound(err, "network", name)
+	}
+	return c.networkOf(rec)
+}
+
+// Networks returns every network in the order of their names. What cannot be
+// read is left out and reported in the error, beside the rest.
+func (c *Controller) Networks(_ context.Context) ([]*Network, error) {
+	recs, err := c.networks.Networks()
+	errs := []error{err}
+	var all []*Network
+	for _, rec := range recs {
+		n, err := c.networkOf(rec)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, n)
+	}
+	return all, errors.Join(errs...)
+}
+
+// WalkNetworks calls fn for each network until it says false.
+func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) error {
+	all, err := c.Networks(ctx)
+	for _, n := range all {
+		if !fn(n) {
+			break
+		}
+	}
+	return err
+}

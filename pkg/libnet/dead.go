@@ -1,0 +1,60 @@
+package libnet
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/kernel"
+)
+
+// Dead says whether the holder provably cannot use anything any more: it was
+// made in another boot than this one, or its network namespace is gone. What
+// is unknown proves nothing.
+func (h Holder) Dead(boot string) bool {
+	if h.Boot != "" && boot != "" && h.Boot != boot {
+		return true
+	}
+	if h.Netns == "" || h.NetnsID == (NetnsID{}) {
+		return false
+	}
+	now, err := netnsID(h.Netns)
+	if errors.Is(err, ErrBadNetns) {
+		return true
+	}
+	return err == nil && !now.same(h.NetnsID)
+}
+
+// same compares by cookie, which is never reused within a boot, where both
+// have one.
+func (n NetnsID) same(o NetnsID) bool {
+	if n.Cookie != 0 && o.Cookie != 0 {
+		return n.Cookie == o.Cookie
+	}
+	return n.Dev == o.Dev && n.Ino == o.Ino
+}
+
+// openNetns is kernel.OpenNetns with ErrBadNetns for a path that is none.
+func openNetns(path string) (*kernel.Netns, error) {
+	ns, err := kernel.OpenNetns(path)
+	if errors.Is(err, kernel.ErrNotFound) || errors.Is(err, kernel.ErrNotNetns) {
+		err = fmt.Errorf("%w: %w", ErrBadNetns, err)
+	}
+	return ns, err
+}
+
+func netnsID(path string) (NetnsID, error) {
+	ns, err := openNetns(path)
+	if err != nil {
+		return NetnsID{}, err
+	}
+	id, err := ns.ID()
+	return NetnsID(id), errors.Join(err, ns.Close())
+}
+
+// BootID returns the kernel's name for the running boot (random(4)).
+func BootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id)), err
+}

@@ -1,0 +1,232 @@
+package libnet
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Endpoint is one attachment of a container to a network.
+type Endpoint struct {
+	n     *Network
+	rec   state.Endpoint
+	extra endpointConfig
+}
+
+// endpointConfig is what the record keeps beside its own fields.
+type endpointConfig struct {
+	Routes []Route
+	DNS    DNS
+	Links  []Interface // known after Join
+}
+
+// EndpointOption refines CreateEndpoint and Attach.
+type EndpointOption func(*endpointSpec)
+
+type endpointSpec struct {
+	ifName   string
+	mac      net.HardwareAddr
+	addrs    []netip.Addr
+	workload string
+	sandbox  *Sandbox // nil: not known yet
+}
+
+func (s endpointSpec) netns() (path string, id NetnsID) {
+	if s.sandbox == nil {
+		return "", NetnsID{}
+	}
+	return s.sandbox.path, s.sandbox.netns
+}
+
+// WithIfName names the interface in the container; default "eth0".
+func WithIfName(name string) EndpointOption {
+	return func(s *endpointSpec) { s.ifName = name }
+}
+
+// WithMAC gives the container's interface this address; default: a random,
+// locally administered one.
+func WithMAC(mac net.HardwareAddr) EndpointOption {
+	return func(s *endpointSpec) { s.mac = mac }
+}
+
+// WithAddresses asks for these addresses, one per range set at most.
+func WithAddresses(addrs ...netip.Addr) EndpointOption {
+	return func(s *endpointSpec) { s.addrs = append(s.addrs, addrs...) }
+}
+
+// WithWorkload names what the addresses may be kept for over restarts, as
+// "namespace/pod"; see Claim.
+func WithWorkload(name string) EndpointOption {
+	return func(s *endpointSpec) { s.workload = name }
+}
+
+func (n *Network) spec(opts []EndpointOption) endpointSpec {
+	spec := endpointSpec{ifName: "eth0"}
+	for _, o := range opts {
+		o(&spec)
+	}
+	return spec
+}
+
+// CreateEndpoint reserves the endpoint's addresses; its interface comes with
+// Join. The name stands for the container in leases and links, so it is unique
+// in the network together with the interface name. The errors: ErrInvalidName,
+// ErrEndpointExists, *ConfigError, and those of the IPAM.
+func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (*Endpoint, error) {
+	e, err := n.createEndpoint(ctx, name, n.spec(opts))
+	if err != nil {
+		return nil, err
+	}
+	if err := e.save(); err != nil {
+		return nil, errors.Join(err, n.forget(context.WithoutCancel(ctx), e.rec))
+	}
+	return e, nil
+}
+
+// createEndpoint writes the intent and gets the addresses; the caller saves
+// the rest of the record.
+func (n *Network) createEndpoint(ctx context.Context, name string, spec endpointSpec) (_ *Endpoint, err error) {
+	id := ID{n.name, name, spec.ifName}
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	mac := spec.mac
+	if mac == nil {
+		mac = randomMAC()
+	}
+	path, ns := spec.netns()
+	e := &Endpoint{n: n, rec: state.Endpoint{
+		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
+		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns),
+		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Rules: n.config.needsRules(),
+	}}
+	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
+	var undo undoStack
+	defer undo.rollback(&err)
+	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
+		return nil, fmt.Errorf("%w: %q on network %q", ErrEndpointExists, name, n.name)
+	} else if err != nil {
+		return nil, err
+	}
+	undo.push(func() error { return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName) })
+	if n.ipam != nil {
+		// Pushed first: a delegate that failed is asked to clean up, too (CNI
+		// spec 1.1.0, section 4).
+		undo.push(func() error { return n.ipam.Remove(context.WithoutCancel(ctx), id) })
+		if err := e.lease(ctx, spec); err != nil {
+			return nil, err
+		}
+	}
+	e.rec.Phase = state.PhaseLeased
+	return e, nil
+}
+
+// lease gets the endpoint's addresses and completes them.
+func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
+	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload}
+	claim.Netns, claim.NetnsID = spec.netns()
+	got, err := e.n.ipam.Apply(ctx, claim)
+	if err != nil {
+		return err
+	}
+	if len(got.Addresses) == 0 {
+		return fmt.Errorf("%w: ipam %s", ErrNoAddresses, e.n.ipam.Type())
+	}
+	full, err := got.complete(e.n.config)
+	if err != nil {
+		return err
+	}
+	for _, a := range full.Addresses {
+		e.rec.Addresses = append(e.rec.Addresses, state.Address(a))
+	}
+	e.extra = endpointConfig{Routes: full.Routes, DNS: full.DNS}
+	_, err = e.plan()
+	return err
+}
+
+func (n *Network) leaseDir() (kind, dir string) {
+	if pool, ok := n.ipam.(*Pool); ok {
+		return PoolType, pool.cfg.DataDir
+	}
+	if n.ipam != nil {
+		return n.ipam.Type(), ""
+	}
+	return "", ""
+}
+
+func (e *Endpoint) save() error {
+	data, err := json.Marshal(e.extra)
+	if err != nil {
+		return err
+	}
+	e.rec.Config = data
+	return e.n.c.endpoints.SaveEndpoint(e.rec)
+}
+
+func endpointOf(n *Network, rec state.Endpoint) (*Endpoint, error) {
+	e := &Endpoint{n: n, rec: rec}
+	if len(rec.Config) == 0 {
+		return e, nil // its maker got no further than the intent
+	}
+	if err := json.Unmarshal(rec.Config, &e.extra); err != nil {
+		return nil, fmt.Errorf("record of endpoint %q: %w", rec.ContainerID, err)
+	}
+	return e, nil
+}
+
+func (e *Endpoint) plan() (plan, error) {
+	mac, err := ParseMAC("mac", e.rec.MAC)
+	if err != nil {
+		return plan{}, err
+	}
+	return e.n.plan(e.ID(), e.Addressing(), mac)
+}
+
+// ID returns the endpoint's identity.
+func (e *Endpoint) ID() ID { return ID{e.rec.Network, e.rec.ContainerID, e.rec.IfName} }
+
+// Name returns the endpoint's name.
+func (e *Endpoint) Name() string { return e.rec.ContainerID }
+
+// Network returns the endpoint's network.
+func (e *Endpoint) Network() *Network { return e.n }
+
+// Addressing returns the endpoint's addresses, routes and DNS.
+func (e *Endpoint) Addressing() Addressing {
+	a := Addressing{Routes: e.extra.Routes, DNS: e.extra.DNS}
+	for _, addr := range e.rec.Addresses {
+		a.Addresses = append(a.Addresses, Address(addr))
+	}
+	return a
+}
+
+// Netns returns the path of the network namespace the endpoint has joined;
+// empty: none.
+func (e *Endpoint) Netns() string { return e.rec.Netns }
+
+// Interface is a link that belongs to an attachment.
+type Interface struct {
+	Name string
+	MAC  string
+	MTU  int // bytes; 0: unknown
+	// Netns is the path of the link's network namespace; empty: the host's.
+	Netns string
+}
+
+// Interfaces returns the links of an endpoint that has joined: the bridge, the
+// host's end, the container's end, and with a VLAN gateway the VLAN interface.
+func (e *Endpoint) Interfaces() []Interface { return e.extra.Links }
+
+// randomMAC returns a locally administered unicast address (IEEE 802, U/L bit).
+func randomMAC() net.HardwareAddr {
+	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}

@@ -1,0 +1,122 @@
+package libnet
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+)
+
+// ID names one attachment: the interface IfName of the container ContainerID
+// in Network. It is the only source of the names of what is made for it, so
+// that everything can be traced to its owner, and found by it.
+type ID struct {
+	Network, ContainerID, IfName string
+}
+
+// ownerPrefix starts the alias of every link of ours.
+const ownerPrefix = "libnet:"
+
+// maxOwner is the longest alias a link can carry, in bytes (IFALIASZ).
+const maxOwner = 255
+
+// String is the owner as the kernel carries it: the alias of the host link and
+// the comment of firewall elements.
+func (id ID) String() string {
+	return networkOwner(id.Network) + id.ContainerID + "/" + id.IfName
+}
+
+// networkOwner marks what belongs to a network as a whole, and starts the name
+// of every owner in it.
+func networkOwner(network string) string { return ownerPrefix + network + "/" }
+
+// parseOwner is the inverse of ID.String.
+func parseOwner(owner string) (ID, bool) {
+	rest, ours := strings.CutPrefix(owner, ownerPrefix)
+	parts := strings.Split(rest, "/")
+	if !ours || len(parts) != 3 || parts[1] == "" || parts[2] == "" {
+		return ID{}, false
+	}
+	return ID{parts[0], parts[1], parts[2]}, true
+}
+
+// HostName is the name of the host end of the attachment's veth: "veth" and 11
+// hex digits.
+func (id ID) HostName() string {
+	return "veth" + digest(id.String())[:11]
+}
+
+// digest returns 32 hex digits of a hash. It is not a cryptographic one: those
+// of the standard library cost every process a millisecond before main.
+func digest(s string) string {
+	h := fnv.New128a()
+	_, _ = h.Write([]byte(s))
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// bridgeName is the name of a network's bridge when nobody chose one.
+func bridgeName(network string) string {
+	return "ln-" + digest(networkOwner(network))[:12]
+}
+
+// Validate says which part of the ID cannot be used; the error is
+// ErrInvalidName. The rules are those of the CNI spec 1.1.0, parameters.
+func (id ID) Validate() error {
+	if err := validateName("network name", id.Network); err != nil {
+		return err
+	}
+	if err := validateName("container ID", id.ContainerID); err != nil {
+		return err
+	}
+	if err := validateIfName(id.IfName); err != nil {
+		return err
+	}
+	if n := len(id.String()); n > maxOwner {
+		return fmt.Errorf("%w: network name (%d bytes) and container ID (%d bytes) are together %d bytes too long",
+			ErrInvalidName, len(id.Network), len(id.ContainerID), n-maxOwner)
+	}
+	return nil
+}
+
+func validateName(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: %s is empty", ErrInvalidName, what)
+	}
+	if len(name) > 200 {
+		return fmt.Errorf("%w: %s %.20q… has %d bytes, at most 200 are possible", ErrInvalidName, what, name, len(name))
+	}
+	if !ValidName(name) {
+		return fmt.Errorf("%w: %s %q: want a letter or digit, then letters, digits, '_', '.', '-'", ErrInvalidName, what, name)
+	}
+	return nil
+}
+
+// ValidName says whether name can be that of a network or the ID of a
+// container: a letter or digit, then letters, digits, '_', '.', '-', 200 bytes
+// at most.
+func ValidName(name string) bool {
+	for i, r := range name {
+		if !isAlnum(r) && (i == 0 || !strings.ContainsRune("_.-", r)) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 200
+}
+
+func isAlnum(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+// ValidIfName says whether name can be that of an interface: 1 to 15 bytes
+// without '/', ':' and blanks, not "." or "..".
+func ValidIfName(name string) bool {
+	return name != "" && len(name) <= 15 && name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r == '/' || r == ':' || r == 0x7f
+	})
+}
+
+func validateIfName(name string) error {
+	if !ValidIfName(name) {
+		return fmt.Errorf("%w: interface name %q: want 1 to 15 bytes without '/', ':' and blanks, not '.' or '..'", ErrInvalidName, name)
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Join makes the endpoint's interface in the sandbox: the bridge if it is
+// missing, the rules, then the link. On failure the endpoint is as before. The
+// errors: ErrEndpointJoined, and those of the kernel and the firewall.
+func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
+	if e.rec.Phase == state.PhaseReady {
+		return fmt.Errorf("%w: %s", ErrEndpointJoined, e.rec.Netns)
+	}
+	p, err := e.plan()
+	if err != nil {
+		return err
+	}
+	ns, err := openNetns(sb.path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ns.Close()) }()
+	var undo undoStack
+	defer undo.rollback(&err)
+	if err := e.enter(sb, &undo); err != nil {
+		return err
+	}
+	p.link.Netns = ns
+	if err := e.connect(ctx, p, &undo); err != nil {
+		return err
+	}
+	e.rec.Phase = state.PhaseReady
+	return e.save()
+}
+
+// enter records where the endpoint is going, unless its intent says so already.
+func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
+	if e.rec.Netns == sb.path {
+		return nil
+	}
+	before := e.rec
+	undo.push(func() error { e.rec = before; return e.save() })
+	e.rec.Netns, e.rec.NetnsID, e.rec.Rules = sb.path, state.NetnsID(sb.netns), e.n.config.needsRules()
+	return e.save()
+}
+
+// connect makes the bridge, the rules and the link.
+func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
+	c := e.n.c
+	br, err := e.n.ensureBridge(ctx, e.Addressing(), undo)
+	if err != nil {
+		return err
+	}
+	if e.n.config.needsRules() {
+		if err := c.rules.Apply(ctx, p.network, p.endpoint); err != nil {
+			return err
+		}
+		undo.push(func() error { return c.rules.Remove(context.WithoutCancel(ctx), p.endpoint) })
+	}
+	p.link.MTU = e.n.config.MTU // known now, if it was "auto"
+	made, err := c.links.Attach(ctx, p.link)
+	if err != nil {
+		return err
+	}
+	undo.push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	if p.v4 || p.v6 {
+		if err := c.bridges.Forward(ctx, p.v4, p.v6); err != nil {
+			return err
+		}
+	}
+	e.extra.Links = []Interface{
+		{Name: e.rec.Bridge, MAC: br.MAC.String(), MTU: br.MTU},
+		{Name: e.rec.HostName, MAC: made.HostMAC.String(), MTU: made.MTU},
+		{Name: e.rec.IfName, MAC: made.MAC.String(), MTU: made.MTU, Netns: e.rec.Netns},
+	}
+	if br.VLANName != "" {
+		e.extra.Links = append(e.extra.Links, Interface{Name: br.VLANName, MAC: br.VLANMAC.String()})
+	}
+	return nil
+}
+
+func (e *Endpoint) ref() kernel.Ref {
+	return kernel.Ref{Owner: e.ID().String(), HostName: e.rec.HostName, IfName: e.rec.IfName}
+}
+
+// Leave removes the endpoint's interface and rules; its addresses stay
+// reserved. An endpoint that has joined nothing is ErrNotJoined; an interface
+// that is gone already is success.
+func (e *Endpoint) Leave(ctx context.Context) error {
+	if e.rec.Netns == "" {
+		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
+	}
+	if err := e.disconnect(ctx); err != nil {
+		return err
+	}
+	e.rec.Phase, e.rec.Netns, e.rec.NetnsID, e.rec.Rules = state.PhaseLeased, "", state.NetnsID{}, false
+	return e.save()
+}
+
+// disconnect removes the link, then the rules.
+func (e *Endpoint) disconnect(ctx context.Context) error {
+	return errors.Join(e.n.c.links.Detach(ctx, e.ref()), e.n.removeRules(ctx, e))
+}
+
+// Delete gives the endpoint's addresses back and forgets it. One that has
+// joined a sandbox is ErrEndpointJoined.
+func (e *Endpoint) Delete(ctx context.Context) error {
+	if e.rec.Netns != "" {
+		return fmt.Errorf("%w: %q in %s", ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
+	}
+	return e.n.forget(ctx, e.rec)
+}
+
+// Verify changes nothing and says what differs from what Join made, joined;
+// the error is then ErrDifferent.
+func (e *Endpoint) Verify(ctx context.Context) error {
+	if e.rec.Netns == "" {
+		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
+	}
+	return e.n.Verify(ctx, Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC})
+}

@@ -1,0 +1,180 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+)
+
+// plan is all that an attachment is in the kernel: what ADD applies, CHECK
+// verifies.
+type plan struct {
+	bridge   kernel.Bridge
+	link     kernel.Link
+	network  firewall.Network
+	endpoint firewall.Endpoint
+	v4, v6   bool // families to forward
+}
+
+// plan derives what an endpoint is to be. It is pure: what can be refused is
+// refused here. The link has no namespace yet.
+func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr) (plan, error) {
+	v4, v6 := a.families()
+	if v6 && n.config.MTU != 0 && n.config.MTU < 1280 {
+		return plan{}, badConfig("mtu", n.config.MTU, "want at least 1280 bytes, as the network has IPv6 (RFC 8200, section 5)")
+	}
+	p := plan{
+		bridge:   n.planBridge(a),
+		link:     n.planLink(id, a, mac),
+		network:  n.planRules(),
+		endpoint: firewall.Endpoint{Owner: id.String(), Bridge: n.config.Bridge, Port: id.HostName()},
+	}
+	if n.config.Masquerade {
+		p.endpoint.Masquerade, p.endpoint.Addrs = len(a.Addresses) > 0, a.addrs()
+	}
+	if n.config.SpoofCheck {
+		p.endpoint.MAC = p.link.MAC
+	}
+	if n.config.hasGateway() {
+		p.v4, p.v6 = v4, v6
+	}
+	return p, nil
+}
+
+func (n *Network) planBridge(a Addressing) kernel.Bridge {
+	b := kernel.Bridge{
+		Name:          n.config.Bridge,
+		MTU:           n.config.MTU,
+		ForceAddress:  n.config.ForceAddress,
+		Promisc:       n.config.Promiscuous,
+		VLANFiltering: n.config.VLAN > 0 || len(n.config.VLANTrunk) > 0,
+		VLAN:          n.config.VLAN,
+
+		PreserveDefaultVLAN: n.config.PreserveDefaultVLAN,
+
+		IPv6:  ipv6Mode(a),
+		Alias: networkOwner(n.name),
+	}
+	if !n.config.hasGateway() {
+		return b
+	}
+	for _, addr := range a.Addresses {
+		if addr.Gateway.IsValid() {
+			b.Gateways = append(b.Gateways, netip.PrefixFrom(addr.Gateway, addr.Prefix.Bits()))
+		}
+	}
+	return b
+}
+
+func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr) kernel.Link {
+	l := kernel.Link{
+		Owner: id.String(), HostName: id.HostName(), Bridge: n.config.Bridge, IfName: id.IfName,
+		MAC: mac, MTU: n.config.MTU, Hairpin: n.config.Hairpin,
+		Isolated: n.config.Isolated || n.config.NoICC,
+		VLAN:     n.config.VLAN, PreserveDefaultVLAN: n.config.PreserveDefaultVLAN,
+		EnableDAD: n.config.EnableDAD, Down: n.config.InterfaceDown, IPv6: ipv6Mode(a),
+	}
+	for _, r := range n.config.VLANTrunk {
+		l.Trunk = append(l.Trunk, kernel.VLANRange(r))
+	}
+	for _, addr := range a.Addresses {
+		l.Addrs = append(l.Addrs, addr.Prefix)
+	}
+	for _, r := range a.Routes {
+		route := kernel.Route{Dst: r.Dst, Gateway: r.Gateway, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Scope: r.Scope}
+		if r.Table != nil {
+			route.Table = *r.Table
+		}
+		l.Routes = append(l.Routes, route)
+	}
+	return l
+}
+
+func (n *Network) planRules() firewall.Network {
+	return firewall.Network{Name: networkOwner(n.name), Bridge: n.config.Bridge, Internal: n.config.Internal, NoICC: n.config.NoICC}
+}
+
+// ipv6Mode switches IPv6 off where addresses are given and none is IPv6: a
+// link-local address that nobody asked for lets a neighbour reach, and
+// re-route, the container (CVE-2024-32473).
+func ipv6Mode(a Addressing) kernel.IPv6Mode {
+	switch v4, v6 := a.families(); {
+	case v6:
+		return kernel.IPv6On
+	case v4:
+		return kernel.IPv6Off
+	}
+	return kernel.IPv6Keep
+}
+
+// resolveMTU turns AutoMTU into a number, by the host's default route.
+func (n *Network) resolveMTU() error {
+	if !n.config.AutoMTU || n.config.MTU != 0 {
+		return nil
+	}
+	mtu, err := n.c.bridges.UplinkMTU()
+	if errors.Is(err, kernel.ErrNotFound) {
+		return nil // no route out: the kernel's default
+	}
+	if err == nil && (mtu < 68 || mtu > 65535) {
+		err = badConfig("mtu", "auto", "the host's default route has MTU "+strconv.Itoa(mtu)+"; give a number from 68 to 65535")
+	}
+	n.config.MTU = mtu
+	return err
+}
+
+// ensureBridge makes the network's bridge and rules, pushing how to undo what
+// it made.
+func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStack) (kernel.BridgeState, error) {
+	if err := n.resolveMTU(); err != nil {
+		return kernel.BridgeState{}, err
+	}
+	br, err := n.c.bridges.EnsureBridge(ctx, n.planBridge(a))
+	if errors.Is(err, kernel.ErrUnsupported) {
+		err = n.unsupported(err)
+	}
+	if err != nil {
+		return br, err
+	}
+	if br.Created {
+		undo.push(func() error { return n.removeBridge(context.WithoutCancel(ctx)) })
+	}
+	return br, nil
+}
+
+// unsupported names the key of the configuration that asks for more than the
+// kernel's plainest bridge, if there is one.
+func (n *Network) unsupported(err error) error {
+	switch c := n.config; {
+	case c.VLAN > 0:
+		return &UnsupportedError{Key: "vlan", Value: strconv.Itoa(c.VLAN), Err: err}
+	case len(c.VLANTrunk) > 0:
+		return &UnsupportedError{Key: "vlanTrunk", Value: fmt.Sprintf("%d-%d", c.VLANTrunk[0].Min, c.VLANTrunk[0].Max), Err: err}
+	}
+	return err
+}
+
+// removeBridge removes the bridge if libnet made it for this network and no
+// port is left on it; one that another network came to use meanwhile stays.
+func (n *Network) removeBridge(ctx context.Context) error {
+	err := n.c.bridges.RemoveBridge(ctx, n.config.Bridge, networkOwner(n.name))
+	if errors.Is(err, kernel.ErrInUse) || errors.Is(err, kernel.ErrExists) || errors.Is(err, kernel.ErrNotBridge) {
+		return nil
+	}
+	return err
+}
+
+// dissolve removes what belongs to the network as a whole.
+func (n *Network) dissolve(ctx context.Context) error {
+	return errors.Join(
+		n.removeBridge(ctx),
+		n.c.rules.RemoveNetwork(ctx, n.planRules()),
+		n.c.networks.DeleteNetwork(n.name),
+	)
+}

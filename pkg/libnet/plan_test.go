@@ -1,0 +1,195 @@
+package libnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/kernel"
+)
+
+func addresses(prefixes ...string) Addressing {
+	var a Addressing
+	for _, p := range prefixes {
+		a.Addresses = append(a.Addresses, Address{Prefix: netip.MustParsePrefix(p)})
+	}
+	return a
+}
+
+func route(dst, gw string) Route {
+	r := Route{Dst: netip.MustParsePrefix(dst)}
+	if gw != "" {
+		r.Gateway = netip.MustParseAddr(gw)
+	}
+	return r
+}
+
+// words puts what complete made into the words of ip(8).
+func words(a Addressing) []string {
+	var out []string
+	for _, addr := range a.Addresses {
+		out = append(out, fmt.Sprintf("addr %s gw %s", addr.Prefix, addr.Gateway))
+	}
+	for _, r := range a.Routes {
+		out = append(out, fmt.Sprintf("route %s via %s", r.Dst, r.Gateway))
+	}
+	return out
+}
+
+func TestComplete(t *testing.T) {
+	withRoutes := func(a Addressing, r ...Route) Addressing { a.Routes = r; return a }
+	withGateway := func(a Addressing, gw string) Addressing {
+		a.Addresses[0].Gateway = netip.MustParseAddr(gw)
+		return a
+	}
+	tests := []struct {
+		name string
+		conf NetworkConfig
+		in   Addressing
+		want []string
+	}{
+		{"no gateway asked for", NetworkConfig{}, addresses("10.1.0.5/24"),
+			[]string{"addr 10.1.0.5/24 gw invalid IP"}},
+		{"gateway is the subnet's first address", NetworkConfig{Gateway: true}, addresses("10.1.0.5/24", "fd01::5/64"),
+			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "addr fd01::5/64 gw fd01::1"}},
+		{"the IPAM's gateway wins", NetworkConfig{Gateway: true}, withGateway(addresses("10.1.0.5/24"), "10.1.0.254"),
+			[]string{"addr 10.1.0.5/24 gw 10.1.0.254"}},
+		{"a route without gateway takes its family's", NetworkConfig{Gateway: true},
+			withRoutes(addresses("10.1.0.5/24", "fd01::5/64"), route("0.0.0.0/0", ""), route("fd02::/64", "")),
+			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "addr fd01::5/64 gw fd01::1",
+				"route 0.0.0.0/0 via 10.1.0.1", "route fd02::/64 via fd01::1"}},
+		{"default routes of both families", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/24", "fd01::5/64"),
+			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "addr fd01::5/64 gw fd01::1",
+				"route 0.0.0.0/0 via 10.1.0.1", "route ::/0 via fd01::1"}},
+		{"the IPAM's default route with a gateway wins", NetworkConfig{DefaultGateway: true},
+			withRoutes(addresses("10.1.0.5/24"), route("0.0.0.0/0", "10.1.0.9")),
+			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "route 0.0.0.0/0 via 10.1.0.9"}},
+		{"the IPAM's default route without one is not doubled", NetworkConfig{DefaultGateway: true},
+			withRoutes(addresses("10.1.0.5/24"), route("0.0.0.0/0", "")),
+			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "route 0.0.0.0/0 via 10.1.0.1"}},
+		{"a single address has no gateway", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/32"),
+			[]string{"addr 10.1.0.5/32 gw invalid IP"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := tt.in.complete(tt.conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, words(got)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCompleteRefusesTheGatewaysOwnAddress(t *testing.T) {
+	_, err := addresses("10.1.0.1/24").complete(NetworkConfig{Gateway: true})
+	if err == nil || !strings.Contains(err.Error(), "10.1.0.1") {
+		t.Errorf("error %v, want one that names 10.1.0.1", err)
+	}
+}
+
+func TestIPv6Mode(t *testing.T) {
+	tests := []struct {
+		in   Addressing
+		want kernel.IPv6Mode
+	}{
+		{addresses("10.1.0.5/24"), kernel.IPv6Off},
+		{addresses("10.1.0.5/24", "fd01::5/64"), kernel.IPv6On},
+		{addresses("fd01::5/64"), kernel.IPv6On},
+		{addresses(), kernel.IPv6Keep},
+	}
+	for _, tt := range tests {
+		if got := ipv6Mode(tt.in); got != tt.want {
+			t.Errorf("%v: mode %v, want %v", words(tt.in), got, tt.want)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	tests := []struct {
+		conf NetworkConfig
+		key  string // of the error; empty: none
+	}{
+		{NetworkConfig{}, ""},
+		{NetworkConfig{MTU: 67}, "mtu"},
+		{NetworkConfig{MTU: 65536}, "mtu"},
+		{NetworkConfig{MTU: 68}, ""},
+		{NetworkConfig{VLAN: 4095}, "vlan"},
+		{NetworkConfig{VLAN: -1}, "vlan"},
+		{NetworkConfig{VLANTrunk: []VLANRange{{5, 4}}}, "vlanTrunk"},
+		{NetworkConfig{VLANTrunk: []VLANRange{{1, 4094}}}, ""},
+		{NetworkConfig{Bridge: "a/b"}, "bridge"},
+		{NetworkConfig{Bridge: "sixteen-bytes-xx"}, "bridge"},
+		{NetworkConfig{Hairpin: true, Promiscuous: true}, "hairpinMode"},
+		{NetworkConfig{Internal: true, Masquerade: true}, "internal"},
+		{NetworkConfig{Internal: true, DefaultGateway: true}, "internal"},
+	}
+	for _, tt := range tests {
+		err := tt.conf.Validate()
+		var conf *ConfigError
+		switch {
+		case tt.key == "" && err != nil:
+			t.Errorf("%+v: %v", tt.conf, err)
+		case tt.key != "" && (!errors.As(err, &conf) || conf.Key != tt.key):
+			t.Errorf("%+v: error %v, want one for key %s", tt.conf, err, tt.key)
+		}
+	}
+}
+
+func TestIPv6NeedsItsMTU(t *testing.T) {
+	n := &Network{name: "net1", config: NetworkConfig{Bridge: "br1", MTU: 1200}}
+	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("fd01::5/64"), nil); err == nil {
+		t.Error("MTU 1200 with IPv6 was accepted")
+	}
+	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("10.1.0.5/24"), nil); err != nil {
+		t.Errorf("MTU 1200 with IPv4: %v", err)
+	}
+}
+
+func TestIDNames(t *testing.T) {
+	id := ID{"net1", "c1", "eth0"}
+	if got, ok := parseOwner(id.String()); !ok || got != id {
+		t.Errorf("parseOwner(%q) = %v, %v", id, got, ok)
+	}
+	for _, owner := range []string{"libnet:net1/", "", "net1/c1/eth0", "libnet:a/b/c/d"} {
+		if got, ok := parseOwner(owner); ok {
+			t.Errorf("parseOwner(%q) = %v, want none", owner, got)
+		}
+	}
+	names := map[string]ID{}
+	for _, id := range []ID{id, {"net1", "c1", "eth1"}, {"net2", "c1", "eth0"}, {"net1", "c2", "eth0"}} {
+		name := id.HostName()
+		if len(name) != 15 {
+			t.Errorf("host name %q has %d bytes, want 15", name, len(name))
+		}
+		if other, taken := names[name]; taken {
+			t.Errorf("%v and %v share the host name %s", id, other, name)
+		}
+		names[name] = id
+	}
+}
+
+func TestIDValidate(t *testing.T) {
+	long := strings.Repeat("x", 200)
+	for _, id := range []ID{
+		{"", "c1", "eth0"}, {"net1", "", "eth0"}, {"net1", "c1", ""},
+		{"..", "c1", "eth0"}, {"net1", "../c1", "eth0"}, {"net1", "c1", ".."},
+		{"net1", "c1", "a/b"}, {"net1", "c1", "a:b"}, {"net1", "c1", "a b"}, {"net1", "c1", "sixteen-bytes-xx"},
+		{"net/1", "c1", "eth0"}, {"-net", "c1", "eth0"}, {long, long, "eth0"}, {"net1", long + "x", "eth0"},
+	} {
+		if err := id.Validate(); !errors.Is(err, ErrInvalidName) {
+			t.Errorf("%.30v: error %v, want ErrInvalidName", id, err)
+		}
+	}
+	for _, id := range []ID{{"net1", "c1", "eth0"}, {"n", "A.b_c-1", "eth0.5"}, {"net1", long, "e"}} {
+		if err := id.Validate(); err != nil {
+			t.Errorf("%.30v: %v", id, err)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package libnet
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// Pool is the IPAM of this module: leases in a directory of this host.
+type Pool struct {
+	network string
+	store   *ipamstore.Store
+	cfg     savedPool
+}
+
+// savedPool is what a network's record keeps of its pool.
+type savedPool struct {
+	DataDir string
+	Sets    []ipamstore.RangeSet
+	Extra   Addressing // routes and DNS that go with every address
+}
+
+var _ IPAM = (*Pool)(nil)
+
+// DefaultDataDir is where leases are kept unless told otherwise; host-local
+// keeps its own there.
+const DefaultDataDir = "/var/lib/cni/networks"
+
+// NewPool returns the pool that cfg describes, with the routes and DNS of
+// extra for each endpoint. It touches no file. The error is an
+// *ipamstore.ConfigError. cfg.Dead may be nil: owners whose network namespace
+// is gone are then dead.
+func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
+	if cfg.Dead == nil {
+		cfg.Dead = func(h ipamstore.Holder) bool { return holderOf(cfg.Network, h).Dead("") }
+	}
+	if cfg.DataDir == "" {
+		cfg.DataDir = DefaultDataDir
+	}
+	store, err := ipamstore.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Pool{network: cfg.Network, store: store, cfg: savedPool{DataDir: cfg.DataDir, Sets: cfg.Sets, Extra: extra}}, nil
+}
+
+// NewClosedPool returns a pool that gives nothing and takes everything back:
+// all that is needed to clean up in dataDir, empty for DefaultDataDir.
+func NewClosedPool(network, dataDir string) (*Pool, error) {
+	return NewPool(ipamstore.Config{Network: network, DataDir: dataDir}, Addressing{})
+}
+
+// PoolType is the type of Pool, in configurations and records.
+const PoolType = "ipam-ln"
+
+// Type returns PoolType.
+func (p *Pool) Type() string { return PoolType }
+
+// Apply gives the claim its addresses, the same ones if it holds some already.
+func (p *Pool) Apply(ctx context.Context, claim Claim) (Addressing, error) {
+	req := ipamstore.Request{
+		Holder: ipamstore.Holder{Owner: storeOwner(claim.ID), Netns: claim.Netns, Workload: claim.Workload},
+		Addrs:  claim.Addresses,
+	}
+	if claim.NetnsID != (NetnsID{}) {
+		req.NetnsID = claim.NetnsID.token()
+	}
+	leases, err := p.store.Apply(ctx, req)
+	if err != nil {
+		return Addressing{}, err
+	}
+	out := Addressing{Routes: p.cfg.Extra.Routes, DNS: p.cfg.Extra.DNS}
+	for _, l := range leases {
+		out.Addresses = append(out.Addresses, Address{Prefix: l.Addr, Gateway: l.Gateway})
+	}
+	return out, nil
+}
+
+// Verify says if the owner does not hold exactly these addresses.
+func (p *Pool) Verify(ctx context.Context, id ID, addrs []netip.Addr) error {
+	return p.store.Verify(ctx, storeOwner(id), addrs)
+}
+
+// Remove gives the owner's addresses back.
+func (p *Pool) Remove(ctx context.Context, id ID) error {
+	return p.store.Remove(ctx, storeOwner(id))
+}
+
+// Collect takes back the addresses of every owner keep says no to.
+func (p *Pool) Collect(ctx context.Context, keep func(Holder) bool) error {
+	_, err := p.store.Collect(ctx, func(h ipamstore.Holder) bool { return keep(holderOf(p.network, h)) })
+	return err
+}
+
+// Status says why no address could be given now.
+func (p *Pool) Status(ctx context.Context) error {
+	_, err := p.store.Status(ctx)
+	return err
+}
+
+// gateways returns the gateway of each subnet, in the order of the sets, each
+// once.
+func (p *Pool) gateways() []Address {
+	var all []Address
+	seen := map[netip.Addr]bool{}
+	for _, set := range p.cfg.Sets {
+		for _, r := range set {
+			gw := r.Gateway
+			if !gw.IsValid() && !r.Subnet.IsSingleIP() {
+				gw = r.Subnet.Masked().Addr().Next()
+			}
+			if gw.IsValid() && !seen[gw] {
+				seen[gw] = true
+				all = append(all, Address{Prefix: netip.PrefixFrom(gw, r.Subnet.Bits()), Gateway: gw})
+			}
+		}
+	}
+	return all
+}
+
+func storeOwner(id ID) ipamstore.Owner {
+	return ipamstore.Owner{ContainerID: id.ContainerID, IfName: id.IfName}
+}
+
+func holderOf(network string, h ipamstore.Holder) Holder {
+	return Holder{
+		ID:      ID{network, h.ContainerID, h.IfName},
+		Netns:   h.Netns,
+		NetnsID: parseToken(h.NetnsID),
+	}
+}
+
+// token is the form in which a lease keeps a NetnsID.
+func (n NetnsID) token() string { return fmt.Sprintf("%d:%d:%d", n.Dev, n.Ino, n.Cookie) }
+
+func parseToken(s string) NetnsID {
+	var n NetnsID
+	if _, err := fmt.Sscanf(s, "%d:%d:%d", &n.Dev, &n.Ino, &n.Cookie); err != nil {
+		return NetnsID{} // none, or not ours: unknown
+	}
+	return n
+}

@@ -1,0 +1,112 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Remove takes away whatever exists of an attachment, however it came to be:
+// link, rules, addresses, record. Nothing of it has to be there; missing is
+// success. What fails does not keep the rest from being removed, but for the
+// addresses: these stay held while the link that has them does.
+func (n *Network) Remove(ctx context.Context, id ID) error { return n.RemoveFrom(ctx, id, "") }
+
+// RemoveFrom is Remove for an attachment that may have neither record nor
+// alias, as the reference bridge plugin makes it: a veth without an owner that
+// is the interface in the namespace at path netns goes, too, if the pool holds
+// an address for the ID. Without one it is another plugin's, which an ADD of
+// ours has failed on. An empty path, and the host's own namespace, are as in
+// Remove.
+func (n *Network) RemoveFrom(ctx context.Context, id ID, netns string) error {
+	if err := id.Validate(); err != nil {
+		return nil // nothing can have been made for it
+	}
+	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt) {
+		// The kernel still tells what is ours.
+		rec = state.Endpoint{
+			Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
+			HostName: id.HostName(), Bridge: n.config.Bridge, Rules: true,
+		}
+		if pool, ok := n.ipam.(*Pool); ok && pool.Verify(ctx, id, nil) == nil {
+			return n.takeAway(ctx, rec, notOwn(netns))
+		}
+	} else if err != nil {
+		return err
+	}
+	return n.takeAway(ctx, rec, "")
+}
+
+// takeAway removes link, rules, addresses and record. A veth without an owner
+// in the namespace at path netns goes with them; empty: none does.
+func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string) error {
+	e := &Endpoint{n: n, rec: rec}
+	ref := e.ref()
+	ref.NetnsPath = netns
+	if err := n.c.links.Detach(ctx, ref); err != nil {
+		return errors.Join(err, n.removeRules(ctx, e))
+	}
+	return errors.Join(n.removeRules(ctx, e), n.forget(ctx, rec))
+}
+
+// notOwn returns the path unless it is the host's own namespace, or none.
+func notOwn(path string) string {
+	ns, err := netnsID(path)
+	own, ownErr := netnsID("/proc/thread-self/ns/net")
+	if err != nil || ownErr != nil || ns.same(own) {
+		return ""
+	}
+	return path
+}
+
+// removeRules removes the endpoint's firewall elements. Where the record does
+// not tell which, they are found by their comment.
+func (n *Network) removeRules(ctx context.Context, e *Endpoint) error {
+	if !e.rec.Rules {
+		return nil
+	}
+	fw := firewall.Endpoint{Owner: e.ID().String(), Port: e.rec.HostName}
+	if e.rec.Phase == state.PhaseReady {
+		fw.Bridge, fw.Addrs = e.rec.Bridge, e.Addressing().addrs()
+		fw.MAC, _ = net.ParseMAC(e.rec.MAC)
+	}
+	return n.c.rules.Remove(ctx, fw)
+}
+
+// forget gives the addresses back and then removes the record, so that a
+// record tells of addresses that may still be held.
+func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
+	id := ID{rec.Network, rec.ContainerID, rec.IfName}
+	if n.ipam != nil {
+		if err := n.ipam.Remove(ctx, id); err != nil {
+			return err
+		}
+	}
+	if err := n.forgetElsewhere(ctx, rec, id); err != nil {
+		return err
+	}
+	return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName)
+}
+
+// forgetElsewhere gives addresses back that the record knows of and the
+// network's configuration of today does not.
+func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id ID) error {
+	kind, dir := n.leaseDir()
+	switch {
+	case rec.IPAM == kind && rec.DataDir == dir:
+		return nil
+	case rec.IPAM == PoolType:
+		pool, err := NewClosedPool(id.Network, rec.DataDir)
+		if err != nil {
+			return err
+		}
+		return pool.Remove(ctx, id)
+	case rec.IPAM != "" && n.ipam == nil && n.foreign != "":
+		return ErrForeignIPAM
+	}
+	return nil
+}

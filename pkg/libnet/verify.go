@@ -1,0 +1,72 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+)
+
+// Expectation is what an attachment should be.
+type Expectation struct {
+	ID         ID
+	Netns      string // path of the container's network namespace
+	Addressing Addressing
+	// MAC of the container's interface; empty: not compared.
+	MAC string
+	// MTU of the container's interface in bytes; 0: not compared.
+	MTU int
+	// HostName is the host's end of the link; empty: the one of the ID. Another
+	// one tells of an attachment that the reference bridge plugin made.
+	HostName string
+}
+
+// adopt turns the plan into one for a link of the reference bridge plugin: it
+// carries no owner, there are no rules of ours for it, and in its result a
+// route over the subnet's gateway names none.
+func (p *plan) adopt(want Expectation) {
+	p.link.HostName, p.link.Owner = want.HostName, ""
+	p.network.Internal, p.network.NoICC = false, false
+	p.endpoint.Masquerade, p.endpoint.MAC = false, nil
+	for i, r := range p.link.Routes {
+		if !r.Gateway.IsValid() {
+			p.link.Routes[i].Gateway = want.Addressing.gateway(r.Dst.Addr().Is6())
+		}
+	}
+}
+
+// Verify changes nothing and says what differs from want, each difference by
+// name, joined; the error is then ErrDifferent. It needs no record.
+func (n *Network) Verify(ctx context.Context, want Expectation) error {
+	var mac net.HardwareAddr
+	if want.MAC != "" {
+		var err error
+		if mac, err = ParseMAC("mac", want.MAC); err != nil {
+			return err
+		}
+	}
+	p, err := n.plan(want.ID, want.Addressing, mac)
+	if err != nil {
+		return err
+	}
+	if want.HostName != "" && want.HostName != p.link.HostName {
+		p.adopt(want)
+	}
+	ns, err := openNetns(want.Netns)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
+	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
+	if n.config.needsRules() {
+		errs = append(errs, n.c.rules.Verify(ctx, p.network, p.endpoint))
+	}
+	if n.ipam != nil {
+		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.addrs()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %s %s in network %q: %w", ErrDifferent, want.ID.ContainerID, want.ID.IfName, n.name, err)
+	}
+	return nil
+}
