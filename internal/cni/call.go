@@ -1,0 +1,186 @@
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// maxStdin bounds a configuration, in bytes: prevResult and attachment lists
+// included it stays far below.
+const maxStdin = 8 << 20
+
+// Call is one call of a plugin, decoded and checked.
+type Call struct {
+	Command     string
+	ContainerID string // empty for GC and STATUS
+	Netns       string // path; empty where the command does not need one
+	IfName      string // empty for GC and STATUS
+	Path        []string
+	Stdin       []byte // the configuration as it came
+	Version     string // of the configuration: "0.1.0" if it says none
+	Network     string
+	Args        Args
+	// OwnNetns allows CNI_NETNS to be the plugin's own namespace
+	// (CNI_NETNS_OVERRIDE).
+	OwnNetns bool
+}
+
+// header is what every configuration has.
+type header struct {
+	CNIVersion string `json:"cniVersion"`
+	Name       string `json:"name"`
+}
+
+// decode reads the environment and the configuration. On failure the call
+// returned holds what is known, for the error's cniVersion; it may be nil.
+func decode(command string, getenv func(string) string, stdin io.Reader) (*Call, error) {
+	call := &Call{
+		Command:     command,
+		ContainerID: getenv("CNI_CONTAINERID"),
+		Netns:       getenv("CNI_NETNS"),
+		IfName:      getenv("CNI_IFNAME"),
+		Path:        filepath.SplitList(getenv("CNI_PATH")),
+	}
+	override := getenv("CNI_NETNS_OVERRIDE")
+	call.OwnNetns = override == "1" || strings.EqualFold(override, "true")
+	if err := call.decodeStdin(stdin); err != nil {
+		return call, err
+	}
+	if err := call.checkEnv(); err != nil {
+		return call, err
+	}
+	args, err := parseArgs(getenv("CNI_ARGS"))
+	if err != nil && call.creates() {
+		return call, err
+	}
+	call.Args = args
+	return call, nil
+}
+
+func (c *Call) decodeStdin(stdin io.Reader) error {
+	data, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
+	if err != nil {
+		return codef(types.ErrIOFailure, "read the configuration from stdin: %v", err)
+	}
+	if len(data) > maxStdin {
+		return codef(types.ErrDecodingFailure, "the configuration on stdin is larger than %d bytes", maxStdin)
+	}
+	c.Stdin = data
+	var h header
+	if err := Unmarshal(data, &h); err != nil {
+		return err
+	}
+	if c.Version = h.CNIVersion; c.Version == "" {
+		c.Version = "0.1.0" // as libcni's decoder has it
+	}
+	if !slices.Contains(supported, c.Version) {
+		return codef(types.ErrIncompatibleCNIVersion, "cniVersion: %q: this plugin speaks %s", c.Version, strings.Join(supported, ", "))
+	}
+	if c.Network = h.Name; c.Network == "" {
+		return codef(types.ErrInvalidNetworkConfig, "name: missing: the configuration needs the network's name")
+	}
+	if !libnet.ValidName(c.Network) {
+		return codef(types.ErrInvalidNetworkConfig, "name: %q: want a letter or digit, then letters, digits, '_', '.', '-', 200 bytes at most", c.Network)
+	}
+	return nil
+}
+
+// checkEnv holds the environment against the spec's table (section 2,
+// Parameters).
+func (c *Call) checkEnv() error {
+	if c.Command == "GC" || c.Command == "STATUS" {
+		return nil
+	}
+	if c.ContainerID == "" {
+		return codef(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID: missing")
+	}
+	if !libnet.ValidName(c.ContainerID) {
+		return codef(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID: %q: want a letter or digit, then letters, digits, '_', '.', '-', 200 bytes at most", c.ContainerID)
+	}
+	if c.IfName == "" {
+		return codef(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME: missing")
+	}
+	if !libnet.ValidIfName(c.IfName) {
+		return codef(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME: %q: want 1 to 15 bytes without '/', ':' and blanks, not '.' or '..'", c.IfName)
+	}
+	if c.Netns == "" && c.creates() {
+		return codef(types.ErrInvalidEnvironmentVariables, "CNI_NETNS: missing: want the path of the container's network namespace")
+	}
+	return nil
+}
+
+// creates says that bad input must be refused: what only cleans up takes what
+// it can get.
+func (c *Call) creates() bool { return c.Command != "DEL" && c.Command != "GC" }
+
+// allows says if the configuration's version is too old for the command.
+func (c *Call) allows(since string) error {
+	ok, err := version.GreaterThanOrEqualTo(c.Version, since)
+	if err == nil && !ok {
+		err = codef(types.ErrIncompatibleCNIVersion, "cniVersion: %q: %s came with %s", c.Version, c.Command, since)
+	}
+	return err
+}
+
+// Unmarshal decodes JSON into v. Its error is of code 6 for what is not JSON,
+// and names key and value, with code 7, where a value has the wrong type.
+func Unmarshal(data []byte, v any) error { return unmarshalKey("", data, v) }
+
+// unmarshalKey is Unmarshal for the value of a key.
+func unmarshalKey(key string, data []byte, v any) error {
+	err := json.Unmarshal(data, v)
+	var (
+		wrong  *json.UnmarshalTypeError
+		syntax *json.SyntaxError
+	)
+	switch {
+	case errors.As(err, &syntax):
+		return codef(types.ErrDecodingFailure, "the configuration on stdin is not valid JSON: %v", err)
+	case errors.As(err, &wrong):
+		key = strings.Trim(key+"."+wrong.Field, ".")
+		if key == "" {
+			key = "the configuration"
+		}
+		return codef(types.ErrInvalidNetworkConfig, "%s: %s: want %s", key, valueAt(data, wrong), jsonKind(wrong))
+	}
+	return err // of a type of ours that decodes itself
+}
+
+// valueAt returns the offending value as it stands in data, or its kind where
+// it is not a scalar.
+func valueAt(data []byte, e *json.UnmarshalTypeError) string {
+	kind, _, _ := strings.Cut(e.Value, " ")
+	if kind == "object" || kind == "array" || e.Offset > int64(len(data)) {
+		return "an " + kind
+	}
+	read := string(data[:e.Offset]) // ends with the value
+	if inner, ok := strings.CutSuffix(read, `"`); ok {
+		return read[max(strings.LastIndexByte(inner, '"'), 0):]
+	}
+	return read[strings.LastIndexAny(read, " \t\r\n:,[")+1:]
+}
+
+func jsonKind(e *json.UnmarshalTypeError) string {
+	switch kind := e.Type.Kind().String(); {
+	case kind == "bool":
+		return "true or false"
+	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
+		return "a whole number"
+	case kind == "slice":
+		return "a list"
+	case kind == "struct", kind == "map":
+		return "an object"
+	default:
+		return fmt.Sprintf("a %s", kind)
+	}
+}

@@ -1,0 +1,119 @@
+package cni
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// Delegate is an IPAM plugin that is not ours, run as a process with the
+// configuration as it came (spec 1.1.0, section 4, Delegated plugins).
+type Delegate struct {
+	call *Call
+	kind string
+}
+
+var _ libnet.IPAM = (*Delegate)(nil)
+
+// NewDelegate returns the IPAM plugin kind for a call.
+func NewDelegate(call *Call, kind string) *Delegate {
+	return &Delegate{call: call, kind: kind}
+}
+
+// Type returns the name of the plugin's binary.
+func (d *Delegate) Type() string { return d.kind }
+
+// Apply runs ADD. On failure the caller runs Remove, as the spec asks.
+func (d *Delegate) Apply(ctx context.Context, claim libnet.Claim) (libnet.Addressing, error) {
+	out, err := d.run(ctx, "ADD", claim.ID)
+	if err != nil {
+		return libnet.Addressing{}, err
+	}
+	r, err := d.call.decodeResult(out)
+	if err != nil {
+		return libnet.Addressing{}, codef(types.ErrDecodingFailure, "ipam plugin %s ADD: result: %v", d.kind, err)
+	}
+	return addressing(r, -1), nil
+}
+
+// Verify runs CHECK.
+func (d *Delegate) Verify(ctx context.Context, id libnet.ID, _ []netip.Addr) error {
+	_, err := d.run(ctx, "CHECK", id)
+	return err
+}
+
+// Remove runs DEL.
+func (d *Delegate) Remove(ctx context.Context, id libnet.ID) error {
+	_, err := d.run(ctx, "DEL", id)
+	return err
+}
+
+// Collect runs GC; the list of who stays is in the configuration.
+func (d *Delegate) Collect(ctx context.Context, _ func(libnet.Holder) bool) error {
+	if d.call.Command != "GC" {
+		return nil
+	}
+	_, err := d.run(ctx, "GC", libnet.ID{})
+	var coded *types.Error
+	if errors.As(err, &coded) && coded.Code == types.ErrInvalidEnvironmentVariables {
+		return nil // a plugin of before 1.1.0 does not know the command
+	}
+	return err
+}
+
+// Status runs STATUS.
+func (d *Delegate) Status(ctx context.Context) error {
+	_, err := d.run(ctx, "STATUS", libnet.ID{})
+	return err
+}
+
+// run runs the plugin and returns what it printed. (The invoke package of the
+// CNI module does the same, but since 1.3.1 it links net/http.)
+func (d *Delegate) run(ctx context.Context, command string, id libnet.ID) ([]byte, error) {
+	path, err := d.find()
+	if err != nil {
+		return nil, err
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(d.call.Stdin), &stdout, &stderr
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command,
+		"CNI_CONTAINERID="+id.ContainerID, "CNI_IFNAME="+id.IfName, "CNI_NETNS="+d.call.Netns)
+	if err := cmd.Run(); err != nil {
+		return nil, d.failed(command, err, stdout.Bytes(), stderr.String())
+	}
+	return stdout.Bytes(), nil
+}
+
+// failed says which plugin it was and keeps its code.
+func (d *Delegate) failed(command string, err error, stdout []byte, stderr string) error {
+	var said types.Error
+	if json.Unmarshal(stdout, &said) != nil || said.Msg == "" {
+		said = types.Error{Code: types.ErrInternal, Msg: err.Error(), Details: strings.TrimSpace(stderr)}
+	}
+	return types.NewError(said.Code, "ipam plugin "+d.kind+" "+command+": "+said.Msg, said.Details)
+}
+
+func (d *Delegate) find() (string, error) {
+	if strings.ContainsRune(d.kind, '/') {
+		return "", badKey("ipam.type", quote(d.kind), "want the name of a plugin without '/'")
+	}
+	for _, dir := range d.call.Path {
+		path := filepath.Join(dir, d.kind)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", badKey("ipam.type", quote(d.kind), fmt.Sprintf("no such plugin in CNI_PATH %q", strings.Join(d.call.Path, ":")))
+}

@@ -1,0 +1,99 @@
+package cni
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// Codes of our own; the spec leaves those from 100 to plugins.
+const (
+	CodeExhausted  uint = 100 // no address left
+	CodeTaken      uint = 101 // an address or interface name is held by another
+	CodeBridgeFull uint = 102 // the bridge has no free port
+	CodeDifferent  uint = 103 // CHECK found a difference
+)
+
+// sentinelCodes is the one table from errors to codes, first match wins.
+var sentinelCodes = []struct {
+	err  error
+	code uint
+}{
+	{libnet.ErrBadNetns, types.ErrInvalidNetNS},
+	{libnet.ErrOwnNamespace, types.ErrInvalidNetNS},
+	{libnet.ErrDifferent, CodeDifferent},
+	{libnet.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
+	{ipamstore.ErrLocked, types.ErrTryAgainLater},
+	{ipamstore.ErrExhausted, CodeExhausted},
+	{ipamstore.ErrTaken, CodeTaken},
+	{ipamstore.ErrNotFound, CodeDifferent},
+	{ipamstore.ErrMismatch, CodeDifferent},
+	{ipamstore.ErrInvalid, types.ErrInvalidNetworkConfig},
+	{ipamstore.ErrIO, types.ErrIOFailure},
+	{kernel.ErrExists, CodeTaken},
+	{kernel.ErrBridgeFull, CodeBridgeFull},
+	{kernel.ErrNotBridge, types.ErrInvalidNetworkConfig},
+	{kernel.ErrAddressConflict, types.ErrInvalidNetworkConfig},
+	{kernel.ErrUnsupported, types.ErrUnsupportedField},
+	{firewall.ErrUnsupported, types.ErrUnsupportedField},
+}
+
+func codef(code uint, format string, args ...any) error {
+	return types.NewError(code, fmt.Sprintf(format, args...), "")
+}
+
+// codeOf gives an error its code. What STATUS finds is 50 (plugin not
+// available), unless it is 51 already or the call itself is wrong.
+func codeOf(err error, command string) *types.Error {
+	code, details := ownCode(err)
+	switch {
+	case command == "STATUS" && !slices.Contains(statusCodes, code):
+		code = types.ErrPluginNotAvailable
+	case code == 0:
+		code = sentinelCode(err)
+	}
+	return types.NewError(code, err.Error(), details)
+}
+
+// statusCodes are those that STATUS passes on.
+var statusCodes = []uint{
+	types.ErrLimitedConnectivity, types.ErrIncompatibleCNIVersion, types.ErrInvalidEnvironmentVariables,
+	types.ErrDecodingFailure, types.ErrInvalidNetworkConfig,
+}
+
+// ownCode returns the code and details an error brings along; 0 if it has none.
+func ownCode(err error) (code uint, details string) {
+	var (
+		coded    *types.Error
+		conf     *libnet.ConfigError
+		ipamConf *ipamstore.ConfigError
+	)
+	switch {
+	case errors.As(err, &coded):
+		return coded.Code, coded.Details
+	case errors.As(err, &conf), errors.As(err, &ipamConf):
+		return types.ErrInvalidNetworkConfig, ""
+	}
+	return 0, ""
+}
+
+func sentinelCode(err error) uint {
+	for _, s := range sentinelCodes {
+		if errors.Is(err, s.err) {
+			return s.code
+		}
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return types.ErrIOFailure
+	}
+	return types.ErrInternal
+}

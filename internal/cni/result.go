@@ -1,0 +1,149 @@
+package cni
+
+import (
+	"encoding/json"
+	"net"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// containerLink is the place of the container's interface in a result: after
+// the bridge and the host's end, as in the reference bridge plugin's.
+const containerLink = 2
+
+// EndpointResult is the result of an ADD that made a complete endpoint.
+func EndpointResult(e *libnet.Endpoint) *types100.Result {
+	r := AddressResult(e.Addressing())
+	for _, l := range e.Interfaces() {
+		r.Interfaces = append(r.Interfaces, &types100.Interface{Name: l.Name, Mac: l.MAC, Mtu: l.MTU, Sandbox: l.Netns})
+	}
+	for _, ip := range r.IPs {
+		ip.Interface = types100.Int(containerLink)
+	}
+	return r
+}
+
+// AddressResult is the abbreviated result of an IPAM plugin (spec 1.1.0,
+// section 4, Delegated plugins).
+func AddressResult(a libnet.Addressing) *types100.Result {
+	r := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, DNS: types.DNS(a.DNS)}
+	for _, addr := range a.Addresses {
+		r.IPs = append(r.IPs, &types100.IPConfig{Address: ipNet(addr.Prefix), Gateway: netIP(addr.Gateway)})
+	}
+	for _, route := range a.Routes {
+		r.Routes = append(r.Routes, &types.Route{
+			Dst: ipNet(route.Dst), GW: netIP(route.Gateway), MTU: route.MTU, AdvMSS: route.AdvMSS,
+			Priority: route.Priority, Table: route.Table, Scope: route.Scope,
+		})
+	}
+	return r
+}
+
+// addressing is the inverse of AddressResult. Addresses of another interface
+// than link are left out; link -1 takes all.
+func addressing(r *types100.Result, link int) libnet.Addressing {
+	a := libnet.Addressing{DNS: libnet.DNS(r.DNS)}
+	for _, ip := range r.IPs {
+		if link >= 0 && ip.Interface != nil && *ip.Interface != link {
+			continue
+		}
+		a.Addresses = append(a.Addresses, libnet.Address{Prefix: prefix(ip.Address), Gateway: addr(ip.Gateway)})
+	}
+	for _, route := range r.Routes {
+		a.Routes = append(a.Routes, routeOf(route))
+	}
+	return a
+}
+
+func routeOf(r *types.Route) libnet.Route {
+	return libnet.Route{
+		Dst: prefix(r.Dst), Gateway: addr(r.GW), MTU: r.MTU, AdvMSS: r.AdvMSS,
+		Priority: r.Priority, Table: r.Table, Scope: r.Scope,
+	}
+}
+
+// Expectation is what CHECK has to find: the result of the whole chain, in
+// which plugins after ours may have changed things.
+func (c *Call) Expectation() (libnet.Expectation, error) {
+	prev, err := c.prevResult()
+	if err != nil {
+		return libnet.Expectation{}, err
+	}
+	want := libnet.Expectation{
+		ID:    libnet.ID{Network: c.Network, ContainerID: c.ContainerID, IfName: c.IfName},
+		Netns: c.Netns,
+	}
+	for i, l := range prev.Interfaces {
+		if l.Name == c.IfName && l.Sandbox != "" {
+			want.MAC, want.MTU = l.Mac, l.Mtu
+			want.Addressing = addressing(prev, i)
+			if i > 0 && prev.Interfaces[i-1].Sandbox == "" { // as both bridge plugins order them
+				want.HostName = prev.Interfaces[i-1].Name
+			}
+			return want, nil
+		}
+	}
+	return want, codef(types.ErrInvalidNetworkConfig, "prevResult: has no interface %q in a sandbox", c.IfName)
+}
+
+func (c *Call) prevResult() (*types100.Result, error) {
+	var conf struct {
+		PrevResult json.RawMessage `json:"prevResult"`
+	}
+	if err := Unmarshal(c.Stdin, &conf); err != nil {
+		return nil, err
+	}
+	if len(conf.PrevResult) == 0 || string(conf.PrevResult) == "null" {
+		return nil, codef(types.ErrInvalidNetworkConfig, "prevResult: missing: %s needs the result of ADD", c.Command)
+	}
+	prev, err := c.decodeResult(conf.PrevResult)
+	if err != nil {
+		return nil, codef(types.ErrDecodingFailure, "prevResult: %v", err)
+	}
+	return prev, nil
+}
+
+// decodeResult decodes a result, which is of its configuration's version
+// unless it says otherwise.
+func (c *Call) decodeResult(data []byte) (*types100.Result, error) {
+	var h header
+	if err := json.Unmarshal(data, &h); err != nil {
+		return nil, err
+	}
+	if h.CNIVersion == "" {
+		h.CNIVersion = c.Version
+	}
+	r, err := create.Create(h.CNIVersion, data)
+	if err != nil {
+		return nil, err
+	}
+	return types100.NewResultFromResult(r)
+}
+
+func ipNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func netIP(a netip.Addr) net.IP {
+	if !a.IsValid() {
+		return nil
+	}
+	return a.AsSlice()
+}
+
+func addr(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// prefix converts what JSON decoding made; a mask with holes, which it refuses,
+// would become length 0.
+func prefix(n net.IPNet) netip.Prefix {
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr(n.IP), ones)
+}

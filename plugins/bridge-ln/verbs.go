@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+func add(ctx context.Context, call *cni.Call) (*types100.Result, error) {
+	conf, err := parse(call)
+	if err != nil {
+		return nil, err
+	}
+	var result *types100.Result
+	err = conf.withNetwork(func(c *libnet.Controller, n *libnet.Network) error {
+		opts := []libnet.SandboxOption{libnet.WithNetnsPath(call.Netns)}
+		if call.OwnNetns {
+			opts = append(opts, libnet.WithOwnNamespace())
+		}
+		sb, err := c.NewSandbox(ctx, call.ContainerID, opts...)
+		if err != nil {
+			return err
+		}
+		e, err := n.Attach(ctx, sb, libnet.WithIfName(call.IfName), libnet.WithMAC(conf.mac),
+			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Args.Workload()))
+		if err != nil {
+			return err
+		}
+		result = cni.EndpointResult(e)
+		return nil
+	})
+	if err == nil && conf.dns != nil {
+		result.DNS = types.DNS(*conf.dns)
+	}
+	return result, err
+}
+
+func check(ctx context.Context, call *cni.Call) error {
+	conf, err := parse(call)
+	if err != nil {
+		return err
+	}
+	want, err := call.Expectation()
+	if err != nil {
+		return err
+	}
+	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
+		return n.Verify(ctx, want)
+	})
+}
+
+func del(ctx context.Context, call *cni.Call) error {
+	conf, err := loose(call)
+	if err != nil {
+		return err
+	}
+	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
+		id := libnet.ID{Network: call.Network, ContainerID: call.ContainerID, IfName: call.IfName}
+		return n.RemoveFrom(ctx, id, call.Netns)
+	})
+}
+
+func collect(ctx context.Context, call *cni.Call) error {
+	valid, err := call.ValidAttachments()
+	if err != nil {
+		return err
+	}
+	conf, err := loose(call)
+	if err != nil {
+		return err
+	}
+	return conf.withNetwork(func(c *libnet.Controller, n *libnet.Network) error {
+		return n.Collect(ctx, valid.Keep(c.Dead), libnet.Dissolve(valid.Empty()))
+	})
+}
+
+func status(ctx context.Context, call *cni.Call) error {
+	conf, err := parse(call)
+	if err != nil {
+		return err
+	}
+	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
+		return n.Status(ctx)
+	})
+}

@@ -1,0 +1,89 @@
+// Command ipam-ln is a CNI plugin: it gives addresses out of pools of this
+// host, in the directory layout of host-local. README.md lists its keys.
+package main
+
+import (
+	"context"
+	"os"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// version is set by the linker (see the Makefile).
+var version = "v0.0.0-dev"
+
+func main() {
+	streams := cni.Streams{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	os.Exit(plugin().Run(os.Getenv, streams))
+}
+
+func plugin() cni.Plugin {
+	return cni.Plugin{
+		Name: "ipam-ln", Version: version,
+		Add: add, Check: check, Del: del, GC: collect, Status: status,
+	}
+}
+
+func add(ctx context.Context, call *cni.Call) (*types100.Result, error) {
+	pool, requested, err := call.Pool()
+	if err != nil {
+		return nil, err
+	}
+	claim, err := libnet.NewClaim(id(call), call.Netns)
+	if err != nil {
+		return nil, err
+	}
+	claim.Addresses, claim.Workload = requested, call.Args.Workload()
+	got, err := pool.Apply(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	return cni.AddressResult(got), nil
+}
+
+func check(ctx context.Context, call *cni.Call) error {
+	pool, _, err := call.Pool()
+	if err != nil {
+		return err
+	}
+	return pool.Verify(ctx, id(call), nil)
+}
+
+func del(ctx context.Context, call *cni.Call) error {
+	pool, err := call.LoosePool()
+	if err != nil {
+		return err
+	}
+	return pool.Remove(ctx, id(call))
+}
+
+func collect(ctx context.Context, call *cni.Call) error {
+	valid, err := call.ValidAttachments()
+	if err != nil {
+		return err
+	}
+	boot, err := libnet.BootID()
+	if err != nil {
+		return err
+	}
+	pool, err := call.LoosePool()
+	if err != nil {
+		return err
+	}
+	return pool.Collect(ctx, valid.Keep(func(h libnet.Holder) bool { return h.Dead(boot) }))
+}
+
+func status(ctx context.Context, call *cni.Call) error {
+	pool, _, err := call.Pool()
+	if err != nil {
+		return err
+	}
+	return pool.Status(ctx)
+}
+
+func id(call *cni.Call) libnet.ID {
+	return libnet.ID{Network: call.Network, ContainerID: call.ContainerID, IfName: call.IfName}
+}
