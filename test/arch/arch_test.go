@@ -1,0 +1,96 @@
+// Package arch holds the shape of the module: who may import whom, and what
+// the plugin binaries must not carry.
+package arch
+
+import (
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/libnet-cni/libnet/"
+
+// ladder lists, for each package of ours, which others of ours it may import.
+// Patterns are those of path.Match; a package without a line may import none.
+var ladder = []struct {
+	from string
+	to   []string
+}{
+	{"plugins/*", []string{"internal/cni", "pkg/libnet"}},
+	{"internal/cni", []string{"pkg/libnet", "pkg/ipamstore", "internal/kernel", "internal/firewall"}},
+	{"pkg/libnet", []string{"internal/kernel", "internal/firewall", "internal/state", "pkg/ipamstore"}},
+	{"internal/lntest", nil},
+	{"scripts/*", []string{"internal/cni", "internal/kernel"}},
+	{"test/*", nil},
+}
+
+func TestLadder(t *testing.T) {
+	for _, line := range goList(t, "{{.ImportPath}}{{range .Imports}} {{.}}{{end}}", "./...") {
+		pkg, imports, _ := strings.Cut(strings.TrimPrefix(line, module), " ")
+		for imported := range strings.FieldsSeq(imports) {
+			of, ours := strings.CutPrefix(imported, module)
+			if ours && !allowed(pkg, of) {
+				t.Errorf("%s imports %s: the ladder in docs/design.md does not lead there", pkg, of)
+			}
+		}
+	}
+}
+
+func allowed(from, to string) bool {
+	for _, rung := range ladder {
+		if ok, _ := path.Match(rung.from, from); !ok {
+			continue
+		}
+		for _, pattern := range rung.to {
+			if ok, _ := path.Match(pattern, to); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// heavy is what a binary that runs once per pod must not link.
+var heavy = []string{
+	"net/http", "google.golang.org/grpc", "go.etcd.io/", "k8s.io/", "go.opentelemetry.io/",
+	"regexp", "text/template", "crypto", // init work: crypto alone costs a millisecond before main
+}
+
+func TestPluginsStayLight(t *testing.T) {
+	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {
+		for _, dep := range goList(t, "{{join .Deps \"\\n\"}}", pkg) {
+			for _, h := range heavy {
+				if dep == h || strings.HasPrefix(dep, strings.TrimSuffix(h, "/")+"/") {
+					t.Errorf("%s links %s", pkg, dep)
+				}
+			}
+		}
+	}
+}
+
+// The delegate of foreign IPAM plugins alone may start a process.
+func TestOnlyTheDelegateStartsProcesses(t *testing.T) {
+	for _, line := range goList(t, "{{.ImportPath}}{{range .Imports}} {{.}}{{end}}", "./plugins/...", "./internal/...", "./pkg/...") {
+		pkg, imports, _ := strings.Cut(strings.TrimPrefix(line, module), " ")
+		if pkg == "internal/cni" || pkg == "internal/lntest" {
+			continue
+		}
+		for imported := range strings.FieldsSeq(imports) {
+			if imported == "os/exec" {
+				t.Errorf("%s imports os/exec", pkg)
+			}
+		}
+	}
+}
+
+func goList(t *testing.T, format string, patterns ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-f", format}, patterns...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}

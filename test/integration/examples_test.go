@@ -1,0 +1,321 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+)
+
+const examples = "../../conf/examples"
+
+// example is how a file of conf/examples differs from what holds for most.
+type example struct {
+	isolated bool   // containers must not reach each other
+	layer2   bool   // no addresses
+	closed   bool   // the world must not be reached, whatever routes say
+	capArgs  string // CAP_ARGS for the first container
+	address  string // that the first container must have
+	mac      string
+	mtu      int    // of the containers
+	foreign  string // what plugins of others leave behind
+}
+
+var special = map[string]example{
+	"10-single-host":      {mtu: worldMTU},
+	"30-internal":         {closed: true},
+	"31-no-icc":           {isolated: true},
+	"32-layer2":           {layer2: true},
+	"33-chosen-addresses": {capArgs: `{"ips":["10.38.0.77/24"],"mac":"02:00:00:12:34:56"}`, address: "10.38.0.77/24", mac: "02:00:00:12:34:56"},
+	// The firewall plugin keeps its chains, in the tables of iptables.
+	"52-nerdctl": {foreign: `^nft (2|10) (filter|nat)\b`},
+}
+
+// TestExamples runs every file of conf/examples through a container's life.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(examples, "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	names := map[string]bool{}
+	for _, file := range files {
+		name, _, _ := strings.Cut(filepath.Base(file), ".")
+		names[name] = true
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWalk(t, file, special[name])
+			w.run()
+		})
+	}
+	for name := range special {
+		if !names[name] {
+			t.Errorf("there is no %s in %s", name, examples)
+		}
+	}
+}
+
+// walk is the life of two containers on the network of one file.
+type walk struct {
+	*host
+	example
+	conf    string // the list
+	plugin  string // its first plugin's configuration, as libcni makes it
+	name    string
+	version string
+	bridge  string
+	masq    bool
+	routed  bool // containers get a default route
+	a, b    string
+	got     map[string]result
+}
+
+func newWalk(t *testing.T, file string, ex example) *walk {
+	h := newHost(t)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Name, CNIVersion string
+		Plugins          []json.RawMessage
+	}
+	var first struct {
+		Bridge                   string
+		IPMasq, IsDefaultGateway bool
+		IPAM                     struct{ Routes []struct{ Dst string } }
+	}
+	if err := json.Unmarshal(data, &list); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(list.Plugins[0], &first); err != nil {
+		t.Fatal(err)
+	}
+	w := &walk{host: h, example: ex, conf: string(data), name: list.Name, version: list.CNIVersion, bridge: first.Bridge, masq: first.IPMasq, got: map[string]result{}}
+	w.routed = first.IsDefaultGateway || len(first.IPAM.Routes) > 0
+	w.plugin = edit(t, string(list.Plugins[0]), map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
+	return w
+}
+
+func (w *walk) run() {
+	w.world()
+	before := w.snapshot()
+	w.a, w.b = w.netns("a"), w.netns("b")
+	if w.version >= "1.1.0" {
+		w.cnitool("status", w.a)
+	}
+	for _, ns := range []string{w.a, w.b} {
+		out := w.cnitool("add", ns)
+		w.got[ns] = parseResult(w.t, out)
+		w.interfaces(ns)
+	}
+	w.chosen()
+	w.reach()
+	if w.version >= "0.4.0" {
+		w.cnitool("check", w.a)
+		w.cnitool("check", w.b)
+	}
+	for _, ns := range []string{w.a, w.b, w.a, w.b} {
+		w.cnitool("del", ns)
+	}
+	w.nothingOfContainers(before)
+	if w.version >= "1.1.0" {
+		w.cnitool("gc", w.a)
+		w.nothingOfContainers(before)
+	}
+	// With a list of nobody GC removes the network, too.
+	w.must(call{plugin: "bridge-ln", command: "GC", stdin: edit(w.t, w.plugin, map[string]any{"cniVersion": "1.1.0", "cni.dev/valid-attachments": []string{}})})
+	w.sameBut(before, w.foreign)
+}
+
+// cnitool runs a command of cnitool and returns what it printed.
+func (w *walk) cnitool(command, netns string) string {
+	w.t.Helper()
+	cmd := exec.Command(program(w.t, "cnitool"), command, w.name, netns)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH=" + cniPath(w.t), "NETCONFPATH=" + examples}
+	if w.capArgs != "" && netns == w.a {
+		cmd.Env = append(cmd.Env, "CAP_ARGS="+w.capArgs)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		w.t.Fatalf("cnitool %s %s: %v\n%s%s", command, w.name, err, out, &stderr)
+	}
+	return string(out)
+}
+
+// interfaces holds the result against the container and the host.
+func (w *walk) interfaces(ns string) {
+	w.t.Helper()
+	r := w.got[ns]
+	if len(r.Interfaces) != 3 {
+		w.t.Fatalf("result has interfaces %v, want bridge, host end, container end", r.Interfaces)
+	}
+	br, end, eth := r.Interfaces[0], r.Interfaces[1], r.Interfaces[2]
+	if br.Name != w.bridge || br.Sandbox != "" || end.Sandbox != "" || eth.Name != "eth0" || eth.Sandbox != ns {
+		w.t.Errorf("result has interfaces %v", r.Interfaces)
+	}
+	for i := range 2 {
+		w.hasLink(r.Interfaces[i].Name, r.Interfaces[i].Mac, 0)
+	}
+	lntest.Enter(w.t, ns, func() {
+		w.hasLink(eth.Name, eth.Mac, w.mtu)
+		w.hasAddresses(r)
+	})
+	for i, ip := range r.IPs {
+		if ip.Interface == nil || *ip.Interface != 2 {
+			w.t.Errorf("result: ips[%d] is not of interface 2", i)
+		}
+	}
+	if len(r.IPs) == 0 != w.layer2 {
+		w.t.Errorf("result has ips %v", r.IPs)
+	}
+}
+
+func (w *walk) hasLink(name, mac string, mtu int) {
+	w.t.Helper()
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		w.t.Fatalf("%s: %v", name, err)
+	}
+	a := l.Attrs()
+	if a.HardwareAddr.String() != mac || a.Flags&net.FlagUp == 0 || mtu != 0 && a.MTU != mtu {
+		w.t.Errorf("%s has MAC %s, MTU %d, flags %s; want MAC %s, MTU %d (0: any), up", name, a.HardwareAddr, a.MTU, a.Flags, mac, mtu)
+	}
+}
+
+// hasAddresses says whether eth0 has the result's addresses, and no other but
+// a link-local one beside IPv6.
+func (h *host) hasAddresses(r result) {
+	h.t.Helper()
+	want := r.addresses(h.t)
+	v4only := len(want) > 0 && !slices.ContainsFunc(want, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	for _, p := range linkAddresses(h.t, "eth0") {
+		i := slices.Index(want, p)
+		switch {
+		case i >= 0:
+			want = slices.Delete(want, i, i+1)
+		case !p.Addr().IsLinkLocalUnicast():
+			h.t.Errorf("eth0 has %s, which the result does not name", p)
+		case v4only:
+			h.t.Errorf("eth0 has %s on a network without IPv6", p)
+		}
+	}
+	if len(want) > 0 {
+		h.t.Errorf("eth0 lacks %v", want)
+	}
+}
+
+func linkAddresses(t testing.TB, name string) []netip.Prefix {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []netip.Prefix
+	for _, a := range addrs {
+		all = append(all, netip.MustParsePrefix(a.IPNet.String()))
+	}
+	return all
+}
+
+func (w *walk) chosen() {
+	r := w.got[w.a]
+	if w.address != "" && (len(r.IPs) != 1 || r.IPs[0].Address != w.address) {
+		w.t.Errorf("result has ips %v, want %s", r.IPs, w.address)
+	}
+	if mac := r.Interfaces[2].Mac; w.mac != "" && mac != w.mac {
+		w.t.Errorf("result has MAC %s, want %s", mac, w.mac)
+	}
+}
+
+// reach pings what must, and must not, be reached.
+func (w *walk) reach() {
+	if w.layer2 {
+		w.reachLayer2()
+		return
+	}
+	for i, ip := range w.got[w.b].IPs {
+		addr := netip.MustParsePrefix(ip.Address).Addr()
+		w.ping("", addr)
+		if gw, err := netip.ParseAddr(ip.Gateway); err == nil {
+			w.ping(w.a, gw)
+		} else {
+			w.t.Errorf("result: ips[%d] has no gateway", i)
+		}
+		switch {
+		case w.isolated:
+			w.noPing(w.a, addr)
+		default:
+			w.ping(w.a, addr)
+		}
+		w.reachWorld(addr.Is6(), ip.Gateway)
+	}
+}
+
+// reachWorld pings a machine behind the host, which knows no way back to the
+// containers but by masquerading.
+func (w *walk) reachWorld(is6 bool, gateway string) {
+	world := worldAddr(is6)
+	switch {
+	case w.closed:
+		w.route(w.a, defaultRoute(is6), gateway)
+		for _, p := range w.got[w.a].addresses(w.t) {
+			w.route(netnsPath("world"), p.Masked().String(), hostAddr(is6).String())
+		}
+		w.noPing(w.a, world)
+		w.noPing(netnsPath("world"), w.got[w.a].addresses(w.t)[0].Addr())
+	case w.masq && w.routed:
+		w.ping(w.a, world)
+	}
+}
+
+func defaultRoute(is6 bool) string {
+	if is6 {
+		return "::/0"
+	}
+	return "0.0.0.0/0"
+}
+
+func (w *walk) reachLayer2() {
+	for i, ns := range []string{w.a, w.b} {
+		w.setAddress(ns, "eth0", fmt.Sprintf("10.99.0.%d/24", i+1))
+	}
+	w.ping(w.a, netip.MustParseAddr("10.99.0.2"))
+}
+
+// nothingOfContainers says what is left of the containers: all that may be
+// there beyond before is the network's own, which names its bridge.
+func (w *walk) nothingOfContainers(before snapshot) {
+	w.t.Helper()
+	own := fmt.Sprintf(`^(link|addr) %[1]s |dev %[1]s |^nft \d+ libnet( |$)|^file /run/libnet/networks/%[2]s/network.json `, w.bridge, w.name)
+	rest := w.snapshot().since(before)
+	for _, line := range rest {
+		if strings.HasPrefix(line, "nft ") && strings.Contains(line, " element ") && !strings.Contains(line, "element "+w.bridge) {
+			w.t.Errorf("left behind: %s", line)
+		}
+	}
+	w.sameBut(before, own+or(w.foreign))
+}
+
+func or(pattern string) string {
+	if pattern == "" {
+		return ""
+	}
+	return "|" + pattern
+}
