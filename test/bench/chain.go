@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// chain is one plugin with its configuration and the times it took.
+type chain struct {
+	name, binary, conf string
+	add, del           durations
+}
+
+type durations []time.Duration
+
+// percentile returns the p-th percentile, nearest rank.
+func (d durations) percentile(p int) time.Duration {
+	sorted := slices.Sorted(slices.Values(d))
+	return sorted[(len(sorted)*p+99)/100-1]
+}
+
+// bare is a chain of a bridge and one address, without masquerade.
+func bare(name, plugin, ipam, bridge, subnet string) *chain {
+	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"type":%q,"bridge":%q,"isGateway":true,
+		"ipam":{"type":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}}`,
+		"bench-"+name, plugin, bridge, ipam, subnet)
+	binary := filepath.Join(os.Getenv("TOOLS"), plugin)
+	if name == "ours" {
+		binary = filepath.Join(os.Getenv("BIN"), plugin)
+	}
+	return &chain{name: name, binary: binary, conf: conf}
+}
+
+// round adds and deletes one container.
+func (c *chain) round(i int) error {
+	id := fmt.Sprintf("bench-%s-%d", c.name, i)
+	netns := filepath.Join("/run/netns", id)
+	if err := newNetns(netns); err != nil {
+		return err
+	}
+	added, err := c.call("ADD", id, netns)
+	if err != nil {
+		return err
+	}
+	deleted, err := c.call("DEL", id, netns)
+	if err != nil {
+		return err
+	}
+	c.add, c.del = append(c.add, added), append(c.del, deleted)
+	return unix.Unmount(netns, unix.MNT_DETACH)
+}
+
+// call runs the plugin once and returns how long the process took.
+func (c *chain) call(command, id, netns string) (time.Duration, error) {
+	var stdout bytes.Buffer
+	cmd := exec.Command(c.binary)
+	cmd.Env = []string{
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0",
+		"CNI_PATH=" + os.Getenv("BIN") + ":" + os.Getenv("TOOLS"), "PATH=" + os.Getenv("PATH"),
+	}
+	cmd.Stdin, cmd.Stdout = bytes.NewReader([]byte(c.conf)), &stdout
+	start := time.Now()
+	err := cmd.Run()
+	took := time.Since(start)
+	if err != nil {
+		return took, fmt.Errorf("%s: %w: %s", command, err, stdout.Bytes())
+	}
+	return took, nil
+}
+
+// prepare empties what the plugins write to and brings lo up.
+func prepare() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/run", "/var/lib"} {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+			return err
+		}
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	return os.MkdirAll("/run/netns", 0o755)
+}
+
+// newNetns makes a network namespace bound to path.
+func newNetns(path string) error {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	errc := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread is thrown away
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			errc <- err
+			return
+		}
+		errc <- unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	}()
+	return <-errc
+}
