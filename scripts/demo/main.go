@@ -1,0 +1,70 @@
+// Command demo shows the plugins at work: it plays the runtime, connects two
+// containers by a configuration of conf/examples, tries the network, takes it
+// down and looks at what is left.
+//
+// It starts itself again in network and mount namespaces of its own, which are
+// the host of the demo. However that process ends, the kernel then removes
+// them, and with them everything the demo made.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// insideName is argv[0] of the process in the namespaces.
+const insideName = "libnet-demo-host"
+
+func main() {
+	runtime.LockOSThread() // Pdeathsig is about the thread that starts a process
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	bin := flags.String("bin", "bin", "`directory` of the plugins, as make build fills it")
+	conf := flags.String("conf", "conf/examples", "`directory` of 10-single-host.conflist")
+	if err := flags.Parse(args[1:]); err != nil {
+		return 1
+	}
+	if os.Geteuid() != 0 {
+		_, _ = fmt.Fprintln(stderr, "The demo needs root to make network namespaces.")
+		return 1
+	}
+	if args[0] != insideName {
+		return outer(args, stdout, stderr)
+	}
+	out := newPrinter(stdout)
+	if err := story(out, *bin, filepath.Join(*conf, "10-single-host.conflist")); err != nil {
+		out.step(red, "✗", "%v", err)
+		return 1
+	}
+	return 0
+}
+
+// outer runs the demo in its namespaces.
+func outer(args []string, stdout, stderr io.Writer) int {
+	cmd := exec.Command("/proc/self/exe", args[1:]...)
+	cmd.Args[0] = insideName
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return 0
+	case cmd.ProcessState == nil:
+		_, _ = fmt.Fprintln(stderr, "✗ cannot make network and mount namespaces (a container needs CAP_SYS_ADMIN for it):", err)
+	case cmd.ProcessState.ExitCode() != 1: // 1 has been explained
+		_, _ = fmt.Fprintln(stderr, "✗ the demo broke off:", err)
+	}
+	return 1
+}
