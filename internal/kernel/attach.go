@@ -131,7 +131,8 @@ func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
 	if p.mtu == 0 {
 		p.mtu = br.mtu
 	}
-	if err := h.createAttachment(p, l); err != nil {
+	host, err := h.createAttachment(p, l)
+	if err != nil {
 		return a, err
 	}
 	var u undo
@@ -141,7 +142,7 @@ func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
 			a, err = Attached{}, errors.Join(err, u.run())
 		}
 	}()
-	host, err := h.plug(br, port{
+	host, err = h.plug(br, host, port{
 		name: l.HostName, alias: l.Owner, hairpin: l.Hairpin, isolated: l.Isolated,
 		vlan: l.VLAN, trunk: l.Trunk, preserve: l.PreserveDefaultVLAN,
 	})
@@ -149,27 +150,27 @@ func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
 		return a, err
 	}
 	a = Attached{HostIndex: host.index, HostMAC: p.hostMAC, MAC: p.peerMAC, MTU: p.mtu}
-	a.Index, err = h.configure(ctx, l, br, host)
+	a.Index, err = h.configure(ctx, l, br, host, p.peerMAC)
 	return a, err
 }
 
 // createAttachment makes the pair. When a name is taken it looks for what an
 // earlier, killed call left, removes that and tries once more.
-func (h *Handle) createAttachment(p pair, l Link) error {
-	err := h.createPair(p)
+func (h *Handle) createAttachment(p pair, l Link) (*device, error) {
+	host, err := h.createPair(p)
 	if errors.Is(err, ErrExists) {
 		if err := h.removeLeftover(l); err != nil {
-			return err
+			return nil, err
 		}
-		err = h.createPair(p)
+		host, err = h.createPair(p)
 	}
 	if errors.Is(err, ErrBridgeFull) {
-		return fmt.Errorf("bridge %s has %w: a Linux bridge holds %d ports", l.Bridge, ErrBridgeFull, maxPorts)
+		return nil, fmt.Errorf("bridge %s has %w: a Linux bridge holds %d ports", l.Bridge, ErrBridgeFull, maxPorts)
 	}
 	if err != nil {
-		return fmt.Errorf("create veth %s: %w", l.HostName, err)
+		return nil, fmt.Errorf("create veth %s: %w", l.HostName, err)
 	}
-	return nil
+	return host, nil
 }
 
 // removeLeftover removes the host link that is in the way if it is this very

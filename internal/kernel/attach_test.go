@@ -91,7 +91,7 @@ func TestAttachAfterCrash(t *testing.T) {
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	l := testLink(n)
-	if err := h.createPair(pair{host: l.HostName, peer: l.IfName, hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}); err != nil {
+	if _, err := h.createPair(pair{host: l.HostName, peer: l.IfName, hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}); err != nil {
 		t.Fatal(err)
 	}
 	mustAttach(t, h, l)
@@ -375,7 +375,7 @@ func TestBridgeFull(t *testing.T) {
 	br := mustBridge(t, h, testBridge())
 	for i := range maxPorts {
 		p := pair{host: fmt.Sprint("p", i), peer: fmt.Sprint("q", i), hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}
-		if err := h.createPair(p); err != nil {
+		if _, err := h.createPair(p); err != nil {
 			t.Fatalf("port %d: %v", i, err)
 		}
 	}

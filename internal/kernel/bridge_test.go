@@ -97,7 +97,7 @@ func TestEnsureBridgeFails(t *testing.T) {
 	h := newHandle(t)
 	st := mustBridge(t, h, Bridge{Name: "br0", Gateways: prefixes("10.1.0.1/24", "fd00:1::1/64")})
 	dummy := pair{host: "v0", peer: "v1", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: st.Index}
-	if err := h.createPair(dummy); err != nil {
+	if _, err := h.createPair(dummy); err != nil {
 		t.Fatal(err)
 	}
 	before, err := h.addrs(st.Index, unix.AF_UNSPEC)
@@ -214,7 +214,7 @@ func TestRemoveBridge(t *testing.T) {
 	}
 	// The shape of a VLAN interface, which not every kernel can make.
 	vlan := pair{host: "vethvlan", peer: "br0.5", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: st.Index}
-	if err := h.createPair(vlan); err != nil {
+	if _, err := h.createPair(vlan); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // missing is success

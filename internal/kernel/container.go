@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"net"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,16 +44,13 @@ func (ct *container) close() {
 }
 
 // configure sets up the container's end, waits until it works, and returns its index.
-func (h *Handle) configure(ctx context.Context, l Link, br, host *device) (int, error) {
+func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac net.HardwareAddr) (int, error) {
 	ct, err := openContainer(l)
 	if err != nil {
 		return 0, err
 	}
 	defer ct.close()
-	d, err := ct.device(l.IfName)
-	if err != nil {
-		return 0, fmt.Errorf("interface %s: %w", l.IfName, err)
-	}
+	d := &device{index: host.peer, name: l.IfName, mac: mac}
 	if l.Down {
 		return d.index, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"unsafe"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -126,19 +127,36 @@ func (n *Netns) ID() (NetnsID, error) {
 		return NetnsID{}, fmt.Errorf("stat network namespace %q: %w", n.path, err)
 	}
 	id := NetnsID{Dev: uint64(st.Dev), Ino: st.Ino}
-	err := n.Do(func() error {
+	var err error
+	if id.Cookie, err = nsGetID(n.fd); err != nil {
+		id.Cookie, err = n.cookie()
+	}
+	return id, err
+}
+
+// cookie asks a socket in the namespace; 0 from a kernel that has none.
+func (n *Netns) cookie() (cookie uint64, err error) {
+	err = n.Do(func() error {
 		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("read namespace cookie: %w", err)
 		}
 		defer func() { _ = unix.Close(s) }()
-		cookie, err := unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-		if err == nil {
-			id.Cookie = cookie
-		}
+		cookie, _ = unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 		return nil
 	})
-	return id, err
+	return cookie, err
+}
+
+// nsGetID returns the ID of an open namespace (ioctl NS_GET_ID, linux/nsfs.h),
+// which for a network namespace is its cookie. Kernel 6.18.
+func nsGetID(fd int) (uint64, error) {
+	const nsGetID = 0x8008b70d
+	var id uint64
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), nsGetID, uintptr(unsafe.Pointer(&id))); errno != 0 {
+		return 0, errno
+	}
+	return id, nil
 }
 
 // Path returns the path the namespace was opened at.

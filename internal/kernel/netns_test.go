@@ -95,3 +95,20 @@ func TestDo(t *testing.T) {
 		t.Errorf("got %v, want EBADF", err)
 	}
 }
+
+// The ioctl of today and the socket option of before tell the same.
+func TestNamespaceIDIsTheCookie(t *testing.T) {
+	n, err := OpenNetns(lntest.NewNetns(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Close() }()
+	id, err := nsGetID(n.fd)
+	if err != nil {
+		t.Skip("the kernel has no NS_GET_ID:", err)
+	}
+	cookie, err := n.cookie()
+	if err != nil || cookie != id {
+		t.Errorf("cookie %d (%v), namespace ID %d", cookie, err, id)
+	}
+}

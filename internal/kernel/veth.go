@@ -26,8 +26,9 @@ type pair struct {
 
 // createPair makes the veth in one message, complete and down: the peer is
 // made in its namespace under its final name, for moving and renaming costs
-// RCU grace periods. A failure leaves nothing.
-func (c *conn) createPair(p pair) error {
+// RCU grace periods. A failure leaves nothing. It returns the host's end as the
+// kernel echoes it, nil from a kernel that does not (before 6.1).
+func (c *conn) createPair(p pair) (*device, error) {
 	peer := nest(nl.VETH_INFO_PEER)
 	peer.AddChild(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	for _, a := range endAttrs(p.peer, p.peerMAC, p.mtu) {
@@ -42,7 +43,12 @@ func (c *conn) createPair(p pair) error {
 	}
 	req.AddData(attrUint32(unix.IFLA_MASTER, uint32(p.master)))
 	req.AddData(nest(unix.IFLA_LINKINFO, attr(nl.IFLA_INFO_KIND, []byte("veth")), nest(nl.IFLA_INFO_DATA, peer)))
-	return c.change(req)
+	req.Flags |= unix.NLM_F_ACK | unix.NLM_F_ECHO
+	echo, err := c.execute(req, unix.RTM_NEWLINK)
+	if err != nil || len(echo) == 0 {
+		return nil, translate(err)
+	}
+	return parseDevice(echo[0])
 }
 
 // endAttrs are what both ends have. One queue each way is what a veth uses
@@ -65,11 +71,13 @@ type port struct {
 }
 
 // plug sets up a new port of br and brings it up. The port gets no link-local
-// address: it only carries frames. That must be said before it comes up.
-func (h *Handle) plug(br *device, p port) (*device, error) {
-	d, err := h.device(p.name)
-	if err != nil {
-		return nil, fmt.Errorf("port %s: %w", p.name, err)
+// address: it only carries frames. That must be said before it comes up. The
+// port is d, or looked up by its name if d is nil.
+func (h *Handle) plug(br, d *device, p port) (_ *device, err error) {
+	if d == nil {
+		if d, err = h.device(p.name); err != nil {
+			return nil, fmt.Errorf("port %s: %w", p.name, err)
+		}
 	}
 	var attrs []*nl.RtAttr
 	if p.alias != "" {
