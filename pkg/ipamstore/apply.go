@@ -105,6 +105,7 @@ type pick struct {
 	fresh  bool // not held by the owner yet
 	chosen bool // by the strategy
 	public bool // its lease file is in place
+	since  int64
 }
 
 func (x *session) apply(h Holder, want []netip.Addr) ([]Lease, error) {
@@ -120,6 +121,7 @@ func (x *session) apply(h Holder, want []netip.Addr) ([]Lease, error) {
 	} else if !x.confirmed(old) {
 		return nil, errStale
 	}
+	x.self = h.Owner
 	c := &change{old: old}
 	if err = x.pickAll(h, c, want); err == nil {
 		err = x.take(h, c)

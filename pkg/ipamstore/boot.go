@@ -18,10 +18,10 @@ import (
 // Any other lease may be host-local's of this boot and is honoured. So is one
 // whose address a live link holds.
 func (x *session) newBoot(t *table, known bool) error {
+	for _, e := range t.entries {
+		e.Netns, e.NetnsID = "", "" // no namespace survives
+	}
 	if x.s.conf.RebootPolicy == RebootKeep {
-		for _, e := range t.entries { // namespaces do not survive
-			e.Netns, e.NetnsID = "", ""
-		}
 		return x.idx.remove(coolingFile)
 	}
 	old := x.stale(t, known)
@@ -56,7 +56,7 @@ func (x *session) stale(t *table, known bool) func(Owner, leased) bool {
 			return false
 		}
 		old := t.listed[o]
-		listed := old != nil && x.state.boot != "" && slices.Contains(old.addrs, l)
+		listed := old != nil && x.state.boot != "" && old.has(l)
 		return known || listed || l.since < started
 	}
 }

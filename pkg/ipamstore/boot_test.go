@@ -1,6 +1,7 @@
 package ipamstore
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -107,6 +108,41 @@ func TestHeritage(t *testing.T) {
 	}
 	if files := leaseFiles(t, s); len(files) != 2 {
 		t.Errorf("leases %v", files)
+	}
+	checkIndex(t, s)
+}
+
+// host-local has leased the same address to the same container again, in a
+// namespace we know nothing of: the old one's death says nothing of it.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/30"), Dead: func(h Holder) bool { return h.NetnsID == "1" }})
+	a := mustApply(t, s, request(1))
+	hl := hostLocal{s.path()}
+	hl.del(t, owner(1))
+	hl.add(t, owner(1), a)
+	if _, err := s.Apply(t.Context(), request(2)); !errors.Is(err, ErrExhausted) {
+		t.Error(err)
+	}
+	checkIndex(t, s)
+}
+
+// An owner that is dead in its old namespace keeps what it holds while room is
+// made for more.
+func TestDeadSelf(t *testing.T) {
+	t.Parallel()
+	c := Config{Sets: sets("10.1.0.0/30", "fd00::/128"), Dead: func(h Holder) bool { return h.NetnsID == "1" }}
+	one := c
+	one.DataDir, one.Sets = t.TempDir(), c.Sets[:1]
+	mustApply(t, mustOpen(t, one), request(1))
+	c.DataDir = one.DataDir
+	s := mustOpen(t, c)
+	hostLocal{s.path()}.add(t, owner(2), "fd00::")
+	if _, err := s.Apply(t.Context(), request(1)); !errors.Is(err, ErrExhausted) {
+		t.Error(err)
+	}
+	if err := s.Verify(t.Context(), owner(1), nil); err != nil {
+		t.Error(err)
 	}
 	checkIndex(t, s)
 }

@@ -9,10 +9,10 @@ import (
 // claim makes sure that nobody holds a, taking it from a dead holder.
 func (x *session) claim(a netip.Addr) error {
 	kind, f := x.dir.readLease(a.String())
-	switch {
-	case kind == fileBarrier:
+	switch kind {
+	case fileBarrier:
 		return fmt.Errorf("%w: %s: its lease file %s", ErrTaken, a, f.problem)
-	case kind == fileLease:
+	case fileLease:
 		h, err := x.holder(f.owner)
 		if err != nil {
 			return err

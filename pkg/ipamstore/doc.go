@@ -13,6 +13,15 @@
 // rebuilt from the lease files whenever it may be out of date: after a crash,
 // or after another program changed the directory.
 //
+// Containers do not survive a reboot, so by default the first Apply of a boot
+// removes the leases of earlier ones; see RebootPolicy. A lease is removed only
+// if it is proven to be old: the index of an earlier boot lists the very file,
+// or the file was last written before the machine started. A directory that
+// host-local alone has written in this boot is honoured whole.
+//
+// The modification time of the pool's directory is the store's: it is set after
+// each change, so that a change by another program shows.
+//
 // Every method takes the lock, does its work in one critical section and
 // keeps nothing in memory; a Store may be used by many goroutines and many
 // processes at once.

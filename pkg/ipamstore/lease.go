@@ -151,15 +151,15 @@ func (x *session) unlease(a netip.Addr, n int) error {
 
 // publish gives the draft its name in the pool, so that no lease file is ever
 // seen half written. It returns errStale if there is a lease already.
-func (x *session) publish(set int, a netip.Addr, o Owner) error {
-	name := a.String()
+func (x *session) publish(set int, l leased, o Owner) error {
+	name := l.addr.String()
 	for range 2 {
 		err := unix.Renameat2(x.idx.fd, draftFile(set), x.dir.fd, name, unix.RENAME_NOREPLACE)
 		switch {
 		case err == nil:
 			return nil
 		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP):
-			err = errors.Join(x.create(name, o), x.idx.remove(draftFile(set)))
+			err = errors.Join(x.create(name, o, l.since), x.idx.remove(draftFile(set)))
 			if !errors.Is(err, fs.ErrExist) {
 				return err
 			}
@@ -180,12 +180,13 @@ func (x *session) publish(set int, a netip.Addr, o Owner) error {
 // create writes a lease file in place, where renaming is not possible: the
 // pool is a mount of its own, or of a simple file system. What a crash leaves
 // of it is garbage that the next one to need the address removes.
-func (x *session) create(name string, o Owner) error {
+func (x *session) create(name string, o Owner, since int64) error {
 	fd, err := openAt(x.dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW)
 	if err != nil {
 		return x.dir.fail("write", name, err)
 	}
-	if err := errors.Join(x.write(fd, o), unix.Close(fd)); err != nil {
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(since)}
+	if err := errors.Join(x.write(fd, o), unix.Close(fd), unix.UtimesNanoAt(x.dir.fd, name, times, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
 		return errors.Join(x.dir.fail("write", name, err), x.dir.remove(name))
 	}
 	return nil

@@ -30,7 +30,7 @@ func (x *session) makeRoom() (bool, error) {
 	count := x.state.problems
 	for _, e := range all {
 		count += len(e.addrs)
-		if !x.s.dead(e.Holder) {
+		if e.Owner == x.self || !x.s.dead(e.Holder) {
 			continue
 		}
 		if err := x.touch(); err != nil {
@@ -170,5 +170,5 @@ func (s share) compare(o share) int {
 }
 
 func (s share) String() string {
-	return fmt.Sprintf("%.160s (%d since %s)", s.Holder.text(), s.n, time.Unix(0, s.since).UTC().Format(time.DateTime))
+	return fmt.Sprintf("%.160s (%d since %s)", s.text(), s.n, time.Unix(0, s.since).UTC().Format(time.DateTime))
 }

@@ -111,7 +111,8 @@ func (t *table) readIndex(x *session) error {
 }
 
 // merge gives the holders what the index knows of them, if it speaks of the
-// same lease.
+// same file: host-local may have leased the same address to the same container
+// in a new namespace.
 func (t *table) merge() {
 	for o, e := range t.entries {
 		slices.SortFunc(e.addrs, func(a, b leased) int { return a.addr.Compare(b.addr) })
@@ -131,9 +132,7 @@ func (t *table) merge() {
 	})
 }
 
-func (e *entry) has(l leased) bool {
-	return slices.ContainsFunc(e.addrs, func(x leased) bool { return x.addr == l.addr })
-}
+func (e *entry) has(l leased) bool { return slices.Contains(e.addrs, l) }
 
 // problems counts the files that are no leases.
 func (t *table) problems() int {
@@ -165,12 +164,17 @@ func (x *session) rebuild() error {
 		if err := x.newBoot(t, known); err != nil {
 			return err
 		}
+		// What is left is of this boot, before the index lists it.
+		x.state.boot, x.state.clean = x.boot, false
+		if err := x.idx.update(stateFile, x.state.bytes(), 0); err != nil {
+			return err
+		}
 	}
 	x.resetIndex()
 	if err := errors.Join(x.writeOwners(t), x.writeBits(t)); err != nil {
 		return err
 	}
-	x.state.boot, x.state.problems = x.boot, t.problems()
+	x.state.problems = t.problems()
 	x.indexed, x.table = true, nil
 	return x.commit()
 }

@@ -37,6 +37,7 @@ type session struct {
 	lock int
 	mode mode
 	boot string
+	self Owner // for whom an Apply works
 
 	state    state
 	touched  bool // the state on disk says "dirty"

@@ -38,15 +38,16 @@ func (x *session) take(h Holder, c *change) error {
 }
 
 func (x *session) draftAll(c *change) error {
-	for i, p := range c.picks {
+	for i := range c.picks {
+		p := &c.picks[i]
 		if !p.fresh {
 			continue
 		}
-		since, err := x.draft(i, c.new.Owner)
-		if err != nil {
+		var err error
+		if p.since, err = x.draft(i, c.new.Owner); err != nil {
 			return err
 		}
-		c.new.addrs = append(c.new.addrs, leased{p.addr, since})
+		c.new.addrs = append(c.new.addrs, leased{p.addr, p.since})
 	}
 	return nil
 }
@@ -57,7 +58,7 @@ func (x *session) publishAll(c *change) error {
 		if !p.fresh {
 			continue
 		}
-		if err := x.publish(i, p.addr, c.new.Owner); err != nil {
+		if err := x.publish(i, leased{p.addr, p.since}, c.new.Owner); err != nil {
 			return err
 		}
 		p.public = true
