@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -85,13 +87,13 @@ func (d *Dir) sandboxFile(id string) (string, error) {
 	return filepath.Join(d.root, "sandboxes", id+".json"), nil
 }
 
-// replace makes the JSON of v the file at path, whatever was there.
-func replace(path string, v any) error { return write(path, v, os.Rename) }
+// replace makes data the file at path, whatever was there.
+func replace(path string, data []byte) error { return write(path, data, unix.Rename) }
 
-// create makes the JSON of v the file at path; ErrExists if there is one.
-func create(path string, v any) error {
-	err := write(path, v, func(tmp, path string) error {
-		return errors.Join(os.Link(tmp, path), os.Remove(tmp))
+// create makes data the file at path; ErrExists if there is one.
+func create(path string, data []byte) error {
+	err := write(path, data, func(tmp, path string) error {
+		return errors.Join(unix.Link(tmp, path), unix.Unlink(tmp))
 	})
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %s", ErrExists, path)
@@ -99,61 +101,91 @@ func create(path string, v any) error {
 	return err
 }
 
-// write puts the JSON of v into a temporary file beside path and moves it
-// there by place. The directories above are made when missing, for root alone.
-func write(path string, v any, place func(tmp, path string) error) error {
-	data, err := json.Marshal(v)
+// write puts data into a temporary file beside path and moves it there by
+// place. The directories above are made when missing, for root alone.
+func write(path string, data []byte, place func(tmp, path string) error) error {
+	tmp, fd, err := createTemp(path)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
+		return &fs.PathError{Op: "create a file beside", Path: path, Err: err}
 	}
-	tmp, err := createTemp(path)
+	n, err := unix.Write(fd, data)
+	if err == nil && n < len(data) {
+		err = unix.ENOSPC // what the next write would say
+	}
+	if err = errors.Join(err, unix.Close(fd)); err == nil {
+		err = place(tmp, path)
+	}
 	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = place(tmp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, remove(tmp.Name()))
+		return errors.Join(&fs.PathError{Op: "write", Path: path, Err: err}, remove(tmp))
 	}
 	return nil
 }
 
-func createTemp(path string) (*os.File, error) {
-	dir, pattern := filepath.Dir(path), ".new-*"
-	tmp, err := os.CreateTemp(dir, pattern)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return tmp, err
+// createTemp makes a new file in the directory of path, and the directory if it
+// is missing.
+func createTemp(path string) (tmp string, fd int, err error) {
+	dir := filepath.Dir(path)
+	for tries := 0; ; tries++ {
+		tmp = filepath.Join(dir, ".new-"+strconv.FormatUint(rand.Uint64(), 36))
+		fd, err = unix.Open(tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+		switch {
+		case err == nil || tries == 3:
+			return tmp, fd, err
+		case errors.Is(err, fs.ErrNotExist):
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return "", -1, err
+			}
+		case !errors.Is(err, fs.ErrExist):
+			return "", -1, err
+		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return os.CreateTemp(dir, pattern)
 }
 
 // read decodes the file at path into v. A missing file is ErrNotFound; one
 // that cannot be decoded is set aside and reported as ErrCorrupt.
 func read(path string, v any) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotFound
-	}
+	data, err := readFile(path)
 	if errors.Is(err, unix.ELOOP) {
 		return setAside(path, errors.New("is a symbolic link"))
 	}
+	if errors.Is(err, errTooLarge) {
+		return setAside(path, err)
+	}
 	if err != nil {
 		return err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxRecord))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return setAside(path, err)
 	}
 	return nil
+}
+
+var errTooLarge = errors.New("is larger than 1 MiB")
+
+// readFile returns the content of a record; ErrNotFound if there is none.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	data := make([]byte, 0, 4096)
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		if err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return data, nil
+		}
+		if data = data[:len(data)+n]; len(data) > maxRecord {
+			return nil, errTooLarge
+		}
+		data = slices.Grow(data, 4096)
+	}
 }
 
 func setAside(path string, why error) error {

@@ -38,6 +38,32 @@ type Address struct {
 	Gateway netip.Addr // zero: none
 }
 
+// Route is a route in the container.
+type Route struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr // zero: on-link
+
+	MTU, AdvMSS, Priority int  // 0: unset
+	Table, Scope          *int // nil: unset
+}
+
+// DNS is what the IPAM said of name servers.
+type DNS struct {
+	Nameservers []string
+	Domain      string
+	Search      []string
+	Options     []string
+}
+
+// Link is an interface of the attachment.
+type Link struct {
+	Name string
+	MAC  string
+	MTU  int // bytes; 0: unknown
+	// Netns is the path of its network namespace; empty: the host's.
+	Netns string
+}
+
 // Endpoint is the record of one attachment.
 type Endpoint struct {
 	Network, ContainerID, IfName string
@@ -47,15 +73,16 @@ type Endpoint struct {
 	Netns    string  // path; empty: not joined yet
 	NetnsID  NetnsID // zero: not joined yet
 	IPAM     string  // type of the IPAM that gave the addresses; empty: none
-	DataDir  string  `json:",omitempty"` // where the leases are, when the IPAM is ours
+	DataDir  string  // where the leases are, when the IPAM is ours
 	Bridge   string
 	HostName string // host end of the veth
-	MAC      string `json:",omitempty"`
-	Rules    bool   `json:",omitempty"` // firewall elements were made
+	MAC      string
+	Rules    bool // there may be firewall elements
 
-	Addresses []Address `json:",omitempty"`
-	// Config is the attachment's own configuration; only its writer reads it.
-	Config json.RawMessage `json:",omitempty"`
+	Addresses []Address
+	Routes    []Route
+	DNS       DNS
+	Links     []Link // known once it is ready
 }
 
 // Sandbox is the record of a network namespace that libnet made.

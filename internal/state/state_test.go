@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
@@ -39,7 +40,7 @@ func TestEndpointRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(changed, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+	if diff := cmp.Diff(changed, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	all, err := d.Endpoints("net1")
@@ -53,6 +54,39 @@ func TestEndpointRoundTrip(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(d.endpointDir("net1")); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
+	}
+}
+
+// What encode writes, encoding/json reads back.
+func TestEncode(t *testing.T) {
+	five := 5
+	full := sample
+	full.Rules, full.IPAM, full.DataDir = true, "ipam-ln", "/data"
+	full.Addresses = append([]Address{{}}, sample.Addresses...)
+	full.Routes = []Route{
+		{Dst: netip.MustParsePrefix("::/0")},
+		{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("10.1.0.1"), MTU: 1, AdvMSS: 2, Priority: 3, Table: &five, Scope: &five},
+	}
+	full.DNS = DNS{Nameservers: []string{"10.0.0.1"}, Domain: "a", Search: []string{"b"}, Options: []string{"c"}}
+	full.Links = []Link{{Name: "br0"}, {Name: "eth0", MAC: "02:00:00:00:00:01", MTU: 1500, Netns: "/run/netns/c1"}}
+	for _, want := range []Endpoint{{}, sample, full} {
+		var got Endpoint
+		if err := json.Unmarshal(want.encode(), &got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestHasNetwork(t *testing.T) {
+	d := New(t.TempDir())
+	if err := d.SaveNetwork(Network{Name: "n", Fingerprint: "f1"}); err != nil {
+		t.Fatal(err)
+	}
+	if !d.HasNetwork("n", "f1") || d.HasNetwork("n", "f") || d.HasNetwork("n", "f11") || d.HasNetwork("m", "f1") {
+		t.Error("HasNetwork does not tell fingerprints or names apart")
 	}
 }
 

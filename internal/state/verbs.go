@@ -1,12 +1,15 @@
 package state
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/jsonw"
 )
 
 // SaveNetwork writes or replaces the record of a network.
@@ -15,7 +18,7 @@ func (d *Dir) SaveNetwork(n Network) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, n)
+	return replace(path, n.encode())
 }
 
 // CreateNetwork writes the record of a new network; ErrExists when there is one.
@@ -24,7 +27,7 @@ func (d *Dir) CreateNetwork(n Network) error {
 	if err != nil {
 		return err
 	}
-	return create(path, n)
+	return create(path, n.encode())
 }
 
 // LoadNetwork reads the record of a network; ErrNotFound when there is none.
@@ -35,6 +38,19 @@ func (d *Dir) LoadNetwork(name string) (Network, error) {
 		err = read(path, &n)
 	}
 	return n, err
+}
+
+// HasNetwork says whether the record of a network is there with this
+// fingerprint. It decodes nothing.
+func (d *Dir) HasNetwork(name, fingerprint string) bool {
+	path, err := d.networkFile(name)
+	if err != nil {
+		return false
+	}
+	data, err := readFile(path)
+	var field jsonw.Object
+	field.String("Fingerprint", fingerprint)
+	return err == nil && bytes.Contains(data, bytes.Trim(field.Bytes(), "{}"))
 }
 
 // DeleteNetwork removes the record of a network and its directory, when no
@@ -91,7 +107,7 @@ func (d *Dir) SaveEndpoint(e Endpoint) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, e)
+	return replace(path, e.encode())
 }
 
 // CreateEndpoint writes the record of a new attachment; ErrExists when there is
@@ -101,7 +117,7 @@ func (d *Dir) CreateEndpoint(e Endpoint) error {
 	if err != nil {
 		return err
 	}
-	return create(path, e)
+	return create(path, e.encode())
 }
 
 // LoadEndpoint reads the record of an attachment; ErrNotFound when there is
@@ -151,7 +167,7 @@ func (d *Dir) SaveSandbox(s Sandbox) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, s)
+	return replace(path, s.encode())
 }
 
 // LoadSandbox reads the record of a sandbox; ErrNotFound when there is none.

@@ -42,8 +42,7 @@ func (n *Network) settled(ctx context.Context, id ID, sb *Sandbox) (*Endpoint, e
 		return nil, nil
 	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == sb.path && !n.c.dead(rec) {
-		e, err := endpointOf(n, rec)
-		if err == nil && e.Verify(ctx) == nil {
+		if e := (&Endpoint{n: n, rec: rec}); e.Verify(ctx) == nil {
 			return e, nil
 		}
 	}

@@ -38,6 +38,7 @@ type (
 		CreateNetwork(state.Network) error
 		SaveNetwork(state.Network) error
 		LoadNetwork(name string) (state.Network, error)
+		HasNetwork(name, fingerprint string) bool
 		DeleteNetwork(name string) error
 		Networks() ([]state.Network, error)
 	}

@@ -3,8 +3,10 @@ package libnet
 import (
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/kernel"
 )
@@ -55,6 +57,16 @@ func netnsID(path string) (NetnsID, error) {
 
 // BootID returns the kernel's name for the running boot (random(4)).
 func BootID() (string, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id)), err
+	const path = "/proc/sys/kernel/random/boot_id"
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var id [64]byte
+	n, err := unix.Read(fd, id[:])
+	if err != nil {
+		return "", &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return strings.TrimSpace(string(id[:n])), nil
 }

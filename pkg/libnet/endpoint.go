@@ -3,7 +3,6 @@ package libnet
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -15,16 +14,8 @@ import (
 
 // Endpoint is one attachment of a container to a network.
 type Endpoint struct {
-	n     *Network
-	rec   state.Endpoint
-	extra endpointConfig
-}
-
-// endpointConfig is what the record keeps beside its own fields.
-type endpointConfig struct {
-	Routes []Route
-	DNS    DNS
-	Links  []Interface // known after Join
+	n   *Network
+	rec state.Endpoint
 }
 
 // EndpointOption refines CreateEndpoint and Attach.
@@ -146,7 +137,10 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	for _, a := range full.Addresses {
 		e.rec.Addresses = append(e.rec.Addresses, state.Address(a))
 	}
-	e.extra = endpointConfig{Routes: full.Routes, DNS: full.DNS}
+	for _, r := range full.Routes {
+		e.rec.Routes = append(e.rec.Routes, state.Route(r))
+	}
+	e.rec.DNS = state.DNS(full.DNS)
 	_, err = e.plan()
 	return err
 }
@@ -161,25 +155,7 @@ func (n *Network) leaseDir() (kind, dir string) {
 	return "", ""
 }
 
-func (e *Endpoint) save() error {
-	data, err := json.Marshal(e.extra)
-	if err != nil {
-		return err
-	}
-	e.rec.Config = data
-	return e.n.c.endpoints.SaveEndpoint(e.rec)
-}
-
-func endpointOf(n *Network, rec state.Endpoint) (*Endpoint, error) {
-	e := &Endpoint{n: n, rec: rec}
-	if len(rec.Config) == 0 {
-		return e, nil // its maker got no further than the intent
-	}
-	if err := json.Unmarshal(rec.Config, &e.extra); err != nil {
-		return nil, fmt.Errorf("record of endpoint %q: %w", rec.ContainerID, err)
-	}
-	return e, nil
-}
+func (e *Endpoint) save() error { return e.n.c.endpoints.SaveEndpoint(e.rec) }
 
 func (e *Endpoint) plan() (plan, error) {
 	mac, err := ParseMAC("mac", e.rec.MAC)
@@ -200,9 +176,12 @@ func (e *Endpoint) Network() *Network { return e.n }
 
 // Addressing returns the endpoint's addresses, routes and DNS.
 func (e *Endpoint) Addressing() Addressing {
-	a := Addressing{Routes: e.extra.Routes, DNS: e.extra.DNS}
+	a := Addressing{DNS: DNS(e.rec.DNS)}
 	for _, addr := range e.rec.Addresses {
 		a.Addresses = append(a.Addresses, Address(addr))
+	}
+	for _, r := range e.rec.Routes {
+		a.Routes = append(a.Routes, Route(r))
 	}
 	return a
 }
@@ -222,7 +201,13 @@ type Interface struct {
 
 // Interfaces returns the links of an endpoint that has joined: the bridge, the
 // host's end, the container's end, and with a VLAN gateway the VLAN interface.
-func (e *Endpoint) Interfaces() []Interface { return e.extra.Links }
+func (e *Endpoint) Interfaces() []Interface {
+	var all []Interface
+	for _, l := range e.rec.Links {
+		all = append(all, Interface(l))
+	}
+	return all
+}
 
 // randomMAC returns a locally administered unicast address (IEEE 802, U/L bit).
 func randomMAC() net.HardwareAddr {

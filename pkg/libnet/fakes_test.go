@@ -200,6 +200,11 @@ func (w *world) LoadNetwork(name string) (state.Network, error) {
 	return n, nil
 }
 
+func (w *world) HasNetwork(name, fingerprint string) bool {
+	n, ok := w.networks[name]
+	return ok && n.Fingerprint == fingerprint
+}
+
 func (w *world) DeleteNetwork(name string) error {
 	return w.step(func() { delete(w.networks, name) })
 }

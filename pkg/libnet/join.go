@@ -73,13 +73,13 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 			return err
 		}
 	}
-	e.extra.Links = []Interface{
+	e.rec.Links = []state.Link{
 		{Name: e.rec.Bridge, MAC: br.MAC.String(), MTU: br.MTU},
 		{Name: e.rec.HostName, MAC: made.HostMAC.String(), MTU: made.MTU},
 		{Name: e.rec.IfName, MAC: made.MAC.String(), MTU: made.MTU, Netns: e.rec.Netns},
 	}
 	if br.VLANName != "" {
-		e.extra.Links = append(e.extra.Links, Interface{Name: br.VLANName, MAC: br.VLANMAC.String()})
+		e.rec.Links = append(e.rec.Links, state.Link{Name: br.VLANName, MAC: br.VLANMAC.String()})
 	}
 	return nil
 }

@@ -125,15 +125,14 @@ func (n *Network) Config() NetworkConfig { return n.config }
 // remember writes the network's record unless it stands there already. A
 // record that was not there before goes with what it was written for.
 func (n *Network) remember(undo *undoStack) error {
-	have, err := n.c.networks.LoadNetwork(n.name)
-	if err == nil && have.Fingerprint == n.fingerprint() {
+	if n.c.networks.HasNetwork(n.name, n.fingerprint()) {
 		return nil
 	}
-	want, encodeErr := n.record()
-	if encodeErr != nil {
-		return encodeErr
+	want, err := n.record()
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, state.ErrNotFound) {
+	if _, err := n.c.networks.LoadNetwork(n.name); errors.Is(err, state.ErrNotFound) {
 		undo.push(func() error { return n.c.networks.DeleteNetwork(n.name) })
 	}
 	return n.c.networks.SaveNetwork(want)
@@ -154,24 +153,18 @@ func (n *Network) Endpoint(name, ifName string) (*Endpoint, error) {
 	if err != nil {
 		return nil, notFound(err, "endpoint", name+" "+ifName)
 	}
-	return endpointOf(n, rec)
+	return &Endpoint{n: n, rec: rec}, nil
 }
 
 // Endpoints returns every endpoint of the network. What cannot be read is left
 // out and reported in the error, beside the rest.
 func (n *Network) Endpoints(_ context.Context) ([]*Endpoint, error) {
 	recs, err := n.c.endpoints.Endpoints(n.name)
-	errs := []error{err}
 	var all []*Endpoint
 	for _, rec := range recs {
-		e, err := endpointOf(n, rec)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		all = append(all, e)
+		all = append(all, &Endpoint{n: n, rec: rec})
 	}
-	return all, errors.Join(errs...)
+	return all, err
 }
 
 // WalkEndpoints calls fn for each endpoint until it says false.

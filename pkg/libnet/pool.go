@@ -39,6 +39,13 @@ func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
 	if cfg.DataDir == "" {
 		cfg.DataDir = DefaultDataDir
 	}
+	if cfg.BootID == "" {
+		id, err := BootID()
+		if err != nil {
+			return nil, err
+		}
+		cfg.BootID = id
+	}
 	store, err := ipamstore.Open(cfg)
 	if err != nil {
 		return nil, err

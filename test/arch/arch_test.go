@@ -18,7 +18,8 @@ var ladder = []struct {
 	to   []string
 }{
 	{"plugins/*", []string{"internal/cni", "pkg/libnet"}},
-	{"internal/cni", []string{"pkg/libnet", "pkg/ipamstore", "internal/kernel", "internal/firewall"}},
+	{"internal/state", []string{"internal/jsonw"}},
+	{"internal/cni", []string{"internal/jsonw", "pkg/libnet", "pkg/ipamstore", "internal/kernel", "internal/firewall"}},
 	{"pkg/libnet", []string{"internal/kernel", "internal/firewall", "internal/state", "pkg/ipamstore"}},
 	{"internal/lntest", nil},
 	{"scripts/*", []string{"internal/cni", "internal/kernel"}},
