@@ -1,8 +1,6 @@
 package cni
 
 import (
-	"encoding/json"
-
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -17,30 +15,21 @@ type Valid struct {
 // section 4, GC, and what libcni makes of it): no list, as `cnitool gc` sends
 // it, says nothing of who lives; null or an empty one says that nobody does.
 func (c *Call) ValidAttachments() (Valid, error) {
-	type attachment struct {
-		ContainerID string `json:"containerID"`
-		IfName      string `json:"ifname"`
+	key := "cni.dev/valid-attachments"
+	if !c.Conf.Has(key) {
+		key = "cni.dev/attachments" // libcni before 1.3
 	}
-	var keys map[string]json.RawMessage
-	if err := Unmarshal(c.Stdin, &keys); err != nil {
-		return Valid{}, err
-	}
-	raw, given := keys["cni.dev/valid-attachments"]
-	if !given {
-		raw, given = keys["cni.dev/attachments"] // libcni before 1.3
-	}
-	if !given {
+	if !c.Conf.Has(key) {
 		return Valid{}, nil
 	}
-	var list []attachment
-	if err := Unmarshal(raw, &list); err != nil {
-		return Valid{}, err
-	}
 	valid := Valid{Given: true, ids: map[libnet.ID]bool{}}
-	for _, a := range list {
-		valid.ids[libnet.ID{Network: c.Network, ContainerID: a.ContainerID, IfName: a.IfName}] = true
+	for _, item := range c.Conf.List(key) {
+		id, o := libnet.ID{Network: c.Network}, item.Object()
+		o.String("containerID", &id.ContainerID)
+		o.String("ifname", &id.IfName)
+		valid.ids[id] = true
 	}
-	return valid, nil
+	return valid, c.Conf.Err()
 }
 
 // Empty says that the list is there and names nobody.

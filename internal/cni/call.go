@@ -1,9 +1,6 @@
 package cni
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
@@ -26,19 +23,14 @@ type Call struct {
 	Netns       string // path; empty where the command does not need one
 	IfName      string // empty for GC and STATUS
 	Path        []string
-	Stdin       []byte // the configuration as it came
-	Version     string // of the configuration: "0.1.0" if it says none
+	Stdin       []byte  // the configuration as it came
+	Conf        *Object // and read
+	Version     string  // of the configuration: "0.1.0" if it says none
 	Network     string
 	Args        Args
 	// OwnNetns allows CNI_NETNS to be the plugin's own namespace
 	// (CNI_NETNS_OVERRIDE).
 	OwnNetns bool
-}
-
-// header is what every configuration has.
-type header struct {
-	CNIVersion string `json:"cniVersion"`
-	Name       string `json:"name"`
 }
 
 // decode reads the environment and the configuration. On failure the call
@@ -76,17 +68,21 @@ func (c *Call) decodeStdin(stdin io.Reader) error {
 		return codef(types.ErrDecodingFailure, "the configuration on stdin is larger than %d bytes", maxStdin)
 	}
 	c.Stdin = data
-	var h header
-	if err := Unmarshal(data, &h); err != nil {
+	if c.Conf, err = ParseObject(data); err != nil {
 		return err
 	}
-	if c.Version = h.CNIVersion; c.Version == "" {
+	c.Conf.String("cniVersion", &c.Version)
+	c.Conf.String("name", &c.Network)
+	if err := c.Conf.Err(); err != nil {
+		return err
+	}
+	if c.Version == "" {
 		c.Version = "0.1.0" // as libcni's decoder has it
 	}
 	if !slices.Contains(supported, c.Version) {
 		return codef(types.ErrIncompatibleCNIVersion, "cniVersion: %q: this plugin speaks %s", c.Version, strings.Join(supported, ", "))
 	}
-	if c.Network = h.Name; c.Network == "" {
+	if c.Network == "" {
 		return codef(types.ErrInvalidNetworkConfig, "name: missing: the configuration needs the network's name")
 	}
 	if !libnet.ValidName(c.Network) {
@@ -130,57 +126,4 @@ func (c *Call) allows(since string) error {
 		err = codef(types.ErrIncompatibleCNIVersion, "cniVersion: %q: %s came with %s", c.Version, c.Command, since)
 	}
 	return err
-}
-
-// Unmarshal decodes JSON into v. Its error is of code 6 for what is not JSON,
-// and names key and value, with code 7, where a value has the wrong type.
-func Unmarshal(data []byte, v any) error { return unmarshalKey("", data, v) }
-
-// unmarshalKey is Unmarshal for the value of a key.
-func unmarshalKey(key string, data []byte, v any) error {
-	err := json.Unmarshal(data, v)
-	var (
-		wrong  *json.UnmarshalTypeError
-		syntax *json.SyntaxError
-	)
-	switch {
-	case errors.As(err, &syntax):
-		return codef(types.ErrDecodingFailure, "the configuration on stdin is not valid JSON: %v", err)
-	case errors.As(err, &wrong):
-		key = strings.Trim(key+"."+wrong.Field, ".")
-		if key == "" {
-			key = "the configuration"
-		}
-		return codef(types.ErrInvalidNetworkConfig, "%s: %s: want %s", key, valueAt(data, wrong), jsonKind(wrong))
-	}
-	return err // of a type of ours that decodes itself
-}
-
-// valueAt returns the offending value as it stands in data, or its kind where
-// it is not a scalar.
-func valueAt(data []byte, e *json.UnmarshalTypeError) string {
-	kind, _, _ := strings.Cut(e.Value, " ")
-	if kind == "object" || kind == "array" || e.Offset > int64(len(data)) {
-		return "an " + kind
-	}
-	read := string(data[:e.Offset]) // ends with the value
-	if inner, ok := strings.CutSuffix(read, `"`); ok {
-		return read[max(strings.LastIndexByte(inner, '"'), 0):]
-	}
-	return read[strings.LastIndexAny(read, " \t\r\n:,[")+1:]
-}
-
-func jsonKind(e *json.UnmarshalTypeError) string {
-	switch kind := e.Type.Kind().String(); {
-	case kind == "bool":
-		return "true or false"
-	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
-		return "a whole number"
-	case kind == "slice":
-		return "a list"
-	case kind == "struct", kind == "map":
-		return "an object"
-	default:
-		return fmt.Sprintf("a %s", kind)
-	}
 }

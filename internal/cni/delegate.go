@@ -107,7 +107,7 @@ func (d *Delegate) failed(command string, err error, stdout []byte, stderr strin
 
 func (d *Delegate) find() (string, error) {
 	if strings.ContainsRune(d.kind, '/') {
-		return "", badKey("ipam.type", quote(d.kind), "want the name of a plugin without '/'")
+		return "", badKey("ipam.type", fmt.Sprintf("%q", d.kind), "want the name of a plugin without '/'")
 	}
 	for _, dir := range d.call.Path {
 		path := filepath.Join(dir, d.kind)
@@ -115,5 +115,5 @@ func (d *Delegate) find() (string, error) {
 			return path, nil
 		}
 	}
-	return "", badKey("ipam.type", quote(d.kind), fmt.Sprintf("no such plugin in CNI_PATH %q", strings.Join(d.call.Path, ":")))
+	return "", badKey("ipam.type", fmt.Sprintf("%q", d.kind), fmt.Sprintf("no such plugin in CNI_PATH %q", strings.Join(d.call.Path, ":")))
 }

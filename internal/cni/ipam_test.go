@@ -13,10 +13,12 @@ import (
 
 func ipamCall(t *testing.T, keys string) *Call {
 	t.Helper()
-	return &Call{
-		Version: "1.1.0", Network: "net1", Args: Args{},
-		Stdin: []byte(fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net1",%s}`, strings.ReplaceAll(keys, "DIR", t.TempDir()))),
+	stdin := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net1",%s}`, strings.ReplaceAll(keys, "DIR", t.TempDir()))
+	conf, err := ParseObject([]byte(stdin))
+	if err != nil {
+		t.Fatal(err)
 	}
+	return &Call{Version: "1.1.0", Network: "net1", Args: Args{}, Stdin: []byte(stdin), Conf: conf}
 }
 
 // The ranges come in the order host-local has them: runtime, single, list.
@@ -24,12 +26,9 @@ func TestSets(t *testing.T) {
 	keys := `"ipam":{"type":"ipam-ln","SUBNET":"10.2.0.0/24","rangeStart":"10.2.0.5","ranges":[[{"subnet":"10.3.0.0/24"},{"Subnet":"10.4.0.0/24"}]]},
 		"runtimeConfig":{"ipRanges":%s}`
 	for _, ranges := range []string{`[[{"subnet":"10.1.0.0/24"}]]`, `[{"subnet":"10.1.0.0/24"}]`} {
-		var conf ipamConf
-		if err := Unmarshal(ipamCall(t, fmt.Sprintf(keys, ranges)).Stdin, &conf); err != nil {
-			t.Fatal(err)
-		}
-		sets, err := conf.sets()
-		if err != nil {
+		call := ipamCall(t, fmt.Sprintf(keys, ranges))
+		sets := call.sets(call.Conf.Object("ipam"))
+		if err := call.Conf.Err(); err != nil {
 			t.Fatal(err)
 		}
 		var got []string

@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"encoding/json"
 	"net"
 	"net/netip"
 
@@ -92,16 +91,11 @@ func (c *Call) Expectation() (libnet.Expectation, error) {
 }
 
 func (c *Call) prevResult() (*types100.Result, error) {
-	var conf struct {
-		PrevResult json.RawMessage `json:"prevResult"`
-	}
-	if err := Unmarshal(c.Stdin, &conf); err != nil {
-		return nil, err
-	}
-	if len(conf.PrevResult) == 0 || string(conf.PrevResult) == "null" {
+	raw := c.Conf.Raw("prevResult")
+	if raw == nil {
 		return nil, codef(types.ErrInvalidNetworkConfig, "prevResult: missing: %s needs the result of ADD", c.Command)
 	}
-	prev, err := c.decodeResult(conf.PrevResult)
+	prev, err := c.decodeResult(raw)
 	if err != nil {
 		return nil, codef(types.ErrDecodingFailure, "prevResult: %v", err)
 	}
@@ -111,14 +105,16 @@ func (c *Call) prevResult() (*types100.Result, error) {
 // decodeResult decodes a result, which is of its configuration's version
 // unless it says otherwise.
 func (c *Call) decodeResult(data []byte) (*types100.Result, error) {
-	var h header
-	if err := json.Unmarshal(data, &h); err != nil {
+	o, err := ParseObject(data)
+	if err != nil {
 		return nil, err
 	}
-	if h.CNIVersion == "" {
-		h.CNIVersion = c.Version
+	version := c.Version
+	o.String("cniVersion", &version)
+	if err := o.Err(); err != nil {
+		return nil, err
 	}
-	r, err := create.Create(h.CNIVersion, data)
+	r, err := create.Create(version, data)
 	if err != nil {
 		return nil, err
 	}

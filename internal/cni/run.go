@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -40,7 +39,6 @@ var supported = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "
 // Run serves one call and returns the exit status. A failure is printed on
 // stdout as the spec's error JSON (section 5, Error).
 func (p Plugin) Run(getenv func(string) string, s Streams) int {
-	runtime.GOMAXPROCS(2) // more threads cost start-up and gain nothing
 	command := getenv("CNI_COMMAND")
 	if command == "" {
 		p.about(s.Stderr)
@@ -111,11 +109,7 @@ func (p Plugin) add(ctx context.Context, call *Call, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	converted, err := result.GetAsVersion(call.Version)
-	if err == nil {
-		err = converted.PrintTo(stdout)
-	}
-	if err != nil {
+	if err := writeResult(stdout, result, call.Version); err != nil {
 		return errors.Join(fmt.Errorf("result as version %s: %w", call.Version, err), p.Del(ctx, call))
 	}
 	return nil

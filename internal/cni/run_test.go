@@ -175,7 +175,11 @@ func TestValidAttachments(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			call := &Call{Network: "net1", Stdin: []byte(`{"name":"net1"` + tt.keys + `}`)}
+			conf, err := ParseObject([]byte(`{"name":"net1"` + tt.keys + `}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			call := &Call{Network: "net1", Conf: conf}
 			valid, err := call.ValidAttachments()
 			if err != nil {
 				t.Fatal(err)

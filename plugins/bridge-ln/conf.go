@@ -1,10 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -13,64 +13,6 @@ import (
 // defaultBridge is the bridge of a configuration that names none, as in the
 // reference bridge plugin.
 const defaultBridge = "cni0"
-
-// rawConf is the configuration as it comes. Keys without a comment are the
-// reference plugin's.
-type rawConf struct {
-	Bridge                    string      `json:"bridge"`
-	IsGateway                 bool        `json:"isGateway"`
-	IsDefaultGateway          bool        `json:"isDefaultGateway"`
-	ForceAddress              bool        `json:"forceAddress"`
-	IPMasq                    bool        `json:"ipMasq"`
-	IPMasqBackend             string      `json:"ipMasqBackend"`
-	MTU                       rawMTU      `json:"mtu"` // "auto" is ours
-	HairpinMode               bool        `json:"hairpinMode"`
-	PromiscMode               bool        `json:"promiscMode"`
-	VLAN                      int         `json:"vlan"`
-	VLANTrunk                 []vlanTrunk `json:"vlanTrunk"`
-	PreserveDefaultVLAN       bool        `json:"preserveDefaultVlan"`
-	MACSpoofCheck             bool        `json:"macspoofchk"`
-	EnableDAD                 bool        `json:"enabledad"`
-	DisableContainerInterface bool        `json:"disableContainerInterface"`
-	PortIsolation             bool        `json:"portIsolation"`
-	Internal                  bool        `json:"internal"` // ours
-	ICC                       *bool       `json:"icc"`      // ours; missing: true
-	StateDir                  string      `json:"stateDir"` // ours; missing: /run/libnet
-	DNS                       libnet.DNS  `json:"dns"`
-	IPAM                      struct{}    `json:"ipam"` // cni.Call reads it
-	Args                      struct {
-		CNI struct {
-			MAC string `json:"mac"`
-		} `json:"cni"`
-	} `json:"args"`
-	RuntimeConfig struct {
-		MAC string `json:"mac"`
-	} `json:"runtimeConfig"`
-}
-
-type vlanTrunk struct {
-	ID    *int `json:"id"`
-	MinID *int `json:"minID"`
-	MaxID *int `json:"maxID"`
-}
-
-// rawMTU is a number or "auto".
-type rawMTU struct {
-	bytes int
-	auto  bool
-}
-
-// UnmarshalJSON accepts both forms.
-func (m *rawMTU) UnmarshalJSON(data []byte) error {
-	if string(data) == `"auto"` {
-		m.auto = true
-		return nil
-	}
-	if err := json.Unmarshal(data, &m.bytes); err != nil {
-		return badKey("mtu", string(data), `want "auto" or a number of bytes`)
-	}
-	return nil
-}
 
 // conf is the configuration, checked.
 type conf struct {
@@ -86,25 +28,24 @@ type conf struct {
 // parse refuses what it can before anything is changed. Keys it does not know
 // it leaves to their vendors.
 func parse(call *cni.Call) (*conf, error) {
-	raw := rawConf{Bridge: defaultBridge}
-	if err := cni.Unmarshal(call.Stdin, &raw); err != nil {
+	o := call.Conf
+	c := &conf{name: call.Network, network: readNetwork(o)}
+	o.String("stateDir", &c.stateDir)
+	c.dns = readDNS(o.Object("dns"))
+	kind, err := call.IPAMType()
+	if err != nil {
+		return nil, err // of any key so far
+	}
+	if c.network.VLANTrunk, err = readTrunk(o); err != nil {
 		return nil, err
 	}
-	c := &conf{name: call.Network, stateDir: raw.StateDir, network: raw.network()}
-	var err error
-	if c.network.VLANTrunk, err = parseTrunk(raw.VLANTrunk); err != nil {
+	if c.mac, err = readMAC(call); err != nil {
 		return nil, err
 	}
-	if b := raw.IPMasqBackend; b != "" && b != "auto" && b != "nftables" {
-		return nil, badKey("ipMasqBackend", fmt.Sprintf("%q", b), `want "nftables" or "auto"; the iptables backend is not built yet`)
-	}
-	if c.mac, err = raw.mac(call.Args); err != nil {
+	if err := checkBackend(o); err != nil {
 		return nil, err
 	}
-	if d := raw.DNS; d.Nameservers != nil || d.Domain != "" || d.Search != nil || d.Options != nil {
-		c.dns = &d
-	}
-	switch kind := call.IPAMType(); kind {
+	switch kind {
 	case "":
 		err = call.AllowNoAddresses()
 	case libnet.PoolType:
@@ -115,57 +56,100 @@ func parse(call *cni.Call) (*conf, error) {
 	return c, err
 }
 
-func (raw *rawConf) network() libnet.NetworkConfig {
-	return libnet.NetworkConfig{
-		Bridge: raw.Bridge, MTU: raw.MTU.bytes, AutoMTU: raw.MTU.auto,
-		Gateway: raw.IsGateway || raw.IsDefaultGateway, DefaultGateway: raw.IsDefaultGateway,
-		ForceAddress: raw.ForceAddress, Masquerade: raw.IPMasq,
-		Hairpin: raw.HairpinMode, Promiscuous: raw.PromiscMode,
-		VLAN: raw.VLAN, PreserveDefaultVLAN: raw.PreserveDefaultVLAN,
-		SpoofCheck: raw.MACSpoofCheck, EnableDAD: raw.EnableDAD,
-		InterfaceDown: raw.DisableContainerInterface, Isolated: raw.PortIsolation,
-		Internal: raw.Internal, NoICC: raw.ICC != nil && !*raw.ICC,
-	}
+// readNetwork reads the keys of the reference plugin and, marked so, ours.
+func readNetwork(o *cni.Object) libnet.NetworkConfig {
+	n := libnet.NetworkConfig{Bridge: defaultBridge}
+	icc := true
+	o.String("bridge", &n.Bridge)
+	o.Bool("isGateway", &n.Gateway)
+	o.Bool("isDefaultGateway", &n.DefaultGateway)
+	o.Bool("forceAddress", &n.ForceAddress)
+	o.Bool("ipMasq", &n.Masquerade)
+	o.Bool("hairpinMode", &n.Hairpin)
+	o.Bool("promiscMode", &n.Promiscuous)
+	o.Int("vlan", &n.VLAN)
+	o.Bool("preserveDefaultVlan", &n.PreserveDefaultVLAN)
+	o.Bool("macspoofchk", &n.SpoofCheck)
+	o.Bool("enabledad", &n.EnableDAD)
+	o.Bool("disableContainerInterface", &n.InterfaceDown)
+	o.Bool("portIsolation", &n.Isolated)
+	o.Bool("internal", &n.Internal) // ours
+	o.Bool("icc", &icc)             // ours
+	n.MTU, n.AutoMTU = readMTU(o)
+	n.Gateway = n.Gateway || n.DefaultGateway
+	n.NoICC = !icc
+	return n
 }
 
-// mac returns the address that the capability, args.cni or CNI_ARGS ask for,
-// in this order of precedence.
-func (raw *rawConf) mac(args cni.Args) (net.HardwareAddr, error) {
+// readMTU reads a number or, ours, "auto".
+func readMTU(o *cni.Object) (bytes int, auto bool) {
+	raw := string(o.Raw("mtu"))
+	if raw == "" || raw == `"auto"` {
+		return 0, raw != ""
+	}
+	bytes, err := strconv.Atoi(raw)
+	if err != nil {
+		o.Refuse("mtu", `"auto" or a whole number of bytes`)
+	}
+	return bytes, false
+}
+
+// readDNS returns what replaces the IPAM's DNS: nil if no key of it is there.
+func readDNS(o *cni.Object) *libnet.DNS {
+	d := libnet.DNS{Nameservers: o.Strings("nameservers"), Search: o.Strings("search"), Options: o.Strings("options")}
+	o.String("domain", &d.Domain)
+	if d.Nameservers == nil && d.Domain == "" && d.Search == nil && d.Options == nil {
+		return nil
+	}
+	return &d
+}
+
+func checkBackend(o *cni.Object) error {
+	backend := "auto"
+	o.String("ipMasqBackend", &backend)
+	if backend != "" && backend != "auto" && backend != "nftables" {
+		return badKey("ipMasqBackend", fmt.Sprintf("%q", backend), `want "nftables" or "auto"; the iptables backend is not built yet`)
+	}
+	return o.Err()
+}
+
+// readMAC returns the address that the capability, args.cni or CNI_ARGS ask
+// for, in this order of precedence; nil if none does.
+func readMAC(call *cni.Call) (net.HardwareAddr, error) {
+	var capability, arg string
+	call.Conf.Object("runtimeConfig").String("mac", &capability)
+	call.Conf.Object("args").Object("cni").String("mac", &arg)
 	for _, s := range []struct{ key, value string }{
-		{"runtimeConfig.mac", raw.RuntimeConfig.MAC},
-		{"args.cni.mac", raw.Args.CNI.MAC},
-		{"CNI_ARGS MAC", args["MAC"]},
+		{"runtimeConfig.mac", capability}, {"args.cni.mac", arg}, {"CNI_ARGS MAC", call.Args["MAC"]},
 	} {
 		if s.value != "" {
 			return libnet.ParseMAC(s.key, s.value)
 		}
 	}
-	return nil, nil
+	return nil, call.Conf.Err()
 }
 
-func parseTrunk(raw []vlanTrunk) ([]libnet.VLANRange, error) {
+func readTrunk(o *cni.Object) ([]libnet.VLANRange, error) {
 	var all []libnet.VLANRange
-	for i, t := range raw {
+	for i, item := range o.List("vlanTrunk") {
 		key := fmt.Sprintf("vlanTrunk[%d]", i)
-		if (t.MinID == nil) != (t.MaxID == nil) {
+		t := item.Object()
+		lowest, highest, id := t.OptionalInt("minID"), t.OptionalInt("maxID"), t.OptionalInt("id")
+		if (lowest == nil) != (highest == nil) {
 			return nil, badKey(key, "only one of minID and maxID", "want both, or id")
 		}
-		if t.MinID != nil {
-			r, err := vlanRange(key, *t.MinID, *t.MaxID)
-			if err != nil {
-				return nil, err
+		for _, ends := range [][2]*int{{lowest, highest}, {id, id}} {
+			if ends[0] == nil {
+				continue
 			}
-			all = append(all, r)
-		}
-		if t.ID != nil {
-			r, err := vlanRange(key, *t.ID, *t.ID)
+			r, err := vlanRange(key, *ends[0], *ends[1])
 			if err != nil {
 				return nil, err
 			}
 			all = append(all, r)
 		}
 	}
-	return all, nil
+	return all, o.Err()
 }
 
 func vlanRange(key string, lowest, highest int) (libnet.VLANRange, error) {
@@ -182,14 +166,11 @@ func badKey(key, value, want string) error {
 // loose reads what DEL and GC need and takes defaults for what it cannot read:
 // a configuration that was edited after ADD must not keep them from their work.
 func loose(call *cni.Call) (c *conf, err error) {
-	var raw struct{ Bridge, StateDir json.RawMessage }
-	_ = json.Unmarshal(call.Stdin, &raw)
-	c = &conf{name: call.Network, network: libnet.NetworkConfig{Bridge: defaultBridge}}
-	if s := looseString(raw.Bridge); s != "" {
+	c = &conf{name: call.Network, stateDir: call.LooseString("stateDir"), network: libnet.NetworkConfig{Bridge: defaultBridge}}
+	if s := call.LooseString("bridge"); s != "" {
 		c.network.Bridge = s
 	}
-	c.stateDir = looseString(raw.StateDir)
-	switch kind := call.IPAMType(); kind {
+	switch kind := call.LooseString("ipam", "type"); kind {
 	case "":
 	case libnet.PoolType:
 		c.ipam, err = call.LoosePool()
@@ -197,12 +178,6 @@ func loose(call *cni.Call) (c *conf, err error) {
 		c.ipam = cni.NewDelegate(call, kind)
 	}
 	return c, err
-}
-
-func looseString(raw json.RawMessage) string {
-	var s string
-	_ = json.Unmarshal(raw, &s)
-	return s
 }
 
 // withNetwork calls fn with the network of the configuration.

@@ -15,7 +15,16 @@ func call(keys string) *cni.Call {
 	if keys != "" {
 		keys = "," + keys
 	}
-	return &cni.Call{Version: "1.1.0", Network: "net1", Args: cni.Args{}, Stdin: []byte(`{"cniVersion":"1.1.0","name":"net1"` + keys + `}`)}
+	return callOf(`{"cniVersion":"1.1.0","name":"net1"` + keys + `}`)
+}
+
+// callOf is a call with this configuration; nil if it is not JSON.
+func callOf(stdin string) *cni.Call {
+	conf, err := cni.ParseObject([]byte(stdin))
+	if err != nil {
+		return nil
+	}
+	return &cni.Call{Version: "1.1.0", Network: "net1", Args: cni.Args{}, Stdin: []byte(stdin), Conf: conf}
 }
 
 func TestParseNetwork(t *testing.T) {
@@ -84,7 +93,7 @@ func TestParseRefuses(t *testing.T) {
 		`"bridge":7`:                                          `bridge: 7`,
 		`"vlanTrunk":[{"minID":5}]`:                           `vlanTrunk[0]`,
 		`"vlanTrunk":[{"id":4095}]`:                           `4095`,
-		`"vlanTrunk":{}`:                                      `vlanTrunk: an object`,
+		`"vlanTrunk":{}`:                                      `vlanTrunk: {}: want a list`,
 		`"ipMasqBackend":"ebtables"`:                          `ipMasqBackend: "ebtables"`,
 		`"runtimeConfig":{"mac":"x"}`:                         `runtimeConfig.mac: "x"`,
 		`"args":{"cni":{"mac":"01:00:5e:00:00:01"}}`:          `args.cni.mac: "01:00:5e:00:00:01"`,
@@ -116,7 +125,10 @@ func FuzzParse(f *testing.F) {
 	f.Add(`{"cniVersion":"1.1.0","name":"n","mtu":"auto","vlanTrunk":[{"id":5}],"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0/24"}]]}}`)
 	f.Add(`{"name":"n","icc":false,"runtimeConfig":{"mac":"02:00:00:00:00:01"},"dns":{"search":["x"]}}`)
 	f.Fuzz(func(t *testing.T, stdin string) {
-		c := &cni.Call{Version: "1.1.0", Network: "net1", Args: cni.Args{}, Stdin: []byte(stdin)}
+		c := callOf(stdin)
+		if c == nil {
+			return
+		}
 		_, _ = parse(c)
 		if _, err := loose(c); err != nil {
 			t.Errorf("loose: %v", err)

@@ -170,7 +170,7 @@ func badAddresses() []bad {
 		{name: "both families in one range set", keys: sets(`[{"subnet":"10.1.0.0/24"},{"subnet":"fd00::/64"}]`), code: codeConfig, want: []string{"fd00::/64"}},
 		{name: "two addresses of a family before 0.3.0", keys: with(sets(`[{"subnet":"10.1.0.0/24"}]`, `[{"subnet":"10.2.0.0/24"}]`), "cniVersion", "0.2.0"), code: codeConfig, want: []string{"cniVersion", "0.2.0"}},
 		{name: "route to garbage", keys: keys{"ipam.routes": raw(`[{"dst":"away"}]`)}, code: codeConfig, want: []string{"ipam.routes[0]", "away"}},
-		{name: "route without dst", keys: keys{"ipam.routes": raw(`[{"gw":"10.1.0.1"}]`)}, code: codeConfig, want: []string{"ipam.routes[0]", "10.1.0.1"}},
+		{name: "route without dst", keys: keys{"ipam.routes": raw(`[{"gw":"10.1.0.1"}]`)}, code: codeConfig, want: []string{"ipam.routes[0].dst", "missing"}},
 		{name: "route over an unreachable gateway", keys: keys{"ipam.routes": raw(`[{"dst":"10.9.0.0/16","gw":"10.8.0.1"}]`)}, code: codeConfig, want: []string{"10.9.0.0/16", "10.8.0.1"}},
 		{name: "resolvConf is missing", keys: keys{"ipam.resolvConf": "/etc/none.conf"}, code: codeConfig, want: []string{"ipam.resolvConf", "/etc/none.conf"}},
 		{name: "requested address is garbage", keys: keys{"runtimeConfig.ips": []string{"ten"}}, code: codeConfig, want: []string{"runtimeConfig.ips", "ten"}},

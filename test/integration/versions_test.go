@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,7 +54,7 @@ func testResult(t *testing.T, conf, version, golden string) {
 	before := h.snapshot()
 	c := attachment("bridge-ln", "c1", h.netns("c1"), conf)
 	printed := h.must(c.as("ADD")).stdout
-	compareGolden(t, golden, normalize(printed, version))
+	compareGolden(t, golden, normalize(t, printed, version))
 	if again := h.must(c.as("ADD")).stdout; again != printed {
 		t.Errorf("a second ADD printed another result:\n%s", cmp.Diff(printed, again))
 	}
@@ -74,7 +75,7 @@ func (h *host) addressResult(conf, version string) {
 	c := attachment("ipam-ln", "i1", h.netns("i1"), conf)
 	printed := h.must(c.as("ADD")).stdout
 	r := parseResult(h.t, printed)
-	if strings.Contains(printed, `"interface`) || len(r.addresses(h.t)) == 0 || !strings.Contains(printed, `"cniVersion": "`+version+`"`) {
+	if strings.Contains(printed, `"interface`) || len(r.addresses(h.t)) == 0 || !strings.Contains(pretty(h.t, printed), `"cniVersion": "`+version+`"`) {
 		h.t.Errorf("ipam-ln with %s printed\n%s", version, printed)
 	}
 	h.must(c.as("DEL"))
@@ -85,9 +86,24 @@ var (
 	anyVeth = regexp.MustCompile(`"veth[0-9a-f]{11}"`)
 )
 
+// pretty is JSON with its keys sorted, a line each.
+func pretty(t testing.TB, printed string) string {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(printed), &v); err != nil {
+		t.Fatalf("%v: %s", err, printed)
+	}
+	out, err := json.MarshalIndent(v, "", "    ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out) + "\n"
+}
+
 // normalize replaces what varies.
-func normalize(printed, version string) string {
-	printed = strings.ReplaceAll(printed, `"cniVersion": "`+version+`"`, `"cniVersion": "VERSION"`)
+func normalize(t *testing.T, printed, version string) string {
+	t.Helper()
+	printed = strings.ReplaceAll(pretty(t, printed), `"cniVersion": "`+version+`"`, `"cniVersion": "VERSION"`)
 	return anyVeth.ReplaceAllString(anyMAC.ReplaceAllString(printed, "MAC"), `"VETH"`)
 }
 
