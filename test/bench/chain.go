@@ -40,23 +40,48 @@ func bare(name, plugin, ipam, bridge, subnet string) *chain {
 	return &chain{name: name, binary: binary, conf: conf}
 }
 
-// round adds and deletes one container.
-func (c *chain) round(i int) error {
-	id := fmt.Sprintf("bench-%s-%d", c.name, i)
-	netns := filepath.Join("/run/netns", id)
-	if err := newNetns(netns); err != nil {
-		return err
+// batch is how many containers exist when a batch is complete: about as many as
+// a kubelet lets a node have.
+const batch = 100
+
+// runBatch adds a batch of containers to each chain, in turn, and deletes them
+// again, in turn. Namespaces are made before and removed after, since the
+// kernel's own work on them would be taken for the plugins'.
+func runBatch(chains []*chain, number int) error {
+	type container struct {
+		*chain
+		id, netns string
 	}
-	added, err := c.call("ADD", id, netns)
-	if err != nil {
-		return err
+	var all []container
+	for i := range batch {
+		for _, c := range chains {
+			id := fmt.Sprintf("bench-%s-%d-%d", c.name, number, i)
+			all = append(all, container{c, id, filepath.Join("/run/netns", id)})
+			if err := newNetns(filepath.Join("/run/netns", id)); err != nil {
+				return err
+			}
+		}
 	}
-	deleted, err := c.call("DEL", id, netns)
-	if err != nil {
-		return err
+	for _, c := range all {
+		took, err := c.call("ADD", c.id, c.netns)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		c.add = append(c.add, took)
 	}
-	c.add, c.del = append(c.add, added), append(c.del, deleted)
-	return unix.Unmount(netns, unix.MNT_DETACH)
+	for _, c := range all {
+		took, err := c.call("DEL", c.id, c.netns)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		c.del = append(c.del, took)
+	}
+	for _, c := range all {
+		if err := unix.Unmount(c.netns, unix.MNT_DETACH); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // call runs the plugin once and returns how long the process took.

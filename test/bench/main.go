@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rounds is how often each chain is added and deleted.
-const rounds = 100
+// batches is how many batches each chain adds and deletes.
+const batches = 3
 
 func main() { os.Exit(run(os.Stdout, os.Stderr)) }
 
@@ -51,28 +51,45 @@ func bench(stdout io.Writer) error {
 		return err
 	}
 	chains := []*chain{bare("ours", "bridge-ln", "ipam-ln", "br-ours", "10.61.0.0/16"), bare("reference", "bridge", "host-local", "br-ref", "10.62.0.0/16")}
-	for i := range rounds {
-		for _, c := range chains {
-			if err := c.round(i); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
+	for i := range batches {
+		if err := runBatch(chains, i); err != nil {
+			return err
 		}
 	}
 	return table(stdout, chains)
 }
 
 // table prints each chain's times and, below, how many times faster the first
-// is than the second.
+// is than the second: for all containers, and for the first and last tenth of
+// each batch.
 func table(stdout io.Writer, chains []*chain) error {
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintf(w, "bridge and address, one at a time\tADD p50\tADD p99\tDEL p50\tDEL p99\t\n")
-	for _, c := range chains {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", c.name, c.add.ms(50), c.add.ms(99), c.del.ms(50), c.del.ms(99))
+	for _, part := range []struct {
+		name     string
+		from, to int
+	}{{"0 to 99 present", 0, batch}, {"0 to 9 present", 0, batch / 10}, {"90 to 99 present", batch - batch/10, batch}} {
+		_, _ = fmt.Fprintf(w, "bridge and address, %s\tADD p50\tADD p99\tDEL p50\tDEL p99\t\n", part.name)
+		var adds, dels []durations
+		for _, c := range chains {
+			add, del := c.add.part(part.from, part.to), c.del.part(part.from, part.to)
+			adds, dels = append(adds, add), append(dels, del)
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", c.name, add.ms(50), add.ms(99), del.ms(50), del.ms(99))
+		}
+		_, _ = fmt.Fprintf(w, "ours / reference\t%.2f\t%.2f\t%.2f\t%.2f\t\n\n",
+			ratio(adds[0], adds[1], 50), ratio(adds[0], adds[1], 99), ratio(dels[0], dels[1], 50), ratio(dels[0], dels[1], 99))
 	}
-	a, b := chains[0], chains[1]
-	_, _ = fmt.Fprintf(w, "ours / reference\t%.2f\t%.2f\t%.2f\t%.2f\t\n",
-		ratio(a.add, b.add, 50), ratio(a.add, b.add, 99), ratio(a.del, b.del, 50), ratio(a.del, b.del, 99))
 	return w.Flush()
+}
+
+// part returns the times of the containers from to to of each batch.
+func (d durations) part(from, to int) durations {
+	var out durations
+	for i, took := range d {
+		if n := i % batch; n >= from && n < to {
+			out = append(out, took)
+		}
+	}
+	return out
 }
 
 func ratio(a, b durations, p int) float64 {
