@@ -1,7 +1,7 @@
 # libnet: `make` says what there is to do.
 SHELL      := /bin/bash
 GO         ?= go
-VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-dev)
+VERSION    ?= $(shell git describe --tags --dirty 2>/dev/null || echo v0.1.0-$$(git rev-parse --short HEAD))
 PREFIX     ?= /opt/cni/bin
 CACHE      := $(CURDIR)/.cache
 TOOLS      := $(CACHE)/bin

@@ -65,10 +65,34 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// TestCnitool runs networks of each family through the same life, for the
+// versions that runtimes' configurations have today.
+func TestCnitool(t *testing.T) {
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		for name, ranges := range map[string]string{
+			"ipv4":       `[[{"subnet":"10.71.0.0/24"}]]`,
+			"ipv6":       `[[{"subnet":"fd71::/64"}]]`,
+			"dual-stack": `[[{"subnet":"10.71.0.0/24"}],[{"subnet":"fd71::/64"}]]`,
+		} {
+			t.Run(version+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				file := filepath.Join(t.TempDir(), "net.conflist")
+				conf := fmt.Sprintf(`{"cniVersion":%q,"name":"net","plugins":[{"type":"bridge-ln","bridge":"br0","isDefaultGateway":true,"ipMasq":true,
+					"ipam":{"type":"ipam-ln","ranges":%s}}]}`, version, ranges)
+				if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				newWalk(t, file, example{}).run()
+			})
+		}
+	}
+}
+
 // walk is the life of two containers on the network of one file.
 type walk struct {
 	*host
 	example
+	dir     string // where the file is
 	conf    string // the list
 	plugin  string // its first plugin's configuration, as libcni makes it
 	name    string
@@ -101,7 +125,7 @@ func newWalk(t *testing.T, file string, ex example) *walk {
 	if err := json.Unmarshal(list.Plugins[0], &first); err != nil {
 		t.Fatal(err)
 	}
-	w := &walk{host: h, example: ex, conf: string(data), name: list.Name, version: list.CNIVersion, bridge: first.Bridge, masq: first.IPMasq, got: map[string]result{}}
+	w := &walk{host: h, example: ex, dir: filepath.Dir(file), conf: string(data), name: list.Name, version: list.CNIVersion, bridge: first.Bridge, masq: first.IPMasq, got: map[string]result{}}
 	w.routed = first.IsDefaultGateway || len(first.IPAM.Routes) > 0
 	w.plugin = edit(t, string(list.Plugins[0]), map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
 	return w
@@ -142,7 +166,7 @@ func (w *walk) run() {
 func (w *walk) cnitool(command, netns string) string {
 	w.t.Helper()
 	cmd := exec.Command(program(w.t, "cnitool"), command, w.name, netns)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH=" + cniPath(w.t), "NETCONFPATH=" + examples}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH=" + cniPath(w.t), "NETCONFPATH=" + w.dir}
 	if w.capArgs != "" && netns == w.a {
 		cmd.Env = append(cmd.Env, "CAP_ARGS="+w.capArgs)
 	}
