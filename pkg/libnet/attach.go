@@ -21,6 +21,9 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	if e, err := n.settled(ctx, id, sb); e != nil || err != nil {
 		return e, err
 	}
+	if err := n.chooseSubnets(ctx); err != nil {
+		return nil, err
+	}
 	var undo undoStack
 	defer undo.rollback(&err)
 	if err := n.remember(&undo); err != nil {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // What a Controller composes. The real ones are kernel.Handle,
@@ -70,16 +70,18 @@ type Controller struct {
 	endpoints endpointRecords
 	sandboxes *state.Dir
 
-	boot     string
-	dataDir  string
-	netnsDir string
-	close    func()
+	boot      string
+	dataDir   string
+	netnsDir  string
+	poolsFile string
+	routes    func() ([]netip.Prefix, error) // of the host; nil: of the calling thread's namespace
+	close     func()
 }
 
 // Option refines New.
 type Option func(*options)
 
-type options struct{ stateDir, dataDir, netnsDir string }
+type options struct{ stateDir, dataDir, netnsDir, poolsFile string }
 
 // WithStateDir keeps the records in dir instead of /run/libnet. Programs that
 // shall see each other's networks use the same one.
@@ -111,8 +113,8 @@ func New(opts ...Option) (*Controller, error) {
 	return &Controller{
 		bridges: handle, links: handle, rules: firewall.New(),
 		networks: dir, endpoints: dir, sandboxes: dir,
-		boot: boot, dataDir: o.dataDir, netnsDir: o.netnsDir,
-		close: handle.Close,
+		boot: boot, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
+		routes: handle.Prefixes, close: handle.Close,
 	}, nil
 }
 
@@ -131,19 +133,23 @@ func knownDriver(name string) error {
 
 // NewNetwork makes a network and its bridge. The errors: ErrUnknownDriver,
 // ErrInvalidName, ErrNetworkExists, *ConfigError and *ipamstore.ConfigError
-// before anything is changed.
+// before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
 func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts ...NetworkOption) (_ *Network, err error) {
 	n, err := c.DefineNetwork(driver, name, opts...)
 	if err != nil {
+		return nil, err
+	}
+	var undo undoStack
+	defer undo.rollback(&err)
+	if err := n.chooseFirstSubnets(ctx, &undo); err != nil {
 		return nil, err
 	}
 	rec, err := n.record()
 	if err != nil {
 		return nil, err
 	}
-	var undo undoStack
-	defer undo.rollback(&err)
 	if err := c.networks.CreateNetwork(rec); errors.Is(err, state.ErrExists) {
+		undo = nil // another process was faster: the subnets are its network's
 		return nil, fmt.Errorf("%w: %q", ErrNetworkExists, name)
 	} else if err != nil {
 		return nil, err
@@ -173,13 +179,9 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Network{c: c, name: name, config: spec.config, ipam: spec.ipam}
-	if len(spec.subnets) > 0 && n.ipam == nil {
-		pool, err := NewPool(ipamstore.Config{Network: name, DataDir: c.dataDir, Sets: spec.subnets}, Addressing{})
-		if err != nil {
-			return nil, err
-		}
-		n.ipam = pool
+	n := &Network{c: c, name: name, config: spec.config}
+	if err := n.setIPAM(spec); err != nil {
+		return nil, err
 	}
 	if n.ipam != nil && n.config.InterfaceDown {
 		return nil, badConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")

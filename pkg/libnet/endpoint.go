@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Endpoint is one attachment of a container to a network.
@@ -71,6 +72,9 @@ func (n *Network) spec(opts []EndpointOption) endpointSpec {
 // in the network together with the interface name. The errors: ErrInvalidName,
 // ErrEndpointExists, *ConfigError, and those of the IPAM.
 func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (*Endpoint, error) {
+	if err := n.chooseSubnets(ctx); err != nil {
+		return nil, err
+	}
 	e, err := n.createEndpoint(ctx, name, n.spec(opts))
 	if err != nil {
 		return nil, err
@@ -109,8 +113,14 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	undo.push(func() error { return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName) })
 	if n.ipam != nil {
 		// Pushed first: a delegate that failed is asked to clean up, too (CNI
-		// spec 1.1.0, section 4).
-		undo.push(func() error { return n.ipam.Remove(context.WithoutCancel(ctx), id) })
+		// spec 1.1.0, section 4). A pool whose lock was not to be had has given
+		// nothing, and would keep us waiting once more.
+		undo.push(func() error {
+			if errors.Is(err, ipamstore.ErrLocked) {
+				return nil
+			}
+			return n.ipam.Remove(context.WithoutCancel(ctx), id)
+		})
 		if err := e.lease(ctx, spec); err != nil {
 			return nil, err
 		}

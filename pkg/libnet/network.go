@@ -18,7 +18,8 @@ type Network struct {
 	c      *Controller
 	name   string
 	config NetworkConfig
-	ipam   IPAM // nil: endpoints get no addresses
+	ipam   IPAM      // nil: endpoints get no addresses
+	auto   *AutoPool // whence ipam comes, if subnets are to be chosen; else nil
 	// foreign is the type of the IPAM that the network was made with and that
 	// cannot be called from its record; empty: none.
 	foreign string
@@ -32,6 +33,7 @@ type networkSpec struct {
 	config  NetworkConfig
 	ipam    IPAM
 	subnets []ipamstore.RangeSet
+	wants   map[int]ipamstore.SubnetRequest // of those in subnets to be chosen
 }
 
 // WithConfig replaces the whole configuration.
@@ -88,7 +90,7 @@ func (n *Network) fingerprint() string {
 	h := fnv.New64a()
 	_, _ = fmt.Fprint(h, n.config)
 	if pool, ok := n.ipam.(*Pool); ok {
-		_, _ = fmt.Fprint(h, pool.cfg.DataDir, pool.cfg.Sets, pool.cfg.Extra.DNS)
+		_, _ = fmt.Fprint(h, pool.cfg.DataDir, pool.cfg.Sets, pool.cfg.savedPolicy, pool.cfg.Extra.DNS)
 		for _, r := range pool.cfg.Extra.Routes {
 			_, _ = fmt.Fprint(h, r)
 		}
@@ -105,7 +107,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	if saved.Pool == nil {
 		return n, nil
 	}
-	pool, err := NewPool(ipamstore.Config{Network: rec.Name, DataDir: saved.Pool.DataDir, Sets: saved.Pool.Sets}, saved.Pool.Extra)
+	pool, err := NewPool(saved.Pool.config(rec.Name), saved.Pool.Extra)
 	if err != nil {
 		return nil, err
 	}

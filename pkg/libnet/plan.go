@@ -176,5 +176,6 @@ func (n *Network) dissolve(ctx context.Context) error {
 		n.removeBridge(ctx),
 		n.c.rules.RemoveNetwork(ctx, n.planRules()),
 		n.c.networks.DeleteNetwork(n.name),
+		n.releaseSubnets(ctx),
 	)
 }

@@ -193,3 +193,15 @@ func TestIDValidate(t *testing.T) {
 		}
 	}
 }
+
+func TestNetnsToken(t *testing.T) {
+	want := NetnsID{Dev: 4, Ino: 4026531840, Cookie: 7}
+	if got := parseToken(want.token()); got != want {
+		t.Errorf("%q became %v", want.token(), got)
+	}
+	for _, s := range []string{"", ":", "::", "1:2", "1:2:x", "1:2:3:4", "-1:2:3"} {
+		if got := parseToken(s); got != (NetnsID{}) {
+			t.Errorf("%q became %v, want unknown", s, got)
+		}
+	}
+}

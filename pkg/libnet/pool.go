@@ -2,8 +2,12 @@ package libnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -20,6 +24,35 @@ type savedPool struct {
 	DataDir string
 	Sets    []ipamstore.RangeSet
 	Extra   Addressing // routes and DNS that go with every address
+	savedPolicy
+}
+
+// savedPolicy is how a pool chooses and keeps addresses; the fields are those
+// of ipamstore.Config.
+type savedPolicy struct {
+	Exclude      []netip.Prefix         `json:",omitempty"`
+	Aux          map[string]netip.Addr  `json:",omitempty"`
+	Strategy     ipamstore.Strategy     `json:",omitempty"`
+	Sticky       bool                   `json:",omitempty"`
+	Cooldown     time.Duration          `json:",omitempty"`
+	RebootPolicy ipamstore.RebootPolicy `json:",omitempty"`
+	WarnAt       int                    `json:",omitempty"`
+}
+
+func savedPoolOf(c ipamstore.Config, extra Addressing) savedPool {
+	return savedPool{DataDir: c.DataDir, Sets: c.Sets, Extra: extra, savedPolicy: savedPolicy{
+		Exclude: c.Exclude, Aux: c.Aux, Strategy: c.Strategy, Sticky: c.Sticky,
+		Cooldown: c.Cooldown, RebootPolicy: c.RebootPolicy, WarnAt: c.WarnAt,
+	}}
+}
+
+// config is the inverse of savedPoolOf.
+func (p savedPool) config(network string) ipamstore.Config {
+	return ipamstore.Config{
+		Network: network, DataDir: p.DataDir, Sets: p.Sets,
+		Exclude: p.Exclude, Aux: p.Aux, Strategy: p.Strategy, Sticky: p.Sticky,
+		Cooldown: p.Cooldown, RebootPolicy: p.RebootPolicy, WarnAt: p.WarnAt,
+	}
 }
 
 var _ IPAM = (*Pool)(nil)
@@ -50,7 +83,7 @@ func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Pool{network: cfg.Network, store: store, cfg: savedPool{DataDir: cfg.DataDir, Sets: cfg.Sets, Extra: extra}}, nil
+	return &Pool{network: cfg.Network, store: store, cfg: savedPoolOf(cfg, extra)}, nil
 }
 
 // NewClosedPool returns a pool that gives nothing and takes everything back:
@@ -143,9 +176,18 @@ func holderOf(network string, h ipamstore.Holder) Holder {
 func (n NetnsID) token() string { return fmt.Sprintf("%d:%d:%d", n.Dev, n.Ino, n.Cookie) }
 
 func parseToken(s string) NetnsID {
-	var n NetnsID
-	if _, err := fmt.Sscanf(s, "%d:%d:%d", &n.Dev, &n.Ino, &n.Cookie); err != nil {
+	dev, rest, _ := strings.Cut(s, ":")
+	ino, cookie, ok := strings.Cut(rest, ":")
+	if !ok {
 		return NetnsID{} // none, or not ours: unknown
+	}
+	var n NetnsID
+	var err [3]error
+	n.Dev, err[0] = strconv.ParseUint(dev, 10, 64)
+	n.Ino, err[1] = strconv.ParseUint(ino, 10, 64)
+	n.Cookie, err[2] = strconv.ParseUint(cookie, 10, 64)
+	if errors.Join(err[:]...) != nil {
+		return NetnsID{}
 	}
 	return n
 }

@@ -18,7 +18,10 @@ func (n *Network) Status(ctx context.Context) error {
 	if n.config.needsRules() {
 		errs = append(errs, n.c.rules.Available())
 	}
-	if n.ipam != nil {
+	switch {
+	case n.auto != nil:
+		errs = append(errs, n.auto.Status(ctx))
+	case n.ipam != nil:
 		errs = append(errs, n.ipam.Status(ctx))
 	}
 	return errors.Join(errs...)
