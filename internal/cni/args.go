@@ -43,10 +43,16 @@ func parseArgs(s string) (Args, error) {
 }
 
 // Workload names the pod or container that the call is for, as it is known
-// beyond one life of it; empty if it has no such name.
-func (a Args) Workload() string {
-	if a["K8S_POD_NAME"] == "" {
-		return ""
+// beyond one life of it; empty if it has no such name. Kubernetes and its
+// runtimes send namespace and name of the pod, Podman the container's name in
+// both. nerdctl sends the host name, which stands for nothing if it is the
+// short container ID that nerdctl makes up.
+func (c *Call) Workload() string {
+	if c.Args["K8S_POD_NAME"] != "" {
+		return c.Args["K8S_POD_NAMESPACE"] + "/" + c.Args["K8S_POD_NAME"]
 	}
-	return a["K8S_POD_NAMESPACE"] + "/" + a["K8S_POD_NAME"]
+	if name := c.Args["NERDCTL_CNI_DHCP_HOSTNAME"]; !strings.HasPrefix(c.ContainerID, name) {
+		return name
+	}
+	return ""
 }

@@ -23,10 +23,12 @@ func (c *Call) IPAMType() (string, error) {
 
 // Pool returns the pool that the configuration's ipam section describes, and
 // the addresses the runtime asks for.
-func (c *Call) Pool() (*libnet.Pool, []netip.Addr, error) {
+func (c *Call) Pool() (libnet.IPAM, []netip.Addr, error) {
 	ipam := c.Conf.Object("ipam")
-	cfg := ipamstore.Config{Network: c.Network, Sets: c.sets(ipam)}
+	ranges := c.ranges(ipam)
+	cfg := ipamstore.Config{Network: c.Network, Sets: ranges.sets}
 	ipam.String("dataDir", &cfg.DataDir)
+	readPolicy(ipam, &cfg)
 	extra := readExtra(ipam)
 	requested := c.requested()
 	if err := ipam.Err(); err != nil {
@@ -35,18 +37,25 @@ func (c *Call) Pool() (*libnet.Pool, []netip.Addr, error) {
 	if len(cfg.Sets) == 0 {
 		return nil, nil, badKey("ipam.ranges", "missing", `want a list as [[{"subnet": "10.1.0.0/24"}]]`)
 	}
-	if err := c.allowSets(cfg.Sets); err != nil {
+	if err := c.allowSets(ranges); err != nil {
 		return nil, nil, err
 	}
-	pool, err := libnet.NewPool(cfg, extra)
-	return pool, requested, err
+	pool, err := newPool(cfg, ranges.wants, extra)
+	return pool, requested, c.named(err, ipam)
+}
+
+func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra libnet.Addressing) (libnet.IPAM, error) {
+	if len(wants) > 0 {
+		return libnet.NewAutoPool(cfg, wants, extra)
+	}
+	return libnet.NewPool(cfg, extra)
 }
 
 // LoosePool returns a pool that can only take addresses back. It does not look
 // at the rest of the configuration: one that was edited after ADD must not keep
 // DEL from its work (spec 1.1.0, section 4, DEL).
 func (c *Call) LoosePool() (*libnet.Pool, error) {
-	return libnet.NewClosedPool(c.Network, c.LooseString("ipam", "dataDir"))
+	return libnet.NewPool(c.looseConfig(), libnet.Addressing{})
 }
 
 // LooseString returns the string under a path of keys; empty if there is none
@@ -72,25 +81,81 @@ func (c *Call) AllowNoAddresses() error {
 	return badKey("cniVersion", fmt.Sprintf("%q", c.Version), "a result before 0.3.0 must have an address: add an ipam section, or use 0.3.0 or later")
 }
 
-// sets gathers the ranges of the runtime, of the legacy single range and of
+// rangeList is range sets, and of those whose subnet is to be chosen what it
+// shall be, by the set's index.
+type rangeList struct {
+	sets  []ipamstore.RangeSet
+	wants map[int]ipamstore.SubnetRequest
+}
+
+// ranges gathers the ranges of the runtime, of the legacy single range and of
 // the configuration, in the order host-local has them.
-func (c *Call) sets(ipam *Object) []ipamstore.RangeSet {
-	sets := readSets(c.Conf.Object("runtimeConfig").List("ipRanges"))
+func (c *Call) ranges(ipam *Object) rangeList {
+	l := rangeList{wants: map[int]ipamstore.SubnetRequest{}}
+	l.addSets(c.Conf.Object("runtimeConfig").List("ipRanges"))
 	if ipam.Raw("subnet") != nil {
-		sets = append(sets, ipamstore.RangeSet{readRange(ipam)})
+		l.addSet(ipam)
 	}
-	return append(sets, readSets(ipam.List("ranges"))...)
+	l.addSets(ipam.List("ranges"))
+	return l
+}
+
+// addSets reads a list of lists of ranges. A flat list of ranges, as go-cni's
+// helper sends it, is a list of sets of one.
+func (l *rangeList) addSets(list []Item) {
+	for _, item := range list {
+		if item.IsObject() {
+			l.addSet(item.Object())
+			continue
+		}
+		var set []*Object
+		for _, r := range item.List() {
+			set = append(set, r.Object())
+		}
+		l.addSet(set...)
+	}
+}
+
+func (l *rangeList) addSet(ranges ...*Object) {
+	var set ipamstore.RangeSet
+	for _, o := range ranges {
+		r := ipamstore.Range{Start: o.Addr("rangeStart"), End: o.Addr("rangeEnd"), Gateway: o.Addr("gateway")}
+		if want, auto := readAuto(o); auto {
+			l.wants[len(l.sets)] = want
+		} else {
+			r.Subnet = o.Prefix("subnet")
+		}
+		set = append(set, r)
+	}
+	l.sets = append(l.sets, set)
+}
+
+// readAuto reads a subnet that is to be chosen; false for one that is given.
+func readAuto(o *Object) (ipamstore.SubnetRequest, bool) {
+	s, _ := unquote(o.Raw("subnet"))
+	if !strings.HasPrefix(s, "auto") {
+		return ipamstore.SubnetRequest{}, false
+	}
+	want, err := ipamstore.ParseSubnetRequest(s)
+	if err != nil {
+		o.Refuse("subnet", `"auto" or "auto6", or one of these with a length as "auto/24" and "auto6/64"`)
+	}
+	return want, true
 }
 
 // allowSets refuses what a result of the configuration's version cannot hold:
 // before 0.3.0 it has one address per family.
-func (c *Call) allowSets(sets []ipamstore.RangeSet) error {
+func (c *Call) allowSets(l rangeList) error {
 	if many, err := version.GreaterThanOrEqualTo(c.Version, "0.3.0"); many || err != nil {
 		return err
 	}
 	families := map[bool]int{}
-	for _, set := range sets {
-		if len(set) > 0 {
+	for i, set := range l.sets {
+		want, auto := l.wants[i]
+		switch {
+		case auto:
+			families[want.IPv6]++
+		case len(set) > 0:
 			families[set[0].Subnet.Addr().Is6()]++
 		}
 	}
@@ -98,30 +163,6 @@ func (c *Call) allowSets(sets []ipamstore.RangeSet) error {
 		return badKey("cniVersion", c.Version, "a version before 0.3.0 has one address per family; use 0.3.0 or later, or one range set per family")
 	}
 	return nil
-}
-
-// readSets reads a list of lists of ranges. A flat list of ranges, as go-cni's
-// helper sends it, is a list of sets of one.
-func readSets(list []Item) []ipamstore.RangeSet {
-	var sets []ipamstore.RangeSet
-	for _, item := range list {
-		if item.IsObject() {
-			sets = append(sets, ipamstore.RangeSet{readRange(item.Object())})
-			continue
-		}
-		var set ipamstore.RangeSet
-		for _, r := range item.List() {
-			set = append(set, readRange(r.Object()))
-		}
-		sets = append(sets, set)
-	}
-	return sets
-}
-
-func readRange(o *Object) ipamstore.Range {
-	return ipamstore.Range{
-		Subnet: o.Prefix("subnet"), Start: o.Addr("rangeStart"), End: o.Addr("rangeEnd"), Gateway: o.Addr("gateway"),
-	}
 }
 
 // requested returns the addresses the runtime asks for, each once. All three

@@ -27,7 +27,7 @@ func TestSets(t *testing.T) {
 		"runtimeConfig":{"ipRanges":%s}`
 	for _, ranges := range []string{`[[{"subnet":"10.1.0.0/24"}]]`, `[{"subnet":"10.1.0.0/24"}]`} {
 		call := ipamCall(t, fmt.Sprintf(keys, ranges))
-		sets := call.sets(call.Conf.Object("ipam"))
+		sets := call.ranges(call.Conf.Object("ipam")).sets
 		if err := call.Conf.Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -92,6 +92,9 @@ func FuzzConfiguration(f *testing.F) {
 	f.Add(`{"cniVersion":"1.1.0","name":"n","ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0/24"}]]}}`)
 	f.Add(`{"name":"n","ipam":{"subnet":"fd00::/64","routes":[{"dst":"::/0"}]},"prevResult":{"ips":[{"address":"10.1.0.2/24","interface":0}],"interfaces":[{"name":"eth0","sandbox":"x"}]}}`)
 	f.Add(`{"cniVersion":"0.2.0","name":"n","prevResult":{"ip4":{"ip":"10.1.0.2/24"}},"cni.dev/valid-attachments":[{}]}`)
+	f.Add(`{"cniVersion":"1.1.0","name":"n","prevResult":{"interfaces":[null],"ips":[null],"routes":[null]}}`)
+	f.Add(`{"cniVersion":"0.4.0","name":"n","prevResult":{"interfaces":[null],"ips":[null],"routes":[null]}}`)
+	f.Add(`{"cniVersion":"1.1.0","name":"n","ipam":{"subnet":"10.0.0.0/8","exclude":["10.0.0.0/9",7],"auxAddresses":{"a":"10.0.0.9","b":null},"cooldown":-1,"rebootPolicy":"keep","dataDir":"\u0000"}}`)
 	f.Fuzz(func(t *testing.T, stdin string) {
 		call, err := decode("CHECK", func(k string) string { return env("CHECK")[k] }, strings.NewReader(stdin))
 		if err != nil {
@@ -99,6 +102,7 @@ func FuzzConfiguration(f *testing.F) {
 		}
 		_, _, _ = call.Pool()
 		_, _ = call.Expectation()
+		_, _ = call.ExpectedAddresses()
 		_, _ = call.ValidAttachments()
 		if _, err := call.LoosePool(); err != nil {
 			t.Errorf("LoosePool: %v", err)
@@ -112,7 +116,31 @@ func FuzzArgs(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, s string) {
 		args, err := parseArgs(s)
 		if err == nil {
-			args.Workload()
+			(&Call{Args: args}).Workload()
 		}
 	})
+}
+
+func TestAutoSubnets(t *testing.T) {
+	call := ipamCall(t, `"ipam":{"dataDir":"DIR","ranges":[[{"subnet":"auto/24"}],[{"subnet":"fd01::/64"}]]}`)
+	l := call.ranges(call.Conf.Object("ipam"))
+	if want, ok := l.wants[0]; len(l.sets) != 2 || !ok || want.Bits != 24 || want.IPv6 || len(l.wants) != 1 {
+		t.Errorf("%+v", l)
+	}
+	if _, _, err := call.Pool(); err != nil {
+		t.Error(err)
+	}
+	for keys, says := range map[string]string{
+		`[[{"subnet":"auto/99"}]]`:                              `ipam.ranges[0][0].subnet: "auto/99"`,
+		`[[{"subnet":"automatic"}]]`:                            `ipam.ranges[0][0].subnet: "automatic"`,
+		`[[{"subnet":"auto"}],[{"subnet":"auto"}]]`:             `ipam.ranges[1][0].subnet`,
+		`[[{"subnet":"auto","rangeStart":"10.1.0.5"}]]`:         `ipam.ranges[0][0].subnet`,
+		`[[{"subnet":"auto"},{"subnet":"10.1.0.0/24"}]]`:        `ipam.ranges[0][0].subnet`,
+		`[[{"subnet":"10.1.0.0/24"}],[{"subnet":"auto6/not"}]]`: `ipam.ranges[1][0].subnet: "auto6/not"`,
+	} {
+		call := ipamCall(t, `"ipam":{"dataDir":"DIR","ranges":`+keys+`}`)
+		if _, _, err := call.Pool(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: error %v, want one with %s", keys, err, says)
+		}
+	}
 }

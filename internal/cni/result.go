@@ -3,6 +3,7 @@ package cni
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -90,6 +91,27 @@ func (c *Call) Expectation() (libnet.Expectation, error) {
 	return want, codef(types.ErrInvalidNetworkConfig, "prevResult: has no interface %q in a sandbox", c.IfName)
 }
 
+// ExpectedAddresses are those of prevResult on the interface of the call; nil
+// if there is no prevResult, which an IPAM plugin does without. Addresses that
+// name no interface are the call's.
+func (c *Call) ExpectedAddresses() ([]netip.Addr, error) {
+	if c.Conf.Raw("prevResult") == nil {
+		return nil, nil
+	}
+	prev, err := c.prevResult()
+	if err != nil {
+		return nil, err
+	}
+	link := slices.IndexFunc(prev.Interfaces, func(l *types100.Interface) bool {
+		return l.Name == c.IfName && l.Sandbox != ""
+	})
+	var out []netip.Addr
+	for _, a := range addressing(prev, link).Addresses {
+		out = append(out, a.Prefix.Addr())
+	}
+	return out, nil
+}
+
 func (c *Call) prevResult() (*types100.Result, error) {
 	raw := c.Conf.Raw("prevResult")
 	if raw == nil {
@@ -111,6 +133,11 @@ func (c *Call) decodeResult(data []byte) (*types100.Result, error) {
 	}
 	version := c.Version
 	o.String("cniVersion", &version)
+	for _, key := range []string{"interfaces", "ips", "routes"} {
+		for _, item := range o.List(key) {
+			item.Object() // the CNI module does not expect null in a list
+		}
+	}
 	if err := o.Err(); err != nil {
 		return nil, err
 	}

@@ -153,8 +153,25 @@ func TestArgs(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if w := got.Workload(); w != "prod/web" {
-		t.Errorf("workload %q", w)
+}
+
+func TestWorkload(t *testing.T) {
+	for args, want := range map[string]string{
+		"": "",
+		"K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web;IgnoreUnknown=1": "prod/web",
+		"K8S_POD_NAME=web":                                       "/web",
+		"K8S_POD_NAMESPACE=prod":                                 "",
+		"IgnoreUnknown=1;NERDCTL_CNI_DHCP_HOSTNAME=db":           "db",
+		"IgnoreUnknown=1;NERDCTL_CNI_DHCP_HOSTNAME=0123456789ab": "",
+		"IgnoreUnknown=1;NERDCTL_CNI_DHCP_HOSTNAME=db;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=db-0": "prod/db-0",
+	} {
+		parsed, err := parseArgs(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (&Call{ContainerID: "0123456789abcdef", Args: parsed}).Workload(); got != want {
+			t.Errorf("%q: workload %q, want %q", args, got, want)
+		}
 	}
 }
 

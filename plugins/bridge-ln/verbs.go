@@ -26,7 +26,7 @@ func add(ctx context.Context, call *cni.Call) (*types100.Result, error) {
 			return err
 		}
 		e, err := n.Attach(ctx, sb, libnet.WithIfName(call.IfName), libnet.WithMAC(conf.mac),
-			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Args.Workload()))
+			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()))
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func add(ctx context.Context, call *cni.Call) (*types100.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim.Addresses, claim.Workload = requested, call.Args.Workload()
+	claim.Addresses, claim.Workload = requested, call.Workload()
 	got, err := pool.Apply(ctx, claim)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,11 @@ func check(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return pool.Verify(ctx, id(call), nil)
+	addrs, err := call.ExpectedAddresses()
+	if err != nil {
+		return err
+	}
+	return pool.Verify(ctx, id(call), addrs)
 }
 
 func del(ctx context.Context, call *cni.Call) error {
@@ -73,7 +77,11 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return pool.Collect(ctx, valid.Keep(func(h libnet.Holder) bool { return h.Dead(boot) }))
+	err = pool.Collect(ctx, valid.Keep(func(h libnet.Holder) bool { return h.Dead(boot) }))
+	if err == nil && valid.Empty() {
+		err = pool.ReleaseSubnets(ctx)
+	}
+	return err
 }
 
 func status(ctx context.Context, call *cni.Call) error {

@@ -46,7 +46,7 @@ type bad struct {
 }
 
 func TestBadInput(t *testing.T) {
-	rows := slices.Concat(badJSON(), badEnvironment(), badAddresses(), badBridge(), badVerbs())
+	rows := slices.Concat(badJSON(), badEnvironment(), badAddresses(), badPolicy(), badBridge(), badVerbs())
 	if len(rows) < 40 {
 		t.Fatalf("%d rows", len(rows))
 	}
