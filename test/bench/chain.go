@@ -33,11 +33,15 @@ func bare(name, plugin, ipam, bridge, subnet string) *chain {
 	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"type":%q,"bridge":%q,"isGateway":true,
 		"ipam":{"type":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}}`,
 		"bench-"+name, plugin, bridge, ipam, subnet)
-	binary := filepath.Join(os.Getenv("TOOLS"), plugin)
+	return &chain{name: name, binary: binary(name, plugin), conf: conf}
+}
+
+// binary is where the plugin lies: name is "ours" or anything else.
+func binary(name, plugin string) string {
 	if name == "ours" {
-		binary = filepath.Join(os.Getenv("BIN"), plugin)
+		return filepath.Join(os.Getenv("BIN"), plugin)
 	}
-	return &chain{name: name, binary: binary, conf: conf}
+	return filepath.Join(os.Getenv("TOOLS"), plugin)
 }
 
 // batch is how many containers exist when a batch is complete: about as many as
@@ -86,6 +90,15 @@ func runBatch(chains []*chain, number int) error {
 
 // call runs the plugin once and returns how long the process took.
 func (c *chain) call(command, id, netns string) (time.Duration, error) {
+	took, stdout, err := c.run(command, id, netns)
+	if err != nil {
+		return took, fmt.Errorf("%s: %w: %s", command, err, stdout)
+	}
+	return took, nil
+}
+
+// run is call for those who want the output, too.
+func (c *chain) run(command, id, netns string) (time.Duration, []byte, error) {
 	var stdout bytes.Buffer
 	cmd := exec.Command(c.binary)
 	cmd.Env = []string{
@@ -95,11 +108,7 @@ func (c *chain) call(command, id, netns string) (time.Duration, error) {
 	cmd.Stdin, cmd.Stdout = bytes.NewReader([]byte(c.conf)), &stdout
 	start := time.Now()
 	err := cmd.Run()
-	took := time.Since(start)
-	if err != nil {
-		return took, fmt.Errorf("%s: %w: %s", command, err, stdout.Bytes())
-	}
-	return took, nil
+	return time.Since(start), stdout.Bytes(), err
 }
 
 // prepare empties what the plugins write to and brings lo up.

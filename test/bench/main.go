@@ -56,7 +56,10 @@ func bench(stdout io.Writer) error {
 			return err
 		}
 	}
-	return table(stdout, chains)
+	if err := table(stdout, chains); err != nil {
+		return err
+	}
+	return addresses(stdout)
 }
 
 // table prints each chain's times and, below, how many times faster the first
@@ -69,14 +72,13 @@ func table(stdout io.Writer, chains []*chain) error {
 		from, to int
 	}{{"0 to 99 present", 0, batch}, {"0 to 9 present", 0, batch / 10}, {"90 to 99 present", batch - batch/10, batch}} {
 		_, _ = fmt.Fprintf(w, "bridge and address, %s\tADD p50\tADD p99\tDEL p50\tDEL p99\t\n", part.name)
-		var adds, dels []durations
-		for _, c := range chains {
-			add, del := c.add.part(part.from, part.to), c.del.part(part.from, part.to)
-			adds, dels = append(adds, add), append(dels, del)
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", c.name, add.ms(50), add.ms(99), del.ms(50), del.ms(99))
+		var of [2][]durations
+		for i, c := range chains {
+			of[i] = []durations{c.add.part(part.from, part.to), c.del.part(part.from, part.to)}
+			row(w, c.name, of[i])
 		}
-		_, _ = fmt.Fprintf(w, "ours / reference\t%.2f\t%.2f\t%.2f\t%.2f\t\n\n",
-			ratio(adds[0], adds[1], 50), ratio(adds[0], adds[1], 99), ratio(dels[0], dels[1], 50), ratio(dels[0], dels[1], 99))
+		ratios(w, "ours / reference", of[0], of[1])
+		_, _ = fmt.Fprintln(w)
 	}
 	return w.Flush()
 }
@@ -90,6 +92,23 @@ func (d durations) part(from, to int) durations {
 		}
 	}
 	return out
+}
+
+// row prints the times of one plugin, ratios those of a over those of b.
+func row(w io.Writer, name string, of []durations) {
+	_, _ = fmt.Fprintf(w, "%s\t", name)
+	for _, d := range of {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t", d.ms(50), d.ms(99))
+	}
+	_, _ = fmt.Fprintln(w)
+}
+
+func ratios(w io.Writer, name string, a, b []durations) {
+	_, _ = fmt.Fprintf(w, "%s\t", name)
+	for i := range a {
+		_, _ = fmt.Fprintf(w, "%.3g\t%.3g\t", ratio(a[i], b[i], 50), ratio(a[i], b[i], 99))
+	}
+	_, _ = fmt.Fprintln(w)
 }
 
 func ratio(a, b durations, p int) float64 {
