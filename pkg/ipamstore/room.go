@@ -1,7 +1,9 @@
 package ipamstore
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"net/netip"
@@ -9,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // makeRoom is called when a set has no free address. It frees what it can,
@@ -46,11 +50,11 @@ func (x *session) makeRoom() (bool, error) {
 		x.everyone = nil
 		return true, nil
 	}
-	names, err := x.dir.names()
+	files, err := x.dir.count()
 	if err != nil {
 		return false, err
 	}
-	if len(slices.DeleteFunc(names, ownFile)) != count {
+	if files != count {
 		return false, errStale
 	}
 	return false, nil
@@ -97,6 +101,42 @@ func (d dir) names() ([]string, error) {
 	}
 	return names, nil
 }
+
+// count returns how many files of the directory are not ours. It is names
+// without the names: a full /16 has 65533 of them.
+func (d dir) count() (int, error) {
+	fd, err := openAt(d.fd, ".", os.O_RDONLY)
+	if err != nil {
+		return 0, d.fail("read", "", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	buf := make([]byte, 64<<10)
+	files := 0
+	for {
+		n, err := unix.ReadDirent(fd, buf)
+		if err != nil {
+			return 0, d.fail("read", "", err)
+		}
+		if n == 0 {
+			return files, nil
+		}
+		for entries := buf[:n]; len(entries) > direntName; {
+			size := binary.NativeEndian.Uint16(entries[direntSize:])
+			name, _, _ := bytes.Cut(entries[direntName:size], []byte{0})
+			if s := string(name); s != "." && s != ".." && !ownFile(s) {
+				files++
+			}
+			entries = entries[size:]
+		}
+	}
+}
+
+// Where struct linux_dirent64 has the size of the entry, and its name
+// (getdents64(2)).
+const (
+	direntSize = 16
+	direntName = 19
+)
 
 // evict releases what a dead holder has.
 func (x *session) evict(o Owner) error {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,39 @@ func (h Holder) Dead(boot string) bool {
 		return true
 	}
 	return err == nil && !now.same(h.NetnsID)
+}
+
+// verdicts remembers for the length of one sweep which namespaces are gone, as
+// a full pool asks once for each of its leases. The zero value is ready.
+type verdicts struct {
+	mu    sync.Mutex
+	since time.Time
+	gone  map[namespace]bool
+}
+
+// namespace is one by its path and identity.
+type namespace struct {
+	path string
+	id   NetnsID
+}
+
+// sweep is how long a verdict holds.
+const sweep = time.Second
+
+// dead is Holder.Dead for a holder whose boot is not known.
+func (v *verdicts) dead(h Holder) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.gone == nil || time.Since(v.since) > sweep {
+		v.gone, v.since = map[namespace]bool{}, time.Now()
+	}
+	key := namespace{h.Netns, h.NetnsID}
+	gone, known := v.gone[key]
+	if !known {
+		gone = h.Dead("")
+		v.gone[key] = gone
+	}
+	return gone
 }
 
 // same compares by cookie, which is never reused within a boot, where both

@@ -67,7 +67,8 @@ const DefaultDataDir = "/var/lib/cni/networks"
 // is gone are then dead.
 func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
 	if cfg.Dead == nil {
-		cfg.Dead = func(h ipamstore.Holder) bool { return holderOf(cfg.Network, h).Dead("") }
+		var seen verdicts
+		cfg.Dead = func(h ipamstore.Holder) bool { return seen.dead(holderOf(cfg.Network, h)) }
 	}
 	if cfg.DataDir == "" {
 		cfg.DataDir = DefaultDataDir
