@@ -28,6 +28,8 @@ type Call struct {
 	Version     string  // of the configuration: "0.1.0" if it says none
 	Network     string
 	Args        Args
+	// Warn prints a line for the operator on stderr.
+	Warn func(line string)
 	// OwnNetns allows CNI_NETNS to be the plugin's own namespace
 	// (CNI_NETNS_OVERRIDE).
 	OwnNetns bool

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -42,6 +43,15 @@ func (c *Call) Pool() (libnet.IPAM, []netip.Addr, error) {
 	}
 	pool, err := newPool(cfg, ranges.wants, extra)
 	return pool, requested, c.named(err, ipam)
+}
+
+// WarnNearlyFull prints which range sets of a pool have reached ipam.warnAt.
+func (c *Call) WarnNearlyFull(ctx context.Context, ipam libnet.IPAM) {
+	if pool, ok := ipam.(*libnet.Pool); ok {
+		if line := pool.NearlyFull(ctx); line != "" {
+			c.Warn(line)
+		}
+	}
 }
 
 func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra libnet.Addressing) (libnet.IPAM, error) {

@@ -78,6 +78,7 @@ func (p Plugin) serve(command string, getenv func(string) string, s Streams) (*C
 	if err != nil {
 		return call, err
 	}
+	call.Warn = func(line string) { _, _ = fmt.Fprintf(s.Stderr, "%s: network %q: %s\n", p.Name, call.Network, line) }
 	if err := call.allows(since); err != nil {
 		return call, err
 	}

@@ -135,6 +135,19 @@ func (p *Pool) Collect(ctx context.Context, keep func(Holder) bool) error {
 	return err
 }
 
+// NearlyFull names the range sets of which WarnAt percent or more are held, in
+// words for an operator; empty if there are none.
+func (p *Pool) NearlyFull(ctx context.Context) string {
+	usage, _ := p.store.Status(ctx) // its error is Status's to report
+	var full []string
+	for i, s := range usage.Sets {
+		if s.Warn {
+			full = append(full, fmt.Sprintf("range set %d: %d of %d addresses are held", i, s.Held, s.Capacity))
+		}
+	}
+	return strings.Join(full, "; ")
+}
+
 // Status says why no address could be given now.
 func (p *Pool) Status(ctx context.Context) error {
 	_, err := p.store.Status(ctx)

@@ -84,6 +84,10 @@ func status(ctx context.Context, call *cni.Call) error {
 		return err
 	}
 	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
-		return n.Status(ctx)
+		if err := n.Status(ctx); err != nil {
+			return err
+		}
+		call.WarnNearlyFull(ctx, conf.ipam)
+		return nil
 	})
 }

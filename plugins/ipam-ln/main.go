@@ -89,7 +89,11 @@ func status(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return pool.Status(ctx)
+	if err := pool.Status(ctx); err != nil {
+		return err
+	}
+	call.WarnNearlyFull(ctx, pool)
+	return nil
 }
 
 func id(call *cni.Call) libnet.ID {

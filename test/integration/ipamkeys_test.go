@@ -129,3 +129,25 @@ func (p *poolLife) reboot() {
 	p.check(os.WriteFile(path, fmt.Appendf(nil, "00000000-0000-4000-8000-%012d\n", p.boots), 0o600))
 	p.check(unix.Mount(path, "/proc/sys/kernel/random/boot_id", "", unix.MS_BIND, ""))
 }
+
+// A pool that has reached warnAt succeeds, with a line for the operator.
+func TestWarnAt(t *testing.T) {
+	for _, plugin := range []string{"ipam-ln", "bridge-ln"} {
+		t.Run(plugin, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			conf := edit(t, edit(t, good, sets(`[{"subnet":"10.1.0.0/29"}]`)), keys{"ipam.warnAt": 40})
+			c := attachment(plugin, "c1", h.netns("c1"), conf)
+			status := c.as("STATUS")
+			for n := 1; n <= 3; n++ {
+				c := attachment(plugin, fmt.Sprintf("c%d", n), h.netns(fmt.Sprintf("n%d", n)), conf)
+				h.must(c.as("ADD"))
+				got := h.run(status)
+				warned := strings.Contains(got.stderr, fmt.Sprintf("%d of 5 addresses are held", n))
+				if got.code != 0 || warned != (n >= 2) {
+					t.Errorf("with %d of 5 held STATUS has code %d and says %q", n, got.code, got.stderr)
+				}
+			}
+		})
+	}
+}
