@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -28,12 +29,26 @@ func (d durations) percentile(p int) time.Duration {
 	return sorted[(len(sorted)*p+99)/100-1]
 }
 
-// bare is a chain of a bridge and one address, without masquerade.
-func bare(name, plugin, ipam, bridge, subnet string) *chain {
-	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"type":%q,"bridge":%q,"isGateway":true,
-		"ipam":{"type":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}}`,
-		"bench-"+name, plugin, bridge, ipam, subnet)
-	return &chain{name: name, binary: binary(name, plugin), conf: conf}
+// family is what a chain gives a container: one address of each range set, and
+// the default routes.
+type family struct{ name, ranges, routes string }
+
+var families = []family{
+	{"IPv4", `[[{"subnet":"10.61.0.0/16"}]]`, `[{"dst":"0.0.0.0/0"}]`},
+	{"IPv4 and IPv6", `[[{"subnet":"10.62.0.0/16"}],[{"subnet":"fd62::/64"}]]`, `[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]`},
+}
+
+// bare are ours and the reference's chain of a bridge and addresses, without
+// masquerade. Each works on a bridge of its own, in a subnet of its own.
+func bare(f family, n int) []*chain {
+	var pair []*chain
+	for i, p := range [][3]string{{"ours", "bridge-ln", "ipam-ln"}, {"reference", "bridge", "host-local"}} {
+		subnets := strings.NewReplacer("10.6", fmt.Sprintf("10.%d", 10+i), "fd6", fmt.Sprintf("fd%d", 1+i)).Replace(f.ranges)
+		conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"bench-%s-%d","type":%q,"bridge":"br-%d-%d","isGateway":true,
+			"ipam":{"type":%q,"ranges":%s,"routes":%s}}`, p[0], n, p[1], n, i, p[2], subnets, f.routes)
+		pair = append(pair, &chain{name: p[0], binary: binary(p[0], p[1]), conf: conf})
+	}
+	return pair
 }
 
 // binary is where the plugin lies: name is "ours" or anything else.

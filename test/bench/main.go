@@ -50,14 +50,16 @@ func bench(stdout io.Writer) error {
 	if err := prepare(); err != nil {
 		return err
 	}
-	chains := []*chain{bare("ours", "bridge-ln", "ipam-ln", "br-ours", "10.61.0.0/16"), bare("reference", "bridge", "host-local", "br-ref", "10.62.0.0/16")}
-	for i := range batches {
-		if err := runBatch(chains, i); err != nil {
+	for n, f := range families {
+		chains := bare(f, n)
+		for i := range batches {
+			if err := runBatch(chains, i); err != nil {
+				return err
+			}
+		}
+		if err := table(stdout, f.name, chains); err != nil {
 			return err
 		}
-	}
-	if err := table(stdout, chains); err != nil {
-		return err
 	}
 	return addresses(stdout)
 }
@@ -65,13 +67,13 @@ func bench(stdout io.Writer) error {
 // table prints each chain's times and, below, how many times faster the first
 // is than the second: for all containers, and for the first and last tenth of
 // each batch.
-func table(stdout io.Writer, chains []*chain) error {
+func table(stdout io.Writer, family string, chains []*chain) error {
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, part := range []struct {
 		name     string
 		from, to int
 	}{{"0 to 99 present", 0, batch}, {"0 to 9 present", 0, batch / 10}, {"90 to 99 present", batch - batch/10, batch}} {
-		_, _ = fmt.Fprintf(w, "bridge and address, %s\tADD p50\tADD p99\tDEL p50\tDEL p99\t\n", part.name)
+		_, _ = fmt.Fprintf(w, "bridge and %s, %s\tADD p50\tADD p99\tDEL p50\tDEL p99\t\n", family, part.name)
 		var of [2][]durations
 		for i, c := range chains {
 			of[i] = []durations{c.add.part(part.from, part.to), c.del.part(part.from, part.to)}
