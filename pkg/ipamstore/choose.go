@@ -53,7 +53,7 @@ func (x *session) choose(set int, h Holder) (netip.Addr, error) {
 		if found || err != nil {
 			return a, err
 		}
-		if ok, err = x.makeRoom(); err != nil {
+		if ok, err = x.makeRoom(set); err != nil {
 			return a, err
 		}
 	}

@@ -18,7 +18,10 @@ import (
 // makeRoom is called when a set has no free address. It frees what it can,
 // the cheapest first, and reports whether it freed anything. It returns
 // errStale when the directory has fewer leases than the index believes.
-func (x *session) makeRoom() (bool, error) {
+//
+// The files are not counted when the owners account for each address of the
+// set: then no count could show that one is free.
+func (x *session) makeRoom(set int) (bool, error) {
 	if freed, err := x.expire(math.MaxInt); freed || err != nil {
 		return freed, err
 	}
@@ -32,8 +35,14 @@ func (x *session) makeRoom() (bool, error) {
 	}
 	freed := false
 	count := x.state.problems
+	p, owned := &x.s.pools[set], uint64(0)
 	for _, e := range all {
 		count += len(e.addrs)
+		for _, l := range e.addrs {
+			if p.choosable(l.addr) {
+				owned++
+			}
+		}
 		if e.Owner == x.self || !x.s.dead(e.Holder) {
 			continue
 		}
@@ -49,6 +58,9 @@ func (x *session) makeRoom() (bool, error) {
 	if freed {
 		x.everyone = nil
 		return true, nil
+	}
+	if owned >= p.size {
+		return false, nil
 	}
 	files, err := x.dir.count()
 	if err != nil {
