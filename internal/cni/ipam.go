@@ -71,14 +71,12 @@ func (c *Call) LoosePool() (*libnet.Pool, error) {
 // LooseString returns the string under a path of keys; empty if there is none
 // or another value.
 func (c *Call) LooseString(keys ...string) string {
-	conf, err := ParseObject(c.Stdin)
+	conf := c.Conf.apart()
 	for _, key := range keys[:len(keys)-1] {
 		conf = conf.Object(key)
 	}
 	var s string
-	if conf.String(keys[len(keys)-1], &s); err != nil || conf.Err() != nil {
-		return ""
-	}
+	conf.String(keys[len(keys)-1], &s)
 	return s
 }
 

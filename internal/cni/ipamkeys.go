@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -125,23 +124,16 @@ func (c *Call) rangeKey(ipam *Object, at string) string {
 // how long they rest. What it cannot read is as if it were missing.
 func (c *Call) looseConfig() ipamstore.Config {
 	cfg := ipamstore.Config{Network: c.Network}
-	conf, err := ParseObject(c.Stdin)
-	ipam := conf.Object("ipam")
-	if err != nil || conf.Err() != nil {
-		return cfg
-	}
-	read := func(key string) *Object { // an object with that key alone, and an error of its own
-		return &Object{keys: map[string]json.RawMessage{key: ipam.Raw(key)}, err: new(error)}
-	}
+	ipam := c.Conf.apart().Object("ipam")
 	var dir string
-	if read("dataDir").String("dataDir", &dir); !strings.ContainsRune(dir, 0) {
+	if ipam.String("dataDir", &dir); !strings.ContainsRune(dir, 0) {
 		cfg.DataDir = dir
 	}
 	seconds := 0
-	if read("cooldown").Int("cooldown", &seconds); seconds >= 0 && seconds <= maxCooldown {
+	if ipam.Int("cooldown", &seconds); seconds >= 0 && seconds <= maxCooldown {
 		cfg.Cooldown = time.Duration(seconds) * time.Second
 	}
-	if p := oneOf(read("rebootPolicy"), "rebootPolicy", ipamstore.RebootRelease, ipamstore.RebootKeep); p == ipamstore.RebootKeep {
+	if p := oneOf(ipam, "rebootPolicy", ipamstore.RebootRelease, ipamstore.RebootKeep); p == ipamstore.RebootKeep {
 		cfg.RebootPolicy = p
 	}
 	return cfg

@@ -70,6 +70,10 @@ func brief(raw json.RawMessage) string {
 	return string(raw)
 }
 
+// apart is the same object with an error of its own: what is read of it does
+// not fail the rest, nor the rest it.
+func (o *Object) apart() *Object { return &Object{path: o.path, keys: o.keys, err: new(error)} }
+
 // at is the whole path of a key.
 func (o *Object) at(key string) string { return strings.Trim(o.path+"."+key, ".") }
 

@@ -64,7 +64,8 @@ const DefaultDataDir = "/var/lib/cni/networks"
 // NewPool returns the pool that cfg describes, with the routes and DNS of
 // extra for each endpoint. It touches no file. The error is an
 // *ipamstore.ConfigError. cfg.Dead may be nil: owners whose network namespace
-// is gone are then dead.
+// is gone are then dead. Without Sets the pool gives nothing and takes
+// everything back: all that is needed to clean up.
 func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
 	if cfg.Dead == nil {
 		var seen verdicts
@@ -85,12 +86,6 @@ func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
 		return nil, err
 	}
 	return &Pool{network: cfg.Network, store: store, cfg: savedPoolOf(cfg, extra)}, nil
-}
-
-// NewClosedPool returns a pool that gives nothing and takes everything back:
-// all that is needed to clean up in dataDir, empty for DefaultDataDir.
-func NewClosedPool(network, dataDir string) (*Pool, error) {
-	return NewPool(ipamstore.Config{Network: network, DataDir: dataDir}, Addressing{})
 }
 
 // PoolType is the type of Pool, in configurations and records.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Remove takes away whatever exists of an attachment, however it came to be:
@@ -100,7 +101,7 @@ func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id ID
 	case rec.IPAM == kind && rec.DataDir == dir:
 		return nil
 	case rec.IPAM == PoolType:
-		pool, err := NewClosedPool(id.Network, rec.DataDir)
+		pool, err := NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, Addressing{})
 		if err != nil {
 			return err
 		}

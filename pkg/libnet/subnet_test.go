@@ -285,7 +285,7 @@ func TestAutoPool(t *testing.T) {
 	if got := h.book(); got != "web 172.17.0.0/24" {
 		t.Errorf("the book says %q", got)
 	}
-	loose, err := NewClosedPool("web", h.Controller.dataDir)
+	loose, err := NewPool(ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir}, Addressing{})
 	if err := errors.Join(err, loose.ReleaseSubnets(ctx), loose.ReleaseSubnets(ctx)); err != nil {
 		t.Fatal(err)
 	}
