@@ -39,6 +39,7 @@ const servicePort = 4711
 func newLab(t testing.TB) *lab {
 	t.Helper()
 	l := &lab{t: t, a: lntest.NewNetns(t), b: lntest.NewNetns(t), c: lntest.NewNetns(t), out: lntest.NewNetns(t), f: start(t)}
+	l.must(noDAD())
 	l.n = Network{Name: "net", Bridge: "br0"}
 	l.eA = Endpoint{Owner: "net/a/eth0", Bridge: "br0", Port: "pa", Addrs: addrs("10.10.0.2", "fd10::2")}
 	l.must(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}))
@@ -84,7 +85,7 @@ func (l *lab) wire(name, path string, cidrs []string, gateways ...string) {
 		LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.Fd()),
 	}))
 	l.must(lntest.In(l.t, path, func() error {
-		return errors.Join(sysctl("ipv6/conf/all/accept_redirects", "0"), sysctl("ipv6/conf/eth0/accept_redirects", "0"),
+		return errors.Join(noDAD(), sysctl("ipv6/conf/all/accept_redirects", "0"), sysctl("ipv6/conf/eth0/accept_redirects", "0"),
 			up("eth0", cidrs...), via(gateways...))
 	}))
 }
@@ -116,6 +117,13 @@ func via(gateways ...string) error {
 		}
 	}
 	return nil
+}
+
+// noDAD gives interfaces that are made from now on their link-local address
+// at once. A host that forwards asks for a neighbour's MAC from that address
+// only, so packets would be lost for the one or two seconds that DAD takes.
+func noDAD() error {
+	return errors.Join(sysctl("ipv6/conf/all/accept_dad", "0"), sysctl("ipv6/conf/default/accept_dad", "0"))
 }
 
 func sysctl(name, value string) error {

@@ -165,9 +165,10 @@ func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
 }
 
 // ownIPv6 prepares a new link of the host, before it comes up: no routes from
-// router advertisements, and IPv6 as wanted.
+// router advertisements, IPv6 as wanted, and no DAD: until it has its link-local
+// address a host cannot ask for the MAC of a container it forwards to.
 func ownIPv6(name string, mode IPv6Mode, need bool) error {
-	ss := []sysctl{{"accept_ra", "0"}}
+	ss := []sysctl{{"accept_ra", "0"}, {"accept_dad", "0"}}
 	switch {
 	case mode == IPv6Off:
 		ss = append(ss, sysctl{"disable_ipv6", "1"})
