@@ -21,10 +21,14 @@ func (r Endpoint) encode() []byte {
 	o.String("HostName", r.HostName)
 	o.OptionalString("MAC", r.MAC)
 	o.Bool("Rules", r.Rules)
+	o.OptionalString("Backend", r.Backend)
 	o.Raw("Addresses", encodeAddresses(r.Addresses))
 	o.Raw("Routes", encodeRoutes(r.Routes))
 	o.Raw("DNS", r.DNS.encode())
 	o.Raw("Links", encodeLinks(r.Links))
+	if r.Ports != nil {
+		o.Raw("Ports", encodePorts(r.Ports))
+	}
 	return o.Bytes()
 }
 
@@ -76,6 +80,27 @@ func encodeLinks(links []Link) []byte {
 		o.String("MAC", l.MAC)
 		o.OptionalInt("MTU", l.MTU)
 		o.OptionalString("Netns", l.Netns)
+		list.Add(o.Bytes())
+	}
+	return list.Bytes()
+}
+
+func encodePorts(ports []Port) []byte {
+	var list jsonw.List
+	for _, p := range ports {
+		var o jsonw.Object
+		o.String("Protocol", p.Protocol)
+		o.OptionalString("HostIP", text(p.HostIP))
+		o.Int("HostPort", p.HostPort)
+		o.OptionalInt("HostPortEnd", p.HostPortEnd)
+		o.Int("ContainerPort", p.ContainerPort)
+		if p.Sources != nil {
+			var sources []string
+			for _, s := range p.Sources {
+				sources = append(sources, text(s))
+			}
+			o.Strings("Sources", sources)
+		}
 		list.Add(o.Bytes())
 	}
 	return list.Bytes()

@@ -77,12 +77,24 @@ type Endpoint struct {
 	Bridge   string
 	HostName string // host end of the veth
 	MAC      string
-	Rules    bool // there may be firewall elements
+	Rules    bool   // there may be firewall elements
+	Backend  string // of the firewall; empty: nftables
 
 	Addresses []Address
 	Routes    []Route
 	DNS       DNS
 	Links     []Link // known once it is ready
+	Ports     []Port
+}
+
+// Port is a published port of the host, or a range of them.
+type Port struct {
+	Protocol      string
+	HostIP        netip.Addr // zero: any
+	HostPort      int
+	HostPortEnd   int // 0: HostPort
+	ContainerPort int
+	Sources       []netip.Prefix // nil: everybody
 }
 
 // Sandbox is the record of a network namespace that libnet made.

@@ -64,7 +64,10 @@ func (d *Dir) DeleteNetwork(name string) error {
 		return err
 	}
 	dir := filepath.Dir(path)
-	return errors.Join(removeDir(d.endpointDir(name)), removeDir(dir))
+	if has, err := d.hasEndpoint(name); has || err != nil {
+		return err // the lock is for it
+	}
+	return errors.Join(remove(d.lockFile(name)), removeDir(d.endpointDir(name)), removeDir(dir))
 }
 
 // removeDir deletes a directory if it is empty; otherwise it stays, as it does
@@ -158,6 +161,20 @@ func (d *Dir) Endpoints(network string) ([]Endpoint, error) {
 		}
 		return err
 	})
+	return all, err
+}
+
+// EndpointNetworks returns the names of the networks that may have attachments
+// recorded, whether they have a record themselves or not.
+func (d *Dir) EndpointNetworks() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(d.root, "networks"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
 	return all, err
 }
 

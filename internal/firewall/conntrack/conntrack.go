@@ -1,0 +1,138 @@
+package conntrack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// ErrUnsupported: the kernel tracks connections, but cannot delete one when asked
+// (CONFIG_NF_CT_NETLINK).
+var ErrUnsupported = errors.New("conntrack netlink is not supported by this kernel")
+
+// Flow is connections to ports: their first packet was for one of them,
+// whatever became of it. Beware of TCP with any address: connections of
+// containers to these ports elsewhere are among them, and may break.
+type Flow struct {
+	Protocol uint8      // IPPROTO_TCP, _UDP or _SCTP
+	HostIP   netip.Addr // zero: any; 0.0.0.0 and ::, any of the family
+	First    uint16
+	Last     uint16 // 0: First
+}
+
+// Filter is what to forget: what is in any of its flows, or answered by one of
+// its targets. The zero Filter is nothing.
+type Filter struct {
+	Flows   []Flow
+	Targets []netip.Addr // containers, however they were reached
+}
+
+const (
+	// maxPasses is how many ports and addresses are deleted one by one. More
+	// take longer than a dump where the table is full.
+	maxPasses = 16
+	// answerBound is how long the kernel may take where ctx does not say.
+	answerBound = 10 * time.Second
+	countFile   = "/proc/sys/net/netfilter/nf_conntrack_count"
+)
+
+// Flush deletes the entries that match in the network namespace of the calling
+// thread, in every zone. There being none is success, and so is a kernel that
+// tracks no connections. How many there were is not known: the kernel does not
+// say. A ctx that ends is seen between requests.
+func Flush(ctx context.Context, f Filter) error {
+	if err := f.flush(ctx); err != nil {
+		return fmt.Errorf("delete conntrack entries: %w", err)
+	}
+	return nil
+}
+
+func (f Filter) flush(ctx context.Context) error {
+	if err := errors.Join(ctx.Err(), f.check()); err != nil {
+		return err
+	}
+	if len(f.Flows)+len(f.Targets) == 0 {
+		return nil
+	}
+	if n, err := entries(); n == 0 || err != nil {
+		return err
+	}
+	c, err := nfnl.Open()
+	if err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.SetTimeout(bound(ctx)); err != nil {
+		return fmt.Errorf("bound netlink answers: %w", err)
+	}
+	if ps, ok := f.passes(); ok {
+		if err := deletePasses(c, ps); !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+		// Before 6.11 a part of an entry's addresses is refused.
+	}
+	return f.deleteListed(ctx, c)
+}
+
+func bound(ctx context.Context) time.Duration {
+	if d, ok := ctx.Deadline(); ok {
+		return max(time.Until(d), time.Millisecond)
+	}
+	return answerBound
+}
+
+// check refuses what the kernel would misread: it ignores the ports of other
+// protocols.
+func (f Filter) check() error {
+	for _, w := range f.Flows {
+		known := w.Protocol == unix.IPPROTO_TCP || w.Protocol == unix.IPPROTO_UDP || w.Protocol == unix.IPPROTO_SCTP
+		if !known || w.First == 0 || w.last() < w.First {
+			return fmt.Errorf("invalid ports %d-%d of protocol %d", w.First, w.Last, w.Protocol)
+		}
+	}
+	for _, a := range f.Targets {
+		if !a.IsValid() || a.IsUnspecified() {
+			return fmt.Errorf("invalid target %s", a)
+		}
+	}
+	return nil
+}
+
+func (w Flow) last() uint16 {
+	if w.Last == 0 {
+		return w.First
+	}
+	return w.Last
+}
+
+// in reports whether w is about addresses of the family of a.
+func (w Flow) in(a netip.Addr) bool {
+	return !w.HostIP.IsValid() || w.HostIP.Unmap().Is4() == a.Is4()
+}
+
+// entries returns how many entries the namespace has, 0 if the kernel tracks
+// no connections.
+func entries() (int, error) {
+	fd, err := unix.Open(countFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("open %s: %w", countFile, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var buf [16]byte
+	n, err := unix.Read(fd, buf[:])
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", countFile, err)
+	}
+	return strconv.Atoi(string(bytes.TrimSpace(buf[:n])))
+}

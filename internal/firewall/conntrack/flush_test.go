@@ -1,0 +1,196 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// table is what every case starts from.
+var table = []flow{
+	{udp, "10.0.0.1:53", "10.1.0.2:53", 0},
+	{udp, "10.0.0.2:53", "10.0.0.2:53", 0},
+	{udp, "10.0.0.1:54", "10.1.0.2:154", 0},
+	{udp, "10.0.0.1:56", "10.1.0.3:56", 7},
+	{tcp, "10.0.0.1:53", "10.1.0.3:53", 0},
+	{tcp, "10.1.0.2:80", "10.1.0.2:80", 0},
+	{sctp, "10.0.0.1:53", "10.1.0.3:53", 0},
+	{sctp, "10.0.0.1:54", "10.1.0.3:54", 0},
+	{udp, "[fd00::1]:53", "[fd00:1::2]:53", 0},
+	{udp, "[fd00::2]:53", "[fd00:1::3]:53", 0},
+	{tcp, "[fd00::1]:53", "[fd00:1::2]:53", 0},
+	{sctp, "[fd00::1]:53", "[fd00:1::2]:53", 0},
+}
+
+// cases name the entries of table that go.
+var cases = []struct {
+	name string
+	f    Filter
+	gone []int
+}{
+	{"port", Filter{Flows: []Flow{{udp, netip.Addr{}, 53, 0}}}, []int{0, 1, 8, 9}},
+	{"any IPv4", Filter{Flows: []Flow{{udp, addr("0.0.0.0"), 53, 53}}}, []int{0, 1}},
+	{"any IPv6", Filter{Flows: []Flow{{udp, addr("::"), 53, 53}}}, []int{8, 9}},
+	{"address", Filter{Flows: []Flow{{udp, addr("10.0.0.1"), 53, 53}}}, []int{0}},
+	{"address, mapped", Filter{Flows: []Flow{{udp, addr("::ffff:10.0.0.1"), 53, 53}}}, []int{0}},
+	{"IPv6 address", Filter{Flows: []Flow{{udp, addr("fd00::1"), 53, 53}}}, []int{8}},
+	{"zone", Filter{Flows: []Flow{{udp, netip.Addr{}, 56, 0}}}, []int{3}},
+	{"range", Filter{Flows: []Flow{{udp, netip.Addr{}, 50, 55}}}, []int{0, 1, 2, 8, 9}},
+	{"long range", Filter{Flows: []Flow{{udp, netip.Addr{}, 54, 65535}}}, []int{2, 3}},
+	{"TCP", Filter{Flows: []Flow{{tcp, netip.Addr{}, 53, 0}}}, []int{4, 10}},
+	{"SCTP", Filter{Flows: []Flow{{sctp, netip.Addr{}, 53, 0}}}, []int{6, 11}},
+	{"target", Filter{Targets: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5}},
+	{"IPv6 target", Filter{Targets: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11}},
+	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Targets: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7}},
+	{"none there", Filter{Flows: []Flow{{tcp, netip.Addr{}, 9, 0}}, Targets: []netip.Addr{addr("10.1.0.9")}}, nil},
+	{"nothing", Filter{}, nil},
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// TestFlush runs every case both ways, as Flush chooses and by listing.
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	for _, tt := range cases {
+		for way, flush := range map[string]func(*nfnl.Conn) error{
+			"flush": func(*nfnl.Conn) error { return Flush(t.Context(), tt.f) },
+			"list":  func(c *nfnl.Conn) error { return tt.f.deleteListed(t.Context(), c) },
+		} {
+			t.Run(tt.name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				lntest.Isolate(t)
+				c := openConn(t)
+				create(t, c, len(table), func(i int) flow { return table[i] })
+				want := flows(t, c)
+				if len(want) != len(table) {
+					t.Fatalf("the table has %v", want)
+				}
+				for _, i := range tt.gone {
+					f := table[i]
+					text := fmt.Sprint(map[uint8]string{tcp: "tcp", udp: "udp", sctp: "sctp"}[f.proto], " ", f.dst, " ", f.source)
+					at := slices.Index(want, text)
+					want = slices.Delete(want, at, at+1)
+				}
+				if err := flush(c); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, flows(t, c)); diff != "" {
+					t.Errorf("left (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+func TestManyDeleted(t *testing.T) {
+	t.Parallel()
+	lntest.Isolate(t)
+	c := openConn(t)
+	const n = 1000
+	create(t, c, n, func(i int) flow { return flow{udp, fmt.Sprint("10.0.0.1:", 1000+i), "10.1.0.2:53", 0} })
+	if got, err := entries(); got != n || err != nil {
+		t.Fatalf("got %d entries, %v", got, err)
+	}
+	f := Filter{Flows: []Flow{{udp, netip.Addr{}, 1000, 1000 + n - 2}}}
+	if err := Flush(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"udp 10.0.0.1:1999 10.1.0.2:53"}, flows(t, c)); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+}
+
+// TestOldKernel sends what a kernel before 6.11 sees: the filter is unknown to
+// it, so the tuple stands for one entry, of which parts are missing.
+func TestOldKernel(t *testing.T) {
+	t.Parallel()
+	lntest.Isolate(t)
+	c := openConn(t)
+	create(t, c, len(table), func(i int) flow { return table[i] })
+	const unknown = 120
+	for _, tt := range cases {
+		ps, _ := tt.f.passes()
+		for _, p := range ps {
+			var b nfnl.Buffer
+			b.Add(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgDelete, Family: p.family, Put: func(a *nfnl.Attrs) {
+				start := len(*a)
+				p.put(a)
+				_ = nfnl.Each((*a)[start:], func(typ uint16, v []byte) error {
+					if typ == ctaFilter { // v lies in *a: its header is before it
+						at := len(*a) - len(v) - 4
+						(*a)[at+2], (*a)[at+3] = unknown, 0
+					}
+					return nil
+				})
+			}})
+			if err := commit(c, &b); !errors.Is(err, unix.EINVAL) {
+				t.Errorf("%+v: got %v, want EINVAL", p, err)
+			}
+		}
+	}
+	if got := flows(t, c); len(got) != len(table) {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func TestInvalid(t *testing.T) {
+	t.Parallel()
+	lntest.Isolate(t)
+	c := openConn(t)
+	create(t, c, 1, func(i int) flow { return table[i] })
+	for _, f := range []Filter{
+		{Flows: []Flow{{unix.IPPROTO_ICMP, netip.Addr{}, 53, 0}}},
+		{Flows: []Flow{{udp, netip.Addr{}, 0, 0}}},
+		{Flows: []Flow{{udp, netip.Addr{}, 53, 52}}},
+		{Targets: []netip.Addr{{}}},
+		{Targets: []netip.Addr{addr("::")}},
+	} {
+		if err := Flush(t.Context(), f); err == nil {
+			t.Errorf("%+v: no error", f)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Flush(ctx, cases[0].f); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: got %v", err)
+	}
+	if got := flows(t, c); len(got) != 1 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func TestRepeat(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		fails int
+		with  error
+		calls int
+		want  error
+	}{
+		{0, nil, 1, nil},
+		{3, errInterrupted, 4, nil},
+		{3, fmt.Errorf("list: %w", unix.EINTR), 4, nil},
+		{99, errInterrupted, dumpTries, errInterrupted},
+		{1, unix.EPERM, 1, unix.EPERM},
+	} {
+		calls := 0
+		err := repeat(func() error {
+			if calls++; calls <= tt.fails {
+				return tt.with
+			}
+			return nil
+		})
+		if calls != tt.calls || !errors.Is(err, tt.want) {
+			t.Errorf("%d times %v: %d calls, %v, want %d, %v", tt.fails, tt.with, calls, err, tt.calls, tt.want)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package conntrack
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+const (
+	// dumpTries bounds how often an interrupted dump is read again.
+	dumpTries = 10
+	// deletesAtOnce is few enough for the answers to fit into the receive buffer.
+	deletesAtOnce = 64
+)
+
+// errInterrupted is a dump during which the table changed its shape
+// (NLM_F_DUMP_INTR): what it gave may be incomplete.
+var errInterrupted = errors.New("dump interrupted")
+
+// entry is a connection as its deletion names it.
+type entry struct {
+	family uint8
+	tuple  []byte // of the first packet
+	id     []byte // tells it from a later one of the same tuple
+	zone   []byte // nil: 0
+}
+
+// deleteListed lists the table, compares here, and deletes what matches.
+func (f Filter) deleteListed(ctx context.Context, c *nfnl.Conn) error {
+	var found []entry
+	err := repeat(func() (err error) {
+		found, err = list(c, f.matches)
+		return err
+	})
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("list: %w: %w", ErrUnsupported, err) // nothing else is wrong with the request
+	}
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	for len(found) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(len(found), deletesAtOnce)
+		var b nfnl.Buffer
+		for _, e := range found[:n] {
+			b.Add(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgDelete, Family: e.family, Put: e.put})
+		}
+		if err := commit(c, &b); err != nil {
+			return err
+		}
+		found = found[n:]
+	}
+	return nil
+}
+
+func (e entry) put(a *nfnl.Attrs) {
+	a.Nest(ctaTupleOrig, func(a *nfnl.Attrs) { *a = append(*a, e.tuple...) })
+	a.Bytes(ctaID, e.id)
+	if e.zone != nil {
+		a.Bytes(ctaZone, e.zone)
+	}
+}
+
+// repeat calls fn again while its dump was interrupted.
+func repeat(fn func() error) error {
+	for try := 1; ; try++ {
+		err := fn()
+		interrupted := errors.Is(err, errInterrupted) || errors.Is(err, unix.EINTR)
+		if !interrupted || try == dumpTries {
+			return err
+		}
+	}
+}
+
+// list returns the entries of both families that match. It reads to the end of
+// the dump even if that is of no use any more: the socket is asked again.
+func list(c *nfnl.Conn, matches func(orig, reply tuple) bool) ([]entry, error) {
+	var b nfnl.Buffer
+	b.Add(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet, Flags: unix.NLM_F_DUMP})
+	if err := c.Send(&b); err != nil {
+		return nil, err
+	}
+	var found []entry
+	interrupted := false
+	err := c.Receive(func(a nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
+		interrupted = interrupted || a.Flags&unix.NLM_F_DUMP_INTR != 0
+		if isErr {
+			if errno != 0 {
+				return true, errno
+			}
+			return true, nil
+		}
+		orig := nfnl.Find(a.Attrs, ctaTupleOrig)
+		t := parseTuple(orig)
+		if matches(t, parseTuple(nfnl.Find(a.Attrs, ctaTupleReply))) {
+			found = append(found, entry{
+				family: familyOf(t.dst), tuple: bytes.Clone(orig),
+				id: bytes.Clone(nfnl.Find(a.Attrs, ctaID)), zone: bytes.Clone(nfnl.Find(a.Attrs, ctaZone)),
+			})
+		}
+		return false, nil
+	})
+	if err == nil && interrupted {
+		err = errInterrupted
+	}
+	return found, err
+}
+
+// matches reports whether f deletes an entry.
+func (f Filter) matches(orig, reply tuple) bool {
+	for _, a := range f.Targets {
+		if a.Unmap() == reply.src {
+			return true
+		}
+	}
+	for _, w := range f.Flows {
+		any := !w.HostIP.IsValid() || w.HostIP.IsUnspecified()
+		if w.Protocol == orig.proto && w.First <= orig.dstPort && orig.dstPort <= w.last() &&
+			w.in(orig.dst) && (any || w.HostIP.Unmap() == orig.dst) {
+			return true
+		}
+	}
+	return false
+}
+
+// tuple is one direction of a connection.
+type tuple struct {
+	src, dst         netip.Addr
+	proto            uint8
+	srcPort, dstPort uint16
+}
+
+// parseTuple reads what it can; the rest stays zero, which matches nothing.
+func parseTuple(b []byte) tuple {
+	var t tuple
+	_ = nfnl.Each(nfnl.Find(b, ctaTupleIP), func(typ uint16, v []byte) error {
+		switch typ {
+		case ctaIPv4Src, ctaIPv6Src:
+			t.src, _ = netip.AddrFromSlice(v)
+		case ctaIPv4Dst, ctaIPv6Dst:
+			t.dst, _ = netip.AddrFromSlice(v)
+		}
+		return nil
+	})
+	_ = nfnl.Each(nfnl.Find(b, ctaTupleProto), func(typ uint16, v []byte) error {
+		switch {
+		case typ == ctaProtoNum && len(v) == 1:
+			t.proto = v[0]
+		case typ == ctaProtoSrcPort && len(v) == 2:
+			t.srcPort = binary.BigEndian.Uint16(v)
+		case typ == ctaProtoDstPort && len(v) == 2:
+			t.dstPort = binary.BigEndian.Uint16(v)
+		}
+		return nil
+	})
+	return t
+}

@@ -1,0 +1,97 @@
+package nfnl
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Conn is a netfilter socket in the network namespace of the thread that
+// opened it. It is not for several goroutines at once.
+type Conn struct {
+	fd  int
+	buf []byte
+}
+
+// receiveBuffer holds the largest part of a dump that kernels send.
+const receiveBuffer = 32 << 10
+
+// Open returns a new socket.
+func Open() (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{fd: fd}, nil
+}
+
+// Close closes the socket.
+func (c *Conn) Close() error { return unix.Close(c.fd) }
+
+// SetTimeout bounds each wait for an answer; 0 waits for ever. The kernel
+// answers while it is asked, so this is for kernels that hang.
+func (c *Conn) SetTimeout(d time.Duration) error {
+	tv := unix.NsecToTimeval(max(d, 0).Nanoseconds())
+	return unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+}
+
+// Send sends the buffer in one system call.
+func (c *Conn) Send(b *Buffer) error {
+	// The kernel takes a message only if it fits into the send buffer.
+	if need := len(b.data) + len(b.data)/4 + 4096; need > 128<<10 {
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, need); err != nil {
+			return err
+		}
+	}
+	for {
+		err := unix.Sendto(c.fd, b.data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Receive calls fn for every message that comes until it says done. An answer
+// that is an error or an acknowledgement has an errno, which may be 0. Answers
+// are good until fn returns.
+func (c *Conn) Receive(fn func(a Answer, isErr bool, errno unix.Errno) (done bool, err error)) error {
+	if c.buf == nil {
+		c.buf = make([]byte, receiveBuffer)
+	}
+	for {
+		n, err := unix.Read(c.fd, c.buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		done, err := split(c.buf[:n], fn)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+func split(b []byte, fn func(Answer, bool, unix.Errno) (bool, error)) (done bool, err error) {
+	for len(b) >= msgHeader && !done && err == nil {
+		size := int(binary.NativeEndian.Uint32(b))
+		if size < msgHeader || size > len(b) {
+			return false, errShort
+		}
+		typ := binary.NativeEndian.Uint16(b[4:])
+		a := Answer{Seq: binary.NativeEndian.Uint32(b[8:]), Type: uint8(typ), Flags: binary.NativeEndian.Uint16(b[6:])}
+		body := b[msgHeader:size]
+		switch {
+		case (typ == unix.NLMSG_ERROR || typ == unix.NLMSG_DONE) && len(body) >= 4:
+			done, err = fn(a, true, unix.Errno(-int32(binary.NativeEndian.Uint32(body))))
+		case typ >= unix.NLMSG_MIN_TYPE && len(body) >= genHeader:
+			a.Attrs = body[genHeader:]
+			done, err = fn(a, false, 0)
+		}
+		b = b[min(align(size), len(b)):]
+	}
+	return done, err
+}

@@ -1,0 +1,110 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/flock"
+)
+
+// lockTimeout bounds the wait for the lock of a network. It is held while one
+// record is written, or while the rules of an empty network are removed.
+const lockTimeout = 10 * time.Second
+
+// CreateShared is CreateEndpoint while nobody is in Alone for the network.
+func (d *Dir) CreateShared(ctx context.Context, e Endpoint) error {
+	unlock, err := d.lock(ctx, e.Network, unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return d.CreateEndpoint(e)
+}
+
+// Alone calls fn if no attachment is recorded for the network, and keeps
+// CreateShared waiting until fn returns.
+func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error {
+	if err := CheckName(network); err != nil {
+		return err
+	}
+	if has, err := d.hasEndpoint(network); has || err != nil {
+		return err
+	}
+	unlock, err := d.lock(ctx, network, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if has, err := d.hasEndpoint(network); has || err != nil {
+		return err
+	}
+	return fn()
+}
+
+// hasEndpoint reads no more of the directory than it takes to find one.
+func (d *Dir) hasEndpoint(network string) (bool, error) {
+	dir, err := os.Open(d.endpointDir(network))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = dir.Close() }()
+	for {
+		names, _ := dir.Readdirnames(16)
+		if len(names) == 0 {
+			return false, nil
+		}
+		for _, name := range names {
+			if filepath.Ext(name) == ".json" {
+				return true, nil
+			}
+		}
+	}
+}
+
+// lock takes the lock of a network. A file that was removed meanwhile, with
+// the network, protects nothing any more: then it is tried anew.
+func (d *Dir) lock(ctx context.Context, network string, how int) (unlock func(), err error) {
+	path := d.lockFile(network)
+	for {
+		fd, err := openLock(path)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		if err := flock.Lock(ctx, fd, how, lockTimeout, path); err != nil {
+			if !errors.Is(err, flock.ErrLocked) {
+				_ = unix.Close(fd)
+			}
+			return nil, err
+		}
+		var held, named unix.Stat_t
+		if unix.Fstat(fd, &held) == nil && unix.Lstat(path, &named) == nil && held.Ino == named.Ino && held.Dev == named.Dev {
+			return func() { _ = unix.Close(fd) }, nil
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+func openLock(path string) (fd int, err error) {
+	const flags = unix.O_RDONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err = unix.Open(path, flags, 0o600)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fd, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return -1, err
+	}
+	return unix.Open(path, flags, 0o600)
+}
+
+func (d *Dir) lockFile(network string) string {
+	return filepath.Join(d.root, "networks", network, "lock")
+}
