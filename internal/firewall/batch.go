@@ -3,40 +3,68 @@ package firewall
 import (
 	"encoding/binary"
 
-	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// batch gathers the messages of one transaction, and the first error in them.
+// batch gathers the messages of one transaction.
 type batch struct {
-	msgs []netlink.Message
-	err  error
+	buf nfnl.Buffer
+	any bool
+	// elems wait for more of the same message, set and flags to come.
+	elems []elem
+	typ   uint8
+	bytes int
 }
 
-func (b *batch) add(typ uint16, flags netlink.HeaderFlags, family uint8, put func(*netlink.AttributeEncoder)) {
-	m, err := message(typ, flags, family, put)
-	if b.err == nil {
-		b.err = err
-	}
-	b.msgs = append(b.msgs, m)
+// maxList bounds a list of elements: the length of an attribute has 16 bits.
+const maxList = 32 << 10
+
+func newBatch(generation uint32) *batch {
+	b := &batch{}
+	b.buf.Add(edge(unix.NFNL_MSG_BATCH_BEGIN, func(a *nfnl.Attrs) {
+		if generation != 0 {
+			a.Uint32(unix.NFNL_BATCH_GENID, generation)
+		}
+	}))
+	return b
 }
 
-// ensure adds what makes t stand as it is written in base.go, whatever was
+// edge returns the begin or the end of a batch.
+func edge(typ uint8, put func(*nfnl.Attrs)) nfnl.Message {
+	return nfnl.Message{Edge: true, Type: typ, Resource: unix.NFNL_SUBSYS_NFTABLES, Put: put}
+}
+
+// message returns a message of nf_tables.
+func message(typ uint8, flags uint16, family uint8, put func(*nfnl.Attrs)) nfnl.Message {
+	return nfnl.Message{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Type: typ, Flags: flags, Family: family, Put: put}
+}
+
+func (b *batch) add(typ uint8, flags uint16, family uint8, put func(*nfnl.Attrs)) {
+	b.flush()
+	b.any = true
+	b.buf.Add(message(typ, flags, family, put))
+}
+
+// ensure adds what makes t stand as it is written in rules.go, whatever was
 // there of it. Elements stay. The kernel takes one transaction at a time, so
 // two who do this at once leave the rules there once.
 func (b *batch) ensure(t table) {
-	b.add(unix.NFT_MSG_NEWTABLE, netlink.Create, t.family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, tableName)
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_TABLE_NAME, tableName)
 	})
 	for i, s := range t.sets {
 		b.addSet(s, uint32(i+1))
 	}
 	for _, c := range t.chains {
 		b.addChain(t.family, c)
-		b.add(unix.NFT_MSG_DELRULE, 0, t.family, func(ae *netlink.AttributeEncoder) { // all rules of the chain
-			ae.String(unix.NFTA_RULE_TABLE, tableName)
-			ae.String(unix.NFTA_RULE_CHAIN, c.name)
+		if c.name == marksChain {
+			continue // others' rules
+		}
+		b.add(unix.NFT_MSG_DELRULE, 0, t.family, func(a *nfnl.Attrs) { // all rules of the chain
+			a.String(unix.NFTA_RULE_TABLE, tableName)
+			a.String(unix.NFTA_RULE_CHAIN, c.name)
 		})
 		for _, r := range c.rules {
 			b.addRule(t.family, c.name, r)
@@ -46,104 +74,181 @@ func (b *batch) ensure(t table) {
 
 // hostByteOrder is user data for nft, which lists names as "" without it:
 // NFTNL_UDATA_SET_KEYBYTEORDER, four bytes, BYTEORDER_HOST_ENDIAN.
-var hostByteOrder = binary.NativeEndian.AppendUint32([]byte{0, 4}, 1)
+var hostByteOrder = []byte{0, 4, 1, 0, 0, 0}
+
+// nftSetConcat is NFT_SET_CONCAT, of linux/netfilter/nf_tables.h; the others
+// that golang.org/x/sys/unix lacks are NFTA_SET_DESC_CONCAT and NFTA_SET_FIELD_LEN.
+const (
+	nftSetConcat      = 0x80
+	nftaSetDescConcat = 2
+	nftaSetFieldLen   = 1
+	nftaSetElemKeyEnd = 10
+)
 
 // addSet needs an id that no other set of the batch has.
 func (b *batch) addSet(s *set, id uint32) {
-	datatype, size := s.keyType()
-	b.add(unix.NFT_MSG_NEWSET, netlink.Create, s.family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, tableName)
-		ae.String(unix.NFTA_SET_NAME, s.name)
-		ae.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
-		ae.Uint32(unix.NFTA_SET_KEY_LEN, size)
-		ae.Uint32(unix.NFTA_SET_ID, id)
+	datatype, size := s.key.datatype()
+	var flags uint32
+	if s.interval {
+		flags |= unix.NFT_SET_INTERVAL | nftSetConcat
+	}
+	if s.data != nil {
+		flags |= unix.NFT_SET_MAP
+	}
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_SET_TABLE, tableName)
+		a.String(unix.NFTA_SET_NAME, s.name)
+		a.Uint32(unix.NFTA_SET_FLAGS, flags)
+		a.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
+		a.Uint32(unix.NFTA_SET_KEY_LEN, size)
+		a.Uint32(unix.NFTA_SET_ID, id)
+		if s.data != nil {
+			datatype, size := s.data.datatype()
+			a.Uint32(unix.NFTA_SET_DATA_TYPE, datatype)
+			a.Uint32(unix.NFTA_SET_DATA_LEN, size)
+		}
+		if s.interval {
+			a.Nest(unix.NFTA_SET_DESC, s.describe)
+		}
 		if datatype == typeIfname {
-			ae.Bytes(unix.NFTA_SET_USERDATA, hostByteOrder)
+			a.Bytes(unix.NFTA_SET_USERDATA, hostByteOrder)
+		}
+	})
+}
+
+// describe lists the lengths of the fields.
+func (s *set) describe(a *nfnl.Attrs) {
+	a.Nest(nftaSetDescConcat, func(a *nfnl.Attrs) {
+		for _, f := range s.key {
+			a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) { a.Uint32(nftaSetFieldLen, f.size) })
 		}
 	})
 }
 
 func (b *batch) addChain(family uint8, c chain) {
-	b.add(unix.NFT_MSG_NEWCHAIN, netlink.Create, family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_CHAIN_TABLE, tableName)
-		ae.String(unix.NFTA_CHAIN_NAME, c.name)
-		ae.Nested(unix.NFTA_CHAIN_HOOK, func(hook *netlink.AttributeEncoder) error {
-			hook.Uint32(unix.NFTA_HOOK_HOOKNUM, c.hook)
-			hook.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
-			return nil
+	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_CHAIN_TABLE, tableName)
+		a.String(unix.NFTA_CHAIN_NAME, c.name)
+		if c.kind == "" {
+			return
+		}
+		a.Nest(unix.NFTA_CHAIN_HOOK, func(a *nfnl.Attrs) {
+			a.Uint32(unix.NFTA_HOOK_HOOKNUM, c.hook)
+			a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
 		})
-		ae.Uint32(unix.NFTA_CHAIN_POLICY, nfAccept)
-		ae.String(unix.NFTA_CHAIN_TYPE, c.kind)
+		a.Uint32(unix.NFTA_CHAIN_POLICY, nfAccept)
+		a.String(unix.NFTA_CHAIN_TYPE, c.kind)
 	})
 }
 
 func (b *batch) addRule(family uint8, chain string, r rule) {
-	b.add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, tableName)
-		ae.String(unix.NFTA_RULE_CHAIN, chain)
-		ae.Nested(unix.NFTA_RULE_EXPRESSIONS, func(list *netlink.AttributeEncoder) error {
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_CHAIN, chain)
+		a.Nest(unix.NFTA_RULE_EXPRESSIONS, func(a *nfnl.Attrs) {
 			for _, x := range r.exprs {
-				list.Do(netlink.Nested|unix.NFTA_LIST_ELEM, func() ([]byte, error) { return expr.Marshal(family, x) })
+				x.encode(a)
 			}
-			return nil
 		})
-		ae.Bytes(unix.NFTA_RULE_USERDATA, formatComment(r.why))
+		a.Bytes(unix.NFTA_RULE_USERDATA, formatComment(r.why))
+	})
+}
+
+// delRule adds the deletion of a rule by the number the kernel gave it.
+func (b *batch) delRule(family uint8, chain string, handle uint64) {
+	b.add(unix.NFT_MSG_DELRULE, 0, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_CHAIN, chain)
+		a.Bytes(unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, handle))
 	})
 }
 
 // put adds e; if its key is there, nothing changes, not even its owner.
-func (b *batch) put(e elem) {
-	b.add(unix.NFT_MSG_NEWSETELEM, netlink.Create, e.set.family, func(ae *netlink.AttributeEncoder) { e.encode(ae, true) })
-}
+func (b *batch) put(e elem) { b.gather(unix.NFT_MSG_NEWSETELEM, e) }
 
-// takeOver puts e in the place of another owner's element. The first put is
-// for the case that the other one deletes it first. Packets see the result only.
+// takeOver puts e in the place of another owner's element, or of one that
+// gives something else. The first put is for the case that the other one
+// deletes it first. Packets see the result only.
 func (b *batch) takeOver(e elem) {
-	b.put(e)
+	if e.data == nil { // of a map it would be refused
+		b.put(e)
+	}
 	b.del(e)
 	b.put(e)
 }
 
 // del adds the deletion of e; one that is not there fails the transaction.
-func (b *batch) del(e elem) {
-	b.add(unix.NFT_MSG_DELSETELEM, 0, e.set.family, func(ae *netlink.AttributeEncoder) { e.encode(ae, false) })
+func (b *batch) del(e elem) { b.gather(unix.NFT_MSG_DELSETELEM, e) }
+
+// gather sends elements of one set in one message as far as they follow each other.
+func (b *batch) gather(typ uint8, e elem) {
+	const overhead = 64
+	size := len(e.key) + len(e.end) + len(e.data) + len(e.owner) + overhead
+	if len(b.elems) > 0 && (b.typ != typ || b.elems[0].set != e.set || b.bytes+size > maxList) {
+		b.flush()
+	}
+	b.typ, b.any = typ, true
+	b.elems = append(b.elems, e)
+	b.bytes += size
+}
+
+func (b *batch) flush() {
+	if len(b.elems) == 0 {
+		return
+	}
+	elems, flags := b.elems, uint16(0)
+	if b.typ == unix.NFT_MSG_NEWSETELEM {
+		flags = unix.NLM_F_CREATE
+	}
+	b.buf.Add(message(b.typ, flags, elems[0].set.family, func(a *nfnl.Attrs) {
+		encodeElems(a, b.typ == unix.NFT_MSG_NEWSETELEM, elems...)
+	}))
+	b.elems, b.bytes = nil, 0
 }
 
 // drop adds the deletion of t if no set of it has an element: if one has, the
 // transaction is EBUSY; if the table is not there, ENOENT.
 func (b *batch) drop(t table) {
-	for _, c := range t.chains {
-		b.add(unix.NFT_MSG_DELCHAIN, 0, t.family, func(ae *netlink.AttributeEncoder) {
-			ae.String(unix.NFTA_CHAIN_TABLE, tableName)
-			ae.String(unix.NFTA_CHAIN_NAME, c.name)
+	for i := range t.chains { // those that jump come after those jumped to
+		c := t.chains[len(t.chains)-1-i]
+		b.add(unix.NFT_MSG_DELCHAIN, 0, t.family, func(a *nfnl.Attrs) {
+			a.String(unix.NFTA_CHAIN_TABLE, tableName)
+			a.String(unix.NFTA_CHAIN_NAME, c.name)
 		})
 	}
 	for _, s := range t.sets {
-		b.add(unix.NFT_MSG_DELSET, unix.NLM_F_NONREC, t.family, func(ae *netlink.AttributeEncoder) {
-			ae.String(unix.NFTA_SET_TABLE, tableName)
-			ae.String(unix.NFTA_SET_NAME, s.name)
+		b.add(unix.NFT_MSG_DELSET, unix.NLM_F_NONREC, t.family, func(a *nfnl.Attrs) {
+			a.String(unix.NFTA_SET_TABLE, tableName)
+			a.String(unix.NFTA_SET_NAME, s.name)
 		})
 	}
-	b.add(unix.NFT_MSG_DELTABLE, unix.NLM_F_NONREC, t.family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, tableName)
+	b.add(unix.NFT_MSG_DELTABLE, unix.NLM_F_NONREC, t.family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_TABLE_NAME, tableName)
 	})
 }
 
-// encode writes e as a list of one element.
-func (e elem) encode(ae *netlink.AttributeEncoder, withOwner bool) {
-	ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
-	ae.String(unix.NFTA_SET_ELEM_LIST_SET, e.set.name)
-	ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list *netlink.AttributeEncoder) error {
-		list.Nested(unix.NFTA_LIST_ELEM, func(item *netlink.AttributeEncoder) error {
-			item.Nested(unix.NFTA_SET_ELEM_KEY, func(data *netlink.AttributeEncoder) error {
-				data.Bytes(unix.NFTA_DATA_VALUE, e.key)
-				return nil
-			})
-			if withOwner {
-				item.Bytes(unix.NFTA_SET_ELEM_USERDATA, formatComment(e.owner))
-			}
-			return nil
-		})
-		return nil
+// encodeElems writes a list of elements of one set; whole ones, or only what
+// finds them.
+func encodeElems(a *nfnl.Attrs, whole bool, elems ...elem) {
+	a.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+	a.String(unix.NFTA_SET_ELEM_LIST_SET, elems[0].set.name)
+	a.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *nfnl.Attrs) {
+		for _, e := range elems {
+			a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) { e.encode(a, whole) })
+		}
 	})
+}
+
+func (e elem) encode(a *nfnl.Attrs, whole bool) {
+	a.Nest(unix.NFTA_SET_ELEM_KEY, value(e.key))
+	if e.end != nil {
+		a.Nest(nftaSetElemKeyEnd, value(e.end))
+	}
+	if !whole {
+		return
+	}
+	if e.data != nil {
+		a.Nest(unix.NFTA_SET_ELEM_DATA, value(e.data))
+	}
+	a.Bytes(unix.NFTA_SET_ELEM_USERDATA, formatComment(e.owner))
 }

@@ -14,12 +14,12 @@ func fill(b *testing.B, f *Firewall, count int) {
 				bt.ensure(inetTable())
 				bt.ensure(bridgeTable())
 			}
-			for ; i <= count && len(bt.msgs) < 1000; i++ {
-				elems, err := plan(sample(i))
+			for last := min(i+99, count); i <= last; i++ {
+				p, err := plan(sample(i))
 				if err != nil {
 					b.Fatal(err)
 				}
-				for _, e := range elems {
+				for _, e := range p.elems {
 					bt.put(e)
 				}
 			}

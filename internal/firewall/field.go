@@ -2,53 +2,60 @@ package firewall
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
 // Data types as nft numbers them (datatype.h of nftables), so that it can list
 // our sets, and how many bits of a concatenated type each takes.
 const (
-	typeIPv4   = 7
-	typeIPv6   = 8
-	typeEther  = 9
-	typeIfname = 41
+	typeNFProto = 2
+	typeIPv4    = 7
+	typeIPv6    = 8
+	typeEther   = 9
+	typeInet    = 12 // inet_proto
+	typeService = 13 // inet_service
+	typeIfname  = 41
 
 	typeBits = 6
 )
 
-// field is a part of a packet that sets are keyed by.
+// field is a part of a packet that sets are keyed by, or of what maps give.
 type field struct {
 	datatype uint32
 	size     uint32
-	base     expr.PayloadBase // of a field of the packet's headers
-	offset   uint32
-	meta     expr.MetaKey // of an interface name
+	load     func(reg uint32) expr
 }
 
 // The fields our sets use.
 var (
-	saddr4      = field{typeIPv4, 4, expr.PayloadBaseNetworkHeader, 12, 0}
-	saddr6      = field{typeIPv6, 16, expr.PayloadBaseNetworkHeader, 8, 0}
-	etherSource = field{typeEther, 6, expr.PayloadBaseLLHeader, 6, 0}
-	iifname     = field{typeIfname, unix.IFNAMSIZ, 0, 0, expr.MetaKeyIIFNAME}
-	oifname     = field{typeIfname, unix.IFNAMSIZ, 0, 0, expr.MetaKeyOIFNAME}
+	saddr4      = field{typeIPv4, 4, network(12, 4)}
+	daddr4      = field{typeIPv4, 4, network(16, 4)}
+	saddr6      = field{typeIPv6, 16, network(8, 16)}
+	daddr6      = field{typeIPv6, 16, network(24, 16)}
+	etherSource = field{typeEther, 6, func(reg uint32) expr { return payload(unix.NFT_PAYLOAD_LL_HEADER, 6, 6, reg) }}
+	dport       = field{typeService, 2, func(reg uint32) expr { return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg) }}
+	protocol    = field{typeInet, 1, metaField(unix.NFT_META_L4PROTO)}
+	nfproto     = field{typeNFProto, 1, metaField(unix.NFT_META_NFPROTO)}
+	iifname     = field{typeIfname, unix.IFNAMSIZ, metaField(unix.NFT_META_IIFNAME)}
+	oifname     = field{typeIfname, unix.IFNAMSIZ, metaField(unix.NFT_META_OIFNAME)}
 )
+
+func network(offset, size uint32) func(uint32) expr {
+	return func(reg uint32) expr { return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, size, reg) }
+}
+
+func metaField(key uint32) func(uint32) expr {
+	return func(reg uint32) expr { return meta(key, reg) }
+}
 
 // padded is the size the field takes in a key: registers have four bytes.
 func (f field) padded() uint32 { return (f.size + 3) &^ 3 }
-
-func (f field) load(reg uint32) expr.Any {
-	if f.datatype == typeIfname {
-		return &expr.Meta{Key: f.meta, Register: reg}
-	}
-	return &expr.Payload{DestRegister: reg, Base: f.base, Offset: f.offset, Len: f.size}
-}
 
 // format returns b, the field's bytes in a key, in the words of nft.
 func (f field) format(b []byte) string {
@@ -57,58 +64,108 @@ func (f field) format(b []byte) string {
 		return string(bytes.TrimRight(b, "\x00"))
 	case typeEther:
 		return net.HardwareAddr(b).String()
+	case typeService:
+		return fmt.Sprint(binary.BigEndian.Uint16(b))
+	case typeInet:
+		return Protocol(b[0]).String()
+	case typeNFProto:
+		return map[byte]string{unix.NFPROTO_IPV4: "ipv4", unix.NFPROTO_IPV6: "ipv6"}[b[0]]
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return a.String()
 }
 
-// keyType returns the number and the size of the set's key type.
-func (s *set) keyType() (datatype, size uint32) {
-	for _, f := range s.fields {
-		datatype = datatype<<typeBits | f.datatype
+// tuple is several fields, one after the other, each padded to registers; one
+// alone is not padded.
+type tuple []field
+
+// datatype returns the number and the size of the tuple's type.
+func (t tuple) datatype() (number, size uint32) {
+	for _, f := range t {
+		number = number<<typeBits | f.datatype
 		size += f.padded()
 	}
-	if len(s.fields) == 1 {
-		size = s.fields[0].size
+	if len(t) == 1 {
+		size = t[0].size
 	}
-	return datatype, size
+	return number, size
 }
 
-// key returns the key made of values, one for each field of the set.
-func (s *set) key(values ...[]byte) []byte {
-	_, size := s.keyType()
-	key := make([]byte, size)
+// of returns the tuple with these values, one for each field.
+func (t tuple) of(values ...[]byte) []byte {
+	_, size := t.datatype()
+	b := make([]byte, size)
 	at := uint32(0)
-	for i, f := range s.fields {
-		copy(key[at:at+f.size], values[i])
+	for i, f := range t {
+		copy(b[at:at+f.size], values[i])
 		at += f.padded()
 	}
-	return key
+	return b
 }
 
-func (s *set) String() string {
-	return familyName(s.family) + " " + tableName + " " + s.name
+// split is the inverse of of; false for bytes of another tuple.
+func (t tuple) split(b []byte) ([][]byte, bool) {
+	if _, size := t.datatype(); uint32(len(b)) < size {
+		return nil, false
+	}
+	var values [][]byte
+	at := uint32(0)
+	for _, f := range t {
+		values = append(values, b[at:at+f.size])
+		at += f.padded()
+	}
+	return values, true
+}
+
+// format returns the tuple from b to end in the words of nft; end may be nil.
+func (t tuple) format(b, end []byte) string {
+	values, ok := t.split(b)
+	ends, ranged := t.split(end)
+	if !ok {
+		return fmt.Sprintf("%x", b)
+	}
+	var parts []string
+	for i, f := range t {
+		s := f.format(values[i])
+		if ranged && !bytes.Equal(values[i], ends[i]) {
+			s += "-" + f.format(ends[i])
+		}
+		parts = append(parts, s)
+	}
+	return strings.Join(parts, " . ")
+}
+
+// load returns what loads the tuple into the key's registers.
+func (t tuple) load() []expr {
+	var all []expr
+	reg := uint32(regKey)
+	for _, f := range t {
+		all = append(all, f.load(reg))
+		reg += f.padded() / 4
+	}
+	return all
 }
 
 // elem is an element of a set, with the owner that is its comment.
 type elem struct {
 	set   *set
 	key   []byte
+	end   []byte // of an interval set: the key of the other end
+	data  []byte // of a map: what it gives
 	owner string
 }
 
 // String returns the element in the words of nft, without its owner.
 func (e elem) String() string {
-	var parts []string
-	at := uint32(0)
-	for _, f := range e.set.fields {
-		if at+f.size > uint32(len(e.key)) {
-			break // not a key of this set
-		}
-		parts = append(parts, f.format(e.key[at:at+f.size]))
-		at += f.padded()
+	s := e.set.key.format(e.key, e.end)
+	if len(e.data) > 0 {
+		s += " : " + e.set.data.format(e.data, nil)
 	}
-	return fmt.Sprintf("%s { %s }", e.set, strings.Join(parts, " . "))
+	return fmt.Sprintf("%s { %s }", e.set, s)
+}
+
+func (s *set) String() string {
+	return familyName(s.family) + " " + tableName + " " + s.name
 }
 
 func familyName(family uint8) string {

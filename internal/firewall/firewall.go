@@ -5,56 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
-
-// Errors of this package, for errors.Is.
-var (
-	// ErrUnsupported says that the kernel has no nf_tables, or lacks a part of it that the rules need.
-	ErrUnsupported = errors.New("not supported by this kernel")
-	// ErrInvalid says that a Network or an Endpoint cannot be put into rules as it stands.
-	ErrInvalid = errors.New("invalid")
-	// ErrMissing is what Verify reports for a table, chain, rule or element that is not there.
-	ErrMissing = errors.New("missing")
-	// ErrConflict is what Verify reports for an element that another owner holds.
-	ErrConflict = errors.New("held by another owner")
-)
-
-// Network says which rules hold for a whole network. A Network with neither
-// Internal nor NoICC has no rules.
-type Network struct {
-	// Name is the comment of the network's elements, in the form of Key.
-	Name string
-	// Bridge is the host's bridge. Elements are keyed by it: of two networks
-	// on one bridge the last one applied holds them.
-	Bridge string
-	// Internal drops what is forwarded between Bridge and any other interface, both ways.
-	Internal bool
-	// NoICC drops what is forwarded in and out by Bridge. Frames that are
-	// bridged, not routed, are out of its reach: see isolated bridge ports.
-	NoICC bool
-}
-
-// Endpoint says which rules hold for one attachment. An Endpoint with neither
-// Masquerade nor MAC has no rules.
-type Endpoint struct {
-	// Owner is the comment of the endpoint's elements, in the form of Key.
-	Owner string
-	// Bridge is the host's bridge; Port is the host's end of the veth.
-	Bridge, Port string
-	// Addrs are the container's addresses, of both families.
-	Addrs []netip.Addr
-	// Masquerade gives packets from Addrs that leave by another interface than
-	// Bridge the address of that interface, unless they go to a multicast address.
-	Masquerade bool
-	// MAC, if not nil, drops frames entering by Port with another source address.
-	MAC net.HardwareAddr
-}
 
 // Firewall applies rules. Every call works in the network namespace of the
 // calling thread. It holds no state but open sockets (see Close), and may be
@@ -68,70 +25,118 @@ type Firewall struct {
 func New() *Firewall { return &Firewall{} }
 
 // Apply puts the rules of n and e in place, in one transaction. Twice is once.
-// An element that another owner holds for the same address, port or bridge is
-// taken over: the lease says whose it is. A Network or Endpoint that has no
-// rules is passed over, even if it is the zero value. If our tables, sets,
-// chains or rules are not there, they are written in the same transaction.
-// It is ErrInvalid for a name or address no rule can hold, before anything
-// changes, and ErrUnsupported if the kernel lacks something; it needs Linux 5.2.
-func (f *Firewall) Apply(ctx context.Context, n Network, e Endpoint) error {
-	elems, err := plan(n, e)
-	if err == nil && len(elems) > 0 {
-		err = f.apply(ctx, elems)
+// An element that another owner holds for the same address or bridge is taken
+// over: the lease says whose it is. A published port is not: that is a
+// *PortHeldError. A Network or Endpoint that has no rules is passed over, even
+// if it is the zero value. If our tables, sets, chains or rules are not there,
+// they are written in the same transaction; restored then says that there were
+// none, so that what others had in them is gone. It is ErrInvalid for a name,
+// address or port no rule can hold, before anything changes, and ErrUnsupported
+// if the kernel lacks something; it needs Linux 5.6.
+func (f *Firewall) Apply(ctx context.Context, n Network, e Endpoint) (restored bool, err error) {
+	p, err := plan(n, e)
+	if err == nil && len(p.elems) > 0 {
+		restored, err = f.apply(ctx, p)
 	}
 	if err != nil {
-		return fmt.Errorf("apply rules of %s: %w", cmp.Or(e.Owner, n.Name), err)
+		return false, fmt.Errorf("apply rules of %s: %w", cmp.Or(e.Owner, n.Name), err)
 	}
-	return nil
+	return restored, nil
 }
 
 // apply looks before it sends. What is in place is not sent again, and what is
 // free needs no deletion: a transaction without one is 50 times cheaper (see
 // commit), and so is looking than a transaction that fails.
-func (f *Firewall) apply(ctx context.Context, elems []elem) error {
+func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err error) {
 	whole := false
 	send := func(c *conn) error {
-		var b batch
-		for _, t := range tablesOf(elems) {
-			intact, err := c.intact(t)
+		var generation uint32
+		if len(p.claims) > 0 || p.mark != nil { // what we look at must not change until we are done
+			var err error
+			if generation, err = c.generation(); err != nil {
+				return err
+			}
+		}
+		b := newBatch(generation)
+		for _, t := range tablesOf(p.elems) {
+			state, err := c.stateOf(t)
 			if err != nil {
 				return err
 			}
-			if whole || !intact {
+			restored = restored || state == tableMissing
+			if whole || state != tableIntact {
 				b.ensure(t)
 			}
 		}
-		for _, e := range elems {
-			owner, found, err := c.holder(e)
-			switch {
-			case err != nil:
-				return err
-			case !found:
-				b.put(e)
-			case owner != e.owner:
-				b.takeOver(e)
-			}
+		if err := c.place(b, p); err != nil {
+			return err
 		}
-		return c.commit(0, &b)
+		return c.commit(b)
 	}
-	err := f.do(ctx, send)
+	err = f.do(ctx, send)
 	if errors.Is(err, unix.ENOENT) { // a set is missing, or the tables went since we looked
 		whole = true
 		err = f.do(ctx, send)
 	}
-	return supported(err)
+	return restored, supported(err)
 }
 
-// intact returns whether t has its chains, and these their number of rules.
-// A flushed chain is a firewall that is off without a word.
-func (c *conn) intact(t table) (bool, error) {
-	for _, ch := range t.chains {
-		n, err := c.ruleCount(t.family, ch.name)
-		if err != nil || n != len(ch.rules) {
-			return false, err
+// place adds to b what of p is not there yet.
+func (c *conn) place(b *batch, p planned) error {
+	there, err := c.look(p.elems)
+	if err != nil {
+		return err
+	}
+	if err := c.refuseHeld(p.claims, there); err != nil {
+		return err
+	}
+	for _, f := range there {
+		switch {
+		case f.missing():
+			b.put(f.asked)
+		case f.owner != f.asked.owner || !f.gives(f.asked):
+			b.takeOver(f.asked)
 		}
 	}
-	return true, nil
+	if p.mark == nil {
+		return nil
+	}
+	return c.placeMark(b, *p.mark)
+}
+
+type tableState int
+
+const (
+	tableMissing tableState = iota
+	tableBroken
+	tableIntact
+)
+
+// stateOf returns whether t has its chains, and these their number of rules.
+// A flushed chain is a firewall that is off without a word.
+func (c *conn) stateOf(t table) (tableState, error) {
+	requests := []nfnl.Message{askTable(t.family)}
+	for _, ch := range t.chains {
+		requests = append(requests, askChain(t.family, ch.name))
+	}
+	state := tableIntact
+	err := c.ask(requests, func(i int, attrs []byte) error {
+		switch {
+		case i == 0 && attrs == nil:
+			state = tableMissing
+		case i > 0 && state == tableIntact && !t.chains[i-1].intact(ruleCount(attrs)):
+			state = tableBroken
+		}
+		return nil
+	})
+	return state, err
+}
+
+// intact says whether a chain that is used so often, by its rules and by jumps
+// to it, can be whole.
+func (ch chain) intact(uses int) bool {
+	whole := len(ch.rules) + ch.jumps
+	return uses == whole || ch.name == marksChain && uses > whole
 }
 
 // List returns the owners of all endpoint elements, sorted, each once, in the
@@ -143,7 +148,7 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 		if _, err := c.generation(); err != nil {
 			return err
 		}
-		for _, s := range []*set{&masq4, &home4, &masq6, &home6, &guarded, &macs} {
+		for _, s := range endpointSets() {
 			all, err := c.elems(s)
 			if err != nil {
 				return err
@@ -168,6 +173,16 @@ func (f *Firewall) Available() error {
 		_, err := c.generation()
 		return supported(err)
 	})
+}
+
+// endpointSets are all sets with elements of endpoints.
+func endpointSets() []*set {
+	all := []*set{&guarded, &macs}
+	for _, f := range []*familySets{&ipv4, &ipv6} {
+		plain, ports := f.all()
+		all = append(append(all, plain...), ports...)
+	}
+	return all
 }
 
 // tablesOf returns the tables that hold elems.

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -171,11 +173,22 @@ func (l *lab) serve(path string) {
 	}()
 }
 
-// ask calls the server at to from the namespace and returns the source that it saw.
+// ask calls the server at to, an address or an address and a port, from the
+// namespace, or from here if that is empty, and returns the source that it saw.
 func (l *lab) ask(network, from, to string, patience time.Duration) (seen netip.Addr, err error) {
-	err = lntest.In(l.t, from, func() error {
+	addr, err := netip.ParseAddrPort(to)
+	if err != nil {
+		addr = netip.AddrPortFrom(netip.MustParseAddr(to), servicePort)
+	}
+	if from == "" {
+		from = "/proc/thread-self/ns/net"
+	}
+	here, err := os.Open(from)
+	l.must(err)
+	defer func() { _ = here.Close() }()
+	err = lntest.In(l.t, fmt.Sprintf("/proc/self/fd/%d", here.Fd()), func() error {
 		d := net.Dialer{Timeout: patience}
-		c, err := d.Dial(network, netip.AddrPortFrom(netip.MustParseAddr(to), servicePort).String())
+		c, err := d.Dial(network, addr.String())
 		if err != nil {
 			return err
 		}
@@ -220,7 +233,7 @@ func (l *lab) wantNothing(from, to string) {
 	for _, network := range []string{"udp", "tcp"} {
 		got, err := l.ask(network, from, to, waitForNone)
 		var timeout net.Error
-		if !errors.As(err, &timeout) || !timeout.Timeout() {
+		if !errors.Is(err, unix.ECONNREFUSED) && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 			l.t.Errorf("%s to %s: seen as %v, error %v, want a timeout", network, to, got, err)
 		}
 	}
@@ -304,4 +317,23 @@ func joinGroup(fd int, group netip.Addr, ifindex int) error {
 	}
 	return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP,
 		&unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)})
+}
+
+func viaNet(dst, gateway string) error {
+	_, to, err := net.ParseCIDR(dst)
+	if err != nil {
+		return err
+	}
+	return netlink.RouteAdd(&netlink.Route{Dst: to, Gw: net.ParseIP(gateway)})
+}
+
+// markFrom has packets that enter by an interface carry a mark.
+func (l *lab) markFrom(dev string, mark uint32) {
+	l.t.Helper()
+	script := fmt.Sprintf(`table inet theirs { chain c { type filter hook prerouting priority mangle; iifname %q meta mark set %d; }; }`, dev, mark)
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		l.t.Fatalf("nft: %v: %s", err, out)
+	}
 }

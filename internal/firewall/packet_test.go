@@ -15,7 +15,7 @@ func TestMasquerade(t *testing.T) {
 	l.wantSource(l.a, "192.0.2.2", "10.10.0.2")
 	l.wantSource(l.a, "fd20::2", "fd10::2")
 
-	l.eA.Masquerade = true
+	l.eA.Masquerade = both
 	mustApply(t, l.f, l.n, l.eA)
 	l.wantSource(l.a, "192.0.2.2", "192.0.2.1")
 	l.wantSource(l.a, "fd20::2", "fd20::1")
@@ -39,7 +39,7 @@ func TestMasqueradeNotMulticast(t *testing.T) {
 	l := newLab(t)
 	own, host, neighbour := []string{"10.99.0.9", "fd99::9"}, []string{"192.0.2.1", "fd20::1"}, []string{"192.0.2.2", "fd20::2"}
 	l.must(up("lo", own[0]+"/32", own[1]+"/128"))
-	l.eA.Masquerade = true
+	l.eA.Masquerade = both
 	l.eA.Addrs = addrs(own...) // the host's, so that no multicast router is needed
 	mustApply(t, l.f, l.n, l.eA)
 	for i, group := range []string{"239.1.2.3", "ff05::4711"} {

@@ -31,6 +31,11 @@ func parallel(t *testing.T, path string, fws []*Firewall, fn func(i int, f *Fire
 	}
 }
 
+func apply(t *testing.T, f *Firewall, n Network, e Endpoint) error {
+	_, err := f.Apply(t.Context(), n, e)
+	return err
+}
+
 func firewalls(t *testing.T, n int) []*Firewall {
 	var all []*Firewall
 	for range n {
@@ -57,7 +62,7 @@ func TestFirstUseByMany(t *testing.T) {
 	for range 5 {
 		parallel(t, path, fws, func(i int, f *Firewall) error {
 			n, e := sample(i)
-			return f.Apply(t.Context(), n, e)
+			return apply(t, f, n, e)
 		})
 		parallel(t, path, fws, func(i int, f *Firewall) error {
 			n, e := sample(i)
@@ -78,7 +83,7 @@ func TestComeAndGo(t *testing.T) {
 	parallel(t, path, firewalls(t, 8), func(i int, f *Firewall) error {
 		n, e := sample(i)
 		for range 10 {
-			if err := f.Apply(t.Context(), n, e); err != nil {
+			if err := apply(t, f, n, e); err != nil {
 				return err
 			}
 			if err := f.Verify(t.Context(), n, e); err != nil {
@@ -102,12 +107,12 @@ func TestLateRemove(t *testing.T) {
 	next := old
 	next.Owner = "net1/next/eth0"
 	for range 50 {
-		parallel(t, path, fws[:1], func(_ int, f *Firewall) error { return f.Apply(t.Context(), Network{}, old) })
+		parallel(t, path, fws[:1], func(_ int, f *Firewall) error { return apply(t, f, Network{}, old) })
 		parallel(t, path, fws, func(i int, f *Firewall) error {
 			if i == 0 {
 				return f.Remove(t.Context(), old)
 			}
-			return f.Apply(t.Context(), Network{}, next)
+			return apply(t, f, Network{}, next)
 		})
 		parallel(t, path, fws[:1], func(_ int, f *Firewall) error { return f.Verify(t.Context(), Network{}, next) })
 	}
@@ -123,7 +128,7 @@ func TestManyNamespaces(t *testing.T) {
 		for i, path := range paths {
 			err := lntest.In(t, path, func() error {
 				if i == 0 {
-					return f.Apply(t.Context(), n, e)
+					return apply(t, f, n, e)
 				}
 				wantTables(t, f, false, false)
 				return nil

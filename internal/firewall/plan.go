@@ -21,98 +21,170 @@ const hashLen = 32
 // Key returns the form in which an owner stands in comments and in List: the
 // owner itself up to 127 bytes, else its first 94 bytes, "~" and 32 hex digits
 // of its FNV-1a hash. Key(Key(s)) is Key(s).
-func Key(owner string) string {
-	if len(owner) <= maxComment {
-		return owner
+func Key(owner string) string { return shorten(owner, maxComment) }
+
+// shorten puts a hash in the place of what is too long.
+func shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
 	}
 	h := fnv.New128a()
-	_, _ = h.Write([]byte(owner))
-	return fmt.Sprintf("%s~%x", owner[:maxComment-1-hashLen], h.Sum(nil))
+	_, _ = h.Write([]byte(s))
+	return fmt.Sprintf("%s~%x", s[:most-1-hashLen], h.Sum(nil))
 }
 
-// plan returns the elements that Apply puts in place, each once.
-func plan(n Network, e Endpoint) ([]elem, error) {
-	ofNetwork, err := n.elems()
-	if err != nil {
-		return nil, err
-	}
-	ofEndpoint, err := e.elems()
-	if err != nil {
-		return nil, err
-	}
-	return append(ofNetwork, ofEndpoint...), nil
+// planned is what Apply puts in place.
+type planned struct {
+	elems  []elem    // each once
+	claims []claim   // ports that nobody else may have
+	mark   *markRule // nil: none
 }
 
-func (n Network) elems() ([]elem, error) {
-	if !n.Internal && !n.NoICC {
-		return nil, nil
+// plan is pure: what cannot be put into rules is refused here.
+func plan(n Network, e Endpoint) (planned, error) {
+	ofNetwork, mark, err := n.plan()
+	if err != nil {
+		return planned{}, err
+	}
+	ofEndpoint, claims, err := e.plan(n)
+	if err != nil {
+		return planned{}, err
+	}
+	return planned{append(ofNetwork, ofEndpoint...), claims, mark}, nil
+}
+
+func (n Network) hasRules() bool {
+	return n.Internal || n.NoICC || n.Apart || closes(n.IPv4) || closes(n.IPv6)
+}
+
+// closes says that a policy keeps anybody out.
+func closes(p Policy) bool { return p == Published || p == Routed }
+
+func (n Network) plan() ([]elem, *markRule, error) {
+	if !n.hasRules() {
+		return nil, nil, nil
 	}
 	if err := checkOwner(n.Name); err != nil {
-		return nil, fmt.Errorf("network name %w", err)
+		return nil, nil, fmt.Errorf("network name %w", err)
 	}
 	br, err := ifname(n.Bridge)
 	if err != nil {
-		return nil, fmt.Errorf("bridge %w", err)
+		return nil, nil, fmt.Errorf("bridge %w", err)
 	}
 	var all []elem
 	owner := Key(n.Name)
+	add := func(s *set, values ...[]byte) {
+		all = append(all, elem{set: s, key: s.key.of(values...), owner: owner})
+	}
+	add(&inside, br, br)
 	if n.Internal {
-		all = append(all, elem{&internal, internal.key(br), owner}, elem{&inside, inside.key(br, br), owner})
+		add(&internal, br)
 	}
 	if n.NoICC {
-		all = append(all, elem{&noicc, noicc.key(br, br), owner})
+		add(&noicc, br, br)
+	}
+	if n.Apart {
+		add(&apart, br)
+	}
+	for _, f := range []struct {
+		family byte
+		policy Policy
+	}{{unix.NFPROTO_IPV4, n.IPv4}, {unix.NFPROTO_IPV6, n.IPv6}} {
+		if closes(f.policy) {
+			add(&closed, []byte{f.family}, br)
+		}
+		if f.policy == Routed {
+			add(&routed, []byte{f.family}, br)
+		}
+	}
+	for _, name := range n.Trusted {
+		from, err := ifname(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("trusted interface %w", err)
+		}
+		add(&trusted, from, br)
+	}
+	return dedupe(all), n.markRule(owner), nil
+}
+
+func (e Endpoint) hasRules() bool {
+	return e.Masquerade != (Families{}) || e.MAC != nil || len(e.Ports) > 0
+}
+
+func (e Endpoint) plan(n Network) ([]elem, []claim, error) {
+	if !e.hasRules() {
+		return nil, nil, nil
+	}
+	if err := checkOwner(e.Owner); err != nil {
+		return nil, nil, fmt.Errorf("owner %w", err)
+	}
+	var all []elem
+	if e.Masquerade != (Families{}) {
+		masq, err := e.masqElems()
+		if err != nil {
+			return nil, nil, err
+		}
+		all = masq
+	}
+	ports, claims, err := e.portElems(n)
+	if err != nil {
+		return nil, nil, err
+	}
+	all = append(all, ports...)
+	if e.MAC != nil {
+		mac, err := e.macElems()
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, mac...)
+	}
+	return all, claims, nil
+}
+
+// addrs returns the addresses, each once.
+func (e Endpoint) addrs() ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, a := range e.Addrs {
+		if !a.IsValid() {
+			return nil, fmt.Errorf("address %s: %w", a, ErrInvalid)
+		}
+		if a = a.Unmap().WithZone(""); !slices.Contains(all, a) {
+			all = append(all, a)
+		}
 	}
 	return all, nil
 }
 
-func (e Endpoint) elems() ([]elem, error) {
-	if !e.Masquerade && e.MAC == nil {
-		return nil, nil
+// setsFor returns the sets of an address's family.
+func setsFor(a netip.Addr) *familySets {
+	if a.Is4() {
+		return &ipv4
 	}
-	if err := checkOwner(e.Owner); err != nil {
-		return nil, fmt.Errorf("owner %w", err)
-	}
-	var all []elem
-	if e.Masquerade {
-		masq, err := e.masqElems()
-		if err != nil {
-			return nil, err
-		}
-		all = masq
-	}
-	if e.MAC == nil {
-		return all, nil
-	}
-	mac, err := e.macElems()
-	if err != nil {
-		return nil, err
-	}
-	return append(all, mac...), nil
+	return &ipv6
 }
 
+// masqElems masquerades the addresses of the families in Masquerade and says
+// where they are at home.
 func (e Endpoint) masqElems() ([]elem, error) {
 	br, err := ifname(e.Bridge)
 	if err != nil {
 		return nil, fmt.Errorf("bridge %w", err)
 	}
+	addrs, err := e.addrs()
+	if err != nil {
+		return nil, err
+	}
 	var all []elem
-	var seen []netip.Addr
 	owner := Key(e.Owner)
-	for _, a := range e.Addrs {
-		if !a.IsValid() {
-			return nil, fmt.Errorf("address %s: %w", a, ErrInvalid)
-		}
-		a = a.Unmap().WithZone("")
-		if slices.Contains(seen, a) {
+	for _, a := range addrs {
+		f, ip := setsFor(a), a.AsSlice()
+		if !e.Masquerade.has(a) {
 			continue
 		}
-		seen = append(seen, a)
-		masq, home := &masq4, &home4
-		if a.Is6() {
-			masq, home = &masq6, &home6
+		all = append(all, elem{set: &f.home, key: f.home.key.of(ip, br), owner: owner}, elem{set: &f.masq, key: f.masq.key.of(ip), owner: owner})
+		if i := slices.IndexFunc(e.Source, func(s netip.Addr) bool { return s.Is4() == a.Is4() }); i >= 0 {
+			all = append(all, elem{set: &f.source, key: f.source.key.of(ip), data: e.Source[i].AsSlice(), owner: owner})
 		}
-		ip := a.AsSlice()
-		all = append(all, elem{masq, masq.key(ip), owner}, elem{home, home.key(ip, br), owner})
 	}
 	return all, nil
 }
@@ -123,14 +195,29 @@ func (e Endpoint) macElems() ([]elem, error) {
 	if err != nil {
 		return nil, fmt.Errorf("port %w", err)
 	}
-	all := []elem{{&guarded, guarded.key(port), Key(e.Owner)}}
+	all := []elem{{set: &guarded, key: guarded.key.of(port), owner: Key(e.Owner)}}
 	if e.MAC == nil {
 		return all, nil
 	}
 	if uint32(len(e.MAC)) != etherSource.size {
 		return nil, fmt.Errorf("mac %s: %w", e.MAC, ErrInvalid)
 	}
-	return append(all, elem{&macs, macs.key(port, e.MAC), Key(e.Owner)}), nil
+	return append(all, elem{set: &macs, key: macs.key.of(port, e.MAC), owner: Key(e.Owner)}), nil
+}
+
+// dedupe keeps the first of elements with the same key.
+func dedupe(all []elem) []elem {
+	type key struct {
+		set      *set
+		key, end string
+	}
+	seen := map[key]bool{}
+	return slices.DeleteFunc(all, func(e elem) bool {
+		k := key{e.set, string(e.key), string(e.end)}
+		again := seen[k]
+		seen[k] = true
+		return again
+	})
 }
 
 // ifname returns the name's bytes, if an interface can have that name.

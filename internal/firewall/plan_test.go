@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+var both = Families{IPv4: true, IPv6: true}
+
 func addrs(ss ...string) []netip.Addr {
 	all := []netip.Addr{}
 	for _, s := range ss {
@@ -30,26 +32,26 @@ func TestPlan(t *testing.T) {
 		{name: "nothing asked for", n: Network{Name: "a", Bridge: "br0"}, e: Endpoint{Owner: "o", Addrs: addrs("10.0.0.2")}},
 		{name: "zero values"},
 		{name: "masquerade both families once each",
-			e: Endpoint{Owner: "o", Bridge: "br0", Addrs: addrs("10.0.0.2", "fd00::2", "::ffff:10.0.0.2", "fd00::2%eth0"), Masquerade: true},
+			e: Endpoint{Owner: "o", Bridge: "br0", Addrs: addrs("10.0.0.2", "fd00::2", "::ffff:10.0.0.2", "fd00::2%eth0"), Masquerade: both},
 			want: []string{
-				"inet libnet masq4 { 10.0.0.2 }", "inet libnet home4 { 10.0.0.2 . br0 }",
-				"inet libnet masq6 { fd00::2 }", "inet libnet home6 { fd00::2 . br0 }",
+				"inet libnet home4 { 10.0.0.2 . br0 }", "inet libnet masq4 { 10.0.0.2 }",
+				"inet libnet home6 { fd00::2 . br0 }", "inet libnet masq6 { fd00::2 }",
 			}},
 		{name: "mac", e: Endpoint{Owner: "o", Port: "veth0", MAC: mac},
 			want: []string{"bridge libnet guarded { veth0 }", "bridge libnet macs { veth0 . 02:00:00:00:00:05 }"}},
 		{name: "internal", n: Network{Name: "a", Bridge: "fifteen-bytes-x", Internal: true},
-			want: []string{"inet libnet internal { fifteen-bytes-x }", "inet libnet inside { fifteen-bytes-x . fifteen-bytes-x }"}},
+			want: []string{"inet libnet inside { fifteen-bytes-x . fifteen-bytes-x }", "inet libnet internal { fifteen-bytes-x }"}},
 		{name: "no icc", n: Network{Name: "a", Bridge: "br0", NoICC: true},
-			want: []string{"inet libnet noicc { br0 . br0 }"}},
+			want: []string{"inet libnet inside { br0 . br0 }", "inet libnet noicc { br0 . br0 }"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			elems, err := plan(tt.n, tt.e)
+			p, err := plan(tt.n, tt.e)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, e := range elems {
+			for _, e := range p.elems {
 				got = append(got, e.String())
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -65,11 +67,11 @@ func TestPlanRefuses(t *testing.T) {
 		n    Network
 		e    Endpoint
 	}{
-		{"no owner", Network{}, Endpoint{Bridge: "br0", Masquerade: true}},
-		{"owner with a quote", Network{}, Endpoint{Owner: `a"b`, Bridge: "br0", Masquerade: true}},
-		{"no bridge", Network{}, Endpoint{Owner: "o", Masquerade: true}},
-		{"long bridge", Network{}, Endpoint{Owner: "o", Bridge: "sixteen-bytes-xy", Masquerade: true}},
-		{"zero address", Network{}, Endpoint{Owner: "o", Bridge: "br0", Addrs: []netip.Addr{{}}, Masquerade: true}},
+		{"no owner", Network{}, Endpoint{Bridge: "br0", Masquerade: both}},
+		{"owner with a quote", Network{}, Endpoint{Owner: `a"b`, Bridge: "br0", Masquerade: both}},
+		{"no bridge", Network{}, Endpoint{Owner: "o", Masquerade: both}},
+		{"long bridge", Network{}, Endpoint{Owner: "o", Bridge: "sixteen-bytes-xy", Masquerade: both}},
+		{"zero address", Network{}, Endpoint{Owner: "o", Bridge: "br0", Addrs: []netip.Addr{{}}, Masquerade: both}},
 		{"no port", Network{}, Endpoint{Owner: "o", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}},
 		{"infiniband mac", Network{}, Endpoint{Owner: "o", Port: "p", MAC: make(net.HardwareAddr, 20)}},
 		{"empty mac", Network{}, Endpoint{Owner: "o", Port: "p", MAC: net.HardwareAddr{}}},
@@ -88,9 +90,9 @@ func TestPlanRefuses(t *testing.T) {
 
 // What the kernel compares with the packet, byte for byte.
 func TestKeyBytes(t *testing.T) {
-	elems, err := plan(
+	p, err := plan(
 		Network{Name: "a", Bridge: "br0", Internal: true},
-		Endpoint{Owner: "o", Bridge: "br0", Port: "p1", Addrs: addrs("10.1.2.3", "fd00::2"), Masquerade: true,
+		Endpoint{Owner: "o", Bridge: "br0", Port: "p1", Addrs: addrs("10.1.2.3", "fd00::2"), Masquerade: both,
 			MAC: net.HardwareAddr{2, 4, 6, 8, 10, 12}})
 	if err != nil {
 		t.Fatal(err)
@@ -98,9 +100,9 @@ func TestKeyBytes(t *testing.T) {
 	br0 := "62723000000000000000000000000000"
 	p1 := "70310000000000000000000000000000"
 	v6 := "fd000000000000000000000000000002"
-	want := []string{br0, br0 + br0, "0a010203", "0a010203" + br0, v6, v6 + br0, p1, p1 + "020406080a0c0000"}
+	want := []string{br0 + br0, br0, "0a010203" + br0, "0a010203", v6 + br0, v6, p1, p1 + "020406080a0c0000"}
 	var got []string
-	for _, e := range elems {
+	for _, e := range p.elems {
 		got = append(got, hex.EncodeToString(e.key))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -12,10 +13,10 @@ import (
 // Remove deletes the elements that e.Owner holds, in one transaction, and no
 // one else's: a change by others meanwhile makes it look again. What is missing
 // is success. Elements are found by key as far as the fields are known: nil
-// Addrs, no Bridge, and no Port mean unknown, and cost a listing of the sets
-// concerned; empty Addrs mean none. Masquerade says nothing here. A nil MAC
-// costs a listing only if Port is guarded. With Owner alone everything of the
-// owner goes.
+// Addrs, no Bridge, no Port and nil Ports mean unknown, and cost a listing of
+// the sets concerned; empty Addrs and Ports mean none. Masquerade, Hairpin and
+// the like say nothing here. A nil MAC costs a listing only if Port is guarded.
+// With Owner alone everything of the owner goes.
 func (f *Firewall) Remove(ctx context.Context, e Endpoint) error {
 	if err := f.remove(ctx, e); err != nil {
 		return fmt.Errorf("remove rules of %s: %w", e.Owner, err)
@@ -29,24 +30,46 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 	}
 	var byKey []elem
 	var bySet []*set
-	if e.Addrs == nil || e.Bridge == "" {
-		bySet = append(bySet, &masq4, &home4, &masq6, &home6)
-	} else {
-		masq, err := e.masqElems()
-		if err != nil {
-			return err
+	add := func(known bool, elems func() ([]elem, error), sets []*set) error {
+		if !known {
+			bySet = append(bySet, sets...)
+			return nil
 		}
-		byKey = masq
+		more, err := elems()
+		byKey = append(byKey, more...)
+		return err
 	}
-	if e.Port == "" {
-		bySet = append(bySet, &guarded, &macs)
-		return f.removeHeld(ctx, Key(e.Owner), byKey, bySet)
-	}
-	mac, err := e.macElems()
+	plain4, ports4 := ipv4.all()
+	plain6, ports6 := ipv6.all()
+	where := e.Addrs != nil && e.Bridge != ""
+	err := errors.Join(
+		add(where, e.allMasqElems, append(plain4, plain6...)),
+		add(where && e.Ports != nil, e.allPortElems, append(ports4, ports6...)),
+		add(e.Port != "", e.macElems, []*set{&guarded, &macs}))
 	if err != nil {
 		return err
 	}
-	return f.removeHeld(ctx, Key(e.Owner), append(byKey, mac...), bySet)
+	return f.removeHeld(ctx, Key(e.Owner), byKey, bySet)
+}
+
+// allMasqElems are the elements of any Masquerade and Source.
+func (e Endpoint) allMasqElems() ([]elem, error) {
+	e.Masquerade, e.Source = Families{true, true}, []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	return e.masqElems()
+}
+
+// allPortElems are the elements of Ports under any policy, with Hairpin and without.
+func (e Endpoint) allPortElems() ([]elem, error) {
+	var all []elem
+	for _, hairpin := range []bool{true, false} {
+		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
+		more, _, err := e.portElems(Network{Trusted: []string{""}})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, more...)
+	}
+	return dedupe(all), nil
 }
 
 // removeHeld deletes what owner holds of byKey and in the sets bySet.
@@ -56,16 +79,16 @@ func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, b
 		if err != nil {
 			return err
 		}
-		var b batch
+		there, err := c.look(byKey)
+		if err != nil {
+			return err
+		}
+		b := newBatch(generation)
 		held := map[*set]bool{}
-		for _, e := range byKey {
-			holder, found, err := c.holder(e)
-			if err != nil {
-				return err
-			}
-			if found && holder == owner {
-				held[e.set] = true
-				b.del(e)
+		for _, f := range there {
+			if f.owner == owner {
+				held[f.asked.set] = true
+				b.del(f.elem)
 			}
 		}
 		lists := bySet
@@ -73,11 +96,11 @@ func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, b
 			lists = append(slices.Clone(bySet), &macs)
 		}
 		for _, s := range lists {
-			if err := c.delHeld(&b, s, owner); err != nil {
+			if err := c.delHeld(b, s, owner); err != nil {
 				return err
 			}
 		}
-		return c.commit(generation, &b)
+		return c.commit(b)
 	})
 	return absent(err)
 }
@@ -96,43 +119,17 @@ func (c *conn) delHeld(b *batch, s *set, owner string) error {
 	return nil
 }
 
-// RemoveNetwork deletes the elements that n.Name holds for n.Bridge, and then
-// our tables, each if nobody has an element in it. What is missing is success,
-// and so is a table in use. Internal and NoICC say nothing here. An empty
-// Bridge means unknown: the elements of all bridges are looked through.
-func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
-	err := checkOwner(n.Name)
-	var byKey []elem
-	bySet := []*set{&internal, &inside, &noicc}
-	if err == nil && n.Bridge != "" {
-		bySet = nil
-		byKey, err = Network{Name: n.Name, Bridge: n.Bridge, Internal: true, NoICC: true}.elems()
-	}
-	if err == nil {
-		err = f.removeHeld(ctx, Key(n.Name), byKey, bySet)
-	}
-	for _, t := range []table{inetTable(), bridgeTable()} {
-		if err == nil {
-			err = f.dropEmpty(ctx, t)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)
-	}
-	return nil
-}
-
 // dropEmpty lets the kernel say whether t is empty: looking first and deleting
 // then would take away what another one applies in between.
 func (f *Firewall) dropEmpty(ctx context.Context, t table) error {
 	err := f.do(ctx, func(c *conn) error {
-		there, err := c.holdsTable(t.family)
-		if err != nil || !there {
+		there, err := c.holds(askTable(t.family))
+		if err != nil || !there[0] {
 			return err
 		}
-		var b batch
+		b := newBatch(0)
 		b.drop(t)
-		return c.commit(0, &b)
+		return c.commit(b)
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY) {
 		return nil

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // maxAttempts bounds how often a transaction is tried that meets changes by others.
@@ -17,8 +19,22 @@ const maxIdle = 8
 
 // conn is a netlink socket and the network namespace it belongs to.
 type conn struct {
-	nl    *netlink.Conn
-	netns netns
+	nl      *nfnl.Conn
+	netns   netns
+	bounded bool // waits end
+}
+
+// bound has each wait for the kernel end with ctx.
+func (c *conn) bound(ctx context.Context) error {
+	deadline, ok := ctx.Deadline()
+	if !ok && !c.bounded {
+		return nil
+	}
+	c.bounded = ok
+	if !ok {
+		return c.nl.SetTimeout(0)
+	}
+	return c.nl.SetTimeout(max(time.Until(deadline), time.Millisecond))
 }
 
 // netns tells network namespaces apart: the device and inode of their file.
@@ -45,8 +61,7 @@ func (f *Firewall) once(ctx context.Context, fn func(*conn) error) error {
 	if err != nil {
 		return fmt.Errorf("open netlink socket: %w", err)
 	}
-	deadline, _ := ctx.Deadline() // zero means none
-	if err := c.nl.SetDeadline(deadline); err != nil {
+	if err := c.bound(ctx); err != nil {
 		return errors.Join(err, c.nl.Close())
 	}
 	err = fn(c)
@@ -71,11 +86,11 @@ func (f *Firewall) open() (*conn, error) {
 			return c, nil
 		}
 	}
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	nl, err := nfnl.Open()
 	if err != nil {
 		return nil, err
 	}
-	return &conn{nl, here}, nil
+	return &conn{nl: nl, netns: here}, nil
 }
 
 // keep leaves c open for later. To close it now could make this call, and with

@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // Verify changes nothing and returns what differs from the state after Apply,
@@ -15,15 +14,15 @@ import (
 // ErrConflict with the element and its holder, or with the chain that has more
 // rules than ours. Nil means nothing differs.
 func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
-	elems, err := plan(n, e)
-	if err != nil || len(elems) == 0 {
+	p, err := plan(n, e)
+	if err != nil || len(p.elems) == 0 {
 		return err
 	}
 	var found differences
 	err = f.do(ctx, func(c *conn) error {
 		found = differences{c: c}
-		for _, t := range tablesOf(elems) {
-			if err := found.table(t, elems); err != nil {
+		for _, t := range tablesOf(p.elems) {
+			if err := found.table(t, p); err != nil {
 				return err
 			}
 		}
@@ -46,79 +45,80 @@ func (d *differences) add(what string, err error) {
 	d.all = append(d.all, fmt.Errorf("%s: %w", what, err))
 }
 
-func (d *differences) table(t table, elems []elem) error {
+func (d *differences) table(t table, p planned) error {
 	name := familyName(t.family) + " " + tableName
-	there, err := d.c.holdsTable(t.family)
+	requests := []nfnl.Message{askTable(t.family)}
+	for _, s := range t.sets {
+		requests = append(requests, askSet(s))
+	}
+	there, err := d.c.holds(requests...)
 	if err != nil {
 		return err
 	}
-	if !there {
+	if !there[0] {
 		d.add("table "+name, ErrMissing)
 		return nil
 	}
 	for _, ch := range t.chains {
-		if err := d.chain(t.family, name+" "+ch.name, ch); err != nil {
+		if err := d.chain(t.family, name+" "+ch.name, ch, p.mark); err != nil {
 			return err
 		}
 	}
-	for _, s := range t.sets {
-		if err := d.set(s, elems); err != nil {
-			return err
+	missing := map[*set]bool{}
+	for i, s := range t.sets {
+		if missing[s] = !there[i+1]; missing[s] {
+			d.add("set "+s.String(), ErrMissing)
 		}
 	}
-	return nil
+	return d.elems(slices.DeleteFunc(slices.Clone(p.elems), func(e elem) bool { return e.set.family != t.family || missing[e.set] }))
 }
 
-func (d *differences) chain(family uint8, name string, ch chain) error {
-	n, err := d.c.ruleCount(family, ch.name)
+func (d *differences) chain(family uint8, name string, ch chain, mark *markRule) error {
+	there, err := d.c.holds(askChain(family, ch.name))
 	if err != nil {
 		return err
 	}
-	if n < 0 {
+	if !there[0] {
 		d.add("chain "+name, ErrMissing)
 		return nil
 	}
-	got, err := d.c.rules(family, ch.name)
+	held, err := d.c.rules(family, ch.name)
 	if err != nil {
 		return err
 	}
+	has := func(why string) bool { return slices.ContainsFunc(held, func(r heldRule) bool { return r.why == why }) }
+	if ch.name == marksChain {
+		if mark != nil && !has(mark.comment()) {
+			d.add(fmt.Sprintf("rule %s %q", name, mark.comment()), ErrMissing)
+		}
+		return nil
+	}
 	missing := 0
 	for _, r := range ch.rules {
-		if !slices.Contains(got, r.why) {
+		if !has(r.why) {
 			d.add(fmt.Sprintf("rule %s %q", name, r.why), ErrMissing)
 			missing++
 		}
 	}
-	if len(got) > len(ch.rules)-missing {
+	if len(held) > len(ch.rules)-missing {
 		d.add("rules of chain "+name, ErrConflict)
 	}
 	return nil
 }
 
-func (d *differences) set(s *set, elems []elem) error {
-	there, err := d.c.holds(unix.NFT_MSG_GETSET, s.family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, tableName)
-		ae.String(unix.NFTA_SET_NAME, s.name)
-	})
+func (d *differences) elems(want []elem) error {
+	there, err := d.c.look(want)
 	if err != nil {
 		return err
 	}
-	if !there {
-		d.add("set "+s.String(), ErrMissing)
-		return nil
-	}
-	for _, e := range elems {
-		if e.set != s {
-			continue
-		}
-		owner, found, err := d.c.holder(e)
+	for _, f := range there {
 		switch {
-		case err != nil:
-			return err
-		case !found:
-			d.add("element "+e.String(), ErrMissing)
-		case owner != e.owner:
-			d.add(fmt.Sprintf("element %s of %q", e, owner), ErrConflict)
+		case f.missing():
+			d.add("element "+f.asked.String(), ErrMissing)
+		case f.owner != f.asked.owner:
+			d.add(fmt.Sprintf("element %s of %q", f.asked, f.owner), ErrConflict)
+		case !f.gives(f.asked):
+			d.add(fmt.Sprintf("element %s in place of %s", f.elem, f.asked), ErrConflict)
 		}
 	}
 	return nil

@@ -2,264 +2,252 @@ package firewall
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// The nf_tables messages we need, over netlink.
-//
-// Tried and dropped: the Conn of google/nftables, of which we keep the
-// expressions. It cannot get a single element, cannot delete a set on the
-// condition that it is empty, cannot tie a batch to a generation, asks for an
-// answer to every message, and waits for ever where the kernel refuses a batch
-// as a whole with a single one.
+// The nf_tables messages we need.
 
-// message returns one request: header, nfgenmsg and the attributes put writes.
-func message(typ uint16, flags netlink.HeaderFlags, family uint8, put func(*netlink.AttributeEncoder)) (netlink.Message, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.ByteOrder = binary.BigEndian
-	put(ae)
-	attrs, err := ae.Encode()
-	return netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ),
-			Flags: netlink.Request | flags,
-		},
-		Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attrs...),
-	}, err
-}
-
-// edge returns the begin or the end of a batch.
-func edge(typ netlink.HeaderType, attrs []byte) netlink.Message {
-	return netlink.Message{
-		Header: netlink.Header{Type: typ, Flags: netlink.Request},
-		Data:   append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}, attrs...),
-	}
-}
-
-// commit sends b as one transaction: all of it holds, or nothing. If
+// commit sends b as one transaction: all of it holds, or nothing. If its
 // generation is not 0 and not the rules' any more, that is ERESTART. A
 // transaction that fails otherwise, or that deletes something, has the kernel
 // wait for the readers of the rules (RCU), some 10 ms: the first at once, the
 // second when the next netfilter socket of the namespace is closed.
-func (c *conn) commit(generation uint32, b *batch) error {
-	if b.err != nil || len(b.msgs) == 0 {
-		return b.err
-	}
-	var attrs []byte
-	if generation != 0 {
-		attrs = binary.NativeEndian.AppendUint16(attrs, 8)
-		attrs = binary.NativeEndian.AppendUint16(attrs, unix.NFNL_BATCH_GENID)
-		attrs = binary.BigEndian.AppendUint32(attrs, generation)
+func (c *conn) commit(b *batch) error {
+	b.flush()
+	if !b.any {
+		return nil
 	}
 	// Only the last message asks for an answer: it is the only one on success,
 	// and on failure what went wrong before it comes first.
-	b.msgs[len(b.msgs)-1].Header.Flags |= netlink.Acknowledge
-	msgs := append([]netlink.Message{edge(unix.NFNL_MSG_BATCH_BEGIN, attrs)}, b.msgs...)
-	msgs = append(msgs, edge(unix.NFNL_MSG_BATCH_END, nil))
-	if _, err := c.nl.SendMessages(msgs); err != nil {
+	b.buf.AckLast()
+	b.buf.Add(edge(unix.NFNL_MSG_BATCH_END, nil))
+	if err := c.nl.Send(&b.buf); err != nil {
 		return err
 	}
-	_, err := c.nl.Receive()
+	return c.nl.Receive(func(_ nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
+		if isErr && errno != 0 {
+			return true, errno
+		}
+		return isErr, nil
+	})
+}
+
+// dump asks for all objects that match and calls fn with the attributes of
+// each. One that others changed meanwhile is ERESTART.
+func (c *conn) dump(typ, family uint8, put func(*nfnl.Attrs), fn func(attrs []byte) error) error {
+	var buf nfnl.Buffer
+	buf.Add(message(typ, unix.NLM_F_DUMP, family, put))
+	if err := c.nl.Send(&buf); err != nil {
+		return err
+	}
+	interrupted := false
+	err := c.nl.Receive(func(a nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
+		interrupted = interrupted || a.Flags&unix.NLM_F_DUMP_INTR != 0
+		if isErr && errno != 0 {
+			return true, errno
+		}
+		if isErr {
+			return true, nil
+		}
+		return false, fn(a.Attrs)
+	})
+	if err == nil && interrupted {
+		return unix.ERESTART
+	}
 	return err
 }
 
-// get asks for one object, or with flag Dump for all that match, and returns
-// the attributes of each answer. ENOENT is an answer; a dump that others
-// changed meanwhile is ERESTART.
-func (c *conn) get(typ uint16, flags netlink.HeaderFlags, family uint8, put func(*netlink.AttributeEncoder)) ([][]byte, error) {
-	req, err := message(typ, flags, family, put)
-	if err != nil {
-		return nil, err
-	}
-	answers, err := c.nl.Execute(req)
-	if err != nil {
-		return nil, err
-	}
-	var all [][]byte
-	for _, m := range answers {
-		if m.Header.Flags&netlink.DumpInterrupted != 0 {
-			return nil, unix.ERESTART
-		}
-		if len(m.Data) >= 4 {
-			all = append(all, m.Data[4:])
+// maxAsked is how many requests are sent at once: their answers have to fit
+// into the socket's receive buffer.
+const maxAsked = 64
+
+// ask sends requests for single objects together and calls fn with the answer
+// to each, in order: its attributes, nil if it is not there (ENOENT).
+func (c *conn) ask(requests []nfnl.Message, fn func(i int, attrs []byte) error) error {
+	for start := 0; start < len(requests); start += maxAsked {
+		part := requests[start:min(start+maxAsked, len(requests))]
+		if err := c.askPart(part, func(i int, attrs []byte) error { return fn(start+i, attrs) }); err != nil {
+			return err
 		}
 	}
-	return all, nil
+	return nil
+}
+
+func (c *conn) askPart(requests []nfnl.Message, fn func(i int, attrs []byte) error) error {
+	var buf nfnl.Buffer
+	for _, r := range requests {
+		buf.Add(r)
+	}
+	if err := c.nl.Send(&buf); err != nil {
+		return err
+	}
+	answered := 0
+	return c.nl.Receive(func(a nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
+		if isErr && errno != unix.ENOENT && errno != 0 {
+			return true, errno
+		}
+		if isErr && errno == 0 {
+			return false, nil
+		}
+		answered++
+		err := fn(int(a.Seq)-1, a.Attrs)
+		return answered == len(requests), err
+	})
 }
 
 // generation returns the number of the last transaction, of anybody. It is
 // ErrUnsupported when there is no nf_tables.
-func (c *conn) generation() (uint32, error) {
-	answers, err := c.get(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, func(*netlink.AttributeEncoder) {})
+func (c *conn) generation() (n uint32, err error) {
+	err = c.ask([]nfnl.Message{message(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, nil)}, func(_ int, attrs []byte) error {
+		n = nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_GEN_ID))
+		return nil
+	})
 	if errors.Is(err, unix.EINVAL) { // nfnetlink does not know this subsystem
 		return 0, fmt.Errorf("nf_tables: %w", ErrUnsupported)
 	}
-	if err != nil {
-		return 0, err
-	}
-	var n uint32
-	err = each(answers, func(ad *netlink.AttributeDecoder) error {
-		if ad.Type() == unix.NFTA_GEN_ID {
-			n = ad.Uint32()
-		}
-		return nil
-	})
 	return n, err
 }
 
-// holds returns whether an object of ours is there.
-func (c *conn) holds(typ uint16, family uint8, put func(*netlink.AttributeEncoder)) (bool, error) {
-	_, err := c.get(typ, 0, family, put)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	return err == nil, err
+func askTable(family uint8) nfnl.Message {
+	return message(unix.NFT_MSG_GETTABLE, 0, family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, tableName) })
 }
 
-func (c *conn) holdsTable(family uint8) (bool, error) {
-	return c.holds(unix.NFT_MSG_GETTABLE, family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, tableName)
+func askSet(s *set) nfnl.Message {
+	return message(unix.NFT_MSG_GETSET, 0, s.family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_SET_TABLE, tableName)
+		a.String(unix.NFTA_SET_NAME, s.name)
 	})
 }
 
-// holder returns who holds the element at e's key, and whether anybody does.
-func (c *conn) holder(e elem) (owner string, found bool, err error) {
-	answers, err := c.get(unix.NFT_MSG_GETSETELEM, 0, e.set.family, func(ae *netlink.AttributeEncoder) { e.encode(ae, false) })
-	if errors.Is(err, unix.ENOENT) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, err
-	}
-	all, err := decodeElems(e.set, answers)
-	if err != nil || len(all) == 0 {
-		return "", false, err
-	}
-	return all[0].owner, true, nil
+func askChain(family uint8, name string) nfnl.Message {
+	return message(unix.NFT_MSG_GETCHAIN, 0, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_CHAIN_TABLE, tableName)
+		a.String(unix.NFTA_CHAIN_NAME, name)
+	})
 }
 
-// elems returns all elements of s; a set that is not there has none.
-func (c *conn) elems(s *set) ([]elem, error) {
-	answers, err := c.get(unix.NFT_MSG_GETSETELEM, netlink.Dump, s.family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
-		ae.String(unix.NFTA_SET_ELEM_LIST_SET, s.name)
-	})
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return decodeElems(s, answers)
+func askElem(e elem) nfnl.Message {
+	return message(unix.NFT_MSG_GETSETELEM, 0, e.set.family, func(a *nfnl.Attrs) { encodeElems(a, false, e) })
 }
 
-// ruleCount returns how many rules a chain has, -1 if it is not there.
-func (c *conn) ruleCount(family uint8, chain string) (int, error) {
-	answers, err := c.get(unix.NFT_MSG_GETCHAIN, 0, family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_CHAIN_TABLE, tableName)
-		ae.String(unix.NFTA_CHAIN_NAME, chain)
-	})
-	if errors.Is(err, unix.ENOENT) {
-		return -1, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	err = each(answers, func(ad *netlink.AttributeDecoder) error {
-		if ad.Type() == unix.NFTA_CHAIN_USE {
-			n = int(ad.Uint32())
-		}
+// holds returns whether each object asked for is there.
+func (c *conn) holds(requests ...nfnl.Message) ([]bool, error) {
+	there := make([]bool, len(requests))
+	err := c.ask(requests, func(i int, attrs []byte) error {
+		there[i] = attrs != nil
 		return nil
 	})
-	return n, err
+	return there, err
 }
 
-// rules returns the comments of a chain's rules, in order.
-func (c *conn) rules(family uint8, chain string) ([]string, error) {
-	answers, err := c.get(unix.NFT_MSG_GETRULE, netlink.Dump, family, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, tableName)
-		ae.String(unix.NFTA_RULE_CHAIN, chain)
-	})
-	if err != nil {
-		return nil, err
+// ruleCount reads the answer to askChain: -1 if the chain is not there.
+func ruleCount(attrs []byte) int {
+	if attrs == nil {
+		return -1
 	}
-	var all []string
-	for _, a := range answers {
-		why := ""
-		err := each([][]byte{a}, func(ad *netlink.AttributeDecoder) error {
-			if ad.Type() == unix.NFTA_RULE_USERDATA {
-				why = parseComment(ad.Bytes())
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, why)
-	}
-	return all, nil
+	return int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE)))
 }
 
-func decodeElems(s *set, answers [][]byte) ([]elem, error) {
-	var all []elem
-	err := each(answers, func(ad *netlink.AttributeDecoder) error {
-		if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			return nil
-		}
-		ad.Nested(func(list *netlink.AttributeDecoder) error {
-			for list.Next() {
-				e := elem{set: s}
-				list.Nested(e.decode)
-				all = append(all, e)
+// found is what stands at the key of an element that was looked for.
+type found struct {
+	elem  // without key: nothing stands there
+	asked elem
+}
+
+func (f found) missing() bool { return f.key == nil }
+
+// look returns what stands at the keys of elems, in their order.
+func (c *conn) look(elems []elem) ([]found, error) {
+	all := make([]found, len(elems))
+	requests := make([]nfnl.Message, len(elems))
+	for i, e := range elems {
+		all[i].asked = e
+		requests[i] = askElem(e)
+	}
+	err := c.ask(requests, func(i int, attrs []byte) error {
+		return decodeElems(elems[i].set, attrs, func(e elem) {
+			if e.same(elems[i]) && bytes.Equal(e.end, elems[i].end) { // of intervals the kernel gives one around it, too
+				all[i].elem = e
 			}
-			return nil
 		})
-		return nil
 	})
 	return all, err
 }
 
-func (e *elem) decode(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_SET_ELEM_KEY:
-			ad.Nested(func(data *netlink.AttributeDecoder) error {
-				for data.Next() {
-					e.key = data.Bytes()
-				}
-				return nil
-			})
-		case unix.NFTA_SET_ELEM_USERDATA:
-			e.owner = parseComment(ad.Bytes())
-		}
+// elems returns all elements of s; a set that is not there has none.
+func (c *conn) elems(s *set) ([]elem, error) {
+	var all []elem
+	err := c.dump(unix.NFT_MSG_GETSETELEM, s.family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+		a.String(unix.NFTA_SET_ELEM_LIST_SET, s.name)
+	}, func(attrs []byte) error {
+		return decodeElems(s, attrs, func(e elem) { all = append(all, e) })
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
 	}
-	return nil
+	return all, err
 }
 
-// each calls fn for every attribute of every answer.
-func each(answers [][]byte, fn func(*netlink.AttributeDecoder) error) error {
-	for _, a := range answers {
-		ad, err := netlink.NewAttributeDecoder(a)
-		if err != nil {
-			return err
-		}
-		ad.ByteOrder = binary.BigEndian
-		for ad.Next() {
-			if err := fn(ad); err != nil {
-				return err
-			}
-		}
-		if err := ad.Err(); err != nil {
-			return err
-		}
+// heldRule is a rule as it stands in a chain.
+type heldRule struct {
+	why    string
+	handle uint64
+}
+
+// rules returns a chain's rules, in order; a chain that is not there has none.
+func (c *conn) rules(family uint8, chain string) ([]heldRule, error) {
+	var all []heldRule
+	err := c.dump(unix.NFT_MSG_GETRULE, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_CHAIN, chain)
+	}, func(attrs []byte) error {
+		all = append(all, heldRule{
+			parseComment(nfnl.Find(attrs, unix.NFTA_RULE_USERDATA)),
+			beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
+		})
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
 	}
-	return nil
+	return all, err
+}
+
+func beUint64(b []byte) (n uint64) {
+	for _, x := range b {
+		n = n<<8 | uint64(x)
+	}
+	return n
+}
+
+// decodeElems calls fn for each element in an answer. What it gets is its own.
+func decodeElems(s *set, attrs []byte, fn func(elem)) error {
+	list := nfnl.Find(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	return nfnl.Each(list, func(_ uint16, item []byte) error {
+		e := elem{set: s}
+		data := func(b []byte) []byte { return bytes.Clone(nfnl.Find(b, unix.NFTA_DATA_VALUE)) }
+		err := nfnl.Each(item, func(typ uint16, b []byte) error {
+			switch typ {
+			case unix.NFTA_SET_ELEM_KEY:
+				e.key = data(b)
+			case nftaSetElemKeyEnd:
+				e.end = data(b)
+			case unix.NFTA_SET_ELEM_DATA:
+				e.data = data(b)
+			case unix.NFTA_SET_ELEM_USERDATA:
+				e.owner = parseComment(b)
+			}
+			return nil
+		})
+		fn(e)
+		return err
+	})
 }
 
 // User data is a list of type, length, value. Type 0 is the comment, with NUL.

@@ -29,6 +29,9 @@ func (r Endpoint) encode() []byte {
 	if r.Ports != nil {
 		o.Raw("Ports", encodePorts(r.Ports))
 	}
+	if len(r.Config) > 0 {
+		o.Raw("Config", r.Config)
+	}
 	return o.Bytes()
 }
 

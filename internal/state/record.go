@@ -85,6 +85,7 @@ type Endpoint struct {
 	DNS       DNS
 	Links     []Link // known once it is ready
 	Ports     []Port
+	Config    json.RawMessage `json:",omitempty"` // of a publication; only its writer reads it
 }
 
 // Port is a published port of the host, or a range of them.

@@ -18,7 +18,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
-	if e, err := n.settled(ctx, id, sb); e != nil || err != nil {
+	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
 	if err := n.chooseSubnets(ctx); err != nil {
@@ -26,7 +26,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	}
 	var undo undoStack
 	defer undo.rollback(&err)
-	if err := n.remember(&undo); err != nil {
+	if err := n.remember(ctx, &undo); err != nil {
 		return nil, err
 	}
 	e, err := n.createEndpoint(ctx, sb.id, spec)
@@ -39,12 +39,12 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 
 // settled returns the attachment if it is there already, complete and alive.
 // Anything less under the same ID is removed.
-func (n *Network) settled(ctx context.Context, id ID, sb *Sandbox) (*Endpoint, error) {
+func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpoint, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, nil
 	}
-	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == sb.path && !n.c.dead(rec) {
+	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
 		if e := (&Endpoint{n: n, rec: rec}); e.Verify(ctx) == nil {
 			return e, nil
 		}
@@ -64,4 +64,10 @@ func holderOfRecord(rec state.Endpoint) Holder {
 		Netns:   rec.Netns,
 		NetnsID: NetnsID(rec.NetnsID),
 	}
+}
+
+// samePorts says whether a record has the ports that are asked for.
+func (s endpointSpec) samePorts(rec state.Endpoint) bool {
+	want, err := validatePorts(s.ports)
+	return err == nil && asked(portsOf(rec), want)
 }

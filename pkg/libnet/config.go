@@ -1,10 +1,13 @@
 package libnet
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
 // VLANRange is a range of VLAN IDs, both ends included, 1 to 4094.
@@ -65,6 +68,31 @@ type NetworkConfig struct {
 	// isolated ports, and nothing is routed back into the bridge. It needs
 	// nf_tables.
 	NoICC bool
+	// GatewayModeIPv4 and GatewayModeIPv6 [gatewayMode] say who may reach the
+	// containers from outside the network.
+	GatewayModeIPv4, GatewayModeIPv6 GatewayMode
+	// NoMasquerade [ipMasq: false] keeps the modes GatewayNAT and
+	// GatewayNATUnprotected from masquerading, which they do otherwise.
+	NoMasquerade bool
+	// SNATIPv4 and SNATIPv6 [snatIPv4, snatIPv6] are addresses of the host to
+	// masquerade as; zero: that of the interface a packet leaves by.
+	SNATIPv4, SNATIPv6 netip.Addr
+	// TrustedInterfaces [trustedInterfaces] of the host let clients behind them
+	// reach published container ports by the container's address under GatewayNAT.
+	TrustedInterfaces []string
+	// AcceptFwMark [acceptFwMark] lets marked packets in whatever the mode; zero: none.
+	AcceptFwMark FwMark
+	// IngressPolicy [ingressPolicy] is that of the reference firewall plugin;
+	// empty: IngressOpen.
+	IngressPolicy IngressPolicy
+	// NoHairpin [snat: false] leaves the container itself, its neighbours on the
+	// bridge and 127.0.0.0/8 out of the clients of published ports.
+	NoHairpin bool
+	// MasqueradeAll [masqAll] gives all clients of published ports the host's
+	// address as source.
+	MasqueradeAll bool
+	// Backend [backend] of the rules; empty: BackendAuto.
+	Backend Backend
 }
 
 // Validate says what cannot be, as a *ConfigError or several joined; nil if
@@ -84,7 +112,7 @@ func (c NetworkConfig) Validate() error {
 			return badConfig("vlanTrunk", fmt.Sprintf("%d-%d", r.Min, r.Max), "want IDs from 1 to 4094, minID not above maxID")
 		}
 	}
-	return c.validateTogether()
+	return errors.Join(c.validateTogether(), c.validateGateway())
 }
 
 func (c NetworkConfig) validateTogether() error {
@@ -106,7 +134,8 @@ func (c NetworkConfig) validateTogether() error {
 
 // needsRules says that endpoints may have firewall elements.
 func (c NetworkConfig) needsRules() bool {
-	return c.Masquerade || c.SpoofCheck || c.Internal || c.NoICC
+	return c.SpoofCheck || c.internal() || c.noICC() || c.apart() || c.masqueradeFamilies() != firewall.Families{} ||
+		c.GatewayModeIPv4 != GatewayOpen || c.GatewayModeIPv6 != GatewayOpen
 }
 
 func (c NetworkConfig) hasGateway() bool { return c.Gateway || c.DefaultGateway }

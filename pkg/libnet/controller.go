@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
+	"github.com/libnet-cni/libnet/internal/firewall/iptables"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -28,11 +30,18 @@ type (
 		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
 	}
 	rules interface {
-		Apply(context.Context, firewall.Network, firewall.Endpoint) error
+		Apply(context.Context, firewall.Network, firewall.Endpoint) (restored bool, err error)
+		ApplyNetwork(context.Context, firewall.Network) error
 		Verify(context.Context, firewall.Network, firewall.Endpoint) error
 		Remove(context.Context, firewall.Endpoint) error
 		RemoveNetwork(context.Context, firewall.Network) error
+		List(context.Context) ([]string, error)
 		Available() error
+	}
+	published interface {
+		freePorts
+		DeviceTo(netip.Addr) (string, error)
+		SetRouteLocalnet(dev string, on bool) (changed bool, err error)
 	}
 	networkRecords interface {
 		CreateNetwork(state.Network) error
@@ -44,10 +53,13 @@ type (
 	}
 	endpointRecords interface {
 		CreateEndpoint(state.Endpoint) error
+		CreateShared(context.Context, state.Endpoint) error
+		Alone(ctx context.Context, network string, fn func() error) error
 		SaveEndpoint(state.Endpoint) error
 		LoadEndpoint(network, containerID, ifName string) (state.Endpoint, error)
 		DeleteEndpoint(network, containerID, ifName string) error
 		Endpoints(network string) ([]state.Endpoint, error)
+		EndpointNetworks() ([]string, error)
 	}
 )
 
@@ -55,6 +67,7 @@ var (
 	_ bridges         = (*kernel.Handle)(nil)
 	_ links           = (*kernel.Handle)(nil)
 	_ rules           = (*firewall.Firewall)(nil)
+	_ published       = (*kernel.Handle)(nil)
 	_ networkRecords  = (*state.Dir)(nil)
 	_ endpointRecords = (*state.Dir)(nil)
 )
@@ -65,12 +78,16 @@ var (
 type Controller struct {
 	bridges   bridges
 	links     links
-	rules     rules
+	nftables  rules
+	iptables  rules
+	published published
+	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
 	endpoints endpointRecords
 	sandboxes *state.Dir
 
 	boot      string
+	stateDir  string
 	dataDir   string
 	netnsDir  string
 	poolsFile string
@@ -111,9 +128,10 @@ func New(opts ...Option) (*Controller, error) {
 	}
 	dir := state.New(o.stateDir)
 	return &Controller{
-		bridges: handle, links: handle, rules: firewall.New(),
+		bridges: handle, links: handle, published: handle,
+		flush: conntrack.Flush, nftables: firewall.New(), iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, sandboxes: dir,
-		boot: boot, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
+		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, close: handle.Close,
 	}, nil
 }

@@ -27,6 +27,7 @@ type endpointSpec struct {
 	mac      net.HardwareAddr
 	addrs    []netip.Addr
 	workload string
+	ports    []PortMapping
 	sandbox  *Sandbox // nil: not known yet
 }
 
@@ -64,6 +65,9 @@ func (n *Network) spec(opts []EndpointOption) endpointSpec {
 	for _, o := range opts {
 		o(&spec)
 	}
+	if n.config.internal() {
+		spec.ports = nil // as in Docker: nothing of an internal network is published
+	}
 	return spec
 }
 
@@ -92,6 +96,10 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
+	ports, err := validatePorts(spec.ports)
+	if err != nil {
+		return nil, err
+	}
 	mac := spec.mac
 	if mac == nil {
 		mac = randomMAC()
@@ -100,12 +108,13 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns),
-		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Rules: n.config.needsRules(),
+		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(),
+		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
 	defer undo.rollback(&err)
-	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
+	if err := n.createRecord(ctx, e.rec); errors.Is(err, state.ErrExists) {
 		return nil, fmt.Errorf("%w: %q on network %q", ErrEndpointExists, name, n.name)
 	} else if err != nil {
 		return nil, err
@@ -127,6 +136,15 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	}
 	e.rec.Phase = state.PhaseLeased
 	return e, nil
+}
+
+// createRecord writes the record of an attachment. Where there are rules it
+// must not come while the rules of the network, empty until now, are removed.
+func (n *Network) createRecord(ctx context.Context, rec state.Endpoint) error {
+	if rec.Rules {
+		return n.c.endpoints.CreateShared(ctx, rec)
+	}
+	return n.c.endpoints.CreateEndpoint(rec)
 }
 
 // lease gets the endpoint's addresses and completes them.
@@ -172,7 +190,7 @@ func (e *Endpoint) plan() (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	return e.n.plan(e.ID(), e.Addressing(), mac)
+	return e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
 }
 
 // ID returns the endpoint's identity.
@@ -195,6 +213,10 @@ func (e *Endpoint) Addressing() Addressing {
 	}
 	return a
 }
+
+// Ports returns the endpoint's published ports; one that was to be a free one
+// has its number once the endpoint has joined.
+func (e *Endpoint) Ports() []PortMapping { return portsOf(e.rec) }
 
 // Netns returns the path of the network namespace the endpoint has joined;
 // empty: none.

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -33,7 +34,8 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, links: fakeLinks{w}, rules: fakeRules{w}, networks: w, endpoints: w,
+		bridges: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w,
+		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/nonexistent"), boot: "boot1", close: func() {},
 	}
 }
@@ -124,13 +126,18 @@ func (w fakeLinks) List(context.Context, string) ([]kernel.Owned, error) {
 
 type fakeRules struct{ *world }
 
-func (w fakeRules) Apply(_ context.Context, _ firewall.Network, e firewall.Endpoint) error {
-	err := w.step(func() { w.things["rules "+e.Owner] = e.Owner })
-	if err != nil {
-		delete(w.things, "rules "+e.Owner)
+func (w fakeRules) Apply(_ context.Context, n firewall.Network, e firewall.Endpoint) (bool, error) {
+	had := maps.Clone(w.things)
+	err := w.step(func() { w.things["rules "+e.Owner], w.things["rules "+n.Name] = "", "" })
+	if err != nil && !w.after {
+		w.things = had // one transaction
 	}
-	return err
+	return false, err
 }
+
+func (w fakeRules) ApplyNetwork(context.Context, firewall.Network) error { return w.step(func() {}) }
+
+func (w fakeRules) List(context.Context) ([]string, error) { return nil, nil }
 
 func (w fakeRules) Verify(_ context.Context, _ firewall.Network, e firewall.Endpoint) error {
 	if _, ok := w.things["rules "+e.Owner]; !ok {
@@ -143,9 +150,35 @@ func (w fakeRules) Remove(_ context.Context, e firewall.Endpoint) error {
 	return w.step(func() { delete(w.things, "rules "+e.Owner) })
 }
 
-func (w fakeRules) RemoveNetwork(context.Context, firewall.Network) error { return w.step(func() {}) }
+func (w fakeRules) RemoveNetwork(_ context.Context, n firewall.Network) error {
+	return w.step(func() { delete(w.things, "rules "+n.Name) })
+}
 
 func (w fakeRules) Available() error { return nil }
+
+// noRules is a backend that the kernel does not have.
+type noRules struct{ rules }
+
+func (noRules) Available() error { return firewall.ErrUnsupported }
+
+// fakePorts has one free port.
+type fakePorts struct{ *world }
+
+func (fakePorts) EphemeralPorts() (uint16, uint16, func(uint16) bool, error) {
+	return 40000, 40000, func(uint16) bool { return false }, nil
+}
+
+func (fakePorts) PortInUse(string, netip.Addr, uint16) bool { return false }
+
+func (fakePorts) DeviceTo(netip.Addr) (string, error) { return "br1", nil }
+
+func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
+	return true, w.step(func() {
+		if delete(w.things, "route_localnet "+dev); on {
+			w.things["route_localnet "+dev] = ""
+		}
+	})
+}
 
 func recordKey(network, id, ifName string) string { return network + "/" + id + "/" + ifName }
 
@@ -160,6 +193,17 @@ func (w *world) CreateEndpoint(e state.Endpoint) error {
 	}
 	return nil
 }
+
+func (w *world) CreateShared(_ context.Context, e state.Endpoint) error { return w.CreateEndpoint(e) }
+
+func (w *world) Alone(_ context.Context, _ string, fn func() error) error {
+	if len(w.records) > 0 {
+		return nil
+	}
+	return fn()
+}
+
+func (w *world) EndpointNetworks() ([]string, error) { return []string{"net1"}, nil }
 
 func (w *world) SaveEndpoint(e state.Endpoint) error {
 	return w.step(func() { w.records[recordKey(e.Network, e.ContainerID, e.IfName)] = e })

@@ -14,7 +14,7 @@ func faultNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
 	t.Helper()
 	c := w.controller()
 	n, err := c.DefineNetwork("bridge", "net1", WithIPAM(fakeIPAM{w}),
-		WithConfig(NetworkConfig{Bridge: "br1", Gateway: true, Masquerade: true}))
+		WithConfig(NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: GatewayNAT}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestAttachFailsAtEveryStep(t *testing.T) {
 			w := newWorld()
 			n, sb := faultNetwork(t, w)
 			w.failAt, w.after = step, after
-			_, err := n.Attach(ctx, sb)
+			_, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80}))
 			if err == nil {
 				break // all steps have had their turn
 			}
@@ -43,7 +43,7 @@ func TestAttachFailsAtEveryStep(t *testing.T) {
 			if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
 				t.Errorf("step %d (after its work: %v) left (-want +got):\n%s", step, after, diff)
 			}
-			if _, err := n.Attach(ctx, sb); err != nil {
+			if _, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80})); err != nil {
 				t.Errorf("step %d: the next Attach: %v", step, err)
 			}
 		}
@@ -65,7 +65,7 @@ func TestAttachDiesAtEveryStep(t *testing.T) {
 				dieAt(t, w, step, after)
 				n, sb := faultNetwork(t, w)
 				if step%2 == 0 { // every other time a retry comes before DEL
-					if _, err := n.Attach(ctx, sb); err != nil {
+					if _, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80})); err != nil {
 						t.Fatalf("the next Attach: %v", err)
 					}
 				}
@@ -115,7 +115,7 @@ func TestRemoveFailsAtEveryStep(t *testing.T) {
 	for step := 1; ; step++ {
 		w := newWorld()
 		n, sb := faultNetwork(t, w)
-		if _, err := n.Attach(ctx, sb); err != nil {
+		if _, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80})); err != nil {
 			t.Fatal(err)
 		}
 		w.failAt = w.steps + step

@@ -45,7 +45,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	}
 	before := e.rec
 	undo.push(func() error { e.rec = before; return e.save() })
-	e.rec.Netns, e.rec.NetnsID, e.rec.Rules = sb.path, state.NetnsID(sb.netns), e.n.config.needsRules()
+	e.rec.Netns, e.rec.NetnsID, e.rec.Rules = sb.path, state.NetnsID(sb.netns), e.n.config.needsRules() || len(e.rec.Ports) > 0
 	return e.save()
 }
 
@@ -56,11 +56,10 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 	if err != nil {
 		return err
 	}
-	if e.n.config.needsRules() {
-		if err := c.rules.Apply(ctx, p.network, p.endpoint); err != nil {
+	if p.rules {
+		if err := e.applyRules(ctx, p, undo); err != nil {
 			return err
 		}
-		undo.push(func() error { return c.rules.Remove(context.WithoutCancel(ctx), p.endpoint) })
 	}
 	p.link.MTU = e.n.config.MTU // known now, if it was "auto"
 	made, err := c.links.Attach(ctx, p.link)
@@ -72,6 +71,9 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 		if err := c.bridges.Forward(ctx, p.v4, p.v6); err != nil {
 			return err
 		}
+	}
+	if err := c.endFlows(ctx, e.rec, nil); err != nil {
+		return err
 	}
 	e.rec.Links = []state.Link{
 		{Name: e.rec.Bridge, MAC: br.MAC.String(), MTU: br.MTU},
@@ -104,7 +106,7 @@ func (e *Endpoint) Leave(ctx context.Context) error {
 
 // disconnect removes the link, then the rules.
 func (e *Endpoint) disconnect(ctx context.Context) error {
-	return errors.Join(e.n.c.links.Detach(ctx, e.ref()), e.n.removeRules(ctx, e))
+	return errors.Join(e.n.c.links.Detach(ctx, e.ref()), e.n.removeRules(ctx, e.rec))
 }
 
 // Delete gives the endpoint's addresses back and forgets it. One that has

@@ -126,7 +126,7 @@ func (n *Network) Config() NetworkConfig { return n.config }
 
 // remember writes the network's record unless it stands there already. A
 // record that was not there before goes with what it was written for.
-func (n *Network) remember(undo *undoStack) error {
+func (n *Network) remember(ctx context.Context, undo *undoStack) error {
 	if n.c.networks.HasNetwork(n.name, n.fingerprint()) {
 		return nil
 	}
@@ -134,8 +134,14 @@ func (n *Network) remember(undo *undoStack) error {
 	if err != nil {
 		return err
 	}
-	if _, err := n.c.networks.LoadNetwork(n.name); errors.Is(err, state.ErrNotFound) {
+	before, err := n.c.networks.LoadNetwork(n.name)
+	switch {
+	case errors.Is(err, state.ErrNotFound):
 		undo.push(func() error { return n.c.networks.DeleteNetwork(n.name) })
+	case err == nil:
+		if err := n.changeRules(ctx, before); err != nil {
+			return err
+		}
 	}
 	return n.c.networks.SaveNetwork(want)
 }

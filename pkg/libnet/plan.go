@@ -20,24 +20,30 @@ type plan struct {
 	network  firewall.Network
 	endpoint firewall.Endpoint
 	v4, v6   bool // families to forward
+	rules    bool // network or endpoint have any
+	localnet bool // ports are to be reached by 127.0.0.0/8
 }
 
 // plan derives what an endpoint is to be. It is pure: what can be refused is
 // refused here. The link has no namespace yet.
-func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr) (plan, error) {
+func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) (plan, error) {
 	v4, v6 := a.families()
 	if v6 && n.config.MTU != 0 && n.config.MTU < 1280 {
 		return plan{}, badConfig("mtu", n.config.MTU, "want at least 1280 bytes, as the network has IPv6 (RFC 8200, section 5)")
 	}
 	p := plan{
 		bridge:   n.planBridge(a),
-		link:     n.planLink(id, a, mac),
+		link:     n.planLink(id, a, mac, ports),
 		network:  n.planRules(),
 		endpoint: firewall.Endpoint{Owner: id.String(), Bridge: n.config.Bridge, Port: id.HostName()},
 	}
-	if n.config.Masquerade {
-		p.endpoint.Masquerade, p.endpoint.Addrs = len(a.Addresses) > 0, a.addrs()
+	p.endpoint.Addrs, p.endpoint.Masquerade, p.endpoint.Source = a.addrs(), n.config.masqueradeFamilies(), n.config.snat()
+	if len(a.Addresses) == 0 {
+		p.endpoint.Masquerade = firewall.Families{}
 	}
+	p.endpoint.Ports, p.endpoint.Hairpin, p.endpoint.MasqueradeAll = firewallPorts(ports), !n.config.NoHairpin, n.config.MasqueradeAll
+	p.localnet = v4 && !n.config.NoHairpin && n.config.GatewayModeIPv4 != GatewayRouted && publishesLocalhost(ports)
+	p.rules = n.config.needsRules() || len(ports) > 0
 	if n.config.SpoofCheck {
 		p.endpoint.MAC = p.link.MAC
 	}
@@ -72,11 +78,14 @@ func (n *Network) planBridge(a Addressing) kernel.Bridge {
 	return b
 }
 
-func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr) kernel.Link {
+func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) kernel.Link {
 	l := kernel.Link{
 		Owner: id.String(), HostName: id.HostName(), Bridge: n.config.Bridge, IfName: id.IfName,
-		MAC: mac, MTU: n.config.MTU, Hairpin: n.config.Hairpin,
-		Isolated: n.config.Isolated || n.config.NoICC,
+		MAC: mac, MTU: n.config.MTU,
+		// Where br_netfilter has DNAT done inside the bridge, a container
+		// reaches itself by its published port through its own bridge port.
+		Hairpin:  n.config.Hairpin || len(ports) > 0 && !n.config.Promiscuous,
+		Isolated: n.config.Isolated || n.config.noICC(),
 		VLAN:     n.config.VLAN, PreserveDefaultVLAN: n.config.PreserveDefaultVLAN,
 		EnableDAD: n.config.EnableDAD, Down: n.config.InterfaceDown, IPv6: ipv6Mode(a),
 	}
@@ -97,7 +106,15 @@ func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr) kernel.Lin
 }
 
 func (n *Network) planRules() firewall.Network {
-	return firewall.Network{Name: networkOwner(n.name), Bridge: n.config.Bridge, Internal: n.config.Internal, NoICC: n.config.NoICC}
+	c := n.config
+	fw := firewall.Network{
+		Name: networkOwner(n.name), Bridge: c.Bridge, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
+		IPv4: c.GatewayModeIPv4.policy(), IPv6: c.GatewayModeIPv6.policy(), Trusted: c.TrustedInterfaces,
+	}
+	if m := firewall.Mark(c.AcceptFwMark); m.Mask != 0 {
+		fw.AcceptMark = &m
+	}
+	return fw
 }
 
 // ipv6Mode switches IPv6 off where addresses are given and none is IPv6: a
@@ -174,7 +191,7 @@ func (n *Network) removeBridge(ctx context.Context) error {
 func (n *Network) dissolve(ctx context.Context) error {
 	return errors.Join(
 		n.removeBridge(ctx),
-		n.c.rules.RemoveNetwork(ctx, n.planRules()),
+		n.c.removeNetworkBy(ctx, "", n.config.Backend, n.planRules()),
 		n.c.networks.DeleteNetwork(n.name),
 		n.releaseSubnets(ctx),
 	)

@@ -144,10 +144,10 @@ func TestValidate(t *testing.T) {
 
 func TestIPv6NeedsItsMTU(t *testing.T) {
 	n := &Network{name: "net1", config: NetworkConfig{Bridge: "br1", MTU: 1200}}
-	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("fd01::5/64"), nil); err == nil {
+	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
 		t.Error("MTU 1200 with IPv6 was accepted")
 	}
-	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("10.1.0.5/24"), nil); err != nil {
+	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("10.1.0.5/24"), nil, nil); err != nil {
 		t.Errorf("MTU 1200 with IPv4: %v", err)
 	}
 }

@@ -3,9 +3,7 @@ package libnet
 import (
 	"context"
 	"errors"
-	"net"
 
-	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -49,9 +47,9 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 	ref := e.ref()
 	ref.NetnsPath = netns
 	if err := n.c.links.Detach(ctx, ref); err != nil {
-		return errors.Join(err, n.removeRules(ctx, e))
+		return errors.Join(err, n.removeRules(ctx, rec))
 	}
-	return errors.Join(n.removeRules(ctx, e), n.forget(ctx, rec))
+	return errors.Join(n.removeRules(ctx, rec), n.forget(ctx, rec), n.retire(ctx, rec))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.
@@ -62,20 +60,6 @@ func notOwn(path string) string {
 		return ""
 	}
 	return path
-}
-
-// removeRules removes the endpoint's firewall elements. Where the record does
-// not tell which, they are found by their comment.
-func (n *Network) removeRules(ctx context.Context, e *Endpoint) error {
-	if !e.rec.Rules {
-		return nil
-	}
-	fw := firewall.Endpoint{Owner: e.ID().String(), Port: e.rec.HostName}
-	if e.rec.Phase == state.PhaseReady {
-		fw.Bridge, fw.Addrs = e.rec.Bridge, e.Addressing().addrs()
-		fw.MAC, _ = net.ParseMAC(e.rec.MAC)
-	}
-	return n.c.rules.Remove(ctx, fw)
 }
 
 // forget gives the addresses back and then removes the record, so that a

@@ -16,7 +16,7 @@ func (n *Network) Status(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
 	if n.config.needsRules() {
-		errs = append(errs, n.c.rules.Available())
+		errs = append(errs, n.c.rulesAvailable(n.config.Backend))
 	}
 	switch {
 	case n.auto != nil:

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // Expectation is what an attachment should be.
@@ -19,6 +22,8 @@ type Expectation struct {
 	// HostName is the host's end of the link; empty: the one of the ID. Another
 	// one tells of an attachment that the reference bridge plugin made.
 	HostName string
+	// Ports are the published ones, for an attachment that has no record.
+	Ports []PortMapping
 }
 
 // adopt turns the plan into one for a link of the reference bridge plugin: it
@@ -26,8 +31,7 @@ type Expectation struct {
 // route over the subnet's gateway names none.
 func (p *plan) adopt(want Expectation) {
 	p.link.HostName, p.link.Owner = want.HostName, ""
-	p.network.Internal, p.network.NoICC = false, false
-	p.endpoint.Masquerade, p.endpoint.MAC = false, nil
+	p.rules = false
 	for i, r := range p.link.Routes {
 		if !r.Gateway.IsValid() {
 			p.link.Routes[i].Gateway = want.Addressing.gateway(r.Dst.Addr().Is6())
@@ -45,7 +49,8 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 			return err
 		}
 	}
-	p, err := n.plan(want.ID, want.Addressing, mac)
+	rec, ports := n.recorded(want)
+	p, err := n.plan(want.ID, want.Addressing, mac, ports)
 	if err != nil {
 		return err
 	}
@@ -59,8 +64,8 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 	defer func() { _ = ns.Close() }()
 	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
-	if n.config.needsRules() {
-		errs = append(errs, n.c.rules.Verify(ctx, p.network, p.endpoint))
+	if p.rules {
+		errs = append(errs, n.c.rulesOf(rec.Backend).Verify(ctx, p.network, p.endpoint))
 	}
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.addrs()))
@@ -69,4 +74,15 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 		return fmt.Errorf("%w: %s %s in network %q: %w", ErrDifferent, want.ID.ContainerID, want.ID.IfName, n.name, err)
 	}
 	return nil
+}
+
+// recorded returns the record of an attachment, as far as there is one, and its
+// ports: only the record knows those that were chosen.
+func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping) {
+	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
+	if err != nil {
+		rec.Backend = string(n.config.Backend)
+		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 })
+	}
+	return rec, portsOf(rec)
 }

@@ -1,0 +1,141 @@
+package firewall
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// expr is an expression of a rule: its name and what writes its data
+// (linux/netfilter/nf_tables.h).
+type expr struct {
+	name string
+	put  func(*nfnl.Attrs)
+}
+
+func (x expr) encode(a *nfnl.Attrs) {
+	a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_EXPR_NAME, x.name)
+		a.Nest(unix.NFTA_EXPR_DATA, x.put)
+	})
+}
+
+// Registers of four bytes: keys are loaded from the first on, what a map gives
+// goes behind the longest key.
+const (
+	regKey  = unix.NFT_REG32_00
+	regData = unix.NFT_REG32_00 + 11
+)
+
+func meta(key, reg uint32) expr {
+	return expr{"meta", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_META_KEY, key)
+		a.Uint32(unix.NFTA_META_DREG, reg)
+	}}
+}
+
+func payload(base, offset, size, reg uint32) expr {
+	return expr{"payload", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_PAYLOAD_DREG, reg)
+		a.Uint32(unix.NFTA_PAYLOAD_BASE, base)
+		a.Uint32(unix.NFTA_PAYLOAD_OFFSET, offset)
+		a.Uint32(unix.NFTA_PAYLOAD_LEN, size)
+	}}
+}
+
+func ct(key uint32) expr {
+	return expr{"ct", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_CT_KEY, key)
+		a.Uint32(unix.NFTA_CT_DREG, regKey)
+	}}
+}
+
+// addrType loads what the host's routing table says of the destination: RTN_*.
+func addrType() expr {
+	return expr{"fib", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_FIB_DREG, regKey)
+		a.Uint32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
+		a.Uint32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
+	}}
+}
+
+func setMark() expr {
+	return expr{"meta", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_META_KEY, unix.NFT_META_MARK)
+		a.Uint32(unix.NFTA_META_SREG, regKey)
+	}}
+}
+
+func bitwise(mask []byte) expr { return maskXor(mask, make([]byte, len(mask))) }
+
+// setBits sets bits of a number in host byte order.
+func setBits(bits uint32) expr { return maskXor(host32(^bits), host32(bits)) }
+
+func maskXor(mask, xor []byte) expr {
+	return expr{"bitwise", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_BITWISE_SREG, regKey)
+		a.Uint32(unix.NFTA_BITWISE_DREG, regKey)
+		a.Uint32(unix.NFTA_BITWISE_LEN, uint32(len(mask)))
+		a.Nest(unix.NFTA_BITWISE_MASK, value(mask))
+		a.Nest(unix.NFTA_BITWISE_XOR, value(xor))
+	}}
+}
+
+// compare is with unix.NFT_CMP_EQ or unix.NFT_CMP_NEQ.
+func compare(op uint32, want []byte) expr {
+	return expr{"cmp", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_CMP_SREG, regKey)
+		a.Uint32(unix.NFTA_CMP_OP, op)
+		a.Nest(unix.NFTA_CMP_DATA, value(want))
+	}}
+}
+
+func value(b []byte) func(*nfnl.Attrs) {
+	return func(a *nfnl.Attrs) { a.Bytes(unix.NFTA_DATA_VALUE, b) }
+}
+
+func lookupExpr(s *set, invert bool) expr {
+	return expr{"lookup", func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_LOOKUP_SET, s.name)
+		a.Uint32(unix.NFTA_LOOKUP_SREG, regKey)
+		if s.data != nil {
+			a.Uint32(unix.NFTA_LOOKUP_DREG, regData)
+		}
+		if invert {
+			a.Uint32(unix.NFTA_LOOKUP_FLAGS, unix.NFT_LOOKUP_F_INV)
+		}
+	}}
+}
+
+// verdict is one of unix.NFT_JUMP, unix.NFT_RETURN, nfDrop, nfAccept.
+func verdict(code int32, chain string) expr {
+	return expr{"immediate", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
+		a.Nest(unix.NFTA_IMMEDIATE_DATA, func(a *nfnl.Attrs) {
+			a.Nest(unix.NFTA_DATA_VERDICT, func(a *nfnl.Attrs) {
+				a.Uint32(unix.NFTA_VERDICT_CODE, uint32(code))
+				if chain != "" {
+					a.String(unix.NFTA_VERDICT_CHAIN, chain)
+				}
+			})
+		})
+	}}
+}
+
+func masqExpr() expr { return expr{"masq", func(*nfnl.Attrs) {}} }
+
+// nat translates to what a map gave: an address, or an address and a port.
+func nat(typ uint32, family uint8, s *set) expr {
+	return expr{"nat", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_NAT_TYPE, typ)
+		a.Uint32(unix.NFTA_NAT_FAMILY, uint32(family))
+		a.Uint32(unix.NFTA_NAT_REG_ADDR_MIN, regData)
+		if len(s.data) > 1 {
+			a.Uint32(unix.NFTA_NAT_REG_PROTO_MIN, regData+s.data[0].padded()/4)
+		}
+	}}
+}
+
+func host32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

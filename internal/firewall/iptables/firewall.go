@@ -1,0 +1,233 @@
+package iptables
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+)
+
+// DefaultLock is the lock file of all that change our rules.
+const DefaultLock = "/run/libnet/iptables.lock"
+
+// Firewall applies rules by iptables. Every call works in the network namespace
+// of the calling thread. It holds nothing, and may be used by many goroutines.
+type Firewall struct{ lock string }
+
+// New opens nothing and costs nothing. lock is a file that is made where it is
+// missing, and locked by every call that changes something; empty: DefaultLock.
+func New(lock string) *Firewall { return &Firewall{cmp.Or(lock, DefaultLock)} }
+
+// Apply puts the rules of n and e in place: one transaction per table, and what
+// forbids before what allows. Twice is once. Rules that the owners had otherwise
+// are replaced, and so are another network's for the same bridge, and another
+// owner's masquerading of the same address. Chains and jumps of ours that are
+// not there are made. Only the families of e.Addrs are touched; both if there are
+// no addresses. A Network without a Bridge and an Endpoint without rules are
+// passed over. What is in place when it fails is for Remove.
+//
+// It is a firewall.PortHeldError for another owner's port and firewall.ErrInvalid
+// for what no rule can hold, both before anything changes, but for conditions,
+// which iptables alone can judge; and firewall.ErrUnsupported for an Endpoint
+// with a MAC, and where iptables or something it needs in the kernel is missing.
+func (f *Firewall) Apply(ctx context.Context, n firewall.Network, e firewall.Endpoint) error {
+	_, err := f.ApplyReporting(ctx, n, e)
+	return err
+}
+
+// ApplyReporting is Apply, and returns whether a family had no chain of ours
+// before: if anybody had rules there, somebody has flushed them.
+func (f *Firewall) ApplyReporting(ctx context.Context, n firewall.Network, e firewall.Endpoint) (restored bool, err error) {
+	e = normal(e)
+	if err = check(n, e); err == nil && (n.Bridge != "" || hasRules(e)) {
+		err = f.change(ctx, func() (bool, error) {
+			return apply(ctx, familiesOf(e.Addrs), n, e, &restored)
+		})
+	}
+	if err != nil {
+		return false, fmt.Errorf("apply rules of %s: %w", cmp.Or(e.Owner, n.Name), err)
+	}
+	return restored, nil
+}
+
+// ApplyNetwork makes the rules of n what they should be, one transaction per
+// table, in the families in which n.Name has rules; in all that the kernel has
+// if it has none.
+func (f *Firewall) ApplyNetwork(ctx context.Context, n firewall.Network) error {
+	err := check(n, firewall.Endpoint{})
+	if err == nil && n.Bridge != "" {
+		err = f.change(ctx, func() (bool, error) {
+			in, err := familiesIn(ctx, n)
+			if err != nil {
+				return false, err
+			}
+			return apply(ctx, in, n, firewall.Endpoint{}, new(bool))
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("apply rules of network %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// familiesIn returns the families in which n has rules, or all if in none.
+func familiesIn(ctx context.Context, n firewall.Network) ([]family, error) {
+	var in []family
+	for _, fam := range familiesOf(nil) {
+		snap, err := save(ctx, fam)
+		if err != nil && !errors.Is(err, firewall.ErrUnsupported) {
+			return nil, err
+		}
+		if slices.ContainsFunc(snap.owned(), func(r rule) bool { return r.owner() == firewall.Key(n.Name) }) {
+			in = append(in, fam)
+		}
+	}
+	if len(in) == 0 {
+		return familiesOf(nil), nil
+	}
+	return in, nil
+}
+
+// step is the change of one family.
+type step struct {
+	family family
+	text   string
+}
+
+// apply looks at all families before it changes one. It makes restored true if
+// one has no chain of ours, and leaves it otherwise: it may be a second try.
+func apply(ctx context.Context, in []family, n firewall.Network, e firewall.Endpoint, restored *bool) (tried bool, err error) {
+	var steps []step
+	for _, fam := range in {
+		snap, err := save(ctx, fam)
+		if err != nil {
+			return false, err
+		}
+		wanted := plan(fam, n, e)
+		if err := checkHeld(snap, firewall.Key(e.Owner), wanted); err != nil {
+			return false, err
+		}
+		gone, added := differences(snap, wanted, owners(n, e))
+		steps = append(steps, step{fam, replace(snap, gone, added)})
+		*restored = *restored || len(wanted) > 0 && !snap.used()
+	}
+	return execute(ctx, steps)
+}
+
+// execute returns whether it has tried to change something.
+func execute(ctx context.Context, steps []step) (bool, error) {
+	tried := false
+	for _, s := range steps {
+		if s.text == "" {
+			continue
+		}
+		tried = true
+		if err := restore(ctx, s.family, s.text); err != nil {
+			return true, err
+		}
+	}
+	return tried, nil
+}
+
+// maxTries bounds how often a change is made anew because somebody else has
+// changed the rules between our look and our change.
+const maxTries = 3
+
+// change runs fn under the lock, and again if it fails to change what it has
+// seen: others than we do not know our lock.
+func (f *Firewall) change(ctx context.Context, fn func() (tried bool, err error)) error {
+	return locked(ctx, f.lock, func() error {
+		for n := 1; ; n++ {
+			tried, err := fn()
+			hopeless := errors.Is(err, firewall.ErrUnsupported) || errors.Is(err, firewall.ErrInvalid)
+			if err == nil || !tried || n == maxTries || hopeless || ctx.Err() != nil {
+				return err
+			}
+		}
+	})
+}
+
+// Remove deletes the rules of e.Owner, in both families, and the chains that
+// nobody uses then. Only e.Owner counts. What is missing is success.
+func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
+	if err := f.remove(ctx, e.Owner); err != nil {
+		return fmt.Errorf("remove rules of %s: %w", e.Owner, err)
+	}
+	return nil
+}
+
+// RemoveNetwork deletes the rules of n.Name, in both families, and the chains
+// that nobody uses then. Only n.Name counts. What is missing is success.
+func (f *Firewall) RemoveNetwork(ctx context.Context, n firewall.Network) error {
+	if err := f.remove(ctx, n.Name); err != nil {
+		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+func (f *Firewall) remove(ctx context.Context, owner string) error {
+	if err := checkOwner(owner); err != nil {
+		return fmt.Errorf("owner %w", err)
+	}
+	key := firewall.Key(owner)
+	return f.change(ctx, func() (bool, error) {
+		var steps []step
+		for _, fam := range bothFamilies() {
+			snap, err := save(ctx, fam)
+			if errors.Is(err, firewall.ErrUnsupported) { // what cannot be held is not there
+				continue
+			}
+			if err != nil {
+				return false, err
+			}
+			gone := slices.DeleteFunc(snap.owned(), func(r rule) bool { return r.owner() != key })
+			steps = append(steps, step{fam, replace(snap, gone, nil)})
+		}
+		return execute(ctx, steps)
+	})
+}
+
+// List returns the owners of all rules of endpoints, sorted, each once, in the
+// form of firewall.Key. Without iptables there are none.
+func (f *Firewall) List(ctx context.Context) ([]string, error) {
+	var all []string
+	for _, fam := range bothFamilies() {
+		snap, err := save(ctx, fam)
+		if errors.Is(err, firewall.ErrUnsupported) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list owners of rules: %w", err)
+		}
+		for _, r := range snap.owned() {
+			if owner := r.owner(); owner != "" && !r.ofNetwork() {
+				all = append(all, owner)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// Available returns firewall.ErrUnsupported, naming iptables, where it is
+// missing, older than 1.6.2, which cannot wait for its turn, or without its
+// part in the kernel. It changes nothing.
+func (f *Firewall) Available() error {
+	ctx := context.Background()
+	text, err := run(ctx, "iptables", "", "--version")
+	if err != nil {
+		return fmt.Errorf("iptables: %w: %w", firewall.ErrUnsupported, err)
+	}
+	var v [3]int // 1.6.2 is the first whose iptables-restore knows --wait
+	_, _ = fmt.Sscanf(text, "iptables v%d.%d.%d", &v[0], &v[1], &v[2])
+	if slices.Compare(v[:], []int{1, 6, 2}) < 0 {
+		return fmt.Errorf("iptables %d.%d.%d: %w: want 1.6.2 or later", v[0], v[1], v[2], firewall.ErrUnsupported)
+	}
+	if _, err := run(ctx, "iptables-save", "", "-t", "filter"); err != nil {
+		return fmt.Errorf("iptables: %w: %w", firewall.ErrUnsupported, err)
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package iptables
+
+import (
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+)
+
+// owners returns whose rules an Apply replaces.
+func owners(n firewall.Network, e firewall.Endpoint) []string {
+	var all []string
+	if n.Bridge != "" {
+		all = append(all, firewall.Key(n.Name))
+	}
+	if hasRules(e) {
+		all = append(all, firewall.Key(e.Owner))
+	}
+	return all
+}
+
+// differences returns which rules are to go and which are to come, so that
+// of what the owners hold there is wanted and nothing else. An owner who has
+// in a table what it should have keeps it: nothing of it is written anew.
+func differences(snap snapshot, wanted []rule, owners []string) (gone, added []rule) {
+	there := snap.owned()
+	for _, owner := range owners {
+		for _, table := range []string{"filter", "nat"} {
+			of := func(r rule) bool { return r.table != table || r.owner() != owner }
+			have := slices.DeleteFunc(slices.Clone(there), of)
+			want := slices.DeleteFunc(slices.Clone(wanted), of)
+			if !sameByChain(have, want) {
+				gone, added = append(gone, have...), append(added, want...)
+			}
+		}
+	}
+	for _, r := range there {
+		if !slices.Contains(owners, r.owner()) && slices.ContainsFunc(wanted, r.sameKey) {
+			gone = append(gone, r)
+		}
+	}
+	return gone, added
+}
+
+// sameByChain compares in order, but for the order of chains.
+func sameByChain(a, b []rule) bool {
+	byChain := func(rules []rule) []rule {
+		sorted := slices.Clone(rules)
+		slices.SortStableFunc(sorted, func(x, y rule) int {
+			switch {
+			case x.chain < y.chain:
+				return -1
+			case x.chain > y.chain:
+				return 1
+			}
+			return 0
+		})
+		return sorted
+	}
+	return slices.EqualFunc(byChain(a), byChain(b), rule.equal)
+}
+
+// sameKey returns whether only one of two owners' rules can hold: those of a
+// network for the same bridge, those of an endpoint for the same address.
+func (r rule) sameKey(o rule) bool {
+	if r.ofNetwork() {
+		return o.ofNetwork() && r.bridge() == o.bridge()
+	}
+	if r.chain != o.chain {
+		return false
+	}
+	switch r.chain {
+	case chainSNAT:
+		return r.get("-s") == o.get("-s") && r.get("-d") == o.get("-d")
+	case chainPorts:
+		same := func(flag string) bool { return r.get(flag) == o.get(flag) }
+		return same("-d") && same("-p") && same("--dport")
+	}
+	return false
+}
+
+func (r rule) ofNetwork() bool { return r.in(chainIsolate, chainInto, chainOut, chainApart) }
+
+// bridge returns the bridge that a rule of a network is for: the one it names
+// last; all but INTO name no other.
+func (r rule) bridge() string {
+	for i := len(r.args) - 2; i >= 0; i-- {
+		if r.args[i] == "-i" || r.args[i] == "-o" {
+			return r.args[i+1]
+		}
+	}
+	return ""
+}

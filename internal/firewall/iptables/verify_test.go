@@ -1,0 +1,75 @@
+package iptables
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+)
+
+// Whatever of ours somebody takes away, Verify names it and Apply mends it.
+func TestVerifyNames(t *testing.T) {
+	t.Parallel()
+	f := isolate(t)
+	n, e := sample(1)
+	n.Trusted, e.Ports = n.Trusted[:1], e.Ports[:1]
+	mustApply(t, f, n, e)
+	all := ruleset(t)
+	tried := 0
+	command, table := "", ""
+	for line := range strings.Lines(all) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasSuffix(line, "-save"):
+			command = strings.TrimSuffix(line, "-save")
+		case strings.HasPrefix(line, "*"):
+			table = line[1:]
+		case strings.HasPrefix(line, "-A "):
+			words := split(line)
+			r := rule{table, words[1], words[2:]}
+			tool(t, append([]string{command, "-t", table, "-D", r.chain}, r.args...)...)
+			err := f.Verify(t.Context(), n, e)
+			if want := fmt.Sprintf("%s rule %s %s", command, table, r.chain); !errors.Is(err, firewall.ErrMissing) || !strings.Contains(err.Error(), want) {
+				t.Errorf("without %s: got %v, want %q", line, err, want)
+			}
+			mustApply(t, f, n, e)
+			tried++
+		}
+	}
+	if tried < 50 {
+		t.Errorf("only %d rules were tried", tried)
+	}
+	tool(t, "iptables", "-F")
+	tool(t, "iptables", "-X")
+	if err := f.Verify(t.Context(), n, e); !errors.Is(err, firewall.ErrMissing) || !strings.Contains(err.Error(), "iptables chain filter LIBNET-INTO") {
+		t.Errorf("without chains: %v", err)
+	}
+	mustApply(t, f, n, e)
+	mustRemove(t, f, n, e)
+}
+
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	f := isolate(t)
+	n, old := plain(1)
+	old.Ports = nil
+	next := old
+	next.Owner = "next"
+	renamed := n
+	renamed.Name, renamed.Internal = "renamed", false
+	mustApply(t, f, n, old)
+	mustApply(t, f, renamed, next)
+	wantOwners(t, f, "next")
+	if err := f.Verify(t.Context(), n, old); !errors.Is(err, firewall.ErrMissing) {
+		t.Errorf("got %v, want %v", err, firewall.ErrMissing)
+	}
+	if out := ruleset(t); strings.Contains(out, n.Name) {
+		t.Errorf("the old network's rules are there: %s", out)
+	}
+	mustRemove(t, f, n, old)
+	if err := f.Verify(t.Context(), renamed, next); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,70 @@
+package firewall
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// markRule is a network's rule in chain marks. A set cannot hold masks, so
+// AcceptMark is a rule of its own, known by its comment.
+type markRule struct {
+	owner  string
+	bridge string
+	mark   Mark
+}
+
+func (n Network) markRule(owner string) *markRule {
+	if n.AcceptMark == nil {
+		return nil
+	}
+	return &markRule{owner, n.Bridge, *n.AcceptMark}
+}
+
+// rule is "oifname br0 meta mark & mask == value accept".
+func (m markRule) rule() rule {
+	return rule{m.comment(), rules(
+		[]expr{meta(unix.NFT_META_OIFNAME, regKey), compare(unix.NFT_CMP_EQ, oifname.bytes(m.bridge))},
+		[]expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(m.mark.Mask)), compare(unix.NFT_CMP_EQ, host32(m.mark.Value&m.mark.Mask))},
+		accept)}
+}
+
+// comment is the owner, cut so that what the rule says fits behind it.
+func (m markRule) comment() string {
+	return fmt.Sprintf("%s %s %#x/%#x", markOwner(m.owner), m.bridge, m.mark.Value, m.mark.Mask)
+}
+
+// markOwner stands for an owner in comments of chain marks, so that there is
+// room for the rest.
+func markOwner(owner string) string {
+	return shorten(owner, maxComment-unix.IFNAMSIZ-len(" 0x12345678/0x12345678"))
+}
+
+// placeMark adds m's rule to b if it is not there, and the deletion of others
+// of its owner.
+func (c *conn) placeMark(b *batch, m markRule) error {
+	there, err := c.delMarks(b, m.owner, m.comment())
+	if err == nil && !there {
+		b.addRule(unix.NFPROTO_INET, marksChain, m.rule())
+	}
+	return err
+}
+
+// delMarks adds the deletion of the owner's rules but keep's to b, and returns
+// whether that is there.
+func (c *conn) delMarks(b *batch, owner, keep string) (there bool, err error) {
+	all, err := c.rules(unix.NFPROTO_INET, marksChain)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range all {
+		switch {
+		case r.why == keep:
+			there = true
+		case strings.HasPrefix(r.why, markOwner(owner)+" "):
+			b.delRule(unix.NFPROTO_INET, marksChain, r.handle)
+		}
+	}
+	return there, nil
+}

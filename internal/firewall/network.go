@@ -1,0 +1,94 @@
+package firewall
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// ApplyNetwork makes the rules of n what they should be, in one transaction:
+// those of an earlier configuration of the same Name go. Apply alone only adds.
+func (f *Firewall) ApplyNetwork(ctx context.Context, n Network) error {
+	elems, mark, err := n.plan()
+	if err == nil {
+		err = f.setNetwork(ctx, Key(n.Name), planned{elems: elems, mark: mark})
+	}
+	if err != nil {
+		return fmt.Errorf("apply rules of network %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// RemoveNetwork deletes the elements that n.Name holds, and then our tables,
+// each if nobody has an element in it. What is missing is success, and so is a
+// table in use. Only Name is looked at.
+func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
+	err := checkOwner(n.Name)
+	if err == nil {
+		err = f.setNetwork(ctx, Key(n.Name), planned{})
+	}
+	for _, t := range []table{inetTable(), bridgeTable()} {
+		if err == nil {
+			err = f.dropEmpty(ctx, t)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// setNetwork leaves of owner's elements for networks only those of p.
+func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) error {
+	err := f.do(ctx, func(c *conn) error {
+		generation, err := c.generation()
+		if err != nil {
+			return err
+		}
+		b := newBatch(generation)
+		if len(p.elems) > 0 {
+			if state, err := c.stateOf(inetTable()); err != nil {
+				return err
+			} else if state != tableIntact {
+				b.ensure(inetTable())
+			}
+		}
+		if err := c.delOthers(b, owner, p.elems); err != nil {
+			return err
+		}
+		if p.mark == nil {
+			if _, err := c.delMarks(b, owner, ""); err != nil {
+				return err
+			}
+		}
+		if err := c.place(b, p); err != nil {
+			return err
+		}
+		return c.commit(b)
+	})
+	if len(p.elems) == 0 {
+		return absent(supported(err))
+	}
+	return supported(err)
+}
+
+// delOthers adds the deletion of owner's elements for networks but those in keep.
+func (c *conn) delOthers(b *batch, owner string, keep []elem) error {
+	there, err := c.holds(askTable(unix.NFPROTO_INET))
+	if err != nil || !there[0] {
+		return err
+	}
+	for _, s := range networkSets {
+		all, err := c.elems(s)
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			if e.owner == owner && !containsKey(keep, e) {
+				b.del(e)
+			}
+		}
+	}
+	return nil
+}

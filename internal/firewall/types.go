@@ -1,0 +1,200 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of this package, for errors.Is.
+var (
+	// ErrUnsupported says that the kernel has no nf_tables, or lacks a part of it that the rules need.
+	ErrUnsupported = errors.New("not supported by this kernel")
+	// ErrInvalid says that a Network or an Endpoint cannot be put into rules as it stands.
+	ErrInvalid = errors.New("invalid")
+	// ErrMissing is what Verify reports for a table, chain, rule or element that is not there.
+	ErrMissing = errors.New("missing")
+	// ErrConflict is what Verify reports for an element that another owner holds.
+	ErrConflict = errors.New("held by another owner")
+)
+
+// PortHeldError is what Apply returns when another owner has published a port
+// that the endpoint asks for. Nothing is changed then.
+type PortHeldError struct {
+	Owner string // in the form of Key
+	Port  string // the part of the endpoint's that is held, "tcp 0.0.0.0:8080"
+}
+
+// Error names the port and who has it.
+func (e *PortHeldError) Error() string {
+	return fmt.Sprintf("host port %s is published by %q", e.Port, e.Owner)
+}
+
+// Is makes it an ErrConflict.
+func (e *PortHeldError) Is(target error) bool { return target == ErrConflict }
+
+// Policy says who may open connections to the containers of a network from
+// other interfaces than the network's bridge, for one address family. The host
+// itself always may.
+type Policy uint8
+
+// The policies, as Docker's gateway modes have them.
+const (
+	// Open lets everybody: no rules. Ports are published by DNAT.
+	Open Policy = iota
+	// Published lets in only what comes by a published port of the host, by
+	// DNAT; and from Network.Trusted interfaces what goes to the container's
+	// address and a published container port.
+	Published
+	// Unprotected is Open under the name that Docker has for it (nat-unprotected).
+	Unprotected
+	// Routed publishes no port of the host: what goes to the container's own
+	// address comes in if it is for a published container port, or ICMP.
+	Routed
+)
+
+// Mark is a value of the packet mark under a mask.
+type Mark struct{ Value, Mask uint32 }
+
+// Network says which rules hold for a whole network. The zero value has none.
+type Network struct {
+	// Name is the comment of the network's elements, in the form of Key.
+	Name string
+	// Bridge is the host's bridge. Elements are keyed by it: of two networks
+	// on one bridge the last one applied holds them.
+	Bridge string
+	// Internal drops what is forwarded between Bridge and any other interface, both ways.
+	Internal bool
+	// NoICC drops what is forwarded in and out by Bridge. Frames that are
+	// bridged, not routed, are out of its reach: see isolated bridge ports.
+	NoICC bool
+	// Apart drops what is forwarded between Bridge and the bridge of another
+	// network that is Apart, DNAT or not, as the ingressPolicy "same-bridge" of
+	// the reference firewall plugin.
+	Apart bool
+	// IPv4 and IPv6 are the policies by family.
+	IPv4, IPv6 Policy
+	// Trusted are interfaces from which published container ports can be
+	// reached by the container's address under Published.
+	Trusted []string
+	// AcceptMark lets in packets whose mark, masked, is this, whatever the
+	// policy says; nil: none.
+	AcceptMark *Mark
+}
+
+// policy returns the policy for the family of a.
+func (n Network) policy(a netip.Addr) Policy {
+	if a.Is4() {
+		return n.IPv4
+	}
+	return n.IPv6
+}
+
+// Families is a choice of address families.
+type Families struct{ IPv4, IPv6 bool }
+
+func (f Families) has(a netip.Addr) bool { return a.Is4() && f.IPv4 || a.Is6() && f.IPv6 }
+
+// Endpoint says which rules hold for one attachment. An Endpoint with neither
+// Masquerade nor MAC nor Ports has no rules.
+type Endpoint struct {
+	// Owner is the comment of the endpoint's elements, in the form of Key.
+	Owner string
+	// Bridge is the host's interface by which Addrs are reached: the bridge, or
+	// what another plugin made in its place. Port is the host's end of the veth.
+	Bridge, Port string
+	// Addrs are the container's addresses, of both families.
+	Addrs []netip.Addr
+	// Masquerade gives packets from Addrs of these families that leave by
+	// another interface than Bridge the address of that interface, or Source,
+	// unless they go to a multicast address.
+	Masquerade Families
+	// Source are addresses of the host to take for Masquerade in place of the
+	// outgoing interface's, one per family at most; a family without one takes
+	// the interface's.
+	Source []netip.Addr
+	// MAC, if not nil, drops frames entering by Port with another source address.
+	MAC net.HardwareAddr
+	// Ports are published; see Port for the first address of each family.
+	Ports []PortMap
+	// Hairpin lets the container itself, its neighbours on Bridge, and the host
+	// by 127.0.0.0/8 reach Ports: these connections get the host's address as
+	// their source, all others keep theirs. For 127.0.0.0/8 the interface Bridge
+	// needs its sysctl route_localnet.
+	Hairpin bool
+	// MasqueradeAll gives every connection by Ports the host's address as its source.
+	MasqueradeAll bool
+	// IPTables is what only the iptables backend can do; nil: nothing.
+	IPTables *IPTablesOptions
+}
+
+// IPTablesOptions are keys of the reference portmap plugin that are words of iptables.
+type IPTablesOptions struct {
+	// ConditionsIPv4 and ConditionsIPv6 are matches that a connection to Ports must meet, too.
+	ConditionsIPv4, ConditionsIPv6 []string
+	// MarkBit is the bit of the packet mark, 0 to 31, that says to masquerade.
+	MarkBit int
+	// SetMarkChain is somebody else's chain that marks what is to be masqueraded,
+	// as KUBE-MARK-MASQ; empty: a chain of ours, with MarkBit.
+	SetMarkChain string
+}
+
+// Protocol is a transport protocol by its IP number.
+type Protocol uint8
+
+// The protocols that ports can be published of.
+const (
+	TCP  Protocol = unix.IPPROTO_TCP
+	UDP  Protocol = unix.IPPROTO_UDP
+	SCTP Protocol = unix.IPPROTO_SCTP
+)
+
+// String is the protocol's name as in /etc/protocols.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+// PortMap publishes ports of the host: what is sent to them goes to the
+// container's first address of the same family.
+type PortMap struct {
+	Protocol Protocol
+	// HostIP is the address of the host; the zero Addr, 0.0.0.0 and :: are any:
+	// the zero Addr of both families, the others of their own. An address
+	// of a family that the container has none of is passed over.
+	HostIP netip.Addr
+	// HostPort and HostPortEnd are the ends of the range, both included, from 1;
+	// HostPortEnd 0 is HostPort.
+	HostPort, HostPortEnd uint16
+	// ContainerPort is the port that HostPort goes to; the ports after HostPort
+	// go to those after it.
+	ContainerPort uint16
+	// Sources are the clients that may use it from outside; nil: everybody. The
+	// host itself is asked, too, by the address it calls from.
+	Sources []netip.Prefix
+}
+
+func (p PortMap) last() uint16 { return max(p.HostPort, p.HostPortEnd) }
+
+// String is "tcp 0.0.0.0:8000-8009".
+func (p PortMap) String() string {
+	host := "*"
+	if p.HostIP.IsValid() {
+		host = p.HostIP.String()
+	}
+	s := fmt.Sprintf("%s %s", p.Protocol, net.JoinHostPort(host, fmt.Sprint(p.HostPort)))
+	if p.last() > p.HostPort {
+		s += fmt.Sprintf("-%d", p.last())
+	}
+	return s
+}

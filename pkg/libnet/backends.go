@@ -1,0 +1,83 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/iptables"
+)
+
+// Backend is what holds the rules of a network.
+type Backend string
+
+// The backends.
+const (
+	// BackendAuto is BackendNFTables, or BackendIPTables where the kernel has no
+	// nf_tables.
+	BackendAuto     Backend = "auto"
+	BackendNFTables Backend = "nftables"
+	BackendIPTables Backend = "iptables"
+)
+
+// iptablesRules is the iptables backend as a Controller uses it.
+type iptablesRules struct{ *iptables.Firewall }
+
+var _ rules = iptablesRules{}
+
+// Apply says whether our chains were missing, as ApplyReporting does.
+func (r iptablesRules) Apply(ctx context.Context, n firewall.Network, e firewall.Endpoint) (restored bool, err error) {
+	return r.ApplyReporting(ctx, n, e)
+}
+
+// rulesOf returns the backend that a record names.
+func (c *Controller) rulesOf(backend string) rules {
+	if Backend(backend) == BackendIPTables {
+		return c.iptables
+	}
+	return c.nftables
+}
+
+// rulesAvailable says why a backend cannot hold rules; nil if it can.
+func (c *Controller) rulesAvailable(b Backend) error {
+	if b == BackendIPTables {
+		return c.iptables.Available()
+	}
+	err := c.nftables.Available()
+	if err != nil && b != BackendNFTables && c.iptables.Available() == nil {
+		return nil
+	}
+	return err
+}
+
+// both says whether either backend may hold rules of a configuration, for want
+// of a record: iptables is asked for, or all there is.
+func (c *Controller) both(configured Backend) bool {
+	return configured == BackendIPTables ||
+		configured != BackendNFTables && errors.Is(c.nftables.Available(), firewall.ErrUnsupported)
+}
+
+// removeBy removes rules from the backend that a record names; if it names
+// none, from those that may hold some.
+func (c *Controller) removeBy(ctx context.Context, recorded string, configured Backend, fw firewall.Endpoint) error {
+	if recorded != "" {
+		return c.rulesOf(recorded).Remove(ctx, fw)
+	}
+	err := c.nftables.Remove(ctx, fw)
+	if c.both(configured) {
+		err = errors.Join(err, c.iptables.Remove(ctx, fw))
+	}
+	return err
+}
+
+// removeNetworkBy is removeBy for what belongs to a network as a whole.
+func (c *Controller) removeNetworkBy(ctx context.Context, recorded string, configured Backend, fw firewall.Network) error {
+	if recorded != "" {
+		return c.rulesOf(recorded).RemoveNetwork(ctx, fw)
+	}
+	err := c.nftables.RemoveNetwork(ctx, fw)
+	if c.both(configured) {
+		err = errors.Join(err, c.iptables.RemoveNetwork(ctx, fw))
+	}
+	return err
+}

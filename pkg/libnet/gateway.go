@@ -1,0 +1,159 @@
+package libnet
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+)
+
+// GatewayMode says who may reach the containers of a network from outside of
+// it, for one address family. The host itself always may.
+type GatewayMode string
+
+// The gateway modes, as Docker has them.
+const (
+	// GatewayOpen is what the reference bridge plugin does: whoever has a route
+	// to a container reaches it. Ports are published on the host's addresses.
+	GatewayOpen GatewayMode = ""
+	// GatewayNAT lets in only what comes by a published port of the host.
+	GatewayNAT GatewayMode = "nat"
+	// GatewayNATUnprotected is GatewayNAT with the containers' own addresses in
+	// reach of whoever has a route.
+	GatewayNATUnprotected GatewayMode = "nat-unprotected"
+	// GatewayRouted translates no address: the published ports, and ping, are
+	// reached by the container's own address.
+	GatewayRouted GatewayMode = "routed"
+	// GatewayIsolated has no address on the bridge: not even the host takes part.
+	GatewayIsolated GatewayMode = "isolated"
+)
+
+// IngressPolicy is that of the reference firewall plugin.
+type IngressPolicy string
+
+// The ingress policies.
+const (
+	// IngressOpen drops nothing.
+	IngressOpen IngressPolicy = "open"
+	// IngressSameBridge drops what other networks with this policy, or with
+	// IngressIsolated, send.
+	IngressSameBridge IngressPolicy = "same-bridge"
+	// IngressIsolated is IngressSameBridge, and NoICC.
+	IngressIsolated IngressPolicy = "isolated"
+)
+
+// FwMark is a packet mark under a mask; mask 0 is none.
+type FwMark struct{ Value, Mask uint32 }
+
+// String is "0x1/0xff".
+func (m FwMark) String() string { return fmt.Sprintf("%#x/%#x", m.Value, m.Mask) }
+
+// mode returns the gateway mode of a family.
+func (c NetworkConfig) mode(is6 bool) GatewayMode {
+	if is6 {
+		return c.GatewayModeIPv6
+	}
+	return c.GatewayModeIPv4
+}
+
+func (c NetworkConfig) isolated() bool {
+	return c.GatewayModeIPv4 == GatewayIsolated || c.GatewayModeIPv6 == GatewayIsolated
+}
+
+// translates says that a mode implies masquerading.
+func (m GatewayMode) translates() bool { return m == GatewayNAT || m == GatewayNATUnprotected }
+
+// masquerades says whether packets of a family get the host's address.
+func (c NetworkConfig) masquerades(is6 bool) bool {
+	switch m := c.mode(is6); {
+	case m == GatewayRouted || m == GatewayIsolated || c.NoMasquerade:
+		return false
+	default:
+		return c.Masquerade || m.translates()
+	}
+}
+
+func (c NetworkConfig) masqueradeFamilies() firewall.Families {
+	return firewall.Families{IPv4: c.masquerades(false), IPv6: c.masquerades(true)}
+}
+
+// policy is what the firewall calls a mode.
+func (m GatewayMode) policy() firewall.Policy {
+	switch m {
+	case GatewayNAT:
+		return firewall.Published
+	case GatewayNATUnprotected:
+		return firewall.Unprotected
+	case GatewayRouted:
+		return firewall.Routed
+	}
+	return firewall.Open
+}
+
+// internal says that nothing is forwarded into or out of the network.
+func (c NetworkConfig) internal() bool { return c.Internal || c.isolated() }
+
+func (c NetworkConfig) noICC() bool { return c.NoICC || c.IngressPolicy == IngressIsolated }
+
+func (c NetworkConfig) apart() bool {
+	return c.IngressPolicy == IngressSameBridge || c.IngressPolicy == IngressIsolated
+}
+
+// snat returns the fixed source addresses.
+func (c NetworkConfig) snat() []netip.Addr {
+	return slices.DeleteFunc([]netip.Addr{c.SNATIPv4, c.SNATIPv6}, func(a netip.Addr) bool { return !a.IsValid() })
+}
+
+func (c NetworkConfig) validateGateway() error {
+	for key, m := range map[string]GatewayMode{"gatewayMode.ipv4": c.GatewayModeIPv4, "gatewayMode.ipv6": c.GatewayModeIPv6} {
+		if !slices.Contains([]GatewayMode{GatewayOpen, GatewayNAT, GatewayNATUnprotected, GatewayRouted, GatewayIsolated}, m) {
+			return badConfig(key, fmt.Sprintf("%q", m), `want "nat", "nat-unprotected", "routed" or "isolated"`)
+		}
+	}
+	if !slices.Contains([]IngressPolicy{"", IngressOpen, IngressSameBridge, IngressIsolated}, c.IngressPolicy) {
+		return badConfig("ingressPolicy", fmt.Sprintf("%q", c.IngressPolicy), `want "open", "same-bridge" or "isolated"`)
+	}
+	if !slices.Contains([]Backend{"", BackendAuto, BackendNFTables, BackendIPTables}, c.Backend) {
+		return badConfig("backend", fmt.Sprintf("%q", c.Backend), `want "auto", "nftables" or "iptables"`)
+	}
+	for _, name := range c.TrustedInterfaces {
+		if !ValidIfName(name) {
+			return badConfig("trustedInterfaces", fmt.Sprintf("%q", name), "want interface names of 1 to 15 bytes without '/', ':' and blanks")
+		}
+	}
+	if m := c.AcceptFwMark; m != (FwMark{}) && (m.Value == 0 || m.Value&^m.Mask != 0) {
+		return badConfig("acceptFwMark", m, "want a mark above 0 (0 is on every packet that nobody marked) that its mask leaves as it is")
+	}
+	return c.validateTranslation()
+}
+
+func (c NetworkConfig) validateTranslation() error {
+	if c.isolated() {
+		for _, m := range []GatewayMode{c.GatewayModeIPv4, c.GatewayModeIPv6} {
+			if m != GatewayIsolated && m != GatewayOpen {
+				return badConfig("gatewayMode", fmt.Sprintf("%q", m), `cannot be together with "isolated" for the other family: an isolated bridge has no address at all`)
+			}
+		}
+		if c.hasGateway() {
+			return badConfig("gatewayMode", `"isolated"`, "cannot be together with isGateway or isDefaultGateway: an isolated bridge has no address")
+		}
+	}
+	if c.Masquerade && !c.masquerades(false) && !c.masquerades(true) {
+		return badConfig("ipMasq", true, fmt.Sprintf("cannot be together with gatewayMode %q, which translates no address", c.GatewayModeIPv4))
+	}
+	for _, s := range []struct {
+		key  string
+		addr netip.Addr
+		is6  bool
+	}{{"snatIPv4", c.SNATIPv4, false}, {"snatIPv6", c.SNATIPv6, true}} {
+		switch {
+		case !s.addr.IsValid():
+		case s.addr.Is6() != s.is6 || s.addr.IsUnspecified() || s.addr.IsLoopback() || s.addr.IsMulticast():
+			return badConfig(s.key, s.addr, "want an address of the host, of this family")
+		case !c.masquerades(s.is6):
+			return badConfig(s.key, s.addr, `needs "ipMasq": true or gatewayMode "nat"`)
+		}
+	}
+	return nil
+}

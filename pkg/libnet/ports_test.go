@@ -1,0 +1,279 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestValidatePorts(t *testing.T) {
+	ok := PortMapping{HostPort: 80, ContainerPort: 80}
+	for _, tt := range []struct {
+		port PortMapping
+		key  string
+	}{
+		{ok, ""},
+		{PortMapping{ContainerPort: 80}, ""},
+		{PortMapping{Protocol: "sctp", HostPort: 1, HostPortEnd: 65535, ContainerPort: 1}, ""},
+		{PortMapping{Protocol: "icmp", HostPort: 1, ContainerPort: 1}, "protocol"},
+		{PortMapping{HostPort: -1, ContainerPort: 1}, "hostPort"},
+		{PortMapping{HostPort: 65536, ContainerPort: 1}, "hostPort"},
+		{PortMapping{HostPort: 1}, "containerPort"},
+		{PortMapping{HostPort: 1, ContainerPort: 65536}, "containerPort"},
+		{PortMapping{HostPort: 10, HostPortEnd: 9, ContainerPort: 1}, "hostPortEnd"},
+		{PortMapping{HostPortEnd: 9, ContainerPort: 1}, "hostPortEnd"},
+		{PortMapping{HostPort: 10, HostPortEnd: 65536, ContainerPort: 1}, "hostPortEnd"},
+		{PortMapping{HostPort: 10, HostPortEnd: 20, ContainerPort: 65530}, "containerPort"},
+		{PortMapping{HostPort: 1, ContainerPort: 1, Sources: []netip.Prefix{{}}}, "sourceRanges"},
+	} {
+		_, err := validatePorts([]PortMapping{{HostPort: 5000, ContainerPort: 1}, tt.port})
+		if tt.port.HostPortEnd == 65535 {
+			_, err = validatePorts([]PortMapping{tt.port})
+		}
+		var conf *ConfigError
+		if got := errors.As(err, &conf); got != (tt.key != "") || got && conf.Key != "portMappings[1]."+tt.key {
+			t.Errorf("%+v: got %v, want an error for %q", tt.port, err, tt.key)
+		}
+	}
+	if _, err := validatePorts([]PortMapping{ok, {HostPort: 70, HostPortEnd: 90, ContainerPort: 1}}); err == nil {
+		t.Error("a port twice was accepted")
+	}
+	if _, err := validatePorts([]PortMapping{ok, {Protocol: "udp", HostPort: 80, ContainerPort: 80}}); err != nil {
+		t.Errorf("a port once by protocol: %v", err)
+	}
+}
+
+func TestValidateGateway(t *testing.T) {
+	v4 := netip.MustParseAddr("192.0.2.1")
+	for _, tt := range []struct {
+		conf NetworkConfig
+		key  string
+	}{
+		{NetworkConfig{GatewayModeIPv4: GatewayNAT, GatewayModeIPv6: GatewayRouted, Gateway: true, SNATIPv4: v4}, ""},
+		{NetworkConfig{GatewayModeIPv4: "bridge"}, "gatewayMode.ipv4"},
+		{NetworkConfig{GatewayModeIPv4: GatewayIsolated, GatewayModeIPv6: GatewayNAT}, "gatewayMode"},
+		{NetworkConfig{GatewayModeIPv4: GatewayIsolated, GatewayModeIPv6: GatewayIsolated, Gateway: true}, "gatewayMode"},
+		{NetworkConfig{GatewayModeIPv4: GatewayRouted, GatewayModeIPv6: GatewayRouted, Masquerade: true}, "ipMasq"},
+		{NetworkConfig{SNATIPv4: v4}, "snatIPv4"},
+		{NetworkConfig{SNATIPv6: v4, Masquerade: true}, "snatIPv6"},
+		{NetworkConfig{TrustedInterfaces: []string{"a/b"}}, "trustedInterfaces"},
+		{NetworkConfig{AcceptFwMark: FwMark{Value: 2, Mask: 1}}, "acceptFwMark"},
+		{NetworkConfig{IngressPolicy: "closed"}, "ingressPolicy"},
+		{NetworkConfig{Backend: "ebtables"}, "backend"},
+	} {
+		err := tt.conf.Validate()
+		var conf *ConfigError
+		if got := errors.As(err, &conf); got != (tt.key != "") || got && conf.Key != tt.key {
+			t.Errorf("%+v: got %v, want an error for %q", tt.conf, err, tt.key)
+		}
+	}
+}
+
+func (h *host) nft(args ...string) string {
+	h.t.Helper()
+	out, err := exec.Command("nft", args...).CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("nft %v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// web is a container that greets on port 80.
+func (h *host) web(n *Network, id string, ports ...PortMapping) (*Endpoint, error) {
+	h.t.Helper()
+	sb := h.sandbox(id)
+	e, err := n.Attach(context.Background(), sb, WithPorts(ports...))
+	if err != nil {
+		return nil, err
+	}
+	ns, err := openNetns(sb.Path())
+	if err != nil {
+		return nil, err
+	}
+	var l net.Listener
+	err = errors.Join(ns.Do(func() (err error) { l, err = net.Listen("tcp", ":80"); return err }), ns.Close())
+	if err != nil {
+		return nil, err
+	}
+	h.t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = fmt.Fprint(c, id)
+			_ = c.Close()
+		}
+	}()
+	return e, nil
+}
+
+// greets returns who answers at an address of the host.
+func greets(addr string) string {
+	d := net.Dialer{Timeout: 2 * time.Second}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	b := make([]byte, 64)
+	k, err := c.Read(b)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[:k])
+}
+
+// The life of published ports: chosen, held, taken from the dead, put back, gone.
+func TestPorts(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24", WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: GatewayNAT}))
+	before := h.nft("list", "ruleset")
+	a, err := h.web(n, "a", PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{ContainerPort: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := a.Ports()[1].HostPort
+	if chosen < 1024 {
+		t.Fatalf("chosen host port: %d", chosen)
+	}
+	for _, port := range []int{8080, chosen} {
+		if got := greets(fmt.Sprintf("127.0.0.1:%d", port)); got != "a" {
+			t.Errorf("port %d: %q answers, want a", port, got)
+		}
+	}
+	_, err = h.web(n, "b", PortMapping{HostPort: 8080, ContainerPort: 80})
+	var held *PortHeldError
+	if !errors.As(err, &held) || !strings.HasSuffix(held.Owner, "net1/a/eth0") || !strings.Contains(held.Error(), "8080") {
+		t.Fatalf("a port twice: %v", err)
+	}
+	if _, err := h.web(n, "c", PortMapping{HostPort: 8081, ContainerPort: 80}); err != nil {
+		t.Fatal(err)
+	}
+
+	h.nft("flush", "ruleset")
+	if got := greets("127.0.0.1:8080"); got == "a" {
+		t.Fatal("a answers though the rules are flushed")
+	}
+	if err := a.Verify(ctx); !errors.Is(err, ErrDifferent) {
+		t.Errorf("verify after the flush: %v", err)
+	}
+	if looked, err := h.Repair(ctx); err != nil || looked != 2 {
+		t.Errorf("repaired %d, %v", looked, err)
+	}
+	if got := greets("127.0.0.1:8080"); got != "a" {
+		t.Errorf("after the repair %q answers, want a", got)
+	}
+	h.nft("flush", "ruleset")
+	if _, err := h.web(n, "d"); err != nil { // the next ADD of the network
+		t.Fatal(err)
+	}
+	for port, want := range map[int]string{8080: "a", 8081: "c"} {
+		if got := greets(fmt.Sprintf("127.0.0.1:%d", port)); got != want {
+			t.Errorf("port %d after the next Attach: %q answers, want %s", port, got, want)
+		}
+	}
+	for _, id := range []string{"a", "b", "c", "d"} {
+		if err := n.Remove(ctx, ID{"net1", id, "eth0"}); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff(before, h.nft("list", "ruleset")); diff != "" {
+		t.Errorf("ruleset after the last Remove: %s", diff)
+	}
+}
+
+// Ports of a container whose namespace is gone are free.
+func TestPortsOfTheDead(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24")
+	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	sb, err := h.NewSandbox(ctx, "dead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Attach(ctx, sb, WithPorts(port)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sb.Delete(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.web(n, "next", port); err != nil {
+		t.Fatal(err)
+	}
+	if got := greets("127.0.0.1:8080"); got != "next" {
+		t.Errorf("%q answers, want next", got)
+	}
+}
+
+// A Publisher in front of a container that it did not connect.
+func TestPublisher(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24")
+	before := h.nft("list", "ruleset")
+	e, err := h.web(n, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.Publisher("net1", PublishConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}, {ContainerPort: 80}}}
+	first, err := p.Publish(ctx, pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := p.Publish(ctx, pub)
+	if diff := cmp.Diff(fmt.Sprint(first), fmt.Sprint(again)); err != nil || diff != "" {
+		t.Errorf("again: %v, %s", err, diff)
+	}
+	for _, m := range first {
+		if got := greets(fmt.Sprintf("127.0.0.1:%d", m.HostPort)); got != "a" {
+			t.Errorf("%s: %q answers, want a", m, got)
+		}
+	}
+	if err := p.Verify(ctx, pub); err != nil {
+		t.Error(err)
+	}
+	h.nft("flush", "ruleset")
+	if err := p.Verify(ctx, pub); !errors.Is(err, ErrDifferent) {
+		t.Errorf("verify after the flush: %v", err)
+	}
+	if _, err := h.Repair(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := p.Verify(ctx, pub); err != nil {
+		t.Errorf("verify after the repair: %v", err)
+	}
+	if err := p.Collect(ctx, func(Holder) bool { return true }); err != nil {
+		t.Error(err)
+	}
+	if got := greets("127.0.0.1:8080"); got != "a" {
+		t.Errorf("after a Collect that keeps all: %q answers", got)
+	}
+	for range 2 {
+		if err := p.Remove(ctx, e.ID()); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff(before, h.nft("list", "ruleset")); diff != "" {
+		t.Errorf("ruleset after Remove: %s", diff)
+	}
+}

@@ -1,0 +1,51 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Repair puts the rules of every attachment and every publication in place
+// again, by their records: somebody may have flushed them. What is as it should
+// be stays untouched; dead attachments are left to Collect. It goes on after
+// errors and reports them joined, and how many it looked at.
+func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
+	networks, err := c.Networks(ctx)
+	errs := []error{err}
+	for _, n := range networks {
+		recs, err := n.c.endpoints.Endpoints(n.name)
+		errs = append(errs, err)
+		for _, rec := range recs {
+			if rec.Phase != state.PhaseReady || !rec.Rules || c.dead(rec) {
+				continue
+			}
+			looked++
+			if err := (&Endpoint{n: n, rec: rec}).reapply(ctx, rec.Backend); err != nil {
+				errs = append(errs, fmt.Errorf("network %q: %w", n.name, err))
+			}
+		}
+	}
+	published, err := c.repairPublications(ctx)
+	return looked + published, errors.Join(append(errs, err)...)
+}
+
+func (c *Controller) repairPublications(ctx context.Context) (looked int, err error) {
+	dir := c.publications()
+	networks, err := dir.EndpointNetworks()
+	errs := []error{err}
+	for _, network := range networks {
+		recs, err := dir.Endpoints(network)
+		errs = append(errs, err)
+		for _, rec := range recs {
+			if rec.Phase != state.PhaseReady || c.dead(rec) {
+				continue
+			}
+			looked++
+			errs = append(errs, c.reapplyPublication(ctx, rec))
+		}
+	}
+	return looked, errors.Join(errs...)
+}
