@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -16,8 +17,8 @@ import (
 
 // Codes of our own; the spec leaves those from 100 to plugins.
 const (
-	CodeExhausted  uint = 100 // no address left
-	CodeTaken      uint = 101 // an address or interface name is held by another
+	CodeExhausted  uint = 100 // no address, or no free port, left
+	CodeTaken      uint = 101 // an address, an interface name or a port of the host is held by another
 	CodeBridgeFull uint = 102 // the bridge has no free port
 	CodeDifferent  uint = 103 // CHECK found a difference
 )
@@ -38,6 +39,7 @@ var sentinelCodes = []struct {
 	{ipamstore.ErrMismatch, CodeDifferent},
 	{ipamstore.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{ipamstore.ErrIO, types.ErrIOFailure},
+	{libnet.ErrNoFreePort, CodeExhausted},
 	{kernel.ErrExists, CodeTaken},
 	{kernel.ErrBridgeFull, CodeBridgeFull},
 	{kernel.ErrNotBridge, types.ErrInvalidNetworkConfig},
@@ -60,7 +62,18 @@ func codeOf(err error, command string) *types.Error {
 	case code == 0:
 		code = sentinelCode(err)
 	}
-	return types.NewError(code, err.Error(), details)
+	return types.NewError(code, message(err), details)
+}
+
+// message is an error's, in which port mappings have the key of the
+// configuration: libnet counts those that it was given.
+func message(err error) string {
+	var conf *libnet.ConfigError
+	if !errors.As(err, &conf) || !strings.HasPrefix(conf.Key, "portMappings[") {
+		return err.Error()
+	}
+	said := conf.Error()
+	return strings.Replace(err.Error(), said, "runtimeConfig."+said, 1)
 }
 
 // statusCodes are those that STATUS passes on.
@@ -91,8 +104,14 @@ func sentinelCode(err error) uint {
 			return s.code
 		}
 	}
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	var (
+		held *libnet.PortHeldError
+		path *fs.PathError
+	)
+	switch {
+	case errors.As(err, &held):
+		return CodeTaken
+	case errors.As(err, &path):
 		return types.ErrIOFailure
 	}
 	return types.ErrInternal

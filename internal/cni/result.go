@@ -1,23 +1,56 @@
 package cni
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
+	"github.com/libnet-cni/libnet/internal/jsonw"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
+
+// Result is what ADD answers: a result of the newest version, or that of the
+// plugin before as it came.
+type Result struct {
+	*types100.Result                 // nil: passed is
+	passed           json.RawMessage // of the configuration's version
+	ports            []libnet.PortMapping
+}
+
+// write prints the result as version.
+func (r *Result) write(w io.Writer, version string) error {
+	if r.passed == nil && r.ports == nil {
+		return writeResult(w, r.Result, version)
+	}
+	out := []byte(r.passed)
+	if r.passed == nil {
+		var made bytes.Buffer
+		if err := writeResult(&made, r.Result, version); err != nil {
+			return err
+		}
+		out = made.Bytes()
+	}
+	if r.ports != nil {
+		out = withPorts(out, r.ports)
+	}
+	_, err := w.Write(append(slices.Clip(out), '\n'))
+	return err
+}
 
 // containerLink is the place of the container's interface in a result: after
 // the bridge and the host's end, as in the reference bridge plugin's.
 const containerLink = 2
 
 // EndpointResult is the result of an ADD that made a complete endpoint.
-func EndpointResult(e *libnet.Endpoint) *types100.Result {
+func EndpointResult(e *libnet.Endpoint) *Result {
 	r := AddressResult(e.Addressing())
 	for _, l := range e.Interfaces() {
 		r.Interfaces = append(r.Interfaces, &types100.Interface{Name: l.Name, Mac: l.MAC, Mtu: l.MTU, Sandbox: l.Netns})
@@ -30,7 +63,7 @@ func EndpointResult(e *libnet.Endpoint) *types100.Result {
 
 // AddressResult is the abbreviated result of an IPAM plugin (spec 1.1.0,
 // section 4, Delegated plugins).
-func AddressResult(a libnet.Addressing) *types100.Result {
+func AddressResult(a libnet.Addressing) *Result {
 	r := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, DNS: types.DNS(a.DNS)}
 	for _, addr := range a.Addresses {
 		r.IPs = append(r.IPs, &types100.IPConfig{Address: ipNet(addr.Prefix), Gateway: netIP(addr.Gateway)})
@@ -41,7 +74,7 @@ func AddressResult(a libnet.Addressing) *types100.Result {
 			Priority: route.Priority, Table: route.Table, Scope: route.Scope,
 		})
 	}
-	return r
+	return &Result{Result: r}
 }
 
 // addressing is the inverse of AddressResult. Addresses of another interface
@@ -110,6 +143,88 @@ func (c *Call) ExpectedAddresses() ([]netip.Addr, error) {
 		out = append(out, a.Prefix.Addr())
 	}
 	return out, nil
+}
+
+// PrevResult returns the result of the plugin before, for a chained plugin that
+// adds nothing to it. It is passed on as it came, with what this module does
+// not know of, unless it is of another version than the configuration.
+func (c *Call) PrevResult() (*Result, error) {
+	raw := c.Conf.Raw("prevResult")
+	if raw == nil {
+		return nil, codef(types.ErrInvalidNetworkConfig, "prevResult: missing: this plugin works behind one that makes the container's interface")
+	}
+	prev := c.Conf.Object("prevResult")
+	var version string
+	prev.String("cniVersion", &version)
+	if err := prev.Err(); err != nil {
+		return nil, err
+	}
+	switch version {
+	case c.Version:
+		return &Result{passed: raw}, nil
+	case "":
+		return &Result{passed: withVersion(raw, c.Version)}, nil
+	}
+	r, err := c.prevResult()
+	return &Result{Result: r}, err
+}
+
+// withVersion returns a result that says which version it is of.
+func withVersion(result []byte, version string) []byte {
+	var o jsonw.Object
+	o.String("cniVersion", version)
+	copyKeys(&o, result, "cniVersion")
+	return o.Bytes()
+}
+
+// copyKeys copies a valid object to another, but for one key.
+func copyKeys(to *jsonw.Object, from []byte, but string) {
+	items := splitItems(from)
+	for i := 0; i+1 < len(items); i += 2 {
+		if key, _ := unquote(items[i]); !strings.EqualFold(key, but) {
+			to.Raw(key, items[i+1])
+		}
+	}
+}
+
+// PrevAddresses returns the first address of each family that prevResult has on
+// the interface of the call, as the reference portmap plugin chooses them. One
+// that names no interface is the call's.
+func (c *Call) PrevAddresses() ([]netip.Addr, error) {
+	prev := c.Conf.Object("prevResult")
+	var own []bool
+	for _, item := range prev.List("interfaces") {
+		var name, sandbox string
+		link := item.Object()
+		link.String("name", &name)
+		link.String("sandbox", &sandbox)
+		own = append(own, name == c.IfName && sandbox != "")
+	}
+	var all []netip.Addr
+	take := func(o *Object, key string) {
+		a := o.Prefix(key).Addr().Unmap()
+		if !slices.ContainsFunc(all, func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
+			all = append(all, a)
+		}
+	}
+	for _, item := range prev.List("ips") {
+		ip := item.Object()
+		if n := ip.OptionalInt("interface"); n == nil || *n < 0 || *n >= len(own) || own[*n] {
+			take(ip, "address")
+		}
+	}
+	for _, key := range []string{"ip4", "ip6"} { // before 0.3.0
+		if prev.Raw(key) != nil {
+			take(prev.Object(key), "ip")
+		}
+	}
+	if err := prev.Err(); err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, badKey("prevResult.ips", "none of "+c.IfName, "want an address of the container to publish ports of")
+	}
+	return all, nil
 }
 
 func (c *Call) prevResult() (*types100.Result, error) {

@@ -10,17 +10,16 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// Plugin is what a plugin does for each verb. ADD returns its result in the
-// newest version; it is converted to the one the configuration asks for.
+// Plugin is what a plugin does for each verb. The result of ADD is converted to
+// the version the configuration asks for.
 type Plugin struct {
 	Name    string // of the binary
 	Version string // "v0.1.0"
 
-	Add    func(context.Context, *Call) (*types100.Result, error)
+	Add    func(context.Context, *Call) (*Result, error)
 	Check  func(context.Context, *Call) error
 	Del    func(context.Context, *Call) error
 	GC     func(context.Context, *Call) error
@@ -110,7 +109,7 @@ func (p Plugin) add(ctx context.Context, call *Call, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := writeResult(stdout, result, call.Version); err != nil {
+	if err := result.write(stdout, call.Version); err != nil {
 		return errors.Join(fmt.Errorf("result as version %s: %w", call.Version, err), p.Del(ctx, call))
 	}
 	return nil

@@ -96,7 +96,7 @@ func TestRefusals(t *testing.T) {
 	}
 	reached := errors.New("the plugin was reached")
 	verb := func(context.Context, *Call) error { return reached }
-	p := Plugin{Check: verb, Del: verb, GC: verb, Status: verb, Add: func(context.Context, *Call) (*types100.Result, error) { return nil, reached }}
+	p := Plugin{Check: verb, Del: verb, GC: verb, Status: verb, Add: func(context.Context, *Call) (*Result, error) { return nil, reached }}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			status, stdout, stderr := serve(p, tt.env, tt.stdin)
@@ -115,8 +115,8 @@ func TestRefusals(t *testing.T) {
 func TestUnprintableResultIsTakenBack(t *testing.T) {
 	deleted := false
 	p := Plugin{
-		Add: func(context.Context, *Call) (*types100.Result, error) {
-			return &types100.Result{CNIVersion: "1.1.0"}, nil // no address: nothing in 0.2.0 can say so
+		Add: func(context.Context, *Call) (*Result, error) {
+			return &Result{Result: &types100.Result{CNIVersion: "1.1.0"}}, nil // no address: nothing in 0.2.0 can say so
 		},
 		Del: func(context.Context, *Call) error { deleted = true; return nil },
 	}

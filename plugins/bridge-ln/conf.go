@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -21,6 +23,7 @@ type conf struct {
 	network   libnet.NetworkConfig
 	ipam      libnet.IPAM // nil: none
 	requested []netip.Addr
+	ports     []libnet.PortMapping
 	mac       net.HardwareAddr // nil: any
 	dns       *libnet.DNS      // nil: the IPAM's
 }
@@ -42,7 +45,7 @@ func parse(call *cni.Call) (*conf, error) {
 	if c.mac, err = readMAC(call); err != nil {
 		return nil, err
 	}
-	if err := checkBackend(o); err != nil {
+	if c.ports, err = call.Ports(); err != nil {
 		return nil, err
 	}
 	switch kind {
@@ -75,10 +78,85 @@ func readNetwork(o *cni.Object) libnet.NetworkConfig {
 	o.Bool("portIsolation", &n.Isolated)
 	o.Bool("internal", &n.Internal) // ours
 	o.Bool("icc", &icc)             // ours
+	snat := true
+	o.Bool("snat", &snat)               // of the reference portmap
+	o.Bool("masqAll", &n.MasqueradeAll) // of the reference portmap
+	n.NoHairpin = !snat
 	n.MTU, n.AutoMTU = readMTU(o)
-	n.Gateway = n.Gateway || n.DefaultGateway
 	n.NoICC = !icc
+	n.Backend = readBackend(o)
+	readGateway(o, &n)
+	n.Gateway = n.Gateway || n.DefaultGateway
 	return n
+}
+
+// readGateway reads, of our own keys, those that say who reaches the containers
+// and how they appear outside.
+func readGateway(o *cni.Object, n *libnet.NetworkConfig) {
+	n.GatewayModeIPv4, n.GatewayModeIPv6 = readMode(o)
+	if o.Raw("isGateway") == nil && o.Raw("isDefaultGateway") == nil {
+		n.DefaultGateway = leadsOut(n.GatewayModeIPv4) || leadsOut(n.GatewayModeIPv6)
+	}
+	n.NoMasquerade = o.Raw("ipMasq") != nil && !n.Masquerade
+	n.SNATIPv4, n.SNATIPv6 = o.Addr("snatIPv4"), o.Addr("snatIPv6")
+	n.TrustedInterfaces = o.Strings("trustedInterfaces")
+	n.AcceptFwMark = readMark(o)
+	n.IngressPolicy = cni.Choice(o, "ingressPolicy", libnet.IngressOpen, libnet.IngressSameBridge, libnet.IngressIsolated)
+}
+
+// readMode reads one mode for both families, or an object with one for each.
+func readMode(o *cni.Object) (v4, v6 libnet.GatewayMode) {
+	const key = "gatewayMode"
+	mode := func(o *cni.Object, key string) libnet.GatewayMode {
+		return cni.Choice(o, key, libnet.GatewayNAT, libnet.GatewayNATUnprotected, libnet.GatewayRouted, libnet.GatewayIsolated)
+	}
+	if raw := o.Raw(key); len(raw) == 0 || raw[0] != '{' {
+		both := mode(o, key)
+		return both, both
+	}
+	families := o.Object(key)
+	if !families.Has("ipv4") && !families.Has("ipv6") { // misspelt, it would leave the network open
+		o.Refuse(key, `a mode, or one for a family as {"ipv4": "nat", "ipv6": "routed"}`)
+	}
+	return mode(families, "ipv4"), mode(families, "ipv6")
+}
+
+// leadsOut says that a mode is of use to containers with a default route only.
+func leadsOut(m libnet.GatewayMode) bool {
+	return m != libnet.GatewayOpen && m != libnet.GatewayIsolated
+}
+
+// readMark reads a packet mark as iptables writes it, "0x1" or "0x1/0xff", or a
+// number.
+func readMark(o *cni.Object) libnet.FwMark {
+	const key = "acceptFwMark"
+	text := string(o.Raw(key))
+	if strings.HasPrefix(text, `"`) {
+		o.String(key, &text)
+	}
+	if text == "" {
+		return libnet.FwMark{}
+	}
+	value, mask, masked := strings.Cut(text, "/")
+	if !masked {
+		mask = "0xffffffff"
+	}
+	v, err := strconv.ParseUint(value, 0, 32)
+	m, maskErr := strconv.ParseUint(mask, 0, 32)
+	if err != nil || maskErr != nil {
+		o.Refuse(key, `a mark of 32 bits as "0x1", or with a mask as "0x1/0xff"`)
+	}
+	return libnet.FwMark{Value: uint32(v), Mask: uint32(m)}
+}
+
+// readBackend reads our key, in place of which the reference plugin has one for
+// its only rules.
+func readBackend(o *cni.Object) libnet.Backend {
+	ours, masq := cni.Backend(o, "backend"), cni.Backend(o, "ipMasqBackend")
+	if ours != "" && masq != "" && ours != masq {
+		o.Refuse("ipMasqBackend", fmt.Sprintf("%q as backend is, or only one of them", ours))
+	}
+	return cmp.Or(ours, masq)
 }
 
 // readMTU reads a number or, ours, "auto".
@@ -102,15 +180,6 @@ func readDNS(o *cni.Object) *libnet.DNS {
 		return nil
 	}
 	return &d
-}
-
-func checkBackend(o *cni.Object) error {
-	backend := "auto"
-	o.String("ipMasqBackend", &backend)
-	if backend != "" && backend != "auto" && backend != "nftables" {
-		return badKey("ipMasqBackend", fmt.Sprintf("%q", backend), `want "nftables" or "auto"; the iptables backend is not built yet`)
-	}
-	return o.Err()
 }
 
 // readMAC returns the address that the capability, args.cni or CNI_ARGS ask
@@ -170,6 +239,7 @@ func loose(call *cni.Call) (c *conf, err error) {
 	if s := call.LooseString("bridge"); s != "" {
 		c.network.Bridge = s
 	}
+	c.network.Backend = call.LooseBackend("backend", "ipMasqBackend")
 	switch kind := call.LooseString("ipam", "type"); kind {
 	case "":
 	case libnet.PoolType:

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -51,10 +53,78 @@ func TestParseNetwork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, c.network); diff != "" {
+			if diff := cmp.Diff(tt.want, c.network, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What the keys of outside reachability say, and what follows from them.
+func TestParseGateway(t *testing.T) {
+	nat := libnet.NetworkConfig{Bridge: "cni0", Gateway: true, DefaultGateway: true, GatewayModeIPv4: "nat", GatewayModeIPv6: "nat"}
+	with := func(change func(*libnet.NetworkConfig)) libnet.NetworkConfig {
+		n := nat
+		change(&n)
+		return n
+	}
+	tests := []struct {
+		keys string
+		want libnet.NetworkConfig
+	}{
+		{`"gatewayMode":"nat"`, nat},
+		{`"GatewayMode":"nat","ipMasq":true`, with(func(n *libnet.NetworkConfig) { n.Masquerade = true })},
+		{`"gatewayMode":"nat","ipMasq":false`, with(func(n *libnet.NetworkConfig) { n.NoMasquerade = true })},
+		{`"gatewayMode":"nat","isGateway":false`, with(func(n *libnet.NetworkConfig) { n.Gateway, n.DefaultGateway = false, false })},
+		{`"gatewayMode":"nat","isGateway":true`, with(func(n *libnet.NetworkConfig) { n.DefaultGateway = false })},
+		{`"gatewayMode":"nat","isDefaultGateway":false`, with(func(n *libnet.NetworkConfig) { n.Gateway, n.DefaultGateway = false, false })},
+		{`"gatewayMode":{"ipv4":"nat-unprotected","IPv6":"routed"}`, with(func(n *libnet.NetworkConfig) {
+			n.GatewayModeIPv4, n.GatewayModeIPv6 = libnet.GatewayNATUnprotected, libnet.GatewayRouted
+		})},
+		{`"gatewayMode":{"ipv6":"routed"}`, with(func(n *libnet.NetworkConfig) {
+			n.GatewayModeIPv4, n.GatewayModeIPv6 = libnet.GatewayOpen, libnet.GatewayRouted
+		})},
+		{`"gatewayMode":"isolated"`, libnet.NetworkConfig{Bridge: "cni0", GatewayModeIPv4: "isolated", GatewayModeIPv6: "isolated"}},
+		{`"gatewayMode":null,"backend":""`, libnet.NetworkConfig{Bridge: "cni0"}},
+		{`"gatewayMode":"nat","snatIPv4":"192.0.2.1","snatIPv6":"2001:db8::1","trustedInterfaces":["wg0"]`, with(func(n *libnet.NetworkConfig) {
+			n.SNATIPv4, n.SNATIPv6, n.TrustedInterfaces = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), []string{"wg0"}
+		})},
+		{`"ingressPolicy":"same-bridge","backend":"iptables"`, libnet.NetworkConfig{Bridge: "cni0", IngressPolicy: libnet.IngressSameBridge, Backend: libnet.BackendIPTables}},
+		{`"ipMasqBackend":"nftables"`, libnet.NetworkConfig{Bridge: "cni0", Backend: libnet.BackendNFTables}},
+		{`"backend":"nftables","ipMasqBackend":"nftables"`, libnet.NetworkConfig{Bridge: "cni0", Backend: libnet.BackendNFTables}},
+	}
+	for mark, want := range map[string]libnet.FwMark{
+		`"0x1"`: {Value: 1, Mask: 0xffffffff}, `"0x10/0xf0"`: {Value: 16, Mask: 240}, `"7"`: {Value: 7, Mask: 0xffffffff}, `9`: {Value: 9, Mask: 0xffffffff}, `""`: {},
+	} {
+		tests = append(tests, struct {
+			keys string
+			want libnet.NetworkConfig
+		}{`"acceptFwMark":` + mark, libnet.NetworkConfig{Bridge: "cni0", AcceptFwMark: want}})
+	}
+	for _, tt := range tests {
+		t.Run(tt.keys, func(t *testing.T) {
+			c, err := parse(call(tt.keys))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.network.Validate(); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(tt.want, c.network, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParsePorts(t *testing.T) {
+	c, err := parse(call(`"runtimeConfig":{"portMappings":[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []libnet.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
+	if diff := cmp.Diff(want, c.ports, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -86,23 +156,49 @@ func TestDNSReplacesTheIPAMs(t *testing.T) {
 // Every wrong value is named with its key.
 func TestParseRefuses(t *testing.T) {
 	for keys, says := range map[string]string{
-		`"mtu":"big"`:                                         `mtu: "big"`,
-		`"mtu":1.5`:                                           `mtu: 1.5`,
-		`"vlan":"x"`:                                          `vlan: "x"`,
-		`"isGateway":"yes"`:                                   `isGateway: "yes"`,
-		`"bridge":7`:                                          `bridge: 7`,
-		`"vlanTrunk":[{"minID":5}]`:                           `vlanTrunk[0]`,
-		`"vlanTrunk":[{"id":4095}]`:                           `4095`,
-		`"vlanTrunk":{}`:                                      `vlanTrunk: {}: want a list`,
-		`"ipMasqBackend":"ebtables"`:                          `ipMasqBackend: "ebtables"`,
-		`"runtimeConfig":{"mac":"x"}`:                         `runtimeConfig.mac: "x"`,
-		`"args":{"cni":{"mac":"01:00:5e:00:00:01"}}`:          `args.cni.mac: "01:00:5e:00:00:01"`,
-		`"runtimeConfig":{"mac":"00:00:00:00:00:00"}`:         `runtimeConfig.mac`,
-		`"ipam":{"type":"ipam-ln"}`:                           `ipam.ranges: missing`,
-		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":5}]]}`: `subnet: 5`,
-		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0"}]]}`: `ipam.ranges[0][0].subnet: "10.1.0.0"`,
+		`"mtu":"big"`:                `mtu: "big"`,
+		`"mtu":1.5`:                  `mtu: 1.5`,
+		`"vlan":"x"`:                 `vlan: "x"`,
+		`"isGateway":"yes"`:          `isGateway: "yes"`,
+		`"bridge":7`:                 `bridge: 7`,
+		`"vlanTrunk":[{"minID":5}]`:  `vlanTrunk[0]`,
+		`"vlanTrunk":[{"id":4095}]`:  `4095`,
+		`"vlanTrunk":{}`:             `vlanTrunk: {}: want a list`,
+		`"ipMasqBackend":"ebtables"`: `ipMasqBackend: "ebtables"`,
+		`"ipMasqBackend":"nftables","backend":"iptables"`: `ipMasqBackend: "nftables": want "iptables" as backend is`,
+		`"backend":"nft"`:                                                       `backend: "nft"`,
+		`"gatewayMode":"natted"`:                                                `gatewayMode: "natted": want "nat" or "nat-unprotected" or "routed" or "isolated"`,
+		`"gatewayMode":true`:                                                    `gatewayMode: true`,
+		`"gatewayMode":{"v4":"nat"}`:                                            `gatewayMode: {"v4":"nat"}`,
+		`"gatewayMode":{"ipv4":"open"}`:                                         `gatewayMode.ipv4: "open"`,
+		`"gatewayMode":{"ipv4":"nat","ipv6":"isolated"}`:                        `gatewayMode: "nat"`,
+		`"gatewayMode":"routed","ipMasq":true`:                                  `ipMasq: true`,
+		`"gatewayMode":"isolated","isGateway":true`:                             `gatewayMode: "isolated"`,
+		`"gatewayMode":"isolated","ipMasq":true`:                                `ipMasq: true`,
+		`"snatIPv4":"192.0.2.1"`:                                                `snatIPv4: 192.0.2.1: needs`,
+		`"gatewayMode":"nat","snatIPv4":"2001:db8::1"`:                          `snatIPv4: 2001:db8::1`,
+		`"gatewayMode":{"ipv4":"nat","ipv6":"routed"},"snatIPv6":"2001:db8::1"`: `snatIPv6: 2001:db8::1`,
+		`"snatIPv6":"host"`:                                                     `snatIPv6: "host"`,
+		`"trustedInterfaces":"eth0"`:                                            `trustedInterfaces: "eth0": want a list`,
+		`"trustedInterfaces":["a/b"]`:                                           `trustedInterfaces: "a/b"`,
+		`"acceptFwMark":"0x1ffffffff"`:                                          `acceptFwMark: "0x1ffffffff"`,
+		`"acceptFwMark":"1/"`:                                                   `acceptFwMark: "1/"`,
+		`"acceptFwMark":-1`:                                                     `acceptFwMark: -1`,
+		`"acceptFwMark":{}`:                                                     `acceptFwMark: {}`,
+		`"acceptFwMark":"0x10/0x1"`:                                             `acceptFwMark: 0x10/0x1`,
+		`"ingressPolicy":"closed"`:                                              `ingressPolicy: "closed"`,
+		`"runtimeConfig":{"portMappings":[{"hostPort":"x"}]}`:                   `runtimeConfig.portMappings[0].hostPort: "x"`,
+		`"runtimeConfig":{"mac":"x"}`:                                           `runtimeConfig.mac: "x"`,
+		`"args":{"cni":{"mac":"01:00:5e:00:00:01"}}`:                            `args.cni.mac: "01:00:5e:00:00:01"`,
+		`"runtimeConfig":{"mac":"00:00:00:00:00:00"}`:                           `runtimeConfig.mac`,
+		`"ipam":{"type":"ipam-ln"}`:                                             `ipam.ranges: missing`,
+		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":5}]]}`:                   `subnet: 5`,
+		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0"}]]}`:          `ipam.ranges[0][0].subnet: "10.1.0.0"`,
 	} {
-		_, err := parse(call(keys))
+		c, err := parse(call(keys))
+		if err == nil {
+			err = c.network.Validate() // what cannot be together, libnet says
+		}
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: error %v, want one with %q", keys, err, says)
 		}

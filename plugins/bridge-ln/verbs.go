@@ -4,18 +4,17 @@ import (
 	"context"
 
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
-func add(ctx context.Context, call *cni.Call) (*types100.Result, error) {
+func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 	conf, err := parse(call)
 	if err != nil {
 		return nil, err
 	}
-	var result *types100.Result
+	var result *cni.Result
 	err = conf.withNetwork(func(c *libnet.Controller, n *libnet.Network) error {
 		opts := []libnet.SandboxOption{libnet.WithNetnsPath(call.Netns)}
 		if call.OwnNetns {
@@ -26,11 +25,12 @@ func add(ctx context.Context, call *cni.Call) (*types100.Result, error) {
 			return err
 		}
 		e, err := n.Attach(ctx, sb, libnet.WithIfName(call.IfName), libnet.WithMAC(conf.mac),
-			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()))
+			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()), libnet.WithPorts(conf.ports...))
 		if err != nil {
 			return err
 		}
 		result = cni.EndpointResult(e)
+		result.NamePorts(conf.ports, e.Ports())
 		return nil
 	})
 	if err == nil && conf.dns != nil {
@@ -48,6 +48,7 @@ func check(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
+	want.Ports = conf.ports
 	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
 		return n.Verify(ctx, want)
 	})

@@ -6,8 +6,6 @@ import (
 	"context"
 	"os"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -27,7 +25,7 @@ func plugin() cni.Plugin {
 	}
 }
 
-func add(ctx context.Context, call *cni.Call) (*types100.Result, error) {
+func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 	pool, requested, err := call.Pool()
 	if err != nil {
 		return nil, err

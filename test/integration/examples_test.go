@@ -29,8 +29,12 @@ type example struct {
 	address  string // that the first container must have
 	mac      string
 	mtu      int    // of the containers
+	publish  string // where the first container's port 80 is, "host" or "container"; empty: nowhere
 	foreign  string // what plugins of others leave behind
 }
+
+// web is CAP_ARGS that publish port 80 as 18080.
+const web = `{"portMappings":[{"hostPort":18080,"containerPort":80,"protocol":"tcp"}]}`
 
 var special = map[string]example{
 	"10-single-host":      {mtu: worldMTU},
@@ -39,6 +43,11 @@ var special = map[string]example{
 	"32-layer2":           {layer2: true},
 	"33-chosen-addresses": {capArgs: `{"ips":["10.38.0.77/24"],"mac":"02:00:00:12:34:56"}`, address: "10.38.0.77/24", mac: "02:00:00:12:34:56"},
 	"34-address-keys":     {address: "10.40.0.4/22"},
+	"60-nat":              {capArgs: web, publish: "host"},
+	"61-nat-dual-stack":   {capArgs: web, publish: "host"},
+	"62-routed":           {capArgs: web, publish: "container"},
+	// The reference bridge keeps its bridge, and tables for masquerading.
+	"63-portmap-ln": {capArgs: web, publish: "host", foreign: `^(link|addr) ln-portmap |dev ln-portmap |^nft \d+ (cni_plugins_masquerade|nat)\b`},
 	// The firewall plugin keeps its chains, in the tables of iptables.
 	"52-nerdctl": {foreign: `^nft (2|10) (filter|nat)\b`},
 }
@@ -118,6 +127,7 @@ func newWalk(t *testing.T, file string, ex example) *walk {
 	var first struct {
 		Bridge                   string
 		IPMasq, IsDefaultGateway bool
+		GatewayMode              any
 		IPAM                     struct{ Routes []struct{ Dst string } }
 	}
 	if err := json.Unmarshal(data, &list); err != nil {
@@ -127,7 +137,8 @@ func newWalk(t *testing.T, file string, ex example) *walk {
 		t.Fatal(err)
 	}
 	w := &walk{host: h, example: ex, dir: filepath.Dir(file), conf: string(data), name: list.Name, version: list.CNIVersion, bridge: first.Bridge, masq: first.IPMasq, got: map[string]result{}}
-	w.routed = first.IsDefaultGateway || len(first.IPAM.Routes) > 0
+	w.routed = first.IsDefaultGateway || len(first.IPAM.Routes) > 0 || first.GatewayMode != nil
+	w.masq = w.masq || strings.Contains(fmt.Sprint(first.GatewayMode), "nat")
 	w.plugin = edit(t, string(list.Plugins[0]), map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
 	return w
 }
@@ -146,6 +157,7 @@ func (w *walk) run() {
 	}
 	w.chosen()
 	w.reach()
+	w.published()
 	if w.version >= "0.4.0" {
 		w.cnitool("check", w.a)
 		w.cnitool("check", w.b)
@@ -307,6 +319,24 @@ func (w *walk) reachWorld(is6 bool, gateway string) {
 		w.noPing(netnsPath("world"), w.got[w.a].addresses(w.t)[0].Addr())
 	case w.masq && w.routed:
 		w.ping(w.a, world)
+	}
+}
+
+// published says whether the world reaches the port that the first container
+// publishes: one of the host, or its own.
+func (w *walk) published() {
+	if w.publish == "" {
+		return
+	}
+	s := &script{host: w.host}
+	s.serve("a", "80")
+	for _, p := range w.got[w.a].addresses(w.t) {
+		host, port := hostAddr(p.Addr().Is6()), "18080"
+		if w.publish == "container" {
+			w.route(netnsPath("world"), p.Masked().String(), host.String())
+			host, port = p.Addr(), "80"
+		}
+		s.dial("world", net.JoinHostPort(host.String(), port), "a")
 	}
 }
 

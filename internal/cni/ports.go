@@ -1,0 +1,122 @@
+package cni
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/jsonw"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// portMappings is the key of the capability, and of the ports in a result.
+const portMappings = "portMappings"
+
+// Ports returns the ports of the host that the runtime asks for. Which numbers
+// are possible, and together, libnet says.
+func (c *Call) Ports() ([]libnet.PortMapping, error) {
+	var ports []libnet.PortMapping
+	for _, item := range c.Conf.Object("runtimeConfig").List(portMappings) {
+		ports = append(ports, readPort(item.Object()))
+	}
+	return ports, c.Conf.Err()
+}
+
+func readPort(o *Object) libnet.PortMapping {
+	p := libnet.PortMapping{HostIP: o.Addr("hostIP"), Sources: readSources(o)}
+	o.String("protocol", &p.Protocol)
+	p.Protocol = strings.ToLower(p.Protocol)
+	o.Int("hostPort", &p.HostPort)
+	o.Int("hostPortEnd", &p.HostPortEnd)
+	if p.HostPortEnd != 0 {
+		p.ContainerPort = p.HostPort // a range keeps its numbers unless it says otherwise
+	}
+	o.Int("containerPort", &p.ContainerPort)
+	if p.HostIP.Zone() != "" {
+		o.Refuse("hostIP", "an address without a zone")
+	}
+	return p
+}
+
+// readSources reads prefixes and single addresses; nil if there are none.
+func readSources(o *Object) []netip.Prefix {
+	var all []netip.Prefix
+	for _, item := range o.List("sourceRanges") {
+		s, _ := unquote(item.raw)
+		p, err := netip.ParsePrefix(s)
+		if a, addrErr := netip.ParseAddr(s); addrErr == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+		}
+		if err != nil || p != p.Masked() || p.Addr().Is4In6() {
+			refuseItem(item, `an address as "10.1.0.5", or a prefix without host bits as "10.1.0.0/16"`)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// NamePorts has the result tell the ports that ADD got, if it was asked to
+// choose any of them: a runtime learns the number nowhere else.
+func (r *Result) NamePorts(asked, got []libnet.PortMapping) {
+	if slices.ContainsFunc(asked, func(p libnet.PortMapping) bool { return p.HostPort == 0 }) {
+		r.ports = got
+	}
+}
+
+// withPorts adds ports to those of a result.
+func withPorts(result []byte, ports []libnet.PortMapping) []byte {
+	var o jsonw.Object
+	var list jsonw.List
+	copyKeys(&o, result, portMappings)
+	for key, value := range splitObject(result) {
+		if strings.EqualFold(key, portMappings) && isList(value) {
+			for _, item := range splitList(value) {
+				list.Add(item)
+			}
+		}
+	}
+	for _, p := range ports {
+		list.Add(encodePort(p))
+	}
+	o.Raw(portMappings, list.Bytes())
+	return o.Bytes()
+}
+
+func encodePort(p libnet.PortMapping) []byte {
+	var o jsonw.Object
+	o.Int("hostPort", p.HostPort)
+	o.OptionalInt("hostPortEnd", p.HostPortEnd)
+	o.Int("containerPort", p.ContainerPort)
+	o.String("protocol", p.Protocol)
+	if p.HostIP.IsValid() {
+		o.String("hostIP", p.HostIP.String())
+	}
+	return o.Bytes()
+}
+
+// Choice returns a key's value, which must be one of those allowed; empty if it
+// is missing or empty.
+func Choice[T ~string](o *Object, key string, allowed ...T) T {
+	var s string
+	if o.String(key, &s); s == "" {
+		return ""
+	}
+	return oneOf(o, key, allowed...)
+}
+
+// Backend returns the value of a key that names a backend of the firewall.
+func Backend(o *Object, key string) libnet.Backend {
+	return Choice(o, key, libnet.BackendAuto, libnet.BackendNFTables, libnet.BackendIPTables)
+}
+
+// LooseBackend is Backend for the first of keys that names one, empty for what
+// cannot be read.
+func (c *Call) LooseBackend(keys ...string) libnet.Backend {
+	for _, key := range keys {
+		switch b := libnet.Backend(c.LooseString(key)); b {
+		case libnet.BackendAuto, libnet.BackendNFTables, libnet.BackendIPTables:
+			return b
+		}
+	}
+	return ""
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// conf is the configuration, checked.
+type conf struct {
+	network  string
+	stateDir string
+	publish  libnet.PublishConfig
+	ports    []libnet.PortMapping
+}
+
+// iptablesKeys choose the iptables backend.
+var iptablesKeys = [...]string{"conditionsV4", "conditionsV6", "markMasqBit", "externalSetMarkChain"}
+
+// parse refuses what it can before anything is changed. Keys it does not know
+// it leaves to their vendors.
+func parse(call *cni.Call) (*conf, error) {
+	o := call.Conf
+	c := &conf{network: call.Network}
+	snat := true
+	o.String("stateDir", &c.stateDir)
+	o.Bool("snat", &snat)
+	o.Bool("masqAll", &c.publish.MasqueradeAll)
+	c.publish.NoHairpin = !snat
+	c.publish.Backend = cni.Backend(o, "backend")
+	readIPTables(o, &c.publish)
+	var err error
+	c.ports, err = call.Ports()
+	return c, err
+}
+
+// readIPTables reads the keys that only iptables knows.
+func readIPTables(o *cni.Object, p *libnet.PublishConfig) {
+	p.ConditionsIPv4, p.ConditionsIPv6 = readConditions(o, "conditionsV4"), readConditions(o, "conditionsV6")
+	p.MarkMasqBit = o.OptionalInt("markMasqBit")
+	o.String("externalSetMarkChain", &p.SetMarkChain)
+	if p.SetMarkChain != "" && !isChain(p.SetMarkChain) {
+		o.Refuse("externalSetMarkChain", "the name of a chain, of 1 to 28 bytes without blanks, not starting with '-' or '!'")
+	}
+}
+
+// isChain says whether a chain of iptables can have this name.
+func isChain(name string) bool {
+	return len(name) <= 28 && !strings.HasPrefix(name, "-") && !strings.HasPrefix(name, "!") && isPrintable(name) && !strings.Contains(name, " ")
+}
+
+// readConditions returns the words of a match of iptables; nil if there are
+// none. The words of nft, which the reference plugin takes too, stand for what
+// the rules of libnet, shared by all containers, have no place for.
+func readConditions(o *cni.Object, key string) []string {
+	words := o.Strings(key)
+	if len(words) == 0 || words[0] == "" {
+		return nil
+	}
+	for _, w := range words {
+		if !isPrintable(w) {
+			o.Refuse(key, fmt.Sprintf("words without control characters, not %q", w))
+		}
+	}
+	if words[0][0] != '-' && words[0][0] != '!' {
+		o.Refuse(key, `the words of iptables, the first starting with "-" or "!"; those of nft have no place: use sourceRanges of the port mapping`)
+	}
+	return words
+}
+
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// loose reads what DEL and GC need and takes defaults for what it cannot read:
+// a configuration that was edited after ADD must not keep them from their work.
+// The backend is where to look for what no record tells of.
+func loose(call *cni.Call) *conf {
+	c := &conf{network: call.Network, stateDir: call.LooseString("stateDir")}
+	backends := []libnet.Backend{libnet.BackendAuto, libnet.BackendNFTables, libnet.BackendIPTables}
+	if b := libnet.Backend(call.LooseString("backend")); slices.Contains(backends, b) {
+		c.publish.Backend = b
+	}
+	if c.publish.Backend != libnet.BackendNFTables && slices.ContainsFunc(iptablesKeys[:], call.Conf.Has) {
+		c.publish.Backend = libnet.BackendIPTables
+	}
+	return c
+}
+
+// withPublisher calls fn with the publisher of the configuration.
+func (c *conf) withPublisher(fn func(*libnet.Controller, *libnet.Publisher) error) error {
+	var opts []libnet.Option
+	if c.stateDir != "" {
+		opts = append(opts, libnet.WithStateDir(c.stateDir))
+	}
+	controller, err := libnet.New(opts...)
+	if err != nil {
+		return err
+	}
+	defer controller.Close()
+	p, err := controller.Publisher(c.network, c.publish)
+	if err != nil {
+		return err
+	}
+	return fn(controller, p)
+}
