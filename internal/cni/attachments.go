@@ -1,6 +1,10 @@
 package cni
 
 import (
+	"os"
+	"strconv"
+	"strings"
+
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -36,12 +40,20 @@ func (c *Call) ValidAttachments() (Valid, error) {
 func (v Valid) Empty() bool { return v.Given && len(v.ids) == 0 }
 
 // Keep says whether an attachment stays. Without a list, all do that are not
-// provably dead.
-func (v Valid) Keep(dead func(libnet.Holder) bool) func(libnet.Holder) bool {
+// provably dead. With one, so do those of another runtime than the caller: it
+// shares the network, and its containers are on a list of its own.
+func (v Valid) Keep(dead func(libnet.Holder) bool, caller string) func(libnet.Holder) bool {
 	return func(h libnet.Holder) bool {
-		if !v.Given {
+		if !v.Given || h.Runtime != "" && caller != "" && h.Runtime != caller {
 			return !dead(h)
 		}
 		return v.ids[h.ID]
 	}
+}
+
+// Runtime returns the program that made the call, "/usr/bin/containerd"; empty
+// if it cannot be told. The runtime starts plugins itself (spec 1.1.0, section 3).
+func Runtime() string {
+	name, _ := os.Readlink("/proc/" + strconv.Itoa(os.Getppid()) + "/exe")
+	return strings.TrimSuffix(name, " (deleted)") // a new version was installed
 }

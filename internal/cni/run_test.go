@@ -178,7 +178,7 @@ func TestWorkload(t *testing.T) {
 func TestValidAttachments(t *testing.T) {
 	living := libnet.Holder{ID: libnet.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}}
 	other := libnet.Holder{ID: libnet.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}}
-	isDead := func(h libnet.Holder) bool { return h == other }
+	isDead := func(h libnet.Holder) bool { return h.ID == other.ID }
 	tests := []struct {
 		name, keys              string
 		keepsLiving, keepsOther bool
@@ -201,7 +201,12 @@ func TestValidAttachments(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keep := valid.Keep(isDead)
+			keep := valid.Keep(isDead, "")
+			foreign, gone := living, other
+			foreign.Runtime, gone.Runtime = "/bin/theirs", "/bin/theirs"
+			if ours := valid.Keep(isDead, "/bin/ours"); !ours(foreign) || ours(gone) {
+				t.Errorf("of another runtime: keeps living %v, dead %v", ours(foreign), ours(gone))
+			}
 			if keep(living) != tt.keepsLiving || keep(other) != tt.keepsOther || valid.Empty() != tt.empty {
 				t.Errorf("keeps living %v, other %v, empty %v", keep(living), keep(other), valid.Empty())
 			}

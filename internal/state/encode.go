@@ -22,6 +22,7 @@ func (r Endpoint) encode() []byte {
 	o.OptionalString("MAC", r.MAC)
 	o.Bool("Rules", r.Rules)
 	o.OptionalString("Backend", r.Backend)
+	o.OptionalString("Runtime", r.Runtime)
 	o.Raw("Addresses", encodeAddresses(r.Addresses))
 	o.Raw("Routes", encodeRoutes(r.Routes))
 	o.Raw("DNS", r.DNS.encode())

@@ -63,6 +63,7 @@ func holderOfRecord(rec state.Endpoint) Holder {
 		Boot:    rec.Boot,
 		Netns:   rec.Netns,
 		NetnsID: NetnsID(rec.NetnsID),
+		Runtime: rec.Runtime,
 	}
 }
 

@@ -27,6 +27,7 @@ type endpointSpec struct {
 	mac      net.HardwareAddr
 	addrs    []netip.Addr
 	workload string
+	runtime  string
 	ports    []PortMapping
 	sandbox  *Sandbox // nil: not known yet
 }
@@ -58,6 +59,13 @@ func WithAddresses(addrs ...netip.Addr) EndpointOption {
 // "namespace/pod"; see Claim.
 func WithWorkload(name string) EndpointOption {
 	return func(s *endpointSpec) { s.workload = name }
+}
+
+// WithRuntime names the program that the container belongs to, as
+// "/usr/bin/containerd": of two that share a network neither shall collect what
+// lives by the other.
+func WithRuntime(name string) EndpointOption {
+	return func(s *endpointSpec) { s.runtime = name }
 }
 
 func (n *Network) spec(opts []EndpointOption) endpointSpec {
@@ -108,7 +116,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns),
-		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(),
+		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()

@@ -47,6 +47,8 @@ type Holder struct {
 	Boot    string // boot ID; empty: unknown
 	Netns   string // path of its network namespace; empty: unknown
 	NetnsID NetnsID
+	// Runtime is the program that asked for it, as WithRuntime says; empty: unknown.
+	Runtime string
 }
 
 // NetnsID tells one network namespace from every other; the zero value is

@@ -30,6 +30,8 @@ type Publication struct {
 	Netns string       // path of the container's network namespace
 	Addrs []netip.Addr // of the container; ports go to the first of each family
 	Ports []PortMapping
+	// Runtime is as WithRuntime has it.
+	Runtime string
 }
 
 // Publisher returns the one for a network. The errors: ErrInvalidName, *ConfigError.
@@ -129,7 +131,7 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 	rec := state.Endpoint{
 		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
 		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id),
-		Rules: true, Ports: savedPorts(ports), Config: p.cfg.saved(),
+		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.saved(),
 	}
 	for _, a := range pub.Addrs {
 		a = a.Unmap()

@@ -25,7 +25,7 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 			return err
 		}
 		e, err := n.Attach(ctx, sb, libnet.WithIfName(call.IfName), libnet.WithMAC(conf.mac),
-			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()), libnet.WithPorts(conf.ports...))
+			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()), libnet.WithPorts(conf.ports...), libnet.WithRuntime(cni.Runtime()))
 		if err != nil {
 			return err
 		}
@@ -75,7 +75,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 		return err
 	}
 	return conf.withNetwork(func(c *libnet.Controller, n *libnet.Network) error {
-		return n.Collect(ctx, valid.Keep(c.Dead), libnet.Dissolve(valid.Empty()))
+		return n.Collect(ctx, valid.Keep(c.Dead, cni.Runtime()), libnet.Dissolve(valid.Empty()))
 	})
 }
 

@@ -75,7 +75,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	err = pool.Collect(ctx, valid.Keep(func(h libnet.Holder) bool { return h.Dead(boot) }))
+	err = pool.Collect(ctx, valid.Keep(func(h libnet.Holder) bool { return h.Dead(boot) }, ""))
 	if err == nil && valid.Empty() {
 		err = pool.ReleaseSubnets(ctx)
 	}

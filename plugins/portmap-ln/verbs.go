@@ -21,7 +21,7 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		return nil, err
 	}
 	err = conf.withPublisher(func(_ *libnet.Controller, p *libnet.Publisher) error {
-		got, err := p.Publish(ctx, libnet.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports})
+		got, err := p.Publish(ctx, libnet.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports, Runtime: cni.Runtime()})
 		result.NamePorts(conf.ports, got)
 		return err
 	})
@@ -59,7 +59,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 		return err
 	}
 	return loose(call).withPublisher(func(c *libnet.Controller, p *libnet.Publisher) error {
-		return p.Collect(ctx, valid.Keep(c.Dead))
+		return p.Collect(ctx, valid.Keep(c.Dead, cni.Runtime()))
 	})
 }
 
