@@ -3,6 +3,7 @@ SHELL      := /bin/bash
 GO         ?= go
 VERSION    ?= $(shell git describe --tags --dirty 2>/dev/null || echo v0.1.0-$$(git rev-parse --short HEAD))
 PREFIX     ?= /opt/cni/bin
+SBINDIR    ?= /usr/local/sbin
 CACHE      := $(CURDIR)/.cache
 TOOLS      := $(CACHE)/bin
 LINT_VERSION := v2.15.0
@@ -19,9 +20,9 @@ export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-build: ## build the plugins into bin/
+build: ## build the plugins and lnctl into bin/
 	@mkdir -p bin
-	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./plugins/...
+	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./plugins/... ./cmd/...
 
 tools: ## build what the tests drive: cnitool and the reference plugins
 	@mkdir -p $(TOOLS)
@@ -54,9 +55,10 @@ fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 bench: build tools ## time ours beside the reference plugins, in one run
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) run ./test/bench
 
-install: build ## copy the plugins to PREFIX (default /opt/cni/bin)
-	install -d $(PREFIX)
-	for p in bin/*; do install -m 0755 $$p $(PREFIX)/.new-$$(basename $$p) && mv $(PREFIX)/.new-$$(basename $$p) $(PREFIX)/$$(basename $$p); done
+install: build ## copy the plugins to PREFIX (/opt/cni/bin), lnctl to SBINDIR (/usr/local/sbin)
+	install -d $(PREFIX) $(SBINDIR)
+	for p in plugins/*; do p=$$(basename $$p); install -m 0755 bin/$$p $(PREFIX)/.new-$$p && mv $(PREFIX)/.new-$$p $(PREFIX)/$$p; done
+	install -m 0755 bin/lnctl $(SBINDIR)/lnctl
 
 clean: ## remove what was built
 	rm -rf bin .cache

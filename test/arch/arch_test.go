@@ -18,6 +18,7 @@ var ladder = []struct {
 	to   []string
 }{
 	{"plugins/*", []string{"internal/cni", "pkg/libnet"}},
+	{"cmd/lnctl", []string{"pkg/libnet"}},
 	{"internal/state", []string{"internal/jsonw", "internal/flock"}},
 	{"internal/firewall", []string{"internal/nfnl"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},

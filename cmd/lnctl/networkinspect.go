@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// networkDetail is what network inspect prints.
+type networkDetail struct {
+	networkSummary
+	Config      map[string]any `json:"config"` // what is set, by the fields of libnet.NetworkConfig
+	Attachments []attachment   `json:"attachments"`
+	Ports       []port         `json:"ports"`
+}
+
+type attachment struct {
+	Container     string   `json:"container"`
+	Interface     string   `json:"interface"`
+	Addresses     []string `json:"addresses"`
+	MAC           string   `json:"mac"`
+	HostInterface string   `json:"hostInterface"`
+	Netns         string   `json:"netns,omitempty"`
+	Backend       string   `json:"backend,omitempty"`
+	Runtime       string   `json:"runtime,omitempty"`
+	condition
+}
+
+// condition says whether a container lives.
+type condition struct {
+	State string `json:"state"`
+	Why   string `json:"why,omitempty"`
+}
+
+func conditionOf(a libnet.Attachment) condition { return condition{string(a.Life), a.Why} }
+
+// text is "alive", or "dead: why".
+func (c condition) text() string {
+	if c.Why == "" {
+		return c.State
+	}
+	return c.State + ": " + c.Why
+}
+
+func networkInspectCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect NAME",
+		Short: "Show a network's configuration, attachments and ports",
+		Args:  oneNetwork,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return s.with(func(c *libnet.Controller) error {
+				n, err := c.Network(args[0])
+				if err != nil {
+					return err
+				}
+				d, err := detail(cmd.Context(), c, n)
+				return errors.Join(s.print(cmd.OutOrStdout(), d, d.write), err)
+			})
+		},
+	}
+}
+
+func detail(ctx context.Context, c *libnet.Controller, n *libnet.Network) (networkDetail, error) {
+	sum, err := summary(ctx, n)
+	d := networkDetail{networkSummary: sum, Config: given(n.Config()), Attachments: []attachment{}, Ports: []port{}}
+	endpoints, _ := n.Endpoints(ctx) // its error is in err
+	for _, e := range endpoints {
+		a := e.Inspect()
+		d.Attachments = append(d.Attachments, attachment{
+			Container: a.ID.ContainerID, Interface: a.ID.IfName, Addresses: texts(a.Addresses), MAC: a.MAC, HostInterface: a.HostName,
+			Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, condition: conditionOf(a),
+		})
+	}
+	ports, portsErr := allPorts(ctx, c)
+	for _, p := range ports {
+		if p.Network == n.Name() {
+			d.Ports = append(d.Ports, p)
+		}
+	}
+	return d, errors.Join(err, portsErr)
+}
+
+func (d networkDetail) write(out io.Writer) error {
+	_, err := fmt.Fprintf(out, "name:     %s\ndriver:   %s\nbridge:   %s\nipam:     %s\nsubnets:  %s\nconfig:   %s\n\n",
+		d.Name, d.Driver, d.Bridge, orDash(d.IPAM), orDash(strings.Join(d.Subnets, ", ")), orDash(strings.Join(words(d.Config), ", ")))
+	var rows [][]string
+	for _, a := range d.Attachments {
+		rows = append(rows, []string{
+			a.Container, a.Interface, orDash(strings.Join(a.Addresses, ", ")), a.HostInterface, orDash(a.Netns), orDash(a.Backend), a.text(),
+		})
+	}
+	err = errors.Join(err, table(out, []string{"CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "NETNS", "RULES", "STATE"}, rows))
+	if len(d.Ports) == 0 {
+		return err
+	}
+	_, lineErr := fmt.Fprintln(out)
+	return errors.Join(err, lineErr, listPorts(out, d.Ports))
+}
+
+// given returns what is set of a configuration; its bridge has a line of its own.
+func given(c libnet.NetworkConfig) map[string]any {
+	all := map[string]any{}
+	v := reflect.ValueOf(c)
+	for i := range v.NumField() {
+		if name := v.Type().Field(i).Name; name != "Bridge" && !v.Field(i).IsZero() {
+			all[name] = v.Field(i).Interface()
+		}
+	}
+	return all
+}
+
+// words are a configuration as "DefaultGateway, MTU 1400".
+func words(config map[string]any) []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		if value := config[name]; value != true {
+			name = fmt.Sprintf("%s %v", name, value)
+		}
+		all = append(all, name)
+	}
+	return all
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// networkSummary is a line of network ls.
+type networkSummary struct {
+	Name      string   `json:"name"`
+	Driver    string   `json:"driver"`
+	Bridge    string   `json:"bridge"`
+	IPAM      string   `json:"ipam,omitempty"`
+	Subnets   []string `json:"subnets"`
+	Endpoints int      `json:"endpoints"`
+	Dead      int      `json:"dead"`
+}
+
+func networkListCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the networks of this host",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.with(func(c *libnet.Controller) error {
+				all, err := summaries(cmd.Context(), c)
+				return errors.Join(s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return listNetworks(out, all) }), err)
+			})
+		},
+	}
+}
+
+func summaries(ctx context.Context, c *libnet.Controller) ([]networkSummary, error) {
+	networks, err := c.Networks(ctx)
+	errs := []error{err}
+	all := []networkSummary{}
+	for _, n := range networks {
+		sum, err := summary(ctx, n)
+		all, errs = append(all, sum), append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+func summary(ctx context.Context, n *libnet.Network) (networkSummary, error) {
+	sum := networkSummary{Name: n.Name(), Driver: n.Driver(), Bridge: n.Config().Bridge, IPAM: n.IPAMType(), Subnets: texts(n.Subnets())}
+	endpoints, err := n.Endpoints(ctx)
+	for _, e := range endpoints {
+		sum.Endpoints++
+		if e.Inspect().Life == libnet.Dead {
+			sum.Dead++
+		}
+	}
+	return sum, err
+}
+
+func listNetworks(out io.Writer, all []networkSummary) error {
+	var rows [][]string
+	for _, n := range all {
+		rows = append(rows, []string{
+			n.Name, n.Driver, n.Bridge, orDash(n.IPAM), orDash(strings.Join(n.Subnets, ", ")), strconv.Itoa(n.Endpoints), strconv.Itoa(n.Dead),
+		})
+	}
+	return table(out, []string{"NAME", "DRIVER", "BRIDGE", "IPAM", "SUBNETS", "ENDPOINTS", "DEAD"}, rows)
+}
+
+// texts are values as they are printed, never nil.
+func texts[T interface{ String() string }](values []T) []string {
+	all := []string{}
+	for _, v := range values {
+		all = append(all, v.String())
+	}
+	return all
+}

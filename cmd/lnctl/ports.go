@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// port is a published port, or a range of them.
+type port struct {
+	Protocol      string   `json:"protocol"`
+	HostIP        string   `json:"hostIP,omitempty"`   // missing: reached by the container's own address
+	HostPort      int      `json:"hostPort,omitempty"` // with HostIP
+	HostPortEnd   int      `json:"hostPortEnd,omitempty"`
+	ContainerIP   string   `json:"containerIP"`
+	ContainerPort int      `json:"containerPort"`
+	ContainerEnd  int      `json:"containerPortEnd,omitempty"`
+	Sources       []string `json:"sourceRanges,omitempty"`
+	Network       string   `json:"network"`
+	Container     string   `json:"container"`
+	Interface     string   `json:"interface"`
+	Backend       string   `json:"backend,omitempty"`
+	By            string   `json:"by"`
+	condition
+
+	host, target string // as a table has them
+}
+
+// Who publishes.
+const (
+	byNetwork   = "bridge-ln"
+	byPublisher = "portmap-ln"
+)
+
+func portsCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ports",
+		Short: "List published ports, which no program listens on and ss does not show",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.with(func(c *libnet.Controller) error {
+				all, err := allPorts(cmd.Context(), c)
+				return errors.Join(s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return listPorts(out, all) }), err)
+			})
+		},
+	}
+}
+
+// allPorts returns every published port of the host, the lowest first.
+func allPorts(ctx context.Context, c *libnet.Controller) ([]port, error) {
+	all := []port{}
+	networks, err := c.Networks(ctx)
+	errs := []error{err}
+	for _, n := range networks {
+		errs = append(errs, n.WalkEndpoints(ctx, func(e *libnet.Endpoint) bool {
+			all = append(all, portsOf(e.Inspect(), byNetwork)...)
+			return true
+		}))
+	}
+	published, err := c.Publications(ctx)
+	for _, a := range published {
+		all = append(all, portsOf(a, byPublisher)...)
+	}
+	slices.SortStableFunc(all, func(a, b port) int { return a.HostPort - b.HostPort })
+	return all, errors.Join(append(errs, err)...)
+}
+
+func portsOf(a libnet.Attachment, by string) []port {
+	var all []port
+	for _, p := range a.Ports {
+		out := port{
+			Protocol: p.Protocol, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd,
+			ContainerIP: p.Target.String(), ContainerPort: p.TargetPort, ContainerEnd: p.TargetPortEnd,
+			Network: a.ID.Network, Container: a.ID.ContainerID, Interface: a.ID.IfName,
+			Backend: string(a.Backend), By: by, condition: conditionOf(a),
+			host: "-", target: where(p.Target, p.TargetPort, p.TargetPortEnd),
+		}
+		if p.Sources != nil {
+			out.Sources = texts(p.Sources)
+		}
+		if p.Host.IsValid() {
+			out.HostIP, out.host = p.Host.String(), where(p.Host, p.HostPort, p.HostPortEnd)
+		}
+		all = append(all, out)
+	}
+	return all
+}
+
+// where is "10.32.0.2:80", "[fd32::2]:80-89".
+func where(ip netip.Addr, first, last int) string {
+	s := net.JoinHostPort(ip.String(), strconv.Itoa(first))
+	if last == 0 {
+		return s
+	}
+	return fmt.Sprintf("%s-%d", s, last)
+}
+
+func listPorts(out io.Writer, all []port) error {
+	var rows [][]string
+	for _, p := range all {
+		sources := "anybody"
+		if p.Sources != nil {
+			sources = strings.Join(p.Sources, ", ")
+		}
+		rows = append(rows, []string{p.host, p.Protocol, p.target, sources, p.Network, p.Container, orDash(p.Backend), p.By, p.text()})
+	}
+	return table(out, []string{"HOST", "PROTOCOL", "CONTAINER ADDRESS", "FOR", "NETWORK", "CONTAINER", "RULES", "BY", "STATE"}, rows)
+}

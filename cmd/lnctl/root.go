@@ -1,0 +1,89 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// settings are the flags that every command has.
+type settings struct {
+	stateDir, dataDir string
+	json              bool
+}
+
+// usageError is a command line that cannot be.
+type usageError struct{ error }
+
+func rootCommand() *cobra.Command {
+	var s settings
+	root := &cobra.Command{
+		Use:           "lnctl",
+		Short:         "Look after the container networks of this host",
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
+	flags.StringVar(&s.dataDir, "data-dir", libnet.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
+	flags.BoolVar(&s.json, "json", false, "print JSON")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(networkCommand(&s), portsCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), versionCommand(&s))
+	return root
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unknown argument %q; see %s --help", args[0], cmd.CommandPath())}
+	}
+	return nil
+}
+
+// with calls fn with a Controller of the settings.
+func (s *settings) with(fn func(*libnet.Controller) error) error {
+	c, err := libnet.New(libnet.WithStateDir(s.stateDir), libnet.WithDataDir(s.dataDir))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return fn(c)
+}
+
+// print writes v as JSON, or what text writes.
+func (s *settings) print(out io.Writer, v any, text func(io.Writer) error) error {
+	if !s.json {
+		return text(out)
+	}
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// table writes rows of cells in columns, the head first.
+func table(out io.Writer, head []string, rows [][]string) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var errs []error
+	for _, row := range append([][]string{head}, rows...) {
+		_, err := fmt.Fprintln(w, strings.Join(row, "\t"))
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, w.Flush())...)
+}
+
+// orDash stands in a cell that would be empty.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

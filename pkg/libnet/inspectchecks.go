@@ -1,0 +1,276 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/kernel"
+)
+
+// Finding is what Diagnose found of one thing.
+type Finding struct {
+	About  string // "forwarding IPv4"
+	Found  string // "off, and network \"net1\" needs it"
+	Advice string // what to do about it; empty: it is as it should be
+}
+
+// Diagnose looks at what networks of this host need to work, and changes
+// nothing but that it sets unreadable records aside, as every reader does.
+func (c *Controller) Diagnose(ctx context.Context) []Finding {
+	s := c.survey(ctx)
+	all := []Finding{c.checkBackend()}
+	all = append(all, s.checkForwarding()...)
+	all = append(all, s.checkForeign(ctx)...)
+	all = append(all, c.checkState(), c.checkRecords(s.unread), s.checkBridges(ctx), s.checkAttachments(ctx), s.checkPublications(ctx), s.checkDead())
+	return append(all, s.checkPools(ctx)...)
+}
+
+// survey is what the records tell, read once.
+type survey struct {
+	c         *Controller
+	networks  []*Network
+	endpoints map[*Network][]*Endpoint // alive and joined
+	dead      []ID
+	unread    error
+}
+
+func (c *Controller) survey(ctx context.Context) survey {
+	s := survey{c: c, endpoints: map[*Network][]*Endpoint{}}
+	s.networks, s.unread = c.Networks(ctx)
+	for _, n := range s.networks {
+		endpoints, err := n.Endpoints(ctx)
+		s.unread = errors.Join(s.unread, err)
+		for _, e := range endpoints {
+			switch e.Inspect().Life {
+			case Alive:
+				s.endpoints[n] = append(s.endpoints[n], e)
+			case Dead:
+				s.dead = append(s.dead, e.ID())
+			}
+		}
+	}
+	published, err := c.Publications(ctx)
+	s.unread = errors.Join(s.unread, err)
+	for _, p := range published {
+		if p.Life == Dead {
+			s.dead = append(s.dead, p.ID)
+		}
+	}
+	return s
+}
+
+func (c *Controller) checkBackend() Finding {
+	f := Finding{About: "firewall", Found: "nf_tables"}
+	err := c.nftables.Available()
+	switch {
+	case err == nil:
+	case c.iptables.Available() == nil:
+		f.Found = "iptables, as the kernel has no nf_tables"
+	default:
+		f.Found, f.Advice = err.Error(), "load the kernel's module nf_tables (modprobe nf_tables), or install iptables"
+	}
+	return f
+}
+
+// forwards says for which family packets of the network's containers have to be
+// forwarded now.
+func (s survey) forwards(n *Network) (v4, v6 bool) {
+	if !n.config.hasGateway() || n.config.internal() {
+		return false, false
+	}
+	for _, e := range s.endpoints[n] {
+		e4, e6 := e.Addressing().families()
+		v4, v6 = v4 || e4, v6 || e6
+	}
+	return v4, v6
+}
+
+func (s survey) checkForwarding() []Finding {
+	f4, f6 := Finding{About: "forwarding IPv4", Found: "on"}, Finding{About: "forwarding IPv6", Found: "on"}
+	on4, on6, err := forwarding()
+	if err != nil {
+		f4.Found, f4.Advice = err.Error(), "mount /proc"
+		return []Finding{f4}
+	}
+	var need4, need6 []string
+	for _, n := range s.networks {
+		v4, v6 := s.forwards(n)
+		if v4 {
+			need4 = append(need4, n.name)
+		}
+		if v6 {
+			need6 = append(need6, n.name)
+		}
+	}
+	f4.off(on4, need4, "sysctl -w net.ipv4.ip_forward=1, and look in /etc/sysctl.d for what switched it off")
+	f6.off(on6, need6, "sysctl -w net.ipv6.conf.all.forwarding=1, and look in /etc/sysctl.d for what switched it off")
+	return []Finding{f4, f6}
+}
+
+func forwarding() (v4, v6 bool, err error) {
+	h, err := kernel.Open()
+	if err != nil {
+		return false, false, err
+	}
+	defer h.Close()
+	return h.Forwarding()
+}
+
+func (f *Finding) off(on bool, needed []string, advice string) {
+	switch {
+	case on:
+	case len(needed) == 0:
+		f.Found = "off; nothing needs it"
+	default:
+		f.Found, f.Advice = fmt.Sprintf("off; needed by network %s", strings.Join(needed, ", ")), advice
+	}
+}
+
+func (c *Controller) checkState() Finding {
+	f := Finding{About: "state directory", Found: c.stateDir}
+	if _, err := os.Stat(c.stateDir); errors.Is(err, fs.ErrNotExist) {
+		f.Found += ": not there yet"
+		return f
+	}
+	if err := c.sandboxes.Writable(); err != nil {
+		f.Found, f.Advice = err.Error(), "ADD and DEL need it: mount it writable (a tmpfs will do)"
+	}
+	return f
+}
+
+// checkRecords counts what could not be read, now or by an earlier reader.
+func (c *Controller) checkRecords(unread error) Finding {
+	f := Finding{About: "records", Found: "all are readable"}
+	var aside []string
+	err := filepath.WalkDir(c.stateDir, func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".corrupt") {
+			aside = append(aside, path)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		unread = errors.Join(unread, err)
+	}
+	switch {
+	case len(aside) > 0:
+		f.Found = fmt.Sprintf("%d cannot be read and are set aside: %s", len(aside), strings.Join(aside, ", "))
+		f.Advice = "restart that container, for a network.json any container of the network; then delete the file"
+	case unread != nil:
+		f.Found, f.Advice = oneLine(unread), "see that the files can be read by root"
+	}
+	return f
+}
+
+func (s survey) checkBridges(ctx context.Context) Finding {
+	f := Finding{About: "bridges", Found: "all are there"}
+	var errs []error
+	for _, n := range s.networks {
+		if len(s.endpoints[n]) == 0 {
+			continue // made anew with the first container
+		}
+		if err := s.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}); err != nil {
+			errs = append(errs, fmt.Errorf("network %q: %w", n.name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		f.Found = oneLine(err)
+		f.Advice = "restart the containers of that network: their links went with the bridge (a bridge that is down: ip link set NAME up)"
+	}
+	return f
+}
+
+func (s survey) checkAttachments(ctx context.Context) Finding {
+	var errs []error
+	looked := 0
+	for _, n := range s.networks {
+		for _, e := range s.endpoints[n] {
+			looked++
+			errs = append(errs, e.Verify(ctx))
+		}
+	}
+	return differing("attachments", looked, errs)
+}
+
+func (s survey) checkPublications(ctx context.Context) Finding {
+	recs, _ := s.c.publicationRecords()
+	var errs []error
+	looked := 0
+	for _, rec := range recs {
+		if a := s.c.attachment(rec); a.Life == Alive {
+			looked++
+			errs = append(errs, s.c.verifyPublication(ctx, rec))
+		}
+	}
+	return differing("portmap ports", looked, errs)
+}
+
+// differing sums up what Verify said of so many.
+func differing(about string, looked int, errs []error) Finding {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	switch {
+	case looked == 0:
+		return Finding{About: about, Found: "none"}
+	case len(errs) == 0:
+		return Finding{About: about, Found: fmt.Sprintf("%d, as they were made", looked)}
+	}
+	return Finding{about, fmt.Sprintf("%d of %d differ, one: %s", len(errs), looked, oneLine(errs[0])),
+		"lnctl repair puts rules back; for anything else restart the container"}
+}
+
+func (s survey) checkDead() Finding {
+	f := Finding{About: "dead attachments", Found: "none"}
+	if len(s.dead) > 0 {
+		f.Found = fmt.Sprintf("%d, one: %s %s in network %q", len(s.dead), s.dead[0].ContainerID, s.dead[0].IfName, s.dead[0].Network)
+		f.Advice = "lnctl gc removes them and frees their addresses"
+	}
+	return f
+}
+
+// nearlyFull is the percentage at which a pool without WarnAt is reported.
+const nearlyFull = 90
+
+func (s survey) checkPools(ctx context.Context) []Finding {
+	ok := Finding{About: "address pools", Found: "all have room"}
+	var all []Finding
+	for _, n := range s.networks {
+		pool, is := n.ipam.(*Pool)
+		if !is {
+			continue
+		}
+		if problem := pool.shortage(ctx); problem != "" {
+			all = append(all, Finding{"address pool", fmt.Sprintf("network %q: %s", n.name, problem),
+				"lnctl gc frees what the dead hold; else give the network a larger subnet or another range"})
+		}
+	}
+	if len(all) == 0 {
+		return []Finding{ok}
+	}
+	return all
+}
+
+// shortage says of which range sets little is left; empty: of none.
+func (p *Pool) shortage(ctx context.Context) string {
+	usage, err := p.store.Status(ctx)
+	if err != nil {
+		return oneLine(err)
+	}
+	var full []string
+	for i, set := range usage.Sets {
+		low := p.cfg.WarnAt == 0 && float64(set.Held)*100 >= float64(set.Capacity)*nearlyFull
+		if set.Warn || low {
+			full = append(full, fmt.Sprintf("range set %d (%s): %d of %d addresses are held", i, prefixOf(p, i), set.Held, set.Capacity))
+		}
+	}
+	return strings.Join(full, "; ")
+}
+
+func prefixOf(p *Pool, set int) netip.Prefix { return p.cfg.Sets[set][0].Subnet }
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
