@@ -57,6 +57,8 @@ func codef(code uint, format string, args ...any) error {
 func codeOf(err error, command string) *types.Error {
 	code, details := ownCode(err)
 	switch {
+	case command == "STATUS" && errors.Is(err, libnet.ErrLimited):
+		code = types.ErrLimitedConnectivity
 	case command == "STATUS" && !slices.Contains(statusCodes, code):
 		code = types.ErrPluginNotAvailable
 	case code == 0:

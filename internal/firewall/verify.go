@@ -34,6 +34,24 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 	return errors.Join(found.all...)
 }
 
+// Intact is ErrMissing if our table of packet rules is not there, or a chain of
+// it has not its number of rules. It looks at no element, and is much cheaper
+// than Verify.
+func (f *Firewall) Intact(ctx context.Context) error {
+	return f.do(ctx, func(c *conn) error {
+		state, err := c.stateOf(inetTable())
+		switch {
+		case err != nil:
+			return supported(err)
+		case state == tableMissing:
+			return fmt.Errorf("table inet %s: %w", tableName, ErrMissing)
+		case state == tableBroken:
+			return fmt.Errorf("rules of table inet %s: %w", tableName, ErrMissing)
+		}
+		return nil
+	})
+}
+
 // differences gathers what Verify reports. Its methods return an error only
 // if they could not look.
 type differences struct {

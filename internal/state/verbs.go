@@ -206,11 +206,29 @@ func (d *Dir) DeleteSandbox(id string) error {
 	return remove(path)
 }
 
+// HasEndpoints says whether any attachment is recorded for the network.
+func (d *Dir) HasEndpoints(network string) (bool, error) {
+	if err := CheckName(network); err != nil {
+		return false, err
+	}
+	return d.hasEndpoint(network)
+}
+
 // Writable says why no record could be written now; nil if one could. It
 // leaves nothing behind but the root directory.
 func (d *Dir) Writable() error {
 	if err := os.MkdirAll(d.root, 0o700); err != nil {
 		return err
 	}
-	return os.NewSyscallError("access "+d.root, unix.Access(d.root, unix.W_OK|unix.X_OK))
+	if err := unix.Access(d.root, unix.W_OK|unix.X_OK); err != nil {
+		return &fs.PathError{Op: "write to", Path: d.root, Err: err}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.root, &st); err != nil {
+		return &fs.PathError{Op: "look at the file system of", Path: d.root, Err: err}
+	}
+	if st.Blocks > 0 && st.Bavail == 0 || st.Files > 0 && st.Ffree == 0 {
+		return &fs.PathError{Op: "write to", Path: d.root, Err: unix.ENOSPC}
+	}
+	return nil
 }

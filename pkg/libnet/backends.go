@@ -30,6 +30,9 @@ func (r iptablesRules) Apply(ctx context.Context, n firewall.Network, e firewall
 	return r.ApplyReporting(ctx, n, e)
 }
 
+// Intact does not look: that takes a process.
+func (iptablesRules) Intact(context.Context) error { return nil }
+
 // rulesOf returns the backend that a record names.
 func (c *Controller) rulesOf(backend string) rules {
 	if Backend(backend) == BackendIPTables {

@@ -21,6 +21,7 @@ type (
 		VerifyBridge(context.Context, kernel.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
 		Forward(ctx context.Context, v4, v6 bool) error
+		Forwarding() (v4, v6 bool, err error)
 		UplinkMTU() (int, error)
 	}
 	links interface {
@@ -36,6 +37,7 @@ type (
 		Remove(context.Context, firewall.Endpoint) error
 		RemoveNetwork(context.Context, firewall.Network) error
 		List(context.Context) ([]string, error)
+		Intact(context.Context) error
 		Available() error
 	}
 	published interface {
@@ -60,6 +62,7 @@ type (
 		DeleteEndpoint(network, containerID, ifName string) error
 		Endpoints(network string) ([]state.Endpoint, error)
 		EndpointNetworks() ([]string, error)
+		HasEndpoints(network string) (bool, error)
 	}
 )
 

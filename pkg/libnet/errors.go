@@ -21,6 +21,7 @@ var (
 	ErrForeignIPAM    = errors.New("addresses belong to an IPAM plugin that only its runtime can call")
 	ErrNoAddresses    = errors.New("the IPAM gave no address")
 	ErrDifferent      = errors.New("differs from what was made")
+	ErrLimited        = errors.New("containers of the network may be cut off")
 )
 
 // ConfigError says which key of a configuration is wrong. Keys are those of

@@ -91,6 +91,8 @@ func (w *world) RemoveBridge(_ context.Context, name, _ string) error {
 
 func (w *world) Forward(context.Context, bool, bool) error { return w.step(func() {}) }
 
+func (w *world) Forwarding() (v4, v6 bool, err error) { return true, true, nil }
+
 func (w *world) UplinkMTU() (int, error) { return 1400, nil }
 
 type fakeLinks struct{ *world }
@@ -136,6 +138,8 @@ func (w fakeRules) Apply(_ context.Context, n firewall.Network, e firewall.Endpo
 }
 
 func (w fakeRules) ApplyNetwork(context.Context, firewall.Network) error { return w.step(func() {}) }
+
+func (w fakeRules) Intact(context.Context) error { return nil }
 
 func (w fakeRules) List(context.Context) ([]string, error) { return nil, nil }
 
@@ -202,6 +206,8 @@ func (w *world) Alone(_ context.Context, _ string, fn func() error) error {
 	}
 	return fn()
 }
+
+func (w *world) HasEndpoints(string) (bool, error) { return len(w.records) > 0, nil }
 
 func (w *world) EndpointNetworks() ([]string, error) { return []string{"net1"}, nil }
 

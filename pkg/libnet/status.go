@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 )
 
 // Status says why no endpoint could be made now; nil if one could. It changes
-// nothing.
+// nothing. If the endpoints there are may be cut off, the error is ErrLimited.
 func (n *Network) Status(ctx context.Context) error {
-	errs := []error{n.bridgeStatus(ctx)}
+	errs := []error{n.bridgeStatus(ctx), n.limits(ctx)}
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
@@ -28,11 +29,52 @@ func (n *Network) Status(ctx context.Context) error {
 }
 
 // bridgeStatus says whether the bridge's name is held by something else. A
-// bridge that is not there yet is no obstacle, nor one that ADD will mend.
+// bridge that is not there yet is no obstacle.
 func (n *Network) bridgeStatus(ctx context.Context) error {
 	err := n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
 	if errors.Is(err, kernel.ErrNotBridge) {
 		return err
 	}
 	return nil
+}
+
+// limits says what of the network is gone that its endpoints need. The next
+// Attach mends it; until then they are cut off.
+func (n *Network) limits(ctx context.Context) error {
+	has, err := n.c.endpoints.HasEndpoints(n.name)
+	if !has || err != nil {
+		return err
+	}
+	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})}
+	if n.config.needsRules() {
+		err := n.c.rulesOf(string(n.config.Backend)).Intact(ctx)
+		if !errors.Is(err, firewall.ErrUnsupported) { // that is for rulesAvailable
+			errs = append(errs, err)
+		}
+	}
+	if n.config.hasGateway() && !n.config.internal() {
+		errs = append(errs, n.forwarding())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", ErrLimited, err)
+	}
+	return nil
+}
+
+// forwarding says whether the host forwards what the network's endpoints send.
+// Which families they have, the pool tells; of another IPAM nothing is known.
+func (n *Network) forwarding() error {
+	v4, v6, err := n.c.bridges.Forwarding()
+	if err != nil {
+		return err
+	}
+	want4, want6 := n.ownGateways().families()
+	var errs []error
+	if want4 && !v4 {
+		errs = append(errs, errors.New("net.ipv4.ip_forward is 0: set it to 1"))
+	}
+	if want6 && !v6 {
+		errs = append(errs, errors.New("net.ipv6.conf.all.forwarding is 0: set it to 1"))
+	}
+	return errors.Join(errs...)
 }

@@ -1,0 +1,149 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// closedNet is a network with everything that CHECK can find wrong.
+const closedNet = `{
+	"cniVersion": "1.1.0", "name": "net", "type": "bridge-ln", "bridge": "br0",
+	"gatewayMode": "nat", "macspoofchk": true, "mtu": 1400, "capabilities": {"portMappings": true},
+	"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]},
+	"ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd01::/64"}]]}
+}`
+
+// change is one thing that somebody did by hand.
+type change struct {
+	name string
+	do   func(h *host)
+	want string // in CHECK's message
+	// status is the code of STATUS, 0: success; mended says that the next ADD
+	// of the network puts it right for the others, too.
+	status uint
+	mended bool
+}
+
+func changes() []change {
+	inside := func(do func(h *host, eth0 netlink.Link)) func(*host) {
+		return func(h *host) {
+			h.in(netnsPath("c1"), func() {
+				l, err := netlink.LinkByName("eth0")
+				h.check(err)
+				do(h, l)
+			})
+		}
+	}
+	onLink := func(name string, do func(netlink.Link) error) func(*host) {
+		return func(h *host) {
+			l, err := netlink.LinkByName(name)
+			h.check(err)
+			h.check(do(l))
+		}
+	}
+	addr := func(s string) *netlink.Addr {
+		a, _ := netlink.ParseAddr(s)
+		return a
+	}
+	port := func(do func(netlink.Link) error) func(*host) {
+		return func(h *host) { onLink(h.hostEnd(), do)(h) }
+	}
+	return []change{
+		{name: "address removed", want: "10.1.0.2/24", do: inside(func(h *host, l netlink.Link) { h.check(netlink.AddrDel(l, addr("10.1.0.2/24"))) })},
+		{name: "IPv6 address removed", want: "fd01::2/64", do: inside(func(h *host, l netlink.Link) { h.check(netlink.AddrDel(l, addr("fd01::2/64"))) })},
+		{name: "default route removed", want: "0.0.0.0/0", do: inside(func(h *host, _ netlink.Link) { h.delRoute("0.0.0.0/0") })},
+		{name: "default route changed", want: "0.0.0.0/0", do: inside(func(h *host, _ netlink.Link) {
+			h.delRoute("0.0.0.0/0")
+			h.route("", "0.0.0.0/0", "10.1.0.77")
+		})},
+		{name: "interface down", want: "eth0", do: inside(func(h *host, l netlink.Link) { h.check(netlink.LinkSetDown(l)) })},
+		{name: "interface removed", want: "eth0", do: inside(func(h *host, l netlink.Link) { h.check(netlink.LinkDel(l)) })},
+		{name: "interface renamed", want: "eth0", do: inside(func(h *host, l netlink.Link) {
+			h.check(netlink.LinkSetDown(l))
+			h.check(netlink.LinkSetName(l, "mine"))
+		})},
+		{name: "MTU changed", want: "MTU is 1300", do: inside(func(h *host, l netlink.Link) { h.check(netlink.LinkSetMTU(l, 1300)) })},
+		{name: "MAC changed", want: "02:00:00:00:00:99", do: inside(func(h *host, l netlink.Link) {
+			h.check(netlink.LinkSetHardwareAddr(l, []byte{2, 0, 0, 0, 0, 0x99}))
+		})},
+		{name: "host end down", want: "is down", do: port(netlink.LinkSetDown)},
+		{name: "host end left the bridge", want: "not a port of br0", do: port(netlink.LinkSetNoMaster)},
+		{name: "hairpin off", want: "hairpin", do: port(func(l netlink.Link) error { return netlink.LinkSetHairpin(l, false) })},
+		{name: "bridge down", want: "br0 is down", status: 51, mended: true, do: onLink("br0", netlink.LinkSetDown)},
+		{name: "gateway removed", want: "10.1.0.1/24", mended: true, do: onLink("br0", func(l netlink.Link) error { return netlink.AddrDel(l, addr("10.1.0.1/24")) })},
+		{name: "tables flushed", want: "table inet libnet", status: 51, do: func(h *host) { h.nft("flush ruleset") }},
+		{name: "chain flushed", want: "no other source", do: func(h *host) { h.nft("flush chain bridge libnet prerouting") }},
+		{name: "rules of a chain flushed", want: "closed", status: 51, mended: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
+		{name: "masquerade element deleted", want: "masq4 { 10.1.0.2 }", do: func(h *host) { h.nft("flush set inet libnet masq4") }},
+		{name: "port element deleted", want: "anyport6 { tcp . 8080", do: func(h *host) { h.nft("flush map inet libnet anyport6") }},
+		{name: "network element deleted", want: "closed { ipv4 . br0 }", mended: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
+		{name: "lease gone", want: "10.1.0.2", do: func(h *host) { h.check(os.Remove(leaseDir + "/10.1.0.2")) }},
+		{name: "forwarding off", status: 51, mended: true, do: func(h *host) { h.check(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)) }},
+	}
+}
+
+// CHECK names each single thing that was changed by hand, and STATUS what cuts
+// off more than one container.
+func TestCheckFinds(t *testing.T) {
+	for _, c := range changes() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.test(t)
+		})
+	}
+}
+
+func (c change) test(t *testing.T) {
+	h := newHost(t)
+	a := attachment("bridge-ln", "c1", h.netns("c1"), closedNet)
+	a.stdin = edit(t, a.stdin, keys{"prevResult": raw(h.must(a.as("ADD")).stdout)})
+	status := call{plugin: "bridge-ln", command: "STATUS", stdin: closedNet}
+	h.must(a.as("CHECK"))
+	h.must(status)
+	c.do(h)
+	if r := h.run(a.as("CHECK")); c.want != "" && (r.code != 103 || !strings.Contains(r.msg, c.want)) {
+		t.Errorf("CHECK: code %d, %q; want code 103 and %q", r.code, r.msg, c.want)
+	}
+	if r := h.run(status); r.code != c.status {
+		t.Errorf("STATUS: code %d, %q; want %d", r.code, r.msg, c.status)
+	}
+	if !c.mended {
+		h.must(a.as("DEL"))
+		return
+	}
+	h.must(attachment("bridge-ln", "c2", h.netns("c2"), edit(t, closedNet, keys{"runtimeConfig": nil})).as("ADD"))
+	h.must(a.as("CHECK"))
+	h.must(status)
+}
+
+// hostEnd is the name of the host's end of the only attachment.
+func (h *host) hostEnd() string {
+	h.t.Helper()
+	links, err := netlink.LinkList()
+	h.check(err)
+	for _, l := range links {
+		if l.Type() == "veth" {
+			return l.Attrs().Name
+		}
+	}
+	h.t.Fatal("no veth on the host")
+	return ""
+}
+
+func (h *host) delRoute(dst string) {
+	h.t.Helper()
+	to, err := netlink.ParseIPNet(dst)
+	h.check(err)
+	h.check(netlink.RouteDel(&netlink.Route{Dst: to}))
+}
+
+func (h *host) nft(command string) {
+	h.t.Helper()
+	if out, err := exec.Command("nft", strings.Fields(command)...).CombinedOutput(); err != nil {
+		h.t.Fatalf("nft %s: %v: %s", command, err, out)
+	}
+}
