@@ -27,6 +27,12 @@ var (
 	networkSets = []*set{&internal, &inside, &noicc, &apart, &closed, &routed, &trusted}
 )
 
+// owners has an element for each owner of elements in the sets of ipv4 and ipv6,
+// by the hash of its name, FNV-1a, in the clothes of an address: nft lists no
+// numbers of 128 bits. No rule looks at it. It tells for the price of one
+// question that an owner has nothing, where nobody knows what it might have.
+var owners = set{unix.NFPROTO_INET, "owners", tuple{{typeIPv6, 16, nil}}, nil, false}
+
 // familySets are the sets of endpoints for one address family; other names and
 // types, the same rules.
 type familySets struct {

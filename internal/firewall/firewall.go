@@ -140,21 +140,22 @@ func (ch chain) intact(uses int) bool {
 }
 
 // List returns the owners of all endpoint elements, sorted, each once, in the
-// form of Key. Without our tables there are none. Its cost grows with what exists.
+// form of Key. Without our tables there are none. Its cost grows with the number
+// of owners.
 func (f *Firewall) List(ctx context.Context) ([]string, error) {
-	var owners []string
+	var all []string
 	err := f.do(ctx, func(c *conn) error {
-		owners = nil
+		all = nil
 		if _, err := c.generation(); err != nil {
 			return err
 		}
-		for _, s := range endpointSets() {
-			all, err := c.elems(s)
+		for _, s := range []*set{&owners, &guarded} {
+			elems, err := c.elems(s)
 			if err != nil {
 				return err
 			}
-			for _, e := range all {
-				owners = append(owners, e.owner)
+			for _, e := range elems {
+				all = append(all, e.owner)
 			}
 		}
 		return nil
@@ -162,8 +163,8 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 	if err := absent(err); err != nil {
 		return nil, fmt.Errorf("list owners of rules: %w", err)
 	}
-	slices.Sort(owners)
-	return slices.Compact(owners), nil
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // Available returns ErrUnsupported, naming nf_tables, when the kernel has none.
@@ -173,16 +174,6 @@ func (f *Firewall) Available() error {
 		_, err := c.generation()
 		return supported(err)
 	})
-}
-
-// endpointSets are all sets with elements of endpoints.
-func endpointSets() []*set {
-	all := []*set{&guarded, &macs}
-	for _, f := range []*familySets{&ipv4, &ipv6} {
-		plain, ports := f.all()
-		all = append(append(all, plain...), ports...)
-	}
-	return all
 }
 
 // tablesOf returns the tables that hold elems.

@@ -190,7 +190,7 @@ func TestTakeOver(t *testing.T) {
 	next.Owner = "net1/next/eth0"
 	mustApply(t, f, n, old)
 	mustApply(t, f, n, next)
-	wantOwners(t, f, next.Owner)
+	wantOwners(t, f, old.Owner, next.Owner) // until it is removed, which finds nothing
 	if err := f.Verify(t.Context(), n, old); !errors.Is(err, ErrConflict) || errors.Is(err, ErrMissing) {
 		t.Errorf("verify of the old owner: got %v, want ErrConflict", err)
 	}

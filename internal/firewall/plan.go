@@ -130,7 +130,9 @@ func (e Endpoint) plan(n Network) ([]elem, []claim, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	all = append(all, ports...)
+	if all = append(all, ports...); len(all) > 0 {
+		all = append(all, ownerElem(e.Owner))
+	}
 	if e.MAC != nil {
 		mac, err := e.macElems()
 		if err != nil {
@@ -139,6 +141,12 @@ func (e Endpoint) plan(n Network) ([]elem, []claim, error) {
 		all = append(all, mac...)
 	}
 	return all, claims, nil
+}
+
+func ownerElem(owner string) elem {
+	h := fnv.New128a()
+	_, _ = h.Write([]byte(Key(owner)))
+	return elem{set: &owners, key: h.Sum(nil), owner: Key(owner)}
 }
 
 // addrs returns the addresses, each once.

@@ -36,6 +36,7 @@ func TestPlan(t *testing.T) {
 			want: []string{
 				"inet libnet home4 { 10.0.0.2 . br0 }", "inet libnet masq4 { 10.0.0.2 }",
 				"inet libnet home6 { fd00::2 . br0 }", "inet libnet masq6 { fd00::2 }",
+				"inet libnet owners { d228:cb69:651a:8caf:7891:2b70:4e4a:7d16 }",
 			}},
 		{name: "mac", e: Endpoint{Owner: "o", Port: "veth0", MAC: mac},
 			want: []string{"bridge libnet guarded { veth0 }", "bridge libnet macs { veth0 . 02:00:00:00:00:05 }"}},
@@ -100,7 +101,7 @@ func TestKeyBytes(t *testing.T) {
 	br0 := "62723000000000000000000000000000"
 	p1 := "70310000000000000000000000000000"
 	v6 := "fd000000000000000000000000000002"
-	want := []string{br0 + br0, br0, "0a010203" + br0, "0a010203", v6 + br0, v6, p1, p1 + "020406080a0c0000"}
+	want := []string{br0 + br0, br0, "0a010203" + br0, "0a010203", v6 + br0, v6, "d228cb69651a8caf78912b704e4a7d16", p1, p1 + "020406080a0c0000"}
 	var got []string
 	for _, e := range p.elems {
 		got = append(got, hex.EncodeToString(e.key))

@@ -28,7 +28,7 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 	if err := checkOwner(e.Owner); err != nil {
 		return fmt.Errorf("owner %w", err)
 	}
-	var byKey []elem
+	byKey := []elem{ownerElem(e.Owner)}
 	var bySet []*set
 	add := func(known bool, elems func() ([]elem, error), sets []*set) error {
 		if !known {
@@ -72,7 +72,8 @@ func (e Endpoint) allPortElems() ([]elem, error) {
 	return dedupe(all), nil
 }
 
-// removeHeld deletes what owner holds of byKey and in the sets bySet.
+// removeHeld deletes what owner holds of byKey, the first of which is its element
+// in owners, and in the sets bySet.
 func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, bySet []*set) error {
 	err := f.do(ctx, func(c *conn) error {
 		generation, err := c.generation()
@@ -91,9 +92,9 @@ func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, b
 				b.del(f.elem)
 			}
 		}
-		lists := bySet
+		lists := slices.DeleteFunc(slices.Clone(bySet), func(s *set) bool { return s.family == unix.NFPROTO_INET && !held[&owners] })
 		if held[&guarded] && !held[&macs] { // its MAC is another than we were told
-			lists = append(slices.Clone(bySet), &macs)
+			lists = append(lists, &macs)
 		}
 		for _, s := range lists {
 			if err := c.delHeld(b, s, owner); err != nil {

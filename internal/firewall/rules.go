@@ -9,7 +9,7 @@ import (
 
 // inetTable holds what concerns packets.
 func inetTable() table {
-	t := table{family: unix.NFPROTO_INET, sets: slices.Clone(networkSets)}
+	t := table{family: unix.NFPROTO_INET, sets: append(slices.Clone(networkSets), &owners)}
 	for _, f := range []*familySets{&ipv4, &ipv6} {
 		plain, ports := f.all()
 		t.sets = append(append(t.sets, plain...), ports...)
