@@ -25,43 +25,31 @@ func writeResult(w io.Writer, r *types100.Result, version string) error {
 
 func encodeResult(r *types100.Result, version string) []byte {
 	var o jsonw.Object
-	var links, ips, routes jsonw.List
 	o.String("cniVersion", version)
-	for _, l := range r.Interfaces {
-		links.Add(encodeInterface(l))
-	}
-	for _, ip := range r.IPs {
-		ips.Add(encodeIP(ip))
-	}
-	for _, route := range r.Routes {
-		routes.Add(encodeRoute(route))
-	}
-	for _, list := range []struct {
-		name string
-		n    int
-		jsonw.List
-	}{{"interfaces", len(r.Interfaces), links}, {"ips", len(r.IPs), ips}, {"routes", len(r.Routes), routes}} {
-		if list.n > 0 {
-			o.Raw(list.name, list.Bytes())
-		}
-	}
+	encodeList(&o, "interfaces", r.Interfaces, encodeInterface)
+	encodeList(&o, "ips", r.IPs, encodeIP)
+	encodeList(&o, "routes", r.Routes, encodeRoute)
 	if !r.DNS.IsEmpty() {
-		o.Raw("dns", encodeDNS(r.DNS))
+		o.Object("dns", func(o *jsonw.Object) { encodeDNS(o, r.DNS) })
 	}
 	return o.Bytes()
 }
 
-func encodeInterface(l *types100.Interface) []byte {
-	var o jsonw.Object
+// encodeList writes a list, unless it is empty.
+func encodeList[T any](o *jsonw.Object, name string, list []T, encode func(*jsonw.Object, T)) {
+	if len(list) > 0 {
+		o.Objects(name, len(list), func(i int, o *jsonw.Object) { encode(o, list[i]) })
+	}
+}
+
+func encodeInterface(o *jsonw.Object, l *types100.Interface) {
 	o.String("name", l.Name)
 	o.OptionalString("mac", l.Mac)
 	o.OptionalInt("mtu", l.Mtu)
 	o.OptionalString("sandbox", l.Sandbox)
-	return o.Bytes()
 }
 
-func encodeIP(ip *types100.IPConfig) []byte {
-	var o jsonw.Object
+func encodeIP(o *jsonw.Object, ip *types100.IPConfig) {
 	if ip.Interface != nil {
 		o.Int("interface", *ip.Interface)
 	}
@@ -69,11 +57,9 @@ func encodeIP(ip *types100.IPConfig) []byte {
 	if ip.Gateway != nil {
 		o.String("gateway", ip.Gateway.String())
 	}
-	return o.Bytes()
 }
 
-func encodeRoute(r *types.Route) []byte {
-	var o jsonw.Object
+func encodeRoute(o *jsonw.Object, r *types.Route) {
 	o.String("dst", r.Dst.String())
 	if r.GW != nil {
 		o.String("gw", r.GW.String())
@@ -87,14 +73,11 @@ func encodeRoute(r *types.Route) []byte {
 	if r.Scope != nil {
 		o.Int("scope", *r.Scope)
 	}
-	return o.Bytes()
 }
 
-func encodeDNS(d types.DNS) []byte {
-	var o jsonw.Object
+func encodeDNS(o *jsonw.Object, d types.DNS) {
 	o.Strings("nameservers", d.Nameservers)
 	o.OptionalString("domain", d.Domain)
 	o.Strings("search", d.Search)
 	o.Strings("options", d.Options)
-	return o.Bytes()
 }

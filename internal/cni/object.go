@@ -3,7 +3,6 @@ package cni
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -238,7 +237,7 @@ func (i Item) List() []Item {
 	raw := splitList(i.raw)
 	items := make([]Item, len(raw))
 	for n := range raw {
-		items[n] = Item{path: fmt.Sprintf("%s[%d]", i.path, n), raw: raw[n], err: i.err}
+		items[n] = Item{path: i.path + "[" + strconv.Itoa(n) + "]", raw: raw[n], err: i.err}
 	}
 	return items
 }

@@ -38,7 +38,7 @@ func splitList(data []byte) []json.RawMessage { return splitItems(data) }
 // object's keys among them.
 func splitItems(data []byte) []json.RawMessage {
 	data = bytes.Trim(data, space)
-	var items []json.RawMessage
+	items := make([]json.RawMessage, 0, 16) // few have more
 	for i := 1; i < len(data)-1; {
 		switch data[i] {
 		case ' ', '\t', '\r', '\n', ',', ':':

@@ -8,14 +8,18 @@ import (
 	"strconv"
 )
 
+// room is what an object has to begin with, in bytes: most never need more.
+const room = 1024
+
 // Object is an object being written. The zero value is an empty one.
 type Object struct{ buf []byte }
 
 // name starts a field.
 func (o *Object) name(name string) {
-	if len(o.buf) == 0 {
-		o.buf = append(o.buf, '{')
-	} else {
+	switch n := len(o.buf); {
+	case n == 0:
+		o.buf = append(make([]byte, 0, room), '{')
+	case o.buf[n-1] != '{': // no value ends so
 		o.buf = append(o.buf, ',')
 	}
 	o.buf = append(appendString(o.buf, name), ':')
@@ -39,11 +43,7 @@ func (o *Object) Strings(name string, values []string) {
 	if len(values) == 0 {
 		return
 	}
-	var list List
-	for _, v := range values {
-		list.Add(appendString(nil, v))
-	}
-	o.Raw(name, list.Bytes())
+	o.list(name, len(values), func(i int) { o.buf = appendString(o.buf, values[i]) })
 }
 
 // Uint writes a field.
@@ -77,6 +77,36 @@ func (o *Object) Raw(name string, value []byte) {
 	o.buf = append(o.buf, value...)
 }
 
+// Object writes an object, whose fields fill writes.
+func (o *Object) Object(name string, fill func(*Object)) {
+	o.name(name)
+	o.inner(fill)
+}
+
+// Objects writes a list of n objects; fill writes the fields of number i.
+func (o *Object) Objects(name string, n int, fill func(i int, o *Object)) {
+	o.list(name, n, func(i int) { o.inner(func(o *Object) { fill(i, o) }) })
+}
+
+func (o *Object) inner(fill func(*Object)) {
+	o.buf = append(o.buf, '{')
+	fill(o)
+	o.buf = append(o.buf, '}')
+}
+
+// list writes a list of n values; value writes number i.
+func (o *Object) list(name string, n int, value func(i int)) {
+	o.name(name)
+	o.buf = append(o.buf, '[')
+	for i := range n {
+		if i > 0 {
+			o.buf = append(o.buf, ',')
+		}
+		value(i)
+	}
+	o.buf = append(o.buf, ']')
+}
+
 // Bytes ends the object and returns it.
 func (o *Object) Bytes() []byte {
 	if len(o.buf) == 0 {
@@ -85,10 +115,10 @@ func (o *Object) Bytes() []byte {
 	return append(o.buf, '}')
 }
 
-// List is a list being written. The zero value is an empty one.
+// List is a list of values that are JSON already. The zero value is an empty one.
 type List struct{ buf []byte }
 
-// Add appends a value that is JSON already.
+// Add appends a value.
 func (l *List) Add(value []byte) {
 	if len(l.buf) == 0 {
 		l.buf = append(l.buf, '[')

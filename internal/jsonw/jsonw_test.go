@@ -9,8 +9,7 @@ import (
 )
 
 func TestObject(t *testing.T) {
-	var inner, o Object
-	inner.Int("n", -5)
+	var o Object
 	o.String("s", "x")
 	o.OptionalString("none", "")
 	o.Strings("list", []string{"a", "b"})
@@ -19,10 +18,21 @@ func TestObject(t *testing.T) {
 	o.OptionalInt("zero", 0)
 	o.OptionalInt("i", 7)
 	o.Bool("b", true)
-	o.Raw("o", inner.Bytes())
-	o.Raw("e", new(Object).Bytes())
-	o.Raw("l", new(List).Bytes())
-	want := `{"s":"x","list":["a","b"],"u":9223372036854775808,"i":7,"b":true,"o":{"n":-5},"e":{},"l":[]}`
+	o.Object("o", func(o *Object) { o.Int("n", -5); o.String("s", "{") })
+	o.Object("e", func(*Object) {})
+	o.Raw("r", new(Object).Bytes())
+	o.Raw("rl", new(List).Bytes())
+	var list List
+	list.Add([]byte("1"))
+	list.Add([]byte(`{}`))
+	o.Raw("rll", list.Bytes())
+	o.Objects("l", 0, nil)
+	o.Objects("ll", 3, func(i int, o *Object) {
+		if i > 0 {
+			o.Int("i", i)
+		}
+	})
+	want := `{"s":"x","list":["a","b"],"u":9223372036854775808,"i":7,"b":true,"o":{"n":-5,"s":"{"},"e":{},"r":{},"rl":[],"rll":[1,{}],"l":[],"ll":[{},{"i":1},{"i":2}]}`
 	if diff := cmp.Diff(want, string(o.Bytes())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -13,8 +13,10 @@ import (
 const (
 	// dumpTries bounds how often an interrupted dump is read again.
 	dumpTries = 10
-	// receiveSize holds the largest message: the kernel fills at most 32 KiB.
-	receiveSize = 64 << 10
+	// receiveSize holds what the kernel sends at once: at most 32 KiB less the
+	// 320 bytes of its skb_shared_info. What is above 32 KiB less 8 bytes Go
+	// allocates another way, at the price of three page faults.
+	receiveSize = 32<<10 - 256
 	// nlmsgerrAttrMsg is NLMSGERR_ATTR_MSG (linux/netlink.h).
 	nlmsgerrAttrMsg = 1
 )
@@ -33,7 +35,11 @@ type conn struct {
 	buf []byte
 }
 
-func openConn() (*conn, error) {
+func openConn() (*conn, error) { return openConnOver(make([]byte, receiveSize)) }
+
+// openConnOver is openConn with the buffer of another conn that is not used at
+// the same time: a page less for the kernel to map.
+func openConnOver(buf []byte) (*conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
@@ -45,7 +51,7 @@ func openConn() (*conn, error) {
 	}
 	// The kernel has answered when send returns; this is for an answer it lost.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
-	return &conn{fd: fd, buf: make([]byte, receiveSize)}, nil
+	return &conn{fd: fd, buf: buf}, nil
 }
 
 func (c *conn) close() { _ = unix.Close(c.fd) }
@@ -66,7 +72,8 @@ func (c *conn) change(req *nl.NetlinkRequest) error {
 	return translate(err)
 }
 
-// get sends a request that asks for one object.
+// get sends a request that asks for one object. The answer is valid until the
+// next request.
 func (c *conn) get(req *nl.NetlinkRequest, reply uint16) ([]byte, error) {
 	msgs, err := c.execute(req, reply)
 	if err != nil {
@@ -98,7 +105,8 @@ func retry[T any](fn func() (T, error)) (T, error) {
 	}
 }
 
-// execute sends req and returns the payload of the answers of type reply.
+// execute sends req and returns the payload of the answers of type reply. They
+// are valid until the next request, those of a dump for ever.
 func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
 	c.seq++
 	req.Seq = c.seq
@@ -106,11 +114,15 @@ func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
 		return nil, fmt.Errorf("send to rtnetlink: %w", err)
 	}
 	var out [][]byte
+	dump := req.Flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 	interrupted := false
-	for {
-		msgs, err := c.receive()
+	for room := c.buf; ; {
+		msgs, n, err := c.receive(room)
 		if err != nil {
 			return nil, err
+		}
+		if !dump { // one answer and an acknowledgement
+			room = room[n:]
 		}
 		for _, m := range msgs {
 			if m.Header.Seq != c.seq {
@@ -125,7 +137,10 @@ func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
 				}
 				return out, err
 			case reply:
-				out = append(out, bytes.Clone(m.Data))
+				if dump {
+					m.Data = bytes.Clone(m.Data)
+				}
+				out = append(out, m.Data)
 				if (m.Header.Flags|req.Flags)&(unix.NLM_F_MULTI|unix.NLM_F_ACK) == 0 {
 					return out, nil
 				}
@@ -134,11 +149,11 @@ func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
 	}
 }
 
-// receive reads the next messages from the kernel; they are valid until the
-// next call.
-func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
+// receive reads the next messages from the kernel into buf, and returns how
+// many bytes of it they take.
+func (c *conn) receive(buf []byte) ([]syscall.NetlinkMessage, int, error) {
 	for {
-		n, _, flags, from, err := unix.Recvmsg(c.fd, c.buf, nil, 0)
+		n, _, flags, from, err := unix.Recvmsg(c.fd, buf, nil, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -146,12 +161,13 @@ func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
 			err = unix.EMSGSIZE
 		}
 		if err != nil {
-			return nil, fmt.Errorf("receive from rtnetlink: %w", err)
+			return nil, 0, fmt.Errorf("receive from rtnetlink: %w", err)
 		}
 		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
 			continue // not the kernel
 		}
-		return syscall.ParseNetlinkMessage(c.buf[:n])
+		msgs, err := syscall.ParseNetlinkMessage(buf[:n])
+		return msgs, n, err
 	}
 }
 

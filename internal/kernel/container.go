@@ -18,13 +18,13 @@ type container struct {
 	events *events // nil without IPv6 addresses
 }
 
-func openContainer(l Link) (*container, error) {
+func (h *Handle) openContainer(l Link) (*container, error) {
 	var ct container
 	err := l.Netns.Do(func() (err error) {
 		if err = containerSysctls(l); err != nil {
 			return err
 		}
-		if ct.conn, err = openConn(); err == nil && hasIPv6(l.Addrs) && !l.Down {
+		if ct.conn, err = openConnOver(h.buf); err == nil && hasIPv6(l.Addrs) && !l.Down {
 			ct.events, err = openEvents()
 		}
 		return err
@@ -45,7 +45,7 @@ func (ct *container) close() {
 
 // configure sets up the container's end, waits until it works, and returns its index.
 func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac net.HardwareAddr) (int, error) {
-	ct, err := openContainer(l)
+	ct, err := h.openContainer(l)
 	if err != nil {
 		return 0, err
 	}

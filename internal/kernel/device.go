@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -102,7 +103,7 @@ func parseDevice(b []byte) (*device, error) {
 		case unix.IFLA_MASTER:
 			d.master = number(v)
 		case unix.IFLA_ADDRESS:
-			d.mac = net.HardwareAddr(v)
+			d.mac = bytes.Clone(v)
 		case unix.IFLA_OPERSTATE:
 			d.oper = v[0]
 		case unix.IFLA_LINK:

@@ -172,8 +172,9 @@ func readFile(path string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	data := make([]byte, 0, 4096)
+	data := make([]byte, 0, 1024)
 	for {
+		data = slices.Grow(data, 1) // nothing while there is room
 		n, err := unix.Read(fd, data[len(data):cap(data)])
 		if err != nil {
 			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
@@ -184,7 +185,6 @@ func readFile(path string) ([]byte, error) {
 		if data = data[:len(data)+n]; len(data) > maxRecord {
 			return nil, errTooLarge
 		}
-		data = slices.Grow(data, 4096)
 	}
 }
 

@@ -4,17 +4,14 @@ import "github.com/libnet-cni/libnet/internal/jsonw"
 
 // encode returns what json.Unmarshal makes the same record of.
 func (r Endpoint) encode() []byte {
-	var o, ns jsonw.Object
+	var o jsonw.Object
 	o.String("Network", r.Network)
 	o.String("ContainerID", r.ContainerID)
 	o.String("IfName", r.IfName)
 	o.String("Phase", string(r.Phase))
 	o.String("Boot", r.Boot)
 	o.OptionalString("Netns", r.Netns)
-	ns.Uint("Dev", r.NetnsID.Dev)
-	ns.Uint("Ino", r.NetnsID.Ino)
-	ns.Uint("Cookie", r.NetnsID.Cookie)
-	o.Raw("NetnsID", ns.Bytes())
+	o.Object("NetnsID", r.NetnsID.encode)
 	o.OptionalString("IPAM", r.IPAM)
 	o.OptionalString("DataDir", r.DataDir)
 	o.String("Bridge", r.Bridge)
@@ -23,12 +20,12 @@ func (r Endpoint) encode() []byte {
 	o.Bool("Rules", r.Rules)
 	o.OptionalString("Backend", r.Backend)
 	o.OptionalString("Runtime", r.Runtime)
-	o.Raw("Addresses", encodeAddresses(r.Addresses))
-	o.Raw("Routes", encodeRoutes(r.Routes))
-	o.Raw("DNS", r.DNS.encode())
-	o.Raw("Links", encodeLinks(r.Links))
+	o.Objects("Addresses", len(r.Addresses), func(i int, o *jsonw.Object) { r.Addresses[i].encode(o) })
+	o.Objects("Routes", len(r.Routes), func(i int, o *jsonw.Object) { r.Routes[i].encode(o) })
+	o.Object("DNS", r.DNS.encode)
+	o.Objects("Links", len(r.Links), func(i int, o *jsonw.Object) { r.Links[i].encode(o) })
 	if r.Ports != nil {
-		o.Raw("Ports", encodePorts(r.Ports))
+		o.Objects("Ports", len(r.Ports), func(i int, o *jsonw.Object) { r.Ports[i].encode(o) })
 	}
 	if len(r.Config) > 0 {
 		o.Raw("Config", r.Config)
@@ -36,78 +33,56 @@ func (r Endpoint) encode() []byte {
 	return o.Bytes()
 }
 
-func encodeAddresses(addrs []Address) []byte {
-	var list jsonw.List
-	for _, a := range addrs {
-		var o jsonw.Object
-		o.String("Prefix", text(a.Prefix))
-		o.String("Gateway", text(a.Gateway))
-		list.Add(o.Bytes())
-	}
-	return list.Bytes()
+func (n NetnsID) encode(o *jsonw.Object) {
+	o.Uint("Dev", n.Dev)
+	o.Uint("Ino", n.Ino)
+	o.Uint("Cookie", n.Cookie)
 }
 
-func encodeRoutes(routes []Route) []byte {
-	var list jsonw.List
-	for _, r := range routes {
-		var o jsonw.Object
-		o.String("Dst", text(r.Dst))
-		o.String("Gateway", text(r.Gateway))
-		o.OptionalInt("MTU", r.MTU)
-		o.OptionalInt("AdvMSS", r.AdvMSS)
-		o.OptionalInt("Priority", r.Priority)
-		if r.Table != nil {
-			o.Int("Table", *r.Table)
-		}
-		if r.Scope != nil {
-			o.Int("Scope", *r.Scope)
-		}
-		list.Add(o.Bytes())
-	}
-	return list.Bytes()
+func (a Address) encode(o *jsonw.Object) {
+	o.String("Prefix", text(a.Prefix))
+	o.String("Gateway", text(a.Gateway))
 }
 
-func (d DNS) encode() []byte {
-	var o jsonw.Object
+func (r Route) encode(o *jsonw.Object) {
+	o.String("Dst", text(r.Dst))
+	o.String("Gateway", text(r.Gateway))
+	o.OptionalInt("MTU", r.MTU)
+	o.OptionalInt("AdvMSS", r.AdvMSS)
+	o.OptionalInt("Priority", r.Priority)
+	if r.Table != nil {
+		o.Int("Table", *r.Table)
+	}
+	if r.Scope != nil {
+		o.Int("Scope", *r.Scope)
+	}
+}
+
+func (d DNS) encode(o *jsonw.Object) {
 	o.Strings("Nameservers", d.Nameservers)
 	o.OptionalString("Domain", d.Domain)
 	o.Strings("Search", d.Search)
 	o.Strings("Options", d.Options)
-	return o.Bytes()
 }
 
-func encodeLinks(links []Link) []byte {
-	var list jsonw.List
-	for _, l := range links {
-		var o jsonw.Object
-		o.String("Name", l.Name)
-		o.String("MAC", l.MAC)
-		o.OptionalInt("MTU", l.MTU)
-		o.OptionalString("Netns", l.Netns)
-		list.Add(o.Bytes())
-	}
-	return list.Bytes()
+func (l Link) encode(o *jsonw.Object) {
+	o.String("Name", l.Name)
+	o.String("MAC", l.MAC)
+	o.OptionalInt("MTU", l.MTU)
+	o.OptionalString("Netns", l.Netns)
 }
 
-func encodePorts(ports []Port) []byte {
-	var list jsonw.List
-	for _, p := range ports {
-		var o jsonw.Object
-		o.String("Protocol", p.Protocol)
-		o.OptionalString("HostIP", text(p.HostIP))
-		o.Int("HostPort", p.HostPort)
-		o.OptionalInt("HostPortEnd", p.HostPortEnd)
-		o.Int("ContainerPort", p.ContainerPort)
-		if p.Sources != nil {
-			var sources []string
-			for _, s := range p.Sources {
-				sources = append(sources, text(s))
-			}
-			o.Strings("Sources", sources)
-		}
-		list.Add(o.Bytes())
+func (p Port) encode(o *jsonw.Object) {
+	o.String("Protocol", p.Protocol)
+	o.OptionalString("HostIP", text(p.HostIP))
+	o.Int("HostPort", p.HostPort)
+	o.OptionalInt("HostPortEnd", p.HostPortEnd)
+	o.Int("ContainerPort", p.ContainerPort)
+	var sources []string
+	for _, s := range p.Sources {
+		sources = append(sources, text(s))
 	}
-	return list.Bytes()
+	o.Strings("Sources", sources)
 }
 
 // text is how netip values stand in JSON; the zero values are "".

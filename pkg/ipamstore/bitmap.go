@@ -26,8 +26,8 @@ const (
 
 // block is one file of the bitmap in memory.
 type block struct {
-	data   [blockBytes]byte
-	lo, hi int // bytes changed since the last flush; none if lo >= hi
+	lo, hi int              // bytes changed since the last flush; none if lo >= hi
+	data   [blockBytes]byte // last: most of it is never touched, so never mapped
 }
 
 // bitmap reads blocks as they are asked for, and writes back the changed ones

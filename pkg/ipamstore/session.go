@@ -92,12 +92,13 @@ func (x *session) readBoot() error {
 
 func (x *session) open(ctx context.Context, deadline time.Time) error {
 	c, create := &x.s.conf, x.mode == making
-	if create {
+	data, err := openDir(c.DataDir)
+	if create && errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(c.DataDir, 0o755); err != nil {
 			return &ioError{"make", c.DataDir, errors.Unwrap(err)}
 		}
+		data, err = openDir(c.DataDir)
 	}
-	data, err := openDir(c.DataDir)
 	if err == nil {
 		defer data.close()
 		x.dir, err = data.sub(c.Network)

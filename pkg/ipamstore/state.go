@@ -1,7 +1,6 @@
 package ipamstore
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -32,8 +31,16 @@ func (st state) bytes() []byte {
 	if st.clean {
 		word = "clean"
 	}
-	text := fmt.Sprintf("%s %s %d %d %s %d", stateMark, st.boot, st.stamp.Unix(), st.stamp.Nanosecond(), word, st.problems)
-	return fmt.Appendf(nil, "%-*s\n", stateSize-1, text)
+	b := append(make([]byte, 0, stateSize), stateMark+" "...)
+	b = append(append(b, st.boot...), ' ')
+	b = append(strconv.AppendInt(b, st.stamp.Unix(), 10), ' ')
+	b = append(strconv.AppendInt(b, int64(st.stamp.Nanosecond()), 10), ' ')
+	b = append(append(b, word...), ' ')
+	b = strconv.AppendInt(b, int64(st.problems), 10)
+	for len(b) < stateSize-1 {
+		b = append(b, ' ')
+	}
+	return append(b, '\n')
 }
 
 // parseState returns the zero state for anything that is not one.
