@@ -10,6 +10,10 @@ LINT_VERSION := v2.15.0
 LINT       := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 FUZZTIME   ?= 20s
 
+# The collector of before Go 1.26 touches fewer pages, and a plugin never
+# collects: 0.1 ms of an ADD. A Go that does not know it builds without.
+export GOEXPERIMENT := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo nogreenteagc)
+
 # Static, stripped, the same bytes from the same source.
 GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 export CGO_ENABLED := 0

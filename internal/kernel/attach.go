@@ -32,8 +32,10 @@ type Link struct {
 	Owner string
 	// HostName is the name of the host end, 1 to 15 bytes.
 	HostName string
-	// Bridge is the name of the bridge whose port the host end becomes.
+	// Bridge is the name of the bridge whose port the host end becomes. State
+	// is what EnsureBridge has just returned for it; zero: Attach looks.
 	Bridge string
+	State  BridgeState
 	// Netns is the container's namespace and IfName the interface's name there.
 	Netns  *Netns
 	IfName string
@@ -114,9 +116,11 @@ func (h *Handle) Attach(ctx context.Context, l Link) (Attached, error) {
 }
 
 func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
-	br, err := h.bridge(l.Bridge)
-	if err != nil {
-		return a, fmt.Errorf("bridge %s: %w", l.Bridge, err)
+	br := l.State.device
+	if br == nil {
+		if br, err = h.bridge(l.Bridge); err != nil {
+			return a, fmt.Errorf("bridge %s: %w", l.Bridge, err)
+		}
 	}
 	if !br.up() && !l.Down {
 		return a, fmt.Errorf("bridge %s is down", l.Bridge)

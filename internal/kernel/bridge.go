@@ -63,6 +63,8 @@ type BridgeState struct {
 	// VLANName and VLANMAC describe the VLAN interface above the bridge; zero without one.
 	VLANName string
 	VLANMAC  net.HardwareAddr
+
+	device *device
 }
 
 func (b *Bridge) check() error {
@@ -109,7 +111,7 @@ func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, er
 	if err := h.adjustBridge(d, b, created, &u); err != nil {
 		return st, err
 	}
-	st = BridgeState{Index: d.index, MAC: d.mac, MTU: d.mtu, Created: created}
+	st = BridgeState{Index: d.index, MAC: d.mac, MTU: d.mtu, Created: created, device: d}
 	holder, fresh := d, created
 	if b.VLAN > 0 && len(b.Gateways) > 0 {
 		if holder, fresh, err = h.ensureVLANDevice(d, b, &u); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,7 @@ func TestEnsureBridge(t *testing.T) {
 	mustAttach(t, h, testLink(newNetns(t)))
 	second := mustBridge(t, h, b)
 	first.Created = false
-	if diff := cmp.Diff(first, second); diff != "" {
+	if diff := cmp.Diff(first, second, cmpopts.IgnoreUnexported(BridgeState{})); diff != "" {
 		t.Error("second call differs", diff)
 	}
 }
@@ -159,7 +160,7 @@ func TestForceAddress(t *testing.T) {
 		}
 	}
 	want := map[string]bool{"10.2.0.1/24": true, "fd00:1::2/64": true, "fd00:9::1/64": true}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(BridgeState{})); diff != "" {
 		t.Error(diff)
 	}
 }

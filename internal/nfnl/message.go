@@ -24,6 +24,9 @@ func (b *Buffer) Add(m Message) {
 	if m.Edge {
 		typ = uint16(m.Type)
 	}
+	if b.data == nil {
+		b.data = make([]byte, 0, 4096) // most never need more
+	}
 	b.last = len(b.data)
 	b.count++
 	b.data = append(b.data, make([]byte, msgHeader)...)

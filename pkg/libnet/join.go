@@ -61,7 +61,7 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 			return err
 		}
 	}
-	p.link.MTU = e.n.config.MTU // known now, if it was "auto"
+	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.link)
 	if err != nil {
 		return err
