@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -44,6 +45,16 @@ func (e elem) claim() (claim, bool) {
 		return c, true
 	}
 	return claim{}, false
+}
+
+// CheckPorts changes nothing. It is a *PortHeldError if another owner than e's
+// has a port of e; nil also where there is no nf_tables.
+func (f *Firewall) CheckPorts(ctx context.Context, e Endpoint) error {
+	_, claims, err := e.portElems(Network{})
+	if err != nil || len(claims) == 0 {
+		return err
+	}
+	return absent(supported(f.do(ctx, func(c *conn) error { return c.refuseHeld(claims, nil) })))
 }
 
 // refuseHeld returns a *PortHeldError if another owner has one of the ports.

@@ -20,6 +20,14 @@ const (
 	BackendIPTables Backend = "iptables"
 )
 
+// nftablesRules is the nftables backend as a Controller uses it.
+type nftablesRules struct{ *firewall.Firewall }
+
+var _ rules = nftablesRules{}
+
+// Used is true: to ask costs no more than to know.
+func (nftablesRules) Used() bool { return true }
+
 // iptablesRules is the iptables backend as a Controller uses it.
 type iptablesRules struct{ *iptables.Firewall }
 
@@ -53,11 +61,9 @@ func (c *Controller) rulesAvailable(b Backend) error {
 	return err
 }
 
-// both says whether either backend may hold rules of a configuration, for want
-// of a record: iptables is asked for, or all there is.
+// both says whether either backend may hold rules, for want of a record.
 func (c *Controller) both(configured Backend) bool {
-	return configured == BackendIPTables ||
-		configured != BackendNFTables && errors.Is(c.nftables.Available(), firewall.ErrUnsupported)
+	return configured == BackendIPTables || c.iptables.Used()
 }
 
 // removeBy removes rules from the backend that a record names; if it names

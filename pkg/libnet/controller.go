@@ -37,7 +37,9 @@ type (
 		Remove(context.Context, firewall.Endpoint) error
 		RemoveNetwork(context.Context, firewall.Network) error
 		List(context.Context) ([]string, error)
+		CheckPorts(context.Context, firewall.Endpoint) error
 		Intact(context.Context) error
+		Used() bool
 		Available() error
 	}
 	published interface {
@@ -69,7 +71,6 @@ type (
 var (
 	_ bridges         = (*kernel.Handle)(nil)
 	_ links           = (*kernel.Handle)(nil)
-	_ rules           = (*firewall.Firewall)(nil)
 	_ published       = (*kernel.Handle)(nil)
 	_ networkRecords  = (*state.Dir)(nil)
 	_ endpointRecords = (*state.Dir)(nil)
@@ -132,7 +133,7 @@ func New(opts ...Option) (*Controller, error) {
 	dir := state.New(o.stateDir)
 	return &Controller{
 		bridges: handle, links: handle, published: handle,
-		flush: conntrack.Flush, nftables: firewall.New(), iptables: iptablesRules{iptables.New("")},
+		flush: conntrack.Flush, nftables: nftablesRules{firewall.New()}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, close: handle.Close,

@@ -139,6 +139,10 @@ func (w fakeRules) Apply(_ context.Context, n firewall.Network, e firewall.Endpo
 
 func (w fakeRules) ApplyNetwork(context.Context, firewall.Network) error { return w.step(func() {}) }
 
+func (w fakeRules) Used() bool { return true }
+
+func (w fakeRules) CheckPorts(context.Context, firewall.Endpoint) error { return nil }
+
 func (w fakeRules) Intact(context.Context) error { return nil }
 
 func (w fakeRules) List(context.Context) ([]string, error) { return nil, nil }
@@ -162,6 +166,8 @@ func (w fakeRules) Available() error { return nil }
 
 // noRules is a backend that the kernel does not have.
 type noRules struct{ rules }
+
+func (noRules) Used() bool { return false }
 
 func (noRules) Available() error { return firewall.ErrUnsupported }
 

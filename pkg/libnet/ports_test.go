@@ -277,3 +277,55 @@ func TestPublisher(t *testing.T) {
 		t.Errorf("ruleset after Remove: %s", diff)
 	}
 }
+
+// A flush is put right by the next attachment for all that it hit, and a port
+// that one backend has is not given by the other.
+func TestPortsOfOthers(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24", WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true}))
+	if _, err := h.web(n, "a", PortMapping{HostPort: 8080, ContainerPort: 80}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := h.web(n, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.Publisher("net1", PublishConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub := Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().addrs(), Ports: []PortMapping{{HostPort: 8081, ContainerPort: 80}}}
+	if _, err := p.Publish(ctx, pub); err != nil {
+		t.Fatal(err)
+	}
+	h.nft("flush", "ruleset")
+	other, err := h.NewNetwork(ctx, "bridge", "net2", WithSubnet(netip.MustParsePrefix("10.2.0.0/24")), WithMasquerade())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.web(other, "c"); err != nil {
+		t.Fatal(err)
+	}
+	for port, want := range map[int]string{8080: "a", 8081: "b"} {
+		if got := greets(fmt.Sprintf("127.0.0.1:%d", port)); got != want {
+			t.Errorf("port %d: %q answers, want %s", port, got, want)
+		}
+	}
+	ipt, err := h.NewNetwork(ctx, "bridge", "net3", WithSubnet(netip.MustParsePrefix("10.3.0.0/24")),
+		WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true, Backend: BackendIPTables}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held *PortHeldError
+	if _, err := h.web(ipt, "d", PortMapping{HostPort: 8081, ContainerPort: 80}); !errors.As(err, &held) {
+		t.Errorf("a port of nftables by iptables: %v", err)
+	}
+	if _, err := h.web(ipt, "e", PortMapping{HostPort: 8082, ContainerPort: 80}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.web(n, "f", PortMapping{HostPort: 8082, ContainerPort: 80}); !errors.As(err, &held) {
+		t.Errorf("a port of iptables by nftables: %v", err)
+	}
+}

@@ -162,7 +162,7 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []P
 	}
 	rec.Ports, rec.Backend = savedPorts(ports), string(used)
 	if restored {
-		err = p.restore(ctx, id)
+		_, _ = p.c.Repair(ctx) // of others: what cannot be put back does not concern this one
 	}
 	has4 := slices.ContainsFunc(addrs, netip.Addr.Is4)
 	if has4 && !p.cfg.NoHairpin && publishesLocalhost(ports) {
@@ -192,21 +192,6 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 	r := p.rules(ID{rec.Network, rec.ContainerID, rec.IfName}, rec.Bridge, addrsOf(rec), portsOf(rec))
 	_, err := c.applyBy(ctx, c.rulesOf(rec.Backend), r)
 	return err
-}
-
-// restore puts back the rules of all other publications of the network.
-func (p *Publisher) restore(ctx context.Context, but ID) error {
-	recs, err := p.dir.Endpoints(p.network)
-	if errors.Is(err, state.ErrCorrupt) {
-		err = nil
-	}
-	errs := []error{err}
-	for _, rec := range recs {
-		if id := (ID{rec.Network, rec.ContainerID, rec.IfName}); rec.Phase == state.PhaseReady && id != but {
-			errs = append(errs, p.c.reapplyPublication(ctx, rec))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Verify changes nothing and says what differs from what Publish did; the error
@@ -266,13 +251,14 @@ func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 	if rec.Phase == state.PhaseReady {
 		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 	}
-	if err := errors.Join(p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw), p.c.endFlows(ctx, rec, addrsOf(rec))); err != nil {
-		return err
+	if err := p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw); err != nil {
+		return err // the record tells the next try where to look
 	}
+	flushed := p.c.endFlows(ctx, rec, addrsOf(rec))
 	if err := p.dir.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName); err != nil {
-		return err
+		return errors.Join(err, flushed)
 	}
-	return p.dir.Alone(ctx, p.network, func() error { return p.retire(ctx, rec) })
+	return errors.Join(flushed, p.dir.Alone(ctx, p.network, func() error { return p.retire(ctx, rec) }))
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.

@@ -40,7 +40,7 @@ const maxDead = 100
 
 func (c *Controller) applyBy(ctx context.Context, by rules, r ruleset) (restored bool, err error) {
 	for range maxDead {
-		restored, err = by.Apply(ctx, r.network, r.endpoint)
+		restored, err = c.applyOnce(ctx, by, r)
 		var held *firewall.PortHeldError
 		if !errors.As(err, &held) {
 			return restored, err
@@ -50,11 +50,30 @@ func (c *Controller) applyBy(ctx context.Context, by rules, r ruleset) (restored
 		if findErr != nil || !dead {
 			return false, errors.Join(err, findErr)
 		}
-		if err := by.Remove(ctx, firewall.Endpoint{Owner: held.Owner}); err != nil {
-			return false, err
+		for _, either := range []rules{c.nftables, c.iptables} {
+			if !either.Used() {
+				continue
+			}
+			if err := either.Remove(ctx, firewall.Endpoint{Owner: held.Owner}); err != nil {
+				return false, err
+			}
 		}
 	}
 	return restored, err
+}
+
+// applyOnce asks the other backend, too, whose ports they are.
+func (c *Controller) applyOnce(ctx context.Context, by rules, r ruleset) (restored bool, err error) {
+	other := c.iptables
+	if by == c.iptables {
+		other = c.nftables
+	}
+	if len(r.endpoint.Ports) > 0 && other.Used() {
+		if err := other.CheckPorts(ctx, r.endpoint); err != nil {
+			return false, err
+		}
+	}
+	return by.Apply(ctx, r.network, r.endpoint)
 }
 
 // deadOwner says whether the owner of a rule is provably gone: its record says
@@ -124,9 +143,8 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) erro
 	e.rec.Ports, e.rec.Backend = savedPorts(ports), string(used)
 	undo.push(func() error { return e.n.removeRules(context.WithoutCancel(ctx), e.rec) })
 	if restored {
-		if err := e.n.restoreRules(ctx, e.ID()); err != nil {
-			return err
-		}
+		// Of others: what cannot be put back does not concern this one.
+		_, _ = c.Repair(ctx)
 	}
 	if !p.localnet {
 		return nil
@@ -146,24 +164,6 @@ func isChosen(held *PortHeldError, asked []PortMapping) bool {
 		}
 	}
 	return free
-}
-
-// restoreRules puts back the rules of all other attachments of the network,
-// after somebody has removed our tables.
-func (n *Network) restoreRules(ctx context.Context, but ID) error {
-	recs, err := n.c.endpoints.Endpoints(n.name)
-	if errors.Is(err, state.ErrCorrupt) {
-		err = nil
-	}
-	errs := []error{err}
-	for _, rec := range recs {
-		e := &Endpoint{n: n, rec: rec}
-		if rec.Phase != state.PhaseReady || !rec.Rules || e.ID() == but {
-			continue
-		}
-		errs = append(errs, e.reapply(ctx, rec.Backend))
-	}
-	return errors.Join(errs...)
 }
 
 // reapply puts the rules of an attachment in place by one backend.
@@ -253,7 +253,7 @@ func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets [
 			Protocol: uint8(protocols[m.Protocol]), HostIP: m.HostIP, First: uint16(m.HostPort), Last: uint16(m.HostPortEnd),
 		})
 	}
-	if err := c.flush(ctx, filter); err != nil {
+	if err := c.flush(ctx, filter); err != nil && !errors.Is(err, conntrack.ErrUnsupported) {
 		return fmt.Errorf("flush connections by published ports: %w", err)
 	}
 	return nil

@@ -39,7 +39,7 @@ func (n *Network) bridgeStatus(ctx context.Context) error {
 }
 
 // limits says what of the network is gone that its endpoints need. The next
-// Attach mends it; until then they are cut off.
+// Attach mends it, and Repair the rules; until then they are cut off.
 func (n *Network) limits(ctx context.Context) error {
 	has, err := n.c.endpoints.HasEndpoints(n.name)
 	if !has || err != nil {

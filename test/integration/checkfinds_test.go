@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 )
 
@@ -20,6 +21,7 @@ const closedNet = `{
 // change is one thing that somebody did by hand.
 type change struct {
 	name string
+	keys keys // of the configuration that differ
 	do   func(h *host)
 	want string // in CHECK's message
 	// status is the code of STATUS, 0: success; mended says that the next ADD
@@ -75,12 +77,19 @@ func changes() []change {
 		{name: "hairpin off", want: "hairpin", do: port(func(l netlink.Link) error { return netlink.LinkSetHairpin(l, false) })},
 		{name: "bridge down", want: "br0 is down", status: 51, mended: true, do: onLink("br0", netlink.LinkSetDown)},
 		{name: "gateway removed", want: "10.1.0.1/24", mended: true, do: onLink("br0", func(l netlink.Link) error { return netlink.AddrDel(l, addr("10.1.0.1/24")) })},
-		{name: "tables flushed", want: "table inet libnet", status: 51, do: func(h *host) { h.nft("flush ruleset") }},
+		{name: "tables flushed", want: "table inet libnet", status: 51, mended: true, do: func(h *host) { h.nft("flush ruleset") }},
 		{name: "chain flushed", want: "no other source", do: func(h *host) { h.nft("flush chain bridge libnet prerouting") }},
 		{name: "rules of a chain flushed", want: "closed", status: 51, mended: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
 		{name: "masquerade element deleted", want: "masq4 { 10.1.0.2 }", do: func(h *host) { h.nft("flush set inet libnet masq4") }},
 		{name: "port element deleted", want: "anyport6 { tcp . 8080", do: func(h *host) { h.nft("flush map inet libnet anyport6") }},
 		{name: "network element deleted", want: "closed { ipv4 . br0 }", mended: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
+		{name: "iptables flushed", want: "LIBNET", mended: true, keys: keys{"backend": "iptables", "macspoofchk": nil}, do: func(h *host) {
+			for _, tool := range []string{"iptables", "ip6tables"} {
+				for _, table := range []string{"filter", "nat", "raw"} {
+					h.exec(tool, "-t", table, "-F")
+				}
+			}
+		}},
 		{name: "lease gone", want: "10.1.0.2", do: func(h *host) { h.check(os.Remove(leaseDir + "/10.1.0.2")) }},
 		{name: "forwarding off", status: 51, mended: true, do: func(h *host) { h.check(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)) }},
 	}
@@ -99,9 +108,10 @@ func TestCheckFinds(t *testing.T) {
 
 func (c change) test(t *testing.T) {
 	h := newHost(t)
-	a := attachment("bridge-ln", "c1", h.netns("c1"), closedNet)
+	conf := edit(t, closedNet, c.keys)
+	a := attachment("bridge-ln", "c1", h.netns("c1"), conf)
 	a.stdin = edit(t, a.stdin, keys{"prevResult": raw(h.must(a.as("ADD")).stdout)})
-	status := call{plugin: "bridge-ln", command: "STATUS", stdin: closedNet}
+	status := call{plugin: "bridge-ln", command: "STATUS", stdin: conf}
 	h.must(a.as("CHECK"))
 	h.must(status)
 	c.do(h)
@@ -115,7 +125,7 @@ func (c change) test(t *testing.T) {
 		h.must(a.as("DEL"))
 		return
 	}
-	h.must(attachment("bridge-ln", "c2", h.netns("c2"), edit(t, closedNet, keys{"runtimeConfig": nil})).as("ADD"))
+	h.must(attachment("bridge-ln", "c2", h.netns("c2"), edit(t, conf, keys{"runtimeConfig": nil})).as("ADD"))
 	h.must(a.as("CHECK"))
 	h.must(status)
 }
@@ -143,7 +153,47 @@ func (h *host) delRoute(dst string) {
 
 func (h *host) nft(command string) {
 	h.t.Helper()
-	if out, err := exec.Command("nft", strings.Fields(command)...).CombinedOutput(); err != nil {
-		h.t.Fatalf("nft %s: %v: %s", command, err, out)
+	h.exec("nft", strings.Fields(command)...)
+}
+
+// exec runs a program of the system and returns what it prints.
+func (h *host) exec(program string, args ...string) string {
+	h.t.Helper()
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("%s %v: %v: %s", program, args, err, out)
+	}
+	return string(out)
+}
+
+// A network that moves from one backend to the other takes its living
+// containers along, and nothing stays behind.
+func TestBackendSwitch(t *testing.T) {
+	for _, way := range [][2]string{{"nftables", "iptables"}, {"iptables", "nftables"}, {"auto", "iptables"}} {
+		t.Run(way[0]+" to "+way[1], func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			lab := &reachLab{host: h, firewall: firewall{backend: "iptables", forward: "ACCEPT"}}
+			lab.prime() // once made, iptables keeps its tables
+			before := lab.rules()
+			old := edit(t, closedNet, keys{"macspoofchk": nil, "backend": way[0]})
+			now := edit(t, old, keys{"backend": way[1]})
+			c1 := attachment("bridge-ln", "c1", h.netns("c1"), old)
+			prev := raw(h.must(c1.as("ADD")).stdout)
+			c2 := attachment("bridge-ln", "c2", h.netns("c2"), edit(t, now, keys{"runtimeConfig": nil}))
+			h.must(c2.as("ADD"))
+			moved := c1.with(edit(t, now, keys{"prevResult": prev}))
+			h.must(moved.as("CHECK"))
+			nft := strings.Contains(h.exec("nft", "list", "ruleset"), "table inet libnet")
+			ipt := strings.Contains(h.exec("iptables-save"), "LIBNET")
+			if nft != (way[1] == "nftables") || ipt != (way[1] == "iptables") {
+				t.Errorf("rules in nftables: %v, in iptables: %v", nft, ipt)
+			}
+			h.must(moved.as("DEL"))
+			h.must(c2.as("DEL"))
+			if diff := cmp.Diff(before, lab.rules()); diff != "" {
+				t.Errorf("rules (-before +after):\n%s", diff)
+			}
+		})
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
@@ -73,6 +75,27 @@ func (f *Firewall) ApplyNetwork(ctx context.Context, n firewall.Network) error {
 	return nil
 }
 
+// CheckPorts changes nothing. It is a *firewall.PortHeldError if another owner
+// than e's has a port of e; nil also where there is no iptables.
+func (f *Firewall) CheckPorts(ctx context.Context, e firewall.Endpoint) error {
+	for _, fam := range familiesOf(e.Addrs) {
+		snap, err := save(ctx, fam)
+		if errors.Is(err, firewall.ErrUnsupported) {
+			continue
+		}
+		if err == nil {
+			err = checkHeld(snap, firewall.Key(e.Owner), plan(fam, firewall.Network{}, normal(e)))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Used says whether anybody on this host has used this backend since it booted.
+func (f *Firewall) Used() bool { return unix.Access(f.lock, unix.F_OK) == nil }
+
 // familiesIn returns the families in which n has rules, or all if in none.
 func familiesIn(ctx context.Context, n firewall.Network) ([]family, error) {
 	var in []family
@@ -98,7 +121,8 @@ type step struct {
 }
 
 // apply looks at all families before it changes one. It makes restored true if
-// one has no chain of ours, and leaves it otherwise: it may be a second try.
+// one has no chain of ours or was flushed, and leaves it otherwise: it may be a
+// second try.
 func apply(ctx context.Context, in []family, n firewall.Network, e firewall.Endpoint, restored *bool) (tried bool, err error) {
 	var steps []step
 	for _, fam := range in {
@@ -112,7 +136,7 @@ func apply(ctx context.Context, in []family, n firewall.Network, e firewall.Endp
 		}
 		gone, added := differences(snap, wanted, owners(n, e))
 		steps = append(steps, step{fam, replace(snap, gone, added)})
-		*restored = *restored || len(wanted) > 0 && !snap.used()
+		*restored = *restored || len(wanted) > 0 && (!snap.used() || snap.flushed())
 	}
 	return execute(ctx, steps)
 }

@@ -130,6 +130,22 @@ func TestIncompatibleTable(t *testing.T) {
 	}
 }
 
+// sourceRanges hold for the container's own address, too.
+func TestOpenSources(t *testing.T) {
+	n := firewall.Network{Name: "n", Bridge: "br0", IPv4: firewall.Routed}
+	e := firewall.Endpoint{Owner: "o", Bridge: "br0", Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Ports: []firewall.PortMap{{
+		Protocol: firewall.TCP, HostPort: 8080, ContainerPort: 80, Sources: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+	}}}
+	var got []string
+	for _, r := range endpointRules(ipv4, n, e) {
+		got = append(got, r.line("-A"))
+	}
+	want := []string{"-A LIBNET-PORTS -s 192.0.2.0/24 -d 10.0.0.2/32 -p tcp -m tcp --dport 80 -m comment --comment o -j ACCEPT"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func FuzzQuote(f *testing.F) {
 	for _, s := range []string{"", "a b", `a"b\`, "a'b", "\t"} {
 		f.Add(s)

@@ -63,12 +63,13 @@ func (p *endpointPlan) masquerade() {
 	}
 }
 
-// open lets in what is for the container's address and published ports,
-// whoever sends it: Sources are for ports of the host.
+// open lets in what is for the container's address and published ports.
 func (p *endpointPlan) open(ports []firewall.PortMap) {
 	for _, m := range ports {
 		end := m.ContainerPort + last(m) - m.HostPort
-		p.add("filter", chainPorts, fmt.Sprintf("-d %s %s", host(p.to), dport(m.Protocol, m.ContainerPort, end)), "ACCEPT")
+		for _, source := range p.sources(m) {
+			p.add("filter", chainPorts, fmt.Sprintf("%s -d %s %s", source, host(p.to), dport(m.Protocol, m.ContainerPort, end)), "ACCEPT")
+		}
 	}
 }
 

@@ -55,6 +55,16 @@ func (s snapshot) used() bool {
 	})
 }
 
+// flushed returns whether there are chains of ours that nothing leads to any
+// more: whoever flushed the built-in ones has mostly flushed ours, too.
+func (s snapshot) flushed() bool {
+	return slices.ContainsFunc(layout(s.family), func(u unit) bool {
+		return slices.ContainsFunc(u.jumps, func(j jump) bool {
+			return s.hasChain(u.table, j.to) && s.position(u.table, j.from, j.to) == 0
+		})
+	})
+}
+
 // owned returns the rules that have an owner, in chains of ours, in order.
 func (s snapshot) owned() []rule {
 	var all []rule
