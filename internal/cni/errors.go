@@ -33,6 +33,7 @@ var sentinelCodes = []struct {
 	{libnet.ErrDifferent, CodeDifferent},
 	{libnet.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
 	{ipamstore.ErrLocked, types.ErrTryAgainLater},
+	{libnet.ErrBusy, types.ErrTryAgainLater},
 	{ipamstore.ErrExhausted, CodeExhausted},
 	{ipamstore.ErrTaken, CodeTaken},
 	{ipamstore.ErrNotFound, CodeDifferent},

@@ -193,18 +193,11 @@ func (l *lab) ask(network, from, to string, patience time.Duration) (seen netip.
 			return err
 		}
 		defer func() { _ = c.Close() }()
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-			return err
-		}
-		if _, err := c.Write([]byte("?")); err != nil {
-			return err
-		}
-		buf := make([]byte, 64)
-		n, err := c.Read(buf)
+		answer, err := lntest.Exchange(c, "?", patience)
 		if err != nil {
 			return err
 		}
-		seen, err = netip.ParseAddr(string(buf[:n]))
+		seen, err = netip.ParseAddr(answer)
 		return err
 	})
 	return seen, err

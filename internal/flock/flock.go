@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -24,20 +25,39 @@ var ErrLocked = errors.New("locked")
 func Lock(ctx context.Context, fd, how int, timeout time.Duration, path string) error {
 	err := flock(fd, how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return wait(ctx, fd, how, timeout, path)
+		return wait(ctx, fd, func() error { return flock(fd, how) }, timeout, path)
 	}
 	return err
 }
 
-// wait blocks in flock on a goroutine of its own, as flock knows no timeout.
-// When the wait is given up that goroutine stays until the lock is free, and
-// then frees it again.
-func wait(ctx context.Context, fd, how int, timeout time.Duration, path string) error {
+// LockByte is Lock for one byte of a file open for writing, which need not be
+// there: as many locks in a file as there are numbers (fcntl(2), open file
+// description locks). It has nothing to do with those of Lock.
+func LockByte(ctx context.Context, fd int, at int64, timeout time.Duration, path string) error {
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: unix.SEEK_SET, Start: at, Len: 1}
+	set := func(cmd int) error {
+		for {
+			if err := unix.FcntlFlock(uintptr(fd), cmd, &lock); !errors.Is(err, unix.EINTR) {
+				return err
+			}
+		}
+	}
+	err := set(unix.F_OFD_SETLK)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return wait(ctx, fd, func() error { return set(unix.F_OFD_SETLKW) }, timeout, path)
+	}
+	return err
+}
+
+// wait blocks in lock on a goroutine of its own, as locks know no timeout. When
+// the wait is given up that goroutine stays until the lock is free, and then
+// frees it again.
+func wait(ctx context.Context, fd int, lock func() error, timeout time.Duration, path string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not free within %s", timeout))
 	defer cancel()
 	got := make(chan error)
 	go func() {
-		err := flock(fd, how)
+		err := lock()
 		select {
 		case got <- err:
 		case <-ctx.Done():
@@ -59,23 +79,43 @@ func holder(path string) string {
 	if err := unix.Stat(path, &st); err != nil {
 		return ""
 	}
-	file, err := os.Open("/proc/locks")
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = file.Close() }()
-	table, _ := io.ReadAll(io.LimitReader(file, 1<<20))
-	suffix := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
-	for line := range strings.Lines(string(table)) {
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(read("/proc/locks")) {
 		f := strings.Fields(line)
-		if len(f) < 6 || f[1] != "FLOCK" || f[5] != suffix {
+		if len(f) < 6 || f[1] != "FLOCK" || f[5] != file {
 			continue
 		}
 		if pid, err := strconv.Atoi(f[4]); err == nil && pid > 0 {
 			return "; held by " + describe(pid)
 		}
 	}
+	return holderOfByte(file)
+}
+
+// holderOfByte is holder for locks of which /proc/locks names no process.
+func holderOfByte(file string) string {
+	all, _ := filepath.Glob("/proc/[0-9]*/fdinfo/*")
+	for _, info := range all {
+		for line := range strings.Lines(read(info)) {
+			if !strings.HasPrefix(line, "lock:") || !strings.Contains(line, "OFDLCK") || !strings.Contains(line, file) || strings.Contains(line, "->") {
+				continue
+			}
+			if pid, err := strconv.Atoi(strings.Split(info, "/")[2]); err == nil && pid != os.Getpid() {
+				return "; held by " + describe(pid)
+			}
+		}
+	}
 	return ""
+}
+
+func read(path string) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = file.Close() }()
+	data, _ := io.ReadAll(io.LimitReader(file, 1<<20))
+	return string(data)
 }
 
 // describe names a process: its ID, command line and, if it is stopped, that.

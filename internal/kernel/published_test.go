@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -34,6 +35,12 @@ func TestDeviceTo(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	for range 100 { // the kernel makes an IPv6 address its own in its own time
+		if dev, err := h.DeviceTo(netip.MustParseAddr("fd00:2::1")); err != nil || dev == "lo" {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	for _, tt := range []struct{ to, want string }{
 		{"10.0.0.7", "up0"}, {"10.0.1.7", "up1"}, {"::ffff:10.0.1.7", "up1"}, {"203.0.113.5", "up1"},

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,6 +48,36 @@ func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error 
 	return fn()
 }
 
+// Own keeps everybody else who asks for it from the attachment until release
+// is called: of an ADD and a DEL that come at once, one waits. It does nothing
+// for a network of which there is nothing yet, unless create is set. The error
+// is flock.ErrLocked if it takes too long.
+func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, create Creation) (release func(), err error) {
+	if err := CheckName(network); err != nil {
+		return nil, err
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(containerID + ":" + ifName))
+	at := int64(h.Sum64() >> 1)
+	if create == OnlyExisting {
+		if err := unix.Access(filepath.Dir(d.lockFile(network)), unix.F_OK); err != nil {
+			return func() {}, nil
+		}
+	}
+	return d.locked(network, func(fd int, path string) error {
+		return flock.LockByte(ctx, fd, at, lockTimeout, path)
+	})
+}
+
+// Creation says whether Own makes what it needs.
+type Creation bool
+
+// What Own does where there is nothing yet.
+const (
+	OnlyExisting Creation = false
+	Create       Creation = true
+)
+
 // hasEndpoint reads no more of the directory than it takes to find one.
 func (d *Dir) hasEndpoint(network string) (bool, error) {
 	dir, err := os.Open(d.endpointDir(network))
@@ -70,16 +101,22 @@ func (d *Dir) hasEndpoint(network string) (bool, error) {
 	}
 }
 
-// lock takes the lock of a network. A file that was removed meanwhile, with
-// the network, protects nothing any more: then it is tried anew.
+// lock takes the lock of a network.
 func (d *Dir) lock(ctx context.Context, network string, how int) (unlock func(), err error) {
+	return d.locked(network, func(fd int, path string) error { return flock.Lock(ctx, fd, how, lockTimeout, path) })
+}
+
+// locked opens the lock file of a network and takes a lock of it. A file that
+// was removed meanwhile, with the network, protects nothing any more: then it is
+// tried anew.
+func (d *Dir) locked(network string, take func(fd int, path string) error) (unlock func(), err error) {
 	path := d.lockFile(network)
 	for {
 		fd, err := openLock(path)
 		if err != nil {
 			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 		}
-		if err := flock.Lock(ctx, fd, how, lockTimeout, path); err != nil {
+		if err := take(fd, path); err != nil {
 			if !errors.Is(err, flock.ErrLocked) {
 				_ = unix.Close(fd)
 			}
@@ -94,7 +131,7 @@ func (d *Dir) lock(ctx context.Context, network string, how int) (unlock func(),
 }
 
 func openLock(path string) (fd int, err error) {
-	const flags = unix.O_RDONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	fd, err = unix.Open(path, flags, 0o600)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fd, err

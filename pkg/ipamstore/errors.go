@@ -3,6 +3,8 @@ package ipamstore
 import (
 	"errors"
 	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/flock"
 )
 
 var (
@@ -17,7 +19,7 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrLocked is returned when the lock was not obtained in time; the
 	// message names the process that holds it. Trying again later may help.
-	ErrLocked = errors.New("pool is locked")
+	ErrLocked = flock.ErrLocked
 	// ErrNotFound is returned by Verify and Lookup for an owner without
 	// leases.
 	ErrNotFound = errors.New("no lease")

@@ -18,6 +18,11 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
@@ -49,7 +54,7 @@ func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpo
 			return e, nil
 		}
 	}
-	return nil, n.Remove(ctx, id)
+	return nil, n.remove(ctx, id, "")
 }
 
 // dead says whether an attachment's container is provably gone.

@@ -59,6 +59,7 @@ type (
 		CreateEndpoint(state.Endpoint) error
 		CreateShared(context.Context, state.Endpoint) error
 		Alone(ctx context.Context, network string, fn func() error) error
+		Own(ctx context.Context, network, containerID, ifName string, create state.Creation) (release func(), err error)
 		SaveEndpoint(state.Endpoint) error
 		LoadEndpoint(network, containerID, ifName string) (state.Endpoint, error)
 		DeleteEndpoint(network, containerID, ifName string) error

@@ -3,6 +3,8 @@ package libnet
 import (
 	"errors"
 	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/flock"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -21,6 +23,7 @@ var (
 	ErrForeignIPAM    = errors.New("addresses belong to an IPAM plugin that only its runtime can call")
 	ErrNoAddresses    = errors.New("the IPAM gave no address")
 	ErrDifferent      = errors.New("differs from what was made")
+	ErrBusy           = flock.ErrLocked // another call for the same attachment takes too long
 	ErrLimited        = errors.New("containers of the network may be cut off")
 )
 

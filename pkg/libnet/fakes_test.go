@@ -206,6 +206,10 @@ func (w *world) CreateEndpoint(e state.Endpoint) error {
 
 func (w *world) CreateShared(_ context.Context, e state.Endpoint) error { return w.CreateEndpoint(e) }
 
+func (w *world) Own(context.Context, string, string, string, state.Creation) (func(), error) {
+	return func() {}, nil
+}
+
 func (w *world) Alone(_ context.Context, _ string, fn func() error) error {
 	if len(w.records) > 0 {
 		return nil

@@ -83,12 +83,17 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err != nil {
 		return nil, err
 	}
+	release, err := p.dir.Own(ctx, p.network, pub.ID.ContainerID, pub.ID.IfName, state.Create)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	before, err := p.load(pub.ID)
 	if err == nil {
 		if before.Phase == state.PhaseReady && p.settled(ctx, before, rec) {
 			return portsOf(before), nil
 		}
-		err = p.Remove(ctx, pub.ID)
+		err = p.takeAway(ctx, before)
 	}
 	if err != nil && !errors.Is(err, state.ErrNotFound) || len(asked) == 0 {
 		return nil, ignoreMissing(err)
@@ -237,6 +242,11 @@ func (p *Publisher) Remove(ctx context.Context, id ID) error {
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been published for it
 	}
+	release, err := p.dir.Own(ctx, p.network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
 	rec, err := p.load(id)
 	if errors.Is(err, state.ErrNotFound) {
 		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Rules: true}

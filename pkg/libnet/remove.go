@@ -24,6 +24,16 @@ func (n *Network) RemoveFrom(ctx context.Context, id ID, netns string) error {
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been made for it
 	}
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return n.remove(ctx, id, netns)
+}
+
+// remove is RemoveFrom for a caller who owns the attachment.
+func (n *Network) remove(ctx context.Context, id ID, netns string) error {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt) {
 		// The kernel still tells what is ours.

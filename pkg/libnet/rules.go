@@ -246,8 +246,8 @@ func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets [
 	}
 	filter := conntrack.Filter{Targets: targets}
 	for _, m := range portsOf(rec) {
-		if protocols[m.Protocol] == firewall.TCP {
-			continue // a client that goes on begins anew, and others use the port elsewhere
+		if protocols[m.Protocol] == firewall.TCP || m.HostPort == 0 {
+			continue // a TCP client begins anew, and others use the port elsewhere; 0 was not chosen yet
 		}
 		filter.Flows = append(filter.Flows, conntrack.Flow{
 			Protocol: uint8(protocols[m.Protocol]), HostIP: m.HostIP, First: uint16(m.HostPort), Last: uint16(m.HostPortEnd),

@@ -94,16 +94,7 @@ func (l *lab) ask(network, from, to string, patience time.Duration) (answer stri
 			return err
 		}
 		defer func() { _ = c.Close() }()
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-			return err
-		}
-		_, err = c.Write([]byte("?"))
-		buf := make([]byte, 64)
-		if err == nil {
-			var n int
-			n, err = c.Read(buf)
-			answer = string(buf[:n])
-		}
+		answer, err = lntest.Exchange(c, "?", patience)
 		return err
 	})
 	return answer, err
