@@ -9,6 +9,7 @@ TOOLS      := $(CACHE)/bin
 LINT_VERSION := v2.15.0
 LINT       := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 FUZZTIME   ?= 20s
+STORM      ?= 5m
 
 # The collector of before Go 1.26 touches fewer pages, and a plugin never
 # collects: 0.1 ms of an ADD. A Go that does not know it builds without.
@@ -20,7 +21,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test e2e demo lint fuzz bench install clean tools
+.PHONY: help build test soak e2e demo lint fuzz bench install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -37,7 +38,11 @@ test: build tools ## run the tests (as root: they make network namespaces)
 	$(GO) vet ./...
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 10m ./...
 
-demo: build ## connect two containers, publish nothing, leave nothing
+soak: build tools ## storm for STORM (default 5m), and kill at every system call
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_STORM=$(STORM) $(GO) test -count=1 -v -timeout 30m ./test/storm
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_KILL=full $(GO) test -count=1 -v -timeout 60m ./test/kill
+
+demo: build ## connect two containers, publish a port, leave nothing
 	$(GO) run ./scripts/demo -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
 
 e2e: build tools ## run real containerd over the plugins (installs Debian packages)
@@ -56,8 +61,15 @@ $(LINT):
 fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(FUZZTIME)
 
+# BENCH names parts (attach storm ports addresses process packets) and N how
+# often each call is timed. All of them together write docs/performance.md.
 bench: build tools ## time ours beside the reference plugins, in one run
-	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) run ./test/bench
+	@scripts/test-deps
+	$(GO) test -C test/bench ./...
+	$(GO) build -C test/bench -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/ ./...
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) VERSION=$(VERSION) \
+		REFERENCE=$$($(GO) list -C test/tools -m -f '{{.Version}}' github.com/containernetworking/plugins) \
+		$(TOOLS)/bench/bench -n $(or $(N),40) -docs $(CURDIR)/docs $(BENCH)
 
 install: build ## copy the plugins to PREFIX (/opt/cni/bin), lnctl to SBINDIR (/usr/local/sbin)
 	install -d $(PREFIX) $(SBINDIR)

@@ -28,6 +28,14 @@ type caller struct {
 	results map[string]*types100.Result // of ADD, by container
 }
 
+// publisher is the container that has a port of the host: what is sent to
+// hostPort there comes to its webPort.
+const (
+	publisher = "c1"
+	hostPort  = 8080
+	webPort   = 80
+)
+
 // newCaller reads the configuration. It makes bin the working directory, so
 // that a mount over its path does not hide the plugins.
 func newCaller(bin, conf string) (*caller, error) {
@@ -77,6 +85,11 @@ func (c *caller) exec(verb, id string, plugin map[string]any) ([]byte, error) {
 	}
 	if prev := c.results[id]; prev != nil {
 		conf["prevResult"] = prev
+	}
+	if id == publisher {
+		conf["runtimeConfig"] = map[string]any{"portMappings": []any{
+			map[string]any{"hostPort": hostPort, "containerPort": webPort, "protocol": "tcp"},
+		}}
 	}
 	if verb == "GC" {
 		conf["cni.dev/valid-attachments"] = []any{} // nobody lives

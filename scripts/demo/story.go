@@ -42,7 +42,7 @@ func story(out *printer, bin, conf string) error {
 	for _, u := range uplinks() {
 		d.row("uplink", "%-14s → outside %-14s MTU %d", u.host, u.outside, uplinkMTU)
 	}
-	for _, chapter := range []func() error{d.status, d.add, d.host, d.ping, d.check, d.del, d.left} {
+	for _, chapter := range []func() error{d.status, d.add, d.host, d.ping, d.port, d.check, d.del, d.left} {
 		if err := chapter(); err != nil {
 			return err
 		}
@@ -117,6 +117,46 @@ func (d *demo) ping() error {
 			}
 			d.ok(took, fmt.Sprintf("%-8s %-11s sees %-11s %s", p.name, p.to, seen, p.why))
 		}
+	}
+	return nil
+}
+
+// port has a server in c1, and clients that come by the published port; one
+// that comes directly is to get no answer.
+func (d *demo) port() error {
+	d.head("PORT", fmt.Sprintf("TCP to port %d of the host, which is port %d of %s.", hostPort, webPort, publisher))
+	stop, err := serve(container(publisher), webPort)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	own := d.runtime.results[publisher]
+	for i, u := range uplinks() {
+		bridge := addrOf(own.IPs[i].Gateway)
+		published := netip.AddrPortFrom(u.host.Addr(), hostPort)
+		for _, p := range []struct {
+			name, from, why string
+			to              netip.AddrPort
+			want            netip.Addr
+		}{
+			{"outside", outside, "who calls is seen", published, u.outside.Addr()},
+			{"host", hostNetns, "", published, u.host.Addr()},
+			{"c1", container("c1"), "itself", published, bridge},
+		} {
+			took, seen, err := dial(p.from, p.to)
+			if err == nil && seen != p.want {
+				err = fmt.Errorf("the source address is %s, want %s", seen, p.want)
+			}
+			if err != nil {
+				return fmt.Errorf("%s to %s: %w", p.name, p.to, err)
+			}
+			d.ok(took, fmt.Sprintf("%-8s %-18s sees %-11s %s", p.name, p.to, seen, p.why))
+		}
+		direct := netip.AddrPortFrom(addrOf(own.IPs[i].Address.IP), webPort)
+		if _, seen, err := dial(outside, direct); err == nil {
+			return fmt.Errorf("outside reaches %s directly, as %s: gatewayMode nat does not hold", direct, seen)
+		}
+		d.step(green, "✓", "%-8s %-18s no answer: gatewayMode nat", "outside", direct)
 	}
 	return nil
 }
