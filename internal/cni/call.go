@@ -82,13 +82,13 @@ func (c *Call) decodeStdin(stdin io.Reader) error {
 		c.Version = "0.1.0" // as libcni's decoder has it
 	}
 	if !slices.Contains(supported, c.Version) {
-		return codef(types.ErrIncompatibleCNIVersion, "cniVersion: %q: this plugin speaks %s", c.Version, strings.Join(supported, ", "))
+		return codef(types.ErrIncompatibleCNIVersion, "cniVersion: %.80q: this plugin speaks %s", c.Version, strings.Join(supported, ", "))
 	}
 	if c.Network == "" {
 		return codef(types.ErrInvalidNetworkConfig, "name: missing: the configuration needs the network's name")
 	}
 	if !libnet.ValidName(c.Network) {
-		return codef(types.ErrInvalidNetworkConfig, "name: %q: want a letter or digit, then letters, digits, '_', '.', '-', 200 bytes at most", c.Network)
+		return codef(types.ErrInvalidNetworkConfig, "name: %.80q: want a letter or digit, then letters, digits, '_', '.', '-', 200 bytes at most", c.Network)
 	}
 	return nil
 }
@@ -108,8 +108,8 @@ func (c *Call) checkEnv() error {
 	if c.IfName == "" {
 		return codef(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME: missing")
 	}
-	if !libnet.ValidIfName(c.IfName) {
-		return codef(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME: %q: want 1 to 15 bytes without '/', ':' and blanks, not '.' or '..'", c.IfName)
+	if !libnet.ValidIfName(c.IfName) && c.creates() { // of others there is nothing to clean up
+		return codef(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME: %q: want 1 to 15 bytes without '/', ':', '%%' and blanks, not '.' or '..'", c.IfName)
 	}
 	if c.Netns == "" && c.creates() {
 		return codef(types.ErrInvalidEnvironmentVariables, "CNI_NETNS: missing: want the path of the container's network namespace")

@@ -44,7 +44,13 @@ func (d *Delegate) Apply(ctx context.Context, claim libnet.Claim) (libnet.Addres
 	if err != nil {
 		return libnet.Addressing{}, codef(types.ErrDecodingFailure, "ipam plugin %s ADD: result: %v", d.kind, err)
 	}
-	return addressing(r, -1), nil
+	got := addressing(r, -1)
+	for i, a := range got.Addresses {
+		if !a.Prefix.IsValid() {
+			return libnet.Addressing{}, codef(types.ErrDecodingFailure, "ipam plugin %s ADD: result: ips[%d].address: missing", d.kind, i)
+		}
+	}
+	return got, nil
 }
 
 // Verify runs CHECK.

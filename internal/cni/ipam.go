@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -177,6 +176,7 @@ func (c *Call) allowSets(l rangeList) error {
 // sources count, as in host-local.
 func (c *Call) requested() []netip.Addr {
 	var out []netip.Addr
+	seen := map[netip.Addr]bool{}
 	add := func(key string, values ...string) {
 		for _, v := range values {
 			host, _, _ := strings.Cut(v, "/")
@@ -184,8 +184,8 @@ func (c *Call) requested() []netip.Addr {
 			if err != nil {
 				c.Conf.fail(badKey(key, fmt.Sprintf("%q", v), `want an address as "10.1.0.5" or "10.1.0.5/24"`))
 			}
-			if a = a.Unmap(); !slices.Contains(out, a) {
-				out = append(out, a)
+			if a = a.Unmap(); !seen[a] {
+				out, seen[a] = append(out, a), true
 			}
 		}
 	}

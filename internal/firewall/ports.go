@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -231,12 +232,16 @@ func (p *publication) restricted(s *set, m PortMap, to []addrRange, data []byte)
 
 // disjoint returns the prefixes of one family, without those inside others.
 func disjoint(all []netip.Prefix, is4 bool) []netip.Prefix {
-	var out []netip.Prefix
-	for i, p := range all {
-		p = p.Masked()
-		covered := func(o netip.Prefix) bool { return o.Bits() < p.Bits() && o.Contains(p.Addr()) }
-		if p.Addr().Is4() == is4 && !slices.ContainsFunc(all, covered) && !slices.Contains(out, p) {
-			out = append(out, all[i].Masked())
+	var sorted, out []netip.Prefix
+	for _, p := range all {
+		if p.Addr().Is4() == is4 {
+			sorted = append(sorted, p.Masked())
+		}
+	}
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
+	for _, p := range sorted { // one that holds others comes right before them
+		if len(out) == 0 || !out[len(out)-1].Contains(p.Addr()) {
+			out = append(out, p)
 		}
 	}
 	return out

@@ -138,6 +138,13 @@ func (c *conn) bridge(name string) (*device, error) {
 	return d, nil
 }
 
+// groupNew is the group of a bridge that we are making: the kernel takes no
+// alias in the message that creates a link. One that has it and no alias was
+// left by a process that was killed in between.
+const groupNew = 0x6c6e
+
+func (d *device) unfinished() bool { return d.group == groupNew && d.alias == "" }
+
 // createBridge makes the bridge, down. It reports false when another process
 // made it first.
 func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
@@ -149,6 +156,7 @@ func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
 		nl.NewIfInfomsg(unix.AF_UNSPEC),
 		attrString(unix.IFLA_IFNAME, b.Name),
 		attr(unix.IFLA_ADDRESS, randomMAC()),
+		attrUint32(unix.IFLA_GROUP, groupNew),
 		nest(unix.IFLA_LINKINFO, attr(nl.IFLA_INFO_KIND, []byte("bridge")), data)))
 	created := err == nil
 	if created {
@@ -194,8 +202,9 @@ func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error 
 		want |= unix.IFF_PROMISC
 	}
 	var set, back []*nl.RtAttr
-	if created && b.Alias != "" {
-		set = append(set, attr(unix.IFLA_IFALIAS, []byte(b.Alias)))
+	if created || d.unfinished() {
+		set = append(set, attr(unix.IFLA_IFALIAS, []byte(b.Alias)), attrUint32(unix.IFLA_GROUP, 0))
+		d.alias = b.Alias
 	}
 	if b.MTU > 0 && b.MTU != d.mtu {
 		// Not in the creating message: only a change makes the bridge keep

@@ -16,7 +16,7 @@ func (h *Handle) RemoveBridge(ctx context.Context, name, alias string) error {
 		return err
 	}
 	d, err := h.bridge(name)
-	notOurs := alias != "" && (errors.Is(err, ErrNotBridge) || err == nil && d.alias != alias)
+	notOurs := alias != "" && (errors.Is(err, ErrNotBridge) || err == nil && d.alias != alias && !d.unfinished())
 	if notOurs || errors.Is(err, ErrNotFound) {
 		return nil
 	}

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// dumpTries bounds how often an interrupted dump is read again.
-	dumpTries = 10
+	// dumpTries bounds how often an interrupted dump is read again: each time
+	// somebody else has changed something meanwhile.
+	dumpTries = 1000
 	// receiveSize holds what the kernel sends at once: at most 32 KiB less the
 	// 320 bytes of its skb_shared_info. What is above 32 KiB less 8 bytes Go
 	// allocates another way, at the price of three page faults.

@@ -23,7 +23,7 @@ func TestRetry(t *testing.T) {
 		{0, nil, 1, nil},
 		{3, errInterrupted, 4, nil},
 		{3, fmt.Errorf("read: %w", unix.EINTR), 4, nil},
-		{99, errInterrupted, dumpTries, errInterrupted},
+		{9999, errInterrupted, dumpTries, errInterrupted},
 		{1, unix.ENODEV, 1, ErrNotFound},
 	} {
 		calls := 0

@@ -26,6 +26,7 @@ const (
 type device struct {
 	index, mtu, master int
 	name, alias, kind  string
+	group              int
 	flags              uint32
 	mac                net.HardwareAddr
 	oper               byte
@@ -100,6 +101,8 @@ func parseDevice(b []byte) (*device, error) {
 			d.alias = text(v)
 		case unix.IFLA_MTU:
 			d.mtu = number(v)
+		case unix.IFLA_GROUP:
+			d.group = number(v)
 		case unix.IFLA_MASTER:
 			d.master = number(v)
 		case unix.IFLA_ADDRESS:

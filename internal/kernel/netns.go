@@ -40,8 +40,11 @@ func OpenNetns(path string) (*Netns, error) {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil, fmt.Errorf("open network namespace %q: %w", path, ErrNotFound)
 	}
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENAMETOOLONG) {
+		err = fmt.Errorf("%w: %w", ErrNotNetns, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace %q: %w", path, err)
+		return nil, fmt.Errorf("open network namespace %.200q: %w", path, err)
 	}
 	if !isNetns(fd) {
 		_ = unix.Close(fd)

@@ -104,6 +104,9 @@ func create(path string, data []byte) error {
 // write puts data into a temporary file beside path and moves it there by
 // place. The directories above are made when missing, for root alone.
 func write(path string, data []byte, place func(tmp, path string) error) error {
+	if len(data) > maxRecord {
+		return &fs.PathError{Op: "write", Path: path, Err: fmt.Errorf("record %w", errTooLarge)}
+	}
 	tmp, fd, err := createTemp(path)
 	if err != nil {
 		return &fs.PathError{Op: "create a file beside", Path: path, Err: err}

@@ -71,8 +71,19 @@ func validName(s string) bool {
 	return s != "" && len(s) <= 255
 }
 
+// maxRanges bounds the ranges of a network: each set costs an ADD an address,
+// and more would not fit into the records.
+const maxRanges = 1024
+
 // pools makes the range sets ready.
 func (c *Config) pools() ([]pool, error) {
+	count := 0
+	for _, set := range c.Sets {
+		count += len(set)
+	}
+	if count > maxRanges {
+		return nil, &ConfigError{"ranges", fmt.Sprintf("%d ranges", count), fmt.Sprintf("more than %d", maxRanges)}
+	}
 	pools := make([]pool, len(c.Sets))
 	var blocked []netip.Addr // gateways, of every range, and auxiliary addresses
 	for i, set := range c.Sets {
@@ -138,19 +149,27 @@ func (c *Config) aux(pools []pool) ([]netip.Addr, error) {
 
 // checkOverlap refuses ranges that share addresses, and sets of two families.
 func checkOverlap(pools []pool) error {
-	var seen []span
+	type ranged struct {
+		span
+		key string
+	}
+	var all []ranged
 	for i, p := range pools {
 		for j, s := range p.spans {
 			key := fmt.Sprintf("ranges[%d][%d]", i, j)
 			if s.first.BitLen() != p.spans[0].first.BitLen() {
 				return &ConfigError{key, p.ranges[j].Subnet.String(), "is of another address family than the first range of its set"}
 			}
-			for _, o := range seen {
-				if s.first.BitLen() == o.first.BitLen() && !s.last.Less(o.first) && !o.last.Less(s.first) {
-					return &ConfigError{key, fmt.Sprintf("%s-%s", s.first, s.last), fmt.Sprintf("overlaps with %s-%s", o.first, o.last)}
-				}
-			}
-			seen = append(seen, s)
+			all = append(all, ranged{s, key})
+		}
+	}
+	// In order, a range that shares an address with any before does so with the
+	// one that reaches farthest. There may be thousands.
+	slices.SortStableFunc(all, func(a, b ranged) int { return a.first.Compare(b.first) })
+	for i := 1; i < len(all); i++ {
+		far, s := all[i-1], all[i]
+		if s.first.BitLen() == far.first.BitLen() && !far.last.Less(s.first) {
+			return &ConfigError{s.key, fmt.Sprintf("%s-%s", s.first, s.last), fmt.Sprintf("overlaps with %s-%s", far.first, far.last)}
 		}
 	}
 	return nil

@@ -107,16 +107,17 @@ func isAlnum(r rune) bool {
 }
 
 // ValidIfName says whether name can be that of an interface: 1 to 15 bytes
-// without '/', ':' and blanks, not "." or "..".
+// without '/', ':', '%' (of which the kernel makes a number) and blanks, not "."
+// or "..".
 func ValidIfName(name string) bool {
 	return name != "" && len(name) <= 15 && name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r == '/' || r == ':' || r == 0x7f
+		return r <= ' ' || r == '/' || r == ':' || r == '%' || r == 0x7f
 	})
 }
 
 func validateIfName(name string) error {
 	if !ValidIfName(name) {
-		return fmt.Errorf("%w: interface name %q: want 1 to 15 bytes without '/', ':' and blanks, not '.' or '..'", ErrInvalidName, name)
+		return fmt.Errorf("%w: interface name %q: want 1 to 15 bytes without '/', ':', '%%' and blanks, not '.' or '..'", ErrInvalidName, name)
 	}
 	return nil
 }

@@ -49,8 +49,28 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	return e.save()
 }
 
-// connect makes the bridge, the rules and the link.
+// maxBridges is how often the bridge is made for one endpoint.
+const maxBridges = 3
+
+// connect makes the bridge, the rules and the link, again if another one's
+// failed ADD took the bridge away that it had made.
 func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
+	for try := 1; ; try++ {
+		var steps undoStack
+		err := e.connectOnce(ctx, p, &steps)
+		if err == nil {
+			*undo = append(*undo, steps...)
+			return nil
+		}
+		gone := errors.Is(err, kernel.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: e.n.config.Bridge}), kernel.ErrNotFound)
+		steps.rollback(&err)
+		if !gone || try == maxBridges {
+			return err
+		}
+	}
+}
+
+func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) error {
 	c := e.n.c
 	br, err := e.n.ensureBridge(ctx, e.Addressing(), undo)
 	if err != nil {

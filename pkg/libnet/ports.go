@@ -59,6 +59,9 @@ var protocols = map[string]firewall.Protocol{"": firewall.TCP, "tcp": firewall.T
 // validatePorts returns the mappings with what is left out filled in. The error
 // is a *ConfigError for "portMappings[i].key".
 func validatePorts(ports []PortMapping) ([]PortMapping, error) {
+	if len(ports) > maxMappings {
+		return nil, badConfig("portMappings", fmt.Sprintf("%d entries", len(ports)), fmt.Sprintf("want %d at most; hostPortEnd makes one entry of a range", maxMappings))
+	}
 	out := slices.Clone(ports)
 	for i, m := range out {
 		if key, value, want := m.wrong(); key != "" {
@@ -70,6 +73,9 @@ func validatePorts(ports []PortMapping) ([]PortMapping, error) {
 		if m.HostPortEnd == m.HostPort {
 			out[i].HostPortEnd = 0
 		}
+		if len(m.Sources) > maxSources {
+			return nil, badConfig(fmt.Sprintf("portMappings[%d].sourceRanges", i), fmt.Sprintf("%d entries", len(m.Sources)), fmt.Sprintf("want %d at most", maxSources))
+		}
 		for _, s := range m.Sources {
 			if !s.IsValid() {
 				return nil, badConfig(fmt.Sprintf("portMappings[%d].sourceRanges", i), s, `want prefixes as "10.0.0.0/8"`)
@@ -79,12 +85,21 @@ func validatePorts(ports []PortMapping) ([]PortMapping, error) {
 	return out, refuseTwice(out)
 }
 
+// maxMappings bounds what one container publishes, maxSources the clients of
+// one port: above, ADD would take seconds.
+const (
+	maxMappings = 16384
+	maxSources  = 4096
+)
+
 // refuseTwice returns a *ConfigError if two mappings are of the same port. They
 // are compared in the order of their ports: there may be thousands.
 func refuseTwice(ports []PortMapping) error {
-	order := make([]int, len(ports))
-	for i := range order {
-		order[i] = i
+	var order []int
+	for i, m := range ports {
+		if m.HostPort != 0 {
+			order = append(order, i)
+		}
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return ports[i].HostPort - ports[j].HostPort })
 	for at, i := range order {
@@ -194,32 +209,44 @@ const maxChoices = 100
 // has and no other mapping of ports has. What other containers have, Apply tells.
 func choosePorts(k freePorts, ports []PortMapping) ([]PortMapping, error) {
 	out := slices.Clone(ports)
+	if !slices.ContainsFunc(out, func(m PortMapping) bool { return m.HostPort == 0 }) {
+		return out, nil
+	}
+	taken := map[firewall.Protocol][]bool{} // by port, of any address
+	for _, p := range protocols {
+		taken[p] = make([]bool, 1<<16)
+	}
+	for _, m := range out {
+		for port := m.HostPort; port > 0 && port <= max(m.HostPort, m.HostPortEnd); port++ {
+			taken[protocols[m.Protocol]][port] = true
+		}
+	}
 	for i := range out {
 		if out[i].HostPort != 0 {
 			continue
 		}
-		first, last, reserved, err := k.EphemeralPorts()
+		port, err := choosePort(k, out[i], taken[protocols[out[i].Protocol]])
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("portMappings[%d]: %w", i, err)
 		}
-		free := func(port int) bool {
-			m := out[i]
-			m.HostPort = port
-			others := slices.Delete(slices.Clone(out), i, i+1)
-			return !reserved(uint16(port)) && !slices.ContainsFunc(others, m.overlaps) && !k.PortInUse(m.Protocol, m.HostIP, uint16(port))
-		}
-		for range maxChoices {
-			port := int(first) + rand.IntN(int(last)-int(first)+1)
-			if free(port) {
-				out[i].HostPort = port
-				break
-			}
-		}
-		if out[i].HostPort == 0 {
-			return nil, fmt.Errorf("portMappings[%d]: %w: %d ports of %d-%d were tried", i, ErrNoFreePort, maxChoices, first, last)
-		}
+		out[i].HostPort = port
+		taken[protocols[out[i].Protocol]][port] = true
 	}
 	return out, nil
+}
+
+func choosePort(k freePorts, m PortMapping, taken []bool) (int, error) {
+	first, last, reserved, err := k.EphemeralPorts()
+	if err != nil {
+		return 0, err
+	}
+	for range maxChoices {
+		port := int(first) + rand.IntN(int(last)-int(first)+1)
+		if !taken[port] && !reserved(uint16(port)) && !k.PortInUse(m.Protocol, m.HostIP, uint16(port)) {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: %d ports of %d-%d were tried", ErrNoFreePort, maxChoices, first, last)
 }
 
 // ErrNoFreePort says that no port was found for a mapping with host port 0.

@@ -274,6 +274,9 @@ func (n *Network) retire(ctx context.Context, last state.Endpoint) error {
 // that keeps strangers from 127.0.0.0/8, unless another network is on the bridge.
 func (n *Network) closeLocalhost() error {
 	networks, err := n.c.networks.Networks()
+	if errors.Is(err, state.ErrCorrupt) {
+		err = nil // set aside
+	}
 	for _, o := range networks {
 		if o.Bridge == n.config.Bridge && o.Name != n.name {
 			return err

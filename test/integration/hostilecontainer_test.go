@@ -59,9 +59,9 @@ func (r hostile) test(t *testing.T) {
 
 func hostileRows() []hostile {
 	return []hostile{
-		{name: "renames its interface", do: func(h *host) { h.rename("eth0", "other0") }, find: "eth0"},
+		{name: "renames its interface", do: func(h *host) { h.rename() }, find: "eth0"},
 		{name: "renames it, and makes another of its name", do: func(h *host) {
-			h.rename("eth0", "other0")
+			h.rename()
 			h.check(netlink.LinkAdd(veth("eth0")))
 		}, find: "eth0"},
 		{name: "deletes its interface", do: func(h *host) { h.remove("eth0") }, find: "eth0"},
@@ -69,7 +69,7 @@ func hostileRows() []hostile {
 			h.moveIn("eth0", h.hidden())
 		}, find: "eth0"},
 		{name: "moves it, with another name", do: func(h *host) {
-			h.rename("eth0", "other0")
+			h.rename()
 			h.moveIn("other0", h.hidden())
 		}, find: "eth0"},
 		{name: "takes its interface down", do: func(h *host) { h.check(netlink.LinkSetDown(h.link("eth0"))) }, find: "eth0"},
@@ -123,7 +123,7 @@ func TestHostileContainerEnds(t *testing.T) {
 			c := attachment("bridge-ln", "c1", h.netns("c1"), full)
 			h.must(c.as("ADD"))
 			h.in(c.netns, func() {
-				h.rename("eth0", "other0")
+				h.rename()
 				h.moveIn("other0", h.hidden())
 			})
 			h.loseNetns("c1")
@@ -143,12 +143,12 @@ func (h *host) link(name string) netlink.Link {
 	return l
 }
 
-// rename takes an interface down, as the kernel asks for, and up again.
-func (h *host) rename(from, to string) {
+// rename calls eth0 other0; the kernel wants it down for that.
+func (h *host) rename() {
 	h.t.Helper()
-	l := h.link(from)
+	l := h.link("eth0")
 	h.check(netlink.LinkSetDown(l))
-	h.check(netlink.LinkSetName(l, to))
+	h.check(netlink.LinkSetName(l, "other0"))
 	h.check(netlink.LinkSetUp(l))
 }
 

@@ -1,0 +1,281 @@
+package kernel
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// iflaTargetNetnsID and ifaTargetNetnsID ask for a link, or the addresses,
+	// of another namespace by its nsid (linux/if_link.h, linux/if_addr.h; kernel
+	// 4.17, 4.20).
+	iflaTargetNetnsID = 46
+	ifaTargetNetnsID  = 10
+)
+
+// Found is what the kernel tells of an attachment whose host end is known.
+type Found struct {
+	Owner, HostName string
+	HostMAC         net.HardwareAddr
+	// Hairpin and Isolated are the bridge port's flags.
+	Hairpin, Isolated bool
+	// Bridge is the name of the bridge; empty: the host end is no port. With it
+	// come its MAC, MTU, addresses, and whether it is promiscuous.
+	Bridge      string
+	BridgeMAC   net.HardwareAddr
+	BridgeMTU   int
+	BridgeAddrs []netip.Prefix
+	Promisc     bool
+	// IfName, MAC and MTU are the container's interface's, Addrs its addresses
+	// without link-local ones, IPv4 before IPv6.
+	IfName string
+	MAC    net.HardwareAddr
+	MTU    int
+	Addrs  []netip.Prefix
+	// Netns is a path of the container's namespace: where it is bound, else that
+	// of a process in it. Empty: neither is to be seen from here.
+	Netns string
+}
+
+// Namespaces are those that can be seen, by path.
+type Namespaces struct {
+	byID map[int]string // by the nsid they have here
+	all  []string
+}
+
+// Namespaces looks for network namespaces, other than the calling thread's own:
+// where one is bound to a file, and at processes. Each is found once.
+func (h *Handle) Namespaces() (Namespaces, error) {
+	ns := Namespaces{byID: map[int]string{}}
+	var own unix.Stat_t
+	if err := unix.Stat(threadNetns, &own); err != nil {
+		return ns, fmt.Errorf("look at own network namespace: %w", err)
+	}
+	bound, err := boundNamespaces()
+	if err != nil {
+		return ns, err
+	}
+	seen := map[[2]uint64]bool{{own.Dev, own.Ino}: true}
+	for _, path := range append(bound, processNamespaces()...) {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) != nil || seen[[2]uint64{st.Dev, st.Ino}] {
+			continue
+		}
+		n, err := OpenNetns(path)
+		if err != nil {
+			continue // gone meanwhile, or a file that hides the namespace
+		}
+		id, err := h.nsid(n)
+		if err := errors.Join(err, n.Close()); err != nil {
+			return ns, err
+		}
+		seen[[2]uint64{st.Dev, st.Ino}] = true
+		ns.all = append(ns.all, path)
+		if id >= 0 {
+			ns.byID[id] = path
+		}
+	}
+	return ns, nil
+}
+
+// boundNamespaces returns where network namespaces are mounted, those first
+// that ip-netns(8) and runtimes use.
+func boundNamespaces() ([]string, error) {
+	const file = "/proc/thread-self/mountinfo"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("look for network namespaces: %w", err)
+	}
+	var all []string
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line) // proc_pid_mountinfo(5): root and mount point are the fourth and fifth
+		if len(f) > 4 && strings.HasPrefix(f[3], "net:[") {
+			all = append(all, unescape(f[4]))
+		}
+	}
+	usual := func(path string) int {
+		if strings.HasPrefix(path, "/run/netns/") || strings.HasPrefix(path, "/var/run/netns/") {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b string) int { return cmp.Compare(usual(a), usual(b)) })
+	return all, nil
+}
+
+// unescape reads the octal numbers that stand for blanks and backslashes.
+func unescape(s string) string {
+	var out []byte
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				out = append(out, byte(n))
+				i += 3
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+// processNamespaces returns the namespaces of all processes, by number: the
+// first in a container tends to be there as long as the container.
+func processNamespaces() []string {
+	entries, _ := os.ReadDir("/proc") // what is not to be seen is not found
+	var pids []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	var all []string
+	for _, pid := range pids {
+		all = append(all, fmt.Sprintf("/proc/%d/ns/net", pid))
+	}
+	return all
+}
+
+// Find follows a veth that List gave to its other end. The error wraps
+// ErrNotFound if it is not there any more, or its other end is out of reach. It
+// needs Linux 4.20.
+func (h *Handle) Find(ctx context.Context, o Owned, ns Namespaces) (Found, error) {
+	if err := ctx.Err(); err != nil {
+		return Found{}, err
+	}
+	f, err := h.followed(o, ns)
+	if err != nil {
+		return Found{}, fmt.Errorf("find the container of %s (%s): %w", o.Name, o.Owner, err)
+	}
+	return f, nil
+}
+
+func (h *Handle) followed(o Owned, ns Namespaces) (Found, error) {
+	host, err := h.deviceByIndex(o.Index)
+	if err != nil {
+		return Found{}, err
+	}
+	if host.alias != o.Owner || host.kind != "veth" || host.peerNS < 0 {
+		return Found{}, ErrNotFound
+	}
+	f := Found{
+		Owner: o.Owner, HostName: host.name, HostMAC: host.mac, Hairpin: host.hairpin, Isolated: host.isolated,
+		Netns: ns.byID[host.peerNS],
+	}
+	if err := h.addBridge(&f, host.master); err != nil {
+		return Found{}, err
+	}
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(host.peer)
+	cont, err := h.readDevice(msg, attrUint32(iflaTargetNetnsID, uint32(host.peerNS)))
+	if err != nil {
+		return Found{}, err
+	}
+	if cont.kind != "veth" || cont.peer != host.index {
+		return Found{}, ErrNotFound
+	}
+	f.IfName, f.MAC, f.MTU = cont.name, cont.mac, cont.mtu
+	f.Addrs, err = h.addrsElsewhere(cont.index, host.peerNS)
+	return f, err
+}
+
+// addBridge adds the bridge of which the host end is a port.
+func (h *Handle) addBridge(f *Found, master int) error {
+	if master == 0 {
+		return nil
+	}
+	br, err := h.deviceByIndex(master)
+	if err != nil {
+		return err
+	}
+	f.Bridge, f.BridgeMAC, f.BridgeMTU, f.Promisc = br.name, br.mac, br.mtu, br.flags&unix.IFF_PROMISC != 0
+	as, err := h.addrs(br.index, unix.AF_UNSPEC)
+	f.BridgeAddrs = given(as)
+	return err
+}
+
+// addrsElsewhere is addrs for a link of another namespace.
+func (c *conn) addrsElsewhere(index, nsid int) ([]netip.Prefix, error) {
+	msgs, err := c.dump(func() *nl.NetlinkRequest {
+		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+		msg.Index = uint32(index)
+		return request(unix.RTM_GETADDR, 0, msg, attrUint32(ifaTargetNetnsID, uint32(nsid)))
+	}, unix.RTM_NEWADDR)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var as []address
+	for _, b := range msgs {
+		a, at, err := parseAddr(b)
+		if err != nil {
+			return nil, err
+		}
+		if at == index {
+			as = append(as, a)
+		}
+	}
+	return given(as), nil
+}
+
+// given returns the addresses that somebody gave the link, not the kernel.
+func given(as []address) []netip.Prefix {
+	var all []netip.Prefix
+	for _, a := range as {
+		if !a.prefix.Addr().IsLinkLocalUnicast() && a.flags&unix.IFA_F_PERMANENT != 0 {
+			all = append(all, a.prefix)
+		}
+	}
+	return all
+}
+
+// Holder returns the path of the namespace, out of ns, that has an address.
+// ErrNotFound if none has it, or more than one.
+func (h *Handle) Holder(ctx context.Context, addr netip.Addr, ns Namespaces) (string, error) {
+	var holders []string
+	for _, path := range ns.all {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		has, err := hasAddr(path, addr)
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNotNetns) {
+			return "", err
+		}
+		if has {
+			holders = append(holders, path)
+		}
+	}
+	if len(holders) != 1 {
+		return "", fmt.Errorf("the namespace that has %s: %w (%d have it)", addr, ErrNotFound, len(holders))
+	}
+	return holders[0], nil
+}
+
+func hasAddr(path string, addr netip.Addr) (has bool, err error) {
+	n, err := OpenNetns(path)
+	if err != nil {
+		return false, err
+	}
+	err = n.withConn(func(c *conn) error {
+		msgs, err := c.dump(func() *nl.NetlinkRequest {
+			return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(family(addr)))
+		}, unix.RTM_NEWADDR)
+		for _, b := range msgs {
+			a, _, parseErr := parseAddr(b)
+			has, err = has || a.prefix.Addr() == addr, errors.Join(err, parseErr)
+		}
+		return err
+	})
+	return has, errors.Join(err, n.Close())
+}
