@@ -130,13 +130,20 @@ func (f *Firewall) dropEmpty(ctx context.Context, t table) error {
 		}
 		b := newBatch(0)
 		b.drop(t)
-		return c.commit(b)
+		err = c.commit(b)
+		if errors.Is(err, errRefused) && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY)) {
+			return errKept
+		}
+		return err
 	})
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY) {
+	if errors.Is(err, errKept) {
 		return nil
 	}
 	return absent(supported(err))
 }
+
+// errKept is a table that is in use, or that somebody else has just removed.
+var errKept = errors.New("table is kept")
 
 // absent returns nil for ErrUnsupported: what the kernel cannot hold is not there.
 func absent(err error) error {

@@ -31,11 +31,14 @@ func (c *conn) commit(b *batch) error {
 	}
 	return c.nl.Receive(func(_ nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
 		if isErr && errno != 0 {
-			return true, errno
+			return true, fmt.Errorf("%w: %w", errRefused, errno)
 		}
 		return isErr, nil
 	})
 }
+
+// errRefused says that an error is the kernel's answer to a transaction.
+var errRefused = errors.New("nf_tables transaction refused")
 
 // dump asks for all objects that match and calls fn with the attributes of
 // each. One that others changed meanwhile is ERESTART.

@@ -105,6 +105,9 @@ func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, er
 	if created {
 		d, created, err = h.createBridge(b, &u)
 	}
+	if err == nil && (created || d.unfinished()) {
+		err = ownIPv6(b.Name, b.IPv6, b.needsIPv6() && b.VLAN == 0)
+	}
 	if err != nil {
 		return st, err
 	}
@@ -168,10 +171,7 @@ func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
 		return nil, false, fmt.Errorf("create: %w", err)
 	}
 	d, err := h.bridge(b.Name)
-	if err != nil || !created {
-		return d, created, err
-	}
-	return d, created, ownIPv6(b.Name, b.IPv6, b.needsIPv6() && b.VLAN == 0)
+	return d, created, err
 }
 
 // ownIPv6 prepares a new link of the host, before it comes up: no routes from

@@ -153,9 +153,10 @@ func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
 // receive reads the next messages from the kernel into buf, and returns how
 // many bytes of it they take.
 func (c *conn) receive(buf []byte) ([]syscall.NetlinkMessage, int, error) {
-	for {
+	for try := 0; ; try++ {
 		n, _, flags, from, err := unix.Recvmsg(c.fd, buf, nil, 0)
-		if errors.Is(err, unix.EINTR) {
+		// The answer tells whether there is something to undo.
+		if errors.Is(err, unix.EINTR) || err != nil && try == 0 && !errors.Is(err, unix.EAGAIN) {
 			continue
 		}
 		if err == nil && flags&unix.MSG_TRUNC != 0 {

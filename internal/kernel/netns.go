@@ -175,6 +175,9 @@ func (n *Netns) Close() error {
 	return nil
 }
 
+// returnTries bounds how often a thread tries once more to come back.
+const returnTries = 3
+
 // Do runs fn with the calling goroutine's thread in the namespace and brings
 // the thread back. Goroutines that fn starts run elsewhere.
 //
@@ -189,7 +192,11 @@ func (n *Netns) Do(fn func() error) (err error) {
 		return fmt.Errorf("open own network namespace: %w", err)
 	}
 	defer func() {
-		if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
+		back := unix.Setns(own, unix.CLONE_NEWNET)
+		for try := 0; back != nil && try < returnTries; try++ { // what is to undo is to undo over there
+			back = unix.Setns(own, unix.CLONE_NEWNET)
+		}
+		if back != nil {
 			err = errors.Join(err, fmt.Errorf("leave network namespace %q: %w", n.path, back))
 		} else {
 			runtime.UnlockOSThread()

@@ -62,9 +62,10 @@ func (c *Conn) Receive(fn func(a Answer, isErr bool, errno unix.Errno) (done boo
 	if c.buf == nil {
 		c.buf = make([]byte, receiveBuffer)
 	}
-	for {
+	for try := 0; ; try++ {
 		n, err := unix.Read(c.fd, c.buf)
-		if errors.Is(err, unix.EINTR) {
+		// The answer tells whether there is something to undo.
+		if errors.Is(err, unix.EINTR) || err != nil && try == 0 && !errors.Is(err, unix.EAGAIN) {
 			continue
 		}
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,61 +86,83 @@ func (d *Dir) sandboxFile(id string) (string, error) {
 	return filepath.Join(d.root, "sandboxes", id+".json"), nil
 }
 
+// draft is the name that a record has for a moment before it replaces another.
+// What a killed process leaves there the next writer, or who deletes the
+// record, removes.
+func draft(path string) string {
+	return filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
+}
+
 // replace makes data the file at path, whatever was there.
-func replace(path string, data []byte) error { return write(path, data, unix.Rename) }
+func replace(path string, data []byte) error {
+	const tries = 10 // against others who replace it at the same time
+	return write(path, data, func(file string) (err error) {
+		for range tries {
+			if err = link(file, draft(path)); errors.Is(err, fs.ErrExist) {
+				_ = unix.Unlink(draft(path))
+				continue
+			}
+			if err == nil {
+				err = unix.Rename(draft(path), path)
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+		}
+		return err
+	})
+}
 
 // create makes data the file at path; ErrExists if there is one.
 func create(path string, data []byte) error {
-	err := write(path, data, func(tmp, path string) error {
-		return errors.Join(unix.Link(tmp, path), unix.Unlink(tmp))
-	})
+	err := write(path, data, func(file string) error { return link(file, path) })
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %s", ErrExists, path)
 	}
 	return err
 }
 
-// write puts data into a temporary file beside path and moves it there by
-// place. The directories above are made when missing, for root alone.
-func write(path string, data []byte, place func(tmp, path string) error) error {
+func link(file, path string) error {
+	return unix.Linkat(unix.AT_FDCWD, file, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+}
+
+// write puts data into a file without a name, which a killed process cannot
+// leave behind, and has place name it. It needs a file system with O_TMPFILE, as
+// tmpfs, ext4, xfs and btrfs are.
+func write(path string, data []byte, place func(file string) error) error {
 	if len(data) > maxRecord {
 		return &fs.PathError{Op: "write", Path: path, Err: fmt.Errorf("record %w", errTooLarge)}
 	}
-	tmp, fd, err := createTemp(path)
+	fd, err := openUnnamed(filepath.Dir(path))
 	if err != nil {
 		return &fs.PathError{Op: "create a file beside", Path: path, Err: err}
 	}
+	defer func() { _ = unix.Close(fd) }()
 	n, err := unix.Write(fd, data)
 	if err == nil && n < len(data) {
 		err = unix.ENOSPC // what the next write would say
 	}
-	if err = errors.Join(err, unix.Close(fd)); err == nil {
-		err = place(tmp, path)
+	if err == nil {
+		err = place("/proc/self/fd/" + strconv.Itoa(fd))
 	}
 	if err != nil {
-		return errors.Join(&fs.PathError{Op: "write", Path: path, Err: err}, remove(tmp))
+		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
 	return nil
 }
 
-// createTemp makes a new file in the directory of path, and the directory if it
-// is missing.
-func createTemp(path string) (tmp string, fd int, err error) {
-	dir := filepath.Dir(path)
-	for tries := 0; ; tries++ {
-		tmp = filepath.Join(dir, ".new-"+strconv.FormatUint(rand.Uint64(), 36))
-		fd, err = unix.Open(tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
-		switch {
-		case err == nil || tries == 3:
-			return tmp, fd, err
-		case errors.Is(err, fs.ErrNotExist):
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return "", -1, err
-			}
-		case !errors.Is(err, fs.ErrExist):
-			return "", -1, err
-		}
+// openUnnamed makes a file without a name in dir, and dir if it is missing, for
+// root alone.
+func openUnnamed(dir string) (int, error) {
+	const flags = unix.O_WRONLY | unix.O_TMPFILE | unix.O_CLOEXEC
+	fd, err := unix.Open(dir, flags, 0o600)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fd, err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return -1, err
+	}
+	return unix.Open(dir, flags, 0o600)
 }
 
 // read decodes the file at path into v. A missing file is ErrNotFound; one

@@ -60,6 +60,7 @@ func (d *Dir) DeleteNetwork(name string) error {
 	if err != nil {
 		return err
 	}
+	_ = unix.Unlink(draft(path))
 	if err := remove(path); err != nil {
 		return err
 	}
@@ -140,6 +141,7 @@ func (d *Dir) DeleteEndpoint(network, containerID, ifName string) error {
 	if err != nil {
 		return err
 	}
+	_ = unix.Unlink(draft(path))
 	return remove(path)
 }
 

@@ -90,3 +90,13 @@ func (c *Controller) removeNetworkBy(ctx context.Context, recorded string, confi
 	}
 	return err
 }
+
+// owners lists who has rules, in the form of firewall.Key.
+func (c *Controller) owners(ctx context.Context, configured Backend) ([]string, error) {
+	all, err := c.nftables.List(ctx)
+	if c.both(configured) {
+		more, iptErr := c.iptables.List(ctx)
+		all, err = append(all, more...), errors.Join(err, iptErr)
+	}
+	return all, err
+}

@@ -48,12 +48,19 @@ const (
 	DissolveNetwork Dissolve = true
 )
 
-// holders finds every attachment of the network by its record or its link.
+// holders finds every attachment of the network by its record, its link or its
+// rules.
 func (n *Network) holders(ctx context.Context) (map[ID]Holder, error) {
 	all := map[ID]Holder{}
 	owned, err := n.c.links.List(ctx, networkOwner(n.name))
 	for _, o := range owned {
 		if id, ok := parseOwner(o.Owner); ok {
+			all[id] = Holder{ID: id, Boot: n.c.boot}
+		}
+	}
+	owners, rulesErr := n.c.owners(ctx, n.config.Backend)
+	for _, owner := range owners {
+		if id, ok := parseOwner(owner); ok && id.Network == n.name {
 			all[id] = Holder{ID: id, Boot: n.c.boot}
 		}
 	}
@@ -65,5 +72,5 @@ func (n *Network) holders(ctx context.Context) (map[ID]Holder, error) {
 		h := holderOfRecord(rec)
 		all[h.ID] = h
 	}
-	return all, errors.Join(err, recErr)
+	return all, errors.Join(err, rulesErr, recErr)
 }

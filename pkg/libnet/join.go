@@ -24,7 +24,7 @@ func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ns.Close()) }()
+	defer func() { _ = ns.Close() }() // what was made is not undone any more
 	var undo undoStack
 	defer undo.rollback(&err)
 	if err := e.enter(sb, &undo); err != nil {
@@ -117,16 +117,11 @@ func (e *Endpoint) Leave(ctx context.Context) error {
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
-	if err := e.disconnect(ctx); err != nil {
+	if err := e.n.takeApart(ctx, e.rec, ""); err != nil {
 		return err
 	}
 	e.rec.Phase, e.rec.Netns, e.rec.NetnsID, e.rec.Rules = state.PhaseLeased, "", state.NetnsID{}, false
 	return e.save()
-}
-
-// disconnect removes the link, then the rules.
-func (e *Endpoint) disconnect(ctx context.Context) error {
-	return errors.Join(e.n.c.links.Detach(ctx, e.ref()), e.n.removeRules(ctx, e.rec))
 }
 
 // Delete gives the endpoint's addresses back and forgets it. One that has

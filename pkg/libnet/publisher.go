@@ -261,14 +261,13 @@ func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 	if rec.Phase == state.PhaseReady {
 		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 	}
-	if err := p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw); err != nil {
+	if err := errors.Join(p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw), p.c.endFlows(ctx, rec, addrsOf(rec))); err != nil {
 		return err // the record tells the next try where to look
 	}
-	flushed := p.c.endFlows(ctx, rec, addrsOf(rec))
 	if err := p.dir.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName); err != nil {
-		return errors.Join(err, flushed)
+		return err
 	}
-	return errors.Join(flushed, p.dir.Alone(ctx, p.network, func() error { return p.retire(ctx, rec) }))
+	return p.dir.Alone(ctx, p.network, func() error { return p.retire(ctx, rec) })
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.
@@ -297,11 +296,7 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 		h := holderOfRecord(rec)
 		holders[h.ID] = h
 	}
-	owners, listErr := p.c.nftables.List(ctx)
-	if p.c.both(p.cfg.Backend) {
-		more, err := p.c.iptables.List(ctx)
-		owners, listErr = append(owners, more...), errors.Join(listErr, err)
-	}
+	owners, listErr := p.c.owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
 		id, ok := parseOwner(ownerPrefix + strings.TrimPrefix(owner, publicationPrefix))
 		if _, known := holders[id]; ok && !known && strings.HasPrefix(owner, publicationPrefix) && id.Network == p.network {

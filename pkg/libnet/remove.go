@@ -53,13 +53,28 @@ func (n *Network) remove(ctx context.Context, id ID, netns string) error {
 // takeAway removes link, rules, addresses and record. A veth without an owner
 // in the namespace at path netns goes with them; empty: none does.
 func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string) error {
-	e := &Endpoint{n: n, rec: rec}
-	ref := e.ref()
-	ref.NetnsPath = netns
-	if err := n.c.links.Detach(ctx, ref); err != nil {
-		return errors.Join(err, n.removeRules(ctx, rec))
+	if err := n.takeApart(ctx, rec, netns); err != nil {
+		return err // the record tells who tries again what there is
 	}
-	return errors.Join(n.removeRules(ctx, rec), n.forget(ctx, rec), n.retire(ctx, rec))
+	return errors.Join(n.forget(ctx, rec), n.retire(ctx, rec))
+}
+
+// takeApart removes rules, link and connections. The kernel frees the rules
+// while it removes the link, each of which takes it some 20 ms; so rules go
+// first, unless one holds the link to its MAC.
+func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
+	ref := (&Endpoint{n: n, rec: rec}).ref()
+	ref.NetnsPath = netns
+	var errs []error
+	rulesFirst := rec.Phase == state.PhaseReady && !rec.Guarded
+	if rulesFirst {
+		errs = append(errs, n.removeRules(ctx, rec))
+	}
+	errs = append(errs, n.c.links.Detach(ctx, ref))
+	if !rulesFirst {
+		errs = append(errs, n.removeRules(ctx, rec))
+	}
+	return errors.Join(append(errs, n.c.endFlows(ctx, rec, addrsOf(rec)))...)
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.

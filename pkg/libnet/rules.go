@@ -216,8 +216,8 @@ func (n *Network) moveRules(ctx context.Context, rec state.Endpoint) error {
 	return errors.Join(err, e.save())
 }
 
-// removeRules removes an endpoint's rules and ends the connections by its
-// ports. Where the record does not tell which, rules are found by their comment.
+// removeRules removes an endpoint's rules. Where the record does not tell which,
+// they are found by their comment.
 func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
@@ -227,7 +227,7 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
-	return errors.Join(n.c.removeBy(ctx, rec.Backend, n.config.Backend, fw), n.c.endFlows(ctx, rec, addrsOf(rec)))
+	return n.c.removeBy(ctx, rec.Backend, n.config.Backend, fw)
 }
 
 func addrsOf(rec state.Endpoint) []netip.Addr {
