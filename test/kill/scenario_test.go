@@ -1,0 +1,212 @@
+package kill
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const udpPort = 5300
+
+var (
+	gateway4 = netip.MustParseAddr("10.91.0.1")
+	gateway6 = netip.MustParseAddr("fd91::1")
+)
+
+// The pool has five addresses of IPv4: the fifth that is lost is missed.
+const (
+	ipam  = `"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.91.0.0/29"}],[{"subnet":"fd91::/64"}]]}`
+	ports = `"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"},
+		{"hostPort":5300,"containerPort":53,"protocol":"udp"},{"hostPort":0,"containerPort":81,"protocol":"tcp"}]}`
+	named = `{"cniVersion":"1.1.0","name":"kill",`
+)
+
+// scenario is a chain, and what the host is like.
+type scenario struct {
+	name  string
+	chain []plugin
+	// beside: another container stays in the network all the time.
+	beside bool
+	// cold: the network does not exist before ADD, and GC removes it.
+	cold bool
+}
+
+func scenarios() []scenario {
+	alone := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat",` + ipam + `,` + ports + `}`}}
+	chained := []plugin{
+		{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","isDefaultGateway":true,"ipMasq":true,` + ipam + `}`},
+		{"portmap-ln", named + `"type":"portmap-ln",` + ports + `}`},
+	}
+	return []scenario{
+		{name: "bridge-ln", chain: alone},
+		{name: "bridge-ln beside another", chain: alone, beside: true},
+		{name: "bridge-ln cold", chain: alone, cold: true},
+		{name: "bridge-ln and portmap-ln", chain: chained},
+		{name: "bridge-ln and portmap-ln cold", chain: chained, cold: true},
+	}
+}
+
+// bench is a host on which points of a scenario are tried one by one.
+type bench struct {
+	*host
+	scenario
+	before snapshot
+	bridge []string // sysctls of the bridge after ADD
+	bad    int
+}
+
+// newBench makes the host and takes the snapshot that all later ones must be
+// equal to: of a cold network before all, else after a first container.
+func newBench(t *testing.T, s scenario) *bench {
+	t.Helper()
+	b := &bench{host: newHost(t, s.chain), scenario: s}
+	if s.cold {
+		b.before = b.snapshot()
+	}
+	if s.beside {
+		_, err := b.withoutPorts().add(c0)
+		b.check(err)
+	}
+	result, err := b.add(c1)
+	b.check(err)
+	b.check(b.checkAll(c1, result))
+	b.bridge = b.bridgeSysctls()
+	b.datagram()
+	if flows := b.flows(); flows != 2 {
+		t.Fatalf("conntrack has %d flows by the published port, want 2: the test could not see one that is left", flows)
+	}
+	b.check(b.restore(result))
+	if s.cold {
+		b.compare("a first container")
+	} else {
+		b.before = b.snapshot()
+	}
+	return b
+}
+
+// ready says what is missing of an attachment that ADD reported to be there.
+func (b *bench) ready(result string) error {
+	b.t.Helper()
+	if diff := cmp.Diff(b.bridge, b.bridgeSysctls()); diff != "" {
+		return fmt.Errorf("the bridge is not as an ADD makes it (-want +got):\n%s", diff)
+	}
+	return b.checkAll(c1, result)
+}
+
+func (b *bench) bridgeSysctls() []string {
+	b.t.Helper()
+	lines, err := sysctlLines()
+	b.check(err)
+	return slices.DeleteFunc(lines, func(line string) bool { return !strings.Contains(line, "/br-kill/") })
+}
+
+// withoutPorts is the host with a chain that publishes nothing: a neighbour
+// cannot have the same ports.
+func (b *bench) withoutPorts() *host {
+	h := &host{t: b.t}
+	for _, p := range b.chainOf() {
+		h.chain = append(h.chain, plugin{p.name, strings.Replace(p.conf, ports, `"runtimeConfig":{}`, 1)})
+	}
+	return h
+}
+
+func (b *bench) chainOf() []plugin { return b.host.chain }
+
+func (b *bench) flows() int {
+	lines, err := conntrackLines()
+	b.check(err)
+	return len(lines)
+}
+
+// restore brings the host back by DEL, or, of a cold network, by GC.
+func (b *bench) restore(result string) error {
+	if b.cold {
+		return b.collect()
+	}
+	return b.del(c1, result)
+}
+
+// maxBad is how many points may fail until the others are not tried any more.
+const maxBad = 25
+
+// compare holds the host against what it was before, and goes on from what it
+// finds.
+func (b *bench) compare(where string) {
+	b.t.Helper()
+	if now, same := b.sameAs(b.before, where); !same {
+		b.before = now.without(func(line string) bool { return strings.HasPrefix(line, "flow ") }) // these end
+	}
+}
+
+// sameAs holds the host against an earlier snapshot.
+func (b *bench) sameAs(before snapshot, where string) (now snapshot, same bool) {
+	b.t.Helper()
+	now = b.snapshot()
+	if b.cold {
+		before, now = before.without(isKept), now.without(isKept)
+	}
+	if same = slices.Equal(before, now); !same {
+		b.fail("%s: the host is not as before\n left:%s\n missing:%s", where, list(now.since(before)), list(before.since(now)))
+	}
+	return now, same
+}
+
+// list is lines for a message, not too many: a link has a hundred sysctls.
+func list(lines []string) string {
+	const most = 20
+	out := ""
+	for i, line := range lines {
+		if i == most {
+			return out + fmt.Sprintf("\n  and %d more", len(lines)-most)
+		}
+		out += fmt.Sprintf("\n  %.300s", line)
+	}
+	return out
+}
+
+// isKept says that a line of a snapshot is of what stays of a network that was
+// removed: locks, and the last addresses given.
+func isKept(line string) bool {
+	file, is := strings.CutPrefix(line, "file ")
+	return is && (strings.HasSuffix(file, "/lock") || strings.Contains(file, "/last_reserved_ip."))
+}
+
+func (b *bench) fail(format string, args ...any) {
+	b.t.Helper()
+	b.t.Errorf(format, args...)
+	if b.bad++; b.bad == maxBad {
+		b.t.Fatalf("%d points failed: the rest is not tried", b.bad)
+	}
+}
+
+// step is the distance between the points that are tried: 1 with LIBNET_KILL=full,
+// the number with a number, else few.
+func step(t testing.TB, few int) int {
+	t.Helper()
+	switch env := os.Getenv("LIBNET_KILL"); env {
+	case "":
+		return few
+	case "full":
+		return 1
+	default:
+		n, err := strconv.Atoi(env)
+		if err != nil || n < 1 {
+			t.Fatalf(`LIBNET_KILL is %q: want "full", or a number to try every so many`, env)
+		}
+		return n
+	}
+}
+
+// count is how many points were tried, and how many of these before or after a
+// netlink message.
+type count struct{ points, netlink int }
+
+func (c count) String() string {
+	return fmt.Sprintf("%d points, of which %d at netlink messages", c.points, c.netlink)
+}
