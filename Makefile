@@ -69,7 +69,7 @@ bench: build tools ## time ours beside the reference plugins, in one run
 	$(GO) build -C test/bench -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/ ./...
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) VERSION=$(VERSION) \
 		REFERENCE=$$($(GO) list -C test/tools -m -f '{{.Version}}' github.com/containernetworking/plugins) \
-		$(TOOLS)/bench/bench -n $(or $(N),40) -docs $(CURDIR)/docs $(BENCH)
+		$(TOOLS)/bench/bench -n $(or $(N),30) -docs $(CURDIR)/docs $(BENCH)
 
 install: build ## copy the plugins to PREFIX (/opt/cni/bin), lnctl to SBINDIR (/usr/local/sbin)
 	install -d $(PREFIX) $(SBINDIR)

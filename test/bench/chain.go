@@ -1,164 +1,211 @@
 package main
 
 import (
-	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sync/errgroup"
 )
 
-// chain is one plugin with its configuration and the times it took.
+// chain is a list of plugins in a world of its own, called by libcni as a
+// runtime does.
 type chain struct {
-	name, binary, conf string
-	add, del           durations
+	name  string
+	w     *world
+	list  *libcni.NetworkConfigList
+	cni   *libcni.CNIConfig
+	ports int // how many a container that is timed publishes
+
+	present         int    // containers there are beside those that are timed
+	presentPorts    int    // how many each of these publishes
+	most            int    // how many of these there may be; 0: any number
+	netns           string // of the containers that are timed
+	calls           int
+	add, check, del durations
 }
 
-type durations []time.Duration
+// pluginPath is where the plugins lie: ours, and what they are compared with.
+func pluginPath() []string { return []string{os.Getenv("BIN"), os.Getenv("TOOLS")} }
 
-// percentile returns the p-th percentile, nearest rank.
-func (d durations) percentile(p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(d))
-	return sorted[(len(sorted)*p+99)/100-1]
-}
-
-// family is what a chain gives a container: one address of each range set, and
-// the default routes.
-type family struct{ name, ranges, routes string }
-
-var families = []family{
-	{"IPv4", `[[{"subnet":"10.61.0.0/16"}]]`, `[{"dst":"0.0.0.0/0"}]`},
-	{"IPv4 and IPv6", `[[{"subnet":"10.62.0.0/16"}],[{"subnet":"fd62::/64"}]]`, `[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]`},
-}
-
-// bare are ours and the reference's chain of a bridge and addresses, without
-// masquerade. Each works on a bridge of its own, in a subnet of its own.
-func bare(f family, n int) []*chain {
-	var pair []*chain
-	for i, p := range [][3]string{{"ours", "bridge-ln", "ipam-ln"}, {"reference", "bridge", "host-local"}} {
-		subnets := strings.NewReplacer("10.6", fmt.Sprintf("10.%d", 10+i), "fd6", fmt.Sprintf("fd%d", 1+i)).Replace(f.ranges)
-		conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"bench-%s-%d","type":%q,"bridge":"br-%d-%d","isGateway":true,
-			"ipam":{"type":%q,"ranges":%s,"routes":%s}}`, p[0], n, p[1], n, i, p[2], subnets, f.routes)
-		pair = append(pair, &chain{name: p[0], binary: binary(p[0], p[1]), conf: conf})
-	}
-	return pair
-}
-
-// binary is where the plugin lies: name is "ours" or anything else.
-func binary(name, plugin string) string {
-	if name == "ours" {
-		return filepath.Join(os.Getenv("BIN"), plugin)
-	}
-	return filepath.Join(os.Getenv("TOOLS"), plugin)
-}
-
-// batch is how many containers exist when a batch is complete: about as many as
-// a kubelet lets a node have.
-const batch = 100
-
-// runBatch adds a batch of containers to each chain, in turn, and deletes them
-// again, in turn. Namespaces are made before and removed after, since the
-// kernel's own work on them would be taken for the plugins'.
-func runBatch(chains []*chain, number int) error {
-	type container struct {
-		*chain
-		id, netns string
-	}
-	var all []container
-	for i := range batch {
-		for _, c := range chains {
-			id := fmt.Sprintf("bench-%s-%d-%d", c.name, number, i)
-			all = append(all, container{c, id, filepath.Join("/run/netns", id)})
-			if err := newNetns(filepath.Join("/run/netns", id)); err != nil {
-				return err
-			}
+// binary is where one plugin lies.
+func binary(plugin string) string {
+	for _, dir := range pluginPath() {
+		if path := filepath.Join(dir, plugin); exists(path) {
+			return path
 		}
 	}
-	for _, c := range all {
-		took, err := c.call("ADD", c.id, c.netns)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-		c.add = append(c.add, took)
-	}
-	for _, c := range all {
-		took, err := c.call("DEL", c.id, c.netns)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-		c.del = append(c.del, took)
-	}
-	for _, c := range all {
-		if err := unix.Unmount(c.netns, unix.MNT_DETACH); err != nil {
-			return err
-		}
-	}
-	return nil
+	return plugin
 }
 
-// call runs the plugin once and returns how long the process took.
-func (c *chain) call(command, id, netns string) (time.Duration, error) {
-	took, stdout, err := c.run(command, id, netns)
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// execer starts plugins as libcni itself does.
+func execer() *invoke.DefaultExec {
+	return &invoke.DefaultExec{RawExec: &invoke.RawExec{}, PluginDecoder: version.PluginDecoder{}}
+}
+
+func newCNI(exec invoke.Exec) *libcni.CNIConfig { return libcni.NewCNIConfig(pluginPath(), exec) }
+
+func newChain(name, conf string, w *world) (*chain, error) {
+	list, err := libcni.NetworkConfFromBytes([]byte(conf))
 	if err != nil {
-		return took, fmt.Errorf("%s: %w: %s", command, err, stdout)
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	c := &chain{name: name, w: w, list: list, cni: newCNI(execer())}
+	return c, w.do(func() (err error) {
+		c.netns, err = newNetns("timed")
+		return err
+	})
+}
+
+// container is one to be attached; its ports lead from first on.
+type container struct {
+	id, netns    string
+	first, ports int
+}
+
+func (ct container) runtime() *libcni.RuntimeConf {
+	rt := &libcni.RuntimeConf{ContainerID: ct.id, NetNS: ct.netns, IfName: "eth0"}
+	if ct.ports > 0 {
+		rt.CapabilityArgs = map[string]any{"portMappings": ct.mappings()}
+	}
+	return rt
+}
+
+func (ct container) mappings() []map[string]any {
+	var all []map[string]any
+	for i := range ct.ports {
+		all = append(all, map[string]any{"hostPort": ct.first + i, "containerPort": 1 + i, "protocol": "tcp"})
+	}
+	return all
+}
+
+// The first host port of timed containers, and of the others.
+const (
+	timedPort   = 8080
+	presentPort = 10_000
+)
+
+// timed is the next container that is timed.
+func (c *chain) timed() container {
+	c.calls++
+	return container{id: fmt.Sprintf("timed-%d", c.calls), netns: c.netns, first: timedPort, ports: c.ports}
+}
+
+// call times one of libcni's verbs. It is called inside the chain's world.
+func (c *chain) call(verb string, rt *libcni.RuntimeConf) (time.Duration, error) {
+	start := time.Now()
+	err := c.run(verb, rt)
+	took := time.Since(start)
+	if err != nil {
+		return took, fmt.Errorf("%s: %s %s: %w", c.name, verb, rt.ContainerID, err)
 	}
 	return took, nil
 }
 
-// run is call for those who want the output, too.
-func (c *chain) run(command, id, netns string) (time.Duration, []byte, error) {
-	var stdout bytes.Buffer
-	cmd := exec.Command(c.binary)
-	cmd.Env = []string{
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0",
-		"CNI_PATH=" + os.Getenv("BIN") + ":" + os.Getenv("TOOLS"), "PATH=" + os.Getenv("PATH"),
+func (c *chain) run(verb string, rt *libcni.RuntimeConf) (err error) {
+	ctx := context.Background()
+	switch verb {
+	case "ADD":
+		_, err = c.cni.AddNetworkList(ctx, c.list, rt)
+	case "CHECK":
+		err = c.cni.CheckNetworkList(ctx, c.list, rt)
+	case "DEL":
+		err = c.cni.DelNetworkList(ctx, c.list, rt)
 	}
-	cmd.Stdin, cmd.Stdout = bytes.NewReader([]byte(c.conf)), &stdout
-	start := time.Now()
-	err := cmd.Run()
-	return time.Since(start), stdout.Bytes(), err
+	return err
 }
 
-// prepare empties what the plugins write to and brings lo up.
-func prepare() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	for _, dir := range []string{"/run", "/var/lib"} {
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
-			return err
-		}
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		return err
-	}
-	return os.MkdirAll("/run/netns", 0o755)
+// cycle times ADD, CHECK and DEL of one container.
+func (c *chain) cycle() error {
+	return c.w.do(func() error {
+		rt := c.timed().runtime()
+		add, addErr := c.call("ADD", rt)
+		check, checkErr := c.call("CHECK", rt)
+		del, delErr := c.call("DEL", rt)
+		c.add, c.check, c.del = append(c.add, add), append(c.check, check), append(c.del, del)
+		return errors.Join(addErr, checkErr, delErr)
+	})
 }
 
-// newNetns makes a network namespace bound to path.
-func newNetns(path string) error {
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		return err
-	}
-	errc := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread is thrown away
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			errc <- err
-			return
+// forget drops the times so far.
+func (c *chain) forget() { c.add, c.check, c.del = nil, nil, nil }
+
+// populateLimit is how long a chain may take to attach those that are present.
+const populateLimit = 80 * time.Second
+
+// populate attaches containers until there are so many, each in a namespace of
+// its own and with its ports, several at once. It says whether it could in time.
+func (c *chain) populate(count int) (reached bool, err error) {
+	for start := time.Now(); c.present < count; {
+		if time.Since(start) > populateLimit {
+			return false, nil
 		}
-		errc <- unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
-	}()
-	return <-errc
+		next := min(count, c.present+50)
+		containers, err := c.containers("present", c.present, next, c.presentPorts)
+		if err == nil {
+			_, err = c.inParallel("ADD", containers, 4)
+		}
+		if err != nil {
+			return false, fmt.Errorf("%d present: %w", count, err)
+		}
+		c.present = next
+	}
+	return true, nil
+}
+
+// containers makes the namespaces for containers from to count.
+func (c *chain) containers(name string, from, count, ports int) ([]container, error) {
+	var all []container
+	err := c.w.do(func() error {
+		for i := from; i < count; i++ {
+			id := fmt.Sprintf("%s-%d", name, i)
+			path, err := newNetns(id)
+			if err != nil {
+				return err
+			}
+			all = append(all, container{id: id, netns: path, first: presentPort + i*ports, ports: ports})
+		}
+		return nil
+	})
+	return all, err
+}
+
+// inParallel calls a verb for all containers, so many at once, and returns what
+// each call took.
+func (c *chain) inParallel(verb string, all []container, workers int) (durations, error) {
+	var group errgroup.Group
+	var mu sync.Mutex
+	var took durations
+	var next atomic.Int64
+	for range workers {
+		group.Go(func() error {
+			return c.w.do(func() error {
+				for i := next.Add(1) - 1; i < int64(len(all)); i = next.Add(1) - 1 {
+					d, err := c.call(verb, all[i].runtime())
+					if err != nil {
+						return err
+					}
+					mu.Lock()
+					took = append(took, d)
+					mu.Unlock()
+				}
+				return nil
+			})
+		})
+	}
+	err := group.Wait()
+	return took, err
 }

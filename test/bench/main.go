@@ -1,122 +1,141 @@
 // Command bench times the plugins of this module beside the reference plugins
 // of the CNI project, call by call in turn, in one run on one machine. It
-// works in network and mount namespaces of its own and needs root. The
-// directories of the binaries come in BIN (ours) and TOOLS (theirs); `make
-// bench` sets both.
+// works in network and mount namespaces of its own and needs root.
+//
+//	bench [-n rounds] [-docs dir] [part...]
+//
+// Without parts it runs all of them and then writes performance.md, and the
+// plot beside it, to -docs. The directories of the binaries come in BIN (ours)
+// and TOOLS (theirs); `make bench` sets both.
 package main
 
 import (
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// batches is how many batches each chain adds and deletes.
-const batches = 3
+// parts are what can be run alone, in the order of the document.
+var parts = []struct {
+	name string
+	run  func(r *report, rounds int) error
+}{
+	{"attach", attachments},
+	{"storm", storms},
+	{"ports", ports},
+	{"addresses", addresses},
+	{"process", processes},
+	{"packets", packets},
+}
 
-func main() { os.Exit(run(os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-func run(stdout, stderr io.Writer) int {
-	if os.Getenv("BENCH_INSIDE") == "" {
-		return reexec(stderr)
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	rounds := flags.Int("n", 30, "how often each call is timed, more or less")
+	docs := flags.String("docs", "", "where to write performance.md when all parts have run")
+	if err := flags.Parse(args); err != nil {
+		return 2
 	}
-	if err := bench(stdout); err != nil {
+	if os.Getenv("BENCH_INSIDE") == "" {
+		return reexec(stdout, stderr)
+	}
+	if err := bench(stdout, *rounds, *docs, flags.Args()); err != nil {
 		_, _ = fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
 	return 0
 }
 
-// reexec runs the program again in namespaces of its own.
-func reexec(stderr io.Writer) int {
-	cmd := exec.Command("/proc/self/exe")
+// reexec runs the program again in namespaces of its own. With the process
+// namespace everything ends that it started, should it be killed.
+func reexec(stdout, stderr io.Writer) int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), "BENCH_INSIDE=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return 1 // it has said why
+	}
+	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "bench (needs root):", err)
 		return 1
 	}
 	return 0
 }
 
-func bench(stdout io.Writer) error {
+func bench(stdout io.Writer, rounds int, docs string, only []string) error {
+	if err := checkParts(only); err != nil {
+		return err
+	}
 	if err := prepare(); err != nil {
 		return err
 	}
-	for n, f := range families {
-		chains := bare(f, n)
-		for i := range batches {
-			if err := runBatch(chains, i); err != nil {
-				return err
-			}
-		}
-		if err := table(stdout, f.name, chains); err != nil {
-			return err
-		}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil { // of the new process namespace
+		return err
 	}
-	return addresses(stdout)
+	r, on, began := &report{out: stdout}, machine(rounds), time.Now()
+	for _, p := range parts {
+		if !chosen(p.name, only) {
+			continue
+		}
+		start := time.Now()
+		if err := p.run(r, rounds); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		_, _ = fmt.Fprintf(stdout, "\n(%s took %s)\n", p.name, time.Since(start).Round(time.Second))
+	}
+	took := time.Since(began).Round(time.Second)
+	on.row("took", took.String())
+	_, _ = fmt.Fprintf(stdout, "\n## Targets\n\n%s\n%s", r.targetTable(), on)
+	if docs == "" || len(only) > 0 {
+		return nil
+	}
+	return r.write(docs, on)
 }
 
-// table prints each chain's times and, below, how many times faster the first
-// is than the second: for all containers, and for the first and last tenth of
-// each batch.
-func table(stdout io.Writer, family string, chains []*chain) error {
-	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, part := range []struct {
-		name     string
-		from, to int
-	}{{"0 to 99 present", 0, batch}, {"0 to 9 present", 0, batch / 10}, {"90 to 99 present", batch - batch/10, batch}} {
-		_, _ = fmt.Fprintf(w, "bridge and %s, %s\tADD p50\tADD p99\tDEL p50\tDEL p99\t\n", family, part.name)
-		var of [2][]durations
-		for i, c := range chains {
-			of[i] = []durations{c.add.part(part.from, part.to), c.del.part(part.from, part.to)}
-			row(w, c.name, of[i])
-		}
-		ratios(w, "ours / reference", of[0], of[1])
-		_, _ = fmt.Fprintln(w)
+func checkParts(only []string) error {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
 	}
-	return w.Flush()
-}
-
-// part returns the times of the containers from to to of each batch.
-func (d durations) part(from, to int) durations {
-	var out durations
-	for i, took := range d {
-		if n := i % batch; n >= from && n < to {
-			out = append(out, took)
+	for _, name := range only {
+		if !chosen(name, names) {
+			return fmt.Errorf("no part %q: there are %s", name, strings.Join(names, ", "))
 		}
 	}
-	return out
+	return nil
 }
 
-// row prints the times of one plugin, ratios those of a over those of b.
-func row(w io.Writer, name string, of []durations) {
-	_, _ = fmt.Fprintf(w, "%s\t", name)
-	for _, d := range of {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t", d.ms(50), d.ms(99))
+// chosen says whether a name is on a list; nothing on it means all.
+func chosen(name string, only []string) bool {
+	for _, o := range only {
+		if o == name {
+			return true
+		}
 	}
-	_, _ = fmt.Fprintln(w)
+	return len(only) == 0
 }
 
-func ratios(w io.Writer, name string, a, b []durations) {
-	_, _ = fmt.Fprintf(w, "%s\t", name)
-	for i := range a {
-		_, _ = fmt.Fprintf(w, "%.3g\t%.3g\t", ratio(a[i], b[i], 50), ratio(a[i], b[i], 99))
+// tool is where a program of this module lies: beside this one.
+func tool(name string) string {
+	self, err := os.Executable()
+	if err != nil {
+		return name
 	}
-	_, _ = fmt.Fprintln(w)
-}
-
-func ratio(a, b durations, p int) float64 {
-	return float64(a.percentile(p)) / float64(b.percentile(p))
-}
-
-func (d durations) ms(p int) string {
-	return fmt.Sprintf("%.2f ms", float64(d.percentile(p))/float64(time.Millisecond))
+	return filepath.Join(filepath.Dir(self), name)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 
 const (
 	poolDir   = "/var/lib/cni/bench"
-	poolNetns = "/run/netns/bench-pool"
+	poolNetns = netnsDir + "/bench-pool"
 	poolSize  = 1<<16 - 3 // a /16 without network, gateway and broadcast address
 )
 
@@ -27,7 +28,8 @@ var firstAddr = netip.AddrFrom4([4]byte{10, 63, 0, 2})
 // took. Nobody else writes to the directory, so the plugin's index, if it has
 // one, stays right.
 type pool struct {
-	*chain
+	*plugin
+	add, del durations
 	dir      string
 	held     int           // leases there are beside those that are timed
 	pairs    int           // how many there have been
@@ -37,19 +39,19 @@ type pool struct {
 }
 
 // emptyPool is a pool whose directory does not exist yet.
-func emptyPool(name, plugin, network, subnet string) *pool {
+func emptyPool(name, kind, network, subnet string) *pool {
 	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"type":"bridge",
-		"ipam":{"type":%q,"dataDir":%q,"ranges":[[{"subnet":%q}]]}}`, network, plugin, poolDir, subnet)
+		"ipam":{"type":%q,"dataDir":%q,"ranges":[[{"subnet":%q}]]}}`, network, kind, poolDir, subnet)
 	return &pool{
-		chain:    &chain{name: name, binary: binary(name, plugin), conf: conf},
+		plugin:   &plugin{name: name, binary: binary(kind), conf: conf},
 		dir:      filepath.Join(poolDir, network),
 		perRound: perRound,
 	}
 }
 
 // newPool fills a directory with leases and calls the plugin once.
-func newPool(name, plugin string, held int) (*pool, error) {
-	p := emptyPool(name, plugin, fmt.Sprintf("%s-%d", plugin, held), "10.63.0.0/16")
+func newPool(name, kind string, held int) (*pool, error) {
+	p := emptyPool(name, kind, fmt.Sprintf("%s-%d", kind, held), "10.63.0.0/16")
 	if err := p.fill(held); err != nil {
 		return nil, err
 	}
@@ -106,18 +108,18 @@ type exhaustion struct {
 	first time.Duration // the first call after the directory was filled
 	times durations
 	code  int
-	msg   string // its first line
+	msg   string // its beginning
 }
 
 func (e exhaustion) String() string {
-	return fmt.Sprintf("p50 %s, max %s in %d calls, %s in the first one; code %d: %s",
+	return fmt.Sprintf("p50 %s ms, max %s ms in %d calls, %s ms in the first one; code %d: %s",
 		e.times.ms(50), e.times.ms(100), len(e.times), durations{e.first}.ms(50), e.code, e.msg)
 }
 
 // fullPool is a /22 whose every address the plugin itself gave to the same,
 // living network namespace. A /16 would take minutes.
-func fullPool(name, plugin string) (*pool, error) {
-	p := emptyPool(name, plugin, plugin+"-full", "10.63.0.0/22")
+func fullPool(name, kind string) (*pool, error) {
+	p := emptyPool(name, kind, kind+"-full", "10.63.0.0/22")
 	for p.held < 1<<10-3 {
 		if _, err := p.call("ADD", fmt.Sprintf("%064x", p.held), poolNetns); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.dir, err)
@@ -151,9 +153,18 @@ func (p *pool) exhaust(times int) (exhaustion, error) {
 			return out, fmt.Errorf("%s: ADD to a full pool: %w: %s", p.dir, err, stdout)
 		}
 		out.code = answer.Code
-		out.msg, _, _ = strings.Cut(answer.Msg, "\n")
+		out.msg = shorten(answer.Msg)
 	}
 	return out, nil
+}
+
+// shorten is the beginning of an error message.
+func shorten(msg string) string {
+	const most = 150
+	if len(msg) > most {
+		return msg[:most] + "…"
+	}
+	return msg
 }
 
 // fsName names the file system of the directories.
@@ -166,4 +177,30 @@ func fsName() (string, error) {
 		return "tmpfs", nil
 	}
 	return fmt.Sprintf("file system %#x", st.Type), nil
+}
+
+// plugin is one that is called by itself, not in a chain.
+type plugin struct{ name, binary, conf string }
+
+// call runs the plugin once and returns how long the process took.
+func (p *plugin) call(command, id, netns string) (time.Duration, error) {
+	took, stdout, err := p.run(command, id, netns)
+	if err != nil {
+		return took, fmt.Errorf("%s: %w: %s", command, err, stdout)
+	}
+	return took, nil
+}
+
+// run is call for those who want the output, too.
+func (p *plugin) run(command, id, netns string) (time.Duration, []byte, error) {
+	var stdout bytes.Buffer
+	cmd := exec.Command(p.binary)
+	cmd.Env = []string{
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0",
+		"CNI_PATH=" + strings.Join(pluginPath(), ":"), "PATH=" + os.Getenv("PATH"),
+	}
+	cmd.Stdin, cmd.Stdout = bytes.NewReader([]byte(p.conf)), &stdout
+	start := time.Now()
+	err := cmd.Run()
+	return time.Since(start), stdout.Bytes(), err
 }
