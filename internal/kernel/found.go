@@ -48,23 +48,21 @@ type Found struct {
 	Netns string
 }
 
-// Namespaces are those that can be seen, by path.
-type Namespaces struct {
-	byID map[int]string // by the nsid they have here
-	all  []string
-}
+// Namespaces are the paths of network namespaces by the nsid they have here,
+// which is given to those that a link of ours leads to.
+type Namespaces map[int]string
 
-// Namespaces looks for network namespaces, other than the calling thread's own:
-// where one is bound to a file, and at processes. Each is found once.
+// Namespaces looks for network namespaces that links of this one lead to: where
+// one is bound to a file, and at processes. Each is found once.
 func (h *Handle) Namespaces() (Namespaces, error) {
-	ns := Namespaces{byID: map[int]string{}}
+	ns := Namespaces{}
 	var own unix.Stat_t
 	if err := unix.Stat(threadNetns, &own); err != nil {
-		return ns, fmt.Errorf("look at own network namespace: %w", err)
+		return nil, fmt.Errorf("look at own network namespace: %w", err)
 	}
 	bound, err := boundNamespaces()
 	if err != nil {
-		return ns, err
+		return nil, err
 	}
 	seen := map[[2]uint64]bool{{own.Dev, own.Ino}: true}
 	for _, path := range append(bound, processNamespaces()...) {
@@ -78,12 +76,11 @@ func (h *Handle) Namespaces() (Namespaces, error) {
 		}
 		id, err := h.nsid(n)
 		if err := errors.Join(err, n.Close()); err != nil {
-			return ns, err
+			return nil, err
 		}
 		seen[[2]uint64{st.Dev, st.Ino}] = true
-		ns.all = append(ns.all, path)
 		if id >= 0 {
-			ns.byID[id] = path
+			ns[id] = path
 		}
 	}
 	return ns, nil
@@ -172,7 +169,7 @@ func (h *Handle) followed(o Owned, ns Namespaces) (Found, error) {
 	}
 	f := Found{
 		Owner: o.Owner, HostName: host.name, HostMAC: host.mac, Hairpin: host.hairpin, Isolated: host.isolated,
-		Netns: ns.byID[host.peerNS],
+		Netns: ns[host.peerNS],
 	}
 	if err := h.addBridge(&f, host.master); err != nil {
 		return Found{}, err
@@ -244,7 +241,7 @@ func given(as []address) []netip.Prefix {
 // ErrNotFound if none has it, or more than one.
 func (h *Handle) Holder(ctx context.Context, addr netip.Addr, ns Namespaces) (string, error) {
 	var holders []string
-	for _, path := range ns.all {
+	for _, path := range ns {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}

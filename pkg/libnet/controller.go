@@ -86,6 +86,8 @@ type Controller struct {
 	nftables  rules
 	iptables  rules
 	published published
+	finder    finder
+	recorder  recorder
 	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
 	endpoints endpointRecords
@@ -131,10 +133,10 @@ func New(opts ...Option) (*Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := state.New(o.stateDir)
+	dir, nft := state.New(o.stateDir), firewall.New()
 	return &Controller{
-		bridges: handle, links: handle, published: handle,
-		flush: conntrack.Flush, nftables: nftablesRules{firewall.New()}, iptables: iptablesRules{iptables.New("")},
+		bridges: handle, links: handle, published: handle, finder: handle, recorder: nft,
+		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, close: handle.Close,

@@ -159,6 +159,9 @@ func (n *Network) createRecord(ctx context.Context, rec state.Endpoint) error {
 func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload}
 	claim.Netns, claim.NetnsID = spec.netns()
+	if err := e.n.keepLost(ctx); err != nil {
+		return err
+	}
 	got, err := e.n.ipam.Apply(ctx, claim)
 	if err != nil {
 		return err

@@ -138,7 +138,7 @@ func (n *Network) remember(ctx context.Context, undo *undoStack) error {
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		undo.push(func() error { return n.c.networks.DeleteNetwork(n.name) })
-	case err == nil:
+	case err == nil && before.Fingerprint != unknownConfig:
 		if err := n.changeRules(ctx, before); err != nil {
 			return err
 		}

@@ -1,0 +1,208 @@
+package firewall
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Recorded is what rules in place tell of whom they are for, by owner in the
+// form of Key. To Apply one of them again would change nothing.
+type Recorded struct {
+	Networks  map[string]Network
+	Endpoints map[string]Endpoint
+}
+
+// Recorded reads all elements. What leaves no trace in them is not known: an
+// Unprotected policy is Open, an address without rules is missing, so is the
+// Bridge of an Endpoint with neither Hairpin nor Masquerade, and under Routed a
+// port of the host is the container's. Without our tables there is
+// nothing. Its cost grows with what exists.
+func (f *Firewall) Recorded(ctx context.Context) (Recorded, error) {
+	var r recording
+	err := f.do(ctx, func(c *conn) error {
+		r = recording{networks: map[string]*Network{}, endpoints: map[string]*trace{}}
+		if _, err := c.generation(); err != nil {
+			return err
+		}
+		for _, t := range []table{inetTable(), bridgeTable()} {
+			for _, s := range t.sets {
+				elems, err := c.elems(s)
+				if err != nil {
+					return err
+				}
+				for _, e := range elems {
+					r.read(e)
+				}
+			}
+		}
+		marks, err := c.rules(unix.NFPROTO_INET, marksChain)
+		for _, m := range marks {
+			r.readMark(m.why)
+		}
+		return err
+	})
+	if err := absent(err); err != nil {
+		return Recorded{}, fmt.Errorf("read rules: %w", err)
+	}
+	return r.result(), nil
+}
+
+// recording gathers elements by owner.
+type recording struct {
+	networks  map[string]*Network
+	endpoints map[string]*trace
+}
+
+// trace is what an endpoint leaves in the rules.
+type trace struct {
+	Endpoint
+	ports []publishedPort
+	opens []publishedPort
+}
+
+func (r *recording) result() Recorded {
+	out := Recorded{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}}
+	for owner, n := range r.networks {
+		slices.Sort(n.Trusted)
+		out.Networks[owner] = *n
+	}
+	for owner, t := range r.endpoints {
+		out.Endpoints[owner] = t.endpoint()
+	}
+	return out
+}
+
+// entry returns what is kept under key, made if missing.
+func entry[T any](all map[string]*T, key string) *T {
+	if all[key] == nil {
+		all[key] = new(T)
+	}
+	return all[key]
+}
+
+func (r *recording) read(e elem) {
+	v, ok := e.set.key.split(e.key)
+	if !ok || e.owner == "" || e.set == &owners {
+		return
+	}
+	if slices.Contains(networkSets, e.set) {
+		n := entry(r.networks, e.owner)
+		n.Name = e.owner
+		n.read(e.set, v)
+		return
+	}
+	t := entry(r.endpoints, e.owner)
+	t.Owner = e.owner
+	switch e.set {
+	case &guarded:
+		t.Port = iifname.format(v[0])
+	case &macs:
+		t.Port, t.MAC = iifname.format(v[0]), slices.Clone(v[1])
+	default:
+		t.read(e, v)
+	}
+}
+
+// read takes an element of a network.
+func (n *Network) read(s *set, v [][]byte) {
+	bridge := iifname.format(v[len(v)-1]) // the last field of each set
+	policy := func(stronger Policy) {
+		p := &n.IPv4
+		if v[0][0] == unix.NFPROTO_IPV6 {
+			p = &n.IPv6
+		}
+		*p = max(*p, stronger)
+	}
+	n.Bridge = bridge
+	switch s {
+	case &internal:
+		n.Internal = true
+	case &noicc:
+		n.NoICC = true
+	case &apart:
+		n.Apart = true
+	case &closed:
+		policy(Published)
+	case &routed:
+		policy(Routed)
+	case &trusted:
+		n.Trusted = append(n.Trusted, iifname.format(v[0]))
+	}
+}
+
+// readMark takes the comment of a rule in chain marks.
+func (r *recording) readMark(comment string) {
+	f := strings.Fields(comment)
+	if len(f) < 3 {
+		return
+	}
+	var m Mark
+	if _, err := fmt.Sscanf(f[len(f)-1], "0x%x/0x%x", &m.Value, &m.Mask); err != nil {
+		return
+	}
+	for owner, n := range r.networks {
+		if (markRule{owner, n.Bridge, m}).comment() == comment {
+			n.AcceptMark = &m
+		}
+	}
+}
+
+// read takes an element of an endpoint.
+func (t *trace) read(e elem, v [][]byte) {
+	for _, f := range []*familySets{&ipv4, &ipv6} {
+		family := Families{IPv4: f == &ipv4, IPv6: f == &ipv6}
+		switch e.set {
+		case &f.masq:
+			t.Masquerade = Families{t.Masquerade.IPv4 || family.IPv4, t.Masquerade.IPv6 || family.IPv6}
+			t.has(v[0])
+		case &f.home:
+			t.Bridge = oifname.format(v[1])
+			t.has(v[0])
+		case &f.source:
+			if a, ok := netip.AddrFromSlice(e.data); ok && !slices.Contains(t.Source, a) {
+				t.Source = append(t.Source, a)
+			}
+		case &f.hairpin:
+			t.Hairpin, t.Bridge = true, oifname.format(v[1])
+			t.has(v[0])
+		case &f.masqAll:
+			t.MasqueradeAll = true
+			t.has(v[0])
+		case &f.open, &f.openSpan:
+			if p, ok := readOpen(f, e, v); ok {
+				t.opens = append(t.opens, p)
+			}
+		case &f.anyPort, &f.port, &f.from, &f.span:
+			if p, ok := readPort(f, e, v); ok {
+				t.ports = append(t.ports, p)
+			}
+		}
+	}
+}
+
+func (t *trace) has(ip []byte) {
+	if a, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(t.Addrs, a) {
+		t.Addrs = append(t.Addrs, a)
+	}
+}
+
+// endpoint puts the addresses first that ports go to, as Apply wants them.
+func (t *trace) endpoint() Endpoint {
+	e := t.Endpoint
+	slices.SortFunc(e.Addrs, netip.Addr.Compare)
+	slices.SortFunc(e.Source, netip.Addr.Compare)
+	var targets []netip.Addr
+	for _, p := range slices.Concat(t.ports, t.opens) {
+		if !slices.Contains(targets, p.target) {
+			targets = append(targets, p.target)
+		}
+	}
+	e.Addrs = append(targets, slices.DeleteFunc(e.Addrs, func(a netip.Addr) bool { return slices.Contains(targets, a) })...)
+	e.Ports = t.portMaps()
+	return e
+}

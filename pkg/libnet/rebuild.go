@@ -1,0 +1,235 @@
+package libnet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+type (
+	// finder follows links to their containers.
+	finder interface {
+		Namespaces() (kernel.Namespaces, error)
+		Find(context.Context, kernel.Owned, kernel.Namespaces) (kernel.Found, error)
+		Holder(context.Context, netip.Addr, kernel.Namespaces) (string, error)
+	}
+	// recorder reads rules back.
+	recorder interface {
+		Recorded(context.Context) (firewall.Recorded, error)
+	}
+)
+
+var (
+	_ finder   = (*kernel.Handle)(nil)
+	_ recorder = (*firewall.Firewall)(nil)
+)
+
+// Rebuild writes the records and leases that are lost, by what the kernel
+// carries of attachments and of published ports: aliases, addresses and the
+// comments of rules. What is there stays as it is. A network whose own record
+// was lost gets one with as much of its configuration as shows; the next Attach
+// completes it. Leases whose place no record tells go where WithDataDir says.
+// Rules of iptables are not read: what has any keeps working, without a record.
+// It goes on after errors and reports them joined, and for whom it wrote what.
+func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
+	r := rebuilder{c: c}
+	if err := r.look(ctx); err != nil {
+		return nil, err
+	}
+	var errs []error
+	for id, o := range r.owned {
+		if err := r.endpoint(ctx, id, o); err != nil {
+			errs = append(errs, fmt.Errorf("rebuild %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, err))
+		}
+	}
+	errs = append(errs, r.publications(ctx), r.leases(ctx))
+	slices.SortFunc(r.done, func(a, b ID) int { return cmp.Compare(a.String(), b.String()) })
+	return slices.Compact(r.done), errors.Join(errs...)
+}
+
+// rebuilder is what one Rebuild knows.
+type rebuilder struct {
+	c        *Controller
+	owned    map[ID]kernel.Owned // links
+	ns       kernel.Namespaces
+	rules    firewall.Recorded
+	iptables []string // owners of rules by it
+	done     []ID
+}
+
+// look reads what the kernel has.
+func (r *rebuilder) look(ctx context.Context) (err error) {
+	if r.owned, err = r.c.attachments(ctx, ownerPrefix); err != nil {
+		return err
+	}
+	if r.rules, err = r.c.recorder.Recorded(ctx); err != nil {
+		return err
+	}
+	if r.iptables, err = r.c.iptables.List(ctx); err != nil {
+		return err
+	}
+	r.ns, err = r.c.finder.Namespaces()
+	return err
+}
+
+// attachments returns the host's ends of links whose owners start so.
+func (c *Controller) attachments(ctx context.Context, prefix string) (map[ID]kernel.Owned, error) {
+	owned, err := c.links.List(ctx, prefix)
+	all := map[ID]kernel.Owned{}
+	for _, o := range owned {
+		if id, ok := parseOwner(o.Owner); ok && !o.Bridge && id.Validate() == nil {
+			all[id] = o
+		}
+	}
+	return all, err
+}
+
+// errByIPTables is of what gets no record.
+var errByIPTables = errors.New("its rules are in iptables, which tell too little for a record: it keeps working; restart the container to have one")
+
+// missing says that there is no record that can be read.
+func missing(err error) bool {
+	return errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt)
+}
+
+// endpoint writes the record of an attachment unless it has one, and that of
+// its network. While it does, nobody else adds or removes the attachment.
+func (r *rebuilder) endpoint(ctx context.Context, id ID, o kernel.Owned) error {
+	load := func() error {
+		_, err := r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+		return err
+	}
+	if err := load(); !missing(err) {
+		return err
+	}
+	release, err := r.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := load(); !missing(err) {
+		return err
+	}
+	found, err := r.c.finder.Find(ctx, o, r.ns)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(r.iptables, firewall.Key(id.String())) {
+		return errors.Join(r.leaseAlone(ctx, id, found), errByIPTables)
+	}
+	n, err := r.network(id, found)
+	if err != nil {
+		return err
+	}
+	rec, err := r.record(ctx, n, id, found)
+	if err != nil {
+		return errors.Join(r.leaseAlone(ctx, id, found), err)
+	}
+	if err := r.c.endpoints.CreateShared(ctx, rec); err != nil {
+		return err
+	}
+	r.done = append(r.done, id)
+	return nil
+}
+
+// record is what Join would have written.
+func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Found) (state.Endpoint, error) {
+	if f.Netns == "" {
+		return state.Endpoint{}, fmt.Errorf("%w: no file and no process tells of the one that %s leads to", ErrBadNetns, f.HostName)
+	}
+	ns, err := netnsID(f.Netns)
+	if err != nil {
+		return state.Endpoint{}, err
+	}
+	fw, ruled := r.rules.Endpoints[firewall.Key(id.String())]
+	rec := state.Endpoint{
+		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
+		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns),
+		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(), Guarded: fw.MAC != nil,
+		Rules: ruled || n.config.needsRules(),
+		Links: []state.Link{
+			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
+			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},
+			{Name: id.IfName, MAC: f.MAC.String(), MTU: f.MTU, Netns: f.Netns},
+		},
+	}
+	if fw.MAC != nil {
+		rec.MAC = fw.MAC.String() // a container may have given itself another one
+	}
+	if rec.Rules {
+		rec.Backend = string(BackendNFTables)
+	}
+	if rec.Addresses, err = r.addresses(ctx, n, id, f, fw.Addrs); err != nil {
+		return state.Endpoint{}, err
+	}
+	if len(rec.Addresses) > 0 {
+		rec.IPAM, rec.DataDir = n.leaseDir()
+		rec.IPAM = cmp.Or(rec.IPAM, n.foreign)
+	}
+	rec.Ports = savedPorts(recordedPorts(fw.Ports, addrsOf(rec)))
+	return rec, nil
+}
+
+// addresses returns those of an attachment. A container may have given itself
+// more than it was leased; while the leases are there they tell.
+func (r *rebuilder) addresses(ctx context.Context, n *Network, id ID, f kernel.Found, ruled []netip.Addr) ([]state.Address, error) {
+	has := f.Addrs
+	if pool, ok := n.ipam.(*Pool); ok {
+		leases, err := pool.lookup(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if len(leases) > 0 {
+			has = slices.DeleteFunc(slices.Clone(has), func(p netip.Prefix) bool {
+				return !slices.Contains(leases, p.Addr()) && !slices.Contains(ruled, p.Addr())
+			})
+		}
+	}
+	var all []state.Address
+	for _, p := range has {
+		a := state.Address{Prefix: p}
+		for _, b := range f.BridgeAddrs {
+			if b.Masked() == p.Masked() && n.config.hasGateway() {
+				a.Gateway = b.Addr()
+			}
+		}
+		all = append(all, a)
+	}
+	slices.SortStableFunc(all, func(a, b state.Address) int { // ports go to the first
+		return cmp.Compare(order(ruled, a.Prefix.Addr()), order(ruled, b.Prefix.Addr()))
+	})
+	return all, nil
+}
+
+// order is the place of a in all; one that is not there comes last.
+func order(all []netip.Addr, a netip.Addr) int {
+	if i := slices.Index(all, a); i >= 0 {
+		return i
+	}
+	return len(all)
+}
+
+// recordedPorts are ports as the rules tell of them. To be published on any
+// address of a family, or of both, is the same for who has one only.
+func recordedPorts(ports []firewall.PortMap, addrs []netip.Addr) []PortMapping {
+	has4, has6 := slices.ContainsFunc(addrs, netip.Addr.Is4), slices.ContainsFunc(addrs, netip.Addr.Is6)
+	var all []PortMapping
+	for _, p := range ports {
+		m := PortMapping{
+			Protocol: p.Protocol.String(), HostIP: p.HostIP, Sources: p.Sources,
+			HostPort: int(p.HostPort), HostPortEnd: int(p.HostPortEnd), ContainerPort: int(p.ContainerPort),
+		}
+		if m.HostIP.IsUnspecified() && has4 != has6 {
+			m.HostIP = netip.Addr{}
+		}
+		all = append(all, m)
+	}
+	return all
+}

@@ -1,0 +1,87 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// publications writes the records of Publishers that are lost.
+func (r *rebuilder) publications(ctx context.Context) error {
+	dir := r.c.publications()
+	var errs []error
+	for _, owner := range r.iptables {
+		id, ok := parsePublication(owner)
+		if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && missing(err) {
+			errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, errByIPTables))
+		}
+	}
+	for owner, fw := range r.rules.Endpoints {
+		id, ok := parsePublication(owner)
+		if !strings.HasPrefix(owner, publicationPrefix) || len(fw.Addrs) == 0 {
+			continue
+		}
+		if !ok {
+			errs = append(errs, fmt.Errorf("rebuild ports of %s: the name is cut: restart the container to have a record", owner))
+			continue
+		}
+		if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); !missing(err) {
+			errs = append(errs, err)
+			continue
+		}
+		if err := r.publication(ctx, dir, id, fw); err != nil {
+			errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// parsePublication is the inverse of publicationOwner, but for names that are
+// too long for a rule and so are cut.
+func parsePublication(owner string) (ID, bool) {
+	rest, ours := strings.CutPrefix(owner, publicationPrefix)
+	id, ok := parseOwner(ownerPrefix + rest)
+	return id, ours && ok && id.Validate() == nil
+}
+
+func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id ID, fw firewall.Endpoint) error {
+	cfg := PublishConfig{NoHairpin: !fw.Hairpin, MasqueradeAll: fw.MasqueradeAll}
+	rec := state.Endpoint{
+		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
+		Phase: state.PhaseReady, Boot: r.c.boot, Bridge: fw.Bridge, Rules: true, Backend: string(BackendNFTables),
+		Ports: savedPorts(recordedPorts(fw.Ports, fw.Addrs)), Config: cfg.saved(),
+	}
+	for _, a := range fw.Addrs {
+		rec.Addresses = append(rec.Addresses, state.Address{Prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	if path, err := r.c.finder.Holder(ctx, fw.Addrs[0], r.ns); err == nil {
+		ns, err := netnsID(path)
+		if err != nil {
+			return err
+		}
+		rec.Netns, rec.NetnsID = path, state.NetnsID(ns)
+	} else if !errors.Is(err, kernel.ErrNotFound) {
+		return err
+	}
+	if rec.Bridge == "" {
+		device, err := r.c.published.DeviceTo(fw.Addrs[0])
+		if err != nil {
+			return err
+		}
+		rec.Bridge = device
+	}
+	if err := dir.CreateShared(ctx, rec); err != nil {
+		return err
+	}
+	if err := r.c.verifyPublication(ctx, rec); err != nil { // removed meanwhile
+		return errors.Join(err, dir.DeleteEndpoint(id.Network, id.ContainerID, id.IfName))
+	}
+	r.done = append(r.done, id)
+	return nil
+}
