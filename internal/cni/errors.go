@@ -45,6 +45,7 @@ var sentinelCodes = []struct {
 	{kernel.ErrBridgeFull, CodeBridgeFull},
 	{kernel.ErrNotBridge, types.ErrInvalidNetworkConfig},
 	{kernel.ErrAddressConflict, types.ErrInvalidNetworkConfig},
+	{kernel.ErrRouteConflict, types.ErrInvalidNetworkConfig},
 	{kernel.ErrUnsupported, types.ErrUnsupportedField},
 	{firewall.ErrUnsupported, types.ErrUnsupportedField},
 }

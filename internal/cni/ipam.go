@@ -25,7 +25,10 @@ func (c *Call) IPAMType() (string, error) {
 // the addresses the runtime asks for.
 func (c *Call) Pool() (libnet.IPAM, []netip.Addr, error) {
 	ipam := c.Conf.Object("ipam")
-	ranges := c.ranges(ipam)
+	return c.pool(ipam, c.ranges(ipam))
+}
+
+func (c *Call) pool(ipam *Object, ranges rangeList) (libnet.IPAM, []netip.Addr, error) {
 	cfg := ipamstore.Config{Network: c.Network, Sets: ranges.sets}
 	ipam.String("dataDir", &cfg.DataDir)
 	readPolicy(ipam, &cfg)

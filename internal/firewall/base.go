@@ -23,8 +23,13 @@ var (
 	closed   = set{unix.NFPROTO_INET, "closed", tuple{nfproto, oifname}, nil, false}
 	routed   = set{unix.NFPROTO_INET, "routed", tuple{nfproto, oifname}, nil, false}
 	trusted  = set{unix.NFPROTO_INET, "trusted", tuple{iifname, oifname}, nil, false}
+	noHost   = set{unix.NFPROTO_INET, "nohost", tuple{oifname}, nil, false}
+	// tunnels and vteps belong together.
+	tunnels = set{unix.NFPROTO_INET, "tunnels", tuple{iifname}, nil, false}
+	vteps   = set{unix.NFPROTO_INET, "vteps", tuple{iifname, etherSource}, nil, false}
 
-	networkSets = []*set{&internal, &inside, &noicc, &apart, &closed, &routed, &trusted}
+	// vteps before tunnels: until an element of tunnels is there, nothing is refused.
+	networkSets = []*set{&internal, &inside, &noicc, &apart, &closed, &routed, &trusted, &noHost, &vteps, &tunnels}
 )
 
 // owners has an element for each owner of elements in the sets of ipv4 and ipv6,

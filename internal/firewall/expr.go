@@ -53,11 +53,16 @@ func ct(key uint32) expr {
 }
 
 // addrType loads what the host's routing table says of the destination: RTN_*.
-func addrType() expr {
+func addrType() expr { return fibType(unix.NFTA_FIB_F_DADDR) }
+
+// sourceType is addrType of the source.
+func sourceType() expr { return fibType(unix.NFTA_FIB_F_SADDR) }
+
+func fibType(flags uint32) expr {
 	return expr{"fib", func(a *nfnl.Attrs) {
 		a.Uint32(unix.NFTA_FIB_DREG, regKey)
 		a.Uint32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
-		a.Uint32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
+		a.Uint32(unix.NFTA_FIB_FLAGS, flags)
 	}}
 }
 

@@ -54,7 +54,7 @@ func plan(n Network, e Endpoint) (planned, error) {
 }
 
 func (n Network) hasRules() bool {
-	return n.Internal || n.NoICC || n.Apart || closes(n.IPv4) || closes(n.IPv6)
+	return n.Internal || n.NoICC || n.Apart || n.NoHost || n.Tunnel != "" || closes(n.IPv4) || closes(n.IPv6)
 }
 
 // closes says that a policy keeps anybody out.
@@ -86,6 +86,14 @@ func (n Network) plan() ([]elem, *markRule, error) {
 	if n.Apart {
 		add(&apart, br)
 	}
+	if n.NoHost {
+		add(&noHost, br)
+	}
+	if n.Tunnel != "" {
+		if err := n.planTunnel(br, add); err != nil {
+			return nil, nil, err
+		}
+	}
 	for _, f := range []struct {
 		family byte
 		policy Policy
@@ -105,6 +113,32 @@ func (n Network) plan() ([]elem, *markRule, error) {
 		add(&trusted, from, br)
 	}
 	return dedupe(all), n.markRule(owner), nil
+}
+
+// planTunnel adds what makes bridge and tunnel one network.
+func (n Network) planTunnel(br []byte, add func(*set, ...[]byte)) error {
+	vx, err := ifname(n.Tunnel)
+	if err != nil {
+		return fmt.Errorf("tunnel %w", err)
+	}
+	add(&inside, br, vx)
+	add(&inside, vx, br)
+	add(&internal, vx)
+	if n.NoICC {
+		add(&noicc, br, vx)
+		add(&noicc, vx, br)
+	}
+	if n.NoHost {
+		add(&noHost, vx)
+	}
+	for _, mac := range n.VTEPs {
+		if uint32(len(mac)) != etherSource.size {
+			return fmt.Errorf("tunnel endpoint %s: %w", mac, ErrInvalid)
+		}
+		add(&vteps, vx, mac)
+	}
+	add(&tunnels, vx)
+	return nil
 }
 
 func (e Endpoint) hasRules() bool {
@@ -178,6 +212,14 @@ func (e Endpoint) masqElems() ([]elem, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bridge %w", err)
 	}
+	homes := [][]byte{br}
+	if e.Tunnel != "" {
+		vx, err := ifname(e.Tunnel)
+		if err != nil {
+			return nil, fmt.Errorf("tunnel %w", err)
+		}
+		homes = append(homes, vx)
+	}
 	addrs, err := e.addrs()
 	if err != nil {
 		return nil, err
@@ -189,7 +231,10 @@ func (e Endpoint) masqElems() ([]elem, error) {
 		if !e.Masquerade.has(a) {
 			continue
 		}
-		all = append(all, elem{set: &f.home, key: f.home.key.of(ip, br), owner: owner}, elem{set: &f.masq, key: f.masq.key.of(ip), owner: owner})
+		for _, at := range homes {
+			all = append(all, elem{set: &f.home, key: f.home.key.of(ip, at), owner: owner})
+		}
+		all = append(all, elem{set: &f.masq, key: f.masq.key.of(ip), owner: owner})
 		if i := slices.IndexFunc(e.Source, func(s netip.Addr) bool { return s.Is4() == a.Is4() }); i >= 0 {
 			all = append(all, elem{set: &f.source, key: f.source.key.of(ip), data: e.Source[i].AsSlice(), owner: owner})
 		}

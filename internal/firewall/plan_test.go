@@ -42,6 +42,16 @@ func TestPlan(t *testing.T) {
 			want: []string{"bridge libnet guarded { veth0 }", "bridge libnet macs { veth0 . 02:00:00:00:00:05 }"}},
 		{name: "internal", n: Network{Name: "a", Bridge: "fifteen-bytes-x", Internal: true},
 			want: []string{"inet libnet inside { fifteen-bytes-x . fifteen-bytes-x }", "inet libnet internal { fifteen-bytes-x }"}},
+		{name: "tunnel", n: Network{Name: "a", Bridge: "br0", Tunnel: "vx0", VTEPs: []net.HardwareAddr{mac}, NoICC: true, NoHost: true},
+			e: Endpoint{Owner: "o", Bridge: "br0", Tunnel: "vx0", Addrs: addrs("10.0.0.2"), Masquerade: both},
+			want: []string{
+				"inet libnet inside { br0 . br0 }", "inet libnet noicc { br0 . br0 }", "inet libnet nohost { br0 }",
+				"inet libnet inside { br0 . vx0 }", "inet libnet inside { vx0 . br0 }", "inet libnet internal { vx0 }",
+				"inet libnet noicc { br0 . vx0 }", "inet libnet noicc { vx0 . br0 }", "inet libnet nohost { vx0 }",
+				"inet libnet vteps { vx0 . 02:00:00:00:00:05 }", "inet libnet tunnels { vx0 }",
+				"inet libnet home4 { 10.0.0.2 . br0 }", "inet libnet home4 { 10.0.0.2 . vx0 }", "inet libnet masq4 { 10.0.0.2 }",
+				"inet libnet owners { d228:cb69:651a:8caf:7891:2b70:4e4a:7d16 }",
+			}},
 		{name: "no icc", n: Network{Name: "a", Bridge: "br0", NoICC: true},
 			want: []string{"inet libnet inside { br0 . br0 }", "inet libnet noicc { br0 . br0 }"}},
 	}

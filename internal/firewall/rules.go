@@ -22,6 +22,8 @@ func inetTable() table {
 		{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, []rule{
 			{"published on localhost is for this host alone", // iifname != "lo" ip daddr 127.0.0.0/8 drop
 				rules(isIPv4, notLo, destLocalhost4, drop)},
+			{"nothing out of a tunnel but of the network's hosts", // iifname @tunnels iifname . ether saddr != @vteps drop
+				rules(in(&tunnels), notIn(&vteps), drop)},
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPublish}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPublish}},
@@ -113,7 +115,10 @@ func directRules() []rule {
 }
 
 func postroutingRules() []rule {
-	var all []rule
+	// A nat chain sees the first packet of each connection only, and none of
+	// neighbour discovery.
+	all := []rule{{"no connections from the host", // oifname @nohost fib saddr type local drop
+		rules(in(&noHost), []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, drop)}}
 	for _, f := range []*familySets{&ipv4, &ipv6} {
 		version, notGroup := "ipv4", notMulticast4
 		if f.family == unix.NFPROTO_IPV6 {

@@ -80,6 +80,13 @@ type Network struct {
 	// Trusted are interfaces from which published container ports can be
 	// reached by the container's address under Published.
 	Trusted []string
+	// Tunnel is the interface by which Bridge reaches the network's other hosts;
+	// empty: none. Nothing is forwarded in and out by it but from and to Bridge.
+	Tunnel string
+	// VTEPs are the only source addresses of what comes in by Tunnel.
+	VTEPs []net.HardwareAddr
+	// NoHost keeps the host from opening connections by Bridge and Tunnel.
+	NoHost bool
 	// AcceptMark lets in packets whose mark, masked, is this, whatever the
 	// policy says; nil: none.
 	AcceptMark *Mark
@@ -106,6 +113,9 @@ type Endpoint struct {
 	// Bridge is the host's interface by which Addrs are reached: the bridge, or
 	// what another plugin made in its place. Port is the host's end of the veth.
 	Bridge, Port string
+	// Tunnel is an interface by which Masquerade leaves packets alone as by
+	// Bridge; empty: none.
+	Tunnel string
 	// Addrs are the container's addresses, of both families.
 	Addrs []netip.Addr
 	// Masquerade gives packets from Addrs of these families that leave by

@@ -34,6 +34,7 @@ type device struct {
 	// as a bridge
 	vlanFiltering bool
 	defaultPVID   uint16
+	vxlan         *vxlan // as a VXLAN device; else nil
 	// as a bridge port
 	port              bool
 	portState         byte
@@ -147,6 +148,9 @@ func (d *device) parseInfo(b []byte) error {
 			}
 			return nil
 		})
+	}
+	if err == nil && d.kind == "vxlan" {
+		d.vxlan, err = parseVXLAN(data)
 	}
 	if err == nil && slaveKind == "bridge" {
 		d.port = true

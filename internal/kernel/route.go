@@ -83,7 +83,7 @@ type route struct {
 	dst                               netip.Prefix
 	gateway                           netip.Addr
 	oif, mtu, advMSS, priority, table int
-	scope                             uint8
+	scope, protocol                   uint8
 }
 
 // routes lists unicast routes. With oif above 0 only those of that link, with
@@ -130,7 +130,7 @@ func parseRoute(b []byte) (route, bool, error) {
 		return route{}, false, errShort
 	}
 	msg := nl.DeserializeRtMsg(b)
-	r := route{table: int(msg.Table), scope: msg.Scope}
+	r := route{table: int(msg.Table), scope: msg.Scope, protocol: msg.Protocol}
 	dst := netip.IPv4Unspecified()
 	if msg.Family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()

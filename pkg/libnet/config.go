@@ -91,6 +91,12 @@ type NetworkConfig struct {
 	// MasqueradeAll [masqAll] gives all clients of published ports the host's
 	// address as source.
 	MasqueradeAll bool
+	// Tunnel is how the hosts of a network of the driver "overlay" reach each
+	// other; the zero value for a network of one host.
+	Tunnel TunnelConfig `json:",omitzero"`
+	// NoHost [isolated] keeps this host from opening connections to the network's
+	// containers, wherever they are. With Tunnel only.
+	NoHost bool `json:",omitempty"`
 	// Backend [backend] of the rules; empty: BackendAuto.
 	Backend Backend
 }
@@ -112,7 +118,7 @@ func (c NetworkConfig) Validate() error {
 			return badConfig("vlanTrunk", fmt.Sprintf("%d-%d", r.Min, r.Max), "want IDs from 1 to 4094, minID not above maxID")
 		}
 	}
-	return errors.Join(c.validateTogether(), c.validateGateway())
+	return errors.Join(c.validateTogether(), c.validateGateway(), c.validateTunnel())
 }
 
 func (c NetworkConfig) validateTogether() error {
@@ -134,7 +140,7 @@ func (c NetworkConfig) validateTogether() error {
 
 // needsRules says that endpoints may have firewall elements.
 func (c NetworkConfig) needsRules() bool {
-	return c.SpoofCheck || c.internal() || c.noICC() || c.apart() || c.masqueradeFamilies() != firewall.Families{} ||
+	return c.Tunnel.used() || c.SpoofCheck || c.internal() || c.noICC() || c.apart() || c.masqueradeFamilies() != firewall.Families{} ||
 		c.GatewayModeIPv4 != GatewayOpen || c.GatewayModeIPv6 != GatewayOpen
 }
 
@@ -211,6 +217,8 @@ func (a Addressing) complete(c NetworkConfig) (Addressing, error) {
 	}
 	if c.DefaultGateway {
 		out.addDefaultRoutes(a.Routes)
+	} else {
+		out.addTunnelRoutes(c.Tunnel)
 	}
 	for _, r := range out.Routes {
 		if !out.reaches(r.Gateway) {

@@ -24,6 +24,13 @@ type (
 		Forwarding() (v4, v6 bool, err error)
 		UplinkMTU() (int, error)
 	}
+	tunnels interface {
+		EnsureTunnel(context.Context, kernel.Tunnel) (created bool, err error)
+		VerifyTunnel(context.Context, kernel.Tunnel) error
+		RemoveTunnel(ctx context.Context, name, alias string) error
+		HasTunnel(name, alias string) (bool, error)
+		PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error)
+	}
 	links interface {
 		Attach(context.Context, kernel.Link) (kernel.Attached, error)
 		Verify(context.Context, kernel.Link) error
@@ -71,6 +78,7 @@ type (
 
 var (
 	_ bridges         = (*kernel.Handle)(nil)
+	_ tunnels         = (*kernel.Handle)(nil)
 	_ links           = (*kernel.Handle)(nil)
 	_ published       = (*kernel.Handle)(nil)
 	_ networkRecords  = (*state.Dir)(nil)
@@ -82,6 +90,7 @@ var (
 // anew for every operation.
 type Controller struct {
 	bridges   bridges
+	tunnels   tunnels
 	links     links
 	nftables  rules
 	iptables  rules
@@ -135,7 +144,7 @@ func New(opts ...Option) (*Controller, error) {
 	}
 	dir, nft := state.New(o.stateDir), firewall.New()
 	return &Controller{
-		bridges: handle, links: handle, published: handle, finder: handle, recorder: nft,
+		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, recorder: nft,
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
@@ -146,12 +155,16 @@ func New(opts ...Option) (*Controller, error) {
 // Close closes the netlink socket. Networks stay as they are.
 func (c *Controller) Close() { c.close() }
 
-// driverBridge is the one network driver so far: a Linux bridge on this host.
-const driverBridge = "bridge"
+// The network drivers: a Linux bridge on this host, and one that a VXLAN device
+// joins to those of other hosts.
+const (
+	driverBridge  = "bridge"
+	driverOverlay = "overlay"
+)
 
 func knownDriver(name string) error {
-	if name != driverBridge {
-		return fmt.Errorf("%w %q: there is %q", ErrUnknownDriver, name, driverBridge)
+	if name != driverBridge && name != driverOverlay {
+		return fmt.Errorf("%w %q: there are %q and %q", ErrUnknownDriver, name, driverBridge, driverOverlay)
 	}
 	return nil
 }
@@ -201,10 +214,15 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if spec.config.Bridge == "" {
 		spec.config.Bridge = bridgeName(name)
 	}
+	if driver == driverOverlay {
+		spec.completeTunnel(name)
+	} else if spec.config.Tunnel.used() {
+		return nil, badConfig("nodes", len(spec.config.Tunnel.Nodes), `needs the driver "overlay"`)
+	}
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Network{c: c, name: name, config: spec.config}
+	n := &Network{c: c, name: name, driver: driver, config: spec.config}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w,
+		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w,
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/nonexistent"), boot: "boot1", close: func() {},
 	}

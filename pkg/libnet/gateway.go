@@ -97,7 +97,8 @@ func (c NetworkConfig) internal() bool { return c.Internal || c.isolated() }
 func (c NetworkConfig) noICC() bool { return c.NoICC || c.IngressPolicy == IngressIsolated }
 
 func (c NetworkConfig) apart() bool {
-	return c.IngressPolicy == IngressSameBridge || c.IngressPolicy == IngressIsolated
+	return c.Tunnel.used() && (c.GatewayModeIPv4 != GatewayNAT || c.GatewayModeIPv6 != GatewayNAT) ||
+		c.IngressPolicy == IngressSameBridge || c.IngressPolicy == IngressIsolated
 }
 
 // snat returns the fixed source addresses.

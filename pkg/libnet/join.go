@@ -81,6 +81,9 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 			return err
 		}
 	}
+	if err := e.n.ensureTunnel(ctx, undo); err != nil {
+		return err
+	}
 	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.link)
 	if err != nil {

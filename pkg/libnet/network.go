@@ -1,6 +1,7 @@
 package libnet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 type Network struct {
 	c      *Controller
 	name   string
+	driver string
 	config NetworkConfig
 	ipam   IPAM      // nil: endpoints get no addresses
 	auto   *AutoPool // whence ipam comes, if subnets are to be chosen; else nil
@@ -82,7 +84,7 @@ func (n *Network) record() (state.Network, error) {
 		saved.Foreign = n.ipam.Type()
 	}
 	data, err := json.Marshal(saved)
-	return state.Network{Name: n.name, Driver: driverBridge, Bridge: n.config.Bridge, Fingerprint: n.fingerprint(), Config: data}, err
+	return state.Network{Name: n.name, Driver: n.driver, Bridge: n.config.Bridge, Fingerprint: n.fingerprint(), Config: data}, err
 }
 
 // fingerprint tells one configuration from another without encoding it.
@@ -103,7 +105,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
 	}
-	n := &Network{c: c, name: rec.Name, config: saved.NetworkConfig, foreign: saved.Foreign}
+	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, driverBridge), config: saved.NetworkConfig, foreign: saved.Foreign}
 	if saved.Pool == nil {
 		return n, nil
 	}
@@ -119,7 +121,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 func (n *Network) Name() string { return n.name }
 
 // Driver returns the name of the network's driver.
-func (n *Network) Driver() string { return driverBridge }
+func (n *Network) Driver() string { return n.driver }
 
 // Config returns the network's configuration.
 func (n *Network) Config() NetworkConfig { return n.config }

@@ -35,7 +35,7 @@ func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr, ports []PortMa
 		bridge:   n.planBridge(a),
 		link:     n.planLink(id, a, mac, ports),
 		network:  n.planRules(),
-		endpoint: firewall.Endpoint{Owner: id.String(), Bridge: n.config.Bridge, Port: id.HostName()},
+		endpoint: firewall.Endpoint{Owner: id.String(), Bridge: n.config.Bridge, Port: id.HostName(), Tunnel: n.tunnelName()},
 	}
 	p.endpoint.Addrs, p.endpoint.Masquerade, p.endpoint.Source = a.addrs(), n.config.masqueradeFamilies(), n.config.snat()
 	if len(a.Addresses) == 0 {
@@ -108,7 +108,7 @@ func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []Po
 func (n *Network) planRules() firewall.Network {
 	c := n.config
 	fw := firewall.Network{
-		Name: networkOwner(n.name), Bridge: c.Bridge, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
+		Name: networkOwner(n.name), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), NoHost: c.NoHost, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
 		IPv4: c.GatewayModeIPv4.policy(), IPv6: c.GatewayModeIPv6.policy(), Trusted: c.TrustedInterfaces,
 	}
 	if m := firewall.Mark(c.AcceptFwMark); m.Mask != 0 {
@@ -134,6 +134,9 @@ func ipv6Mode(a Addressing) kernel.IPv6Mode {
 func (n *Network) resolveMTU() error {
 	if !n.config.AutoMTU || n.config.MTU != 0 {
 		return nil
+	}
+	if n.config.Tunnel.used() {
+		return n.resolveTunnelMTU()
 	}
 	mtu, err := n.c.bridges.UplinkMTU()
 	if errors.Is(err, kernel.ErrNotFound) {
@@ -190,6 +193,7 @@ func (n *Network) removeBridge(ctx context.Context) error {
 // dissolve removes what belongs to the network as a whole.
 func (n *Network) dissolve(ctx context.Context) error {
 	return errors.Join(
+		n.removeTunnel(ctx),
 		n.removeBridge(ctx),
 		n.c.removeNetworkBy(ctx, "", n.config.Backend, n.planRules()),
 		n.c.networks.DeleteNetwork(n.name),

@@ -8,7 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// Repair puts the rules of every attachment and every publication in place
+// Repair puts the rules of every attachment, tunnel and publication in place
 // again, by their records: somebody may have flushed them. What is as it should
 // be stays untouched; dead attachments are left to Collect. It goes on after
 // errors and reports them joined, and how many it looked at.
@@ -16,6 +16,7 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 	networks, err := c.Networks(ctx)
 	errs := []error{err}
 	for _, n := range networks {
+		errs = append(errs, n.repairTunnelRules(ctx))
 		recs, err := n.c.endpoints.Endpoints(n.name)
 		errs = append(errs, err)
 		for _, rec := range recs {

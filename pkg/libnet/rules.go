@@ -222,7 +222,7 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
 	}
-	fw := firewall.Endpoint{Owner: ID{rec.Network, rec.ContainerID, rec.IfName}.String(), Port: rec.HostName}
+	fw := firewall.Endpoint{Owner: ID{rec.Network, rec.ContainerID, rec.IfName}.String(), Port: rec.HostName, Tunnel: n.tunnelName()}
 	if rec.Phase == state.PhaseReady {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
@@ -259,12 +259,16 @@ func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets [
 	return nil
 }
 
-// retire removes the rules of the network once its last attachment is gone.
+// retire removes the rules of the network once its last attachment is gone;
+// those of a tunnel go with it.
 func (n *Network) retire(ctx context.Context, last state.Endpoint) error {
 	return n.c.endpoints.Alone(ctx, n.name, func() error {
 		left, err := n.c.links.List(ctx, networkOwner(n.name)) // records can be lost
 		if err != nil || slices.ContainsFunc(left, func(o kernel.Owned) bool { _, is := parseOwner(o.Owner); return is }) {
 			return err
+		}
+		if has, err := n.hasTunnel(); has || err != nil {
+			return errors.Join(err, n.closeLocalhost()) // the tunnel is never without its rules
 		}
 		return errors.Join(n.closeLocalhost(), n.c.removeNetworkBy(ctx, last.Backend, n.config.Backend, n.planRules()))
 	})

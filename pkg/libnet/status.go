@@ -12,7 +12,7 @@ import (
 // Status says why no endpoint could be made now; nil if one could. It changes
 // nothing. If the endpoints there are may be cut off, the error is ErrLimited.
 func (n *Network) Status(ctx context.Context) error {
-	errs := []error{n.bridgeStatus(ctx), n.limits(ctx)}
+	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus(), n.limits(ctx)}
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
@@ -45,7 +45,7 @@ func (n *Network) limits(ctx context.Context) error {
 	if !has || err != nil {
 		return err
 	}
-	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})}
+	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx)}
 	if n.config.needsRules() {
 		err := n.c.rulesOf(string(n.config.Backend)).Intact(ctx)
 		if !errors.Is(err, firewall.ErrUnsupported) { // that is for rulesAvailable

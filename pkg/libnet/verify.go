@@ -64,6 +64,7 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 	defer func() { _ = ns.Close() }()
 	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
+	errs = append(errs, n.verifyTunnel(ctx))
 	if p.rules {
 		errs = append(errs, n.c.rulesOf(rec.Backend).Verify(ctx, p.network, p.endpoint))
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 // version is set by the linker (see the Makefile).
@@ -14,12 +15,5 @@ var version = "v0.0.0-dev"
 
 func main() {
 	streams := cni.Streams{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	os.Exit(plugin().Run(os.Getenv, streams))
-}
-
-func plugin() cni.Plugin {
-	return cni.Plugin{
-		Name: "bridge-ln", Version: version,
-		Add: add, Check: check, Del: del, GC: collect, Status: status,
-	}
+	os.Exit(plugin.Bridge(version).Run(os.Getenv, streams))
 }

@@ -17,7 +17,9 @@ var ladder = []struct {
 	from string
 	to   []string
 }{
-	{"plugins/*", []string{"internal/cni", "pkg/libnet"}},
+	{"plugins/*", []string{"internal/cni", "internal/plugin", "pkg/libnet"}},
+	{"internal/plugin", []string{"internal/cni", "pkg/libnet"}},
+	{"internal/overlay", []string{"internal/kernel"}},
 	{"cmd/lnctl", []string{"pkg/libnet"}},
 	{"pkg/ipamstore", []string{"internal/flock"}},
 	{"internal/state", []string{"internal/jsonw", "internal/flock"}},
@@ -25,7 +27,7 @@ var ladder = []struct {
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall"}},
 	{"internal/cni", []string{"internal/jsonw", "pkg/libnet", "pkg/ipamstore", "internal/kernel", "internal/firewall"}},
-	{"pkg/libnet", []string{"internal/kernel", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "pkg/ipamstore"}},
+	{"pkg/libnet", []string{"internal/kernel", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "pkg/ipamstore"}},
 	{"internal/lntest", nil},
 	{"scripts/*", []string{"internal/cni", "internal/kernel"}},
 	{"test/*", nil},

@@ -1,4 +1,4 @@
-package main
+package plugin
 
 import (
 	"cmp"
@@ -12,12 +12,9 @@ import (
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
-// defaultBridge is the bridge of a configuration that names none, as in the
-// reference bridge plugin.
-const defaultBridge = "cni0"
-
 // conf is the configuration, checked.
 type conf struct {
+	driver    string
 	name      string
 	stateDir  string
 	network   libnet.NetworkConfig
@@ -30,9 +27,12 @@ type conf struct {
 
 // parse refuses what it can before anything is changed. Keys it does not know
 // it leaves to their vendors.
-func parse(call *cni.Call) (*conf, error) {
+func (d driver) parse(call *cni.Call) (*conf, error) {
 	o := call.Conf
-	c := &conf{name: call.Network, network: readNetwork(o)}
+	c := &conf{driver: d.name, name: call.Network, network: readNetwork(o)}
+	if c.network.Bridge == "" {
+		c.network.Bridge = d.bridge
+	}
 	o.String("stateDir", &c.stateDir)
 	c.dns = readDNS(o.Object("dns"))
 	kind, err := call.IPAMType()
@@ -48,10 +48,12 @@ func parse(call *cni.Call) (*conf, error) {
 	if c.ports, err = call.Ports(); err != nil {
 		return nil, err
 	}
-	switch kind {
-	case "":
+	switch {
+	case d.tunnel:
+		err = c.readTunnel(call, kind)
+	case kind == "":
 		err = call.AllowNoAddresses()
-	case libnet.PoolType:
+	case kind == libnet.PoolType:
 		c.ipam, c.requested, err = call.Pool()
 	default:
 		c.ipam = cni.NewDelegate(call, kind)
@@ -61,7 +63,7 @@ func parse(call *cni.Call) (*conf, error) {
 
 // readNetwork reads the keys of the reference plugin and, marked so, ours.
 func readNetwork(o *cni.Object) libnet.NetworkConfig {
-	n := libnet.NetworkConfig{Bridge: defaultBridge}
+	n := libnet.NetworkConfig{}
 	icc := true
 	o.String("bridge", &n.Bridge)
 	o.Bool("isGateway", &n.Gateway)
@@ -234,17 +236,16 @@ func badKey(key, value, want string) error {
 
 // loose reads what DEL and GC need and takes defaults for what it cannot read:
 // a configuration that was edited after ADD must not keep them from their work.
-func loose(call *cni.Call) (c *conf, err error) {
-	c = &conf{name: call.Network, stateDir: call.LooseString("stateDir"), network: libnet.NetworkConfig{Bridge: defaultBridge}}
+func (d driver) loose(call *cni.Call) (c *conf, err error) {
+	c = &conf{driver: d.name, name: call.Network, stateDir: call.LooseString("stateDir"), network: libnet.NetworkConfig{Bridge: d.bridge}}
 	if s := call.LooseString("bridge"); s != "" {
 		c.network.Bridge = s
 	}
 	c.network.Backend = call.LooseBackend("backend", "ipMasqBackend")
-	switch kind := call.LooseString("ipam", "type"); kind {
-	case "":
-	case libnet.PoolType:
+	switch kind := call.LooseString("ipam", "type"); {
+	case d.tunnel || kind == libnet.PoolType:
 		c.ipam, err = call.LoosePool()
-	default:
+	case kind != "":
 		c.ipam = cni.NewDelegate(call, kind)
 	}
 	return c, err
@@ -265,7 +266,7 @@ func (c *conf) withNetwork(fn func(*libnet.Controller, *libnet.Network) error) e
 	if c.ipam != nil {
 		def = append(def, libnet.WithIPAM(c.ipam))
 	}
-	n, err := controller.DefineNetwork("bridge", c.name, def...)
+	n, err := controller.DefineNetwork(c.driver, c.name, def...)
 	if err != nil {
 		return err
 	}

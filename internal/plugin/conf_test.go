@@ -1,4 +1,4 @@
-package main
+package plugin
 
 import (
 	"fmt"
@@ -12,6 +12,11 @@ import (
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
+
+// parse and loose are those of bridge-ln.
+func parse(c *cni.Call) (*conf, error) { return bridge.parse(c) }
+
+func loose(c *cni.Call) (*conf, error) { return bridge.loose(c) }
 
 func call(keys string) *cni.Call {
 	if keys != "" {
@@ -218,6 +223,7 @@ func TestLoose(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
+	f.Add(`{"name":"n","nodes":["192.0.2.1",{"address":"::1","subnet":["10.0.0.0/24"]}],"subnet":"10.0.0.0/8","blockSize":{"ipv4":30}}`)
 	f.Add(`{"cniVersion":"1.1.0","name":"n","mtu":"auto","vlanTrunk":[{"id":5}],"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0/24"}]]}}`)
 	f.Add(`{"name":"n","icc":false,"runtimeConfig":{"mac":"02:00:00:00:00:01"},"dns":{"search":["x"]}}`)
 	f.Fuzz(func(t *testing.T, stdin string) {
@@ -226,6 +232,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		_, _ = parse(c)
+		_, _ = overlay.parse(c)
 		if _, err := loose(c); err != nil {
 			t.Errorf("loose: %v", err)
 		}

@@ -1,4 +1,4 @@
-package main
+package plugin
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
-func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
-	conf, err := parse(call)
+func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
+	conf, err := d.parse(call)
 	if err != nil {
 		return nil, err
 	}
@@ -39,8 +39,8 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 	return result, err
 }
 
-func check(ctx context.Context, call *cni.Call) error {
-	conf, err := parse(call)
+func (d driver) check(ctx context.Context, call *cni.Call) error {
+	conf, err := d.parse(call)
 	if err != nil {
 		return err
 	}
@@ -54,8 +54,8 @@ func check(ctx context.Context, call *cni.Call) error {
 	})
 }
 
-func del(ctx context.Context, call *cni.Call) error {
-	conf, err := loose(call)
+func (d driver) del(ctx context.Context, call *cni.Call) error {
+	conf, err := d.loose(call)
 	if err != nil {
 		return err
 	}
@@ -65,12 +65,12 @@ func del(ctx context.Context, call *cni.Call) error {
 	})
 }
 
-func collect(ctx context.Context, call *cni.Call) error {
+func (d driver) collect(ctx context.Context, call *cni.Call) error {
 	valid, err := call.ValidAttachments()
 	if err != nil {
 		return err
 	}
-	conf, err := loose(call)
+	conf, err := d.loose(call)
 	if err != nil {
 		return err
 	}
@@ -79,8 +79,8 @@ func collect(ctx context.Context, call *cni.Call) error {
 	})
 }
 
-func status(ctx context.Context, call *cni.Call) error {
-	conf, err := parse(call)
+func (d driver) status(ctx context.Context, call *cni.Call) error {
+	conf, err := d.parse(call)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,270 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of tunnels, for errors.Is.
+var (
+	// ErrVNIInUse: another VXLAN device has the VNI on the same UDP port.
+	ErrVNIInUse = errors.New("VNI in use")
+	// ErrRouteConflict: the host has another route to the same destination.
+	ErrRouteConflict = errors.New("route conflict")
+)
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// String is "02:00:00:12:34:56".
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// TunnelRoute leads to a remote block by the address of its host's end.
+type TunnelRoute struct {
+	Dst netip.Prefix
+	Via netip.Addr
+}
+
+// Neighbour says which MAC an address behind the tunnel has.
+type Neighbour struct {
+	Addr netip.Addr
+	MAC  MAC
+}
+
+// FDBEntry says which host frames for a MAC are sent to.
+type FDBEntry struct {
+	MAC    MAC
+	Remote netip.Addr
+}
+
+// Tunnel is a wanted VXLAN device that learns and floods nothing, and all that
+// leads by it to other hosts.
+type Tunnel struct {
+	// Name of the device, 1 to 15 bytes. Alias marks it as ours; a device
+	// without it is not touched.
+	Name, Alias string
+	VNI         int
+	Port        uint16 // UDP
+	// Local is the host's address underneath.
+	Local netip.Addr
+	// Device underneath; empty: whatever the host's routes say.
+	Device string
+	MAC    MAC
+	// MTU in bytes; 0 leaves what there is.
+	MTU   int
+	IPv6  IPv6Mode
+	Addrs []netip.Prefix
+
+	Routes     []TunnelRoute
+	Neighbours []Neighbour
+	FDB        []FDBEntry
+}
+
+func (t *Tunnel) check() error {
+	if err := checkName("tunnel", t.Name); err != nil {
+		return err
+	}
+	if t.VNI < 1 || t.VNI >= 1<<24 || t.Port == 0 || !t.Local.IsValid() || t.Alias == "" {
+		return fmt.Errorf("tunnel %s: want VNI, port, local address and alias", t.Name)
+	}
+	return checkAddrs(t.Addrs, t.IPv6)
+}
+
+// EnsureTunnel brings the device and its entries to what is asked, adding
+// before it deletes. What is as it should be costs reads only. created says
+// that there was no such device; one that cannot be changed is made anew. On
+// failure a device that this call made is gone. The error wraps ErrExists when
+// the name is somebody else's, ErrVNIInUse, ErrRouteConflict or ErrUnsupported.
+func (h *Handle) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err error) {
+	if err := errors.Join(ctx.Err(), t.check()); err != nil {
+		return false, err
+	}
+	var u undo
+	defer func() {
+		if err != nil {
+			created, err = false, errors.Join(fmt.Errorf("tunnel %s: %w", t.Name, err), u.run())
+		}
+	}()
+	d, made, created, err := h.ensureVXLAN(t, &u)
+	if err != nil {
+		return false, err
+	}
+	if err := h.adjustTunnel(d, t, made); err != nil {
+		return false, err
+	}
+	var have tunnelState
+	if !made {
+		if have, err = h.tunnelState(d, t); err != nil {
+			return false, err
+		}
+	}
+	return created, h.reconcile(d, t, have)
+}
+
+// ensureVXLAN returns the device. made says it is fresh, created that no other
+// was in its place.
+func (h *Handle) ensureVXLAN(t Tunnel, u *undo) (d *device, made, created bool, err error) {
+	lower := 0
+	if t.Device != "" {
+		under, err := h.device(t.Device)
+		if err != nil {
+			return nil, false, false, fmt.Errorf("device %s: %w", t.Device, err)
+		}
+		lower = under.index
+	}
+	d, err = h.device(t.Name)
+	switch {
+	case err == nil && !d.isTunnel(t.Alias):
+		return nil, false, false, fmt.Errorf("%w: a %s link with alias %q", ErrExists, d.kind, d.alias)
+	case err == nil && len(t.deviceDiff(d, lower)) == 0:
+		return d, false, false, nil
+	case err == nil:
+		if err := h.deleteLink(d.index); err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, false, false, fmt.Errorf("make anew: %w", err)
+		}
+	case errors.Is(err, ErrNotFound):
+		created = true
+	default:
+		return nil, false, false, err
+	}
+	d, made, err = h.createVXLAN(t, lower, u)
+	return d, made, created && made, err
+}
+
+// adjustTunnel brings up the device and sets what can be changed.
+func (h *Handle) adjustTunnel(d *device, t Tunnel, made bool) error {
+	if made || d.alias == "" {
+		if err := ownIPv6(d.name, t.IPv6, hasIPv6(t.Addrs)); err != nil {
+			return err
+		}
+	}
+	mtu := d.mtu
+	if t.MTU > 0 {
+		mtu = t.MTU
+	}
+	if d.up() && d.mtu == mtu && d.alias == t.Alias {
+		return nil
+	}
+	// The kernel takes no alias in the creating message: one that is missing is
+	// on its way, or whoever made the device was killed.
+	if err := h.setLink(d.index, unix.IFF_UP, unix.IFF_UP, attrUint32(unix.IFLA_MTU, uint32(mtu)), attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
+		return fmt.Errorf("set up, MTU %d: %w", mtu, err)
+	}
+	return nil
+}
+
+// tunnelState is what the kernel has of a tunnel's entries.
+type tunnelState struct {
+	addrs      []address
+	routes     []TunnelRoute
+	neighbours []Neighbour
+	fdb        []FDBEntry
+}
+
+func (c *conn) tunnelState(d *device, t Tunnel) (s tunnelState, err error) {
+	if s.addrs, err = c.addrs(d.index, addrFamily(t.Addrs)); err != nil {
+		return s, err
+	}
+	if s.neighbours, err = c.neighbours(d.index); err != nil {
+		return s, err
+	}
+	if s.fdb, err = c.fdb(d.index); err != nil {
+		return s, err
+	}
+	families := []int{}
+	for _, p := range t.Addrs {
+		if f := family(p.Addr()); !slices.Contains(families, f) {
+			families = append(families, f)
+		}
+	}
+	for _, f := range families {
+		rs, err := c.routes(f, d.index, unix.RT_TABLE_MAIN)
+		if err != nil {
+			return s, err
+		}
+		for _, r := range rs {
+			if r.protocol == protocolOurs {
+				s.routes = append(s.routes, TunnelRoute{r.dst, r.gateway})
+			}
+		}
+	}
+	return s, nil
+}
+
+// reconcile adds what is missing, in the order in which it is needed, and then
+// deletes what is too much.
+func (h *Handle) reconcile(d *device, t Tunnel, have tunnelState) error {
+	for _, p := range t.Addrs {
+		if holds(have.addrs, p) {
+			continue
+		}
+		if err := h.addAddr(d.index, p, false); err != nil && !errors.Is(err, ErrExists) {
+			return err
+		}
+	}
+	for _, e := range missing(t.FDB, have.fdb) {
+		if err := h.changeFDB(unix.RTM_NEWNEIGH, d.index, e); err != nil {
+			return err
+		}
+	}
+	for _, n := range missing(t.Neighbours, have.neighbours) {
+		if err := h.changeNeighbour(unix.RTM_NEWNEIGH, d.index, n); err != nil {
+			return err
+		}
+	}
+	for _, r := range missing(t.Routes, have.routes) {
+		if err := h.addTunnelRoute(d.index, r); err != nil {
+			return err
+		}
+	}
+	return h.deleteSurplus(d, t, have)
+}
+
+func (h *Handle) deleteSurplus(d *device, t Tunnel, have tunnelState) error {
+	var errs []error
+	del := func(err error) {
+		if !errors.Is(err, ErrNotFound) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			errs = append(errs, err)
+		}
+	}
+	for _, r := range missing(have.routes, t.Routes) {
+		del(h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, r))
+	}
+	for _, n := range have.neighbours {
+		if !slices.ContainsFunc(t.Neighbours, func(w Neighbour) bool { return w.Addr == n.Addr }) {
+			del(h.changeNeighbour(unix.RTM_DELNEIGH, d.index, n))
+		}
+	}
+	for _, e := range have.fdb {
+		if !slices.ContainsFunc(t.FDB, func(w FDBEntry) bool { return w.MAC == e.MAC }) {
+			del(h.changeFDB(unix.RTM_DELNEIGH, d.index, e))
+		}
+	}
+	for _, a := range have.addrs {
+		if !slices.Contains(t.Addrs, a.prefix) && !a.prefix.Addr().IsLinkLocalUnicast() {
+			del(h.removeAddr(d.index, a.prefix))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// missing returns what is wanted and not there.
+func missing[T comparable](want, have []T) []T {
+	there := make(map[T]bool, len(have))
+	for _, e := range have {
+		there[e] = true
+	}
+	var all []T
+	for _, e := range want {
+		if !there[e] {
+			all = append(all, e)
+		}
+	}
+	return all
+}

@@ -1,0 +1,184 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// protocolOurs is the protocol number of our routes on the host: by it they
+// are told from everybody else's. iproute2 has no name for it.
+const protocolOurs = 108
+
+// ndmsg is struct ndmsg of linux/neighbour.h.
+type ndmsg struct {
+	family uint8
+	index  int
+	state  uint16
+	flags  uint8
+}
+
+const ndmsgSize = 12
+
+// Len is for nl.NetlinkRequestData.
+func (m ndmsg) Len() int { return ndmsgSize }
+
+// Serialize is for nl.NetlinkRequestData.
+func (m ndmsg) Serialize() []byte {
+	b := make([]byte, ndmsgSize)
+	b[0], b[10] = m.family, m.flags
+	binary.NativeEndian.PutUint32(b[4:], uint32(m.index))
+	binary.NativeEndian.PutUint16(b[8:], m.state)
+	return b
+}
+
+// entry is an entry of a neighbour table or of a forwarding database.
+type entry struct {
+	ndmsg
+	dst netip.Addr
+	mac MAC
+}
+
+// entries lists what a device has in the neighbour tables or, for AF_BRIDGE,
+// in its own forwarding database. The kernel filters since 4.20.
+func (c *conn) entries(fam uint8, index int) ([]entry, error) {
+	msgs, err := c.dump(func() *nl.NetlinkRequest {
+		return request(unix.RTM_GETNEIGH, 0, ndmsg{family: fam}, attrUint32(unix.NDA_IFINDEX, uint32(index)))
+	}, unix.RTM_NEWNEIGH)
+	if err != nil {
+		return nil, err
+	}
+	var all []entry
+	for _, b := range msgs {
+		e, err := parseEntry(b)
+		if err != nil {
+			return nil, err
+		}
+		if e.index == index {
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+func parseEntry(b []byte) (e entry, err error) {
+	if len(b) < ndmsgSize {
+		return e, errShort
+	}
+	e.ndmsg = ndmsg{b[0], number(b[4:8]), binary.NativeEndian.Uint16(b[8:]), b[10]}
+	err = eachAttr(b[ndmsgSize:], func(typ uint16, v []byte) error {
+		switch typ {
+		case unix.NDA_DST:
+			e.dst, _ = netip.AddrFromSlice(v)
+		case unix.NDA_LLADDR:
+			copy(e.mac[:], v)
+		}
+		return nil
+	})
+	return e, err
+}
+
+// neighbours lists the permanent ones: the others are the kernel's own.
+func (c *conn) neighbours(index int) ([]Neighbour, error) {
+	es, err := c.entries(unix.AF_UNSPEC, index)
+	if err != nil {
+		return nil, fmt.Errorf("list neighbours: %w", err)
+	}
+	var all []Neighbour
+	for _, e := range es {
+		if e.state&unix.NUD_PERMANENT != 0 {
+			all = append(all, Neighbour{e.dst, e.mac})
+		}
+	}
+	return all, nil
+}
+
+func (c *conn) fdb(index int) ([]FDBEntry, error) {
+	es, err := c.entries(unix.AF_BRIDGE, index)
+	if err != nil {
+		return nil, fmt.Errorf("list forwarding entries: %w", err)
+	}
+	var all []FDBEntry
+	for _, e := range es {
+		if e.flags&unix.NTF_SELF != 0 {
+			all = append(all, FDBEntry{e.mac, e.dst})
+		}
+	}
+	return all, nil
+}
+
+// changeNeighbour is with RTM_NEWNEIGH or RTM_DELNEIGH.
+func (c *conn) changeNeighbour(typ, index int, n Neighbour) error {
+	msg := ndmsg{family: uint8(family(n.Addr)), index: index, state: unix.NUD_PERMANENT}
+	req := request(typ, replaceFlags(typ), msg, attr(unix.NDA_DST, n.Addr.AsSlice()), attr(unix.NDA_LLADDR, n.MAC[:]))
+	if err := c.change(req); err != nil {
+		return fmt.Errorf("neighbour %s %s: %w", n.Addr, n.MAC, err)
+	}
+	return nil
+}
+
+// changeFDB is with RTM_NEWNEIGH or RTM_DELNEIGH.
+func (c *conn) changeFDB(typ, index int, e FDBEntry) error {
+	msg := ndmsg{family: unix.AF_BRIDGE, index: index, state: unix.NUD_PERMANENT, flags: unix.NTF_SELF}
+	req := request(typ, replaceFlags(typ), msg, attr(unix.NDA_LLADDR, e.MAC[:]))
+	if e.Remote.IsValid() {
+		req.AddData(attr(unix.NDA_DST, e.Remote.AsSlice()))
+	}
+	if err := c.change(req); err != nil {
+		return fmt.Errorf("forwarding entry %s to %s: %w", e.MAC, e.Remote, err)
+	}
+	return nil
+}
+
+func replaceFlags(typ int) int {
+	if typ == unix.RTM_NEWNEIGH {
+		return unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	}
+	return 0
+}
+
+// addTunnelRoute adds a route that may have come meanwhile; another one to the
+// same destination is the host's own and stays.
+func (c *conn) addTunnelRoute(index int, r TunnelRoute) error {
+	err := c.changeTunnelRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r)
+	if !errors.Is(err, ErrExists) && !errors.Is(err, unix.EINVAL) { // IPv6: the gateway is elsewhere
+		return err
+	}
+	rs, listErr := c.routes(family(r.Via), 0, unix.RT_TABLE_MAIN)
+	if listErr != nil {
+		return listErr
+	}
+	for _, have := range rs {
+		if have.dst == r.Dst && have.oif == index && have.gateway == r.Via {
+			return nil
+		}
+	}
+	i := slices.IndexFunc(rs, func(have route) bool { return have.dst == r.Dst })
+	if i < 0 {
+		return err
+	}
+	name := fmt.Sprint(rs[i].oif)
+	if d, err := c.deviceByIndex(rs[i].oif); err == nil {
+		name = d.name
+	}
+	return fmt.Errorf("%w: the host's route to %s leads by %s", ErrRouteConflict, r.Dst, name)
+}
+
+// changeTunnelRoute is with RTM_NEWROUTE or RTM_DELROUTE.
+func (c *conn) changeTunnelRoute(typ, flags, index int, r TunnelRoute) error {
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len = uint8(family(r.Via)), uint8(r.Dst.Bits())
+	msg.Protocol, msg.Flags = protocolOurs, unix.RTNH_F_ONLINK
+	req := request(typ, flags, msg,
+		attr(unix.RTA_DST, r.Dst.Addr().AsSlice()), attr(unix.RTA_GATEWAY, r.Via.AsSlice()),
+		attrUint32(unix.RTA_OIF, uint32(index)), attrUint32(unix.RTA_TABLE, unix.RT_TABLE_MAIN))
+	if err := c.change(req); err != nil {
+		return fmt.Errorf("route %s via %s: %w", r.Dst, r.Via, err)
+	}
+	return nil
+}

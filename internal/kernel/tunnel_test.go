@@ -1,0 +1,254 @@
+package kernel
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// testTunnel is one with a host at the other end, of both families.
+func testTunnel() Tunnel {
+	far := MAC{2, 0, 0, 0, 0, 2}
+	return Tunnel{
+		Name: "vx0", Alias: "libnet:net1/", VNI: 5000, Port: 4789, Local: netip.MustParseAddr("192.0.2.1"),
+		MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, IPv6: IPv6On, Addrs: prefixes("10.5.0.0/32", "fd05::/128"),
+		Routes: []TunnelRoute{
+			{netip.MustParsePrefix("10.5.1.0/24"), netip.MustParseAddr("10.5.1.0")},
+			{netip.MustParsePrefix("fd05:0:0:1::/64"), netip.MustParseAddr("fd05:0:0:1::")},
+		},
+		Neighbours: []Neighbour{{netip.MustParseAddr("10.5.1.0"), far}, {netip.MustParseAddr("fd05:0:0:1::"), far}},
+		FDB:        []FDBEntry{{far, netip.MustParseAddr("192.0.2.2")}},
+	}
+}
+
+func mustTunnel(t *testing.T, h *Handle, want Tunnel) {
+	t.Helper()
+	if _, err := h.EnsureTunnel(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.VerifyTunnel(t.Context(), want); err != nil {
+		t.Fatalf("right after EnsureTunnel: %v", err)
+	}
+}
+
+// What is as it should be costs a few questions, and no change.
+func TestEnsureTunnelTwice(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	want := testTunnel()
+	mustTunnel(t, h, want)
+	d, before, err := snapshotTunnel(h, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := h.seq
+	created, err := h.EnsureTunnel(t.Context(), want)
+	if err != nil || created {
+		t.Errorf("again: created %t, %v", created, err)
+	}
+	if n := h.seq - asked; n > 6 {
+		t.Errorf("again: %d questions, want 6 at most", n)
+	}
+	again, after, err := snapshotTunnel(h, want)
+	if err != nil || again.index != d.index {
+		t.Errorf("again: index %d, was %d: %v", again.index, d.index, err)
+	}
+	if diff := cmp.Diff(before, after, cmp.AllowUnexported(tunnelState{}, address{}), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Errorf("again (-before +after):\n%s", diff)
+	}
+}
+
+func snapshotTunnel(h *Handle, want Tunnel) (*device, tunnelState, error) {
+	d, err := h.device(want.Name)
+	if err != nil {
+		return nil, tunnelState{}, err
+	}
+	s, err := h.tunnelState(d, want)
+	return d, s, err
+}
+
+// Whatever somebody does by hand, VerifyTunnel says so and EnsureTunnel mends it.
+func TestTunnelByHand(t *testing.T) {
+	t.Parallel()
+	want := testTunnel()
+	strange := MAC{2, 9, 9, 9, 9, 9}
+	for name, do := range map[string]func(h *Handle, d *device) error{
+		"device deleted":       func(h *Handle, d *device) error { return h.deleteLink(d.index) },
+		"device down":          func(h *Handle, d *device) error { return h.setLink(d.index, 0, unix.IFF_UP) },
+		"MTU":                  func(h *Handle, d *device) error { return h.setLink(d.index, 0, 0, attrUint32(unix.IFLA_MTU, 1400)) },
+		"MAC":                  func(h *Handle, d *device) error { return h.setLink(d.index, 0, 0, attr(unix.IFLA_ADDRESS, strange[:])) },
+		"alias lost":           func(h *Handle, d *device) error { return h.setLink(d.index, 0, 0, attr(unix.IFLA_IFALIAS, []byte{0})) },
+		"address removed":      func(h *Handle, d *device) error { return h.removeAddr(d.index, want.Addrs[0]) },
+		"IPv6 address removed": func(h *Handle, d *device) error { return h.removeAddr(d.index, want.Addrs[1]) },
+		"route removed": func(h *Handle, d *device) error {
+			return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, want.Routes[0])
+		},
+		"IPv6 route removed": func(h *Handle, d *device) error {
+			return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, want.Routes[1])
+		},
+		"route too much": func(h *Handle, d *device) error {
+			return h.changeTunnelRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, d.index, TunnelRoute{netip.MustParsePrefix("10.6.0.0/24"), want.Routes[0].Via})
+		},
+		"neighbour removed": func(h *Handle, d *device) error {
+			return h.changeNeighbour(unix.RTM_DELNEIGH, d.index, want.Neighbours[0])
+		},
+		"neighbour changed": func(h *Handle, d *device) error {
+			return h.changeNeighbour(unix.RTM_NEWNEIGH, d.index, Neighbour{want.Neighbours[1].Addr, strange})
+		},
+		"forwarding entry removed": func(h *Handle, d *device) error { return h.changeFDB(unix.RTM_DELNEIGH, d.index, want.FDB[0]) },
+		"forwarding entry changed": func(h *Handle, d *device) error {
+			return h.changeFDB(unix.RTM_NEWNEIGH, d.index, FDBEntry{want.FDB[0].MAC, netip.MustParseAddr("192.0.2.9")})
+		},
+		"forwarding entry too much": func(h *Handle, d *device) error {
+			return h.changeFDB(unix.RTM_NEWNEIGH, d.index, FDBEntry{strange, netip.MustParseAddr("192.0.2.9")})
+		},
+		"floods": func(h *Handle, d *device) error {
+			msg := ndmsg{family: unix.AF_BRIDGE, index: d.index, state: unix.NUD_PERMANENT, flags: unix.NTF_SELF}
+			return h.change(request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, msg,
+				attr(unix.NDA_LLADDR, make([]byte, 6)), attr(unix.NDA_DST, []byte{192, 0, 2, 9})))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHandle(t)
+			mustTunnel(t, h, want)
+			d, err := h.device(want.Name)
+			if err == nil {
+				err = do(h, d)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := h.VerifyTunnel(t.Context(), want); err == nil {
+				t.Error("VerifyTunnel finds nothing")
+			}
+			mustTunnel(t, h, want)
+		})
+	}
+}
+
+// Every field can change; the device is made anew where the kernel wants that.
+func TestTunnelChanges(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "under", MTU: 1500}}); err != nil {
+		t.Fatal(err)
+	}
+	want := testTunnel()
+	mustTunnel(t, h, want)
+	for _, change := range []func(){
+		func() { want.VNI = 5001 },
+		func() { want.Port = 8472 },
+		func() { want.Local = netip.MustParseAddr("192.0.2.7") },
+		func() { want.Device = "under" },
+		func() { want.MTU = 1400 },
+		func() { want.FDB, want.Routes, want.Neighbours = nil, nil, nil },
+		func() { want.Local = netip.MustParseAddr("2001:db8::1") },
+		func() { want.Addrs, want.IPv6 = prefixes("10.7.0.0/32"), IPv6Off },
+	} {
+		change()
+		mustTunnel(t, h, want)
+	}
+	if err := h.RemoveTunnel(t.Context(), want.Name, "libnet:other/"); err != nil {
+		t.Error(err)
+	}
+	if has, err := h.HasTunnel(want.Name, want.Alias); !has || err != nil {
+		t.Errorf("another network's RemoveTunnel: has %t, %v", has, err)
+	}
+	for range 2 {
+		if err := h.RemoveTunnel(t.Context(), want.Name, want.Alias); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := linkNames(t, h); got != "lo under" {
+		t.Errorf("links left: %s", got)
+	}
+}
+
+func TestTunnelRefuses(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before func(h *Handle) error
+		want   error
+	}{
+		"name taken": {func(*Handle) error {
+			return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "vx0"}})
+		}, ErrExists},
+		"VNI taken": {func(h *Handle) error {
+			other := testTunnel()
+			other.Name, other.Alias, other.Routes, other.Addrs = "vx1", "libnet:net2/", nil, nil
+			_, err := h.EnsureTunnel(t.Context(), other)
+			return err
+		}, ErrVNIInUse},
+		"route taken": {func(*Handle) error {
+			d := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
+			return errors.Join(addLink(d, "10.5.1.1/24"), netlink.LinkSetUp(d))
+		}, ErrRouteConflict},
+		"IPv6 route taken": {func(*Handle) error {
+			d := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
+			return errors.Join(addLink(d, "fd05:0:0:1::1/64"), netlink.LinkSetUp(d))
+		}, ErrRouteConflict},
+		"block of another network": {func(h *Handle) error {
+			other := testTunnel()
+			other.Name, other.VNI, other.Routes, other.Neighbours = "vx1", 6000, other.Routes[1:], other.Neighbours[1:]
+			_, err := h.EnsureTunnel(t.Context(), other)
+			return err
+		}, ErrRouteConflict},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHandle(t)
+			if err := tt.before(h); err != nil {
+				t.Fatal(err)
+			}
+			before := linkNames(t, h)
+			if _, err := h.EnsureTunnel(t.Context(), testTunnel()); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			if got := linkNames(t, h); got != before {
+				t.Errorf("links: %s, before %s", got, before)
+			}
+		})
+	}
+}
+
+func TestPathMTU(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	wide := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "wide", MTU: 9000}}
+	slim := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "slim", MTU: 1400}}
+	err := errors.Join(addLink(wide, "192.0.2.1/24", "2001:db8::1/64"), netlink.LinkSetUp(wide), addLink(slim, "198.51.100.1/24"), netlink.LinkSetUp(slim))
+	err = errors.Join(err, netlink.RouteAdd(&netlink.Route{Dst: cidr("203.0.113.0/24"), LinkIndex: wide.Attrs().Index, MTU: 2000}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		local string
+		peers []string
+		dev   string
+		want  int
+	}{
+		{"192.0.2.1", []string{"192.0.2.2"}, "", 9000},
+		{"192.0.2.1", []string{"192.0.2.2", "198.51.100.2"}, "", 1400},
+		{"192.0.2.1", []string{"192.0.2.2", "203.0.113.2"}, "", 2000},
+		{"192.0.2.1", nil, "", 9000},
+		{"198.51.100.1", []string{"100.64.0.1"}, "", 1400}, // out of reach
+		{"2001:db8::1", []string{"2001:db8::2"}, "", 9000},
+		{"192.0.2.1", []string{"192.0.2.2"}, "wide", 9000},
+	} {
+		var peers []netip.Addr
+		for _, p := range tt.peers {
+			peers = append(peers, netip.MustParseAddr(p))
+		}
+		if got, err := h.PathMTU(netip.MustParseAddr(tt.local), peers, tt.dev); got != tt.want || err != nil {
+			t.Errorf("%v: got %d, %v, want %d", tt, got, err, tt.want)
+		}
+	}
+	if _, err := h.PathMTU(netip.MustParseAddr("192.0.2.99"), nil, ""); !errors.Is(err, ErrNotFound) {
+		t.Errorf("neither route nor address: got %v, want ErrNotFound", err)
+	}
+}

@@ -1,0 +1,68 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// VerifyTunnel changes nothing and returns one joined error per difference
+// between t and the kernel: what is missing, and what is there without being
+// asked for. An MTU of 0 is not compared. A missing device wraps ErrNotFound.
+func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
+	if err := errors.Join(ctx.Err(), t.check()); err != nil {
+		return err
+	}
+	at := "tunnel " + t.Name
+	d, err := h.device(t.Name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	lower := 0
+	if t.Device != "" {
+		if under, err := h.device(t.Device); err == nil {
+			lower = under.index
+		}
+	}
+	out := t.deviceDiff(d, lower)
+	if d.alias != t.Alias {
+		out.add("%s: alias is %q, want %q", at, d.alias, t.Alias)
+	}
+	if !d.up() {
+		out.add("%s is down", at)
+	}
+	verifyMTU(at, d, t.MTU, &out)
+	have, err := h.tunnelState(d, t)
+	if err != nil {
+		out = append(out, fmt.Errorf("%s: %w", at, err))
+		return errors.Join(out...)
+	}
+	t.compare(at, have, &out)
+	return errors.Join(out...)
+}
+
+func (t *Tunnel) compare(at string, have tunnelState, out *diff) {
+	for _, p := range t.Addrs {
+		if !holds(have.addrs, p) {
+			out.add("%s: address %s is missing", at, p)
+		}
+	}
+	for _, r := range missing(t.Routes, have.routes) {
+		out.add("%s: route %s via %s is missing", at, r.Dst, r.Via)
+	}
+	for _, r := range missing(have.routes, t.Routes) {
+		out.add("%s: route %s via %s leads to no host of the network", at, r.Dst, r.Via)
+	}
+	for _, n := range missing(t.Neighbours, have.neighbours) {
+		out.add("%s: neighbour %s %s is missing", at, n.Addr, n.MAC)
+	}
+	for _, n := range missing(have.neighbours, t.Neighbours) {
+		out.add("%s: neighbour %s %s is of no host of the network", at, n.Addr, n.MAC)
+	}
+	for _, e := range missing(t.FDB, have.fdb) {
+		out.add("%s: forwarding entry %s to %s is missing", at, e.MAC, e.Remote)
+	}
+	for _, e := range missing(have.fdb, t.FDB) {
+		out.add("%s: forwarding entry %s to %s is of no host of the network", at, e.MAC, e.Remote)
+	}
+}

@@ -1,0 +1,93 @@
+package plugin
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// readTunnel reads the keys of a network that spans hosts. Others have another
+// default then: the mode is "nat", unless the network is internal, and the MTU
+// "auto".
+func (c *conf) readTunnel(call *cni.Call, kind string) error {
+	o, n := call.Conf, &c.network
+	t, size := &n.Tunnel, libnet.DefaultBlockSize()
+	o.Int("vni", &t.VNI)
+	o.Int("port", &t.Port)
+	o.String("device", &t.Device)
+	o.Bool("isolated", &n.NoHost)
+	t.Subnets = o.Prefixes("subnet")
+	readBlockSize(o, &size)
+	t.Nodes = readNodes(o)
+	switch {
+	case o.Err() != nil:
+		return o.Err()
+	case kind != "" && kind != libnet.PoolType:
+		return badKey("ipam.type", fmt.Sprintf("%q", kind), "want \"ipam-ln\", or no ipam: the addresses are those of this host's block")
+	case len(t.Nodes) == 0:
+		return badKey("nodes", "missing", `want a list of the hosts' addresses as ["192.0.2.1", "192.0.2.2"]`)
+	}
+	if o.Raw("gatewayMode") == nil && !n.Internal {
+		n.GatewayModeIPv4, n.GatewayModeIPv6 = libnet.GatewayNAT, libnet.GatewayNAT
+		n.DefaultGateway = n.DefaultGateway || o.Raw("isGateway") == nil && o.Raw("isDefaultGateway") == nil
+	}
+	n.AutoMTU = n.AutoMTU || o.Raw("mtu") == nil
+	if err := c.findSelf(size); err != nil {
+		return err
+	}
+	var err error
+	c.ipam, c.requested, err = call.BlockPool(t.OwnSubnets())
+	return err
+}
+
+// findSelf tells which node this host is, and the blocks of all.
+func (c *conf) findSelf(size libnet.BlockSize) (err error) {
+	t := &c.network.Tunnel
+	if t.Nodes, err = libnet.AssignBlocks(t.Nodes, t.Subnets, size); err != nil {
+		return err
+	}
+	if t.Self, err = libnet.OwnNode(t.Nodes); err != nil {
+		return err
+	}
+	if len(t.OwnSubnets()) == 0 {
+		return badKey("subnet", "missing", `want the network's as "10.5.0.0/16", or one with each of nodes`)
+	}
+	return nil
+}
+
+func readBlockSize(o *cni.Object, size *libnet.BlockSize) {
+	s := o.Object("blockSize")
+	s.Int("ipv4", &size.IPv4)
+	s.Int("ipv6", &size.IPv6)
+	if size.IPv4 < 1 || size.IPv4 > 30 {
+		s.Refuse("ipv4", "the length of a prefix, 1 to 30")
+	}
+	if size.IPv6 < 1 || size.IPv6 > 126 {
+		s.Refuse("ipv6", "the length of a prefix, 1 to 126")
+	}
+}
+
+// readNodes reads addresses, and objects of an address and its blocks.
+func readNodes(o *cni.Object) []libnet.Node {
+	var all []libnet.Node
+	for _, item := range o.List("nodes") {
+		if item.IsObject() {
+			n := item.Object()
+			node := libnet.Node{Address: n.Addr("address"), Subnets: n.Prefixes("subnet")}
+			if !node.Address.IsValid() {
+				n.Refuse("address", `the host's address as "192.0.2.1"`)
+			}
+			all = append(all, node)
+			continue
+		}
+		s, _ := item.Text()
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			item.Refuse(`an address as "192.0.2.1", or an object as {"address": "192.0.2.1", "subnet": "10.5.1.0/24"}`)
+		}
+		all = append(all, libnet.Node{Address: a.Unmap()})
+	}
+	return all
+}

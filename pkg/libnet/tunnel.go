@@ -1,0 +1,179 @@
+package libnet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// used says that the network spans hosts.
+func (t TunnelConfig) used() bool { return len(t.Nodes) > 0 }
+
+func (t TunnelConfig) vni(network string) int {
+	if t.VNI == 0 {
+		return overlay.VNI(network)
+	}
+	return t.VNI
+}
+
+// tunnelName is the name of the network's VXLAN device: "vx-" and 12 hex
+// digits, those of the bridge that nobody named. Empty: it has none.
+func (n *Network) tunnelName() string {
+	if n.driver != driverOverlay {
+		return ""
+	}
+	return "vx-" + digest(networkOwner(n.name))[:12]
+}
+
+// vteps returns the MACs of the tunnel's other ends.
+func (n *Network) vteps() []net.HardwareAddr {
+	var all []net.HardwareAddr
+	for _, node := range n.config.Tunnel.Nodes {
+		if node.Address != n.config.Tunnel.Self {
+			mac := overlay.MAC(n.config.Tunnel.vni(n.name), node.Address)
+			all = append(all, mac[:])
+		}
+	}
+	return all
+}
+
+func (n *Network) planTunnel() kernel.Tunnel {
+	t := n.config.Tunnel
+	nodes := make([]overlay.Node, 0, len(t.Nodes))
+	for _, node := range t.Nodes {
+		nodes = append(nodes, overlay.Node{Address: node.Address, Blocks: node.Subnets})
+	}
+	return overlay.Plan(overlay.Network{
+		Name: n.tunnelName(), Alias: networkOwner(n.name),
+		VNI: t.vni(n.name), Port: uint16(t.Port), Device: t.Device, MTU: n.config.MTU,
+	}, nodes, t.Self)
+}
+
+// ensureTunnel makes the network's tunnel, whose rules are there already, or
+// mends it, pushing how to undo what it made.
+func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
+	if n.driver != driverOverlay {
+		return nil
+	}
+	if !n.config.Tunnel.used() {
+		return badConfig("nodes", "missing", "want the addresses of the network's hosts")
+	}
+	t := n.planTunnel()
+	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
+	if errors.Is(err, kernel.ErrVNIInUse) {
+		return badConfig("vni", t.VNI, fmt.Sprintf("another VXLAN device of this host has it on UDP port %d: give this network another vni or port, on every host", t.Port))
+	}
+	if created {
+		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
+	}
+	return err
+}
+
+func (n *Network) removeTunnel(ctx context.Context) error {
+	if n.driver != driverOverlay {
+		return nil
+	}
+	return n.c.tunnels.RemoveTunnel(ctx, n.tunnelName(), networkOwner(n.name))
+}
+
+func (n *Network) hasTunnel() (bool, error) {
+	if n.driver != driverOverlay {
+		return false, nil
+	}
+	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name))
+	if errors.Is(err, kernel.ErrExists) {
+		return false, nil
+	}
+	return has, err
+}
+
+// tunnelStatus says whether the tunnel's name is held by something else.
+func (n *Network) tunnelStatus() error {
+	if n.driver != driverOverlay {
+		return nil
+	}
+	_, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name))
+	return err
+}
+
+func (n *Network) verifyTunnel(ctx context.Context) error {
+	if !n.config.Tunnel.used() {
+		return nil
+	}
+	return n.c.tunnels.VerifyTunnel(ctx, n.planTunnel())
+}
+
+// repairTunnelRules puts the network's own rules in place while it has a tunnel:
+// they outlive its attachments.
+func (n *Network) repairTunnelRules(ctx context.Context) error {
+	has, err := n.hasTunnel()
+	if !has || err != nil {
+		return err
+	}
+	if err := n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, n.planRules()); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
+		return fmt.Errorf("network %q: %w", n.name, err)
+	}
+	return nil
+}
+
+// resolveTunnelMTU turns AutoMTU into a number, by the routes to the peers.
+func (n *Network) resolveTunnelMTU() error {
+	t := n.config.Tunnel
+	var peers []netip.Addr
+	for _, node := range t.Nodes {
+		if node.Address != t.Self {
+			peers = append(peers, node.Address)
+		}
+	}
+	path, err := n.c.tunnels.PathMTU(t.Self, peers, t.Device)
+	if err != nil {
+		return fmt.Errorf("MTU of the way to the network's hosts: %w", err)
+	}
+	mtu, least := overlay.MTU(path, t.Self), 68
+	if slices.ContainsFunc(t.blocks(), func(b netip.Prefix) bool { return b.Addr().Is6() }) {
+		least = 1280
+	}
+	if mtu < least {
+		return badConfig("mtu", "auto", fmt.Sprintf("the way to the network's hosts has MTU %d, which leaves %d inside; at least %d are needed (IPv6: 1280)", path, mtu, least))
+	}
+	n.config.MTU = min(mtu, 65535)
+	return nil
+}
+
+// addTunnelRoutes leads to the network's other hosts where no default route does.
+func (a *Addressing) addTunnelRoutes(t TunnelConfig) {
+	for _, dst := range t.reach() {
+		gw := a.gateway(dst.Addr().Is6())
+		has := slices.ContainsFunc(a.Routes, func(r Route) bool { return r.Dst.Masked() == dst })
+		own := slices.ContainsFunc(a.Addresses, func(addr Address) bool { return addr.Prefix.Masked() == dst })
+		if gw.IsValid() && !has && !own {
+			a.Routes = append(a.Routes, Route{Dst: dst, Gateway: gw})
+		}
+	}
+}
+
+// completeTunnel fills in what follows from the driver.
+func (s *networkSpec) completeTunnel(name string) {
+	s.config.Gateway = true // the way to other hosts is a route
+	t := &s.config.Tunnel
+	if !t.used() {
+		return
+	}
+	t.VNI, t.Port = t.vni(name), cmp.Or(t.Port, overlay.DefaultPort)
+	if s.config.Backend == "" || s.config.Backend == BackendAuto {
+		s.config.Backend = BackendNFTables
+	}
+	if s.ipam == nil && len(s.subnets) == 0 {
+		for _, b := range t.blocks() {
+			WithSubnet(b)(s)
+		}
+	}
+}

@@ -1,0 +1,198 @@
+package libnet
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// Node is a host of a network that spans hosts.
+type Node struct {
+	// Address [nodes[].address] is where the other hosts reach it.
+	Address netip.Addr
+	// Subnets [nodes[].subnet] are the host's blocks, one for each address family
+	// at most: its containers' addresses, and its own first ones.
+	Subnets []netip.Prefix
+}
+
+// TunnelConfig says which hosts a network spans and how frames get from one to
+// another. All of it but Self is the same on every host. The zero value is a
+// network of one host.
+type TunnelConfig struct {
+	// Nodes [nodes] are the network's hosts, this one among them.
+	Nodes []Node
+	// Self is this host's address among them; see OwnNode.
+	Self netip.Addr
+	// Subnets [subnet] are the network's, of which the hosts have blocks; nil: it
+	// is just the blocks.
+	Subnets []netip.Prefix
+	// VNI [vni], 1 to 16777215; 0: derived from the network's name.
+	VNI int
+	// Port [port] is the UDP port; 0: 4789.
+	Port int
+	// Device [device] of the host that frames leave by; empty: as the routes say.
+	Device string
+}
+
+// BlockSize is how long the prefix of a host's block is, by address family.
+type BlockSize struct{ IPv4, IPv6 int }
+
+// DefaultBlockSize has room for 253 containers on a host by IPv4.
+func DefaultBlockSize() BlockSize { return BlockSize{IPv4: 24, IPv6: 64} }
+
+// AssignBlocks gives each node that has no Subnets its block of every subnet,
+// by its place in the list: the first node has the first block. It changes
+// nothing in nodes. The error is a *ConfigError.
+func AssignBlocks(nodes []Node, subnets []netip.Prefix, size BlockSize) ([]Node, error) {
+	out := slices.Clone(nodes)
+	for i := range out {
+		if len(out[i].Subnets) > 0 {
+			continue
+		}
+		out[i].Subnets = nil
+		for _, s := range subnets {
+			bits := size.IPv4
+			if s.Addr().Is6() {
+				bits = size.IPv6
+			}
+			b, ok := overlay.Block(s, bits, i)
+			if !ok {
+				return nil, badConfig("subnet", s, fmt.Sprintf("want room for %d blocks of /%d, one for each of nodes; see blockSize", len(nodes), bits))
+			}
+			out[i].Subnets = append(out[i].Subnets, b)
+		}
+	}
+	return out, nil
+}
+
+// OwnNode returns the address of the one node that is this host: the network
+// namespace of the calling thread. It is a *ConfigError if none is, or several.
+func OwnNode(nodes []Node) (netip.Addr, error) {
+	var all []netip.Addr
+	for _, n := range nodes {
+		all = append(all, n.Address)
+	}
+	own, err := kernel.LocalAddrs(all)
+	switch {
+	case err != nil:
+		return netip.Addr{}, err
+	case len(own) == 0:
+		return netip.Addr{}, badConfig("nodes", brief(all), "none is an address of this host; one must be")
+	case len(own) > 1:
+		return netip.Addr{}, badConfig("nodes", brief(own), "these are all addresses of this host; one must be")
+	}
+	return own[0], nil
+}
+
+func brief(all []netip.Addr) string {
+	const most = 5
+	if len(all) > most {
+		return fmt.Sprintf("%v and %d more", all[:most], len(all)-most)
+	}
+	return fmt.Sprint(all)
+}
+
+// OwnSubnets returns the blocks of the host Self.
+func (t TunnelConfig) OwnSubnets() []netip.Prefix { return t.blocks() }
+
+func (t TunnelConfig) blocks() []netip.Prefix {
+	for _, n := range t.Nodes {
+		if n.Address == t.Self {
+			return n.Subnets
+		}
+	}
+	return nil
+}
+
+// reach returns all that belongs to the network: its subnets, and the blocks
+// outside of them.
+func (t TunnelConfig) reach() []netip.Prefix {
+	all := slices.Clone(t.Subnets)
+	for _, n := range t.Nodes {
+		for _, b := range n.Subnets {
+			if !slices.ContainsFunc(all, func(s netip.Prefix) bool { return s.Overlaps(b) && s.Bits() <= b.Bits() }) {
+				all = append(all, b)
+			}
+		}
+	}
+	return all
+}
+
+func (c NetworkConfig) validateTunnel() error {
+	t := c.Tunnel
+	if !t.used() {
+		if c.NoHost {
+			return badConfig("isolated", true, "needs nodes: it is about a network that spans hosts")
+		}
+		return nil
+	}
+	switch {
+	case t.VNI < 0 || t.VNI > overlay.MaxVNI:
+		return badConfig("vni", t.VNI, fmt.Sprintf("want 1 to %d, or 0 to have it derived from the network's name", overlay.MaxVNI))
+	case t.Port < 0 || t.Port > 65535:
+		return badConfig("port", t.Port, "want a UDP port from 1 to 65535")
+	case t.Device != "" && !ValidIfName(t.Device):
+		return badConfig("device", fmt.Sprintf("%q", t.Device), "want an interface name of 1 to 15 bytes without '/', ':' and blanks")
+	case c.VLAN != 0:
+		return badConfig("vlan", c.VLAN, "cannot be together with nodes: hosts are joined by routes, not by frames")
+	case c.isolated():
+		return badConfig("gatewayMode", `"isolated"`, `cannot be together with nodes, as the way to other hosts is by the bridge's address; see "internal" and "isolated"`)
+	case c.Backend == BackendIPTables:
+		return badConfig("backend", `"iptables"`, `cannot be together with nodes: want "nftables" or "auto"`)
+	}
+	return t.validateNodes()
+}
+
+// place is a block and the key it comes from.
+type place struct {
+	key string
+	net netip.Prefix
+}
+
+// validateApart refuses blocks that overlap. Sorted, one that overlaps others
+// overlaps its neighbour.
+func validateApart(blocks []place) error {
+	slices.SortFunc(blocks, func(a, b place) int { return a.net.Compare(b.net) })
+	for i := 1; i < len(blocks); i++ {
+		if a, b := blocks[i-1], blocks[i]; a.net.Overlaps(b.net) {
+			return badConfig(b.key, b.net, fmt.Sprintf("overlaps %s of %s", a.net, a.key))
+		}
+	}
+	return nil
+}
+
+func (t TunnelConfig) validateNodes() error {
+	var blocks []place
+	addrs := map[netip.Addr]bool{}
+	for i, n := range t.Nodes {
+		key := fmt.Sprintf("nodes[%d]", i)
+		a := n.Address
+		switch {
+		case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is4In6() || a.Zone() != "":
+			return badConfig(key, a, "want a host's unicast address")
+		case a.Is6() != t.Nodes[0].Address.Is6():
+			return badConfig(key, a, "want an address of the same family as the other hosts'")
+		case addrs[a]:
+			return badConfig(key, a, "is there twice")
+		case len(n.Subnets) == 0:
+			return badConfig(key, a, "has no subnet: give the network one, or this node")
+		}
+		addrs[a] = true
+		families := map[bool]bool{}
+		for _, b := range n.Subnets {
+			at := place{key + ".subnet", b}
+			if b != b.Masked() || b.Addr().Is4In6() || b.Bits() > b.Addr().BitLen()-2 || families[b.Addr().Is6()] {
+				return badConfig(at.key, b, "want one prefix per address family, without host bits, of /30 or shorter (IPv6: /126)")
+			}
+			families[b.Addr().Is6()] = true
+			blocks = append(blocks, at)
+		}
+	}
+	if !addrs[t.Self] {
+		return badConfig("nodes", t.Self, "this host's address is not among them")
+	}
+	return validateApart(blocks)
+}
