@@ -58,7 +58,7 @@ func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, crea
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(containerID + ":" + ifName))
-	at := int64(h.Sum64() >> 1)
+	at := int64(h.Sum64() >> 2)
 	if create == OnlyExisting {
 		if err := unix.Access(filepath.Dir(d.lockFile(network)), unix.F_OK); err != nil {
 			return func() {}, nil
@@ -68,6 +68,10 @@ func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, crea
 		return flock.LockByte(ctx, fd, at, lockTimeout, path)
 	})
 }
+
+// networkByte is what writers of a network's own record lock, above those of all
+// attachments.
+const networkByte = 1 << 62
 
 // Creation says whether Own makes what it needs.
 type Creation bool

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -240,4 +241,27 @@ func FuzzLoadEndpoint(f *testing.F) {
 			t.Errorf("error %v, want ErrCorrupt or none", err)
 		}
 	})
+}
+
+// Many who replace a record at the same time all succeed, and leave no draft.
+func TestReplaceByMany(t *testing.T) {
+	d := New(t.TempDir())
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			for range 50 {
+				if err := d.SaveNetwork(Network{Name: "net", Bridge: fmt.Sprint("br", i)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := d.LoadNetwork("net"); err != nil {
+		t.Error(err)
+	}
+	left, err := filepath.Glob(filepath.Join(d.Path(), "networks", "net", ".new-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/jsonw"
 )
 
@@ -18,6 +20,13 @@ func (d *Dir) SaveNetwork(n Network) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := d.locked(n.Name, func(fd int, lock string) error { // the first ADDs of a network all write it
+		return flock.LockByte(context.Background(), fd, networkByte, lockTimeout, lock)
+	})
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return replace(path, n.encode())
 }
 
@@ -208,12 +217,32 @@ func (d *Dir) DeleteSandbox(id string) error {
 	return remove(path)
 }
 
-// HasEndpoints says whether any attachment is recorded for the network.
-func (d *Dir) HasEndpoints(network string) (bool, error) {
+// HasReady says whether an attachment of the network is complete. It reads no
+// more records than it takes to find one.
+func (d *Dir) HasReady(network string) (bool, error) {
 	if err := CheckName(network); err != nil {
 		return false, err
 	}
-	return d.hasEndpoint(network)
+	dir, err := os.Open(d.endpointDir(network))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = dir.Close() }()
+	for {
+		names, _ := dir.Readdirnames(16)
+		if len(names) == 0 {
+			return false, nil
+		}
+		for _, name := range names {
+			var e Endpoint
+			if filepath.Ext(name) == ".json" && read(filepath.Join(dir.Name(), name), &e) == nil && e.Phase == PhaseReady {
+				return true, nil
+			}
+		}
+	}
 }
 
 // Writable says why no record could be written now; nil if one could. It

@@ -72,7 +72,7 @@ type (
 		DeleteEndpoint(network, containerID, ifName string) error
 		Endpoints(network string) ([]state.Endpoint, error)
 		EndpointNetworks() ([]string, error)
-		HasEndpoints(network string) (bool, error)
+		HasReady(network string) (bool, error)
 	}
 )
 

@@ -217,7 +217,7 @@ func (w *world) Alone(_ context.Context, _ string, fn func() error) error {
 	return fn()
 }
 
-func (w *world) HasEndpoints(string) (bool, error) { return len(w.records) > 0, nil }
+func (w *world) HasReady(string) (bool, error) { return len(w.records) > 0, nil }
 
 func (w *world) EndpointNetworks() ([]string, error) { return []string{"net1"}, nil }
 

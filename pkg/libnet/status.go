@@ -41,7 +41,7 @@ func (n *Network) bridgeStatus(ctx context.Context) error {
 // limits says what of the network is gone that its endpoints need. The next
 // Attach mends it, and Repair the rules; until then they are cut off.
 func (n *Network) limits(ctx context.Context) error {
-	has, err := n.c.endpoints.HasEndpoints(n.name)
+	has, err := n.c.endpoints.HasReady(n.name)
 	if !has || err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package kill
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,7 +101,11 @@ func (b *bench) failAdd(f *fault) (failed bool) {
 	if failed {
 		result = ""
 		b.holdError(f, r, where)
-		b.sameAs(between, where+", says "+r.message())
+		// A result that could not be printed is of an ADD that was complete: it is
+		// taken back as by DEL, which leaves the network's bridge.
+		if complete := strings.Contains(f.where, "write(/memfd:kill"); !b.cold || !complete {
+			b.sameAs(between, where+", says "+r.message())
+		}
 	} else {
 		err := b.addRest(f.plugin, &result)
 		if err == nil {
