@@ -41,7 +41,7 @@ func packets(r *report, n int) error {
 
 const packetText = `Sender and receiver are one process with a socket in each namespace, all on this machine. *stream*: one TCP connection, 128 KiB writes. *packets*: one UDP
 sender of 64-byte datagrams, counted where they arrive. *round trip*: one byte to and fro over TCP. Medians, and ± half the span of the middle half of the rounds. The *plain kernel* has no rules, and
-between a container and the host no bridge; to the published port it routes without NAT. Through VXLAN: not there yet.
+between a container and the host no bridge; to the published port it routes without NAT. Through VXLAN: not measured yet.
 `
 
 // path is between whom.
