@@ -20,7 +20,7 @@ import (
 var ErrLocked = errors.New("locked")
 
 // Lock takes the lock of an open file; how is unix.LOCK_EX or unix.LOCK_SH. It
-// waits until ctx ends or timeout has passed; then the error is ErrLocked, says
+// waits until ctx ends or timeout has passed, 0 for none; then the error is ErrLocked, says
 // who holds the file at path, and the descriptor is not the caller's any more.
 func Lock(ctx context.Context, fd, how int, timeout time.Duration, path string) error {
 	err := flock(fd, how|unix.LOCK_NB)
@@ -53,8 +53,11 @@ func LockByte(ctx context.Context, fd int, at int64, timeout time.Duration, path
 // the wait is given up that goroutine stays until the lock is free, and then
 // frees it again.
 func wait(ctx context.Context, fd int, lock func() error, timeout time.Duration, path string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not free within %s", timeout))
-	defer cancel()
+	if timeout != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not free within %s", timeout))
+		defer cancel()
+	}
 	got := make(chan error)
 	go func() {
 		err := lock()

@@ -62,9 +62,12 @@ func (c *Controller) dead(rec state.Endpoint) bool {
 	return holderOfRecord(rec).Dead(c.boot)
 }
 
+// idOf returns whose record it is.
+func idOf(rec state.Endpoint) ID { return ID{rec.Network, rec.ContainerID, rec.IfName} }
+
 func holderOfRecord(rec state.Endpoint) Holder {
 	return Holder{
-		ID:      ID{rec.Network, rec.ContainerID, rec.IfName},
+		ID:      idOf(rec),
 		Boot:    rec.Boot,
 		Netns:   rec.Netns,
 		NetnsID: NetnsID(rec.NetnsID),

@@ -205,7 +205,7 @@ func (e *Endpoint) plan() (plan, error) {
 }
 
 // ID returns the endpoint's identity.
-func (e *Endpoint) ID() ID { return ID{e.rec.Network, e.rec.ContainerID, e.rec.IfName} }
+func (e *Endpoint) ID() ID { return idOf(e.rec) }
 
 // Name returns the endpoint's name.
 func (e *Endpoint) Name() string { return e.rec.ContainerID }

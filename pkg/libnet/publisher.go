@@ -3,7 +3,6 @@ package libnet
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -158,7 +157,7 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []P
 		return err
 	}
 	rec.Bridge = device
-	id, addrs := ID{rec.Network, rec.ContainerID, rec.IfName}, addrsOf(*rec)
+	id, addrs := idOf(*rec), addrsOf(*rec)
 	ports, used, restored, err := p.c.publish(ctx, wanted, func(ports []PortMapping) ruleset {
 		return p.rules(id, device, addrs, ports)
 	})
@@ -188,14 +187,11 @@ func (p *Publisher) device(rec state.Endpoint) (string, error) {
 
 // reapplyPublication puts the rules of a publication in place by its record.
 func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint) error {
-	p := &Publisher{c: c, network: rec.Network}
-	if len(rec.Config) > 0 {
-		if err := json.Unmarshal(rec.Config, &p.cfg); err != nil {
-			return fmt.Errorf("record of ports of %s %s: %w", rec.ContainerID, rec.IfName, err)
-		}
+	p, err := c.publisherOf(rec)
+	if err != nil {
+		return err
 	}
-	r := p.rules(ID{rec.Network, rec.ContainerID, rec.IfName}, rec.Bridge, addrsOf(rec), portsOf(rec))
-	_, err := c.applyBy(ctx, c.rulesOf(rec.Backend), r)
+	_, err = c.applyBy(ctx, c.rulesOf(rec.Backend), p.rules(idOf(rec), rec.Bridge, addrsOf(rec), portsOf(rec)))
 	return err
 }
 
@@ -232,7 +228,7 @@ func (p *Publisher) expected(pub Publication) (state.Endpoint, error) {
 }
 
 func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
-	r := p.rules(ID{rec.Network, rec.ContainerID, rec.IfName}, rec.Bridge, addrsOf(rec), portsOf(rec))
+	r := p.rules(idOf(rec), rec.Bridge, addrsOf(rec), portsOf(rec))
 	return p.c.rulesOf(rec.Backend).Verify(ctx, r.network, r.endpoint)
 }
 
@@ -257,7 +253,7 @@ func (p *Publisher) Remove(ctx context.Context, id ID) error {
 }
 
 func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
-	fw := firewall.Endpoint{Owner: publicationOwner(ID{rec.Network, rec.ContainerID, rec.IfName})}
+	fw := firewall.Endpoint{Owner: publicationOwner(idOf(rec))}
 	if rec.Phase == state.PhaseReady {
 		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 	}

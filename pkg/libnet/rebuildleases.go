@@ -27,7 +27,7 @@ func (p *Pool) lookup(ctx context.Context, id ID) ([]netip.Addr, error) {
 
 // adoption has the addresses of an attachment leased to it.
 func adoption(rec state.Endpoint) ipamstore.Adoption {
-	id := ID{rec.Network, rec.ContainerID, rec.IfName}
+	id := idOf(rec)
 	a := ipamstore.Adoption{Holder: ipamstore.Holder{Owner: storeOwner(id), Netns: rec.Netns}, Addrs: addrsOf(rec)}
 	if ns := NetnsID(rec.NetnsID); ns != (NetnsID{}) {
 		a.NetnsID = ns.token()
@@ -79,7 +79,7 @@ func holds(o ipamstore.Owner, rec state.Endpoint) bool {
 
 // lease leases to an attachment what it has, unless it is removed meanwhile.
 func (r *rebuilder) lease(ctx context.Context, pool *Pool, rec state.Endpoint) error {
-	id := ID{rec.Network, rec.ContainerID, rec.IfName}
+	id := idOf(rec)
 	release, err := r.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
 		return err
@@ -170,7 +170,7 @@ func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption,
 	}
 	var all []ipamstore.Adoption
 	for _, rec := range recs {
-		delete(links, ID{rec.Network, rec.ContainerID, rec.IfName})
+		delete(links, idOf(rec))
 		if rec.IPAM == PoolType && rec.DataDir == pool.cfg.DataDir && len(rec.Addresses) > 0 && !n.c.dead(rec) {
 			all = append(all, adoption(rec))
 		}

@@ -90,7 +90,7 @@ func notOwn(path string) string {
 // forget gives the addresses back and then removes the record, so that a
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
-	id := ID{rec.Network, rec.ContainerID, rec.IfName}
+	id := idOf(rec)
 	if n.ipam != nil {
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err

@@ -34,19 +34,14 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 }
 
 func (c *Controller) repairPublications(ctx context.Context) (looked int, err error) {
-	dir := c.publications()
-	networks, err := dir.EndpointNetworks()
+	recs, err := c.publicationRecords()
 	errs := []error{err}
-	for _, network := range networks {
-		recs, err := dir.Endpoints(network)
-		errs = append(errs, err)
-		for _, rec := range recs {
-			if rec.Phase != state.PhaseReady || c.dead(rec) {
-				continue
-			}
-			looked++
-			errs = append(errs, c.reapplyPublication(ctx, rec))
+	for _, rec := range recs {
+		if rec.Phase != state.PhaseReady || c.dead(rec) {
+			continue
 		}
+		looked++
+		errs = append(errs, c.reapplyPublication(ctx, rec))
 	}
 	return looked, errors.Join(errs...)
 }

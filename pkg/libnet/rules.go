@@ -106,7 +106,7 @@ func findOwner(dir endpointRecords, owner string) (state.Endpoint, error) {
 	for _, network := range networks {
 		recs, _ := dir.Endpoints(network) // what cannot be read proves nothing
 		for _, rec := range recs {
-			id := ID{rec.Network, rec.ContainerID, rec.IfName}
+			id := idOf(rec)
 			if firewall.Key(id.String()) == owner || firewall.Key(publicationOwner(id)) == owner {
 				return rec, nil
 			}
@@ -222,7 +222,7 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
 	}
-	fw := firewall.Endpoint{Owner: ID{rec.Network, rec.ContainerID, rec.IfName}.String(), Port: rec.HostName, Tunnel: n.tunnelName()}
+	fw := firewall.Endpoint{Owner: idOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
 	if rec.Phase == state.PhaseReady {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 		fw.MAC, _ = net.ParseMAC(rec.MAC)

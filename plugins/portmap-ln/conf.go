@@ -80,10 +80,7 @@ func isPrintable(s string) bool {
 // The backend is where to look for what no record tells of.
 func loose(call *cni.Call) *conf {
 	c := &conf{network: call.Network, stateDir: call.LooseString("stateDir")}
-	backends := []libnet.Backend{libnet.BackendAuto, libnet.BackendNFTables, libnet.BackendIPTables}
-	if b := libnet.Backend(call.LooseString("backend")); slices.Contains(backends, b) {
-		c.publish.Backend = b
-	}
+	c.publish.Backend = call.LooseBackend("backend")
 	if c.publish.Backend != libnet.BackendNFTables && slices.ContainsFunc(iptablesKeys[:], call.Conf.Has) {
 		c.publish.Backend = libnet.BackendIPTables
 	}

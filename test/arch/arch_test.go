@@ -25,7 +25,7 @@ var ladder = []struct {
 	{"internal/state", []string{"internal/jsonw", "internal/flock"}},
 	{"internal/firewall", []string{"internal/nfnl"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
-	{"internal/firewall/iptables", []string{"internal/firewall"}},
+	{"internal/firewall/iptables", []string{"internal/firewall", "internal/flock"}},
 	{"internal/cni", []string{"internal/jsonw", "pkg/libnet", "pkg/ipamstore", "internal/kernel", "internal/firewall"}},
 	{"pkg/libnet", []string{"internal/kernel", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "pkg/ipamstore"}},
 	{"internal/lntest", nil},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/flock"
 )
 
 // What iptables exits with if a rule is not there, if it does not know the words,
@@ -71,36 +73,21 @@ func run(ctx context.Context, tool, input string, args ...string) (string, error
 // locked runs fn while nobody else who uses the same lock file does: between
 // looking and changing, iptables has no lock. It waits until ctx ends.
 func locked(ctx context.Context, path string, fn func() error) error {
-	err := os.MkdirAll(filepath.Dir(path), 0o700)
-	if err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	got := make(chan error, 1)
-	go func() { got <- flock(int(file.Fd())) }()
-	select {
-	case err = <-got:
-	case <-ctx.Done():
-		go func() { // nothing can wake it: it lets go of what it gets
-			_, _ = <-got, file.Close()
-		}()
-		return fmt.Errorf("lock %s: %w", path, ctx.Err())
+	err = flock.Lock(ctx, fd, unix.LOCK_EX, 0, path)
+	if errors.Is(err, flock.ErrLocked) {
+		return err // the descriptor goes with the wait
 	}
 	if err == nil {
 		err = fn()
 	} else {
 		err = fmt.Errorf("lock %s: %w", path, err)
 	}
-	return errors.Join(err, file.Close())
-}
-
-func flock(fd int) error {
-	for {
-		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	return errors.Join(err, unix.Close(fd))
 }
