@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"net/netip"
-	"strconv"
 
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -85,19 +83,6 @@ func (n *Network) record() (state.Network, error) {
 	}
 	data, err := json.Marshal(saved)
 	return state.Network{Name: n.name, Driver: n.driver, Bridge: n.config.Bridge, Fingerprint: n.fingerprint(), Config: data}, err
-}
-
-// fingerprint tells one configuration from another without encoding it.
-func (n *Network) fingerprint() string {
-	h := fnv.New64a()
-	_, _ = fmt.Fprint(h, n.config)
-	if pool, ok := n.ipam.(*Pool); ok {
-		_, _ = fmt.Fprint(h, pool.cfg.DataDir, pool.cfg.Sets, pool.cfg.savedPolicy, pool.cfg.Extra.DNS)
-		for _, r := range pool.cfg.Extra.Routes {
-			_, _ = fmt.Fprint(h, r)
-		}
-	}
-	return strconv.FormatUint(h.Sum64(), 16)
 }
 
 func (c *Controller) networkOf(rec state.Network) (*Network, error) {
