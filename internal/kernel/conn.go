@@ -45,6 +45,11 @@ func openConnOver(buf []byte) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
+	return connOf(fd, buf), nil
+}
+
+// connOf makes a conn of a rtnetlink socket.
+func connOf(fd int, buf []byte) *conn {
 	// These only improve what we get: error texts (kernel 4.12), short errors
 	// (4.3) and dumps filtered by the kernel (4.20), which we filter as well.
 	for _, opt := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK, unix.NETLINK_GET_STRICT_CHK} {
@@ -52,7 +57,7 @@ func openConnOver(buf []byte) (*conn, error) {
 	}
 	// The kernel has answered when send returns; this is for an answer it lost.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
-	return &conn{fd: fd, buf: buf}, nil
+	return &conn{fd: fd, buf: buf}
 }
 
 func (c *conn) close() { _ = unix.Close(c.fd) }

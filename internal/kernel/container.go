@@ -19,12 +19,45 @@ type container struct {
 }
 
 func (h *Handle) openContainer(l Link) (*container, error) {
+	sysctls, want := sysctlsOf(l), []string{""}
+	if l.waitsForIPv6() {
+		want = append(want, "")
+	}
+	sockets := len(want)
+	for _, s := range sysctls {
+		want = append(want, s.path())
+	}
+	fds, ok := l.Netns.openInside(want...)
+	if !ok {
+		return h.openContainerByThread(l, sysctls)
+	}
+	ct := container{conn: connOf(fds[0], h.buf)}
+	var err error
+	if sockets > 1 {
+		ct.events, err = eventsOf(fds[1])
+	}
+	for i, fd := range fds[sockets:] {
+		if err == nil {
+			err = writeSysctl(fd, want[sockets+i], sysctls[i].value)
+		}
+		_ = unix.Close(fd)
+	}
+	if err != nil {
+		ct.close()
+		return nil, err
+	}
+	return &ct, nil
+}
+
+// openContainerByThread is openContainer for what a thread in the namespace
+// has to look at: a container without IPv6, or with a read-only /proc/sys.
+func (h *Handle) openContainerByThread(l Link, sysctls []ifSysctl) (*container, error) {
 	var ct container
 	err := l.Netns.Do(func() (err error) {
-		if err = containerSysctls(l); err != nil {
+		if err = setSysctls(sysctls, hasIPv6(l.Addrs)); err != nil {
 			return err
 		}
-		if ct.conn, err = openConnOver(h.buf); err == nil && hasIPv6(l.Addrs) && !l.Down {
+		if ct.conn, err = openConnOver(h.buf); err == nil && l.waitsForIPv6() {
 			ct.events, err = openEvents()
 		}
 		return err
@@ -35,6 +68,9 @@ func (h *Handle) openContainer(l Link) (*container, error) {
 	}
 	return &ct, nil
 }
+
+// waitsForIPv6 says that the attachment works when its IPv6 addresses do.
+func (l *Link) waitsForIPv6() bool { return hasIPv6(l.Addrs) && !l.Down }
 
 func (ct *container) close() {
 	if ct.conn != nil {
@@ -102,32 +138,49 @@ func (c *conn) announce(d *device) error {
 	return nil
 }
 
-// containerSysctls runs in the container's namespace, before the link is up.
-func containerSysctls(l Link) error {
-	if l.IPv6 == IPv6Off {
-		_, err := setIPv6(l.IfName, false, sysctl{"disable_ipv6", "1"}, sysctl{"accept_ra", "0"})
-		return err
-	}
-	need := hasIPv6(l.Addrs)
-	if need {
-		// A runtime may have switched the whole namespace off.
-		if _, err := setIPv6("lo", true, sysctl{"disable_ipv6", "0"}); err != nil {
+// ifSysctl is a key under net/ipv6/conf of an interface.
+type ifSysctl struct {
+	ifName string
+	sysctl
+}
+
+func (s ifSysctl) path() string { return ipv6Conf(s.ifName, s.key) }
+
+// setSysctls sets what the calling thread's namespace has. One without IPv6
+// has none of it, which is an error only if IPv6 is needed.
+func setSysctls(all []ifSysctl, need bool) error {
+	for _, s := range all {
+		if on, err := setIPv6(s.ifName, need, s.sysctl); err != nil || !on {
 			return err
 		}
 	}
-	var ss []sysctl
-	if need || l.IPv6 == IPv6On {
-		ss = append(ss, sysctl{"disable_ipv6", "0"})
+	return nil
+}
+
+// sysctlsOf returns what is to be set in the container before the link is up.
+func sysctlsOf(l Link) []ifSysctl {
+	if l.IPv6 == IPv6Off {
+		return []ifSysctl{{l.IfName, sysctl{"disable_ipv6", "1"}}, {l.IfName, sysctl{"accept_ra", "0"}}}
 	}
-	ss = append(ss, sysctl{"accept_ra", "0"})
+	var all []ifSysctl
+	set := func(key, value string) { all = append(all, ifSysctl{l.IfName, sysctl{key, value}}) }
+	need := hasIPv6(l.Addrs)
+	if need { // a runtime may have switched the whole namespace off
+		all = append(all, ifSysctl{"lo", sysctl{"disable_ipv6", "0"}})
+	}
+	if need || l.IPv6 == IPv6On {
+		set("disable_ipv6", "0")
+	}
+	set("accept_ra", "0")
 	if l.EnableDAD {
-		ss = append(ss, sysctl{"enhanced_dad", "1"}, sysctl{"accept_dad", "1"})
+		set("enhanced_dad", "1")
+		set("accept_dad", "1")
 	} else {
-		ss = append(ss, sysctl{"accept_dad", "0"})
+		set("accept_dad", "0")
 	}
 	if need {
-		ss = append(ss, sysctl{"keep_addr_on_down", "1"}, sysctl{"ndisc_notify", "1"})
+		set("keep_addr_on_down", "1")
+		set("ndisc_notify", "1")
 	}
-	_, err := setIPv6(l.IfName, need, ss...)
-	return err
+	return all
 }

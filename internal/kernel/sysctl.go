@@ -82,6 +82,11 @@ func setSysctl(path, value string) error {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
+	return writeSysctl(fd, path, value)
+}
+
+// writeSysctl writes what is not there already.
+func writeSysctl(fd int, path, value string) error {
 	have, err := readSysctl(fd, path)
 	if err != nil || have == value {
 		return err

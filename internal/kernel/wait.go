@@ -48,11 +48,16 @@ type events struct{ fd int }
 
 func openEvents() (*events, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV6_IFADDR})
-	}
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to netlink events: %w", err)
+	}
+	return eventsOf(fd)
+}
+
+// eventsOf subscribes a rtnetlink socket, and closes it if that fails.
+func eventsOf(fd int) (*events, error) {
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV6_IFADDR}); err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to netlink events: %w", err), unix.Close(fd))
 	}
 	return &events{fd}, nil
 }

@@ -91,7 +91,10 @@ func netnsID(path string) (NetnsID, error) {
 }
 
 // BootID returns the kernel's name for the running boot (random(4)).
-func BootID() (string, error) {
+func BootID() (string, error) { return readBootID() }
+
+// readBootID asks the kernel once: a boot is longer than any process in it.
+var readBootID = sync.OnceValues(func() (string, error) {
 	const path = "/proc/sys/kernel/random/boot_id"
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -104,4 +107,4 @@ func BootID() (string, error) {
 		return "", &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	return strings.TrimSpace(string(id[:n])), nil
-}
+})
