@@ -20,7 +20,7 @@ func underPolicies(t *testing.T, test func(t *testing.T, l *lab)) {
 			t.Parallel()
 			l := newLab(t)
 			for _, name := range []string{"iptables", "ip6tables"} {
-				tool(t, name, "-P", "FORWARD", policy)
+				runTool(t, name, "-P", "FORWARD", policy)
 			}
 			test(t, l)
 		})
@@ -95,7 +95,7 @@ func TestTrustedAndMark(t *testing.T) {
 			probe{l.c, "10.10.0.2:4711", ""}, probe{l.c, "[fd10::2]:4711", ""},
 		)
 		for _, name := range []string{"iptables", "ip6tables"} {
-			tool(t, name, "-t", "mangle", "-A", "PREROUTING", "-i", "br1", "-j", "MARK", "--set-mark", "0x11")
+			runTool(t, name, "-t", "mangle", "-A", "PREROUTING", "-i", "br1", "-j", "MARK", "--set-mark", "0x11")
 		}
 		l.check(probe{l.c, "10.10.0.2:4712", "4712 10.11.0.2"}, probe{l.c, "[fd10::2]:4712", "4712 fd11::2"})
 	})
@@ -244,16 +244,16 @@ func TestOptions(t *testing.T) {
 		probe{l.out, "192.0.2.1:8080", ""}, probe{l.host, "192.0.2.1:8080", ""},
 		probe{l.c, "192.0.2.1:8080", "10.11.0.2"}, probe{l.b, "192.0.2.1:8080", "10.10.0.1"},
 	)
-	if text := tool(t, "iptables-save", "-t", "nat"); !strings.Contains(text, "--set-xmark 0x8/0x8") {
+	if text := runTool(t, "iptables-save", "-t", "nat"); !strings.Contains(text, "--set-xmark 0x8/0x8") {
 		t.Errorf("bit 3 is not the mark: %s", text)
 	}
 	// Somebody else's chain, and what it marks is masqueraded by them.
 	l.e.IPTables = &firewall.IPTablesOptions{ConditionsIPv4: []string{"-d", "192.0.2.0/24"}, SetMarkChain: "THEIR-MARK"}
-	tool(t, "iptables", "-t", "nat", "-N", "THEIR-MARK")
-	tool(t, "iptables", "-t", "nat", "-A", "THEIR-MARK", "-j", "MARK", "--set-mark", "0x4000")
+	runTool(t, "iptables", "-t", "nat", "-N", "THEIR-MARK")
+	runTool(t, "iptables", "-t", "nat", "-A", "THEIR-MARK", "-j", "MARK", "--set-mark", "0x4000")
 	l.apply(l.n, l.e)
 	l.check(probe{l.out, "192.0.2.1:8080", "192.0.2.2"}, probe{l.c, "192.0.2.1:8080", "10.11.0.2"}, probe{l.b, "192.0.2.1:8080", ""})
-	tool(t, "iptables", "-t", "nat", "-A", "POSTROUTING", "-m", "mark", "--mark", "0x4000", "-j", "MASQUERADE")
+	runTool(t, "iptables", "-t", "nat", "-A", "POSTROUTING", "-m", "mark", "--mark", "0x4000", "-j", "MASQUERADE")
 	l.check(probe{l.out, "192.0.2.1:8080", "192.0.2.2"}, probe{l.b, "192.0.2.1:8080", "10.10.0.1"})
 }
 
