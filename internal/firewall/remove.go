@@ -61,13 +61,14 @@ func (e Endpoint) allMasqElems() ([]elem, error) {
 // allPortElems are the elements of Ports under any policy, with Hairpin and without.
 func (e Endpoint) allPortElems() ([]elem, error) {
 	var all []elem
+	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGates
 	for _, hairpin := range []bool{true, false} {
 		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
-		more, _, err := e.portElems(Network{Trusted: []string{""}})
+		p, err := e.planPorts(Network{Trusted: []string{""}})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, more...)
+		all = append(all, p.elems...)
 	}
 	return dedupe(all), nil
 }
@@ -100,6 +101,9 @@ func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, b
 			if err := c.delHeld(b, s, owner); err != nil {
 				return err
 			}
+		}
+		if err := c.delGates(b, owner); err != nil {
+			return err
 		}
 		return c.commit(b)
 	})

@@ -236,9 +236,8 @@ func TestOptions(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.e.Ports, l.e.Hairpin = tcpAndUDP("192.0.2.1", 8080), true
-	l.e.IPTables = &firewall.IPTablesOptions{
-		ConditionsIPv4: []string{"!", "-s", "192.0.2.0/24"}, MarkBit: 3,
-	}
+	l.e.ConditionsIPv4 = []string{"!", "-s", "192.0.2.0/24"}
+	l.e.IPTables = &firewall.IPTablesOptions{MarkBit: 3}
 	l.apply(l.n, l.e)
 	l.check(
 		probe{l.out, "192.0.2.1:8080", ""}, probe{l.host, "192.0.2.1:8080", ""},
@@ -248,7 +247,8 @@ func TestOptions(t *testing.T) {
 		t.Errorf("bit 3 is not the mark: %s", text)
 	}
 	// Somebody else's chain, and what it marks is masqueraded by them.
-	l.e.IPTables = &firewall.IPTablesOptions{ConditionsIPv4: []string{"-d", "192.0.2.0/24"}, SetMarkChain: "THEIR-MARK"}
+	l.e.ConditionsIPv4 = []string{"-d", "192.0.2.0/24"}
+	l.e.IPTables = &firewall.IPTablesOptions{SetMarkChain: "THEIR-MARK"}
 	runTool(t, "iptables", "-t", "nat", "-N", "THEIR-MARK")
 	runTool(t, "iptables", "-t", "nat", "-A", "THEIR-MARK", "-j", "MARK", "--set-mark", "0x4000")
 	l.apply(l.n, l.e)

@@ -36,16 +36,15 @@ func sample(i int) (firewall.Network, firewall.Endpoint) {
 			{Protocol: firewall.UDP, HostPort: base + 200, HostPortEnd: base + 209, ContainerPort: base + 200,
 				Sources: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("fd20::/64")}},
 		},
-		IPTables: &firewall.IPTablesOptions{
-			ConditionsIPv4: []string{"!", "-d", "192.0.2.33", "-i", "eth+"}, ConditionsIPv6: []string{"-m", "limit", "--limit", "9/sec"}, MarkBit: 5,
-		},
+		ConditionsIPv4: []string{"!", "-d", "192.0.2.33", "-i", "eth+"}, ConditionsIPv6: []string{"-m", "limit", "--limit", "9/sec"},
+		IPTables: &firewall.IPTablesOptions{MarkBit: 5},
 	}
 }
 
 // plain is sample without conditions.
 func plain(i int) (firewall.Network, firewall.Endpoint) {
 	n, e := sample(i)
-	e.IPTables = nil
+	e.ConditionsIPv4, e.ConditionsIPv6, e.IPTables = nil, nil, nil
 	return n, e
 }
 
