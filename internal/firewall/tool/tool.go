@@ -7,8 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNotInstalled says that there is no such program in PATH.
@@ -37,9 +40,14 @@ func Run(ctx context.Context, name, input string, args ...string) (string, error
 	if err != nil {
 		return "", err
 	}
+	in, err := fileOf(input)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = in.Close() }()
 	var out, complaints bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &complaints
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &complaints
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
@@ -54,4 +62,18 @@ func Run(ctx context.Context, name, input string, args ...string) (string, error
 		return "", fmt.Errorf("%s: %w", name, err)
 	}
 	return out.String(), nil
+}
+
+// fileOf returns a file without a name that has the text. A program that reads
+// it comes to its end even if whoever started it does not.
+func fileOf(text string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("input", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "input")
+	if _, err := f.WriteAt([]byte(text), 0); err != nil { // leaves the place to read from at 0
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
