@@ -26,6 +26,7 @@ func parse(call *cni.Call) (*conf, error) {
 	o.Bool("snat", &snat)
 	o.Bool("masqAll", &c.publish.MasqueradeAll)
 	c.publish.NoHairpin = !snat
+	c.publish.MasqueradeAll = c.publish.MasqueradeAll && snat // as with the reference plugin
 	c.publish.Backend = cni.Backend(o, "backend")
 	readMatches(o, &c.publish)
 	var err error

@@ -31,7 +31,8 @@ func TestParse(t *testing.T) {
 	for keys, want := range map[string]libnet.PublishConfig{
 		``: {},
 		`"snat":true,"masqAll":false,"conditionsV4":[],"conditionsV6":[""],"externalSetMarkChain":""`: {},
-		`"SNAT":false,"masqall":true`:                                       {NoHairpin: true, MasqueradeAll: true},
+		`"SNAT":false,"masqall":true`:                                       {NoHairpin: true},
+		`"masqAll":true`:                                                    {MasqueradeAll: true},
 		`"backend":"nftables"`:                                              {Backend: libnet.BackendNFTables},
 		`"backend":"iptables","markMasqBit":14`:                             {Backend: libnet.BackendIPTables, MarkMasqBit: &bit},
 		`"externalSetMarkChain":"KUBE-MARK-MASQ"`:                           {SetMarkChain: "KUBE-MARK-MASQ"},
