@@ -51,8 +51,10 @@ type familySets struct {
 	// source gives masq a fixed address in place of the interface's.
 	source set
 	// hairpin and masqAll say for which addresses of containers, on which
-	// interface, connections by a published port get another source.
-	hairpin, masqAll set
+	// interface, connections by a published port get another source: one for
+	// endpoints, one for those that are Beside, so that neither takes what the
+	// other one needs.
+	hairpin, masqAll [2]set
 	// The published ports of any host address and of a certain one; these
 	// restricted to some clients; and ranges that keep their port numbers.
 	anyPort, port, from, span set
@@ -71,7 +73,7 @@ func (f *familySets) gates() []*set { return []*set{&f.gate, &f.gatedFrom, &f.ga
 // all returns the sets of endpoints, those of published ports apart.
 func (f *familySets) all() (plain, ports []*set) {
 	return []*set{&f.masq, &f.home, &f.source},
-		[]*set{&f.hairpin, &f.masqAll, &f.anyPort, &f.port, &f.from, &f.span, &f.open, &f.openSpan}
+		[]*set{&f.hairpin[0], &f.hairpin[1], &f.masqAll[0], &f.masqAll[1], &f.anyPort, &f.port, &f.from, &f.span, &f.open, &f.openSpan}
 }
 
 func setsOf(family uint8, suffix string, bits int, saddr, daddr field) familySets {
@@ -85,8 +87,8 @@ func setsOf(family uint8, suffix string, bits int, saddr, daddr field) familySet
 		masq:     named("masq", tuple{saddr}, nil, false),
 		home:     named("home", tuple{saddr, oifname}, nil, false),
 		source:   named("source", tuple{saddr}, tuple{daddr}, false),
-		hairpin:  named("hairpin", tuple{daddr, oifname}, nil, false),
-		masqAll:  named("masqall", tuple{daddr}, nil, false),
+		hairpin:  [2]set{named("hairpin", tuple{daddr, oifname}, nil, false), named("besidehairpin", tuple{daddr, oifname}, nil, false)},
+		masqAll:  [2]set{named("masqall", tuple{daddr}, nil, false), named("besidemasqall", tuple{daddr}, nil, false)},
 		anyPort:  named("anyport", tuple{protocol, dport}, target, false),
 		port:     named("port", tuple{daddr, protocol, dport}, target, false),
 		from:     named("from", tuple{saddr, daddr, protocol, dport}, target, true),

@@ -115,11 +115,15 @@ func (p *publication) translated(e Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("bridge %w", err)
 	}
-	if e.Hairpin {
-		p.put(&p.sets.hairpin, p.sets.hairpin.key.of(ip, dev), nil, nil)
+	which := 0
+	if e.Beside {
+		which = 1
 	}
-	if e.MasqueradeAll {
-		p.put(&p.sets.masqAll, p.sets.masqAll.key.of(ip), nil, nil)
+	if s := &p.sets.hairpin[which]; e.Hairpin {
+		p.put(s, s.key.of(ip, dev), nil, nil)
+	}
+	if s := &p.sets.masqAll[which]; e.MasqueradeAll {
+		p.put(s, s.key.of(ip), nil, nil)
 	}
 	return nil
 }

@@ -179,11 +179,13 @@ func (t *trace) read(e elem, v [][]byte) {
 			if a, ok := netip.AddrFromSlice(e.data); ok && !slices.Contains(t.Source, a) {
 				t.Source = append(t.Source, a)
 			}
-		case &f.hairpin:
+		case &f.hairpin[0], &f.hairpin[1]:
 			t.Hairpin, t.Bridge = true, oifname.format(v[1])
+			t.Beside = t.Beside || e.set == &f.hairpin[1]
 			t.has(v[0])
-		case &f.masqAll:
+		case &f.masqAll[0], &f.masqAll[1]:
 			t.MasqueradeAll = true
+			t.Beside = t.Beside || e.set == &f.masqAll[1]
 			t.has(v[0])
 		case &f.open, &f.openSpan:
 			if p, ok := readOpen(f, e, v); ok {

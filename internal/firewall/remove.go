@@ -58,10 +58,12 @@ func (e Endpoint) allMasqElems() ([]elem, error) {
 	return e.masqElems()
 }
 
-// allPortElems are the elements of Ports under any policy, with Hairpin and without.
+// allPortElems are the elements of Ports under any policy, with Hairpin and
+// without, Beside and not.
 func (e Endpoint) allPortElems() ([]elem, error) {
 	var all []elem
 	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGates
+	e.Beside = false
 	for _, hairpin := range []bool{true, false} {
 		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
 		p, err := e.planPorts(Network{Trusted: []string{""}})
@@ -69,6 +71,18 @@ func (e Endpoint) allPortElems() ([]elem, error) {
 			return nil, err
 		}
 		all = append(all, p.elems...)
+	}
+	for _, el := range all {
+		for _, f := range []*familySets{&ipv4, &ipv6} {
+			switch el.set {
+			case &f.hairpin[0]:
+				el.set = &f.hairpin[1]
+				all = append(all, el)
+			case &f.masqAll[0]:
+				el.set = &f.masqAll[1]
+				all = append(all, el)
+			}
+		}
 	}
 	return dedupe(all), nil
 }

@@ -76,8 +76,10 @@ const masqMark = 1 << 13
 func forwardRules() []rule {
 	var all []rule
 	for _, f := range []*familySets{&ipv4, &ipv6} { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
-		all = append(all, rule{"back to where it came from: " + f.hairpin.name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
-			published(f, &f.hairpin, f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
+		for i := range f.hairpin {
+			all = append(all, rule{"back to where it came from: " + f.hairpin[i].name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
+				published(f, &f.hairpin[i], f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
+		}
 	}
 	return append(all, []rule{
 		{"no traffic between containers", // iifname . oifname @noicc drop
@@ -140,14 +142,17 @@ func postroutingRules() []rule {
 			rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @source4
 				rules(leaves, in(&f.source), []expr{nat(unix.NFT_NAT_SNAT, f.family, &f.source)})},
 			rule{"masquerade what leaves the bridge, " + version, // ip saddr @masq4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
-				rules(leaves, masquerade)},
-			rule{"masquerade all published connections, " + version, // ct status dnat ip daddr @masqall4 masquerade
-				rules(published(f, &f.masqAll), masquerade)})
+				rules(leaves, masquerade)})
+		for i := range f.masqAll { // ct status dnat ip daddr @masqall4 masquerade
+			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade)})
+		}
+	}
+	for i := range ipv4.hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
+		all = append(all, rule{"masquerade localhost: " + ipv4.hairpin[i].name,
+			rules(published(&ipv4, &ipv4.hairpin[i]), sourceLocalhost4, masquerade)})
 	}
 	return append(all, rule{"masquerade what goes back to where it came from", // ct status dnat meta mark & 0x2000 != 0 masquerade
-		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade)},
-		rule{"masquerade localhost", // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
-			rules(published(&ipv4, &ipv4.hairpin), sourceLocalhost4, masquerade)})
+		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade)})
 }
 
 func published(f *familySets, s *set, fields ...field) []expr {

@@ -137,6 +137,10 @@ type Endpoint struct {
 	Hairpin bool
 	// MasqueradeAll gives every connection by Ports the host's address as its source.
 	MasqueradeAll bool
+	// Beside says that another Endpoint may publish other Ports for the same
+	// Addrs, one that is not Beside. What Hairpin and MasqueradeAll ask for is kept
+	// by address: of two that are both Beside, or both not, the last one has it.
+	Beside bool
 	// ConditionsIPv4 and ConditionsIPv6 are matches that a connection to Ports,
 	// of that family, must meet, too: in the words of nft(8), which is started to
 	// read them, or for package iptables in its words. Not where the policy is

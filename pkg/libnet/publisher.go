@@ -58,7 +58,7 @@ func publicationOwner(id ID) string {
 func (p *Publisher) rules(id ID, device string, addrs []netip.Addr, ports []PortMapping) ruleset {
 	return ruleset{backend: p.cfg.Chosen(), endpoint: firewall.Endpoint{
 		Owner: publicationOwner(id), Bridge: device, Addrs: addrs, Ports: firewallPorts(ports),
-		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll,
+		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
 		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.iptables(),
 	}}
 }

@@ -275,3 +275,28 @@ func TestMasquerade(t *testing.T) {
 		l.check(probe{l.a, "192.0.2.2:4711", "192.0.2.9"}, probe{l.a, "[fd20::2]:4711", "fd20::1"})
 	})
 }
+
+// Two who publish other ports for one container keep their masquerading.
+func TestPublishBeside(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.e.Ports, l.e.Hairpin = tcpAndUDP("", 8080), true
+	other := l.e
+	other.Owner, other.Beside, other.Ports = "publisher:net/a/eth0", true, tcpAndUDP("", 8081)
+	l.apply(l.n, l.e)
+	l.apply(firewall.Network{}, other)
+	if err := l.f.Verify(t.Context(), l.n, l.e); err != nil {
+		t.Errorf("the first one differs: %v", err)
+	}
+	reached := func(port string) {
+		t.Helper()
+		l.check(probe{l.b, "192.0.2.1:" + port, "10.10.0.1"}, probe{l.host, "127.0.0.1:" + port, "10.10.0.1"}, probe{l.out, "192.0.2.1:" + port, "192.0.2.2"})
+	}
+	reached("8080")
+	reached("8081")
+	mustRemove(t, l.f, firewall.Network{}, other)
+	reached("8080")
+	l.apply(firewall.Network{}, other)
+	mustRemove(t, l.f, firewall.Network{}, l.e)
+	reached("8081")
+}
