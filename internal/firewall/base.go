@@ -5,7 +5,8 @@ import "golang.org/x/sys/unix"
 // Everything in base.go and rules.go is the whole of our rules, and it never
 // grows: networks, endpoints and published ports are elements of the sets. A
 // new kind of rule is one more set and one more rule here, and its elements in
-// plan.go. The one exception is chain marks, see AcceptMark.
+// plan.go. The exceptions are chain marks, see AcceptMark, and the chains of
+// endpoints with conditions, see conditions.go.
 //
 // Tried and dropped: a rule per endpoint (its cost grows with their number,
 // per packet and per change), and maps from address to bridge (a rule cannot
@@ -50,40 +51,54 @@ type familySets struct {
 	// source gives masq a fixed address in place of the interface's.
 	source set
 	// hairpin and masqAll say for which addresses of containers, on which
-	// interface, connections by a published port get another source.
-	hairpin, masqAll set
+	// interface, connections by a published port get another source: one for
+	// endpoints, one for those that are Beside, so that neither takes what the
+	// other one needs.
+	hairpin, masqAll [2]set
 	// The published ports of any host address and of a certain one; these
 	// restricted to some clients; and ranges that keep their port numbers.
 	anyPort, port, from, span set
 	// open and openSpan are container ports that may be reached directly, by
 	// everybody or by some clients and as ranges.
 	open, openSpan set
+	// Of the family's own table: the published ports of endpoints with
+	// conditions. gate leads to the chain of the owner, and of what that lets
+	// through the other two are as from and span.
+	gate, gatedFrom, gatedSpan set
 }
+
+// gates returns the sets of the family's own table.
+func (f *familySets) gates() []*set { return []*set{&f.gate, &f.gatedFrom, &f.gatedSpan} }
 
 // all returns the sets of endpoints, those of published ports apart.
 func (f *familySets) all() (plain, ports []*set) {
 	return []*set{&f.masq, &f.home, &f.source},
-		[]*set{&f.hairpin, &f.masqAll, &f.anyPort, &f.port, &f.from, &f.span, &f.open, &f.openSpan}
+		[]*set{&f.hairpin[0], &f.hairpin[1], &f.masqAll[0], &f.masqAll[1], &f.anyPort, &f.port, &f.from, &f.span, &f.open, &f.openSpan}
 }
 
 func setsOf(family uint8, suffix string, bits int, saddr, daddr field) familySets {
 	named := func(name string, key, data tuple, interval bool) set {
 		return set{unix.NFPROTO_INET, name + suffix, key, data, interval}
 	}
+	gated := func(name string, key, data tuple) set { return set{family, name, key, data, true} }
 	target := tuple{daddr, dport}
 	return familySets{
 		family: family, bits: bits, saddr: saddr, daddr: daddr,
 		masq:     named("masq", tuple{saddr}, nil, false),
 		home:     named("home", tuple{saddr, oifname}, nil, false),
 		source:   named("source", tuple{saddr}, tuple{daddr}, false),
-		hairpin:  named("hairpin", tuple{daddr, oifname}, nil, false),
-		masqAll:  named("masqall", tuple{daddr}, nil, false),
+		hairpin:  [2]set{named("hairpin", tuple{daddr, oifname}, nil, false), named("besidehairpin", tuple{daddr, oifname}, nil, false)},
+		masqAll:  [2]set{named("masqall", tuple{daddr}, nil, false), named("besidemasqall", tuple{daddr}, nil, false)},
 		anyPort:  named("anyport", tuple{protocol, dport}, target, false),
 		port:     named("port", tuple{daddr, protocol, dport}, target, false),
 		from:     named("from", tuple{saddr, daddr, protocol, dport}, target, true),
 		span:     named("span", tuple{saddr, daddr, protocol, dport}, tuple{daddr}, true),
 		open:     named("open", tuple{daddr, protocol, dport}, nil, false),
 		openSpan: named("openspan", tuple{saddr, daddr, protocol, dport}, nil, true),
+
+		gate:      gated("gate", tuple{daddr, protocol, dport}, tuple{verdictField}),
+		gatedFrom: gated("from", tuple{saddr, daddr, protocol, dport}, target),
+		gatedSpan: gated("span", tuple{saddr, daddr, protocol, dport}, tuple{daddr}),
 	}
 }
 

@@ -62,10 +62,7 @@ func (b *batch) ensure(t table) {
 		if c.name == marksChain {
 			continue // others' rules
 		}
-		b.add(unix.NFT_MSG_DELRULE, 0, t.family, func(a *nfnl.Attrs) { // all rules of the chain
-			a.String(unix.NFTA_RULE_TABLE, tableName)
-			a.String(unix.NFTA_RULE_CHAIN, c.name)
-		})
+		b.delRules(t.family, c.name)
 		for _, r := range c.rules {
 			b.addRule(t.family, c.name, r)
 		}
@@ -138,6 +135,23 @@ func (b *batch) addChain(family uint8, c chain) {
 		})
 		a.Uint32(unix.NFTA_CHAIN_POLICY, nfAccept)
 		a.String(unix.NFTA_CHAIN_TYPE, c.kind)
+	})
+}
+
+// delChain adds the deletion of a chain that nothing leads to any more.
+func (b *batch) delChain(family uint8, name string) {
+	b.delRules(family, name)
+	b.add(unix.NFT_MSG_DELCHAIN, 0, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_CHAIN_TABLE, tableName)
+		a.String(unix.NFTA_CHAIN_NAME, name)
+	})
+}
+
+// delRules adds the deletion of all rules of a chain.
+func (b *batch) delRules(family uint8, chain string) {
+	b.add(unix.NFT_MSG_DELRULE, 0, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_CHAIN, chain)
 	})
 }
 
@@ -247,7 +261,10 @@ func (e elem) encode(a *nfnl.Attrs, whole bool) {
 	if !whole {
 		return
 	}
-	if e.data != nil {
+	switch {
+	case e.set.leadsToChains():
+		a.Nest(unix.NFTA_SET_ELEM_DATA, verdictValue(unix.NFT_GOTO, string(e.data)))
+	case e.data != nil:
 		a.Nest(unix.NFTA_SET_ELEM_DATA, value(e.data))
 	}
 	a.Bytes(unix.NFTA_SET_ELEM_USERDATA, formatComment(e.owner))

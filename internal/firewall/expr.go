@@ -105,7 +105,10 @@ func lookupExpr(s *set, invert bool) expr {
 	return expr{"lookup", func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_LOOKUP_SET, s.name)
 		a.Uint32(unix.NFTA_LOOKUP_SREG, regKey)
-		if s.data != nil {
+		switch {
+		case s.leadsToChains():
+			a.Uint32(unix.NFTA_LOOKUP_DREG, unix.NFT_REG_VERDICT)
+		case s.data != nil:
 			a.Uint32(unix.NFTA_LOOKUP_DREG, regData)
 		}
 		if invert {
@@ -114,19 +117,23 @@ func lookupExpr(s *set, invert bool) expr {
 	}}
 }
 
-// verdict is one of unix.NFT_JUMP, unix.NFT_RETURN, nfDrop, nfAccept.
+// verdict is one of unix.NFT_JUMP, unix.NFT_GOTO, unix.NFT_RETURN, nfDrop, nfAccept.
 func verdict(code int32, chain string) expr {
 	return expr{"immediate", func(a *nfnl.Attrs) {
 		a.Uint32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
-		a.Nest(unix.NFTA_IMMEDIATE_DATA, func(a *nfnl.Attrs) {
-			a.Nest(unix.NFTA_DATA_VERDICT, func(a *nfnl.Attrs) {
-				a.Uint32(unix.NFTA_VERDICT_CODE, uint32(code))
-				if chain != "" {
-					a.String(unix.NFTA_VERDICT_CHAIN, chain)
-				}
-			})
-		})
+		a.Nest(unix.NFTA_IMMEDIATE_DATA, verdictValue(code, chain))
 	}}
+}
+
+func verdictValue(code int32, chain string) func(*nfnl.Attrs) {
+	return func(a *nfnl.Attrs) {
+		a.Nest(unix.NFTA_DATA_VERDICT, func(a *nfnl.Attrs) {
+			a.Uint32(unix.NFTA_VERDICT_CODE, uint32(code))
+			if chain != "" {
+				a.String(unix.NFTA_VERDICT_CHAIN, chain)
+			}
+		})
+	}
 }
 
 func masqExpr() expr { return expr{"masq", func(*nfnl.Attrs) {}} }

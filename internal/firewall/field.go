@@ -21,6 +21,7 @@ const (
 	typeInet    = 12 // inet_proto
 	typeService = 13 // inet_service
 	typeIfname  = 41
+	typeVerdict = unix.NFT_DATA_VERDICT
 
 	typeBits = 6
 )
@@ -44,6 +45,9 @@ var (
 	nfproto     = field{typeNFProto, 1, metaField(unix.NFT_META_NFPROTO)}
 	iifname     = field{typeIfname, unix.IFNAMSIZ, metaField(unix.NFT_META_IIFNAME)}
 	oifname     = field{typeIfname, unix.IFNAMSIZ, metaField(unix.NFT_META_OIFNAME)}
+	// verdictField is what a map to chains gives: an element's data is the name
+	// of the chain to go to.
+	verdictField = field{typeVerdict, 0, nil}
 )
 
 func network(offset, size uint32) func(uint32) expr {
@@ -158,19 +162,30 @@ type elem struct {
 // String returns the element in the words of nft, without its owner.
 func (e elem) String() string {
 	s := e.set.key.format(e.key, e.end)
-	if len(e.data) > 0 {
+	switch {
+	case e.set.leadsToChains():
+		s += " : goto " + string(e.data)
+	case len(e.data) > 0:
 		s += " : " + e.set.data.format(e.data, nil)
 	}
 	return fmt.Sprintf("%s { %s }", e.set, s)
 }
+
+// leadsToChains says that s is a map to chains.
+func (s *set) leadsToChains() bool { return len(s.data) == 1 && s.data[0].datatype == typeVerdict }
 
 func (s *set) String() string {
 	return familyName(s.family) + " " + tableName + " " + s.name
 }
 
 func familyName(family uint8) string {
-	if family == unix.NFPROTO_BRIDGE {
+	switch family {
+	case unix.NFPROTO_BRIDGE:
 		return "bridge"
+	case unix.NFPROTO_IPV4:
+		return "ip"
+	case unix.NFPROTO_IPV6:
+		return "ip6"
 	}
 	return "inet"
 }

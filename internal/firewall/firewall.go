@@ -32,11 +32,19 @@ func New() *Firewall { return &Firewall{} }
 // they are written in the same transaction; restored then says that there were
 // none, so that what others had in them is gone. It is ErrInvalid for a name,
 // address or port no rule can hold, before anything changes, and ErrUnsupported
-// if the kernel lacks something; it needs Linux 5.6.
+// if the kernel lacks something; it needs Linux 5.6. Conditions are put in place
+// after all else: a *ConditionError, about their words, leaves that for Remove;
+// one about a missing nft comes before anything changes.
 func (f *Firewall) Apply(ctx context.Context, n Network, e Endpoint) (restored bool, err error) {
 	p, err := plan(n, e)
+	if err == nil {
+		err = refuseUnknown(p.gates)
+	}
 	if err == nil && len(p.elems) > 0 {
 		restored, err = f.apply(ctx, p)
+	}
+	if err == nil {
+		err = f.fill(ctx, p.gates)
 	}
 	if err != nil {
 		return false, fmt.Errorf("apply rules of %s: %w", cmp.Or(e.Owner, n.Name), err)
@@ -63,10 +71,13 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 			if err != nil {
 				return err
 			}
-			restored = restored || state == tableMissing
+			restored = restored || state == tableMissing && !t.rare()
 			if whole || state != tableIntact {
 				b.ensure(t)
 			}
+		}
+		if err := c.placeChains(b, p.gates); err != nil {
+			return err
 		}
 		if err := c.place(b, p); err != nil {
 			return err
@@ -136,7 +147,7 @@ func (c *conn) stateOf(t table) (tableState, error) {
 // to it, can be whole.
 func (ch chain) intact(uses int) bool {
 	whole := len(ch.rules) + ch.jumps
-	return uses == whole || ch.name == marksChain && uses > whole
+	return uses == whole || (ch.name == marksChain || ch.name == metChain) && uses > whole
 }
 
 // List returns the owners of all endpoint elements, sorted, each once, in the
@@ -179,7 +190,7 @@ func (f *Firewall) Available() error {
 // tablesOf returns the tables that hold elems.
 func tablesOf(elems []elem) []table {
 	var all []table
-	for _, t := range []table{inetTable(), bridgeTable()} {
+	for _, t := range tables() {
 		if slices.ContainsFunc(elems, func(e elem) bool { return e.set.family == t.family }) {
 			all = append(all, t)
 		}

@@ -109,6 +109,9 @@ func wantTables(t testing.TB, f *Firewall, inet, bridge bool) {
 	if got := tableExists(t, f, unix.NFPROTO_BRIDGE); got != bridge {
 		t.Errorf("table bridge libnet: there is %v, want %v", got, bridge)
 	}
+	if !inet && (tableExists(t, f, unix.NFPROTO_IPV4) || tableExists(t, f, unix.NFPROTO_IPV6)) {
+		t.Error("there is a table of conditions")
+	}
 }
 
 // send commits what fill puts into a batch.

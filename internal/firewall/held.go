@@ -30,6 +30,15 @@ func (e elem) claim() (claim, bool) {
 			c.host, _ = netip.AddrFromSlice(v[0])
 			c.protocol, c.lo = Protocol(v[1][0]), binary.BigEndian.Uint16(v[2])
 			c.hi = c.lo
+		case &f.gate:
+			end, ok := e.set.key.split(e.end)
+			if !ok {
+				return claim{}, false
+			}
+			if bytes.Equal(v[0], end[0]) {
+				c.host, _ = netip.AddrFromSlice(v[0])
+			}
+			c.protocol, c.lo, c.hi = Protocol(v[1][0]), binary.BigEndian.Uint16(v[2]), binary.BigEndian.Uint16(end[2])
 		case &f.from, &f.span:
 			end, ok := e.set.key.split(e.end)
 			if !ok {
@@ -50,11 +59,11 @@ func (e elem) claim() (claim, bool) {
 // CheckPorts changes nothing. It is a *PortHeldError if another owner than e's
 // has a port of e; nil also where there is no nf_tables.
 func (f *Firewall) CheckPorts(ctx context.Context, e Endpoint) error {
-	_, claims, err := e.portElems(Network{})
-	if err != nil || len(claims) == 0 {
+	p, err := e.planPorts(Network{})
+	if err != nil || len(p.claims) == 0 {
 		return err
 	}
-	return absent(supported(f.do(ctx, func(c *conn) error { return c.refuseHeld(claims, nil) })))
+	return absent(supported(f.do(ctx, func(c *conn) error { return c.refuseHeld(p.claims, nil) })))
 }
 
 // refuseHeld returns a *PortHeldError if another owner has one of the ports.
@@ -98,7 +107,7 @@ const maxProbes = 64
 // rivals returns elements of one family that may stand against ours. Ports of
 // any address are the many; of them only those concerned are asked for.
 func (c *conn) rivals(f *familySets, ours []claim) ([]elem, error) {
-	lists := []*set{&f.port, &f.from, &f.span}
+	lists := []*set{&f.port, &f.from, &f.span, &f.gate}
 	var probes []elem
 	for _, o := range ours {
 		for p := int(o.lo); p <= int(o.hi) && len(probes) <= maxProbes; p++ {

@@ -28,7 +28,7 @@ func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
 	if err == nil {
 		err = f.setNetwork(ctx, Key(n.Name), planned{})
 	}
-	for _, t := range []table{inetTable(), bridgeTable()} {
+	for _, t := range tables() {
 		if err == nil {
 			err = f.dropEmpty(ctx, t)
 		}

@@ -37,6 +37,7 @@ func shorten(s string, most int) string {
 type planned struct {
 	elems  []elem    // each once
 	claims []claim   // ports that nobody else may have
+	gates  []gate    // what conditions are for
 	mark   *markRule // nil: none
 }
 
@@ -46,11 +47,12 @@ func plan(n Network, e Endpoint) (planned, error) {
 	if err != nil {
 		return planned{}, err
 	}
-	ofEndpoint, claims, err := e.plan(n)
+	p, err := e.plan(n)
 	if err != nil {
 		return planned{}, err
 	}
-	return planned{append(ofNetwork, ofEndpoint...), claims, mark}, nil
+	p.elems, p.mark = append(ofNetwork, p.elems...), mark
+	return p, nil
 }
 
 func (n Network) hasRules() bool {
@@ -145,36 +147,35 @@ func (e Endpoint) hasRules() bool {
 	return e.Masquerade != (Families{}) || e.MAC != nil || len(e.Ports) > 0
 }
 
-func (e Endpoint) plan(n Network) ([]elem, []claim, error) {
+func (e Endpoint) plan(n Network) (planned, error) {
 	if !e.hasRules() {
-		return nil, nil, nil
+		return planned{}, nil
 	}
 	if err := checkOwner(e.Owner); err != nil {
-		return nil, nil, fmt.Errorf("owner %w", err)
+		return planned{}, fmt.Errorf("owner %w", err)
 	}
-	var all []elem
+	p, err := e.planPorts(n)
+	if err != nil {
+		return planned{}, err
+	}
 	if e.Masquerade != (Families{}) {
 		masq, err := e.masqElems()
 		if err != nil {
-			return nil, nil, err
+			return planned{}, err
 		}
-		all = masq
+		p.elems = append(masq, p.elems...)
 	}
-	ports, claims, err := e.portElems(n)
-	if err != nil {
-		return nil, nil, err
-	}
-	if all = append(all, ports...); len(all) > 0 {
-		all = append(all, ownerElem(e.Owner))
+	if len(p.elems) > 0 {
+		p.elems = append(p.elems, ownerElem(e.Owner))
 	}
 	if e.MAC != nil {
 		mac, err := e.macElems()
 		if err != nil {
-			return nil, nil, err
+			return planned{}, err
 		}
-		all = append(all, mac...)
+		p.elems = append(p.elems, mac...)
 	}
-	return all, claims, nil
+	return p, nil
 }
 
 func ownerElem(owner string) elem {

@@ -35,39 +35,45 @@ func (c claim) String() string {
 	return p.String()
 }
 
-// portElems publishes Ports as n's policy for the family has it.
-func (e Endpoint) portElems(n Network) ([]elem, []claim, error) {
+// planPorts publishes Ports as n's policy for the family has it.
+func (e Endpoint) planPorts(n Network) (planned, error) {
 	if len(e.Ports) == 0 {
-		return nil, nil, nil
+		return planned{}, nil
 	}
 	addrs, err := e.addrs()
 	if err != nil {
-		return nil, nil, err
+		return planned{}, err
 	}
-	var all []elem
-	var claims []claim
+	var all planned
 	for _, f := range []*familySets{&ipv4, &ipv6} {
 		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return setsFor(a) == f })
 		if i < 0 {
 			continue
 		}
-		p := publication{sets: f, target: addrs[i], localhost: e.Hairpin || e.MasqueradeAll, owner: Key(e.Owner)}
+		g := gate{f, Key(e.Owner), e.conditions(f)}
+		p := publication{sets: f, target: addrs[i], localhost: e.Hairpin || e.MasqueradeAll, owner: g.owner, gated: len(g.words) > 0}
+		if err := CheckConditions(g.words); err != nil {
+			return planned{}, g.wrap(err)
+		}
 		for _, m := range e.Ports {
 			if err := p.add(m, n); err != nil {
-				return nil, nil, err
+				return planned{}, err
 			}
 		}
 		if err := refuseTwice(p.claims); err != nil {
-			return nil, nil, err
+			return planned{}, err
 		}
-		if len(p.claims) > 0 && n.policy(addrs[i]) != Routed {
+		if len(p.claims) > 0 {
 			if err := p.translated(e); err != nil {
-				return nil, nil, err
+				return planned{}, err
+			}
+			if p.gated {
+				all.gates = append(all.gates, g)
 			}
 		}
-		all, claims = append(all, p.elems...), append(claims, p.claims...)
+		all.elems, all.claims = append(all.elems, p.elems...), append(all.claims, p.claims...)
 	}
-	return all, claims, nil
+	return all, nil
 }
 
 // refuseTwice is ErrInvalid if two claims meet. There may be thousands.
@@ -92,6 +98,7 @@ type publication struct {
 	sets      *familySets
 	target    netip.Addr
 	localhost bool // 127.0.0.0/8 is among any address
+	gated     bool // there are conditions
 	owner     string
 	elems     []elem
 	claims    []claim
@@ -108,11 +115,15 @@ func (p *publication) translated(e Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("bridge %w", err)
 	}
-	if e.Hairpin {
-		p.put(&p.sets.hairpin, p.sets.hairpin.key.of(ip, dev), nil, nil)
+	which := 0
+	if e.Beside {
+		which = 1
 	}
-	if e.MasqueradeAll {
-		p.put(&p.sets.masqAll, p.sets.masqAll.key.of(ip), nil, nil)
+	if s := &p.sets.hairpin[which]; e.Hairpin {
+		p.put(s, s.key.of(ip, dev), nil, nil)
+	}
+	if s := &p.sets.masqAll[which]; e.MasqueradeAll {
+		p.put(s, s.key.of(ip), nil, nil)
 	}
 	return nil
 }
@@ -129,7 +140,9 @@ func (p *publication) add(m PortMap, n Network) error {
 		return err
 	}
 	routed := n.policy(p.target) == Routed
-	if routed || len(n.Trusted) > 0 {
+	if open := routed || len(n.Trusted) > 0; open && p.gated {
+		return fmt.Errorf("port %s with conditions, on the container's address: %w", m, ErrInvalid)
+	} else if open {
 		p.open(m)
 	}
 	if routed {
@@ -179,19 +192,27 @@ func (p *publication) publish(m PortMap, host netip.Addr) {
 	case !p.localhost && p.target.Is4():
 		to = notLocalhost4
 	}
+	from, span := &p.sets.from, &p.sets.span
+	proto := []byte{byte(m.Protocol)}
+	if p.gated {
+		from, span = &p.sets.gatedFrom, &p.sets.gatedSpan
+		for _, at := range to {
+			key := p.sets.gate.key
+			p.put(&p.sets.gate, key.of(at.first, proto, port(m.HostPort)), key.of(at.last, proto, port(m.last())), []byte(chainOf(p.owner)))
+		}
+	}
 	if m.last() > m.HostPort && m.HostPort == m.ContainerPort {
-		p.restricted(&p.sets.span, m, to, p.target.AsSlice())
+		p.restricted(span, m, to, p.target.AsSlice())
 		return
 	}
-	proto := []byte{byte(m.Protocol)}
 	for i := range int(m.last()-m.HostPort) + 1 {
 		hostPort := m.HostPort + uint16(i)
 		data := p.sets.port.data.of(p.target.AsSlice(), port(m.ContainerPort+uint16(i)))
 		switch {
-		case m.Sources != nil || len(to) > 1:
+		case m.Sources != nil || len(to) > 1 || p.gated:
 			one := m
 			one.HostPort, one.HostPortEnd = hostPort, 0
-			p.restricted(&p.sets.from, one, to, data)
+			p.restricted(from, one, to, data)
 		case host.IsValid():
 			p.put(&p.sets.port, p.sets.port.key.of(host.AsSlice(), proto, port(hostPort)), nil, data)
 		default:

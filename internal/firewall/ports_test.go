@@ -76,12 +76,12 @@ func TestPlanPorts(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			e := Endpoint{Owner: "o", Bridge: "br0", Addrs: tt.addrs, Ports: tt.ports, Hairpin: !tt.noHairpin}
-			elems, _, err := e.portElems(tt.n)
+			p, err := e.planPorts(tt.n)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, e := range elems {
+			for _, e := range p.elems {
 				if strings.HasPrefix(e.set.name, "hairpin") {
 					continue
 				}

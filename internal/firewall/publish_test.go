@@ -190,3 +190,47 @@ func TestFixedSource(t *testing.T) {
 	l.wantSource(l.a, "fd20::2", "fd20::7")
 	l.wantSource(l.a, "10.11.0.3", "10.10.0.2")
 }
+
+// Two who publish other ports for one container need the same of the rules for
+// connections that go back, and neither takes it from the other.
+func TestPublishBeside(t *testing.T) {
+	t.Parallel()
+	for _, first := range []string{"endpoint goes first", "endpoint goes last"} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			l := publishing(t, nil)
+			l.beside(first == "endpoint goes first")
+		})
+	}
+}
+
+// beside publishes port 8081 for b, too, and removes one of the two.
+func (l *lab) beside(endpointFirst bool) {
+	t, f := l.t, l.f
+	t.Helper()
+	other := l.eA
+	other.Owner, other.Beside = "publisher:net/b/eth0", true
+	other.Ports = nil
+	for _, m := range l.eA.Ports {
+		m.HostPort = 8081
+		other.Ports = append(other.Ports, m)
+	}
+	mustApply(t, f, Network{}, other)
+	mustVerify(t, f, l.n, l.eA)
+	mustVerify(t, f, Network{}, other)
+	gone, stays, port := l.eA, other, ":8081"
+	if !endpointFirst {
+		gone, stays, port = other, l.eA, ":8080"
+	}
+	mustRemove(t, f, gone)
+	mustVerify(t, f, Network{}, stays)
+	for _, tt := range []struct{ from, at, source string }{
+		{l.b, "10.10.0.1", "10.10.0.1"}, {l.b, "[fd10::1]", "fd10::1"}, {l.c, "10.11.0.1", "10.10.0.1"},
+		{"", "127.0.0.1", "10.10.0.1"}, {l.out, "192.0.2.1", "192.0.2.2"},
+	} {
+		l.wantSource(tt.from, tt.at+port, tt.source)
+	}
+	mustRemove(t, f, stays)
+	mustRemoveNetwork(t, f, l.n)
+	wantTables(t, f, false, false)
+}

@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +16,9 @@ import (
 type Recorded struct {
 	Networks  map[string]Network
 	Endpoints map[string]Endpoint
+	// Conditioned are owners of ports with conditions, which are not among the
+	// Endpoints: the words are gone once nft has read them.
+	Conditioned []string
 }
 
 // Recorded reads all elements. What leaves no trace in them is not known: an
@@ -25,11 +29,11 @@ type Recorded struct {
 func (f *Firewall) Recorded(ctx context.Context) (Recorded, error) {
 	var r recording
 	err := f.do(ctx, func(c *conn) error {
-		r = recording{networks: map[string]*Network{}, endpoints: map[string]*trace{}}
+		r = recording{networks: map[string]*Network{}, endpoints: map[string]*trace{}, gated: map[string]bool{}}
 		if _, err := c.generation(); err != nil {
 			return err
 		}
-		for _, t := range []table{inetTable(), bridgeTable()} {
+		for _, t := range tables() {
 			for _, s := range t.sets {
 				elems, err := c.elems(s)
 				if err != nil {
@@ -56,6 +60,7 @@ func (f *Firewall) Recorded(ctx context.Context) (Recorded, error) {
 type recording struct {
 	networks  map[string]*Network
 	endpoints map[string]*trace
+	gated     map[string]bool // owners of ports with conditions
 }
 
 // trace is what an endpoint leaves in the rules.
@@ -72,8 +77,11 @@ func (r *recording) result() Recorded {
 		out.Networks[owner] = *n
 	}
 	for owner, t := range r.endpoints {
-		out.Endpoints[owner] = t.endpoint()
+		if !r.gated[owner] {
+			out.Endpoints[owner] = t.endpoint()
+		}
 	}
+	out.Conditioned = slices.Sorted(maps.Keys(r.gated))
 	return out
 }
 
@@ -94,6 +102,10 @@ func (r *recording) read(e elem) {
 		n := entry(r.networks, e.owner)
 		n.Name = e.owner
 		n.read(e.set, v)
+		return
+	}
+	if e.set.family == unix.NFPROTO_IPV4 || e.set.family == unix.NFPROTO_IPV6 {
+		r.gated[e.owner] = true
 		return
 	}
 	t := entry(r.endpoints, e.owner)
@@ -167,11 +179,13 @@ func (t *trace) read(e elem, v [][]byte) {
 			if a, ok := netip.AddrFromSlice(e.data); ok && !slices.Contains(t.Source, a) {
 				t.Source = append(t.Source, a)
 			}
-		case &f.hairpin:
+		case &f.hairpin[0], &f.hairpin[1]:
 			t.Hairpin, t.Bridge = true, oifname.format(v[1])
+			t.Beside = t.Beside || e.set == &f.hairpin[1]
 			t.has(v[0])
-		case &f.masqAll:
+		case &f.masqAll[0], &f.masqAll[1]:
 			t.MasqueradeAll = true
+			t.Beside = t.Beside || e.set == &f.masqAll[1]
 			t.has(v[0])
 		case &f.open, &f.openSpan:
 			if p, ok := readOpen(f, e, v); ok {

@@ -58,16 +58,31 @@ func (e Endpoint) allMasqElems() ([]elem, error) {
 	return e.masqElems()
 }
 
-// allPortElems are the elements of Ports under any policy, with Hairpin and without.
+// allPortElems are the elements of Ports under any policy, with Hairpin and
+// without, Beside and not.
 func (e Endpoint) allPortElems() ([]elem, error) {
 	var all []elem
+	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGates
+	e.Beside = false
 	for _, hairpin := range []bool{true, false} {
 		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
-		more, _, err := e.portElems(Network{Trusted: []string{""}})
+		p, err := e.planPorts(Network{Trusted: []string{""}})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, more...)
+		all = append(all, p.elems...)
+	}
+	for _, el := range all {
+		for _, f := range []*familySets{&ipv4, &ipv6} {
+			switch el.set {
+			case &f.hairpin[0]:
+				el.set = &f.hairpin[1]
+				all = append(all, el)
+			case &f.masqAll[0]:
+				el.set = &f.masqAll[1]
+				all = append(all, el)
+			}
+		}
 	}
 	return dedupe(all), nil
 }
@@ -100,6 +115,9 @@ func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, b
 			if err := c.delHeld(b, s, owner); err != nil {
 				return err
 			}
+		}
+		if err := c.delGates(b, owner); err != nil {
+			return err
 		}
 		return c.commit(b)
 	})

@@ -25,8 +25,8 @@ func inetTable() table {
 			{"nothing out of a tunnel but of the network's hosts", // iifname @tunnels iifname . ether saddr != @vteps drop
 				rules(in(&tunnels), notIn(&vteps), drop)},
 		}},
-		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPublish}},
-		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPublish}},
+		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPorts("publish")}},
+		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPorts("publish")}},
 		{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, forwardRules()},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, postroutingRules()},
 	}
@@ -36,18 +36,29 @@ func inetTable() table {
 // marksChain holds a rule for each network with AcceptMark.
 const marksChain = "marks"
 
-var toPublish = rule{"what is for this host may be for a published port", // fib daddr type local jump publish
-	rules([]expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, jump("publish"))}
+// toPorts leads to where a port is looked up. Never without "fib daddr type
+// local": what is only forwarded belongs to others (CVE-2025-67499).
+func toPorts(chain string) rule {
+	return rule{"what is for this host may be for a published port", // fib daddr type local jump publish
+		rules([]expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, jump(chain))}
+}
 
-// publishRules look a port up. Never without "fib daddr type local" before:
-// what is only forwarded belongs to others (CVE-2025-67499).
-func publishRules() []rule {
-	all := []rule{
+// neverPublished are rules that return from what a family publishes for nobody.
+func neverPublished(f *familySets) []rule {
+	if f.family == unix.NFPROTO_IPV4 {
+		return nil
+	}
+	return []rule{
 		{"no link-local clients", // ip6 saddr fe80::/10 return
 			rules(isIPv6, sourceLinkLocal6, ret)},
 		{"no published ports on ::1, which cannot leave the host", // ip6 daddr ::1 return
 			rules(isIPv6, destLocalhost6, ret)},
 	}
+}
+
+// publishRules look a port up.
+func publishRules() []rule {
+	all := neverPublished(&ipv6)
 	for _, f := range []*familySets{&ipv4, &ipv6} {
 		for _, s := range []*set{&f.port, &f.anyPort, &f.from, &f.span} {
 			// dnat ip to ip daddr . meta l4proto . th dport map @port4
@@ -65,8 +76,10 @@ const masqMark = 1 << 13
 func forwardRules() []rule {
 	var all []rule
 	for _, f := range []*familySets{&ipv4, &ipv6} { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
-		all = append(all, rule{"back to where it came from: " + f.hairpin.name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
-			published(f, &f.hairpin, f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
+		for i := range f.hairpin {
+			all = append(all, rule{"back to where it came from: " + f.hairpin[i].name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
+				published(f, &f.hairpin[i], f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
+		}
 	}
 	return append(all, []rule{
 		{"no traffic between containers", // iifname . oifname @noicc drop
@@ -129,18 +142,46 @@ func postroutingRules() []rule {
 			rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @source4
 				rules(leaves, in(&f.source), []expr{nat(unix.NFT_NAT_SNAT, f.family, &f.source)})},
 			rule{"masquerade what leaves the bridge, " + version, // ip saddr @masq4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
-				rules(leaves, masquerade)},
-			rule{"masquerade all published connections, " + version, // ct status dnat ip daddr @masqall4 masquerade
-				rules(published(f, &f.masqAll), masquerade)})
+				rules(leaves, masquerade)})
+		for i := range f.masqAll { // ct status dnat ip daddr @masqall4 masquerade
+			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade)})
+		}
+	}
+	for i := range ipv4.hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
+		all = append(all, rule{"masquerade localhost: " + ipv4.hairpin[i].name,
+			rules(published(&ipv4, &ipv4.hairpin[i]), sourceLocalhost4, masquerade)})
 	}
 	return append(all, rule{"masquerade what goes back to where it came from", // ct status dnat meta mark & 0x2000 != 0 masquerade
-		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade)},
-		rule{"masquerade localhost", // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
-			rules(published(&ipv4, &ipv4.hairpin), sourceLocalhost4, masquerade)})
+		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade)})
 }
 
 func published(f *familySets, s *set, fields ...field) []expr {
 	return rules(isFamily(f.family), ctHas(unix.NFT_CT_STATUS, ctDNAT), in(s, fields...))
+}
+
+// metChain looks up the ports of owners whose conditions are met. It is gone to
+// by a rule for each of them.
+const metChain = "met"
+
+// conditionTable holds the ports of endpoints with conditions for one family,
+// so that their words mean what they mean in a table of that family. It exists
+// only while there are some.
+func conditionTable(f *familySets) table {
+	lookup := func(s *set) rule { // dnat to ip saddr . ip daddr . meta l4proto . th dport map @from
+		return rule{s.name, rules(in(s), []expr{nat(unix.NFT_NAT_DNAT, f.family, s)})}
+	}
+	return table{f.family, f.gates(), []chain{
+		{name: metChain, rules: []rule{lookup(&f.gatedFrom), lookup(&f.gatedSpan)}},
+		{name: "conditions", jumps: 2, rules: append(neverPublished(f), // ip daddr . meta l4proto . th dport vmap @gate
+			rule{"to the conditions of whose port it is", in(&f.gate)})},
+		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPorts("conditions")}},
+		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPorts("conditions")}},
+	}}
+}
+
+// tables returns all tables of ours that there can be.
+func tables() []table {
+	return []table{inetTable(), bridgeTable(), conditionTable(&ipv4), conditionTable(&ipv6)}
 }
 
 // bridgeTable holds what concerns frames. It exists only once an endpoint has a MAC.
@@ -152,6 +193,10 @@ func bridgeTable() table {
 		}},
 	}}
 }
+
+// rare says that a table comes and goes while the others stay: that it is not
+// there does not mean that somebody has flushed it.
+func (t table) rare() bool { return t.family == unix.NFPROTO_IPV4 || t.family == unix.NFPROTO_IPV6 }
 
 // rules joins the parts of one rule.
 func rules(parts ...[]expr) []expr { return slices.Concat(parts...) }

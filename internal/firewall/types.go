@@ -137,14 +137,21 @@ type Endpoint struct {
 	Hairpin bool
 	// MasqueradeAll gives every connection by Ports the host's address as its source.
 	MasqueradeAll bool
+	// Beside says that another Endpoint may publish other Ports for the same
+	// Addrs, one that is not Beside. What Hairpin and MasqueradeAll ask for is kept
+	// by address: of two that are both Beside, or both not, the last one has it.
+	Beside bool
+	// ConditionsIPv4 and ConditionsIPv6 are matches that a connection to Ports,
+	// of that family, must meet, too: in the words of nft(8), which is started to
+	// read them, or for package iptables in its words. Not where the policy is
+	// Routed, or an interface Trusted.
+	ConditionsIPv4, ConditionsIPv6 []string
 	// IPTables is what only the iptables backend can do; nil: nothing.
 	IPTables *IPTablesOptions
 }
 
 // IPTablesOptions are keys of the reference portmap plugin that are words of iptables.
 type IPTablesOptions struct {
-	// ConditionsIPv4 and ConditionsIPv6 are matches that a connection to Ports must meet, too.
-	ConditionsIPv4, ConditionsIPv6 []string
 	// MarkBit is the bit of the packet mark, 0 to 31, that says to masquerade.
 	MarkBit int
 	// SetMarkChain is somebody else's chain that marks what is to be masqueraded,

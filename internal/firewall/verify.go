@@ -26,7 +26,7 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 				return err
 			}
 		}
-		return nil
+		return found.gates(p.gates)
 	})
 	if err != nil {
 		return fmt.Errorf("verify rules of %s: %w", e.Owner, supported(err))

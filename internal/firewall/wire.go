@@ -242,7 +242,9 @@ func decodeElems(s *set, attrs []byte, fn func(elem)) error {
 			case nftaSetElemKeyEnd:
 				e.end = data(b)
 			case unix.NFTA_SET_ELEM_DATA:
-				e.data = data(b)
+				if e.data = data(b); s.leadsToChains() {
+					e.data = []byte(text(nfnl.Find(b, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN))
+				}
 			case unix.NFTA_SET_ELEM_USERDATA:
 				e.owner = parseComment(b)
 			}

@@ -83,7 +83,7 @@ func readNetwork(o *cni.Object) libnet.NetworkConfig {
 	snat := true
 	o.Bool("snat", &snat)               // of the reference portmap
 	o.Bool("masqAll", &n.MasqueradeAll) // of the reference portmap
-	n.NoHairpin = !snat
+	n.NoHairpin, n.MasqueradeAll = !snat, n.MasqueradeAll && snat
 	n.MTU, n.AutoMTU = readMTU(o)
 	n.NoICC = !icc
 	n.Backend = readBackend(o)

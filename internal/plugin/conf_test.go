@@ -46,6 +46,8 @@ func TestParseNetwork(t *testing.T) {
 		{`"mtu":"auto"`, libnet.NetworkConfig{Bridge: "cni0", AutoMTU: true}},
 		{`"icc":false,"internal":true`, libnet.NetworkConfig{Bridge: "cni0", NoICC: true, Internal: true}},
 		{`"icc":true,"vendorKey":{"x":[1]}`, libnet.NetworkConfig{Bridge: "cni0"}},
+		{`"masqAll":true`, libnet.NetworkConfig{Bridge: "cni0", MasqueradeAll: true}},
+		{`"masqAll":true,"snat":false`, libnet.NetworkConfig{Bridge: "cni0", NoHairpin: true}},
 		{`"vlan":100,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true`, libnet.NetworkConfig{
 			Bridge: "cni0", VLAN: 100, VLANTrunk: []libnet.VLANRange{{Min: 5, Max: 5}, {Min: 10, Max: 20}}, PreserveDefaultVLAN: true}},
 		{`"hairpinMode":true,"macspoofchk":true,"enabledad":true,"portIsolation":true,"forceAddress":true`, libnet.NetworkConfig{

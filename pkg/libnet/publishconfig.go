@@ -1,9 +1,12 @@
 package libnet
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
@@ -16,17 +19,18 @@ type PublishConfig struct {
 	NoHairpin bool
 	// MasqueradeAll [masqAll] gives all clients the host's address as source.
 	MasqueradeAll bool
-	// Backend [backend]; empty: BackendAuto. The keys below need BackendIPTables,
-	// which BackendAuto then is.
+	// Backend [backend]; empty: BackendAuto, which then is the one that the keys
+	// below are for.
 	Backend Backend
 	// ConditionsIPv4 and ConditionsIPv6 [conditionsV4, conditionsV6] are matches
-	// of iptables that a client must meet, too.
+	// that a client must meet, too: words of iptables if the first starts with
+	// "-" or "!", else words of nft.
 	ConditionsIPv4, ConditionsIPv6 []string
 	// MarkMasqBit [markMasqBit] is the bit of the packet mark, 0 to 31, that
-	// says to masquerade; nil: 13.
+	// says to masquerade; nil: 13. BackendNFTables has no use for it.
 	MarkMasqBit *int
-	// SetMarkChain [externalSetMarkChain] is somebody else's chain that marks
-	// what is to be masqueraded. Not with MarkMasqBit.
+	// SetMarkChain [externalSetMarkChain] is somebody else's chain of iptables
+	// that marks what is to be masqueraded. Not with MarkMasqBit.
 	SetMarkChain string
 }
 
@@ -35,21 +39,46 @@ const defaultMarkBit = 13
 
 // iptables returns what only that backend can do; nil if nothing is asked for.
 func (c PublishConfig) iptables() *firewall.IPTablesOptions {
-	if len(c.ConditionsIPv4) == 0 && len(c.ConditionsIPv6) == 0 && c.MarkMasqBit == nil && c.SetMarkChain == "" {
+	if c.MarkMasqBit == nil && c.SetMarkChain == "" {
 		return nil
 	}
-	o := &firewall.IPTablesOptions{
-		ConditionsIPv4: c.ConditionsIPv4, ConditionsIPv6: c.ConditionsIPv6, MarkBit: defaultMarkBit, SetMarkChain: c.SetMarkChain,
-	}
+	o := &firewall.IPTablesOptions{MarkBit: defaultMarkBit, SetMarkChain: c.SetMarkChain}
 	if c.MarkMasqBit != nil {
 		o.MarkBit = *c.MarkMasqBit
 	}
 	return o
 }
 
+// wordsOf returns the backend whose words conditions are; empty if there are none.
+func wordsOf(conditions []string) Backend {
+	switch {
+	case len(conditions) == 0:
+		return ""
+	case strings.HasPrefix(conditions[0], "-") || strings.HasPrefix(conditions[0], "!"):
+		return BackendIPTables
+	}
+	return BackendNFTables
+}
+
+// Chosen returns the backend that the keys are for, BackendAuto or empty if they
+// leave that to the kernel. Words decide before a bit, which nftables may leave
+// alone.
+func (c PublishConfig) Chosen() Backend {
+	words := cmp.Or(wordsOf(c.ConditionsIPv4), wordsOf(c.ConditionsIPv6))
+	switch {
+	case c.Backend == BackendNFTables || c.Backend == BackendIPTables:
+		return c.Backend
+	case c.SetMarkChain != "":
+		return BackendIPTables
+	case words == "" && c.MarkMasqBit != nil:
+		return BackendIPTables
+	}
+	return cmp.Or(words, c.Backend)
+}
+
 // saved is what a record keeps: nothing of the zero value.
 func (c PublishConfig) saved() json.RawMessage {
-	if c.iptables() == nil && !c.NoHairpin && !c.MasqueradeAll {
+	if len(c.ConditionsIPv4) == 0 && len(c.ConditionsIPv6) == 0 && c.iptables() == nil && !c.NoHairpin && !c.MasqueradeAll {
 		return nil
 	}
 	data, _ := json.Marshal(c) // of bools and strings: never fails
@@ -66,16 +95,49 @@ func (c PublishConfig) validate() error {
 	if c.MarkMasqBit != nil && c.SetMarkChain != "" {
 		return badConfig("externalSetMarkChain", fmt.Sprintf("%q", c.SetMarkChain), "cannot be together with markMasqBit; remove one of them")
 	}
-	if c.Backend != BackendNFTables {
+	backend := c.Chosen()
+	if backend == BackendNFTables && c.SetMarkChain != "" {
+		return badConfig("externalSetMarkChain", fmt.Sprintf("%q", c.SetMarkChain), "is of iptables, "+otherBackend)
+	}
+	return errors.Join(wrongConditions("conditionsV4", c.ConditionsIPv4, backend), wrongConditions("conditionsV6", c.ConditionsIPv6, backend))
+}
+
+// otherBackend is what is wrong with a key.
+const otherBackend = "and another backend is asked for, by backend or by another key"
+
+func wrongConditions(key string, words []string, backend Backend) error {
+	of := wordsOf(words)
+	if of != "" && of != backend {
+		return badConfig(key, quoted(words), fmt.Sprintf("these are words of %s, %s", of, otherBackend))
+	}
+	if of != BackendNFTables {
 		return nil
 	}
-	for key, given := range map[string]bool{
-		"conditionsV4": len(c.ConditionsIPv4) > 0, "conditionsV6": len(c.ConditionsIPv6) > 0,
-		"markMasqBit": c.MarkMasqBit != nil, "externalSetMarkChain": c.SetMarkChain != "",
-	} {
-		if given {
-			return badConfig(key, "given", `cannot be together with backend "nftables": these are words of iptables`)
-		}
+	if err := firewall.CheckConditions(words); err != nil {
+		return badConfig(key, quoted(words), err.Error())
 	}
 	return nil
+}
+
+// refusedConditions names the key of conditions that could not be put in place.
+func refusedConditions(err error) error {
+	var refused *firewall.ConditionError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	key := "conditionsV4"
+	if refused.IPv6 {
+		key = "conditionsV6"
+	}
+	want := refused.Err.Error()
+	if !errors.Is(err, firewall.ErrInvalid) {
+		want = "nft has to read these words: " + want
+	}
+	return badConfig(key, quoted(refused.Words), want)
+}
+
+// quoted returns words as a configuration has them.
+func quoted(words []string) string {
+	data, _ := json.Marshal(words) // of strings: never fails
+	return string(data)
 }

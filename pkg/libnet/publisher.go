@@ -56,14 +56,11 @@ func publicationOwner(id ID) string {
 
 // rules returns what is put in place for a publication by an interface.
 func (p *Publisher) rules(id ID, device string, addrs []netip.Addr, ports []PortMapping) ruleset {
-	r := ruleset{backend: p.cfg.Backend, endpoint: firewall.Endpoint{
+	return ruleset{backend: p.cfg.Chosen(), endpoint: firewall.Endpoint{
 		Owner: publicationOwner(id), Bridge: device, Addrs: addrs, Ports: firewallPorts(ports),
-		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, IPTables: p.cfg.iptables(),
+		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
+		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.iptables(),
 	}}
-	if r.endpoint.IPTables != nil {
-		r.backend = BackendIPTables
-	}
-	return r
 }
 
 // Publish publishes the ports, all or nothing, and returns them with those
@@ -104,7 +101,7 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 		return nil, err
 	}
 	if err := p.publish(ctx, &rec, asked); err != nil {
-		return nil, err
+		return nil, refusedConditions(err)
 	}
 	rec.Phase = state.PhaseReady
 	return portsOf(rec), p.dir.SaveEndpoint(rec)
@@ -271,9 +268,9 @@ const noPort = "-"
 
 // retire removes what is left when the last publication of the network is gone.
 func (p *Publisher) retire(ctx context.Context, last state.Endpoint) error {
-	networks, err := p.dir.EndpointNetworks()
-	if err == nil && len(networks) <= 1 && last.Bridge != "" {
-		_, err = p.c.published.SetRouteLocalnet(last.Bridge, false)
+	var err error
+	if last.Bridge != "" {
+		err = p.c.closeLocalhost(last.Bridge)
 	}
 	empty := firewall.Network{Name: publicationPrefix + p.network + "/"}
 	return errors.Join(err, p.c.removeNetworkBy(ctx, last.Backend, p.cfg.Backend, empty), p.dir.DeleteNetwork(p.network))
@@ -310,11 +307,10 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 
 // Status says why nothing could be published now; nil if something could.
 func (p *Publisher) Status(context.Context) error {
-	b := p.cfg.Backend
-	if p.cfg.iptables() != nil {
-		b = BackendIPTables
+	err := p.c.rulesAvailable(p.cfg.Chosen())
+	if slices.Contains([]Backend{wordsOf(p.cfg.ConditionsIPv4), wordsOf(p.cfg.ConditionsIPv6)}, BackendNFTables) {
+		err = errors.Join(err, firewall.ConditionsAvailable())
 	}
-	err := p.c.rulesAvailable(b)
 	if dirErr := p.c.sandboxes.Writable(); dirErr != nil {
 		err = errors.Join(err, fmt.Errorf("state directory: %w", dirErr))
 	}

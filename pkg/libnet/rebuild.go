@@ -94,6 +94,9 @@ func (c *Controller) attachments(ctx context.Context, prefix string) (map[ID]ker
 // errByIPTables is of what gets no record.
 var errByIPTables = errors.New("its rules are in iptables, which tell too little for a record: it keeps working; restart the container to have one")
 
+// errConditioned is of publications that get no record.
+var errConditioned = errors.New("its rules do not tell the words of its conditions, so it gets no record: it keeps working; restart the container to have one")
+
 // missing says that there is no record that can be read.
 func missing(err error) bool {
 	return errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt)

@@ -16,12 +16,16 @@ import (
 func (r *rebuilder) publications(ctx context.Context) error {
 	dir := r.c.publications()
 	var errs []error
-	for _, owner := range r.iptables {
-		id, ok := parsePublication(owner)
-		if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && missing(err) {
-			errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, errByIPTables))
+	silent := func(owners []string, why error) {
+		for _, owner := range owners {
+			id, ok := parsePublication(owner)
+			if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && missing(err) {
+				errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, why))
+			}
 		}
 	}
+	silent(r.iptables, errByIPTables)
+	silent(r.rules.Conditioned, errConditioned)
 	for owner, fw := range r.rules.Endpoints {
 		id, ok := parsePublication(owner)
 		if !strings.HasPrefix(owner, publicationPrefix) || len(fw.Addrs) == 0 {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/cni"
@@ -17,9 +16,6 @@ type conf struct {
 	ports    []libnet.PortMapping
 }
 
-// iptablesKeys choose the iptables backend.
-var iptablesKeys = [...]string{"conditionsV4", "conditionsV6", "markMasqBit", "externalSetMarkChain"}
-
 // parse refuses what it can before anything is changed. Keys it does not know
 // it leaves to their vendors.
 func parse(call *cni.Call) (*conf, error) {
@@ -30,15 +26,16 @@ func parse(call *cni.Call) (*conf, error) {
 	o.Bool("snat", &snat)
 	o.Bool("masqAll", &c.publish.MasqueradeAll)
 	c.publish.NoHairpin = !snat
+	c.publish.MasqueradeAll = c.publish.MasqueradeAll && snat // as with the reference plugin
 	c.publish.Backend = cni.Backend(o, "backend")
-	readIPTables(o, &c.publish)
+	readMatches(o, &c.publish)
 	var err error
 	c.ports, err = call.Ports()
 	return c, err
 }
 
-// readIPTables reads the keys that only iptables knows.
-func readIPTables(o *cni.Object, p *libnet.PublishConfig) {
+// readMatches reads the keys whose values are words of a backend.
+func readMatches(o *cni.Object, p *libnet.PublishConfig) {
 	p.ConditionsIPv4, p.ConditionsIPv6 = readConditions(o, "conditionsV4"), readConditions(o, "conditionsV6")
 	p.MarkMasqBit = o.OptionalInt("markMasqBit")
 	o.String("externalSetMarkChain", &p.SetMarkChain)
@@ -52,9 +49,8 @@ func isChain(name string) bool {
 	return len(name) <= 28 && !strings.HasPrefix(name, "-") && !strings.HasPrefix(name, "!") && isPrintable(name) && !strings.Contains(name, " ")
 }
 
-// readConditions returns the words of a match of iptables; nil if there are
-// none. The words of nft, which the reference plugin takes too, stand for what
-// the rules of libnet, shared by all containers, have no place for.
+// readConditions returns the words of a match; nil if there are none. Of which
+// backend they are libnet says.
 func readConditions(o *cni.Object, key string) []string {
 	words := o.Strings(key)
 	if len(words) == 0 || words[0] == "" {
@@ -64,9 +60,6 @@ func readConditions(o *cni.Object, key string) []string {
 		if !isPrintable(w) {
 			o.Refuse(key, fmt.Sprintf("words without control characters, not %q", w))
 		}
-	}
-	if words[0][0] != '-' && words[0][0] != '!' {
-		o.Refuse(key, `the words of iptables, the first starting with "-" or "!"; those of nft have no place: use sourceRanges of the port mapping`)
 	}
 	return words
 }
@@ -80,10 +73,9 @@ func isPrintable(s string) bool {
 // The backend is where to look for what no record tells of.
 func loose(call *cni.Call) *conf {
 	c := &conf{network: call.Network, stateDir: call.LooseString("stateDir")}
-	c.publish.Backend = call.LooseBackend("backend")
-	if c.publish.Backend != libnet.BackendNFTables && slices.ContainsFunc(iptablesKeys[:], call.Conf.Has) {
-		c.publish.Backend = libnet.BackendIPTables
-	}
+	given := libnet.PublishConfig{Backend: call.LooseBackend("backend")}
+	readMatches(call.Conf, &given)
+	c.publish.Backend = given.Chosen()
 	return c
 }
 

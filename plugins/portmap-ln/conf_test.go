@@ -31,11 +31,14 @@ func TestParse(t *testing.T) {
 	for keys, want := range map[string]libnet.PublishConfig{
 		``: {},
 		`"snat":true,"masqAll":false,"conditionsV4":[],"conditionsV6":[""],"externalSetMarkChain":""`: {},
-		`"SNAT":false,"masqall":true`:                                       {NoHairpin: true, MasqueradeAll: true},
+		`"SNAT":false,"masqall":true`:                                       {NoHairpin: true},
+		`"masqAll":true`:                                                    {MasqueradeAll: true},
 		`"backend":"nftables"`:                                              {Backend: libnet.BackendNFTables},
 		`"backend":"iptables","markMasqBit":14`:                             {Backend: libnet.BackendIPTables, MarkMasqBit: &bit},
 		`"externalSetMarkChain":"KUBE-MARK-MASQ"`:                           {SetMarkChain: "KUBE-MARK-MASQ"},
 		`"conditionsV4":["-s","10.0.0.0/8"],"conditionsV6":["!","-i","lo"]`: {ConditionsIPv4: []string{"-s", "10.0.0.0/8"}, ConditionsIPv6: []string{"!", "-i", "lo"}},
+		`"conditionsV4":["ip","saddr","10.0.0.0/8"],"markMasqBit":14`:       {ConditionsIPv4: []string{"ip", "saddr", "10.0.0.0/8"}, MarkMasqBit: &bit},
+		`"backend":"nftables","markMasqBit":14`:                             {Backend: libnet.BackendNFTables, MarkMasqBit: &bit},
 	} {
 		c, err := parse(call(keys))
 		if err != nil {
@@ -61,10 +64,13 @@ func TestParseRefuses(t *testing.T) {
 		`"externalSetMarkChain":"two words"`:                        `externalSetMarkChain: "two words": want the name of a chain`,
 		`"externalSetMarkChain":"-j"`:                               `externalSetMarkChain: "-j"`,
 		`"externalSetMarkChain":"a-name-that-is-a-little-too-long"`: `externalSetMarkChain: "a-name`,
-		`"backend":"nftables","markMasqBit":13`:                     `markMasqBit: `,
-		`"backend":"nftables","externalSetMarkChain":"X"`:           `externalSetMarkChain: `,
-		`"backend":"nftables","conditionsV6":["-s","fd00::/8"]`:     `conditionsV6: `,
-		`"conditionsV4":["ip","saddr","10.0.0.0/8"]`:                `conditionsV4: ["ip","saddr","10.0.0.0/8"]: want the words of iptables`,
+		`"backend":"nftables","externalSetMarkChain":"X"`:           `externalSetMarkChain: "X": is of iptables`,
+		`"backend":"nftables","conditionsV6":["-s","fd00::/8"]`:     `conditionsV6: ["-s","fd00::/8"]: these are words of iptables`,
+		`"backend":"iptables","conditionsV4":["ip","saddr","::1"]`:  `conditionsV4: ["ip","saddr","::1"]: these are words of nftables`,
+		`"conditionsV4":["-s","::1"],"conditionsV6":["iif","lo"]`:   `conditionsV6: ["iif","lo"]: these are words of nftables`,
+		`"conditionsV4":["iif","lo"],"externalSetMarkChain":"X"`:    `conditionsV4: ["iif","lo"]: these are words of nftables`,
+		`"conditionsV4":["accept",";","flush","ruleset"]`:           `conditionsV4: ["accept",";","flush","ruleset"]: invalid: ";" has`,
+		`"conditionsV4":["ip","saddr","{"]`:                         `conditionsV4: ["ip","saddr","{"]: invalid: a brace is left open`,
 		`"conditionsV6":["-m\nCOMMIT"]`:                             `conditionsV6: ["-m\nCOMMIT"]: want words without control characters`,
 		`"conditionsV4":"-s 10.0.0.0/8"`:                            `conditionsV4: "-s 10.0.0.0/8": want a list`,
 		`"stateDir":7`:                                              `stateDir: 7`,
@@ -89,6 +95,9 @@ func TestLoose(t *testing.T) {
 		`"stateDir":[],"backend":"ebtables"`:                          {},
 		`"backend":"iptables"`:                                        {publish: libnet.PublishConfig{Backend: libnet.BackendIPTables}},
 		`"backend":"auto","markMasqBit":99`:                           {publish: libnet.PublishConfig{Backend: libnet.BackendIPTables}},
+		`"conditionsV6":["!","-i","lo"],"snat":1`:                     {publish: libnet.PublishConfig{Backend: libnet.BackendIPTables}},
+		`"conditionsV4":["iif","lo","}"],"markMasqBit":1`:             {publish: libnet.PublishConfig{Backend: libnet.BackendNFTables}},
+		`"conditionsV4":{},"conditionsV6":[5]`:                        {},
 		`"backend":"nftables","conditionsV4":["-s"]`:                  {publish: libnet.PublishConfig{Backend: libnet.BackendNFTables}},
 	} {
 		want.network = "net1"

@@ -104,9 +104,15 @@ func (h *host) serve() {
 // reaches says whether the world gets the container's answer at a port of the host.
 func (h *host) reaches(port string) bool {
 	h.t.Helper()
+	return h.reachesFrom(h.world, "192.0.2.1", port)
+}
+
+// reachesFrom is reaches from another namespace, at an address of the host.
+func (h *host) reachesFrom(ns, at, port string) bool {
+	h.t.Helper()
 	said := ""
-	lntest.Enter(h.t, h.world, func() {
-		conn, err := net.DialTimeout("tcp4", net.JoinHostPort("192.0.2.1", port), wait)
+	lntest.Enter(h.t, ns, func() {
+		conn, err := net.DialTimeout("tcp4", net.JoinHostPort(at, port), wait)
 		if err != nil {
 			return
 		}

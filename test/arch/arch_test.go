@@ -23,9 +23,9 @@ var ladder = []struct {
 	{"cmd/lnctl", []string{"pkg/libnet"}},
 	{"pkg/ipamstore", []string{"internal/flock"}},
 	{"internal/state", []string{"internal/jsonw", "internal/flock"}},
-	{"internal/firewall", []string{"internal/nfnl"}},
+	{"internal/firewall", []string{"internal/nfnl", "internal/firewall/tool"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
-	{"internal/firewall/iptables", []string{"internal/firewall", "internal/flock"}},
+	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
 	{"internal/cni", []string{"internal/jsonw", "pkg/libnet", "pkg/ipamstore", "internal/kernel", "internal/firewall"}},
 	{"pkg/libnet", []string{"internal/kernel", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "pkg/ipamstore"}},
 	{"internal/lntest", nil},
@@ -77,12 +77,12 @@ func TestPluginsStayLight(t *testing.T) {
 	}
 }
 
-// The delegate of foreign IPAM plugins and the iptables backend alone may start
-// a process.
+// The delegate of foreign IPAM plugins alone may start a process, and what runs
+// the tools of the firewall.
 func TestOnlyTheDelegateStartsProcesses(t *testing.T) {
 	for _, line := range goList(t, "{{.ImportPath}}{{range .Imports}} {{.}}{{end}}", "./plugins/...", "./internal/...", "./pkg/...") {
 		pkg, imports, _ := strings.Cut(strings.TrimPrefix(line, module), " ")
-		if pkg == "internal/cni" || pkg == "internal/lntest" || pkg == "internal/firewall/iptables" {
+		if pkg == "internal/cni" || pkg == "internal/lntest" || pkg == "internal/firewall/tool" {
 			continue
 		}
 		for imported := range strings.FieldsSeq(imports) {

@@ -119,6 +119,7 @@ func (h *host) run(p plugin, c call, stdin string, visit func(*tracer, point)) r
 	cmd := exec.Command(program(h.t, p.name))
 	// The runtime's own threads would make calls at any time.
 	cmd.Env = []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
 		"CNI_COMMAND=" + c.command, "CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=eth0",
 		"CNI_PATH=" + filepath.Dir(cmd.Path), "GODEBUG=containermaxprocs=0,updatemaxprocs=0,asyncpreemptoff=1",
 	}

@@ -43,12 +43,15 @@ func scenarios() []scenario {
 		{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","isDefaultGateway":true,"ipMasq":true,` + ipam + `}`},
 		{"portmap-ln", named + `"type":"portmap-ln",` + ports + `}`},
 	}
+	conditioned := []plugin{chained[0], {"portmap-ln", named + `"type":"portmap-ln","conditionsV4":["ip","saddr","0.0.0.0/0"],"conditionsV6":["counter"],` + ports + `}`}}
 	return []scenario{
 		{name: "bridge-ln", chain: alone},
 		{name: "bridge-ln beside another", chain: alone, beside: true},
 		{name: "bridge-ln cold", chain: alone, cold: true},
 		{name: "bridge-ln and portmap-ln", chain: chained},
 		{name: "bridge-ln and portmap-ln cold", chain: chained, cold: true},
+		{name: "bridge-ln and portmap-ln with conditions", chain: conditioned},
+		{name: "bridge-ln and portmap-ln with conditions cold", chain: conditioned, cold: true},
 	}
 }
 

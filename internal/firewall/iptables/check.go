@@ -65,6 +65,11 @@ func check(n firewall.Network, e firewall.Endpoint) error {
 			return fmt.Errorf("port %s is published twice: %w", p, firewall.ErrInvalid)
 		}
 	}
+	for _, word := range slices.Concat(e.ConditionsIPv4, e.ConditionsIPv6) {
+		if strings.ContainsAny(word, "\x00\n") {
+			return fmt.Errorf("condition %q: %w", word, firewall.ErrInvalid)
+		}
+	}
 	return checkOptions(e.IPTables)
 }
 
@@ -128,11 +133,6 @@ func checkOptions(o *firewall.IPTablesOptions) error {
 	}
 	if len(o.SetMarkChain) > 28 || strings.ContainsAny(o.SetMarkChain, " \x00\t\n\"'\\") {
 		return fmt.Errorf("chain %q: %w", o.SetMarkChain, firewall.ErrInvalid)
-	}
-	for _, word := range append(o.ConditionsIPv4, o.ConditionsIPv6...) {
-		if strings.ContainsAny(word, "\x00\n") {
-			return fmt.Errorf("condition %q: %w", word, firewall.ErrInvalid)
-		}
 	}
 	return nil
 }

@@ -68,13 +68,10 @@ func (f family) masquerade(e firewall.Endpoint) bool {
 
 // conditions are the matches that somebody else has chosen, word by word.
 func (f family) conditions(e firewall.Endpoint) []string {
-	switch {
-	case e.IPTables == nil:
-		return nil
-	case f == ipv6:
-		return e.IPTables.ConditionsIPv6
+	if f == ipv6 {
+		return e.ConditionsIPv6
 	}
-	return e.IPTables.ConditionsIPv4
+	return e.ConditionsIPv4
 }
 
 // host is a prefix that is one address, as iptables-save prints it.

@@ -26,7 +26,7 @@ func TestGuard(t *testing.T) {
 		probe{l.out, "127.0.0.1:4713", ""}, probe{l.out, "127.0.0.1:8080", ""},
 		probe{l.host, "127.0.0.1:4713", "4713 127.0.0.1"}, probe{l.host, "127.0.0.1:8080", "10.10.0.1"},
 	)
-	tool(t, "iptables", "-t", "raw", "-F", "LIBNET-GUARD") // it was the guard
+	runTool(t, "iptables", "-t", "raw", "-F", "LIBNET-GUARD") // it was the guard
 	l.checkOver(tcp, probe{l.out, "127.0.0.1:4713", "4713 192.0.2.2"}, probe{l.out, "127.0.0.1:8080", "192.0.2.2"})
 	mustRemove(t, l.f, l.n, l.e)
 	l.checkOver(tcp, probe{l.out, "127.0.0.1:4713", "4713 192.0.2.2"})

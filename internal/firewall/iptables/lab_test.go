@@ -195,8 +195,8 @@ func mustRemove(t testing.TB, f *Firewall, n firewall.Network, es ...firewall.En
 	}
 }
 
-// tool runs a command on the test's thread, so in its namespace.
-func tool(t testing.TB, args ...string) string {
+// runTool runs a command on the test's thread, so in its namespace.
+func runTool(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {
@@ -218,7 +218,7 @@ func ruleset(t testing.TB) string {
 	for _, name := range []string{"iptables-save", "ip6tables-save"} {
 		fmt.Fprintln(&b, name)
 		var text strings.Builder
-		for line := range strings.Lines(tool(t, name)) {
+		for line := range strings.Lines(runTool(t, name)) {
 			if !strings.HasPrefix(line, "#") {
 				text.WriteString(counters.ReplaceAllString(line, ""))
 			}

@@ -60,7 +60,8 @@ func sameByChain(a, b []rule) bool {
 }
 
 // sameKey returns whether only one of two owners' rules can hold: those of a
-// network for the same bridge, those of an endpoint for the same address.
+// network for the same bridge, those of an endpoint for the same address. What
+// goes to an address two may publish ports of; who masquerades it has no equal.
 func (r rule) sameKey(o rule) bool {
 	if r.ofNetwork() {
 		return o.ofNetwork() && r.bridge() == o.bridge()
@@ -70,7 +71,7 @@ func (r rule) sameKey(o rule) bool {
 	}
 	switch r.chain {
 	case chainSNAT:
-		return r.get("-s") == o.get("-s") && r.get("-d") == o.get("-d")
+		return r.get("-d") == "" && o.get("-d") == "" && r.get("-s") == o.get("-s")
 	case chainPorts:
 		same := func(flag string) bool { return r.get(flag) == o.get(flag) }
 		return same("-d") && same("-p") && same("--dport")

@@ -20,7 +20,7 @@ func underPolicies(t *testing.T, test func(t *testing.T, l *lab)) {
 			t.Parallel()
 			l := newLab(t)
 			for _, name := range []string{"iptables", "ip6tables"} {
-				tool(t, name, "-P", "FORWARD", policy)
+				runTool(t, name, "-P", "FORWARD", policy)
 			}
 			test(t, l)
 		})
@@ -95,7 +95,7 @@ func TestTrustedAndMark(t *testing.T) {
 			probe{l.c, "10.10.0.2:4711", ""}, probe{l.c, "[fd10::2]:4711", ""},
 		)
 		for _, name := range []string{"iptables", "ip6tables"} {
-			tool(t, name, "-t", "mangle", "-A", "PREROUTING", "-i", "br1", "-j", "MARK", "--set-mark", "0x11")
+			runTool(t, name, "-t", "mangle", "-A", "PREROUTING", "-i", "br1", "-j", "MARK", "--set-mark", "0x11")
 		}
 		l.check(probe{l.c, "10.10.0.2:4712", "4712 10.11.0.2"}, probe{l.c, "[fd10::2]:4712", "4712 fd11::2"})
 	})
@@ -236,24 +236,24 @@ func TestOptions(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.e.Ports, l.e.Hairpin = tcpAndUDP("192.0.2.1", 8080), true
-	l.e.IPTables = &firewall.IPTablesOptions{
-		ConditionsIPv4: []string{"!", "-s", "192.0.2.0/24"}, MarkBit: 3,
-	}
+	l.e.ConditionsIPv4 = []string{"!", "-s", "192.0.2.0/24"}
+	l.e.IPTables = &firewall.IPTablesOptions{MarkBit: 3}
 	l.apply(l.n, l.e)
 	l.check(
 		probe{l.out, "192.0.2.1:8080", ""}, probe{l.host, "192.0.2.1:8080", ""},
 		probe{l.c, "192.0.2.1:8080", "10.11.0.2"}, probe{l.b, "192.0.2.1:8080", "10.10.0.1"},
 	)
-	if text := tool(t, "iptables-save", "-t", "nat"); !strings.Contains(text, "--set-xmark 0x8/0x8") {
+	if text := runTool(t, "iptables-save", "-t", "nat"); !strings.Contains(text, "--set-xmark 0x8/0x8") {
 		t.Errorf("bit 3 is not the mark: %s", text)
 	}
 	// Somebody else's chain, and what it marks is masqueraded by them.
-	l.e.IPTables = &firewall.IPTablesOptions{ConditionsIPv4: []string{"-d", "192.0.2.0/24"}, SetMarkChain: "THEIR-MARK"}
-	tool(t, "iptables", "-t", "nat", "-N", "THEIR-MARK")
-	tool(t, "iptables", "-t", "nat", "-A", "THEIR-MARK", "-j", "MARK", "--set-mark", "0x4000")
+	l.e.ConditionsIPv4 = []string{"-d", "192.0.2.0/24"}
+	l.e.IPTables = &firewall.IPTablesOptions{SetMarkChain: "THEIR-MARK"}
+	runTool(t, "iptables", "-t", "nat", "-N", "THEIR-MARK")
+	runTool(t, "iptables", "-t", "nat", "-A", "THEIR-MARK", "-j", "MARK", "--set-mark", "0x4000")
 	l.apply(l.n, l.e)
 	l.check(probe{l.out, "192.0.2.1:8080", "192.0.2.2"}, probe{l.c, "192.0.2.1:8080", "10.11.0.2"}, probe{l.b, "192.0.2.1:8080", ""})
-	tool(t, "iptables", "-t", "nat", "-A", "POSTROUTING", "-m", "mark", "--mark", "0x4000", "-j", "MASQUERADE")
+	runTool(t, "iptables", "-t", "nat", "-A", "POSTROUTING", "-m", "mark", "--mark", "0x4000", "-j", "MASQUERADE")
 	l.check(probe{l.out, "192.0.2.1:8080", "192.0.2.2"}, probe{l.b, "192.0.2.1:8080", "10.10.0.1"})
 }
 
@@ -274,4 +274,29 @@ func TestMasquerade(t *testing.T) {
 		l.apply(l.n, l.e)
 		l.check(probe{l.a, "192.0.2.2:4711", "192.0.2.9"}, probe{l.a, "[fd20::2]:4711", "fd20::1"})
 	})
+}
+
+// Two who publish other ports for one container keep their masquerading.
+func TestPublishBeside(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.e.Ports, l.e.Hairpin = tcpAndUDP("", 8080), true
+	other := l.e
+	other.Owner, other.Beside, other.Ports = "publisher:net/a/eth0", true, tcpAndUDP("", 8081)
+	l.apply(l.n, l.e)
+	l.apply(firewall.Network{}, other)
+	if err := l.f.Verify(t.Context(), l.n, l.e); err != nil {
+		t.Errorf("the first one differs: %v", err)
+	}
+	reached := func(port string) {
+		t.Helper()
+		l.check(probe{l.b, "192.0.2.1:" + port, "10.10.0.1"}, probe{l.host, "127.0.0.1:" + port, "10.10.0.1"}, probe{l.out, "192.0.2.1:" + port, "192.0.2.2"})
+	}
+	reached("8080")
+	reached("8081")
+	mustRemove(t, l.f, firewall.Network{}, other)
+	reached("8080")
+	l.apply(firewall.Network{}, other)
+	mustRemove(t, l.f, firewall.Network{}, l.e)
+	reached("8081")
 }

@@ -89,8 +89,8 @@ func TestRefused(t *testing.T) {
 		{"port twice", func(_ *firewall.Network, e *firewall.Endpoint) { e.Ports[4].HostPort = e.Ports[3].HostPortEnd }, firewall.ErrInvalid},
 		{"protocol", func(_ *firewall.Network, e *firewall.Endpoint) { e.Ports[0].Protocol = 1 }, firewall.ErrInvalid},
 		{"mark bit", func(_ *firewall.Network, e *firewall.Endpoint) { e.IPTables.MarkBit = 32 }, firewall.ErrInvalid},
-		{"condition of two lines", func(_ *firewall.Network, e *firewall.Endpoint) { e.IPTables.ConditionsIPv4 = []string{"a\nb"} }, firewall.ErrInvalid},
-		{"condition", func(_ *firewall.Network, e *firewall.Endpoint) { e.IPTables.ConditionsIPv4 = []string{"--no-such"} }, firewall.ErrInvalid},
+		{"condition of two lines", func(_ *firewall.Network, e *firewall.Endpoint) { e.ConditionsIPv4 = []string{"a\nb"} }, firewall.ErrInvalid},
+		{"condition", func(_ *firewall.Network, e *firewall.Endpoint) { e.ConditionsIPv4 = []string{"--no-such"} }, firewall.ErrInvalid},
 		{"chain", func(_ *firewall.Network, e *firewall.Endpoint) { e.IPTables.SetMarkChain = "a b" }, firewall.ErrInvalid},
 	}
 	for _, tt := range tests {

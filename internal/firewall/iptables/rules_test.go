@@ -36,16 +36,15 @@ func sample(i int) (firewall.Network, firewall.Endpoint) {
 			{Protocol: firewall.UDP, HostPort: base + 200, HostPortEnd: base + 209, ContainerPort: base + 200,
 				Sources: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("fd20::/64")}},
 		},
-		IPTables: &firewall.IPTablesOptions{
-			ConditionsIPv4: []string{"!", "-d", "192.0.2.33", "-i", "eth+"}, ConditionsIPv6: []string{"-m", "limit", "--limit", "9/sec"}, MarkBit: 5,
-		},
+		ConditionsIPv4: []string{"!", "-d", "192.0.2.33", "-i", "eth+"}, ConditionsIPv6: []string{"-m", "limit", "--limit", "9/sec"},
+		IPTables: &firewall.IPTablesOptions{MarkBit: 5},
 	}
 }
 
 // plain is sample without conditions.
 func plain(i int) (firewall.Network, firewall.Endpoint) {
 	n, e := sample(i)
-	e.IPTables = nil
+	e.ConditionsIPv4, e.ConditionsIPv6, e.IPTables = nil, nil, nil
 	return n, e
 }
 
@@ -68,7 +67,7 @@ func foreign(t testing.TB) {
 			"-t nat -A OUTPUT -j KUBE-SERVICES", "-t nat -A POSTROUTING -o eth9 -j MASQUERADE",
 			"-t raw -A PREROUTING -i eth9 -j DROP", "-t mangle -A FORWARD -j MARK --set-mark 7",
 		} {
-			tool(t, append([]string{name}, strings.Fields(rule)...)...)
+			runTool(t, append([]string{name}, strings.Fields(rule)...)...)
 		}
 	}
 }
@@ -147,7 +146,7 @@ func TestLegacy(t *testing.T) {
 	if out, err := exec.Command("iptables", "-t", "nat", "-S").CombinedOutput(); err != nil {
 		t.Skipf("%v: %s", err, out) // the kernel has nf_tables only
 	}
-	if out := tool(t, "iptables", "--version"); !strings.Contains(out, "legacy") {
+	if out := runTool(t, "iptables", "--version"); !strings.Contains(out, "legacy") {
 		t.Fatal(out)
 	}
 	foreign(t)
@@ -206,14 +205,14 @@ func TestOneFamilyOnly(t *testing.T) {
 		one := e
 		one.Addrs = e.Addrs[i : i+1]
 		mustApply(t, f, n, one)
-		if out := tool(t, other); strings.Contains(out, "LIBNET") {
+		if out := runTool(t, other); strings.Contains(out, "LIBNET") {
 			t.Errorf("%s: %s", other, out)
 		}
 		n.Internal = !n.Internal
 		if err := f.ApplyNetwork(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
-		if out := tool(t, other); strings.Contains(out, "LIBNET") {
+		if out := runTool(t, other); strings.Contains(out, "LIBNET") {
 			t.Errorf("%s after a change of the network: %s", other, out)
 		}
 		if err := f.Verify(t.Context(), n, one); err != nil {
@@ -235,20 +234,20 @@ func TestUserChain(t *testing.T) {
 	f := isolate(t)
 	n, e := plain(1)
 	mustApply(t, f, n, e)
-	tool(t, "iptables", "-A", chainUser, "-s", "192.0.2.66", "-j", "DROP")
-	tool(t, "iptables", "-I", "FORWARD", "-i", "eth9", "-j", "ACCEPT")
+	runTool(t, "iptables", "-A", chainUser, "-s", "192.0.2.66", "-j", "DROP")
+	runTool(t, "iptables", "-I", "FORWARD", "-i", "eth9", "-j", "ACCEPT")
 	mustRemove(t, f, n, e)
-	if diff := cmp.Diff("-P FORWARD ACCEPT\n-A FORWARD -i eth9 -j ACCEPT\n-A FORWARD -j LIBNET-USER\n", tool(t, "iptables", "-S", "FORWARD")); diff != "" {
+	if diff := cmp.Diff("-P FORWARD ACCEPT\n-A FORWARD -i eth9 -j ACCEPT\n-A FORWARD -j LIBNET-USER\n", runTool(t, "iptables", "-S", "FORWARD")); diff != "" {
 		t.Error(diff)
 	}
 	mustApply(t, f, n, e)
 	want := "-P FORWARD ACCEPT\n-A FORWARD -i eth9 -j ACCEPT\n-A FORWARD -j LIBNET-USER\n-A FORWARD -j LIBNET-FORWARD\n"
-	if diff := cmp.Diff(want, tool(t, "iptables", "-S", "FORWARD")); diff != "" {
+	if diff := cmp.Diff(want, runTool(t, "iptables", "-S", "FORWARD")); diff != "" {
 		t.Error(diff)
 	}
-	tool(t, "iptables", "-F", chainUser)
+	runTool(t, "iptables", "-F", chainUser)
 	mustRemove(t, f, n, e)
-	if out := tool(t, "iptables-save"); strings.Contains(out, "LIBNET") {
+	if out := runTool(t, "iptables-save"); strings.Contains(out, "LIBNET") {
 		t.Error(out)
 	}
 }
@@ -269,8 +268,8 @@ func TestRestored(t *testing.T) {
 	want(false, 2)
 	want(false, 1)
 	for _, table := range []string{"filter", "nat", "raw"} {
-		tool(t, "iptables", "-t", table, "-F")
-		tool(t, "iptables", "-t", table, "-X")
+		runTool(t, "iptables", "-t", table, "-F")
+		runTool(t, "iptables", "-t", table, "-X")
 	}
 	want(true, 2)
 	want(false, 1)

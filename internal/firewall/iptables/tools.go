@@ -1,19 +1,17 @@
 package iptables
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/tool"
 	"github.com/libnet-cni/libnet/internal/flock"
 )
 
@@ -41,33 +39,18 @@ func restore(ctx context.Context, f family, text string) error {
 }
 
 // run starts a tool in the network namespace of the calling thread.
-func run(ctx context.Context, tool, input string, args ...string) (string, error) {
-	path, err := exec.LookPath(tool)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)
-	}
-	var out, complaints bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &complaints
-	err = cmd.Run()
-	if ctx.Err() != nil {
-		return "", fmt.Errorf("%s: %w", tool, ctx.Err())
-	}
-	if err == nil {
-		return out.String(), nil
-	}
-	err = fmt.Errorf("%s: %w: %s", tool, err, strings.Join(strings.Fields(complaints.String()), " "))
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		return "", err
-	}
-	switch exit.ExitCode() {
-	case exitNoKernel:
+func run(ctx context.Context, name, input string, args ...string) (string, error) {
+	out, err := tool.Run(ctx, name, input, args...)
+	var failed *tool.Error
+	switch {
+	case errors.Is(err, tool.ErrNotInstalled):
 		err = fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)
-	case exitNotUnderstood:
+	case errors.As(err, &failed) && failed.Code == exitNoKernel:
+		err = fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)
+	case errors.As(err, &failed) && failed.Code == exitNotUnderstood:
 		err = fmt.Errorf("%w: %w", firewall.ErrInvalid, err)
 	}
-	return "", err
+	return out, err
 }
 
 // locked runs fn while nobody else who uses the same lock file does: between

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/tool"
 )
 
 // Verify changes nothing and returns what differs from the state after Apply,
@@ -85,8 +85,8 @@ func missingRules(ctx context.Context, snap snapshot, wanted []rule, found *[]er
 
 func exists(ctx context.Context, f family, r rule) (bool, error) {
 	_, err := run(ctx, f.command(), "", append([]string{"--wait", "-t", r.table, "-C", r.chain}, r.args...)...)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == exitNotThere {
+	var failed *tool.Error
+	if errors.As(err, &failed) && failed.Code == exitNotThere {
 		return false, nil
 	}
 	return err == nil, err

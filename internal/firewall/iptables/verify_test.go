@@ -29,7 +29,7 @@ func TestVerifyNames(t *testing.T) {
 		case strings.HasPrefix(line, "-A "):
 			words := split(line)
 			r := rule{table, words[1], words[2:]}
-			tool(t, append([]string{command, "-t", table, "-D", r.chain}, r.args...)...)
+			runTool(t, append([]string{command, "-t", table, "-D", r.chain}, r.args...)...)
 			err := f.Verify(t.Context(), n, e)
 			if want := fmt.Sprintf("%s rule %s %s", command, table, r.chain); !errors.Is(err, firewall.ErrMissing) || !strings.Contains(err.Error(), want) {
 				t.Errorf("without %s: got %v, want %q", line, err, want)
@@ -41,8 +41,8 @@ func TestVerifyNames(t *testing.T) {
 	if tried < 50 {
 		t.Errorf("only %d rules were tried", tried)
 	}
-	tool(t, "iptables", "-F")
-	tool(t, "iptables", "-X")
+	runTool(t, "iptables", "-F")
+	runTool(t, "iptables", "-X")
 	if err := f.Verify(t.Context(), n, e); !errors.Is(err, firewall.ErrMissing) || !strings.Contains(err.Error(), "iptables chain filter LIBNET-INTO") {
 		t.Errorf("without chains: %v", err)
 	}

@@ -1,0 +1,291 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+)
+
+func words(s string) []string { return strings.Fields(s) }
+
+// conditioned is an endpoint number i with conditions for both families.
+func conditioned(i int) Endpoint {
+	_, e := sample(i)
+	e.Masquerade, e.MAC, e.Hairpin = Families{}, nil, true
+	e.Ports = []PortMap{tcp(uint16(1000+10*i), 80), upTo(uint16(1009+10*i), tcp(uint16(1001+10*i), 90))}
+	e.ConditionsIPv4, e.ConditionsIPv6 = words("ip saddr { 10.0.0.0/8, 192.0.2.0/24 }"), words("ip6 saddr fd00::/8 meta l4proto tcp")
+	return e
+}
+
+func TestPlanConditions(t *testing.T) {
+	e := Endpoint{Owner: "o", Bridge: "br0", Addrs: addrs("10.0.0.2", "fd00::2"), ConditionsIPv4: words("iifname eth0"),
+		Ports: []PortMap{tcp(8080, 80), upTo(99, tcp(90, 90)), from(at("192.0.2.1", upTo(71, tcp(70, 7))), "10.0.0.0/8")}}
+	p, err := plan(Network{}, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range p.elems {
+		got = append(got, e.String())
+	}
+	const low, high = "0.0.0.0-126.255.255.255", "128.0.0.0-255.255.255.255" // without Hairpin not by localhost
+	want := []string{
+		"ip libnet gate { " + low + " . tcp . 8080 : goto ep-af63e24c8601f6be }",
+		"ip libnet gate { " + high + " . tcp . 8080 : goto ep-af63e24c8601f6be }",
+		"ip libnet from { 0.0.0.0-255.255.255.255 . " + low + " . tcp . 8080 : 10.0.0.2 . 80 }",
+		"ip libnet from { 0.0.0.0-255.255.255.255 . " + high + " . tcp . 8080 : 10.0.0.2 . 80 }",
+		"ip libnet gate { " + low + " . tcp . 90-99 : goto ep-af63e24c8601f6be }",
+		"ip libnet gate { " + high + " . tcp . 90-99 : goto ep-af63e24c8601f6be }",
+		"ip libnet span { 0.0.0.0-255.255.255.255 . " + low + " . tcp . 90-99 : 10.0.0.2 }",
+		"ip libnet span { 0.0.0.0-255.255.255.255 . " + high + " . tcp . 90-99 : 10.0.0.2 }",
+		"ip libnet gate { 192.0.2.1 . tcp . 70-71 : goto ep-af63e24c8601f6be }",
+		"ip libnet from { 10.0.0.0-10.255.255.255 . 192.0.2.1 . tcp . 70 : 10.0.0.2 . 7 }",
+		"ip libnet from { 10.0.0.0-10.255.255.255 . 192.0.2.1 . tcp . 71 : 10.0.0.2 . 8 }",
+		"inet libnet anyport6 { tcp . 8080 : fd00::2 . 80 }",
+		"inet libnet span6 { ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff . ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff . tcp . 90-99 : fd00::2 }",
+		"inet libnet owners { d228:cb69:651a:8caf:7891:2b70:4e4a:7d16 }",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if len(p.gates) != 1 || p.gates[0].script() != `flush chain ip libnet ep-af63e24c8601f6be
+add rule ip libnet ep-af63e24c8601f6be iifname eth0 goto met comment "o 6cc64399"
+` {
+		t.Errorf("gates %+v:\n%s", p.gates, p.gates[0].script())
+	}
+}
+
+// What could be a second statement is refused before nft sees it.
+func TestCheckConditions(t *testing.T) {
+	for _, good := range []string{"", `ip saddr { 10.0.0.0/8, 192.0.2.1 }`, `iifname "eth0"`, "limit rate 5/second", "tcp sport != 1-1023"} {
+		if err := CheckConditions(words(good)); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, bad := range [][]string{
+		{"accept\nadd rule inet libnet forward accept"}, {"accept", ";", "flush", "ruleset"}, {"accept #"}, {"accept;"}, {`a\`},
+		{`iifname "eth0`}, {`"`, `"`}, {"}"}, {"ip", "saddr", "{", "10.0.0.1"}, {"}", "{"}, {"a\x00"}, {"a\rb"}, {"jump {", "drop;", "}"},
+	} {
+		if err := CheckConditions(bad); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: got %v, want ErrInvalid", bad, err)
+		}
+		if _, err := plan(Network{}, Endpoint{Owner: "o", Bridge: "br0", Addrs: addrs("10.0.0.2"), Ports: []PortMap{tcp(1, 1)}, ConditionsIPv4: bad}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("plan of %q: got %v, want ErrInvalid", bad, err)
+		}
+	}
+}
+
+// listed is what nft lists, and so understands, of our tables.
+func listed(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft: %v: %s", err, out)
+	}
+	return string(out)
+}
+
+func TestConditionsLife(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	before := listed(t)
+	e, other := conditioned(1), conditioned(2)
+	for range 2 {
+		mustApply(t, f, Network{}, e)
+		mustVerify(t, f, Network{}, e)
+	}
+	mustApply(t, f, Network{}, other)
+	wantOwners(t, f, e.Owner, other.Owner)
+	if all := listed(t); strings.Count(all, "ip saddr { 10.0.0.0/8, 192.0.2.0/24 } goto met comment") != 2 {
+		t.Errorf("nft lists\n%s", all)
+	}
+	changed := e
+	changed.ConditionsIPv4 = words("iifname eth0")
+	if err := f.Verify(t.Context(), Network{}, changed); !errors.Is(err, ErrMissing) {
+		t.Errorf("verify of other words: got %v, want ErrMissing", err)
+	}
+	mustApply(t, f, Network{}, changed)
+	mustVerify(t, f, Network{}, changed)
+
+	run(t, "nft", "flush", "table", "ip", "libnet") // rules are gone, elements are not
+	for _, e := range []Endpoint{changed, other} {
+		if err := f.Verify(t.Context(), Network{}, e); !errors.Is(err, ErrMissing) {
+			t.Errorf("verify of a flushed table: got %v, want ErrMissing", err)
+		}
+		mustApply(t, f, Network{}, e)
+		mustVerify(t, f, Network{}, e)
+	}
+	run(t, "nft", "delete", "table", "ip", "libnet")
+	mustApply(t, f, Network{}, changed)
+	mustVerify(t, f, Network{}, changed)
+
+	mustRemove(t, f, Endpoint{Owner: changed.Owner})
+	wantOwners(t, f, other.Owner)
+	mustApply(t, f, Network{}, other)
+	mustVerify(t, f, Network{}, other)
+	mustRemove(t, f, Endpoint{Owner: other.Owner, Port: "-", Bridge: other.Bridge, Addrs: other.Addrs, Ports: other.Ports})
+	mustRemoveNetwork(t, f, Network{Name: "n"})
+	if after := listed(t); after != before {
+		t.Errorf("left are\n%s", after)
+	}
+}
+
+func run(t testing.TB, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v: %s", args, err, out)
+	}
+}
+
+// A port is held whoever has conditions.
+func TestConditionedPortsAreHeld(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	with, without := conditioned(1), conditioned(1)
+	without.Owner, without.ConditionsIPv4, without.ConditionsIPv6 = "other", nil, nil
+	for _, pair := range [][2]Endpoint{{with, without}, {without, with}} {
+		first, second := pair[0], pair[1]
+		mustApply(t, f, Network{}, first)
+		for i := range second.Ports {
+			one := second
+			one.Ports = second.Ports[i : i+1]
+			var held *PortHeldError
+			if _, err := f.Apply(t.Context(), Network{}, one); !errors.As(err, &held) || held.Owner != first.Owner {
+				t.Errorf("%s after %s: got %v, want it held", one.Ports[0], first.Owner, err)
+			}
+			if err := f.CheckPorts(t.Context(), one); !errors.As(err, &held) {
+				t.Errorf("%s after %s: CheckPorts says %v", one.Ports[0], first.Owner, err)
+			}
+		}
+		mustRemove(t, f, first)
+	}
+}
+
+// What nft does not understand is said in its words, and can be removed.
+func TestConditionsRefusedByNFT(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	before := listed(t)
+	for bad, says := range map[string]string{
+		"foo bar":                        "nft: ",
+		"ip saddr 10.0.0.0/8 accept":     "nft: Statement after terminal statement has no effect",
+		"ip saddr 10.0.0.0/33":           "nft: ",
+		"ip6 saddr fd00::/8":             "nft: conflicting protocols specified: ip vs. ip6",
+		`comment "x"`:                    "nft: syntax error, unexpected comment",
+		"jump { accept }":                "nft: syntax error",
+		"ip saddr @nosuchset":            "nft: No such file or directory",
+		`iifname "a" } { add table ip x`: "closes a brace",
+		"$x":                             "nft: unknown identifier 'x'",
+		"position 1":                     "nft: ",
+	} {
+		e := conditioned(1)
+		e.ConditionsIPv4 = words(bad)
+		_, err := f.Apply(t.Context(), Network{}, e)
+		var refused *ConditionError
+		if !errors.As(err, &refused) || refused.IPv6 || !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: got %v, want a ConditionError with %q", bad, err, says)
+		}
+		mustRemove(t, f, Endpoint{Owner: e.Owner})
+		mustRemoveNetwork(t, f, Network{Name: "n"})
+		if after := listed(t); after != before {
+			t.Errorf("%s: left are\n%s", bad, after)
+		}
+	}
+}
+
+func TestConditionsPackets(t *testing.T) {
+	t.Parallel()
+	l := publishing(t, func(_ *Network, e *Endpoint) {
+		e.ConditionsIPv4 = words("ip saddr { 192.0.2.2, 127.0.0.0/8, 10.10.0.3, 10.10.0.1 } th sport 1024-65535")
+		e.ConditionsIPv6 = words("ip6 saddr fd10::/16")
+	})
+	for _, tt := range []struct{ from, to, source string }{
+		{l.out, "192.0.2.1:8080", "192.0.2.2"},
+		{l.b, "10.10.0.1:8080", "10.10.0.1"}, // hairpin
+		{l.b, "[fd10::1]:8080", "fd10::1"},
+		{"", "127.0.0.1:8080", "10.10.0.1"}, // the host, by localhost
+		{"", "10.10.0.1:8080", "10.10.0.1"},
+	} {
+		l.wantSource(tt.from, tt.to, tt.source)
+	}
+	l.wantNothing(l.c, "10.11.0.1:8080")
+	l.wantNothing("", "192.0.2.1:8080") // asked by 192.0.2.1
+	l.wantNothing(l.out, "[fd20::1]:8080")
+	l.wantNothing("", "[fd20::1]:8080")
+	mustVerify(t, l.f, l.n, l.eA)
+	mustRemove(t, l.f, l.eA)
+	l.wantNothing(l.out, "192.0.2.1:8080")
+}
+
+// Words of one protocol stand beside a port of another one, and say no to it.
+func TestConditionsOfAProtocol(t *testing.T) {
+	t.Parallel()
+	l := publishing(t, func(_ *Network, e *Endpoint) { e.ConditionsIPv4 = words("tcp sport 1024-65535") })
+	if got, err := l.ask("tcp", l.out, "192.0.2.1:8080", waitForAnswer); err != nil || got.String() != "192.0.2.2" {
+		t.Errorf("tcp: %v, %v", got, err)
+	}
+	if got, err := l.ask("udp", l.out, "192.0.2.1:8080", waitForNone); err == nil {
+		t.Errorf("udp: seen as %v", got)
+	}
+}
+
+// Ranges and clients are as without conditions.
+func TestConditionsRange(t *testing.T) {
+	t.Parallel()
+	l := publishing(t, func(_ *Network, e *Endpoint) {
+		eachPort(e, func(m *PortMap) {
+			m.HostPort, m.HostPortEnd, m.ContainerPort = 4000, 5000, 4000
+			*m = from(*m, "192.0.2.0/24", "fd20::/16")
+		})
+		e.Ports = append(e.Ports, upTo(8000, tcp(7999, servicePort-1)))
+		e.ConditionsIPv4, e.ConditionsIPv6 = words("counter"), words("counter")
+	})
+	l.wantSource(l.out, "192.0.2.1:4711", "192.0.2.2")
+	l.wantSource(l.out, "[fd20::1]:4711", "fd20::2")
+	if got, err := l.ask("tcp", l.out, "192.0.2.1:8000", waitForAnswer); err != nil || got.String() != "192.0.2.2" {
+		t.Errorf("the second port of a shifted range: %v, %v", got, err)
+	}
+	if got, err := l.ask("tcp", l.c, "10.11.0.1:4711", waitForAnswer); err != nil || got.String() != "10.11.0.3" {
+		t.Errorf("no client of the range: seen as %v, %v, want the host's own service", got, err)
+	}
+}
+
+func TestConditionsByMany(t *testing.T) {
+	t.Parallel()
+	path := lntest.NewNetns(t)
+	parallel(t, path, firewalls(t, 8), func(i int, f *Firewall) error {
+		for range 5 {
+			e := conditioned(i)
+			if err := apply(t, f, Network{}, e); err != nil {
+				return err
+			}
+			if err := f.Verify(t.Context(), Network{}, e); err != nil {
+				return fmt.Errorf("after apply: %w", err)
+			}
+			if err := errors.Join(f.Remove(t.Context(), Endpoint{Owner: e.Owner}), f.RemoveNetwork(t.Context(), Network{Name: "n"})); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	wantNoTables(t, path)
+}
+
+func TestWithoutNFT(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	f := start(t)
+	e := conditioned(1)
+	_, err := f.Apply(t.Context(), Network{}, e)
+	var refused *ConditionError
+	if !errors.As(err, &refused) || errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `"nft"`) {
+		t.Errorf("got %v, want a ConditionError about nft", err)
+	}
+	wantTables(t, f, false, false)
+	mustRemove(t, f, e)
+}
