@@ -220,8 +220,8 @@ func (b *batch) flush() {
 	b.elems, b.bytes = nil, 0
 }
 
-// drop adds the deletion of t if no set of it has an element: if one has, the
-// transaction is EBUSY; if the table is not there, ENOENT.
+// drop adds the deletion of t with its elements. The transaction is EBUSY if
+// others have chains or sets in the table, ENOENT if it is not as it should be.
 func (b *batch) drop(t table) {
 	for i := range t.chains { // those that jump come after those jumped to
 		c := t.chains[len(t.chains)-1-i]
@@ -231,7 +231,7 @@ func (b *batch) drop(t table) {
 		})
 	}
 	for _, s := range t.sets {
-		b.add(unix.NFT_MSG_DELSET, unix.NLM_F_NONREC, t.family, func(a *nfnl.Attrs) {
+		b.add(unix.NFT_MSG_DELSET, 0, t.family, func(a *nfnl.Attrs) {
 			a.String(unix.NFTA_SET_TABLE, tableName)
 			a.String(unix.NFTA_SET_NAME, s.name)
 		})

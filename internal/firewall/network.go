@@ -20,18 +20,13 @@ func (f *Firewall) ApplyNetwork(ctx context.Context, n Network) error {
 	return nil
 }
 
-// RemoveNetwork deletes the elements that n.Name holds, and then our tables,
-// each if nobody has an element in it. What is missing is success, and so is a
-// table in use. Only Name is looked at.
+// RemoveNetwork deletes the elements that n.Name holds, and our tables with the
+// last element in them. What is missing is success, and so is a table that
+// somebody else has put something into. Only Name is looked at.
 func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
 	err := checkOwner(n.Name)
 	if err == nil {
-		err = f.setNetwork(ctx, Key(n.Name), planned{})
-	}
-	for _, t := range tables() {
-		if err == nil {
-			err = f.dropEmpty(ctx, t)
-		}
+		err = f.removeLast(ctx, Key(n.Name), holdings{})
 	}
 	if err != nil {
 		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)
@@ -67,9 +62,6 @@ func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) erro
 		}
 		return c.commit(b)
 	})
-	if len(p.elems) == 0 {
-		return absent(supported(err))
-	}
 	return supported(err)
 }
 

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // Remove deletes the elements that e.Owner holds, in one transaction, and no
@@ -25,8 +28,126 @@ func (f *Firewall) Remove(ctx context.Context, e Endpoint) error {
 }
 
 func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
+	h, err := holdingsOf(e)
+	if err != nil {
+		return err
+	}
+	return absent(f.do(ctx, func(c *conn) error {
+		generation, err := c.generation()
+		if err != nil {
+			return err
+		}
+		b := newBatch(generation)
+		if err := c.delHoldings(b, h); err != nil {
+			return err
+		}
+		return c.commit(b)
+	}))
+}
+
+// RemoveLast is Remove for the last endpoint of a network, and RemoveNetwork, in
+// one transaction: who waits for the kernel to free what was deleted waits once.
+func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error {
+	h, err := holdingsOf(e)
+	if err == nil {
+		err = checkOwner(n.Name)
+	}
+	if err == nil {
+		err = f.removeLast(ctx, Key(n.Name), h)
+	}
+	if err != nil {
+		return fmt.Errorf("remove rules of %s and of its network: %w", e.Owner, err)
+	}
+	return nil
+}
+
+func (f *Firewall) removeLast(ctx context.Context, network string, h holdings) error {
+	drop := true
+	send := func(c *conn) error {
+		generation, err := c.generation()
+		if err != nil {
+			return err
+		}
+		b := newBatch(generation)
+		if err := c.delHoldings(b, h); err != nil {
+			return err
+		}
+		if err := c.delOthers(b, network, nil); err != nil {
+			return err
+		}
+		if _, err := c.delMarks(b, network, ""); err != nil {
+			return err
+		}
+		if drop {
+			if err := c.dropUnused(b, network, h.owner); err != nil {
+				return err
+			}
+		}
+		return c.commit(b)
+	}
+	err := f.do(ctx, send)
+	if errors.Is(err, errRefused) { // somebody has put something of his own into a table of ours, or taken some of it away
+		drop = false
+		err = f.do(ctx, send)
+	}
+	return absent(supported(err))
+}
+
+// dropUnused adds the deletion of each of our tables that nobody but these two
+// has an element in.
+func (c *conn) dropUnused(b *batch, network, endpoint string) error {
+	var requests []nfnl.Message
+	for _, t := range tables() {
+		requests = append(requests, askTable(t.family))
+	}
+	there, err := c.holds(requests...)
+	if err != nil {
+		return err
+	}
+	for i, t := range tables() {
+		if !there[i] {
+			continue
+		}
+		used, err := c.usedByOthers(t, network, endpoint)
+		if err != nil {
+			return err
+		}
+		if !used {
+			b.drop(t)
+		}
+	}
+	return nil
+}
+
+func (c *conn) usedByOthers(t table, network, endpoint string) (bool, error) {
+	sets := t.sets
+	if t.family == unix.NFPROTO_INET {
+		sets = append([]*set{&owners}, networkSets...) // these tell of all
+	}
+	for _, s := range sets {
+		all, err := c.elems(s)
+		if err != nil || slices.ContainsFunc(all, func(e elem) bool { return e.owner != network && e.owner != endpoint }) {
+			return true, err
+		}
+	}
+	if t.family != unix.NFPROTO_INET {
+		return false, nil
+	}
+	marks, err := c.rules(t.family, marksChain)
+	return slices.ContainsFunc(marks, func(r heldRule) bool { return !strings.HasPrefix(r.why, markOwner(network)+" ") }), err
+}
+
+// holdings are where an owner's elements are: at keys, the first of which is
+// its element in owners, and somewhere in sets.
+type holdings struct {
+	owner string
+	byKey []elem
+	bySet []*set
+}
+
+func holdingsOf(e Endpoint) (holdings, error) {
 	if err := checkOwner(e.Owner); err != nil {
-		return fmt.Errorf("owner %w", err)
+		return holdings{}, fmt.Errorf("owner %w", err)
 	}
 	byKey := []elem{ownerElem(e.Owner)}
 	var bySet []*set
@@ -46,10 +167,7 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 		add(where, e.allMasqElems, append(plain4, plain6...)),
 		add(where && e.Ports != nil, e.allPortElems, append(ports4, ports6...)),
 		add(e.Port != "", e.macElems, []*set{&guarded, &macs}))
-	if err != nil {
-		return err
-	}
-	return f.removeHeld(ctx, Key(e.Owner), byKey, bySet)
+	return holdings{Key(e.Owner), byKey, bySet}, err
 }
 
 // allMasqElems are the elements of any Masquerade and Source.
@@ -87,41 +205,32 @@ func (e Endpoint) allPortElems() ([]elem, error) {
 	return dedupe(all), nil
 }
 
-// removeHeld deletes what owner holds of byKey, the first of which is its element
-// in owners, and in the sets bySet.
-func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, bySet []*set) error {
-	err := f.do(ctx, func(c *conn) error {
-		generation, err := c.generation()
-		if err != nil {
+// delHoldings adds the deletion of what h.owner has of h.
+func (c *conn) delHoldings(b *batch, h holdings) error {
+	if h.owner == "" {
+		return nil
+	}
+	there, err := c.look(h.byKey)
+	if err != nil {
+		return err
+	}
+	held := map[*set]bool{}
+	for _, f := range there {
+		if f.owner == h.owner {
+			held[f.asked.set] = true
+			b.del(f.elem)
+		}
+	}
+	lists := slices.DeleteFunc(slices.Clone(h.bySet), func(s *set) bool { return s.family == unix.NFPROTO_INET && !held[&owners] })
+	if held[&guarded] && !held[&macs] { // its MAC is another than we were told
+		lists = append(lists, &macs)
+	}
+	for _, s := range lists {
+		if err := c.delHeld(b, s, h.owner); err != nil {
 			return err
 		}
-		there, err := c.look(byKey)
-		if err != nil {
-			return err
-		}
-		b := newBatch(generation)
-		held := map[*set]bool{}
-		for _, f := range there {
-			if f.owner == owner {
-				held[f.asked.set] = true
-				b.del(f.elem)
-			}
-		}
-		lists := slices.DeleteFunc(slices.Clone(bySet), func(s *set) bool { return s.family == unix.NFPROTO_INET && !held[&owners] })
-		if held[&guarded] && !held[&macs] { // its MAC is another than we were told
-			lists = append(lists, &macs)
-		}
-		for _, s := range lists {
-			if err := c.delHeld(b, s, owner); err != nil {
-				return err
-			}
-		}
-		if err := c.delGates(b, owner); err != nil {
-			return err
-		}
-		return c.commit(b)
-	})
-	return absent(err)
+	}
+	return c.delGates(b, h.owner)
 }
 
 // delHeld adds the deletion of all elements of s that owner holds.
@@ -137,31 +246,6 @@ func (c *conn) delHeld(b *batch, s *set, owner string) error {
 	}
 	return nil
 }
-
-// dropEmpty lets the kernel say whether t is empty: looking first and deleting
-// then would take away what another one applies in between.
-func (f *Firewall) dropEmpty(ctx context.Context, t table) error {
-	err := f.do(ctx, func(c *conn) error {
-		there, err := c.holds(askTable(t.family))
-		if err != nil || !there[0] {
-			return err
-		}
-		b := newBatch(0)
-		b.drop(t)
-		err = c.commit(b)
-		if errors.Is(err, errRefused) && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY)) {
-			return errKept
-		}
-		return err
-	})
-	if errors.Is(err, errKept) {
-		return nil
-	}
-	return absent(supported(err))
-}
-
-// errKept is a table that is in use, or that somebody else has just removed.
-var errKept = errors.New("table is kept")
 
 // absent returns nil for ErrUnsupported: what the kernel cannot hold is not there.
 func absent(err error) error {

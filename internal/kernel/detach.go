@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ref names an attachment to remove. Owner and HostName are those of its Link.
@@ -26,6 +28,22 @@ func (h *Handle) Detach(ctx context.Context, r Ref) error {
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("detach %s: %w", r.HostName, err)
+	}
+	return nil
+}
+
+// SetDown cuts the attachment that Detach would remove off: what the host's end
+// would forward or receive is dropped. Missing is success.
+func (h *Handle) SetDown(ctx context.Context, r Ref) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d, err := h.find(r)
+	if err == nil {
+		err = h.setLink(d.index, 0, unix.IFF_UP)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("set %s down: %w", r.HostName, err)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func (d *Dir) endpointFile(network, containerID, ifName string) (string, error) 
 	if err := errors.Join(CheckName(network), CheckName(containerID), CheckName(ifName)); err != nil {
 		return "", err
 	}
-	return filepath.Join(d.endpointDir(network), containerID+":"+ifName+".json"), nil
+	return filepath.Join(d.endpointDir(network), endpointFile(Endpoint{ContainerID: containerID, IfName: ifName})), nil
 }
 
 func (d *Dir) sandboxFile(id string) (string, error) {
@@ -238,3 +238,6 @@ func list(dir string, fn func(path string) error) error {
 	}
 	return errors.Join(errs...)
 }
+
+// endpointFile is the name of an attachment's file.
+func endpointFile(e Endpoint) string { return e.ContainerID + ":" + e.IfName + ".json" }

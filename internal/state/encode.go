@@ -18,9 +18,6 @@ func (r Endpoint) encode() []byte {
 	o.String("HostName", r.HostName)
 	o.OptionalString("MAC", r.MAC)
 	o.Bool("Rules", r.Rules)
-	if r.Guarded {
-		o.Bool("Guarded", true)
-	}
 	o.OptionalString("Backend", r.Backend)
 	o.OptionalString("Runtime", r.Runtime)
 	o.Objects("Addresses", len(r.Addresses), func(i int, o *jsonw.Object) { r.Addresses[i].encode(o) })

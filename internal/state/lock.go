@@ -28,13 +28,18 @@ func (d *Dir) CreateShared(ctx context.Context, e Endpoint) error {
 	return d.CreateEndpoint(e)
 }
 
-// Alone calls fn if no attachment is recorded for the network, and keeps
-// CreateShared waiting until fn returns.
-func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error {
+// Alone calls fn if no attachment is recorded for the network, except for the
+// one of but, which may be the zero Endpoint. It keeps CreateShared waiting until
+// fn returns.
+func (d *Dir) Alone(ctx context.Context, network string, but Endpoint, fn func() error) error {
 	if err := CheckName(network); err != nil {
 		return err
 	}
-	if has, err := d.hasEndpoint(network); has || err != nil {
+	own := ""
+	if but.ContainerID != "" {
+		own = endpointFile(but)
+	}
+	if has, err := d.hasEndpoint(network, own); has || err != nil {
 		return err
 	}
 	unlock, err := d.lock(ctx, network, unix.LOCK_EX)
@@ -42,7 +47,7 @@ func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error 
 		return err
 	}
 	defer unlock()
-	if has, err := d.hasEndpoint(network); has || err != nil {
+	if has, err := d.hasEndpoint(network, own); has || err != nil {
 		return err
 	}
 	return fn()
@@ -82,8 +87,9 @@ const (
 	Create       Creation = true
 )
 
-// hasEndpoint reads no more of the directory than it takes to find one.
-func (d *Dir) hasEndpoint(network string) (bool, error) {
+// hasEndpoint reads no more of the directory than it takes to find one whose
+// file is not called but.
+func (d *Dir) hasEndpoint(network, but string) (bool, error) {
 	dir, err := os.Open(d.endpointDir(network))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -98,7 +104,7 @@ func (d *Dir) hasEndpoint(network string) (bool, error) {
 			return false, nil
 		}
 		for _, name := range names {
-			if filepath.Ext(name) == ".json" {
+			if filepath.Ext(name) == ".json" && name != but {
 				return true, nil
 			}
 		}

@@ -78,7 +78,6 @@ type Endpoint struct {
 	HostName string // host end of the veth
 	MAC      string
 	Rules    bool   // there may be firewall elements
-	Guarded  bool   // one holds HostName to MAC
 	Backend  string // of the firewall; empty: nftables
 	Runtime  string // program that asked for it; empty: unknown
 

@@ -74,7 +74,7 @@ func (d *Dir) DeleteNetwork(name string) error {
 		return err
 	}
 	dir := filepath.Dir(path)
-	if has, err := d.hasEndpoint(name); has || err != nil {
+	if has, err := d.hasEndpoint(name, ""); has || err != nil {
 		return err // the lock is for it
 	}
 	return errors.Join(remove(d.lockFile(name)), removeDir(d.endpointDir(name)), removeDir(dir))

@@ -91,6 +91,18 @@ func (c *Controller) removeNetworkBy(ctx context.Context, recorded string, confi
 	return err
 }
 
+// removeLastBy is removeBy and removeNetworkBy in one.
+func (c *Controller) removeLastBy(ctx context.Context, recorded string, configured Backend, n firewall.Network, e firewall.Endpoint) error {
+	if recorded != "" {
+		return c.rulesOf(recorded).RemoveLast(ctx, n, e)
+	}
+	err := c.nftables.RemoveLast(ctx, n, e)
+	if c.both(configured) {
+		err = errors.Join(err, c.iptables.RemoveLast(ctx, n, e))
+	}
+	return err
+}
+
 // owners lists who has rules, in the form of firewall.Key.
 func (c *Controller) owners(ctx context.Context, configured Backend) ([]string, error) {
 	all, err := c.nftables.List(ctx)

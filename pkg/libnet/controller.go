@@ -34,6 +34,7 @@ type (
 	links interface {
 		Attach(context.Context, kernel.Link) (kernel.Attached, error)
 		Verify(context.Context, kernel.Link) error
+		SetDown(context.Context, kernel.Ref) error
 		Detach(context.Context, kernel.Ref) error
 		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
 	}
@@ -43,6 +44,7 @@ type (
 		Verify(context.Context, firewall.Network, firewall.Endpoint) error
 		Remove(context.Context, firewall.Endpoint) error
 		RemoveNetwork(context.Context, firewall.Network) error
+		RemoveLast(context.Context, firewall.Network, firewall.Endpoint) error
 		List(context.Context) ([]string, error)
 		CheckPorts(context.Context, firewall.Endpoint) error
 		Intact(context.Context) error
@@ -65,7 +67,7 @@ type (
 	endpointRecords interface {
 		CreateEndpoint(state.Endpoint) error
 		CreateShared(context.Context, state.Endpoint) error
-		Alone(ctx context.Context, network string, fn func() error) error
+		Alone(ctx context.Context, network string, but state.Endpoint, fn func() error) error
 		Own(ctx context.Context, network, containerID, ifName string, create state.Creation) (release func(), err error)
 		SaveEndpoint(state.Endpoint) error
 		LoadEndpoint(network, containerID, ifName string) (state.Endpoint, error)

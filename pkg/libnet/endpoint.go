@@ -116,7 +116,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns),
-		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime, Guarded: n.config.SpoofCheck,
+		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()

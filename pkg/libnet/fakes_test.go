@@ -112,6 +112,8 @@ func (w fakeLinks) Verify(_ context.Context, l kernel.Link) error {
 	return nil
 }
 
+func (w fakeLinks) SetDown(context.Context, kernel.Ref) error { return w.step(func() {}) }
+
 func (w fakeLinks) Detach(_ context.Context, r kernel.Ref) error {
 	return w.step(func() { delete(w.things, "link "+r.HostName) })
 }
@@ -162,6 +164,10 @@ func (w fakeRules) RemoveNetwork(_ context.Context, n firewall.Network) error {
 	return w.step(func() { delete(w.things, "rules "+n.Name) })
 }
 
+func (w fakeRules) RemoveLast(ctx context.Context, n firewall.Network, e firewall.Endpoint) error {
+	return errors.Join(w.Remove(ctx, e), w.RemoveNetwork(ctx, n))
+}
+
 func (w fakeRules) Available() error { return nil }
 
 // noRules is a backend that the kernel does not have.
@@ -210,9 +216,11 @@ func (w *world) Own(context.Context, string, string, string, state.Creation) (fu
 	return func() {}, nil
 }
 
-func (w *world) Alone(_ context.Context, _ string, fn func() error) error {
-	if len(w.records) > 0 {
-		return nil
+func (w *world) Alone(_ context.Context, _ string, but state.Endpoint, fn func() error) error {
+	for _, rec := range w.records {
+		if rec.ContainerID != but.ContainerID {
+			return nil
+		}
 	}
 	return fn()
 }

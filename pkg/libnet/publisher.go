@@ -254,27 +254,51 @@ func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 	if rec.Phase == state.PhaseReady {
 		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 	}
-	if err := errors.Join(p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw), p.c.endFlows(ctx, rec, addrsOf(rec))); err != nil {
+	if err := errors.Join(p.removeRules(ctx, rec, fw), p.c.endFlows(ctx, rec, addrsOf(rec))); err != nil {
 		return err // the record tells the next try where to look
 	}
 	if err := p.dir.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName); err != nil {
 		return err
 	}
-	return p.dir.Alone(ctx, p.network, func() error { return p.retire(ctx, rec) })
+	// Another one may have come and gone since the rules were removed.
+	_, err := p.lastOne(ctx, state.Endpoint{}, rec.Bridge, func() error {
+		return errors.Join(p.c.removeNetworkBy(ctx, rec.Backend, p.cfg.Backend, p.rulesNetwork()), p.dir.DeleteNetwork(p.network))
+	})
+	return err
+}
+
+// removeRules removes the rules of a publication, and with the last one of the
+// network all that is left of ours.
+func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw firewall.Endpoint) error {
+	last, err := p.lastOne(ctx, rec, rec.Bridge, func() error {
+		return p.c.removeLastBy(ctx, rec.Backend, p.cfg.Backend, p.rulesNetwork(), fw)
+	})
+	if last {
+		return err
+	}
+	return errors.Join(err, p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw))
+}
+
+// rulesNetwork owns what no publication of the network does.
+func (p *Publisher) rulesNetwork() firewall.Network {
+	return firewall.Network{Name: publicationPrefix + p.network + "/"}
+}
+
+// lastOne calls remove if the network has no publication but rec, which may be
+// the zero Endpoint. Last says that it did.
+func (p *Publisher) lastOne(ctx context.Context, rec state.Endpoint, bridge string, remove func() error) (last bool, err error) {
+	err = p.dir.Alone(ctx, p.network, rec, func() error {
+		last = true
+		if bridge == "" {
+			return remove()
+		}
+		return errors.Join(p.c.closeLocalhost(bridge, rec), remove())
+	})
+	return last, err
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.
 const noPort = "-"
-
-// retire removes what is left when the last publication of the network is gone.
-func (p *Publisher) retire(ctx context.Context, last state.Endpoint) error {
-	var err error
-	if last.Bridge != "" {
-		err = p.c.closeLocalhost(last.Bridge)
-	}
-	empty := firewall.Network{Name: publicationPrefix + p.network + "/"}
-	return errors.Join(err, p.c.removeNetworkBy(ctx, last.Backend, p.cfg.Backend, empty), p.dir.DeleteNetwork(p.network))
-}
 
 // Collect removes every publication of the network that keep says no to,
 // whether a record or only a rule tells of it. It goes on after errors and

@@ -155,7 +155,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Foun
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns),
-		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(), Guarded: fw.MAC != nil,
+		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
 		Rules: ruled || n.config.needsRules(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},

@@ -56,22 +56,23 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 	if err := n.takeApart(ctx, rec, netns); err != nil {
 		return err // the record tells who tries again what there is
 	}
-	return errors.Join(n.forget(ctx, rec), n.retire(ctx, rec))
+	// Another one may have come and gone since its rules were removed.
+	return errors.Join(n.forget(ctx, rec), n.retire(ctx, rec.Backend))
 }
 
 // takeApart removes rules, link and connections. The kernel frees the rules
 // while it removes the link, each of which takes it some 20 ms; so rules go
-// first, unless one holds the link to its MAC.
+// first, from a link that is down.
 func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
-	var errs []error
-	rulesFirst := rec.Phase == state.PhaseReady && !rec.Guarded
-	if rulesFirst {
+	errs := []error{n.c.links.SetDown(ctx, ref)}
+	down := errs[0] == nil
+	if down {
 		errs = append(errs, n.removeRules(ctx, rec))
 	}
 	errs = append(errs, n.c.links.Detach(ctx, ref))
-	if !rulesFirst {
+	if !down {
 		errs = append(errs, n.removeRules(ctx, rec))
 	}
 	return errors.Join(append(errs, n.c.endFlows(ctx, rec, addrsOf(rec)))...)

@@ -216,8 +216,8 @@ func (n *Network) moveRules(ctx context.Context, rec state.Endpoint) error {
 	return errors.Join(err, e.save())
 }
 
-// removeRules removes an endpoint's rules. Where the record does not tell which,
-// they are found by their comment.
+// removeRules removes an endpoint's rules, and with the last one's those of the
+// network. Where the record does not tell which, they are found by their comment.
 func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
@@ -227,7 +227,13 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
-	return n.c.removeBy(ctx, rec.Backend, n.config.Backend, fw)
+	last, err := n.lastOne(ctx, rec, func() error {
+		return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, n.planRules(), fw)
+	})
+	if last {
+		return err
+	}
+	return errors.Join(err, n.c.removeBy(ctx, rec.Backend, n.config.Backend, fw))
 }
 
 func addrsOf(rec state.Endpoint) []netip.Addr {
@@ -259,24 +265,44 @@ func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets [
 	return nil
 }
 
-// retire removes the rules of the network once its last attachment is gone;
-// those of a tunnel go with it.
-func (n *Network) retire(ctx context.Context, last state.Endpoint) error {
-	return n.c.endpoints.Alone(ctx, n.name, func() error {
+// retire removes the rules of the network if it has no attachment; those of a
+// tunnel go with it.
+func (n *Network) retire(ctx context.Context, backend string) error {
+	_, err := n.lastOne(ctx, state.Endpoint{}, func() error {
+		return n.c.removeNetworkBy(ctx, backend, n.config.Backend, n.planRules())
+	})
+	return err
+}
+
+// lastOne calls remove, which takes away the network's rules, if there is no
+// attachment but rec, which may be the zero Endpoint, and no tunnel, which is
+// never without its rules. Last says that it did.
+func (n *Network) lastOne(ctx context.Context, rec state.Endpoint, remove func() error) (last bool, err error) {
+	err = n.c.endpoints.Alone(ctx, n.name, rec, func() error {
 		left, err := n.c.links.List(ctx, networkOwner(n.name)) // records can be lost
-		if err != nil || slices.ContainsFunc(left, func(o kernel.Owned) bool { _, is := parseOwner(o.Owner); return is }) {
+		if err != nil || slices.ContainsFunc(left, func(o kernel.Owned) bool {
+			id, is := parseOwner(o.Owner)
+			return is && id != idOf(rec)
+		}) {
 			return err
 		}
-		if has, err := n.hasTunnel(); has || err != nil {
-			return errors.Join(err, n.closeLocalhost()) // the tunnel is never without its rules
+		if err := n.closeLocalhost(rec); err != nil {
+			return err
 		}
-		return errors.Join(n.closeLocalhost(), n.c.removeNetworkBy(ctx, last.Backend, n.config.Backend, n.planRules()))
+		has, err := n.hasTunnel()
+		if has || err != nil {
+			return err
+		}
+		last = true
+		return remove()
 	})
+	return last, err
 }
 
 // closeLocalhost switches route_localnet of the bridge off before the rule goes
 // that keeps strangers from 127.0.0.0/8, unless another network is on the bridge.
-func (n *Network) closeLocalhost() error {
+// The attachment gone counts no more.
+func (n *Network) closeLocalhost(gone state.Endpoint) error {
 	networks, err := n.c.networks.Networks()
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside
@@ -286,12 +312,12 @@ func (n *Network) closeLocalhost() error {
 			return err
 		}
 	}
-	return errors.Join(err, n.c.closeLocalhost(n.config.Bridge))
+	return errors.Join(err, n.c.closeLocalhost(n.config.Bridge, gone))
 }
 
 // closeLocalhost switches route_localnet of a device off, unless an attachment
-// or a publication has a port that 127.0.0.0/8 leads to by it.
-func (c *Controller) closeLocalhost(dev string) error {
+// or a publication but gone has a port that 127.0.0.0/8 leads to by it.
+func (c *Controller) closeLocalhost(dev string, gone state.Endpoint) error {
 	recs, err := c.publicationRecords()
 	networks, netErr := c.networks.Networks()
 	for _, n := range networks {
@@ -304,7 +330,8 @@ func (c *Controller) closeLocalhost(dev string) error {
 		err = nil // set aside
 	}
 	for _, rec := range recs {
-		if rec.Bridge == dev && publishesLocalhost(portsOf(rec)) {
+		same := idOf(rec) == idOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
+		if rec.Bridge == dev && !same && publishesLocalhost(portsOf(rec)) {
 			return err
 		}
 	}

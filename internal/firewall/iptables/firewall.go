@@ -192,6 +192,14 @@ func (f *Firewall) RemoveNetwork(ctx context.Context, n firewall.Network) error 
 	return nil
 }
 
+// RemoveLast is Remove and then RemoveNetwork.
+func (f *Firewall) RemoveLast(ctx context.Context, n firewall.Network, e firewall.Endpoint) error {
+	if err := f.Remove(ctx, e); err != nil {
+		return err
+	}
+	return f.RemoveNetwork(ctx, n)
+}
+
 func (f *Firewall) remove(ctx context.Context, owner string) error {
 	if err := checkOwner(owner); err != nil {
 		return fmt.Errorf("owner %w", err)
