@@ -87,6 +87,12 @@ const (
 	Create       Creation = true
 )
 
+// HasEndpoint says whether an attachment is recorded for the network, except for
+// the one of but.
+func (d *Dir) HasEndpoint(network string, but Endpoint) (bool, error) {
+	return d.hasEndpoint(network, endpointFile(but))
+}
+
 // hasEndpoint reads no more of the directory than it takes to find one whose
 // file is not called but.
 func (d *Dir) hasEndpoint(network, but string) (bool, error) {

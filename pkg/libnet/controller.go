@@ -74,6 +74,7 @@ type (
 		DeleteEndpoint(network, containerID, ifName string) error
 		Endpoints(network string) ([]state.Endpoint, error)
 		EndpointNetworks() ([]string, error)
+		HasEndpoint(network string, but state.Endpoint) (bool, error)
 		HasReady(network string) (bool, error)
 	}
 )

@@ -227,6 +227,12 @@ func (w *world) Alone(_ context.Context, _ string, but state.Endpoint, fn func()
 
 func (w *world) HasReady(string) (bool, error) { return len(w.records) > 0, nil }
 
+func (w *world) HasEndpoint(_ string, but state.Endpoint) (bool, error) {
+	has := true
+	err := w.Alone(context.Background(), "", but, func() error { has = false; return nil })
+	return has, err
+}
+
 func (w *world) EndpointNetworks() ([]string, error) { return []string{"net1"}, nil }
 
 func (w *world) SaveEndpoint(e state.Endpoint) error {

@@ -163,7 +163,7 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []P
 	}
 	rec.Ports, rec.Backend = savedPorts(ports), string(used)
 	if restored {
-		_, _ = p.c.Repair(ctx) // of others: what cannot be put back does not concern this one
+		p.c.repairOthers(ctx, *rec)
 	}
 	has4 := slices.ContainsFunc(addrs, netip.Addr.Is4)
 	if has4 && !p.cfg.NoHairpin && publishesLocalhost(ports) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -31,6 +32,28 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 	}
 	published, err := c.repairPublications(ctx)
 	return looked + published, errors.Join(append(errs, err)...)
+}
+
+// repairOthers is Repair after the rules were found missing for rec. What cannot
+// be put back does not concern it. The first attachment of a host has no others.
+func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
+	if c.hasOthers(rec) {
+		_, _ = c.Repair(ctx)
+	}
+}
+
+// hasOthers says that there may be another network, attachment or publication.
+func (c *Controller) hasOthers(rec state.Endpoint) bool {
+	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
+		networks, err := dir.EndpointNetworks()
+		if err != nil || slices.ContainsFunc(networks, func(name string) bool { return name != rec.Network }) {
+			return true
+		}
+		if has, err := dir.HasEndpoint(rec.Network, rec); has || err != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Controller) repairPublications(ctx context.Context) (looked int, err error) {

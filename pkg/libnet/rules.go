@@ -143,8 +143,7 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) erro
 	e.rec.Ports, e.rec.Backend = savedPorts(ports), string(used)
 	undo.push(func() error { return e.n.removeRules(context.WithoutCancel(ctx), e.rec) })
 	if restored {
-		// Of others: what cannot be put back does not concern this one.
-		_, _ = c.Repair(ctx)
+		c.repairOthers(ctx, e.rec)
 	}
 	if !p.localnet {
 		return nil
