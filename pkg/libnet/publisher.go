@@ -268,9 +268,9 @@ const noPort = "-"
 
 // retire removes what is left when the last publication of the network is gone.
 func (p *Publisher) retire(ctx context.Context, last state.Endpoint) error {
-	networks, err := p.dir.EndpointNetworks()
-	if err == nil && len(networks) <= 1 && last.Bridge != "" {
-		_, err = p.c.published.SetRouteLocalnet(last.Bridge, false)
+	var err error
+	if last.Bridge != "" {
+		err = p.c.closeLocalhost(last.Bridge)
 	}
 	empty := firewall.Network{Name: publicationPrefix + p.network + "/"}
 	return errors.Join(err, p.c.removeNetworkBy(ctx, last.Backend, p.cfg.Backend, empty), p.dir.DeleteNetwork(p.network))

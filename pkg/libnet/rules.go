@@ -286,6 +286,28 @@ func (n *Network) closeLocalhost() error {
 			return err
 		}
 	}
-	_, offErr := n.c.published.SetRouteLocalnet(n.config.Bridge, false)
+	return errors.Join(err, n.c.closeLocalhost(n.config.Bridge))
+}
+
+// closeLocalhost switches route_localnet of a device off, unless an attachment
+// or a publication has a port that 127.0.0.0/8 leads to by it.
+func (c *Controller) closeLocalhost(dev string) error {
+	recs, err := c.publicationRecords()
+	networks, netErr := c.networks.Networks()
+	for _, n := range networks {
+		if n.Bridge == dev {
+			more, moreErr := c.endpoints.Endpoints(n.Name)
+			recs, netErr = append(recs, more...), errors.Join(netErr, moreErr)
+		}
+	}
+	if err = errors.Join(err, netErr); errors.Is(err, state.ErrCorrupt) {
+		err = nil // set aside
+	}
+	for _, rec := range recs {
+		if rec.Bridge == dev && publishesLocalhost(portsOf(rec)) {
+			return err
+		}
+	}
+	_, offErr := c.published.SetRouteLocalnet(dev, false)
 	return errors.Join(err, offErr)
 }
