@@ -79,6 +79,11 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil { // the lock may be all there is
+			_ = p.dir.Alone(context.WithoutCancel(ctx), p.network, func() error { return p.dir.DeleteNetwork(p.network) })
+		}
+	}()
 	release, err := p.dir.Own(ctx, p.network, pub.ID.ContainerID, pub.ID.IfName, state.Create)
 	if err != nil {
 		return nil, err
