@@ -37,7 +37,7 @@ type gate struct {
 
 // conditions are those of a family; nil if there are none.
 func (e Endpoint) conditions(f *familySets) []string {
-	if f == &ipv6 {
+	if f == ipv6() {
 		return e.ConditionsIPv6
 	}
 	return e.ConditionsIPv4
@@ -59,7 +59,7 @@ func (e *ConditionError) Error() string {
 func (e *ConditionError) Unwrap() error { return e.Err }
 
 func (g gate) wrap(err error) error {
-	return &ConditionError{IPv6: g.sets == &ipv6, Words: g.words, Err: err}
+	return &ConditionError{IPv6: g.sets == ipv6(), Words: g.words, Err: err}
 }
 
 // CheckConditions says why words cannot be the conditions of nft: what would end
@@ -209,7 +209,7 @@ func (c *conn) delGates(b *batch, owner string) error {
 	if err != nil {
 		return err
 	}
-	for i, f := range []*familySets{&ipv4, &ipv6} {
+	for i, f := range bothFamilies() {
 		if !there[i] {
 			continue
 		}

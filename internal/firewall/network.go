@@ -28,10 +28,8 @@ func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
 	if err == nil {
 		err = f.setNetwork(ctx, Key(n.Name), planned{})
 	}
-	for _, t := range tables() {
-		if err == nil {
-			err = f.dropEmpty(ctx, t)
-		}
+	if err == nil {
+		err = f.dropEmpty(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // Remove deletes the elements that e.Owner holds, in one transaction, and no
@@ -39,8 +41,8 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 		byKey = append(byKey, more...)
 		return err
 	}
-	plain4, ports4 := ipv4.all()
-	plain6, ports6 := ipv6.all()
+	plain4, ports4 := ipv4().all()
+	plain6, ports6 := ipv6().all()
 	where := e.Addrs != nil && e.Bridge != ""
 	err := errors.Join(
 		add(where, e.allMasqElems, append(plain4, plain6...)),
@@ -73,7 +75,7 @@ func (e Endpoint) allPortElems() ([]elem, error) {
 		all = append(all, p.elems...)
 	}
 	for _, el := range all {
-		for _, f := range []*familySets{&ipv4, &ipv6} {
+		for _, f := range bothFamilies() {
 			switch el.set {
 			case &f.hairpin[0]:
 				el.set = &f.hairpin[1]
@@ -138,17 +140,33 @@ func (c *conn) delHeld(b *batch, s *set, owner string) error {
 	return nil
 }
 
-// dropEmpty lets the kernel say whether t is empty: looking first and deleting
-// then would take away what another one applies in between.
-func (f *Firewall) dropEmpty(ctx context.Context, t table) error {
+// dropEmpty deletes those of our tables in which nobody has an element.
+func (f *Firewall) dropEmpty(ctx context.Context) error {
+	var there []bool
 	err := f.do(ctx, func(c *conn) error {
-		there, err := c.holds(askTable(t.family))
-		if err != nil || !there[0] {
-			return err
+		var requests []nfnl.Message
+		for _, family := range tableFamilies {
+			requests = append(requests, askTable(family))
 		}
+		var err error
+		there, err = c.holds(requests...)
+		return err
+	})
+	for i, family := range tableFamilies {
+		if err == nil && there[i] {
+			err = f.dropTable(ctx, tableOf(family))
+		}
+	}
+	return absent(supported(err))
+}
+
+// dropTable lets the kernel say whether t is empty: looking first and deleting
+// then would take away what another one applies in between.
+func (f *Firewall) dropTable(ctx context.Context, t table) error {
+	err := f.do(ctx, func(c *conn) error {
 		b := newBatch(0)
 		b.drop(t)
-		err = c.commit(b)
+		err := c.commit(b)
 		if errors.Is(err, errRefused) && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY)) {
 			return errKept
 		}
@@ -157,7 +175,7 @@ func (f *Firewall) dropEmpty(ctx context.Context, t table) error {
 	if errors.Is(err, errKept) {
 		return nil
 	}
-	return absent(supported(err))
+	return err
 }
 
 // errKept is a table that is in use, or that somebody else has just removed.

@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"encoding/binary"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -10,7 +9,7 @@ import (
 // inetTable holds what concerns packets.
 func inetTable() table {
 	t := table{family: unix.NFPROTO_INET, sets: append(slices.Clone(networkSets), &owners)}
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	for _, f := range bothFamilies() {
 		plain, ports := f.all()
 		t.sets = append(append(t.sets, plain...), ports...)
 	}
@@ -21,9 +20,9 @@ func inetTable() table {
 		{name: "publish", jumps: 2, rules: publishRules()},
 		{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, []rule{
 			{"published on localhost is for this host alone", // iifname != "lo" ip daddr 127.0.0.0/8 drop
-				rules(isIPv4, notLo, destLocalhost4, drop)},
+				rules(isIPv4(), notLo(), destLocalhost4(), drop())},
 			{"nothing out of a tunnel but of the network's hosts", // iifname @tunnels iifname . ether saddr != @vteps drop
-				rules(in(&tunnels), notIn(&vteps), drop)},
+				rules(in(&tunnels), notIn(&vteps), drop())},
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPorts("publish")}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPorts("publish")}},
@@ -50,16 +49,16 @@ func neverPublished(f *familySets) []rule {
 	}
 	return []rule{
 		{"no link-local clients", // ip6 saddr fe80::/10 return
-			rules(isIPv6, sourceLinkLocal6, ret)},
+			rules(isIPv6(), sourceLinkLocal6(), ret())},
 		{"no published ports on ::1, which cannot leave the host", // ip6 daddr ::1 return
-			rules(isIPv6, destLocalhost6, ret)},
+			rules(isIPv6(), destLocalhost6(), ret())},
 	}
 }
 
 // publishRules look a port up.
 func publishRules() []rule {
-	all := neverPublished(&ipv6)
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	all := neverPublished(ipv6())
+	for _, f := range bothFamilies() {
 		for _, s := range []*set{&f.port, &f.anyPort, &f.from, &f.span} {
 			// dnat ip to ip daddr . meta l4proto . th dport map @port4
 			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), []expr{nat(unix.NFT_NAT_DNAT, f.family, s)})})
@@ -75,7 +74,7 @@ const masqMark = 1 << 13
 
 func forwardRules() []rule {
 	var all []rule
-	for _, f := range []*familySets{&ipv4, &ipv6} { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
+	for _, f := range bothFamilies() { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
 		for i := range f.hairpin {
 			all = append(all, rule{"back to where it came from: " + f.hairpin[i].name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
 				published(f, &f.hairpin[i], f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
@@ -83,13 +82,13 @@ func forwardRules() []rule {
 	}
 	return append(all, []rule{
 		{"no traffic between containers", // iifname . oifname @noicc drop
-			rules(in(&noicc), drop)},
+			rules(in(&noicc), drop())},
 		{"nothing out of an internal network", // iifname @internal iifname . oifname != @inside drop
-			rules(in(&internal), notIn(&inside), drop)},
+			rules(in(&internal), notIn(&inside), drop())},
 		{"nothing into an internal network", // oifname @internal iifname . oifname != @inside drop
-			rules(in(&internal, oifname), notIn(&inside), drop)},
+			rules(in(&internal, oifname), notIn(&inside), drop())},
 		{"networks apart from each other", // iifname @apart oifname @apart iifname . oifname != @inside drop
-			rules(in(&apart), in(&apart, oifname), notIn(&inside), drop)},
+			rules(in(&apart), in(&apart, oifname), notIn(&inside), drop())},
 		{"who may come into a closed network", // meta nfproto . oifname @closed jump closed
 			rules(in(&closed), jump("closed"))},
 	}...)
@@ -99,29 +98,29 @@ func forwardRules() []rule {
 func closedRules() []rule {
 	return []rule{
 		{"answers", // ct state established,related accept
-			rules(ctHas(unix.NFT_CT_STATE, ctEstablished|ctRelated), accept)},
+			rules(ctHas(unix.NFT_CT_STATE, ctEstablished|ctRelated), accept())},
 		{"between containers", // iifname . oifname @inside accept
-			rules(in(&inside), accept)},
+			rules(in(&inside), accept())},
 		{"published ports", // ct status dnat accept
-			rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), accept)},
+			rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), accept())},
 		{"routed networks answer pings, ipv4", // meta nfproto . oifname @routed meta l4proto icmp accept
-			rules(in(&routed), isProtocol(unix.IPPROTO_ICMP), accept)},
+			rules(in(&routed), isProtocol(unix.IPPROTO_ICMP), accept())},
 		{"routed networks answer pings, ipv6", // meta nfproto . oifname @routed meta l4proto ipv6-icmp accept
-			rules(in(&routed), isProtocol(unix.IPPROTO_ICMPV6), accept)},
+			rules(in(&routed), isProtocol(unix.IPPROTO_ICMPV6), accept())},
 		{"published ports of routed networks", // meta nfproto . oifname @routed jump direct
 			rules(in(&routed), jump("direct"))},
 		{"published ports, from trusted interfaces", // iifname . oifname @trusted jump direct
 			rules(in(&trusted), jump("direct"))},
 		{"marked packets", rules(jump(marksChain))},
-		{"nobody else", rules(drop)},
+		{"nobody else", rules(drop())},
 	}
 }
 
 func directRules() []rule {
 	var all []rule
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	for _, f := range bothFamilies() {
 		for _, s := range []*set{&f.open, &f.openSpan} { // ip daddr . meta l4proto . th dport @open4 accept
-			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), accept)})
+			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), accept())})
 		}
 	}
 	return all
@@ -131,28 +130,28 @@ func postroutingRules() []rule {
 	// A nat chain sees the first packet of each connection only, and none of
 	// neighbour discovery.
 	all := []rule{{"no connections from the host", // oifname @nohost fib saddr type local drop
-		rules(in(&noHost), []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, drop)}}
-	for _, f := range []*familySets{&ipv4, &ipv6} {
-		version, notGroup := "ipv4", notMulticast4
+		rules(in(&noHost), []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, drop())}}
+	for _, f := range bothFamilies() {
+		version := "ipv4"
 		if f.family == unix.NFPROTO_IPV6 {
-			version, notGroup = "ipv6", notMulticast6
+			version = "ipv6"
 		}
-		leaves := rules(isFamily(f.family), in(&f.masq), notIn(&f.home), notGroup)
+		leaves := rules(isFamily(f.family), in(&f.masq), notIn(&f.home), notMulticast(f))
 		all = append(all,
 			rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @source4
 				rules(leaves, in(&f.source), []expr{nat(unix.NFT_NAT_SNAT, f.family, &f.source)})},
 			rule{"masquerade what leaves the bridge, " + version, // ip saddr @masq4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
-				rules(leaves, masquerade)})
+				rules(leaves, masquerade())})
 		for i := range f.masqAll { // ct status dnat ip daddr @masqall4 masquerade
-			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade)})
+			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade())})
 		}
 	}
-	for i := range ipv4.hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
-		all = append(all, rule{"masquerade localhost: " + ipv4.hairpin[i].name,
-			rules(published(&ipv4, &ipv4.hairpin[i]), sourceLocalhost4, masquerade)})
+	for i := range ipv4().hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
+		all = append(all, rule{"masquerade localhost: " + ipv4().hairpin[i].name,
+			rules(published(ipv4(), &ipv4().hairpin[i]), sourceLocalhost4(), masquerade())})
 	}
 	return append(all, rule{"masquerade what goes back to where it came from", // ct status dnat meta mark & 0x2000 != 0 masquerade
-		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade)})
+		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade())})
 }
 
 func published(f *familySets, s *set, fields ...field) []expr {
@@ -179,9 +178,20 @@ func conditionTable(f *familySets) table {
 	}}
 }
 
-// tables returns all tables of ours that there can be.
-func tables() []table {
-	return []table{inetTable(), bridgeTable(), conditionTable(&ipv4), conditionTable(&ipv6)}
+// tableFamilies are the families in which we may have a table.
+var tableFamilies = [...]uint8{unix.NFPROTO_INET, unix.NFPROTO_BRIDGE, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
+
+// tableOf returns our table of a family.
+func tableOf(family uint8) table {
+	switch family {
+	case unix.NFPROTO_BRIDGE:
+		return bridgeTable()
+	case unix.NFPROTO_IPV4:
+		return conditionTable(ipv4())
+	case unix.NFPROTO_IPV6:
+		return conditionTable(ipv6())
+	}
+	return inetTable()
 }
 
 // bridgeTable holds what concerns frames. It exists only once an endpoint has a MAC.
@@ -189,7 +199,7 @@ func bridgeTable() table {
 	return table{unix.NFPROTO_BRIDGE, []*set{&guarded, &macs}, []chain{
 		{"prerouting", "filter", nfBridgePreRouting, priBridgeDestNAT, 0, []rule{
 			{"no other source MAC than the container's", // iifname @guarded iifname . ether saddr != @macs drop
-				rules(in(&guarded), notIn(&macs), drop)},
+				rules(in(&guarded), notIn(&macs), drop())},
 		}},
 	}}
 }
@@ -245,33 +255,52 @@ func prefix(f field, op uint32, want, mask []byte) []expr {
 	return append(all, compare(op, want))
 }
 
-// first returns the field cut to its first bytes.
-func (f field) first(bytes, offset uint32) field {
-	f.size, f.load = bytes, network(offset, bytes)
+// part returns some bytes of the field, from offset on.
+func (f field) part(offset, bytes uint32) field {
+	f.at, f.size = f.at+offset, bytes
 	return f
 }
 
-var (
-	drop       = []expr{verdict(nfDrop, "")}
-	accept     = []expr{verdict(nfAccept, "")}
-	ret        = []expr{verdict(unix.NFT_RETURN, "")}
-	masquerade = []expr{masqExpr()}
-	isIPv4     = isFamily(unix.NFPROTO_IPV4)
-	isIPv6     = isFamily(unix.NFPROTO_IPV6)
+func drop() []expr       { return []expr{verdict(nfDrop, "")} }
+func accept() []expr     { return []expr{verdict(nfAccept, "")} }
+func ret() []expr        { return []expr{verdict(unix.NFT_RETURN, "")} }
+func masquerade() []expr { return []expr{masqExpr()} }
+func isIPv4() []expr     { return isFamily(unix.NFPROTO_IPV4) }
+func isIPv6() []expr     { return isFamily(unix.NFPROTO_IPV6) }
 
-	notLo = []expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, iifname.bytes("lo"))}
+func notLo() []expr {
+	return []expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, iifname.bytes("lo"))}
+}
 
-	sourceLocalhost4 = prefix(saddr4.first(1, 12), unix.NFT_CMP_EQ, []byte{127}, nil)            // ip saddr 127.0.0.0/8
-	destLocalhost4   = prefix(daddr4.first(1, 16), unix.NFT_CMP_EQ, []byte{127}, nil)            // ip daddr 127.0.0.0/8
-	notMulticast4    = prefix(daddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, mask4(0xf0000000)) // ip daddr != 224.0.0.0/4
-	notMulticast6    = prefix(daddr6.first(1, 24), unix.NFT_CMP_NEQ, []byte{0xff}, nil)          // ip6 daddr != ff00::/8
-	sourceLinkLocal6 = prefix(saddr6, unix.NFT_CMP_EQ, first16(0xfe, 0x80), first16(0xff, 0xc0)) // ip6 saddr fe80::/10
-	destLocalhost6   = prefix(daddr6, unix.NFT_CMP_EQ, append(make([]byte, 15), 1), nil)
-)
+// ip saddr 127.0.0.0/8
+func sourceLocalhost4() []expr {
+	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip daddr 127.0.0.0/8
+func destLocalhost4() []expr {
+	return prefix(daddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip daddr != 224.0.0.0/4, ip6 daddr != ff00::/8
+func notMulticast(f *familySets) []expr {
+	if f.family == unix.NFPROTO_IPV6 {
+		return prefix(daddr6.part(0, 1), unix.NFT_CMP_NEQ, []byte{0xff}, nil)
+	}
+	return prefix(daddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, []byte{0xf0, 0, 0, 0})
+}
+
+// ip6 saddr fe80::/10
+func sourceLinkLocal6() []expr {
+	return prefix(saddr6, unix.NFT_CMP_EQ, first16(0xfe, 0x80), first16(0xff, 0xc0))
+}
+
+// ip6 daddr ::1
+func destLocalhost6() []expr {
+	return prefix(daddr6, unix.NFT_CMP_EQ, append(make([]byte, 15), 1), nil)
+}
 
 func first16(b ...byte) []byte { return append(b, make([]byte, 16-len(b))...) }
-
-func mask4(m uint32) []byte { return binary.BigEndian.AppendUint32(nil, m) }
 
 // bytes returns a name as the field has it, filled up with NULs.
 func (f field) bytes(s string) []byte {
