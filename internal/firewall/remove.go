@@ -64,7 +64,7 @@ func (e Endpoint) allMasqElems() ([]elem, error) {
 // without, Beside and not.
 func (e Endpoint) allPortElems() ([]elem, error) {
 	var all []elem
-	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGates
+	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGate
 	e.Beside = false
 	for _, hairpin := range []bool{true, false} {
 		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
@@ -97,7 +97,8 @@ func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, b
 		if err != nil {
 			return err
 		}
-		there, err := c.look(byKey)
+		gates := chainOf(owner)
+		there, gated, err := c.lookAlso(byKey, askChain(unix.NFPROTO_IPV4, gates), askChain(unix.NFPROTO_IPV6, gates))
 		if err != nil {
 			return err
 		}
@@ -118,8 +119,13 @@ func (f *Firewall) removeHeld(ctx context.Context, owner string, byKey []elem, b
 				return err
 			}
 		}
-		if err := c.delGates(b, owner); err != nil {
-			return err
+		for i, f := range bothFamilies() {
+			if !gated[i] {
+				continue
+			}
+			if err := c.delGate(b, f, owner); err != nil {
+				return err
+			}
 		}
 		return c.commit(b)
 	})
