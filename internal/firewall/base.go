@@ -158,8 +158,8 @@ type chain struct {
 
 // rule is what it is for, which is its comment, and what it does.
 type rule struct {
-	why   string
-	exprs []expr
+	why  string
+	does part
 }
 
 // Priorities, as nft names them: raw, dstnat, filter, srcnat, and dstnat of the

@@ -20,9 +20,9 @@ func inetTable() table {
 		{name: "publish", jumps: 2, rules: publishRules()},
 		{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, []rule{
 			{"published on localhost is for this host alone", // iifname != "lo" ip daddr 127.0.0.0/8 drop
-				rules(isIPv4(), notLo(), destLocalhost4(), drop())},
+				rules(isIPv4, notLo, destLocalhost4, drop)},
 			{"nothing out of a tunnel but of the network's hosts", // iifname @tunnels iifname . ether saddr != @vteps drop
-				rules(in(&tunnels), notIn(&vteps), drop())},
+				rules(in(&tunnels), notIn(&vteps), drop)},
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPorts("publish")}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPorts("publish")}},
@@ -39,7 +39,7 @@ const marksChain = "marks"
 // local": what is only forwarded belongs to others (CVE-2025-67499).
 func toPorts(chain string) rule {
 	return rule{"what is for this host may be for a published port", // fib daddr type local jump publish
-		rules([]expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, jump(chain))}
+		rules(isLocal, jump(chain))}
 }
 
 // neverPublished are rules that return from what a family publishes for nobody.
@@ -49,9 +49,9 @@ func neverPublished(f *familySets) []rule {
 	}
 	return []rule{
 		{"no link-local clients", // ip6 saddr fe80::/10 return
-			rules(isIPv6(), sourceLinkLocal6(), ret())},
+			rules(isIPv6, sourceLinkLocal6, ret)},
 		{"no published ports on ::1, which cannot leave the host", // ip6 daddr ::1 return
-			rules(isIPv6(), destLocalhost6(), ret())},
+			rules(isIPv6, destLocalhost6, ret)},
 	}
 }
 
@@ -61,7 +61,7 @@ func publishRules() []rule {
 	for _, f := range bothFamilies() {
 		for _, s := range []*set{&f.port, &f.anyPort, &f.from, &f.span} {
 			// dnat ip to ip daddr . meta l4proto . th dport map @port4
-			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), []expr{nat(unix.NFT_NAT_DNAT, f.family, s)})})
+			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), translate(unix.NFT_NAT_DNAT, s))})
 		}
 	}
 	return all
@@ -77,18 +77,18 @@ func forwardRules() []rule {
 	for _, f := range bothFamilies() { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
 		for i := range f.hairpin {
 			all = append(all, rule{"back to where it came from: " + f.hairpin[i].name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
-				published(f, &f.hairpin[i], f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
+				published(f, &f.hairpin[i], f.daddr, iifname), addMark)})
 		}
 	}
 	return append(all, []rule{
 		{"no traffic between containers", // iifname . oifname @noicc drop
-			rules(in(&noicc), drop())},
+			rules(in(&noicc), drop)},
 		{"nothing out of an internal network", // iifname @internal iifname . oifname != @inside drop
-			rules(in(&internal), notIn(&inside), drop())},
+			rules(in(&internal), notIn(&inside), drop)},
 		{"nothing into an internal network", // oifname @internal iifname . oifname != @inside drop
-			rules(in(&internal, oifname), notIn(&inside), drop())},
+			rules(in(&internal, oifname), notIn(&inside), drop)},
 		{"networks apart from each other", // iifname @apart oifname @apart iifname . oifname != @inside drop
-			rules(in(&apart), in(&apart, oifname), notIn(&inside), drop())},
+			rules(in(&apart), in(&apart, oifname), notIn(&inside), drop)},
 		{"who may come into a closed network", // meta nfproto . oifname @closed jump closed
 			rules(in(&closed), jump("closed"))},
 	}...)
@@ -98,21 +98,21 @@ func forwardRules() []rule {
 func closedRules() []rule {
 	return []rule{
 		{"answers", // ct state established,related accept
-			rules(ctHas(unix.NFT_CT_STATE, ctEstablished|ctRelated), accept())},
+			rules(ctHas(unix.NFT_CT_STATE, ctEstablished|ctRelated), accept)},
 		{"between containers", // iifname . oifname @inside accept
-			rules(in(&inside), accept())},
+			rules(in(&inside), accept)},
 		{"published ports", // ct status dnat accept
-			rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), accept())},
+			rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), accept)},
 		{"routed networks answer pings, ipv4", // meta nfproto . oifname @routed meta l4proto icmp accept
-			rules(in(&routed), isProtocol(unix.IPPROTO_ICMP), accept())},
+			rules(in(&routed), isProtocol(unix.IPPROTO_ICMP), accept)},
 		{"routed networks answer pings, ipv6", // meta nfproto . oifname @routed meta l4proto ipv6-icmp accept
-			rules(in(&routed), isProtocol(unix.IPPROTO_ICMPV6), accept())},
+			rules(in(&routed), isProtocol(unix.IPPROTO_ICMPV6), accept)},
 		{"published ports of routed networks", // meta nfproto . oifname @routed jump direct
 			rules(in(&routed), jump("direct"))},
 		{"published ports, from trusted interfaces", // iifname . oifname @trusted jump direct
 			rules(in(&trusted), jump("direct"))},
 		{"marked packets", rules(jump(marksChain))},
-		{"nobody else", rules(drop())},
+		{"nobody else", rules(drop)},
 	}
 }
 
@@ -120,7 +120,7 @@ func directRules() []rule {
 	var all []rule
 	for _, f := range bothFamilies() {
 		for _, s := range []*set{&f.open, &f.openSpan} { // ip daddr . meta l4proto . th dport @open4 accept
-			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), accept())})
+			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), accept)})
 		}
 	}
 	return all
@@ -130,7 +130,7 @@ func postroutingRules() []rule {
 	// A nat chain sees the first packet of each connection only, and none of
 	// neighbour discovery.
 	all := []rule{{"no connections from the host", // oifname @nohost fib saddr type local drop
-		rules(in(&noHost), []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, drop())}}
+		rules(in(&noHost), fromLocal, drop)}}
 	for _, f := range bothFamilies() {
 		version := "ipv4"
 		if f.family == unix.NFPROTO_IPV6 {
@@ -139,22 +139,22 @@ func postroutingRules() []rule {
 		leaves := rules(isFamily(f.family), in(&f.masq), notIn(&f.home), notMulticast(f))
 		all = append(all,
 			rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @source4
-				rules(leaves, in(&f.source), []expr{nat(unix.NFT_NAT_SNAT, f.family, &f.source)})},
+				rules(leaves, in(&f.source), translate(unix.NFT_NAT_SNAT, &f.source))},
 			rule{"masquerade what leaves the bridge, " + version, // ip saddr @masq4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
-				rules(leaves, masquerade())})
+				rules(leaves, masquerade)})
 		for i := range f.masqAll { // ct status dnat ip daddr @masqall4 masquerade
-			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade())})
+			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade)})
 		}
 	}
 	for i := range ipv4().hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
 		all = append(all, rule{"masquerade localhost: " + ipv4().hairpin[i].name,
-			rules(published(ipv4(), &ipv4().hairpin[i]), sourceLocalhost4(), masquerade())})
+			rules(published(ipv4(), &ipv4().hairpin[i]), sourceLocalhost4, masquerade)})
 	}
 	return append(all, rule{"masquerade what goes back to where it came from", // ct status dnat meta mark & 0x2000 != 0 masquerade
-		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade())})
+		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), hasMark, masquerade)})
 }
 
-func published(f *familySets, s *set, fields ...field) []expr {
+func published(f *familySets, s *set, fields ...field) part {
 	return rules(isFamily(f.family), ctHas(unix.NFT_CT_STATUS, ctDNAT), in(s, fields...))
 }
 
@@ -167,7 +167,7 @@ const metChain = "met"
 // only while there are some.
 func conditionTable(f *familySets) table {
 	lookup := func(s *set) rule { // dnat to ip saddr . ip daddr . meta l4proto . th dport map @from
-		return rule{s.name, rules(in(s), []expr{nat(unix.NFT_NAT_DNAT, f.family, s)})}
+		return rule{s.name, rules(in(s), translate(unix.NFT_NAT_DNAT, s))}
 	}
 	return table{f.family, f.gates(), []chain{
 		{name: metChain, rules: []rule{lookup(&f.gatedFrom), lookup(&f.gatedSpan)}},
@@ -199,7 +199,7 @@ func bridgeTable() table {
 	return table{unix.NFPROTO_BRIDGE, []*set{&guarded, &macs}, []chain{
 		{"prerouting", "filter", nfBridgePreRouting, priBridgeDestNAT, 0, []rule{
 			{"no other source MAC than the container's", // iifname @guarded iifname . ether saddr != @macs drop
-				rules(in(&guarded), notIn(&macs), drop())},
+				rules(in(&guarded), notIn(&macs), drop)},
 		}},
 	}}
 }
@@ -208,20 +208,34 @@ func bridgeTable() table {
 // there does not mean that somebody has flushed it.
 func (t table) rare() bool { return t.family == unix.NFPROTO_IPV4 || t.family == unix.NFPROTO_IPV6 }
 
+// part is some of what a rule does. It is made when the rule is written, which
+// is seldom: mostly rules are only counted.
+type part func() []expr
+
 // rules joins the parts of one rule.
-func rules(parts ...[]expr) []expr { return slices.Concat(parts...) }
+func rules(parts ...part) part {
+	return func() []expr {
+		var all []expr
+		for _, p := range parts {
+			all = append(all, p()...)
+		}
+		return all
+	}
+}
+
+func just(exprs ...expr) part { return func() []expr { return exprs } }
 
 // in matches packets whose fields are an element of s. The fields are those
 // of s, unless others are given.
-func in(s *set, fields ...field) []expr { return lookup(s, false, fields) }
+func in(s *set, fields ...field) part { return lookup(s, false, fields) }
 
-func notIn(s *set) []expr { return lookup(s, true, nil) }
+func notIn(s *set) part { return lookup(s, true, nil) }
 
-func lookup(s *set, invert bool, fields tuple) []expr {
+func lookup(s *set, invert bool, fields tuple) part {
 	if fields == nil {
 		fields = s.key
 	}
-	return append(fields.load(), lookupExpr(s, invert))
+	return func() []expr { return append(fields.load(), lookupExpr(s, invert)) }
 }
 
 // Bits of ct state (NFT_CT_STATE_BIT) and ct status (linux/netfilter/nf_conntrack_common.h).
@@ -232,19 +246,21 @@ const (
 	ctDNAT        = 1 << 5
 )
 
-func ctHas(key, bits uint32) []expr {
-	return []expr{ct(key), bitwise(host32(bits)), compare(unix.NFT_CMP_NEQ, host32(0))}
+func ctHas(key, bits uint32) part {
+	return func() []expr { return []expr{ct(key), bitwise(host32(bits)), compare(unix.NFT_CMP_NEQ, host32(0))} }
 }
 
-func isFamily(family uint8) []expr {
-	return []expr{meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{family})}
+func isFamily(family uint8) part {
+	return func() []expr {
+		return []expr{meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{family})}
+	}
 }
 
-func isProtocol(p byte) []expr {
-	return []expr{meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{p})}
+func isProtocol(p byte) part {
+	return func() []expr { return []expr{meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{p})} }
 }
 
-func jump(chain string) []expr { return []expr{verdict(unix.NFT_JUMP, chain)} }
+func jump(chain string) part { return func() []expr { return []expr{verdict(unix.NFT_JUMP, chain)} } }
 
 // prefix matches a field against a prefix; size is that of the prefix in bytes.
 func prefix(f field, op uint32, want, mask []byte) []expr {
@@ -265,8 +281,33 @@ func drop() []expr       { return []expr{verdict(nfDrop, "")} }
 func accept() []expr     { return []expr{verdict(nfAccept, "")} }
 func ret() []expr        { return []expr{verdict(unix.NFT_RETURN, "")} }
 func masquerade() []expr { return []expr{masqExpr()} }
-func isIPv4() []expr     { return isFamily(unix.NFPROTO_IPV4) }
-func isIPv6() []expr     { return isFamily(unix.NFPROTO_IPV6) }
+func isIPv4() []expr     { return isFamily(unix.NFPROTO_IPV4)() }
+func isIPv6() []expr     { return isFamily(unix.NFPROTO_IPV6)() }
+
+// fib daddr type local, fib saddr type local
+func isLocal() []expr {
+	return []expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+}
+func fromLocal() []expr {
+	return []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+}
+
+// meta mark set mark | 0x2000, meta mark & 0x2000 != 0
+func addMark() []expr {
+	return []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()}
+}
+func hasMark() []expr {
+	return []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}
+}
+
+// translate is NAT to what the map s gave.
+func translate(typ uint32, s *set) part {
+	family := uint8(unix.NFPROTO_IPV4)
+	if s.data[0].datatype == typeIPv6 {
+		family = unix.NFPROTO_IPV6
+	}
+	return func() []expr { return []expr{nat(typ, family, s)} }
+}
 
 func notLo() []expr {
 	return []expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, iifname.bytes("lo"))}
@@ -283,11 +324,13 @@ func destLocalhost4() []expr {
 }
 
 // ip daddr != 224.0.0.0/4, ip6 daddr != ff00::/8
-func notMulticast(f *familySets) []expr {
-	if f.family == unix.NFPROTO_IPV6 {
-		return prefix(daddr6.part(0, 1), unix.NFT_CMP_NEQ, []byte{0xff}, nil)
+func notMulticast(f *familySets) part {
+	return func() []expr {
+		if f.family == unix.NFPROTO_IPV6 {
+			return prefix(daddr6.part(0, 1), unix.NFT_CMP_NEQ, []byte{0xff}, nil)
+		}
+		return prefix(daddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, []byte{0xf0, 0, 0, 0})
 	}
-	return prefix(daddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, []byte{0xf0, 0, 0, 0})
 }
 
 // ip6 saddr fe80::/10
