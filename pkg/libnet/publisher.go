@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -44,14 +43,6 @@ func (c *Controller) Publisher(network string, cfg PublishConfig) (*Publisher, e
 // publications are the records of all Publishers.
 func (c *Controller) publications() *state.Dir {
 	return state.New(filepath.Join(c.stateDir, "portmap"))
-}
-
-// publicationPrefix starts the owners of what a Publisher makes, as ownerPrefix
-// those of networks.
-const publicationPrefix = "libnet-portmap:"
-
-func publicationOwner(id ID) string {
-	return publicationPrefix + strings.TrimPrefix(id.String(), ownerPrefix)
 }
 
 // rules returns what is put in place for a publication by an interface.
@@ -296,8 +287,8 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 	}
 	owners, listErr := p.c.owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
-		id, ok := parseOwner(ownerPrefix + strings.TrimPrefix(owner, publicationPrefix))
-		if _, known := holders[id]; ok && !known && strings.HasPrefix(owner, publicationPrefix) && id.Network == p.network {
+		id, ok := parsePublication(owner)
+		if _, known := holders[id]; ok && !known && id.Network == p.network {
 			holders[id] = Holder{ID: id, Boot: p.c.boot}
 		}
 	}
