@@ -1,6 +1,10 @@
 package firewall
 
-import "golang.org/x/sys/unix"
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
 
 // Everything in base.go and rules.go is the whole of our rules, and it never
 // grows: networks, endpoints and published ports are elements of the sets. A
@@ -37,7 +41,7 @@ var (
 // by the hash of its name, FNV-1a, in the clothes of an address: nft lists no
 // numbers of 128 bits. No rule looks at it. It tells for the price of one
 // question that an owner has nothing, where nobody knows what it might have.
-var owners = set{unix.NFPROTO_INET, "owners", tuple{{typeIPv6, 16, nil}}, nil, false}
+var owners = set{unix.NFPROTO_INET, "owners", tuple{{typeIPv6, 16, nowhere, 0}}, nil, false}
 
 // familySets are the sets of endpoints for one address family; other names and
 // types, the same rules.
@@ -102,10 +106,22 @@ func setsOf(family uint8, suffix string, bits int, saddr, daddr field) familySet
 	}
 }
 
-var (
-	ipv4 = setsOf(unix.NFPROTO_IPV4, "4", 32, saddr4, daddr4)
-	ipv6 = setsOf(unix.NFPROTO_IPV6, "6", 128, saddr6, daddr6)
-)
+// families are made for who first asks: most processes have no rules.
+var families struct {
+	once   sync.Once
+	v4, v6 familySets
+}
+
+func ipv4() *familySets { return bothFamilies()[0] }
+func ipv6() *familySets { return bothFamilies()[1] }
+
+func bothFamilies() []*familySets {
+	families.once.Do(func() {
+		families.v4 = setsOf(unix.NFPROTO_IPV4, "4", 32, saddr4, daddr4)
+		families.v6 = setsOf(unix.NFPROTO_IPV6, "6", 128, saddr6, daddr6)
+	})
+	return []*familySets{&families.v4, &families.v6}
+}
 
 // The sets of ports of the bridge. guarded and macs belong together.
 var (
@@ -142,8 +158,8 @@ type chain struct {
 
 // rule is what it is for, which is its comment, and what it does.
 type rule struct {
-	why   string
-	exprs []expr
+	why  string
+	does part
 }
 
 // Priorities, as nft names them: raw, dstnat, filter, srcnat, and dstnat of the

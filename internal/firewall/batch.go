@@ -160,7 +160,7 @@ func (b *batch) addRule(family uint8, chain string, r rule) {
 		a.String(unix.NFTA_RULE_TABLE, tableName)
 		a.String(unix.NFTA_RULE_CHAIN, chain)
 		a.Nest(unix.NFTA_RULE_EXPRESSIONS, func(a *nfnl.Attrs) {
-			for _, x := range r.exprs {
+			for _, x := range r.does() {
 				x.encode(a)
 			}
 		})

@@ -7,8 +7,6 @@ import (
 	"hash/fnv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/libnet-cni/libnet/internal/firewall/tool"
 )
 
@@ -37,7 +35,7 @@ type gate struct {
 
 // conditions are those of a family; nil if there are none.
 func (e Endpoint) conditions(f *familySets) []string {
-	if f == &ipv6 {
+	if f == ipv6() {
 		return e.ConditionsIPv6
 	}
 	return e.ConditionsIPv4
@@ -59,7 +57,7 @@ func (e *ConditionError) Error() string {
 func (e *ConditionError) Unwrap() error { return e.Err }
 
 func (g gate) wrap(err error) error {
-	return &ConditionError{IPv6: g.sets == &ipv6, Words: g.words, Err: err}
+	return &ConditionError{IPv6: g.sets == ipv6(), Words: g.words, Err: err}
 }
 
 // CheckConditions says why words cannot be the conditions of nft: what would end
@@ -201,25 +199,15 @@ func complaint(says string) string {
 	return strings.Join(all, "; ")
 }
 
-// delGates adds the deletion of the owner's chains to b, and of the elements
-// that lead there. An owner without a chain has no such element.
-func (c *conn) delGates(b *batch, owner string) error {
-	name := chainOf(owner)
-	there, err := c.holds(askChain(unix.NFPROTO_IPV4, name), askChain(unix.NFPROTO_IPV6, name))
-	if err != nil {
-		return err
-	}
-	for i, f := range []*familySets{&ipv4, &ipv6} {
-		if !there[i] {
-			continue
+// delGate adds the deletion of the owner's chain to b, and of the elements that
+// lead there. An owner without a chain has no such element.
+func (c *conn) delGate(b *batch, f *familySets, owner string) error {
+	for _, s := range f.gates() {
+		if err := c.delHeld(b, s, owner); err != nil {
+			return err
 		}
-		for _, s := range f.gates() {
-			if err := c.delHeld(b, s, owner); err != nil {
-				return err
-			}
-		}
-		b.delChain(f.family, name)
 	}
+	b.delChain(f.family, chainOf(owner))
 	return nil
 }
 

@@ -227,10 +227,10 @@ func TestConditionsPackets(t *testing.T) {
 func TestConditionsOfAProtocol(t *testing.T) {
 	t.Parallel()
 	l := publishing(t, func(_ *Network, e *Endpoint) { e.ConditionsIPv4 = words("tcp sport 1024-65535") })
-	if got, err := l.ask("tcp", l.out, "192.0.2.1:8080", waitForAnswer); err != nil || got.String() != "192.0.2.2" {
+	if got, err := l.ask("tcp", l.out, "192.0.2.1:8080", lntest.WaitForAnswer); err != nil || got.String() != "192.0.2.2" {
 		t.Errorf("tcp: %v, %v", got, err)
 	}
-	if got, err := l.ask("udp", l.out, "192.0.2.1:8080", waitForNone); err == nil {
+	if got, err := l.ask("udp", l.out, "192.0.2.1:8080", lntest.WaitForNone); err == nil {
 		t.Errorf("udp: seen as %v", got)
 	}
 }
@@ -248,10 +248,10 @@ func TestConditionsRange(t *testing.T) {
 	})
 	l.wantSource(l.out, "192.0.2.1:4711", "192.0.2.2")
 	l.wantSource(l.out, "[fd20::1]:4711", "fd20::2")
-	if got, err := l.ask("tcp", l.out, "192.0.2.1:8000", waitForAnswer); err != nil || got.String() != "192.0.2.2" {
+	if got, err := l.ask("tcp", l.out, "192.0.2.1:8000", lntest.WaitForAnswer); err != nil || got.String() != "192.0.2.2" {
 		t.Errorf("the second port of a shifted range: %v, %v", got, err)
 	}
-	if got, err := l.ask("tcp", l.c, "10.11.0.1:4711", waitForAnswer); err != nil || got.String() != "10.11.0.3" {
+	if got, err := l.ask("tcp", l.c, "10.11.0.1:4711", lntest.WaitForAnswer); err != nil || got.String() != "10.11.0.3" {
 		t.Errorf("no client of the range: seen as %v, %v, want the host's own service", got, err)
 	}
 }

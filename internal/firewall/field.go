@@ -30,32 +30,49 @@ const (
 type field struct {
 	datatype uint32
 	size     uint32
-	load     func(reg uint32) expr
+	from     place
+	at       uint32 // offset, or which of what nf_tables knows of the packet
 }
+
+// place is where a field is.
+type place uint8
+
+const (
+	nowhere place = iota
+	inMeta
+	inLink
+	inNetwork
+	inTransport
+)
 
 // The fields our sets use.
 var (
-	saddr4      = field{typeIPv4, 4, network(12, 4)}
-	daddr4      = field{typeIPv4, 4, network(16, 4)}
-	saddr6      = field{typeIPv6, 16, network(8, 16)}
-	daddr6      = field{typeIPv6, 16, network(24, 16)}
-	etherSource = field{typeEther, 6, func(reg uint32) expr { return payload(unix.NFT_PAYLOAD_LL_HEADER, 6, 6, reg) }}
-	dport       = field{typeService, 2, func(reg uint32) expr { return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg) }}
-	protocol    = field{typeInet, 1, metaField(unix.NFT_META_L4PROTO)}
-	nfproto     = field{typeNFProto, 1, metaField(unix.NFT_META_NFPROTO)}
-	iifname     = field{typeIfname, unix.IFNAMSIZ, metaField(unix.NFT_META_IIFNAME)}
-	oifname     = field{typeIfname, unix.IFNAMSIZ, metaField(unix.NFT_META_OIFNAME)}
+	saddr4      = field{typeIPv4, 4, inNetwork, 12}
+	daddr4      = field{typeIPv4, 4, inNetwork, 16}
+	saddr6      = field{typeIPv6, 16, inNetwork, 8}
+	daddr6      = field{typeIPv6, 16, inNetwork, 24}
+	etherSource = field{typeEther, 6, inLink, 6}
+	dport       = field{typeService, 2, inTransport, 2}
+	protocol    = field{typeInet, 1, inMeta, unix.NFT_META_L4PROTO}
+	nfproto     = field{typeNFProto, 1, inMeta, unix.NFT_META_NFPROTO}
+	iifname     = field{typeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_IIFNAME}
+	oifname     = field{typeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_OIFNAME}
 	// verdictField is what a map to chains gives: an element's data is the name
 	// of the chain to go to.
-	verdictField = field{typeVerdict, 0, nil}
+	verdictField = field{typeVerdict, 0, nowhere, 0}
 )
 
-func network(offset, size uint32) func(uint32) expr {
-	return func(reg uint32) expr { return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, size, reg) }
-}
-
-func metaField(key uint32) func(uint32) expr {
-	return func(reg uint32) expr { return meta(key, reg) }
+// load returns what loads the field into registers from reg on.
+func (f field) load(reg uint32) expr {
+	switch f.from {
+	case inLink:
+		return payload(unix.NFT_PAYLOAD_LL_HEADER, f.at, f.size, reg)
+	case inNetwork:
+		return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.at, f.size, reg)
+	case inTransport:
+		return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, f.at, f.size, reg)
+	}
+	return meta(f.at, reg)
 }
 
 // padded is the size the field takes in a key: registers have four bytes.

@@ -190,9 +190,9 @@ func (f *Firewall) Available() error {
 // tablesOf returns the tables that hold elems.
 func tablesOf(elems []elem) []table {
 	var all []table
-	for _, t := range tables() {
-		if slices.ContainsFunc(elems, func(e elem) bool { return e.set.family == t.family }) {
-			all = append(all, t)
+	for _, family := range tableFamilies {
+		if slices.ContainsFunc(elems, func(e elem) bool { return e.set.family == family }) {
+			all = append(all, tableOf(family))
 		}
 	}
 	return all

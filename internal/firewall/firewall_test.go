@@ -303,7 +303,7 @@ func checkTable(check func(is error, want string, breaking func(*batch)), tab ta
 		if ch.name == marksChain {
 			continue
 		}
-		check(ErrConflict, "rules of chain "+name+" "+ch.name, func(b *batch) { b.addRule(tab.family, ch.name, rule{why: "theirs"}) })
+		check(ErrConflict, "rules of chain "+name+" "+ch.name, func(b *batch) { b.addRule(tab.family, ch.name, rule{"theirs", just()}) })
 		for _, r := range ch.rules {
 			check(ErrMissing, fmt.Sprintf("rule %s %s %q", name, ch.name, r.why), del(unix.NFT_MSG_DELRULE))
 		}

@@ -16,7 +16,7 @@ func (e elem) same(o elem) bool { return e.set == o.set && bytes.Equal(e.key, o.
 
 // claim returns what an element of a set of ports claims; false if it is none.
 func (e elem) claim() (claim, bool) {
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	for _, f := range bothFamilies() {
 		c := claim{sets: f, owner: e.owner}
 		v, ok := e.set.key.split(e.key)
 		if !ok {
@@ -78,7 +78,7 @@ func (c *conn) refuseHeld(claims []claim, there []found) error {
 			rivals = append(rivals, f.elem)
 		}
 	}
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	for _, f := range bothFamilies() {
 		ours := slices.DeleteFunc(slices.Clone(claims), func(c claim) bool { return c.sets != f })
 		if len(ours) == 0 {
 			continue

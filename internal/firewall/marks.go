@@ -25,8 +25,8 @@ func (n Network) markRule(owner string) *markRule {
 // rule is "oifname br0 meta mark & mask == value accept".
 func (m markRule) rule() rule {
 	return rule{m.comment(), rules(
-		[]expr{meta(unix.NFT_META_OIFNAME, regKey), compare(unix.NFT_CMP_EQ, oifname.bytes(m.bridge))},
-		[]expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(m.mark.Mask)), compare(unix.NFT_CMP_EQ, host32(m.mark.Value&m.mark.Mask))},
+		just(meta(unix.NFT_META_OIFNAME, regKey), compare(unix.NFT_CMP_EQ, oifname.bytes(m.bridge))),
+		just(meta(unix.NFT_META_MARK, regKey), bitwise(host32(m.mark.Mask)), compare(unix.NFT_CMP_EQ, host32(m.mark.Value&m.mark.Mask))),
 		accept)}
 }
 

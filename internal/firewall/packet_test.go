@@ -38,15 +38,14 @@ func TestMasqueradeNotMulticast(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	own, host, neighbour := []string{"10.99.0.9", "fd99::9"}, []string{"192.0.2.1", "fd20::1"}, []string{"192.0.2.2", "fd20::2"}
-	l.must(up("lo", own[0]+"/32", own[1]+"/128"))
+	l.must(lntest.Up("lo", own[0]+"/32", own[1]+"/128"))
 	l.eA.Masquerade = both
 	l.eA.Addrs = addrs(own...) // the host's, so that no multicast router is needed
 	mustApply(t, l.f, l.n, l.eA)
 	for i, group := range []string{"239.1.2.3", "ff05::4711"} {
-		in := l.listenGroup(group)
-		from := &net.UDPAddr{IP: net.ParseIP(own[i])}
+		in := lntest.ListenGroup(t, l.out, group, servicePort+1)
 		for to, want := range map[string]string{group: own[i], neighbour[i]: host[i]} {
-			if got := l.sourceOf(in, from, to); got != want {
+			if got := lntest.SourceOf(t, in, own[i], "out", to); got != want {
 				t.Errorf("to %s: seen as %s, want %s", to, got, want)
 			}
 		}
@@ -61,14 +60,14 @@ func TestInternal(t *testing.T) {
 		{l.a, l.out, "192.0.2.2"}, {l.a, l.out, "fd20::2"}, {l.out, l.b, "10.10.0.3"}, {l.out, l.b, "fd10::3"},
 	}
 	for _, w := range ways {
-		if !l.heard(w.from, w.at, w.to, waitForAnswer) {
+		if !l.heard(w.from, w.at, w.to, lntest.WaitForAnswer) {
 			t.Fatalf("to %s: nothing arrives before there is a rule", w.to)
 		}
 	}
 	l.n.Internal = true
 	mustApply(t, l.f, l.n, l.eA)
 	for _, w := range ways {
-		if l.heard(w.from, w.at, w.to, waitForNone) {
+		if l.heard(w.from, w.at, w.to, lntest.WaitForNone) {
 			t.Errorf("to %s: arrives", w.to)
 		}
 	}

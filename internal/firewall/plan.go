@@ -201,9 +201,9 @@ func (e Endpoint) addrs() ([]netip.Addr, error) {
 // setsFor returns the sets of an address's family.
 func setsFor(a netip.Addr) *familySets {
 	if a.Is4() {
-		return &ipv4
+		return ipv4()
 	}
-	return &ipv6
+	return ipv6()
 }
 
 // masqElems masquerades the addresses of the families in Masquerade and says

@@ -28,7 +28,7 @@ func (c claim) String() string {
 	p := PortMap{Protocol: c.protocol, HostIP: c.host, HostPort: c.lo, HostPortEnd: c.hi}
 	if !c.host.IsValid() {
 		p.HostIP = netip.IPv4Unspecified()
-		if c.sets == &ipv6 {
+		if c.sets == ipv6() {
 			p.HostIP = netip.IPv6Unspecified()
 		}
 	}
@@ -45,7 +45,7 @@ func (e Endpoint) planPorts(n Network) (planned, error) {
 		return planned{}, err
 	}
 	var all planned
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	for _, f := range bothFamilies() {
 		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return setsFor(a) == f })
 		if i < 0 {
 			continue

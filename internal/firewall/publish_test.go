@@ -12,7 +12,7 @@ import (
 func publishing(t *testing.T, change func(*Network, *Endpoint)) *lab {
 	t.Helper()
 	l := newLab(t)
-	l.must(sysctl("ipv4/conf/br0/route_localnet", "1"))
+	l.must(lntest.Sysctl("ipv4/conf/br0/route_localnet", "1"))
 	pb, err := netlink.LinkByName("pb")
 	l.must(err)
 	l.must(netlink.LinkSetHairpin(pb, true)) // or b does not reach itself where br_netfilter has DNAT done inside the bridge
@@ -98,7 +98,7 @@ func steal127(gateway string) error {
 	if err := netlink.LinkSetDown(lo); err != nil {
 		return err
 	}
-	if err := sysctl("ipv4/conf/eth0/route_localnet", "1"); err != nil {
+	if err := lntest.Sysctl("ipv4/conf/eth0/route_localnet", "1"); err != nil {
 		return err
 	}
 	return viaNet("127.0.0.0/8", gateway)
@@ -132,7 +132,7 @@ func TestPublishRange(t *testing.T) {
 	})
 	l.wantSource(l.out, "192.0.2.1:4711", "192.0.2.2")
 	l.wantSource(l.out, "[fd20::1]:4711", "fd20::2")
-	if got, err := l.ask("tcp", l.out, "192.0.2.1:8000", waitForAnswer); err != nil || got.String() != "192.0.2.2" {
+	if got, err := l.ask("tcp", l.out, "192.0.2.1:8000", lntest.WaitForAnswer); err != nil || got.String() != "192.0.2.2" {
 		t.Errorf("the second port of a shifted range: %v, %v", got, err)
 	}
 }
@@ -183,7 +183,7 @@ func TestApart(t *testing.T) {
 func TestFixedSource(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	l.must(up("out", "192.0.2.7/32", "fd20::7/128"))
+	l.must(lntest.Up("out", "192.0.2.7/32", "fd20::7/128"))
 	l.eA.Masquerade, l.eA.Source = both, addrs("192.0.2.7", "fd20::7")
 	mustApply(t, l.f, l.n, l.eA)
 	l.wantSource(l.a, "192.0.2.2", "192.0.2.7")

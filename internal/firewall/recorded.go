@@ -33,8 +33,8 @@ func (f *Firewall) Recorded(ctx context.Context) (Recorded, error) {
 		if _, err := c.generation(); err != nil {
 			return err
 		}
-		for _, t := range tables() {
-			for _, s := range t.sets {
+		for _, family := range tableFamilies {
+			for _, s := range tableOf(family).sets {
 				elems, err := c.elems(s)
 				if err != nil {
 					return err
@@ -166,8 +166,8 @@ func (r *recording) readMark(comment string) {
 
 // read takes an element of an endpoint.
 func (t *trace) read(e elem, v [][]byte) {
-	for _, f := range []*familySets{&ipv4, &ipv6} {
-		family := Families{IPv4: f == &ipv4, IPv6: f == &ipv6}
+	for _, f := range bothFamilies() {
+		family := Families{IPv4: f == ipv4(), IPv6: f == ipv6()}
 		switch e.set {
 		case &f.masq:
 			t.Masquerade = Families{t.Masquerade.IPv4 || family.IPv4, t.Masquerade.IPv6 || family.IPv6}

@@ -118,7 +118,7 @@ func (t *trace) portMaps() []PortMap {
 		}
 		switch {
 		case p.host.IsValid() || p.sets == nil:
-		case p.sets == &ipv6:
+		case p.sets == ipv6():
 			m.HostIP = netip.IPv6Unspecified()
 		default:
 			m.HostIP = netip.IPv4Unspecified()

@@ -97,17 +97,18 @@ func (f *Firewall) removeLast(ctx context.Context, network string, h holdings) e
 // has an element in.
 func (c *conn) dropUnused(b *batch, network, endpoint string) error {
 	var requests []nfnl.Message
-	for _, t := range tables() {
-		requests = append(requests, askTable(t.family))
+	for _, family := range tableFamilies {
+		requests = append(requests, askTable(family))
 	}
 	there, err := c.holds(requests...)
 	if err != nil {
 		return err
 	}
-	for i, t := range tables() {
+	for i, family := range tableFamilies {
 		if !there[i] {
 			continue
 		}
+		t := tableOf(family)
 		used, err := c.usedByOthers(t, network, endpoint)
 		if err != nil {
 			return err
@@ -160,8 +161,8 @@ func holdingsOf(e Endpoint) (holdings, error) {
 		byKey = append(byKey, more...)
 		return err
 	}
-	plain4, ports4 := ipv4.all()
-	plain6, ports6 := ipv6.all()
+	plain4, ports4 := ipv4().all()
+	plain6, ports6 := ipv6().all()
 	where := e.Addrs != nil && e.Bridge != ""
 	err := errors.Join(
 		add(where, e.allMasqElems, append(plain4, plain6...)),
@@ -180,7 +181,7 @@ func (e Endpoint) allMasqElems() ([]elem, error) {
 // without, Beside and not.
 func (e Endpoint) allPortElems() ([]elem, error) {
 	var all []elem
-	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGates
+	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGate
 	e.Beside = false
 	for _, hairpin := range []bool{true, false} {
 		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
@@ -191,7 +192,7 @@ func (e Endpoint) allPortElems() ([]elem, error) {
 		all = append(all, p.elems...)
 	}
 	for _, el := range all {
-		for _, f := range []*familySets{&ipv4, &ipv6} {
+		for _, f := range bothFamilies() {
 			switch el.set {
 			case &f.hairpin[0]:
 				el.set = &f.hairpin[1]
@@ -210,7 +211,8 @@ func (c *conn) delHoldings(b *batch, h holdings) error {
 	if h.owner == "" {
 		return nil
 	}
-	there, err := c.look(h.byKey)
+	gates := chainOf(h.owner)
+	there, gated, err := c.lookAlso(h.byKey, askChain(unix.NFPROTO_IPV4, gates), askChain(unix.NFPROTO_IPV6, gates))
 	if err != nil {
 		return err
 	}
@@ -230,7 +232,15 @@ func (c *conn) delHoldings(b *batch, h holdings) error {
 			return err
 		}
 	}
-	return c.delGates(b, h.owner)
+	for i, f := range bothFamilies() {
+		if !gated[i] {
+			continue
+		}
+		if err := c.delGate(b, f, h.owner); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // delHeld adds the deletion of all elements of s that owner holds.

@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"encoding/binary"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -10,7 +9,7 @@ import (
 // inetTable holds what concerns packets.
 func inetTable() table {
 	t := table{family: unix.NFPROTO_INET, sets: append(slices.Clone(networkSets), &owners)}
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	for _, f := range bothFamilies() {
 		plain, ports := f.all()
 		t.sets = append(append(t.sets, plain...), ports...)
 	}
@@ -40,7 +39,7 @@ const marksChain = "marks"
 // local": what is only forwarded belongs to others (CVE-2025-67499).
 func toPorts(chain string) rule {
 	return rule{"what is for this host may be for a published port", // fib daddr type local jump publish
-		rules([]expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, jump(chain))}
+		rules(isLocal, jump(chain))}
 }
 
 // neverPublished are rules that return from what a family publishes for nobody.
@@ -58,11 +57,11 @@ func neverPublished(f *familySets) []rule {
 
 // publishRules look a port up.
 func publishRules() []rule {
-	all := neverPublished(&ipv6)
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	all := neverPublished(ipv6())
+	for _, f := range bothFamilies() {
 		for _, s := range []*set{&f.port, &f.anyPort, &f.from, &f.span} {
 			// dnat ip to ip daddr . meta l4proto . th dport map @port4
-			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), []expr{nat(unix.NFT_NAT_DNAT, f.family, s)})})
+			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), translate(unix.NFT_NAT_DNAT, s))})
 		}
 	}
 	return all
@@ -75,10 +74,10 @@ const masqMark = 1 << 13
 
 func forwardRules() []rule {
 	var all []rule
-	for _, f := range []*familySets{&ipv4, &ipv6} { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
+	for _, f := range bothFamilies() { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
 		for i := range f.hairpin {
 			all = append(all, rule{"back to where it came from: " + f.hairpin[i].name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
-				published(f, &f.hairpin[i], f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
+				published(f, &f.hairpin[i], f.daddr, iifname), addMark)})
 		}
 	}
 	return append(all, []rule{
@@ -119,7 +118,7 @@ func closedRules() []rule {
 
 func directRules() []rule {
 	var all []rule
-	for _, f := range []*familySets{&ipv4, &ipv6} {
+	for _, f := range bothFamilies() {
 		for _, s := range []*set{&f.open, &f.openSpan} { // ip daddr . meta l4proto . th dport @open4 accept
 			all = append(all, rule{s.name, rules(isFamily(f.family), in(s), accept)})
 		}
@@ -131,31 +130,31 @@ func postroutingRules() []rule {
 	// A nat chain sees the first packet of each connection only, and none of
 	// neighbour discovery.
 	all := []rule{{"no connections from the host", // oifname @nohost fib saddr type local drop
-		rules(in(&noHost), []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}, drop)}}
-	for _, f := range []*familySets{&ipv4, &ipv6} {
-		version, notGroup := "ipv4", notMulticast4
+		rules(in(&noHost), fromLocal, drop)}}
+	for _, f := range bothFamilies() {
+		version := "ipv4"
 		if f.family == unix.NFPROTO_IPV6 {
-			version, notGroup = "ipv6", notMulticast6
+			version = "ipv6"
 		}
-		leaves := rules(isFamily(f.family), in(&f.masq), notIn(&f.home), notGroup)
+		leaves := rules(isFamily(f.family), in(&f.masq), notIn(&f.home), notMulticast(f))
 		all = append(all,
 			rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @source4
-				rules(leaves, in(&f.source), []expr{nat(unix.NFT_NAT_SNAT, f.family, &f.source)})},
+				rules(leaves, in(&f.source), translate(unix.NFT_NAT_SNAT, &f.source))},
 			rule{"masquerade what leaves the bridge, " + version, // ip saddr @masq4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
 				rules(leaves, masquerade)})
 		for i := range f.masqAll { // ct status dnat ip daddr @masqall4 masquerade
 			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade)})
 		}
 	}
-	for i := range ipv4.hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
-		all = append(all, rule{"masquerade localhost: " + ipv4.hairpin[i].name,
-			rules(published(&ipv4, &ipv4.hairpin[i]), sourceLocalhost4, masquerade)})
+	for i := range ipv4().hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
+		all = append(all, rule{"masquerade localhost: " + ipv4().hairpin[i].name,
+			rules(published(ipv4(), &ipv4().hairpin[i]), sourceLocalhost4, masquerade)})
 	}
 	return append(all, rule{"masquerade what goes back to where it came from", // ct status dnat meta mark & 0x2000 != 0 masquerade
-		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}, masquerade)})
+		rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), hasMark, masquerade)})
 }
 
-func published(f *familySets, s *set, fields ...field) []expr {
+func published(f *familySets, s *set, fields ...field) part {
 	return rules(isFamily(f.family), ctHas(unix.NFT_CT_STATUS, ctDNAT), in(s, fields...))
 }
 
@@ -168,7 +167,7 @@ const metChain = "met"
 // only while there are some.
 func conditionTable(f *familySets) table {
 	lookup := func(s *set) rule { // dnat to ip saddr . ip daddr . meta l4proto . th dport map @from
-		return rule{s.name, rules(in(s), []expr{nat(unix.NFT_NAT_DNAT, f.family, s)})}
+		return rule{s.name, rules(in(s), translate(unix.NFT_NAT_DNAT, s))}
 	}
 	return table{f.family, f.gates(), []chain{
 		{name: metChain, rules: []rule{lookup(&f.gatedFrom), lookup(&f.gatedSpan)}},
@@ -179,9 +178,20 @@ func conditionTable(f *familySets) table {
 	}}
 }
 
-// tables returns all tables of ours that there can be.
-func tables() []table {
-	return []table{inetTable(), bridgeTable(), conditionTable(&ipv4), conditionTable(&ipv6)}
+// tableFamilies are the families in which we may have a table.
+var tableFamilies = [...]uint8{unix.NFPROTO_INET, unix.NFPROTO_BRIDGE, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
+
+// tableOf returns our table of a family.
+func tableOf(family uint8) table {
+	switch family {
+	case unix.NFPROTO_BRIDGE:
+		return bridgeTable()
+	case unix.NFPROTO_IPV4:
+		return conditionTable(ipv4())
+	case unix.NFPROTO_IPV6:
+		return conditionTable(ipv6())
+	}
+	return inetTable()
 }
 
 // bridgeTable holds what concerns frames. It exists only once an endpoint has a MAC.
@@ -198,20 +208,34 @@ func bridgeTable() table {
 // there does not mean that somebody has flushed it.
 func (t table) rare() bool { return t.family == unix.NFPROTO_IPV4 || t.family == unix.NFPROTO_IPV6 }
 
+// part is some of what a rule does. It is made when the rule is written, which
+// is seldom: mostly rules are only counted.
+type part func() []expr
+
 // rules joins the parts of one rule.
-func rules(parts ...[]expr) []expr { return slices.Concat(parts...) }
+func rules(parts ...part) part {
+	return func() []expr {
+		var all []expr
+		for _, p := range parts {
+			all = append(all, p()...)
+		}
+		return all
+	}
+}
+
+func just(exprs ...expr) part { return func() []expr { return exprs } }
 
 // in matches packets whose fields are an element of s. The fields are those
 // of s, unless others are given.
-func in(s *set, fields ...field) []expr { return lookup(s, false, fields) }
+func in(s *set, fields ...field) part { return lookup(s, false, fields) }
 
-func notIn(s *set) []expr { return lookup(s, true, nil) }
+func notIn(s *set) part { return lookup(s, true, nil) }
 
-func lookup(s *set, invert bool, fields tuple) []expr {
+func lookup(s *set, invert bool, fields tuple) part {
 	if fields == nil {
 		fields = s.key
 	}
-	return append(fields.load(), lookupExpr(s, invert))
+	return func() []expr { return append(fields.load(), lookupExpr(s, invert)) }
 }
 
 // Bits of ct state (NFT_CT_STATE_BIT) and ct status (linux/netfilter/nf_conntrack_common.h).
@@ -222,19 +246,21 @@ const (
 	ctDNAT        = 1 << 5
 )
 
-func ctHas(key, bits uint32) []expr {
-	return []expr{ct(key), bitwise(host32(bits)), compare(unix.NFT_CMP_NEQ, host32(0))}
+func ctHas(key, bits uint32) part {
+	return func() []expr { return []expr{ct(key), bitwise(host32(bits)), compare(unix.NFT_CMP_NEQ, host32(0))} }
 }
 
-func isFamily(family uint8) []expr {
-	return []expr{meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{family})}
+func isFamily(family uint8) part {
+	return func() []expr {
+		return []expr{meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{family})}
+	}
 }
 
-func isProtocol(p byte) []expr {
-	return []expr{meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{p})}
+func isProtocol(p byte) part {
+	return func() []expr { return []expr{meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{p})} }
 }
 
-func jump(chain string) []expr { return []expr{verdict(unix.NFT_JUMP, chain)} }
+func jump(chain string) part { return func() []expr { return []expr{verdict(unix.NFT_JUMP, chain)} } }
 
 // prefix matches a field against a prefix; size is that of the prefix in bytes.
 func prefix(f field, op uint32, want, mask []byte) []expr {
@@ -245,33 +271,79 @@ func prefix(f field, op uint32, want, mask []byte) []expr {
 	return append(all, compare(op, want))
 }
 
-// first returns the field cut to its first bytes.
-func (f field) first(bytes, offset uint32) field {
-	f.size, f.load = bytes, network(offset, bytes)
+// part returns some bytes of the field, from offset on.
+func (f field) part(offset, bytes uint32) field {
+	f.at, f.size = f.at+offset, bytes
 	return f
 }
 
-var (
-	drop       = []expr{verdict(nfDrop, "")}
-	accept     = []expr{verdict(nfAccept, "")}
-	ret        = []expr{verdict(unix.NFT_RETURN, "")}
-	masquerade = []expr{masqExpr()}
-	isIPv4     = isFamily(unix.NFPROTO_IPV4)
-	isIPv6     = isFamily(unix.NFPROTO_IPV6)
+func drop() []expr       { return []expr{verdict(nfDrop, "")} }
+func accept() []expr     { return []expr{verdict(nfAccept, "")} }
+func ret() []expr        { return []expr{verdict(unix.NFT_RETURN, "")} }
+func masquerade() []expr { return []expr{masqExpr()} }
+func isIPv4() []expr     { return isFamily(unix.NFPROTO_IPV4)() }
+func isIPv6() []expr     { return isFamily(unix.NFPROTO_IPV6)() }
 
-	notLo = []expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, iifname.bytes("lo"))}
+// fib daddr type local, fib saddr type local
+func isLocal() []expr {
+	return []expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+}
+func fromLocal() []expr {
+	return []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+}
 
-	sourceLocalhost4 = prefix(saddr4.first(1, 12), unix.NFT_CMP_EQ, []byte{127}, nil)            // ip saddr 127.0.0.0/8
-	destLocalhost4   = prefix(daddr4.first(1, 16), unix.NFT_CMP_EQ, []byte{127}, nil)            // ip daddr 127.0.0.0/8
-	notMulticast4    = prefix(daddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, mask4(0xf0000000)) // ip daddr != 224.0.0.0/4
-	notMulticast6    = prefix(daddr6.first(1, 24), unix.NFT_CMP_NEQ, []byte{0xff}, nil)          // ip6 daddr != ff00::/8
-	sourceLinkLocal6 = prefix(saddr6, unix.NFT_CMP_EQ, first16(0xfe, 0x80), first16(0xff, 0xc0)) // ip6 saddr fe80::/10
-	destLocalhost6   = prefix(daddr6, unix.NFT_CMP_EQ, append(make([]byte, 15), 1), nil)
-)
+// meta mark set mark | 0x2000, meta mark & 0x2000 != 0
+func addMark() []expr {
+	return []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()}
+}
+func hasMark() []expr {
+	return []expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}
+}
+
+// translate is NAT to what the map s gave.
+func translate(typ uint32, s *set) part {
+	family := uint8(unix.NFPROTO_IPV4)
+	if s.data[0].datatype == typeIPv6 {
+		family = unix.NFPROTO_IPV6
+	}
+	return func() []expr { return []expr{nat(typ, family, s)} }
+}
+
+func notLo() []expr {
+	return []expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, iifname.bytes("lo"))}
+}
+
+// ip saddr 127.0.0.0/8
+func sourceLocalhost4() []expr {
+	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip daddr 127.0.0.0/8
+func destLocalhost4() []expr {
+	return prefix(daddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip daddr != 224.0.0.0/4, ip6 daddr != ff00::/8
+func notMulticast(f *familySets) part {
+	return func() []expr {
+		if f.family == unix.NFPROTO_IPV6 {
+			return prefix(daddr6.part(0, 1), unix.NFT_CMP_NEQ, []byte{0xff}, nil)
+		}
+		return prefix(daddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, []byte{0xf0, 0, 0, 0})
+	}
+}
+
+// ip6 saddr fe80::/10
+func sourceLinkLocal6() []expr {
+	return prefix(saddr6, unix.NFT_CMP_EQ, first16(0xfe, 0x80), first16(0xff, 0xc0))
+}
+
+// ip6 daddr ::1
+func destLocalhost6() []expr {
+	return prefix(daddr6, unix.NFT_CMP_EQ, append(make([]byte, 15), 1), nil)
+}
 
 func first16(b ...byte) []byte { return append(b, make([]byte, 16-len(b))...) }
-
-func mask4(m uint32) []byte { return binary.BigEndian.AppendUint32(nil, m) }
 
 // bytes returns a name as the field has it, filled up with NULs.
 func (f field) bytes(s string) []byte {

@@ -166,20 +166,30 @@ func (f found) missing() bool { return f.key == nil }
 
 // look returns what stands at the keys of elems, in their order.
 func (c *conn) look(elems []elem) ([]found, error) {
-	all := make([]found, len(elems))
-	requests := make([]nfnl.Message, len(elems))
+	all, _, err := c.lookAlso(elems)
+	return all, err
+}
+
+// lookAlso is look and, for other objects in the same breath, holds.
+func (c *conn) lookAlso(elems []elem, also ...nfnl.Message) (all []found, there []bool, err error) {
+	all, there = make([]found, len(elems)), make([]bool, len(also))
+	requests := make([]nfnl.Message, len(elems), len(elems)+len(also))
 	for i, e := range elems {
 		all[i].asked = e
 		requests[i] = askElem(e)
 	}
-	err := c.ask(requests, func(i int, attrs []byte) error {
+	err = c.ask(append(requests, also...), func(i int, attrs []byte) error {
+		if i >= len(elems) {
+			there[i-len(elems)] = attrs != nil
+			return nil
+		}
 		return decodeElems(elems[i].set, attrs, func(e elem) {
 			if e.same(elems[i]) && bytes.Equal(e.end, elems[i].end) { // of intervals the kernel gives one around it, too
 				all[i].elem = e
 			}
 		})
 	})
-	return all, err
+	return all, there, err
 }
 
 // elems returns all elements of s; a set that is not there has none.

@@ -2,9 +2,18 @@ package lntest
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"testing"
 	"time"
+)
+
+// Short enough for a test that waits for nothing, long enough on a slow machine.
+const (
+	WaitForAnswer = 5 * time.Second
+	WaitForNone   = 300 * time.Millisecond
 )
 
 // Exchange sends a question and returns the answer that comes within patience.
@@ -27,4 +36,60 @@ func Exchange(c net.Conn, question string, patience time.Duration) (string, erro
 			return string(buf[:n]), err
 		}
 	}
+}
+
+// Ask asks a server of Serve from the namespace at path.
+func Ask(t testing.TB, path, network, to string, patience time.Duration) (answer string, err error) {
+	t.Helper()
+	err = In(t, path, func() error {
+		d := net.Dialer{Timeout: patience}
+		c, err := d.Dial(network, to)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		answer, err = Exchange(c, "?", patience)
+		return err
+	})
+	return answer, err
+}
+
+// Serve answers every datagram to a port and every connection, in the namespace
+// at path, with the port and the source that it sees: "4711 192.0.2.2".
+func Serve(t testing.TB, path string, port int) {
+	t.Helper()
+	var udp *net.UDPConn
+	var tcp *net.TCPListener
+	err := In(t, path, func() (err error) {
+		if udp, err = net.ListenUDP("udp", &net.UDPAddr{Port: port}); err != nil {
+			return err
+		}
+		tcp, err = net.ListenTCP("tcp", &net.TCPAddr{Port: port})
+		return err
+	})
+	if err != nil {
+		t.Fatalf("listen to port %d: %v", port, err)
+	}
+	answer := func(from netip.AddrPort) []byte { return fmt.Appendf(nil, "%d %s", port, from.Addr().Unmap()) }
+	t.Cleanup(func() { _, _ = udp.Close(), tcp.Close() })
+	go func() {
+		buf := make([]byte, 64)
+		for {
+			_, from, err := udp.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			_, _ = udp.WriteToUDPAddrPort(answer(from), from)
+		}
+	}()
+	go func() {
+		for {
+			c, err := tcp.AcceptTCP()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write(answer(c.RemoteAddr().(*net.TCPAddr).AddrPort()))
+			_ = c.Close()
+		}
+	}()
 }

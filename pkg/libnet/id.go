@@ -39,6 +39,22 @@ func parseOwner(owner string) (ID, bool) {
 	return ID{parts[0], parts[1], parts[2]}, true
 }
 
+// publicationPrefix starts the owners of what a Publisher makes, as ownerPrefix
+// those of networks.
+const publicationPrefix = "libnet-portmap:"
+
+func publicationOwner(id ID) string {
+	return publicationPrefix + strings.TrimPrefix(id.String(), ownerPrefix)
+}
+
+// parsePublication is the inverse of publicationOwner, but for names that are
+// too long for a rule and so are cut.
+func parsePublication(owner string) (ID, bool) {
+	rest, ours := strings.CutPrefix(owner, publicationPrefix)
+	id, ok := parseOwner(ownerPrefix + rest)
+	return id, ours && ok && id.Validate() == nil
+}
+
 // HostName is the name of the host end of the attachment's veth: "veth" and 11
 // hex digits.
 func (id ID) HostName() string {

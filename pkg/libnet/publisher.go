@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -46,14 +45,6 @@ func (c *Controller) publications() *state.Dir {
 	return state.New(filepath.Join(c.stateDir, "portmap"))
 }
 
-// publicationPrefix starts the owners of what a Publisher makes, as ownerPrefix
-// those of networks.
-const publicationPrefix = "libnet-portmap:"
-
-func publicationOwner(id ID) string {
-	return publicationPrefix + strings.TrimPrefix(id.String(), ownerPrefix)
-}
-
 // rules returns what is put in place for a publication by an interface.
 func (p *Publisher) rules(id ID, device string, addrs []netip.Addr, ports []PortMapping) ruleset {
 	return ruleset{backend: p.cfg.Chosen(), endpoint: firewall.Endpoint{
@@ -79,6 +70,11 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil { // the lock may be all there is
+			_ = p.dir.Alone(context.WithoutCancel(ctx), p.network, state.Endpoint{}, func() error { return p.dir.DeleteNetwork(p.network) })
+		}
+	}()
 	release, err := p.dir.Own(ctx, p.network, pub.ID.ContainerID, pub.ID.IfName, state.Create)
 	if err != nil {
 		return nil, err
@@ -315,8 +311,8 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 	}
 	owners, listErr := p.c.owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
-		id, ok := parseOwner(ownerPrefix + strings.TrimPrefix(owner, publicationPrefix))
-		if _, known := holders[id]; ok && !known && strings.HasPrefix(owner, publicationPrefix) && id.Network == p.network {
+		id, ok := parsePublication(owner)
+		if _, known := holders[id]; ok && !known && id.Network == p.network {
 			holders[id] = Holder{ID: id, Boot: p.c.boot}
 		}
 	}

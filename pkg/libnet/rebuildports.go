@@ -46,14 +46,6 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// parsePublication is the inverse of publicationOwner, but for names that are
-// too long for a rule and so are cut.
-func parsePublication(owner string) (ID, bool) {
-	rest, ours := strings.CutPrefix(owner, publicationPrefix)
-	id, ok := parseOwner(ownerPrefix + rest)
-	return id, ours && ok && id.Validate() == nil
-}
-
 func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id ID, fw firewall.Endpoint) error {
 	cfg := PublishConfig{NoHairpin: !fw.Hairpin, MasqueradeAll: fw.MasqueradeAll}
 	rec := state.Endpoint{

@@ -54,12 +54,7 @@ func (h *host) check(err error) {
 // up gives a link an address and sets it up.
 func (h *host) up(name, prefix string) {
 	h.t.Helper()
-	l, err := netlink.LinkByName(name)
-	h.check(err)
-	a, err := netlink.ParseAddr(prefix)
-	h.check(err)
-	h.check(netlink.AddrAdd(l, a))
-	h.check(netlink.LinkSetUp(l))
+	h.check(lntest.Up(name, prefix))
 }
 
 // wire makes a namespace with an eth0 whose other end is here.

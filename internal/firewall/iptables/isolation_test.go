@@ -43,7 +43,7 @@ func routeLoopback(dev, gateway string) error {
 		return err
 	}
 	_, all, err := net.ParseCIDR("127.0.0.0/8")
-	return errors.Join(err, netlink.AddrDel(lo, own), sysctl("ipv4/conf/"+dev+"/route_localnet", "1"),
+	return errors.Join(err, netlink.AddrDel(lo, own), lntest.Sysctl("ipv4/conf/"+dev+"/route_localnet", "1"),
 		netlink.RouteAdd(&netlink.Route{Dst: all, Gw: net.ParseIP(gateway)}))
 }
 
@@ -78,8 +78,8 @@ func TestNoICC(t *testing.T) {
 // routeNeighbours has a and b reach each other by IPv4 by way of the host.
 func (l *lab) routeNeighbours() {
 	l.t.Helper()
-	l.must(sysctl("ipv4/conf/all/send_redirects", "0"))
-	l.must(sysctl("ipv4/conf/br0/send_redirects", "0"))
+	l.must(lntest.Sysctl("ipv4/conf/all/send_redirects", "0"))
+	l.must(lntest.Sysctl("ipv4/conf/br0/send_redirects", "0"))
 	l.must(lntest.In(l.t, l.a, func() error { return byGateway("10.10.0.3/32", "10.10.0.1") }))
 	l.must(lntest.In(l.t, l.b, func() error { return byGateway("10.10.0.2/32", "10.10.0.1") }))
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -59,31 +58,31 @@ func newLab(t testing.TB) *lab {
 	l.host = fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
 	l.n = firewall.Network{Name: "net", Bridge: "br0"}
 	l.e = firewall.Endpoint{Owner: "net/a/eth0", Bridge: "br0", Port: "pa", Addrs: addrs("10.10.0.2", "fd10::2")}
-	l.must(noDAD())
+	l.must(lntest.NoDAD())
 	for _, br := range []string{"br0", "br1"} {
 		l.must(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: br}}))
 	}
-	l.must(up("br0", "10.10.0.1/24", "fd10::1/64"))
-	l.must(up("br1", "10.11.0.1/24", "fd11::1/64"))
+	l.must(lntest.Up("br0", "10.10.0.1/24", "fd10::1/64"))
+	l.must(lntest.Up("br1", "10.11.0.1/24", "fd11::1/64"))
 	l.wire("pa", "br0", l.a, "10.10.0.2/24", "fd10::2/64")
 	l.wire("pb", "br0", l.b, "10.10.0.3/24", "fd10::3/64")
 	l.wire("pc", "br1", l.c, "10.11.0.2/24", "fd11::2/64")
 	l.wire("out", "", l.out, "192.0.2.2/24", "fd20::2/64", "fe80::2/64")
-	l.must(up("out", "192.0.2.1/24", "192.0.2.9/24", "fd20::1/64", "fe80::1/64"))
-	l.must(sysctl("ipv4/ip_forward", "1"))
-	l.must(sysctl("ipv6/conf/all/forwarding", "1"))
+	l.must(lntest.Up("out", "192.0.2.1/24", "192.0.2.9/24", "fd20::1/64", "fe80::1/64"))
+	l.must(lntest.Sysctl("ipv4/ip_forward", "1"))
+	l.must(lntest.Sysctl("ipv6/conf/all/forwarding", "1"))
 	for _, dev := range []string{"br0", "br1", "out"} { // as for published ports, and worse
-		l.must(sysctl("ipv4/conf/"+dev+"/route_localnet", "1"))
+		l.must(lntest.Sysctl("ipv4/conf/"+dev+"/route_localnet", "1"))
 	}
 	if err := bridgeNetfilter("0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{l.a, l.b, l.c, l.out} {
 		for _, port := range []int{servicePort, otherPort, rangePort, rangePort + 1, rangePort + 2} {
-			l.serve(path, port)
+			lntest.Serve(l.t, path, port)
 		}
 	}
-	l.serve(l.host, hostOnly)
+	lntest.Serve(l.t, l.host, hostOnly)
 	return l
 }
 
@@ -94,68 +93,25 @@ func (l *lab) must(err error) {
 	}
 }
 
-// wire makes a veth from name here to eth0 in the namespace, whose gateways
-// are the first addresses of the same subnets.
+// wire connects a namespace by an interface here. Its gateways are the first
+// addresses of the same subnets.
 func (l *lab) wire(name, bridge, path string, cidrs ...string) {
 	l.t.Helper()
-	ns, err := os.Open(path)
-	l.must(err)
-	defer func() { _ = ns.Close() }()
-	l.must(netlink.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.Fd()),
-	}))
-	l.must(lntest.In(l.t, path, func() error {
-		err := errors.Join(noDAD(), up("eth0", cidrs...))
+	lntest.Wire(l.t, name, path, func() error {
+		err := lntest.Up("eth0", cidrs...)
 		for _, s := range cidrs[:2] {
-			gateway := netip.MustParsePrefix(s).Masked().Addr().Next()
-			err = errors.Join(err, netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}))
+			err = errors.Join(err, lntest.Via(netip.MustParsePrefix(s).Masked().Addr().Next().String()))
 		}
 		return err
-	}))
-	if bridge == "" {
-		return
+	})
+	if bridge != "" {
+		lntest.Plug(l.t, name, bridge)
 	}
-	br, err := netlink.LinkByName(bridge)
-	l.must(err)
-	link, err := netlink.LinkByName(name)
-	l.must(err)
-	l.must(netlink.LinkSetMaster(link, br))
-	l.must(up(name))
-}
-
-func up(name string, cidrs ...string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	for _, s := range cidrs {
-		a, err := netlink.ParseAddr(s)
-		if err != nil {
-			return err
-		}
-		if a.IP.To4() == nil {
-			a.Flags = unix.IFA_F_NODAD
-		}
-		if err := netlink.AddrAdd(link, a); err != nil {
-			return fmt.Errorf("%s: %w", s, err)
-		}
-	}
-	return netlink.LinkSetUp(link)
-}
-
-// noDAD gives interfaces that are made from now on their link-local address
-// at once: a host that forwards asks for neighbours from that address only.
-func noDAD() error {
-	return errors.Join(sysctl("ipv6/conf/all/accept_dad", "0"), sysctl("ipv6/conf/default/accept_dad", "0"))
-}
-
-func sysctl(name, value string) error {
-	return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0o644)
 }
 
 // bridgeNetfilter sets whether frames that are bridged see the rules.
 func bridgeNetfilter(value string) error {
-	return errors.Join(sysctl("bridge/bridge-nf-call-iptables", value), sysctl("bridge/bridge-nf-call-ip6tables", value))
+	return errors.Join(lntest.Sysctl("bridge/bridge-nf-call-iptables", value), lntest.Sysctl("bridge/bridge-nf-call-ip6tables", value))
 }
 
 func addrs(all ...string) []netip.Addr {

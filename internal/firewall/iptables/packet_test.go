@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // underPolicies runs the test with FORWARD policy ACCEPT and DROP: the results
@@ -172,7 +173,7 @@ func TestWithoutHairpin(t *testing.T) {
 	)
 	// A link-local client cannot be sent on. It names its interface by number,
 	// for names mean other interfaces in other namespaces.
-	if got, err := l.ask("tcp", l.out, "[fe80::1%2]:4713", waitForAnswer); !strings.HasPrefix(got, "4713 fe80::2%") {
+	if got, err := lntest.Ask(t, l.out, "tcp", "[fe80::1%2]:4713", lntest.WaitForAnswer); !strings.HasPrefix(got, "4713 fe80::2%") {
 		t.Errorf("from out to fe80::1: answer %q (%v), want the host's", got, err)
 	}
 	l.e.MasqueradeAll = true
