@@ -14,9 +14,25 @@ func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
 		return err
 	}
 	at := "tunnel " + t.Name
+	d, out, err := h.deviceDiffs(t)
+	if err != nil {
+		return err
+	}
+	have, err := h.tunnelState(d, t)
+	if err != nil {
+		out = append(out, fmt.Errorf("%s: %w", at, err))
+		return errors.Join(out...)
+	}
+	t.compare(at, have, &out)
+	return errors.Join(out...)
+}
+
+// deviceDiffs returns the device and how it, but not its entries, differs.
+func (h *Handle) deviceDiffs(t Tunnel) (*device, diff, error) {
+	at := "tunnel " + t.Name
 	d, err := h.device(t.Name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", at, err)
+		return nil, nil, fmt.Errorf("%s: %w", at, err)
 	}
 	lower := 0
 	if t.Device != "" {
@@ -32,13 +48,7 @@ func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
 		out.add("%s is down", at)
 	}
 	verifyMTU(at, d, t.MTU, &out)
-	have, err := h.tunnelState(d, t)
-	if err != nil {
-		out = append(out, fmt.Errorf("%s: %w", at, err))
-		return errors.Join(out...)
-	}
-	t.compare(at, have, &out)
-	return errors.Join(out...)
+	return d, out, nil
 }
 
 func (t *Tunnel) compare(at string, have tunnelState, out *diff) {
