@@ -71,7 +71,7 @@ func (n Network) plan() ([]elem, *markRule, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("bridge %w", err)
 	}
-	var all []elem
+	all := make([]elem, 0, 16+len(n.VTEPs))
 	owner := Key(n.Name)
 	add := func(s *set, values ...[]byte) {
 		all = append(all, elem{set: s, key: s.key.of(values...), owner: owner})
@@ -264,7 +264,7 @@ func dedupe(all []elem) []elem {
 		set      *set
 		key, end string
 	}
-	seen := map[key]bool{}
+	seen := make(map[key]bool, len(all))
 	return slices.DeleteFunc(all, func(e elem) bool {
 		k := key{e.set, string(e.key), string(e.end)}
 		again := seen[k]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -164,15 +165,35 @@ type found struct {
 
 func (f found) missing() bool { return f.key == nil }
 
-// look returns what stands at the keys of elems, in their order.
+// look returns what stands at the keys of elems, in their order. Where many of a
+// network's set are looked for, one list of the set comes cheaper than a question
+// for each: the sets of networks hold little else.
 func (c *conn) look(elems []elem) ([]found, error) {
 	all := make([]found, len(elems))
-	requests := make([]nfnl.Message, len(elems))
+	var requests []nfnl.Message
+	var asked []int
+	many, listed := map[*set]int{}, map[*set]list{}
+	for _, e := range elems {
+		many[e.set]++
+	}
 	for i, e := range elems {
 		all[i].asked = e
-		requests[i] = askElem(e)
+		if many[e.set] > maxAsked && slices.Contains(networkSets, e.set) {
+			if listed[e.set].at == nil {
+				var err error
+				if listed[e.set], err = c.list(e.set); err != nil {
+					return nil, err
+				}
+			}
+			if at, ok := listed[e.set].at[string(e.key)]; ok {
+				all[i].elem = listed[e.set].elems[at]
+			}
+			continue
+		}
+		requests, asked = append(requests, askElem(e)), append(asked, i)
 	}
-	err := c.ask(requests, func(i int, attrs []byte) error {
+	err := c.ask(requests, func(n int, attrs []byte) error {
+		i := asked[n]
 		return decodeElems(elems[i].set, attrs, func(e elem) {
 			if e.same(elems[i]) && bytes.Equal(e.end, elems[i].end) { // of intervals the kernel gives one around it, too
 				all[i].elem = e
@@ -180,6 +201,21 @@ func (c *conn) look(elems []elem) ([]found, error) {
 		})
 	})
 	return all, err
+}
+
+// list is the elements of a set, and where among them those with a key are.
+type list struct {
+	elems []elem
+	at    map[string]int
+}
+
+func (c *conn) list(s *set) (list, error) {
+	elems, err := c.elems(s)
+	l := list{elems, make(map[string]int, len(elems))}
+	for i, e := range elems {
+		l.at[string(e.key)] = i
+	}
+	return l, err
 }
 
 // elems returns all elements of s; a set that is not there has none.
