@@ -57,22 +57,25 @@ func (t *Tunnel) compare(at string, have tunnelState, out *diff) {
 			out.add("%s: address %s is missing", at, p)
 		}
 	}
-	for _, r := range missing(t.Routes, have.routes) {
+	routes, oldRoutes := differ(t.Routes, have.routes)
+	for _, r := range routes {
 		out.add("%s: route %s via %s is missing", at, r.Dst, r.Via)
 	}
-	for _, r := range missing(have.routes, t.Routes) {
+	for _, r := range oldRoutes {
 		out.add("%s: route %s via %s leads to no host of the network", at, r.Dst, r.Via)
 	}
-	for _, n := range missing(t.Neighbours, have.neighbours) {
+	neighbours, oldNeighbours := differ(t.Neighbours, have.neighbours)
+	for _, n := range neighbours {
 		out.add("%s: neighbour %s %s is missing", at, n.Addr, n.MAC)
 	}
-	for _, n := range missing(have.neighbours, t.Neighbours) {
+	for _, n := range oldNeighbours {
 		out.add("%s: neighbour %s %s is of no host of the network", at, n.Addr, n.MAC)
 	}
-	for _, e := range missing(t.FDB, have.fdb) {
+	fdb, oldFDB := differ(t.FDB, have.fdb)
+	for _, e := range fdb {
 		out.add("%s: forwarding entry %s to %s is missing", at, e.MAC, e.Remote)
 	}
-	for _, e := range missing(have.fdb, t.FDB) {
+	for _, e := range oldFDB {
 		out.add("%s: forwarding entry %s to %s is of no host of the network", at, e.MAC, e.Remote)
 	}
 }
