@@ -73,7 +73,7 @@ func (n Network) plan() ([]elem, *markRule, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("bridge %w", err)
 	}
-	var all []elem
+	all := make([]elem, 0, 16+len(n.VTEPs))
 	owner := Key(n.Name)
 	add := func(s *set, values ...[]byte) {
 		all = append(all, elem{set: s, key: s.key.of(values...), owner: owner})
@@ -114,7 +114,14 @@ func (n Network) plan() ([]elem, *markRule, error) {
 		}
 		add(&trusted, from, br)
 	}
+	if slices.ContainsFunc(all, func(e elem) bool { return slices.Contains(strictSets, e.set) }) {
+		all = append(all, strictElems()...)
+	}
 	return dedupe(all), n.markRule(owner), nil
+}
+
+func strictElems() []elem {
+	return []elem{{set: &strict, key: []byte{unix.NFPROTO_IPV4}}, {set: &strict, key: []byte{unix.NFPROTO_IPV6}}}
 }
 
 // planTunnel adds what makes bridge and tunnel one network.
@@ -265,7 +272,7 @@ func dedupe(all []elem) []elem {
 		set      *set
 		key, end string
 	}
-	seen := map[key]bool{}
+	seen := make(map[key]bool, len(all))
 	return slices.DeleteFunc(all, func(e elem) bool {
 		k := key{e.set, string(e.key), string(e.end)}
 		again := seen[k]

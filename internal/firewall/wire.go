@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -164,7 +165,9 @@ type found struct {
 
 func (f found) missing() bool { return f.key == nil }
 
-// look returns what stands at the keys of elems, in their order.
+// look returns what stands at the keys of elems, in their order. Where many of a
+// network's set are looked for, one list of the set comes cheaper than a question
+// for each: the sets of networks hold little else.
 func (c *conn) look(elems []elem) ([]found, error) {
 	all, _, err := c.lookAlso(elems)
 	return all, err
@@ -173,16 +176,37 @@ func (c *conn) look(elems []elem) ([]found, error) {
 // lookAlso is look and, for other objects in the same breath, holds.
 func (c *conn) lookAlso(elems []elem, also ...nfnl.Message) (all []found, there []bool, err error) {
 	all, there = make([]found, len(elems)), make([]bool, len(also))
-	requests := make([]nfnl.Message, len(elems), len(elems)+len(also))
+	requests := make([]nfnl.Message, 0, len(elems)+len(also))
+	asked := make([]int, 0, len(elems))
+	var many map[*set]int
+	var listed map[*set]list
+	if len(elems) > maxAsked {
+		many, listed = map[*set]int{}, map[*set]list{}
+		for _, e := range elems {
+			many[e.set]++
+		}
+	}
 	for i, e := range elems {
 		all[i].asked = e
-		requests[i] = askElem(e)
+		if many[e.set] > maxAsked && slices.Contains(networkSets, e.set) {
+			if listed[e.set].at == nil {
+				if listed[e.set], err = c.list(e.set); err != nil {
+					return nil, nil, err
+				}
+			}
+			if at, ok := listed[e.set].at[string(e.key)]; ok {
+				all[i].elem = listed[e.set].elems[at]
+			}
+			continue
+		}
+		requests, asked = append(requests, askElem(e)), append(asked, i)
 	}
-	err = c.ask(append(requests, also...), func(i int, attrs []byte) error {
-		if i >= len(elems) {
-			there[i-len(elems)] = attrs != nil
+	err = c.ask(append(requests, also...), func(n int, attrs []byte) error {
+		if n >= len(asked) {
+			there[n-len(asked)] = attrs != nil
 			return nil
 		}
+		i := asked[n]
 		return decodeElems(elems[i].set, attrs, func(e elem) {
 			if e.same(elems[i]) && bytes.Equal(e.end, elems[i].end) { // of intervals the kernel gives one around it, too
 				all[i].elem = e
@@ -190,6 +214,21 @@ func (c *conn) lookAlso(elems []elem, also ...nfnl.Message) (all []found, there 
 		})
 	})
 	return all, there, err
+}
+
+// list is the elements of a set, and where among them those with a key are.
+type list struct {
+	elems []elem
+	at    map[string]int
+}
+
+func (c *conn) list(s *set) (list, error) {
+	elems, err := c.elems(s)
+	l := list{elems, make(map[string]int, len(elems))}
+	for i, e := range elems {
+		l.at[string(e.key)] = i
+	}
+	return l, err
 }
 
 // elems returns all elements of s; a set that is not there has none.

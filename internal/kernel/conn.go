@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"syscall"
@@ -34,6 +35,8 @@ type conn struct {
 	fd  int
 	seq uint32
 	buf []byte
+
+	msgs []syscall.NetlinkMessage // of the last receive
 }
 
 func openConn() (*conn, error) { return openConnOver(make([]byte, receiveSize)) }
@@ -111,21 +114,48 @@ func retry[T any](fn func() (T, error)) (T, error) {
 	}
 }
 
+// dumpEach is dump for what may be many objects: fn gets each, good until it
+// returns. start is called before each try.
+func (c *conn) dumpEach(build func() *nl.NetlinkRequest, reply uint16, start func(), fn func(b []byte) error) error {
+	_, err := retry(func() (struct{}, error) {
+		start()
+		req := build()
+		req.Flags |= unix.NLM_F_DUMP
+		return struct{}{}, c.stream(req, reply, fn)
+	})
+	return err
+}
+
 // execute sends req and returns the payload of the answers of type reply. They
 // are valid until the next request, those of a dump for ever.
 func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
+	var out [][]byte
+	err := c.stream(req, reply, func(b []byte) error {
+		if req.Flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP {
+			b = bytes.Clone(b)
+		}
+		out = append(out, b)
+		return nil
+	})
+	return out, err
+}
+
+// stream sends req and calls fn with the payload of each answer of type reply,
+// which is valid until the next request, that of a dump until fn returns. After
+// an error of fn the rest is read and dropped.
+func (c *conn) stream(req *nl.NetlinkRequest, reply uint16, fn func(b []byte) error) error {
 	c.seq++
 	req.Seq = c.seq
 	if err := unix.Sendto(c.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, fmt.Errorf("send to rtnetlink: %w", err)
+		return fmt.Errorf("send to rtnetlink: %w", err)
 	}
-	var out [][]byte
 	dump := req.Flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 	interrupted := false
+	var failed error
 	for room := c.buf; ; {
 		msgs, n, err := c.receive(room)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !dump { // one answer and an acknowledgement
 			room = room[n:]
@@ -141,14 +171,16 @@ func (c *conn) execute(req *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
 				if err == nil && interrupted {
 					err = errInterrupted
 				}
-				return out, err
-			case reply:
-				if dump {
-					m.Data = bytes.Clone(m.Data)
+				if err == nil {
+					err = failed
 				}
-				out = append(out, m.Data)
+				return err
+			case reply:
+				if failed == nil {
+					failed = fn(m.Data)
+				}
 				if (m.Header.Flags|req.Flags)&(unix.NLM_F_MULTI|unix.NLM_F_ACK) == 0 {
-					return out, nil
+					return failed
 				}
 			}
 		}
@@ -173,9 +205,27 @@ func (c *conn) receive(buf []byte) ([]syscall.NetlinkMessage, int, error) {
 		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
 			continue // not the kernel
 		}
-		msgs, err := syscall.ParseNetlinkMessage(buf[:n])
-		return msgs, n, err
+		err = c.split(buf[:n])
+		return c.msgs, n, err
 	}
+}
+
+// split is syscall.ParseNetlinkMessage, but for that it fills the same slice
+// each time: a dump of a thousand entries has as many messages.
+func (c *conn) split(b []byte) error {
+	c.msgs = c.msgs[:0]
+	for len(b) >= unix.NLMSG_HDRLEN {
+		h := syscall.NlMsghdr{
+			Len: binary.NativeEndian.Uint32(b), Type: binary.NativeEndian.Uint16(b[4:]), Flags: binary.NativeEndian.Uint16(b[6:]),
+			Seq: binary.NativeEndian.Uint32(b[8:]), Pid: binary.NativeEndian.Uint32(b[12:]),
+		}
+		if h.Len < unix.NLMSG_HDRLEN || int(h.Len) > len(b) {
+			return errShort
+		}
+		c.msgs = append(c.msgs, syscall.NetlinkMessage{Header: h, Data: b[unix.NLMSG_HDRLEN:h.Len]})
+		b = b[min(len(b), (int(h.Len)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+	}
+	return nil
 }
 
 // answerError reads the errno that ends an answer, with the kernel's text.

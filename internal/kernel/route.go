@@ -89,7 +89,8 @@ type route struct {
 // routes lists unicast routes. With oif above 0 only those of that link, with
 // table above 0 only those of that table; the kernel filters since 4.20.
 func (c *conn) routes(fam, oif, table int) ([]route, error) {
-	msgs, err := c.dump(func() *nl.NetlinkRequest {
+	var rs []route
+	err := c.dumpEach(func() *nl.NetlinkRequest {
 		msg := nl.NewRtDelMsg() // all zero but the table
 		msg.Family, msg.Scope = uint8(fam), 0
 		if table < 256 {
@@ -105,22 +106,18 @@ func (c *conn) routes(fam, oif, table int) ([]route, error) {
 			req.AddData(attrUint32(unix.RTA_OIF, uint32(oif)))
 		}
 		return req
-	}, unix.RTM_NEWROUTE)
+	}, unix.RTM_NEWROUTE, func() { rs = nil }, func(b []byte) error {
+		r, ok, err := parseRoute(b)
+		if ok && err == nil && (oif == 0 || r.oif == oif) && (table == 0 || r.table == table) {
+			rs = append(rs, r)
+		}
+		return err
+	})
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil // no such table
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	var rs []route
-	for _, b := range msgs {
-		r, ok, err := parseRoute(b)
-		if err != nil {
-			return nil, err
-		}
-		if ok && (oif == 0 || r.oif == oif) && (table == 0 || r.table == table) {
-			rs = append(rs, r)
-		}
 	}
 	return rs, nil
 }

@@ -208,45 +208,50 @@ func (h *Handle) reconcile(d *device, t Tunnel, have tunnelState) error {
 			return err
 		}
 	}
-	for _, e := range missing(t.FDB, have.fdb) {
+	fdb, oldFDB := differ(t.FDB, have.fdb)
+	neighbours, oldNeighbours := differ(t.Neighbours, have.neighbours)
+	routes, oldRoutes := differ(t.Routes, have.routes)
+	for _, e := range fdb {
 		if err := h.changeFDB(unix.RTM_NEWNEIGH, d.index, e); err != nil {
 			return err
 		}
 	}
-	for _, n := range missing(t.Neighbours, have.neighbours) {
+	for _, n := range neighbours {
 		if err := h.changeNeighbour(unix.RTM_NEWNEIGH, d.index, n); err != nil {
 			return err
 		}
 	}
-	for _, r := range missing(t.Routes, have.routes) {
+	for _, r := range routes {
 		if err := h.addTunnelRoute(d.index, r); err != nil {
 			return err
 		}
 	}
-	return h.deleteSurplus(d, t, have)
+	return h.deleteSurplus(d, t, tunnelState{have.addrs, oldRoutes, oldNeighbours, oldFDB})
 }
 
-func (h *Handle) deleteSurplus(d *device, t Tunnel, have tunnelState) error {
+// deleteSurplus deletes what is not wanted; what has been replaced since is not
+// there any more.
+func (h *Handle) deleteSurplus(d *device, t Tunnel, old tunnelState) error {
 	var errs []error
 	del := func(err error) {
 		if !errors.Is(err, ErrNotFound) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			errs = append(errs, err)
 		}
 	}
-	for _, r := range missing(have.routes, t.Routes) {
+	for _, r := range old.routes {
 		del(h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, r))
 	}
-	for _, n := range have.neighbours {
+	for _, n := range old.neighbours {
 		if !slices.ContainsFunc(t.Neighbours, func(w Neighbour) bool { return w.Addr == n.Addr }) {
 			del(h.changeNeighbour(unix.RTM_DELNEIGH, d.index, n))
 		}
 	}
-	for _, e := range have.fdb {
+	for _, e := range old.fdb {
 		if !slices.ContainsFunc(t.FDB, func(w FDBEntry) bool { return w.MAC == e.MAC }) {
 			del(h.changeFDB(unix.RTM_DELNEIGH, d.index, e))
 		}
 	}
-	for _, a := range have.addrs {
+	for _, a := range old.addrs {
 		if !slices.Contains(t.Addrs, a.prefix) && !a.prefix.Addr().IsLinkLocalUnicast() {
 			del(h.removeAddr(d.index, a.prefix))
 		}
@@ -254,17 +259,22 @@ func (h *Handle) deleteSurplus(d *device, t Tunnel, have tunnelState) error {
 	return errors.Join(errs...)
 }
 
-// missing returns what is wanted and not there.
-func missing[T comparable](want, have []T) []T {
-	there := make(map[T]bool, len(have))
+// differ returns what is wanted and not there, and what is there and not wanted.
+func differ[T comparable](want, have []T) (missing, surplus []T) {
+	left := make(map[T]bool, len(have))
 	for _, e := range have {
-		there[e] = true
+		left[e] = true
 	}
-	var all []T
 	for _, e := range want {
-		if !there[e] {
-			all = append(all, e)
+		if !left[e] {
+			missing = append(missing, e)
+		}
+		delete(left, e)
+	}
+	for _, e := range have {
+		if left[e] {
+			surplus = append(surplus, e)
 		}
 	}
-	return all
+	return missing, surplus
 }

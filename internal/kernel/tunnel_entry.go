@@ -44,26 +44,18 @@ type entry struct {
 	mac MAC
 }
 
-// entries lists what a device has in the neighbour tables or, for AF_BRIDGE,
-// in its own forwarding database. The kernel filters since 4.20.
-func (c *conn) entries(fam uint8, index int) ([]entry, error) {
-	msgs, err := c.dump(func() *nl.NetlinkRequest {
+// eachEntry calls fn with what a device has in the neighbour tables or, for
+// AF_BRIDGE, in its own forwarding database. The kernel filters since 4.20.
+func (c *conn) eachEntry(fam uint8, index int, start func(), fn func(entry)) error {
+	return c.dumpEach(func() *nl.NetlinkRequest {
 		return request(unix.RTM_GETNEIGH, 0, ndmsg{family: fam}, attrUint32(unix.NDA_IFINDEX, uint32(index)))
-	}, unix.RTM_NEWNEIGH)
-	if err != nil {
-		return nil, err
-	}
-	var all []entry
-	for _, b := range msgs {
+	}, unix.RTM_NEWNEIGH, start, func(b []byte) error {
 		e, err := parseEntry(b)
-		if err != nil {
-			return nil, err
+		if err == nil && e.index == index {
+			fn(e)
 		}
-		if e.index == index {
-			all = append(all, e)
-		}
-	}
-	return all, nil
+		return err
+	})
 }
 
 func parseEntry(b []byte) (e entry, err error) {
@@ -84,30 +76,26 @@ func parseEntry(b []byte) (e entry, err error) {
 }
 
 // neighbours lists the permanent ones: the others are the kernel's own.
-func (c *conn) neighbours(index int) ([]Neighbour, error) {
-	es, err := c.entries(unix.AF_UNSPEC, index)
-	if err != nil {
-		return nil, fmt.Errorf("list neighbours: %w", err)
-	}
-	var all []Neighbour
-	for _, e := range es {
+func (c *conn) neighbours(index int) (all []Neighbour, err error) {
+	err = c.eachEntry(unix.AF_UNSPEC, index, func() { all = nil }, func(e entry) {
 		if e.state&unix.NUD_PERMANENT != 0 {
 			all = append(all, Neighbour{e.dst, e.mac})
 		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list neighbours: %w", err)
 	}
 	return all, nil
 }
 
-func (c *conn) fdb(index int) ([]FDBEntry, error) {
-	es, err := c.entries(unix.AF_BRIDGE, index)
-	if err != nil {
-		return nil, fmt.Errorf("list forwarding entries: %w", err)
-	}
-	var all []FDBEntry
-	for _, e := range es {
+func (c *conn) fdb(index int) (all []FDBEntry, err error) {
+	err = c.eachEntry(unix.AF_BRIDGE, index, func() { all = nil }, func(e entry) {
 		if e.flags&unix.NTF_SELF != 0 {
 			all = append(all, FDBEntry{e.mac, e.dst})
 		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list forwarding entries: %w", err)
 	}
 	return all, nil
 }

@@ -252,3 +252,50 @@ func TestPathMTU(t *testing.T) {
 		t.Errorf("neither route nor address: got %v, want ErrNotFound", err)
 	}
 }
+
+// Of very many peers the kernel is asked for one by each route, and no peer is
+// passed over, neither for a longer route nor for a rule of its own.
+func TestPathMTUOfMany(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	wide := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "wide", MTU: 9000}}
+	if err := errors.Join(addLink(wide, "192.0.2.1/24", "2001:db8::1/64"), netlink.LinkSetUp(wide)); err != nil {
+		t.Fatal(err)
+	}
+	var all, all6 []netip.Addr
+	for i := range 200 {
+		all = append(all, netip.AddrFrom4([4]byte{192, 0, 2, byte(2 + i)}))
+		all6 = append(all6, netip.AddrFrom16([16]byte{0: 0x20, 1: 1, 2: 0xd, 3: 0xb8, 15: byte(2 + i)}))
+	}
+	want := func(peers []netip.Addr, mtu int, most uint32) {
+		t.Helper()
+		asked := h.seq
+		got, err := h.PathMTU(peers[0], peers, "")
+		if got != mtu || err != nil || h.seq-asked > most {
+			t.Errorf("got %d, %v by %d questions, want %d by %d at most", got, err, h.seq-asked, mtu, most)
+		}
+	}
+	add := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(all, 9000, 3)
+	want(all6, 9000, 3)
+	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("192.0.2.128/25"), LinkIndex: wide.Attrs().Index, MTU: 3000}))
+	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("2001:db8::80/121"), LinkIndex: wide.Attrs().Index, MTU: 3000}))
+	want(all, 3000, 4)
+	want(all6, 3000, 4)
+	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("192.0.2.77/32"), LinkIndex: wide.Attrs().Index, MTU: 2000, Table: 100}))
+	want(all, 3000, 5)
+	rule := netlink.NewRule()
+	rule.Table, rule.Priority = 100, 50
+	add(netlink.RuleAdd(rule))
+	want(all, 2000, 5) // a rule for all destinations: the routes of its table count
+	add(netlink.RuleDel(rule))
+	rule.Dst = cidr("192.0.2.99/32")
+	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("0.0.0.0/0"), LinkIndex: wide.Attrs().Index, MTU: 1800, Table: 100}))
+	add(netlink.RuleAdd(rule))
+	want(all, 1800, 210) // one for a single destination: each peer is asked for
+}

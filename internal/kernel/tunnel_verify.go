@@ -14,9 +14,25 @@ func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
 		return err
 	}
 	at := "tunnel " + t.Name
+	d, out, err := h.deviceDiffs(t)
+	if err != nil {
+		return err
+	}
+	have, err := h.tunnelState(d, t)
+	if err != nil {
+		out = append(out, fmt.Errorf("%s: %w", at, err))
+		return errors.Join(out...)
+	}
+	t.compare(at, have, &out)
+	return errors.Join(out...)
+}
+
+// deviceDiffs returns the device and how it, but not its entries, differs.
+func (h *Handle) deviceDiffs(t Tunnel) (*device, diff, error) {
+	at := "tunnel " + t.Name
 	d, err := h.device(t.Name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", at, err)
+		return nil, nil, fmt.Errorf("%s: %w", at, err)
 	}
 	lower := 0
 	if t.Device != "" {
@@ -32,13 +48,7 @@ func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
 		out.add("%s is down", at)
 	}
 	verifyMTU(at, d, t.MTU, &out)
-	have, err := h.tunnelState(d, t)
-	if err != nil {
-		out = append(out, fmt.Errorf("%s: %w", at, err))
-		return errors.Join(out...)
-	}
-	t.compare(at, have, &out)
-	return errors.Join(out...)
+	return d, out, nil
 }
 
 func (t *Tunnel) compare(at string, have tunnelState, out *diff) {
@@ -47,22 +57,25 @@ func (t *Tunnel) compare(at string, have tunnelState, out *diff) {
 			out.add("%s: address %s is missing", at, p)
 		}
 	}
-	for _, r := range missing(t.Routes, have.routes) {
+	routes, oldRoutes := differ(t.Routes, have.routes)
+	for _, r := range routes {
 		out.add("%s: route %s via %s is missing", at, r.Dst, r.Via)
 	}
-	for _, r := range missing(have.routes, t.Routes) {
+	for _, r := range oldRoutes {
 		out.add("%s: route %s via %s leads to no host of the network", at, r.Dst, r.Via)
 	}
-	for _, n := range missing(t.Neighbours, have.neighbours) {
+	neighbours, oldNeighbours := differ(t.Neighbours, have.neighbours)
+	for _, n := range neighbours {
 		out.add("%s: neighbour %s %s is missing", at, n.Addr, n.MAC)
 	}
-	for _, n := range missing(have.neighbours, t.Neighbours) {
+	for _, n := range oldNeighbours {
 		out.add("%s: neighbour %s %s is of no host of the network", at, n.Addr, n.MAC)
 	}
-	for _, e := range missing(t.FDB, have.fdb) {
+	fdb, oldFDB := differ(t.FDB, have.fdb)
+	for _, e := range fdb {
 		out.add("%s: forwarding entry %s to %s is missing", at, e.MAC, e.Remote)
 	}
-	for _, e := range missing(have.fdb, t.FDB) {
+	for _, e := range oldFDB {
 		out.add("%s: forwarding entry %s to %s is of no host of the network", at, e.MAC, e.Remote)
 	}
 }

@@ -99,6 +99,7 @@ type Controller struct {
 	iptables  rules
 	published published
 	finder    finder
+	peers     peers
 	recorder  recorder
 	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
@@ -147,7 +148,7 @@ func New(opts ...Option) (*Controller, error) {
 	}
 	dir, nft := state.New(o.stateDir), firewall.New()
 	return &Controller{
-		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, recorder: nft,
+		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,

@@ -1,0 +1,39 @@
+package firewall
+
+import (
+	"errors"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// A network of very many hosts is looked at whole: of a thousand elements one
+// that somebody deleted is missed and put back, and one that another network
+// has is taken over.
+func TestManyVTEPs(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	mac := func(i int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)} }
+	n := Network{Name: "net1", Bridge: "br0", Tunnel: "vx0"}
+	for i := range 1000 {
+		n.VTEPs = append(n.VTEPs, mac(i))
+	}
+	mustApply(t, f, n, Endpoint{})
+	mustVerify(t, f, n, Endpoint{})
+	if out, err := exec.Command("nft", "delete", "element", "inet", "libnet", "vteps", `{ "vx0" . `+mac(777).String()+` }`).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	err := f.Verify(t.Context(), n, Endpoint{})
+	if !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), mac(777).String()) || strings.Count(err.Error(), "\n") > 0 {
+		t.Errorf("one element deleted: %v", err)
+	}
+	mustApply(t, f, n, Endpoint{})
+	mustVerify(t, f, n, Endpoint{})
+	mustApply(t, f, Network{Name: "net2", Bridge: "br0", Tunnel: "vx0", VTEPs: n.VTEPs[:1]}, Endpoint{})
+	if err := f.Verify(t.Context(), n, Endpoint{}); !errors.Is(err, ErrConflict) {
+		t.Errorf("another network's element: %v, want ErrConflict", err)
+	}
+	mustApply(t, f, n, Endpoint{})
+	mustVerify(t, f, n, Endpoint{})
+}

@@ -1,0 +1,168 @@
+package kernel
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// deviceMTU reads an MTU once.
+func (h *Handle) deviceMTU(index int, known map[int]int) (int, error) {
+	if mtu, ok := known[index]; ok {
+		return mtu, nil
+	}
+	d, err := h.deviceByIndex(index)
+	if err != nil {
+		return 0, err
+	}
+	known[index] = d.mtu
+	return d.mtu, nil
+}
+
+// PathMTU returns the lowest MTU in bytes of the routes to peers; without a
+// route to any of them that of the device that has the address local. dev, if
+// not empty, is what the routes must lead by. ErrNotFound without either.
+func (h *Handle) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error) {
+	lowest, known, oif := 0, map[int]int{}, 0
+	if dev != "" {
+		d, err := h.device(dev)
+		if err != nil {
+			return 0, fmt.Errorf("device %s: %w", dev, err)
+		}
+		oif, known[d.index] = d.index, d.mtu
+	}
+	for _, p := range h.alike(peers) {
+		r, err := h.routeTo(p, oif)
+		if err != nil {
+			continue // a peer out of reach limits nobody
+		}
+		mtu := r.mtu
+		if mtu == 0 {
+			if mtu, err = h.deviceMTU(r.oif, known); err != nil {
+				continue
+			}
+		}
+		if lowest == 0 || mtu < lowest {
+			lowest = mtu
+		}
+	}
+	if lowest > 0 {
+		return lowest, nil
+	}
+	own, err := h.localAddrs(family(local))
+	if err != nil {
+		return 0, err
+	}
+	index, ok := own[local]
+	if !ok {
+		return 0, fmt.Errorf("address %s: %w", local, ErrNotFound)
+	}
+	return h.deviceMTU(index, known)
+}
+
+// routeTo returns the route that packets to an address take. The MTU is the
+// route's own: what path MTU discovery found is not asked for, as it passes.
+func (c *conn) routeTo(a netip.Addr, oif int) (route, error) {
+	msg := nl.NewRtDelMsg() // all zero but table and scope
+	msg.Family, msg.Dst_len, msg.Table, msg.Scope = uint8(family(a)), uint8(a.BitLen()), 0, 0
+	msg.Flags = unix.RTM_F_FIB_MATCH
+	req := request(unix.RTM_GETROUTE, 0, msg, attr(unix.RTA_DST, a.AsSlice()))
+	if oif != 0 {
+		req.AddData(attrUint32(unix.RTA_OIF, uint32(oif)))
+	}
+	b, err := c.get(req, unix.RTM_NEWROUTE)
+	if err != nil {
+		return route{}, err
+	}
+	r, unicast, err := parseRoute(b)
+	if err == nil && !unicast {
+		err = ErrNotFound
+	}
+	return r, err
+}
+
+// Where there are more than fewPeers, those are found first that one route is
+// for, unless the host has more than mostRoutes: then to ask for each peer is
+// cheaper than to read them all.
+const (
+	fewPeers   = 32
+	mostRoutes = 20_000
+)
+
+// alike returns one of those addresses for each set of them that the host's
+// routes do not tell apart; all of them if that cannot be said.
+func (c *conn) alike(all []netip.Addr) []netip.Addr {
+	if len(all) <= fewPeers {
+		return all
+	}
+	known, lengths, ok := c.destinations(family(all[0]))
+	if !ok {
+		return all
+	}
+	one := map[netip.Prefix]netip.Addr{}
+	for _, a := range all {
+		one[longest(a, known, lengths)] = a
+	}
+	return slices.Collect(maps.Values(one))
+}
+
+// longest returns the longest of some prefixes that has an address; the zero
+// Prefix if none has.
+func longest(a netip.Addr, known map[netip.Prefix]bool, lengths [129]bool) netip.Prefix {
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		if !lengths[bits] {
+			continue
+		}
+		if p, err := a.Prefix(bits); err == nil && known[p] {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
+// destinations returns those of all routes in all tables of a family, and how
+// long they are. It is false where rules choose a table by destination, where
+// there are too many routes, or somebody is changing them.
+func (c *conn) destinations(fam int) (known map[netip.Prefix]bool, lengths [129]bool, ok bool) {
+	zero := nl.NewRtDelMsg()
+	zero.Family, zero.Table, zero.Scope = uint8(fam), 0, 0
+	rules, err := c.dump(func() *nl.NetlinkRequest { return request(unix.RTM_GETRULE, 0, zero) }, unix.RTM_NEWRULE)
+	if err != nil || slices.ContainsFunc(rules, func(b []byte) bool { return len(b) < unix.SizeofRtMsg || b[1] > 0 }) { // struct fib_rule_hdr: dst_len
+		return nil, lengths, false
+	}
+	// A dump that is not read to its end goes with its socket.
+	d, err := openConnOver(c.buf)
+	if err != nil {
+		return nil, lengths, false
+	}
+	defer d.close()
+	known = map[netip.Prefix]bool{}
+	req := request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, zero)
+	if err := unix.Sendto(d.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, lengths, false
+	}
+	for read := 0; read <= mostRoutes; {
+		msgs, _, err := d.receive(d.buf)
+		if err != nil {
+			return nil, lengths, false
+		}
+		read += len(msgs)
+		for _, m := range msgs {
+			if m.Header.Type != unix.RTM_NEWROUTE {
+				return known, lengths, m.Header.Type == unix.NLMSG_DONE && m.Header.Flags&unix.NLM_F_DUMP_INTR == 0
+			}
+			r, _, err := parseRoute(m.Data)
+			if err != nil || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
+				return nil, lengths, false
+			}
+			if r.protocol != protocolOurs { // these lead to containers, not to hosts
+				known[r.dst], lengths[r.dst.Bits()] = true, true
+			}
+		}
+	}
+	return nil, lengths, false
+}
