@@ -72,7 +72,7 @@ func (f *Firewall) removeLast(ctx context.Context, network string, h holdings) e
 		if err := c.delHoldings(b, h); err != nil {
 			return err
 		}
-		if err := c.delOthers(b, network, nil); err != nil {
+		if _, err := c.delOthers(b, network, nil); err != nil {
 			return err
 		}
 		if _, err := c.delMarks(b, network, ""); err != nil {
