@@ -11,6 +11,8 @@ import (
 
 // Mended is what MendTunnel did.
 type Mended struct {
+	// Up: the device is there and set up.
+	Up bool
 	// Created: there was no such device, or one that had to be made anew.
 	Created bool
 	// Changes counts the addresses and entries that were added or deleted.
@@ -38,7 +40,7 @@ func (h *Handle) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error)
 	if err != nil {
 		return Mended{Lacking: len(t.FDB)}, fmt.Errorf("tunnel %s: %w", t.Name, err)
 	}
-	m.Created = made
+	m.Up, m.Created = true, made
 	lacking := map[MAC]bool{}
 	var errs []error
 	for _, s := range h.changes(d, t, have) {

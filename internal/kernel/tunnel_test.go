@@ -280,13 +280,13 @@ func TestMendTunnel(t *testing.T) {
 		t.Errorf("dropped %v, %v, want only 10.5.1.1/24", dropped, err)
 	}
 	got, err = h.MendTunnel(t.Context(), want)
-	if err != nil || got != (Mended{Changes: 1}) {
+	if err != nil || got != (Mended{Up: true, Changes: 1}) {
 		t.Errorf("without it: %+v, %v, want one change", got, err)
 	}
 	if err := h.VerifyTunnel(t.Context(), want); err != nil {
 		t.Error(err)
 	}
-	if got, err = h.MendTunnel(t.Context(), want); err != nil || got != (Mended{}) {
+	if got, err = h.MendTunnel(t.Context(), want); err != nil || got != (Mended{Up: true}) {
 		t.Errorf("again: %+v, %v, want nothing", got, err)
 	}
 }

@@ -13,14 +13,11 @@ import (
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
-// defaultStateDir is that of libnet.New.
-const defaultStateDir = "/run/libnet"
-
 // readNodeFile takes this host's blocks out of what ln-agent wrote for the
 // network. The list of the other hosts, which is long, it leaves unread: libnet
 // reads it when it is needed.
 func (c *conf) readNodeFile() error {
-	path := libnet.NodeFilePath(cmp.Or(c.stateDir, defaultStateDir), c.name)
+	path := libnet.NodeFilePath(cmp.Or(c.stateDir, libnet.DefaultStateDir), c.name)
 	not := func(why string) error { return &libnet.NotReadyError{Network: c.name, File: path, Why: why} }
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -16,8 +16,8 @@ type Connected struct {
 	// Peers are the network's other hosts; Lacking counts those of them that
 	// cannot be reached from here.
 	Peers, Lacking int
-	// Created: the tunnel was not there.
-	Created bool
+	// Up: the tunnel is there. Created: it was not.
+	Up, Created bool
 	// Changes counts the tunnel's entries that were added or deleted.
 	Changes int
 	// Dropped are the gateway addresses of blocks that this host has no more:
@@ -53,7 +53,7 @@ func (n *Network) Connect(ctx context.Context) (Connected, error) {
 	if errors.Is(err, kernel.ErrVNIInUse) {
 		err = n.vniInUse(plan)
 	}
-	done.Created, done.Changes, done.Lacking = made.Created, made.Changes, made.Lacking
+	done.Up, done.Created, done.Changes, done.Lacking = made.Up, made.Created, made.Changes, made.Lacking
 	return done, errors.Join(append(errs, err)...)
 }
 

@@ -127,6 +127,9 @@ type Option func(*options)
 
 type options struct{ stateDir, dataDir, netnsDir, poolsFile string }
 
+// DefaultStateDir is where records are kept unless told otherwise.
+const DefaultStateDir = state.DefaultPath
+
 // WithStateDir keeps the records in dir instead of /run/libnet. Programs that
 // shall see each other's networks use the same one.
 func WithStateDir(dir string) Option { return func(o *options) { o.stateDir = dir } }
