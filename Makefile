@@ -21,9 +21,9 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test soak e2e demo lint fuzz bench install clean tools
+.PHONY: help build test soak e2e demo demo-overlay lint fuzz bench install clean tools
 help: ## show this
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 build: ## build the plugins, lnctl and ln-agent into bin/
 	@mkdir -p bin
@@ -45,6 +45,9 @@ soak: build tools ## storm for STORM (default 5m), and kill at every system call
 
 demo: build ## connect two containers, publish a port, leave nothing
 	$(GO) run ./scripts/demo -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
+
+demo-overlay: build tools ## connect containers of three hosts by etcd, and take hosts and etcd away
+	$(GO) run ./scripts/demo -overlay -bin $(CURDIR)/bin -tools $(TOOLS) -conf $(CURDIR)/conf/examples
 
 e2e: build tools ## run real containerd over the plugins (installs Debian packages)
 	@scripts/test-deps
