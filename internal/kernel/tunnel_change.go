@@ -63,13 +63,23 @@ type change struct {
 }
 
 // changes returns what is missing, in the order in which it is needed, and then
-// what is too much.
+// what is too much. Only addresses go before routes come: one that is still our
+// own cannot be a gateway.
 func (h *Handle) changes(d *device, t Tunnel, have tunnelState) []change {
 	var all []change
 	add := func(mac MAC, do func() error) { all = append(all, change{mac, do}) }
 	for _, p := range t.Addrs {
 		if !holds(have.addrs, p) {
 			add(MAC{}, func() error { return ignore(h.addAddr(d.index, p, false), ErrExists) })
+		}
+	}
+	wanted := make(map[netip.Prefix]bool, len(t.Addrs))
+	for _, p := range t.Addrs {
+		wanted[p] = true
+	}
+	for _, a := range have.addrs {
+		if !wanted[a.prefix] && !a.prefix.Addr().IsLinkLocalUnicast() {
+			add(MAC{}, func() error { return ignore(h.removeAddr(d.index, a.prefix), gone...) })
 		}
 	}
 	for _, e := range missing(t.FDB, have.fdb) {
@@ -93,7 +103,7 @@ func (h *Handle) changes(d *device, t Tunnel, have tunnelState) []change {
 func (h *Handle) surplus(d *device, t Tunnel, have tunnelState, macs map[netip.Addr]MAC) []change {
 	var all []change
 	del := func(do func() error) {
-		all = append(all, change{do: func() error { return ignore(do(), ErrNotFound, unix.ESRCH, unix.EADDRNOTAVAIL) }})
+		all = append(all, change{do: func() error { return ignore(do(), gone...) }})
 	}
 	for _, r := range missing(have.routes, t.Routes) {
 		del(func() error { return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, r) })
@@ -112,17 +122,11 @@ func (h *Handle) surplus(d *device, t Tunnel, have tunnelState, macs map[netip.A
 			del(func() error { return h.changeFDB(unix.RTM_DELNEIGH, d.index, e) })
 		}
 	}
-	wanted := make(map[netip.Prefix]bool, len(t.Addrs))
-	for _, p := range t.Addrs {
-		wanted[p] = true
-	}
-	for _, a := range have.addrs {
-		if !wanted[a.prefix] && !a.prefix.Addr().IsLinkLocalUnicast() {
-			del(func() error { return h.removeAddr(d.index, a.prefix) })
-		}
-	}
 	return all
 }
+
+// gone is what the kernel answers to who deletes what is not there.
+var gone = []error{ErrNotFound, unix.ESRCH, unix.EADDRNOTAVAIL}
 
 // ignore returns nil for an error that is one of these.
 func ignore(err error, these ...error) error {

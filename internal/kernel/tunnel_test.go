@@ -253,6 +253,20 @@ func TestPathMTU(t *testing.T) {
 	}
 }
 
+// A block that was this host's is another one's: its address makes way for the
+// route, and the other routes stay.
+func TestTunnelBlockMoves(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	want := testTunnel()
+	mustTunnel(t, h, want)
+	far := want.FDB[0].MAC
+	want.Routes = append(want.Routes, TunnelRoute{netip.MustParsePrefix("10.5.0.0/24"), netip.MustParseAddr("10.5.0.0")})
+	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.0.0"), far})
+	want.Addrs = prefixes("10.5.9.0/32", "fd05::/128")
+	mustTunnel(t, h, want)
+}
+
 // A route that the host has elsewhere leaves one host out, and nobody else; the
 // device stays. What is put right is counted.
 func TestMendTunnel(t *testing.T) {
