@@ -66,7 +66,7 @@ var errStarting = errors.New("etcd has not been reached yet")
 func New(c Config) *Agent {
 	a := &Agent{
 		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
-		status: map[string]status{}, said: map[string]string{},
+		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()},
 	}
 	a.metrics = newMetrics(a)
 	return a
@@ -111,7 +111,7 @@ func (a *Agent) followRegistry(ctx context.Context) error {
 		a.mu.Lock()
 		a.apart = err
 		a.mu.Unlock()
-		a.say("etcd", slog.LevelError, "not in touch with etcd; running containers keep their connections", err)
+		a.say("etcd", err, "not in touch with etcd; containers keep their connections", "")
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -124,7 +124,7 @@ func (a *Agent) seen(v overlay.View) {
 	a.mu.Lock()
 	a.view, a.apart = &v, nil
 	a.mu.Unlock()
-	a.say("etcd", slog.LevelInfo, "in touch with etcd", nil)
+	a.say("etcd", nil, "", "in touch with etcd")
 	a.mend.give()
 	a.claim.give()
 }
@@ -152,22 +152,29 @@ func (a *Agent) change(network string, fn func(*status)) {
 	a.status[network] = s
 }
 
-// say logs what something has come to, unless it was said last time. An err of
-// nil is the good state, which is not worth a line if there was no other.
-func (a *Agent) say(about string, level slog.Level, message string, err error, args ...any) {
+// errSoon is what passes by itself in most cases, as when the agent starts.
+var errSoon = errors.New("wait")
+
+// say logs an error about something under the heading bad, and once there is
+// none any more, good; but nothing twice. Empty: no line.
+func (a *Agent) say(about string, err error, bad, good string, args ...any) {
 	text := ""
 	if err != nil {
 		text = err.Error()
-		args = append(args, "error", text)
 	}
 	a.mu.Lock()
-	before, had := a.said[about]
+	before := a.said[about]
 	a.said[about] = text
 	a.mu.Unlock()
-	if before == text && (had || err == nil && about != "etcd") {
-		return
+	switch {
+	case text == before:
+	case errors.Is(err, errSoon):
+		a.log.Info(bad, append(args, "error", text)...)
+	case err != nil:
+		a.log.Error(bad, append(args, "error", text)...)
+	case good != "":
+		a.log.Info(good, args...)
 	}
-	a.log.Log(context.Background(), level, message, args...)
 }
 
 // hint says that there is something to look at. Many are as one.

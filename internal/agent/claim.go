@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -60,7 +59,7 @@ func (a *Agent) claimLoop(ctx context.Context) error {
 			if errors.Is(err, overlay.ErrTaken) {
 				err = nil // another host was faster, as may be
 			}
-			a.say("claim "+n.Name, slog.LevelError, "no block", err)
+			a.say("claim "+n.Name, err, "no block can be taken", "")
 		}
 		if now.view != nil {
 			a.reclaim(ctx, *now.view)
@@ -134,7 +133,7 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.Agen
 		}
 		block, err := shared.Choose(subnet, a.conf.Name)
 		if err != nil && has {
-			a.say("spare "+n.Name, slog.LevelWarn, "this node's blocks are nearly full, and there is none left to take", err, "network", n.Name)
+			a.say("spare "+n.Name, err, "this node's blocks are nearly full, and there is none left to take", "")
 			continue
 		}
 		if err == nil {
@@ -168,7 +167,7 @@ func (a *Agent) reclaim(ctx context.Context, v overlay.View) {
 			continue
 		}
 		freed, err := a.conf.Registry.Reclaim(ctx, v, node)
-		a.say("reclaim "+node, slog.LevelWarn, "blocks of an absent node", err)
+		a.say("reclaim "+node, err, "blocks of an absent node cannot be freed", "")
 		if len(freed) > 0 {
 			a.log.Warn("node was absent for too long: its blocks are free", "absent", node, "blocks", freed)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -57,7 +56,7 @@ func (a *Agent) readConf() {
 	before := a.networks
 	a.networks, a.confErr = networks, err
 	a.mu.Unlock()
-	a.say("configurations", slog.LevelError, "configurations that cannot be used", err)
+	a.say("configurations", err, "configurations that cannot be used", "all configurations can be used")
 	if reflect.DeepEqual(before, networks) {
 		return
 	}

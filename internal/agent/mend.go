@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -37,7 +36,7 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 		for _, n := range now.networks {
 			err := a.mendNetwork(ctx, now.view, n)
 			a.change(n.Name, func(s *status) { s.mendErr = err })
-			a.say("mend "+n.Name, slog.LevelError, "network is not as it should be", err)
+			a.say("mend "+n.Name, err, "network is not as it should be", "network is as it should be", "network", n.Name)
 			if err != nil {
 				again = mendAgain
 			}
@@ -82,7 +81,7 @@ func (k keeper) follow(ctx context.Context, v overlay.View) error {
 	a, n := k.agent, k.network
 	shared := v.Networks[n.Name]
 	if !shared.Agreed {
-		return errors.New("its hosts have not agreed on it yet")
+		return fmt.Errorf("%w: its hosts have not agreed on it yet", errSoon)
 	}
 	if err := shared.Terms.Differs(a.terms(n)); err != nil {
 		return err
@@ -92,7 +91,7 @@ func (k keeper) follow(ctx context.Context, v overlay.View) error {
 	a.change(n.Name, func(s *status) { s.problems, s.blocks = problems, own })
 	k.tellLost(own)
 	if !serves(own, n.Subnets) {
-		return errors.Join(errors.New("this node has no block yet"), k.withdraw(ctx, own))
+		return errors.Join(fmt.Errorf("%w: this node has no block yet", errSoon), k.withdraw(ctx, own))
 	}
 	if !slices.ContainsFunc(hosts, func(h overlay.Host) bool { return h.Name == a.conf.Name }) {
 		return errors.New("this node is not among its hosts: another one has its address")
