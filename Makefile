@@ -21,17 +21,18 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test soak e2e demo lint fuzz bench install clean tools
+.PHONY: help build test soak e2e demo demo-overlay lint fuzz bench install clean tools
 help: ## show this
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-build: ## build the plugins and lnctl into bin/
+build: ## build the plugins, lnctl and ln-agent into bin/
 	@mkdir -p bin
 	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./plugins/... ./cmd/...
 
-tools: ## build what the tests drive: cnitool and the reference plugins
+tools: ## build what the tests drive: cnitool, the reference plugins, etcd
 	@mkdir -p $(TOOLS)
 	$(GO) build -C test/tools -trimpath -ldflags "-s -w" -o $(TOOLS)/ tool
+	$(GO) build -C test/etcd -trimpath -ldflags "-s -w" -o $(TOOLS)/ . tool
 
 test: build tools ## run the tests (as root: they make network namespaces)
 	@scripts/test-deps
@@ -44,6 +45,9 @@ soak: build tools ## storm for STORM (default 5m), and kill at every system call
 
 demo: build ## connect two containers, publish a port, leave nothing
 	$(GO) run ./scripts/demo -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
+
+demo-overlay: build tools ## connect containers of three hosts by etcd, and take hosts and etcd away
+	$(GO) run ./scripts/demo -overlay -bin $(CURDIR)/bin -tools $(TOOLS) -conf $(CURDIR)/conf/examples
 
 e2e: build tools ## run real containerd over the plugins (installs Debian packages)
 	@scripts/test-deps
@@ -73,10 +77,11 @@ bench: build tools ## time ours beside the reference plugins, in one run
 		REFERENCE=$$($(GO) list -C test/tools -m -f '{{.Version}}' github.com/containernetworking/plugins) \
 		$(CACHE)/installed/tools/bench/bench -n $(or $(N),30) -docs $(CURDIR)/docs $(BENCH)
 
-install: build ## copy the plugins to PREFIX (/opt/cni/bin), lnctl to SBINDIR (/usr/local/sbin)
+install: build ## copy the plugins to PREFIX (/opt/cni/bin), lnctl and ln-agent to SBINDIR (/usr/local/sbin)
 	install -d $(PREFIX) $(SBINDIR)
 	for p in plugins/*; do p=$$(basename $$p); install -m 0755 bin/$$p $(PREFIX)/.new-$$p && mv $(PREFIX)/.new-$$p $(PREFIX)/$$p; done
 	install -m 0755 bin/lnctl $(SBINDIR)/lnctl
+	install -m 0755 bin/ln-agent $(SBINDIR)/.new-ln-agent && mv $(SBINDIR)/.new-ln-agent $(SBINDIR)/ln-agent
 
 clean: ## remove what was built
 	rm -rf bin .cache

@@ -3,12 +3,12 @@ package cni
 import (
 	"net/netip"
 
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // BlockPool is Pool for subnets that the configuration gives elsewhere than in
-// its ipam section, which must give none.
+// its ipam section, which must give none. Of several of one family each
+// container has an address of one.
 func (c *Call) BlockPool(blocks []netip.Prefix) (libnet.IPAM, []netip.Addr, error) {
 	ipam := c.Conf.Object("ipam")
 	for _, key := range []string{"subnet", "ranges"} {
@@ -22,11 +22,7 @@ func (c *Call) BlockPool(blocks []netip.Prefix) (libnet.IPAM, []netip.Addr, erro
 	if err := ipam.Err(); err != nil {
 		return nil, nil, err
 	}
-	var ranges rangeList
-	for _, b := range blocks {
-		ranges.sets = append(ranges.sets, ipamstore.RangeSet{{Subnet: b}})
-	}
-	return c.pool(ipam, ranges)
+	return c.pool(ipam, rangeList{sets: libnet.BlockSets(blocks)})
 }
 
 // Prefixes returns a key's prefix, or its list of them; nil if it is missing.

@@ -34,6 +34,7 @@ var sentinelCodes = []struct {
 	{libnet.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
 	{ipamstore.ErrLocked, types.ErrTryAgainLater},
 	{libnet.ErrBusy, types.ErrTryAgainLater},
+	{libnet.ErrNotReady, types.ErrTryAgainLater},
 	{ipamstore.ErrExhausted, CodeExhausted},
 	{ipamstore.ErrTaken, CodeTaken},
 	{ipamstore.ErrNotFound, CodeDifferent},

@@ -104,7 +104,12 @@ func (h *Handle) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err 
 			return false, err
 		}
 	}
-	return created, h.reconcile(d, t, have)
+	for _, s := range h.changes(d, t, have) {
+		if err := s.do(); err != nil {
+			return false, err
+		}
+	}
+	return created, nil
 }
 
 // ensureVXLAN returns the device. made says it is fresh, created that no other
@@ -195,68 +200,6 @@ func (c *conn) tunnelState(d *device, t Tunnel) (s tunnelState, err error) {
 		}
 	}
 	return s, nil
-}
-
-// reconcile adds what is missing, in the order in which it is needed, and then
-// deletes what is too much.
-func (h *Handle) reconcile(d *device, t Tunnel, have tunnelState) error {
-	for _, p := range t.Addrs {
-		if holds(have.addrs, p) {
-			continue
-		}
-		if err := h.addAddr(d.index, p, false); err != nil && !errors.Is(err, ErrExists) {
-			return err
-		}
-	}
-	fdb, oldFDB := differ(t.FDB, have.fdb)
-	neighbours, oldNeighbours := differ(t.Neighbours, have.neighbours)
-	routes, oldRoutes := differ(t.Routes, have.routes)
-	for _, e := range fdb {
-		if err := h.changeFDB(unix.RTM_NEWNEIGH, d.index, e); err != nil {
-			return err
-		}
-	}
-	for _, n := range neighbours {
-		if err := h.changeNeighbour(unix.RTM_NEWNEIGH, d.index, n); err != nil {
-			return err
-		}
-	}
-	for _, r := range routes {
-		if err := h.addTunnelRoute(d.index, r); err != nil {
-			return err
-		}
-	}
-	return h.deleteSurplus(d, t, tunnelState{have.addrs, oldRoutes, oldNeighbours, oldFDB})
-}
-
-// deleteSurplus deletes what is not wanted; what has been replaced since is not
-// there any more.
-func (h *Handle) deleteSurplus(d *device, t Tunnel, old tunnelState) error {
-	var errs []error
-	del := func(err error) {
-		if !errors.Is(err, ErrNotFound) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			errs = append(errs, err)
-		}
-	}
-	for _, r := range old.routes {
-		del(h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, r))
-	}
-	for _, n := range old.neighbours {
-		if !slices.ContainsFunc(t.Neighbours, func(w Neighbour) bool { return w.Addr == n.Addr }) {
-			del(h.changeNeighbour(unix.RTM_DELNEIGH, d.index, n))
-		}
-	}
-	for _, e := range old.fdb {
-		if !slices.ContainsFunc(t.FDB, func(w FDBEntry) bool { return w.MAC == e.MAC }) {
-			del(h.changeFDB(unix.RTM_DELNEIGH, d.index, e))
-		}
-	}
-	for _, a := range old.addrs {
-		if !slices.Contains(t.Addrs, a.prefix) && !a.prefix.Addr().IsLinkLocalUnicast() {
-			del(h.removeAddr(d.index, a.prefix))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // differ returns what is wanted and not there, and what is there and not wanted.

@@ -299,3 +299,55 @@ func TestPathMTUOfMany(t *testing.T) {
 	add(netlink.RuleAdd(rule))
 	want(all, 1800, 210) // one for a single destination: each peer is asked for
 }
+
+// A block that was this host's is another one's: its address makes way for the
+// route, and the other routes stay.
+func TestTunnelBlockMoves(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	want := testTunnel()
+	mustTunnel(t, h, want)
+	far := want.FDB[0].MAC
+	want.Routes = append(want.Routes, TunnelRoute{netip.MustParsePrefix("10.5.0.0/24"), netip.MustParseAddr("10.5.0.0")})
+	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.0.0"), far})
+	want.Addrs = prefixes("10.5.9.0/32", "fd05::/128")
+	mustTunnel(t, h, want)
+}
+
+// A route that the host has elsewhere leaves one host out, and nobody else; the
+// device stays. What is put right is counted.
+func TestMendTunnel(t *testing.T) {
+	t.Parallel()
+	h := newHandle(t)
+	want := testTunnel()
+	third := MAC{2, 0, 0, 0, 0, 3}
+	want.Routes = append(want.Routes, TunnelRoute{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddr("10.5.2.0")})
+	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.2.0"), third})
+	want.FDB = append(want.FDB, FDBEntry{third, netip.MustParseAddr("192.0.2.3")})
+	br := Bridge{Name: "br0", Alias: "libnet:net1/", Gateways: prefixes("10.5.1.1/24", "10.6.0.1/24"), IPv6: IPv6Off}
+	if _, err := h.EnsureBridge(t.Context(), br); err != nil {
+		t.Fatal(err)
+	}
+	got, err := h.MendTunnel(t.Context(), want)
+	if !errors.Is(err, ErrRouteConflict) || !got.Created || got.Lacking != 1 {
+		t.Errorf("with the host's own route: %+v, %v, want one host lacking", got, err)
+	}
+	within, keep := prefixes("10.5.0.0/16"), prefixes("10.5.0.0/24")
+	if dropped, err := h.DropAddrs(t.Context(), "br0", "another's", within, keep); err != nil || dropped != nil {
+		t.Errorf("of another's bridge dropped %v, %v", dropped, err)
+	}
+	dropped, err := h.DropAddrs(t.Context(), "br0", br.Alias, within, keep)
+	if err != nil || len(dropped) != 1 || dropped[0] != br.Gateways[0] {
+		t.Errorf("dropped %v, %v, want only 10.5.1.1/24", dropped, err)
+	}
+	got, err = h.MendTunnel(t.Context(), want)
+	if err != nil || got != (Mended{Up: true, Changes: 1}) {
+		t.Errorf("without it: %+v, %v, want one change", got, err)
+	}
+	if err := h.VerifyTunnel(t.Context(), want); err != nil {
+		t.Error(err)
+	}
+	if got, err = h.MendTunnel(t.Context(), want); err != nil || got != (Mended{Up: true}) {
+		t.Errorf("again: %+v, %v, want nothing", got, err)
+	}
+}

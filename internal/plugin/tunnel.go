@@ -12,7 +12,27 @@ import (
 // default then: the mode is "nat", unless the network is internal, and the MTU
 // "auto".
 func (c *conf) readTunnel(call *cni.Call, kind string) error {
-	o, n := call.Conf, &c.network
+	o, t := call.Conf, &c.network.Tunnel
+	size, err := readTunnelKeys(o, &c.network, kind)
+	switch {
+	case err != nil:
+		return err
+	case len(t.Nodes) > 0:
+		err = c.findSelf(size)
+	case o.Raw("nodes") != nil:
+		err = badKey("nodes", "[]", `want a list of the hosts' addresses as ["192.0.2.1", "192.0.2.2"], or none to have ln-agent keep it`)
+	default:
+		err = c.readNodeFile()
+	}
+	if err != nil {
+		return err
+	}
+	c.ipam, c.requested, err = call.BlockPool(t.OwnSubnets())
+	return err
+}
+
+// readTunnelKeys reads what does not depend on the host.
+func readTunnelKeys(o *cni.Object, n *libnet.NetworkConfig, kind string) (libnet.BlockSize, error) {
 	t, size := &n.Tunnel, libnet.DefaultBlockSize()
 	o.Int("vni", &t.VNI)
 	o.Int("port", &t.Port)
@@ -21,25 +41,18 @@ func (c *conf) readTunnel(call *cni.Call, kind string) error {
 	t.Subnets = o.Prefixes("subnet")
 	readBlockSize(o, &size)
 	t.Nodes = readNodes(o)
-	switch {
-	case o.Err() != nil:
-		return o.Err()
-	case kind != "" && kind != libnet.PoolType:
-		return badKey("ipam.type", fmt.Sprintf("%q", kind), "want \"ipam-ln\", or no ipam: the addresses are those of this host's block")
-	case len(t.Nodes) == 0:
-		return badKey("nodes", "missing", `want a list of the hosts' addresses as ["192.0.2.1", "192.0.2.2"]`)
+	if err := o.Err(); err != nil {
+		return size, err
+	}
+	if kind != "" && kind != libnet.PoolType {
+		return size, badKey("ipam.type", fmt.Sprintf("%q", kind), "want \"ipam-ln\", or no ipam: the addresses are those of this host's block")
 	}
 	if o.Raw("gatewayMode") == nil && !n.Internal {
 		n.GatewayModeIPv4, n.GatewayModeIPv6 = libnet.GatewayNAT, libnet.GatewayNAT
 		n.DefaultGateway = n.DefaultGateway || o.Raw("isGateway") == nil && o.Raw("isDefaultGateway") == nil
 	}
 	n.AutoMTU = n.AutoMTU || o.Raw("mtu") == nil
-	if err := c.findSelf(size); err != nil {
-		return err
-	}
-	var err error
-	c.ipam, c.requested, err = call.BlockPool(t.OwnSubnets())
-	return err
+	return size, nil
 }
 
 // findSelf tells which node this host is, and the blocks of all.
@@ -47,6 +60,11 @@ func (c *conf) findSelf(size libnet.BlockSize) (err error) {
 	t := &c.network.Tunnel
 	if t.Nodes, err = libnet.AssignBlocks(t.Nodes, t.Subnets, size); err != nil {
 		return err
+	}
+	for i, n := range t.Nodes {
+		if len(libnet.BlockSets(n.Subnets)) < len(n.Subnets) {
+			return badKey(fmt.Sprintf("nodes[%d].subnet", i), fmt.Sprint(n.Subnets), "want one prefix per address family")
+		}
 	}
 	if t.Self, err = libnet.OwnNode(t.Nodes); err != nil {
 		return err

@@ -48,20 +48,23 @@ func TestParseTunnel(t *testing.T) {
 
 func TestParseTunnelRefuses(t *testing.T) {
 	lntest.Isolate(t)
+	two := `"nodes":[{"address":"127.0.0.1","subnet":["10.5.0.0/24","10.6.0.0/24"]}]`
 	const good = `"nodes":["127.0.0.1","192.0.2.2"],"subnet":"10.5.0.0/16",`
 	for keys, says := range map[string]string{
-		``:             `nodes: missing`,
+		``:             `network "net1" has no block on this host: /run/libnet/overlay/net1.json is missing`,
+		`"nodes":[]`:   `nodes: []: want a list`,
 		`"nodes":"a"`:  `nodes: "a": want a list`,
 		`"nodes":[5]`:  `nodes[0]: 5`,
 		`"nodes":[{}]`: `nodes[0].address`,
-		`"nodes":["192.0.2.1"],"subnet":"10.5.0.0/16"`:                    `none is an address of this host`,
-		`"nodes":["127.0.0.1"]`:                                           `subnet: missing`,
-		good + `"blockSize":{"ipv6":127}`:                                 `blockSize.ipv6: 127`,
-		good + `"blockSize":5`:                                            `blockSize: 5`,
-		good + `"vni":"x"`:                                                `vni: "x"`,
-		good + `"isolated":1`:                                             `isolated: 1`,
-		good + `"ipam":{"type":"dhcp"}`:                                   `ipam.type: "dhcp"`,
-		good + `"ipam":{"subnet":"10.0.0.0/8"}`:                           `ipam.subnet`,
+		`"nodes":["192.0.2.1"],"subnet":"10.5.0.0/16"`: `none is an address of this host`,
+		two:                                     `nodes[0].subnet: [10.5.0.0/24 10.6.0.0/24]: want one prefix per`,
+		`"nodes":["127.0.0.1"]`:                 `subnet: missing`,
+		good + `"blockSize":{"ipv6":127}`:       `blockSize.ipv6: 127`,
+		good + `"blockSize":5`:                  `blockSize: 5`,
+		good + `"vni":"x"`:                      `vni: "x"`,
+		good + `"isolated":1`:                   `isolated: 1`,
+		good + `"ipam":{"type":"dhcp"}`:         `ipam.type: "dhcp"`,
+		good + `"ipam":{"subnet":"10.0.0.0/8"}`: `ipam.subnet`,
 		good + `"runtimeConfig":{"ipRanges":[[{"subnet":"10.0.0.0/8"}]]}`: `runtimeConfig.ipRanges`,
 	} {
 		if _, err := overlay.parse(call(keys)); err == nil || !strings.Contains(err.Error(), says) {

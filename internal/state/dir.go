@@ -17,8 +17,12 @@ import (
 // DefaultPath is where records are kept unless told otherwise.
 const DefaultPath = "/run/libnet"
 
-// maxRecord bounds the size of a record that is read, in bytes.
-const maxRecord = 1 << 20
+// maxRecord bounds the size of a record that is read, in bytes. A node file has
+// a line of some 100 bytes for each host of its network.
+const (
+	maxRecord   = 1 << 20
+	maxNodeFile = 64 << 20
+)
 
 var (
 	// ErrNotFound says that there is no such record.
@@ -130,7 +134,7 @@ func link(file, path string) error {
 // leave behind, and has place name it. It needs a file system with O_TMPFILE, as
 // tmpfs, ext4, xfs and btrfs are.
 func write(path string, data []byte, place func(file string) error) error {
-	if len(data) > maxRecord {
+	if most := limit(path); len(data) > most {
 		return &fs.PathError{Op: "write", Path: path, Err: fmt.Errorf("record %w", errTooLarge)}
 	}
 	fd, err := openUnnamed(filepath.Dir(path))
@@ -184,7 +188,14 @@ func read(path string, v any) error {
 	return nil
 }
 
-var errTooLarge = errors.New("is larger than 1 MiB")
+var errTooLarge = errors.New("is larger than any can be")
+
+func limit(path string) int {
+	if filepath.Base(filepath.Dir(path)) == nodeFiles {
+		return maxNodeFile
+	}
+	return maxRecord
+}
 
 // readFile returns the content of a record; ErrNotFound if there is none.
 func readFile(path string) ([]byte, error) {
@@ -196,12 +207,12 @@ func readFile(path string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	data := make([]byte, 0, 1024)
+	data, most := make([]byte, 0, 1024), limit(path)
 	for {
 		if len(data) == cap(data) { // larger than most are: ask how large
 			var st unix.Stat_t
 			_ = unix.Fstat(fd, &st) // 0: bit by bit
-			data = slices.Grow(data, max(len(data), int(min(st.Size, maxRecord))-len(data)+1))
+			data = slices.Grow(data, max(len(data), int(min(st.Size, int64(most)))-len(data)+1))
 		}
 		n, err := unix.Read(fd, data[len(data):cap(data)])
 		if err != nil {
@@ -210,7 +221,7 @@ func readFile(path string) ([]byte, error) {
 		if n == 0 {
 			return data, nil
 		}
-		if data = data[:len(data)+n]; len(data) > maxRecord {
+		if data = data[:len(data)+n]; len(data) > most {
 			return nil, errTooLarge
 		}
 	}

@@ -9,6 +9,9 @@
 //	networks/<network>/network.json
 //	networks/<network>/endpoints/<containerID>:<ifname>.json
 //	sandboxes/<id>.json
+//	overlay/<network>.json
+//
+// The last is ln-agent's: which hosts a network spans. Its content is libnet's.
 //
 // A colon separates container ID and interface name because neither may hold
 // one (CNI spec 1.1.0, parameters), so two attachments never share a file.

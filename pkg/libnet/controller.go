@@ -20,12 +20,14 @@ type (
 		EnsureBridge(context.Context, kernel.Bridge) (kernel.BridgeState, error)
 		VerifyBridge(context.Context, kernel.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
+		DropAddrs(ctx context.Context, bridge, alias string, within, keep []netip.Prefix) ([]netip.Prefix, error)
 		Forward(ctx context.Context, v4, v6 bool) error
 		Forwarding() (v4, v6 bool, err error)
 		UplinkMTU() (int, error)
 	}
 	tunnels interface {
 		EnsureTunnel(context.Context, kernel.Tunnel) (created bool, err error)
+		MendTunnel(context.Context, kernel.Tunnel) (kernel.Mended, error)
 		VerifyTunnel(context.Context, kernel.Tunnel) error
 		RemoveTunnel(ctx context.Context, name, alias string) error
 		HasTunnel(name, alias string) (bool, error)
@@ -77,6 +79,13 @@ type (
 		HasEndpoint(network string, but state.Endpoint) (bool, error)
 		HasReady(network string) (bool, error)
 	}
+	nodeFiles interface {
+		SaveNodes(network string, data []byte) error
+		LoadNodes(network string) ([]byte, error)
+		HasNodes(network string) (bool, error)
+		DeleteNodes(network string) error
+		NodeFiles() ([]string, error)
+	}
 )
 
 var (
@@ -86,6 +95,7 @@ var (
 	_ published       = (*kernel.Handle)(nil)
 	_ networkRecords  = (*state.Dir)(nil)
 	_ endpointRecords = (*state.Dir)(nil)
+	_ nodeFiles       = (*state.Dir)(nil)
 )
 
 // Controller makes and finds networks on this host, in the network namespace
@@ -104,6 +114,7 @@ type Controller struct {
 	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
 	endpoints endpointRecords
+	nodeFiles nodeFiles
 	sandboxes *state.Dir
 
 	boot      string
@@ -119,6 +130,9 @@ type Controller struct {
 type Option func(*options)
 
 type options struct{ stateDir, dataDir, netnsDir, poolsFile string }
+
+// DefaultStateDir is where records are kept unless told otherwise.
+const DefaultStateDir = state.DefaultPath
 
 // WithStateDir keeps the records in dir instead of /run/libnet. Programs that
 // shall see each other's networks use the same one.
@@ -150,7 +164,7 @@ func New(opts ...Option) (*Controller, error) {
 	return &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
-		networks: dir, endpoints: dir, sandboxes: dir,
+		networks: dir, endpoints: dir, nodeFiles: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, close: handle.Close,
 	}, nil

@@ -25,6 +25,7 @@ var (
 	ErrDifferent      = errors.New("differs from what was made")
 	ErrBusy           = flock.ErrLocked // another call for the same attachment takes too long
 	ErrLimited        = errors.New("containers of the network may be cut off")
+	ErrNotReady       = errors.New("the network has no block on this host yet")
 )
 
 // ConfigError says which key of a configuration is wrong. Keys are those of

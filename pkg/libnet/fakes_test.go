@@ -34,7 +34,7 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w,
+		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, nodeFiles: state.New("/nonexistent"),
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/nonexistent"), boot: "boot1", close: func() {},
 	}
@@ -87,6 +87,10 @@ func (w *world) VerifyBridge(_ context.Context, b kernel.Bridge) error {
 
 func (w *world) RemoveBridge(_ context.Context, name, _ string) error {
 	return w.step(func() { delete(w.things, "bridge "+name) })
+}
+
+func (w *world) DropAddrs(context.Context, string, string, []netip.Prefix, []netip.Prefix) ([]netip.Prefix, error) {
+	return nil, nil
 }
 
 func (w *world) Forward(context.Context, bool, bool) error { return w.step(func() {}) }

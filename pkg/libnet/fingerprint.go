@@ -110,6 +110,7 @@ func (d *fnv1a) tunnel(t TunnelConfig) {
 	d.number(t.VNI)
 	d.number(t.Port)
 	d.text(t.Device)
+	d.flags(t.Agent)
 }
 
 func (d *fnv1a) pool(p savedPool) {

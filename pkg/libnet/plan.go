@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -155,7 +156,15 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 	if err := n.resolveMTU(); err != nil {
 		return kernel.BridgeState{}, err
 	}
-	br, err := n.c.bridges.EnsureBridge(ctx, n.planBridge(a))
+	want := n.planBridge(a)
+	if n.config.Tunnel.Agent { // of all blocks: one does not stand in another's place
+		for _, own := range n.ownGateways().Addresses {
+			if !slices.Contains(want.Gateways, own.Prefix) {
+				want.Gateways = append(want.Gateways, own.Prefix)
+			}
+		}
+	}
+	br, err := n.c.bridges.EnsureBridge(ctx, want)
 	if errors.Is(err, kernel.ErrUnsupported) {
 		err = n.unsupported(err)
 	}
@@ -190,8 +199,12 @@ func (n *Network) removeBridge(ctx context.Context) error {
 	return err
 }
 
-// dissolve removes what belongs to the network as a whole.
+// dissolve removes what belongs to the network as a whole, but what an agent
+// keeps.
 func (n *Network) dissolve(ctx context.Context) error {
+	if kept, err := n.agentKeeps(); kept || err != nil {
+		return errors.Join(err, n.removeBridge(ctx), n.c.networks.DeleteNetwork(n.name))
+	}
 	return errors.Join(
 		n.removeTunnel(ctx),
 		n.removeBridge(ctx),

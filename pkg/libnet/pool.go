@@ -149,6 +149,41 @@ func (p *Pool) Status(ctx context.Context) error {
 	return err
 }
 
+// Use is how much of a range set is in use.
+type Use struct {
+	IPv6           bool
+	Held, Capacity uint64
+}
+
+// Usage returns how much of each range set is in use.
+func (p *Pool) Usage(ctx context.Context) ([]Use, error) {
+	usage, err := p.store.Status(ctx)
+	if errors.Is(err, ipamstore.ErrExhausted) {
+		err = nil // that is an answer
+	}
+	var all []Use
+	for i, s := range usage.Sets {
+		all = append(all, Use{p.cfg.Sets[i][0].Subnet.Addr().Is6(), s.Held, s.Capacity})
+	}
+	return all, err
+}
+
+// BlockSets returns the range sets out of which a host's blocks are given, one
+// for each address family.
+func BlockSets(blocks []netip.Prefix) []ipamstore.RangeSet {
+	var sets []ipamstore.RangeSet
+	at := map[bool]int{} // by Is6
+	for _, b := range blocks {
+		is6 := b.Addr().Is6()
+		if _, has := at[is6]; !has {
+			at[is6] = len(sets)
+			sets = append(sets, nil)
+		}
+		sets[at[is6]] = append(sets[at[is6]], ipamstore.Range{Subnet: b})
+	}
+	return sets
+}
+
 // gateways returns the gateway of each subnet, in the order of the sets, each
 // once.
 func (p *Pool) gateways() []Address {

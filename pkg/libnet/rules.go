@@ -179,6 +179,9 @@ func (e *Endpoint) reapply(ctx context.Context, backend string) error {
 // to what its configuration says now.
 func (n *Network) changeRules(ctx context.Context, before state.Network) error {
 	old, err := n.c.networkOf(before)
+	if err == nil {
+		n, err = n.withPeers()
+	}
 	if err != nil || !old.config.needsRules() && !n.config.needsRules() {
 		return err
 	}

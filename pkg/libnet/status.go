@@ -42,8 +42,16 @@ func (n *Network) bridgeStatus(ctx context.Context) error {
 // Attach mends it, and Repair the rules; until then they are cut off.
 func (n *Network) limits(ctx context.Context) error {
 	has, err := n.c.endpoints.HasReady(n.name)
-	if !has || err != nil {
+	if err != nil {
 		return err
+	}
+	if !has {
+		if n.config.Tunnel.Agent { // it is there before the first endpoint
+			if err := n.verifyTunnel(ctx); err != nil {
+				return fmt.Errorf("%w: %w", ErrLimited, err)
+			}
+		}
+		return nil
 	}
 	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx)}
 	if n.config.needsRules() {

@@ -24,13 +24,16 @@ func (t TunnelConfig) vni(network string) int {
 	return t.VNI
 }
 
+// tunnelPrefix starts the names of VXLAN devices.
+const tunnelPrefix = "vx-"
+
 // tunnelName is the name of the network's VXLAN device: "vx-" and 12 hex
 // digits, those of the bridge that nobody named. Empty: it has none.
 func (n *Network) tunnelName() string {
 	if n.driver != driverOverlay {
 		return ""
 	}
-	return "vx-" + digest(networkOwner(n.name))[:12]
+	return tunnelPrefix + digest(networkOwner(n.name))[:12]
 }
 
 // vteps returns the MACs of the tunnel's other ends.
@@ -58,7 +61,8 @@ func (n *Network) planTunnel() kernel.Tunnel {
 }
 
 // ensureTunnel makes the network's tunnel, whose rules are there already, or
-// mends it, pushing how to undo what it made.
+// mends it, pushing how to undo what it made. Of one that an agent keeps only a
+// missing device is made: what we know of its entries may be old by now.
 func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 	if n.driver != driverOverlay {
 		return nil
@@ -66,10 +70,23 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 	if !n.config.Tunnel.used() {
 		return badConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
+	if n.config.Tunnel.Agent {
+		if has, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name)); has || err != nil {
+			return err
+		}
+		full, err := n.withPeers()
+		if err == nil {
+			err = n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, full.planRules())
+		}
+		if err != nil {
+			return err
+		}
+		n = full
+	}
 	t := n.planTunnel()
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
 	if errors.Is(err, kernel.ErrVNIInUse) {
-		return badConfig("vni", t.VNI, fmt.Sprintf("another VXLAN device of this host has it on UDP port %d: give this network another vni or port, on every host", t.Port))
+		return n.vniInUse(t)
 	}
 	if created {
 		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
@@ -108,6 +125,10 @@ func (n *Network) verifyTunnel(ctx context.Context) error {
 	if !n.config.Tunnel.used() {
 		return nil
 	}
+	n, err := n.withPeers()
+	if err != nil {
+		return err
+	}
 	return n.c.tunnels.VerifyTunnel(ctx, n.planTunnel())
 }
 
@@ -116,6 +137,9 @@ func (n *Network) verifyTunnel(ctx context.Context) error {
 func (n *Network) repairTunnelRules(ctx context.Context) error {
 	has, err := n.hasTunnel()
 	if !has || err != nil {
+		return err
+	}
+	if n, err = n.withPeers(); err != nil {
 		return err
 	}
 	if err := n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, n.planRules()); err != nil && !errors.Is(err, firewall.ErrUnsupported) {

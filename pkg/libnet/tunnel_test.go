@@ -23,6 +23,11 @@ func (w *world) EnsureTunnel(_ context.Context, t kernel.Tunnel) (bool, error) {
 	return !had, err
 }
 
+func (w *world) MendTunnel(ctx context.Context, t kernel.Tunnel) (kernel.Mended, error) {
+	created, err := w.EnsureTunnel(ctx, t)
+	return kernel.Mended{Created: created}, err
+}
+
 func (w *world) VerifyTunnel(_ context.Context, t kernel.Tunnel) error {
 	if _, ok := w.things["tunnel "+t.Name]; !ok {
 		return kernel.ErrNotFound

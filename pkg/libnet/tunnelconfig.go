@@ -13,8 +13,8 @@ import (
 type Node struct {
 	// Address [nodes[].address] is where the other hosts reach it.
 	Address netip.Addr
-	// Subnets [nodes[].subnet] are the host's blocks, one for each address family
-	// at most: its containers' addresses, and its own first ones.
+	// Subnets [nodes[].subnet] are the host's blocks: its containers' addresses,
+	// and its own first ones.
 	Subnets []netip.Prefix
 }
 
@@ -24,6 +24,9 @@ type Node struct {
 type TunnelConfig struct {
 	// Nodes [nodes] are the network's hosts, this one among them.
 	Nodes []Node
+	// Agent says that an agent keeps the tunnel, and the hosts in the node file:
+	// Nodes may be this one alone then. A tunnel that is there is left to it.
+	Agent bool `json:",omitempty"`
 	// Self is this host's address among them; see OwnNode.
 	Self netip.Addr
 	// Subnets [subnet] are the network's, of which the hosts have blocks; nil: it
@@ -181,13 +184,11 @@ func (t TunnelConfig) validateNodes() error {
 			return badConfig(key, a, "has no subnet: give the network one, or this node")
 		}
 		addrs[a] = true
-		families := map[bool]bool{}
 		for _, b := range n.Subnets {
 			at := place{key + ".subnet", b}
-			if b != b.Masked() || b.Addr().Is4In6() || b.Bits() > b.Addr().BitLen()-2 || families[b.Addr().Is6()] {
-				return badConfig(at.key, b, "want one prefix per address family, without host bits, of /30 or shorter (IPv6: /126)")
+			if b != b.Masked() || b.Addr().Is4In6() || b.Bits() > b.Addr().BitLen()-2 {
+				return badConfig(at.key, b, "want prefixes without host bits, of /30 or shorter (IPv6: /126)")
 			}
-			families[b.Addr().Is6()] = true
 			blocks = append(blocks, at)
 		}
 	}

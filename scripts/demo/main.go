@@ -1,6 +1,6 @@
 // Command demo shows the plugins at work: it plays the runtime, connects two
 // containers by a configuration of conf/examples, tries the network, takes it
-// down and looks at what is left.
+// down and looks at what is left. With -overlay they are on several hosts.
 //
 // It starts itself again in network and mount namespaces of its own, which are
 // the host of the demo. However that process ends, the kernel then removes
@@ -29,10 +29,19 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if args[0] == machineName {
+		if err := runMachine(args[1], args[2:], os.Stdin, stdout); err != nil {
+			_, _ = fmt.Fprintf(stderr, "✗ machine %s: %v\n", args[1], err)
+			return 1
+		}
+		return 0
+	}
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	bin := flags.String("bin", "bin", "`directory` of the plugins, as make build fills it")
-	conf := flags.String("conf", "conf/examples", "`directory` of 10-single-host.conflist")
+	conf := flags.String("conf", "conf/examples", "`directory` of 10-single-host.conflist and 71-overlay-agent.conflist")
+	overlay := flags.Bool("overlay", false, "show a network that spans hosts, by ln-agent and etcd")
+	tools := flags.String("tools", ".cache/bin", "`directory` of etcd and cnitool, as make tools fills it")
 	if err := flags.Parse(args[1:]); err != nil {
 		return 1
 	}
@@ -44,6 +53,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return outer(args, stdout, stderr)
 	}
 	out := newPrinter(stdout)
+	if *overlay {
+		if err := overlayStory(out, *bin, *tools, filepath.Join(*conf, "71-overlay-agent.conflist")); err != nil {
+			out.step(red, "✗", "%v", err)
+			return 1
+		}
+		return 0
+	}
 	if err := story(out, *bin, filepath.Join(*conf, "10-single-host.conflist")); err != nil {
 		out.step(red, "✗", "%v", err)
 		return 1

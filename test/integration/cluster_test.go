@@ -30,14 +30,22 @@ func newCluster(t testing.TB, n, mtu int, is6 bool) *cluster {
 	for i := range n {
 		name := fmt.Sprintf("h%d", i+1)
 		c.hosts = append(c.hosts, name)
-		ns := c.netns(name)
-		port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "to-" + name, MTU: mtu, MasterIndex: lan.Attrs().Index}, PeerName: "eth0", PeerMTU: uint32(mtu)}
-		c.check(netlink.LinkAdd(port))
-		c.moveIn("eth0", ns)
-		c.check(netlink.LinkSetUp(port))
-		c.setAddress(ns, "eth0", netip.PrefixFrom(c.address(i), map[bool]int{false: 24, true: 64}[is6]).String())
+		c.join(name, c.address(i), mtu)
 	}
 	return c
+}
+
+// join puts a new host on the link.
+func (c *cluster) join(name string, addr netip.Addr, mtu int) {
+	c.t.Helper()
+	lan, err := netlink.LinkByName("lan")
+	c.check(err)
+	ns := c.netns(name)
+	port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "to-" + name, MTU: mtu, MasterIndex: lan.Attrs().Index}, PeerName: "eth0", PeerMTU: uint32(mtu)}
+	c.check(netlink.LinkAdd(port))
+	c.moveIn("eth0", ns)
+	c.check(netlink.LinkSetUp(port))
+	c.setAddress(ns, "eth0", netip.PrefixFrom(addr, map[bool]int{false: 24, true: 64}[addr.Is6()]).String())
 }
 
 // address is that of host number i underneath, from 0.

@@ -11,9 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
@@ -30,6 +33,7 @@ type example struct {
 	mac      string
 	mtu      int    // of the containers
 	publish  string // where the first container's port 80 is, "host" or "container"; empty: nowhere
+	agent    bool   // ln-agent and etcd are there
 	foreign  string // what plugins of others leave behind
 }
 
@@ -47,6 +51,7 @@ var special = map[string]example{
 	"61-nat-dual-stack":   {capArgs: web, publish: "host"},
 	"62-routed":           {capArgs: web, publish: "container"},
 	"70-overlay":          {capArgs: web, publish: "host", mtu: worldMTU - 50},
+	"71-overlay-agent":    {agent: true, capArgs: web, publish: "host", mtu: worldMTU - 50},
 	// The reference bridge keeps its bridge, and tables for masquerading.
 	"63-portmap-ln": {capArgs: web, publish: "host", foreign: `^(link|addr) ln-portmap |dev ln-portmap |^nft \d+ (cni_plugins_masquerade|nat)\b`},
 	// The firewall plugin keeps its chains, in the tables of iptables.
@@ -148,6 +153,9 @@ func newWalk(t *testing.T, file string, ex example) *walk {
 
 func (w *walk) run() {
 	w.world()
+	if w.agent {
+		w.startAgent()
+	}
 	before := w.snapshot()
 	w.a, w.b = w.netns("a"), w.netns("b")
 	if w.version >= "1.1.0" {
@@ -176,6 +184,30 @@ func (w *walk) run() {
 	// With a list of nobody GC removes the network, too.
 	w.must(call{plugin: w.first, command: "GC", stdin: edit(w.t, w.plugin, map[string]any{"cniVersion": "1.1.0", "cni.dev/valid-attachments": []string{}})})
 	w.sameBut(before, w.foreign)
+}
+
+// startAgent starts etcd and ln-agent on the host, and waits until cnitool finds
+// the network ready.
+func (w *walk) startAgent() {
+	w.t.Helper()
+	etcd := lntest.NewEtcd(w.t, []string{"127.0.0.1"})[0]
+	etcd.Start()
+	cmd := exec.Command(program(w.t, "ln-agent"), "--conf-dir", w.dir, "--node-name", "h1")
+	log := &tail{}
+	cmd.Stderr = log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	w.check(cmd.Start())
+	w.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	status := call{plugin: w.first, command: "STATUS", stdin: w.plugin}
+	for end := time.Now().Add(agentPatience); ; time.Sleep(20 * time.Millisecond) {
+		r := w.host.run(status)
+		if r.code == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("STATUS: code %d, %s; ln-agent:\n%s", r.code, r.msg, log)
+		}
+	}
 }
 
 // cnitool runs a command of cnitool and returns what it printed.

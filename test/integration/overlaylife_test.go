@@ -127,7 +127,7 @@ func TestOverlayRefuses(t *testing.T) {
 		keys map[string]any
 		want string
 	}{
-		"no nodes":        {map[string]any{"nodes": nil}, "nodes: missing"},
+		"no nodes":        {map[string]any{"nodes": []string{}}, "nodes: []"},
 		"none is ours":    {map[string]any{"nodes": []string{"192.0.2.8", "192.0.2.9"}}, "nodes: [192.0.2.8 192.0.2.9]: none is"},
 		"two are ours":    {map[string]any{"nodes": []string{"192.0.2.1", "192.0.2.101"}}, "nodes: [192.0.2.1 192.0.2.101]: these are all"},
 		"twice":           {map[string]any{"nodes": []string{"192.0.2.1", "192.0.2.2", "192.0.2.2"}}, "nodes[2]: 192.0.2.2"},

@@ -1,0 +1,217 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// Registry is where the hosts of a network meet; etcd.Registry is one.
+type Registry interface {
+	Session(ctx context.Context, seen func(overlay.View)) error
+	Agree(ctx context.Context, network string, t overlay.Terms) error
+	Claim(ctx context.Context, network string, s overlay.Shared, block netip.Prefix) error
+	Reclaim(ctx context.Context, v overlay.View, node string) (freed []netip.Prefix, err error)
+	Quiet(ctx context.Context) error
+}
+
+// Config is what an agent works with.
+type Config struct {
+	// ConfDir is where runtimes have their CNI configurations.
+	ConfDir string
+	// StateDir is where the node files of networks are that name no other.
+	StateDir string
+	// Name and Address of this host.
+	Name    string
+	Address netip.Addr
+	// Listen is where health and metrics are served, as "127.0.0.1:9468"; empty:
+	// nowhere.
+	Listen   string
+	Registry Registry
+	Log      *slog.Logger
+}
+
+// Agent keeps the networks of a host.
+type Agent struct {
+	conf    Config
+	log     *slog.Logger
+	metrics *metrics
+	mend    hint // look at the kernel
+	claim   hint // look at the registry
+
+	mu       sync.Mutex
+	networks []plugin.AgentNetwork
+	confErr  error
+	view     *overlay.View // nil: none yet
+	apart    error         // why there is no session; nil: there is one
+	status   map[string]status
+	said     map[string]string // what was logged last, by what it is about
+}
+
+// errStarting is what there is no session for at first.
+var errStarting = errors.New("etcd has not been reached yet")
+
+// New returns an agent that has done nothing yet.
+func New(c Config) *Agent {
+	a := &Agent{
+		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
+		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()},
+	}
+	a.metrics = newMetrics(a)
+	return a
+}
+
+// quietPatience is how long the registry may take to hear that the agent stops.
+const quietPatience = 2 * time.Second
+
+// Run works until ctx ends. The kernel then stays as it is, and so do this
+// host's blocks. An error is what no agent can work with.
+func (a *Agent) Run(ctx context.Context) error {
+	a.log.Info("ln-agent starts", "node", a.conf.Name, "address", a.conf.Address)
+	g, inner := errgroup.WithContext(ctx)
+	for _, task := range []func(context.Context) error{a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.serve} {
+		g.Go(func() error { return task(inner) })
+	}
+	err := g.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), quietPatience)
+	defer cancel()
+	if quietErr := a.conf.Registry.Quiet(quiet); quietErr != nil {
+		a.log.Warn("etcd was not told that this node's agent stops", "error", quietErr)
+	}
+	a.log.Info("ln-agent stops; the networks stay as they are")
+	return err
+}
+
+// The time until a lost session is begun again lies between these.
+const (
+	soonest = 100 * time.Millisecond
+	latest  = time.Second
+)
+
+func (a *Agent) followRegistry(ctx context.Context) error {
+	for {
+		err := a.conf.Registry.Session(ctx, a.seen)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.mu.Lock()
+		a.apart = err
+		a.mu.Unlock()
+		a.say("etcd", err, "not in touch with etcd; containers keep their connections", "")
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(soonest + rand.N(latest-soonest)): // not all hosts at once
+		}
+	}
+}
+
+func (a *Agent) seen(v overlay.View) {
+	a.mu.Lock()
+	a.view, a.apart = &v, nil
+	a.mu.Unlock()
+	a.say("etcd", nil, "", "in touch with etcd")
+	a.mend.give()
+	a.claim.give()
+}
+
+func (a *Agent) followKernel(ctx context.Context) error { return libnet.Watch(ctx, a.mend.give) }
+
+// situation is what the loops look at, at a time.
+type situation struct {
+	networks []plugin.AgentNetwork
+	view     *overlay.View // nil: none yet
+}
+
+func (a *Agent) situation() situation {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return situation{a.networks, a.view}
+}
+
+// change changes the status of a network.
+func (a *Agent) change(network string, fn func(*status)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status[network]
+	fn(&s)
+	a.status[network] = s
+}
+
+// errSoon is what passes by itself in most cases, as when the agent starts.
+var errSoon = errors.New("wait")
+
+// say logs an error about something under the heading bad, and once there is
+// none any more, good; but nothing twice. Empty: no line.
+func (a *Agent) say(about string, err error, bad, good string, args ...any) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	a.mu.Lock()
+	before := a.said[about]
+	a.said[about] = text
+	a.mu.Unlock()
+	switch {
+	case text == before:
+	case errors.Is(err, errSoon):
+		a.log.Info(bad, append(args, "error", text)...)
+	case err != nil:
+		a.log.Error(bad, append(args, "error", text)...)
+	case good != "":
+		a.log.Info(good, args...)
+	}
+}
+
+// hint says that there is something to look at. Many are as one.
+type hint chan struct{}
+
+func newHint() hint { return make(hint, 1) }
+
+func (h hint) give() {
+	select {
+	case h <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when there is a hint, or after a time; not before pause has
+// passed, so that what comes in a rush is looked at once.
+func (h hint) wait(ctx context.Context, pause, most time.Duration) error {
+	late := time.NewTimer(most)
+	defer late.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pause):
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h:
+	case <-late.C:
+	}
+	return nil
+}
+
+// ofNetwork says which network an error is about.
+func ofNetwork(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("network %s: %w", name, err)
+}

@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+const (
+	// claimPause gathers what comes in a rush: leases, and others' blocks.
+	claimPause = 20 * time.Millisecond
+	// claimAgain is how soon a claim that failed is tried again, should nothing
+	// change that gives reason to.
+	claimAgain = time.Second
+	// rarely is how soon a loop looks that has nothing to do: only should a hint
+	// have been lost.
+	rarely = time.Minute
+	// A host takes one more block when less than one address in spareOf is free.
+	spareOf = 8
+)
+
+// claimLoop agrees on networks, takes blocks, and frees those of hosts that are
+// gone.
+func (a *Agent) claimLoop(ctx context.Context) error {
+	leases, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch leases: %w", err)
+	}
+	defer func() { _ = leases.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = leases.Close() })
+	defer stop()
+	go a.followLeases(leases)
+	again := time.Duration(0)
+	for {
+		if err := a.claim.wait(ctx, claimPause, cmp.Or(again, rarely)); err != nil {
+			return err
+		}
+		again = 0
+		now := a.situation()
+		for _, n := range now.networks {
+			watchLeases(leases, n)
+			err := a.claimNetwork(ctx, now.view, n)
+			a.change(n.Name, func(s *status) { s.claimErr = err })
+			if err != nil && now.view != nil {
+				again = claimAgain
+			}
+			if errors.Is(err, overlay.ErrTaken) {
+				err = nil // another host was faster, as may be
+			}
+			a.say("claim "+n.Name, err, "no block can be taken", "")
+		}
+		if now.view != nil {
+			a.reclaim(ctx, *now.view)
+		}
+	}
+}
+
+// followLeases hints at every lease, until the watcher is closed.
+func (a *Agent) followLeases(w *fsnotify.Watcher) {
+	for {
+		select {
+		case _, open := <-w.Events:
+			if !open {
+				return
+			}
+		case _, open := <-w.Errors: // some were lost
+			if !open {
+				return
+			}
+		}
+		a.claim.give()
+	}
+}
+
+// watchLeases has the watcher tell when an address of the network is taken or
+// given back; of a directory that is not there yet, when it is made.
+func watchLeases(w *fsnotify.Watcher, n plugin.AgentNetwork) {
+	dir := cmp.Or(n.DataDir, libnet.DefaultDataDir)
+	if w.Add(filepath.Join(dir, n.Name)) == nil {
+		return
+	}
+	if err := os.MkdirAll(dir, 0o755); err == nil {
+		_ = w.Add(dir) // without, blocks are looked at rarely
+	}
+}
+
+// terms are those of a network as this host has it configured.
+func (a *Agent) terms(n plugin.AgentNetwork) overlay.Terms {
+	return overlay.Terms{
+		Subnets: n.Subnets, Size: overlay.BlockSize(n.Size), VNI: n.Config.Tunnel.VNI,
+		Port: cmp.Or(n.Config.Tunnel.Port, overlay.DefaultPort), IPv6: a.conf.Address.Is6(), By: a.conf.Name,
+	}
+}
+
+func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.AgentNetwork) error {
+	if v == nil {
+		return nil // that is said elsewhere
+	}
+	shared := v.Networks[n.Name]
+	if !shared.Agreed {
+		return a.conf.Registry.Agree(ctx, n.Name, a.terms(n))
+	}
+	if err := shared.Terms.Differs(a.terms(n)); err != nil {
+		return ofNetwork(n.Name, err)
+	}
+	own := v.Own(n.Name, a.conf.Name)
+	use, err := a.usage(ctx, n, own)
+	if err != nil {
+		return ofNetwork(n.Name, err)
+	}
+	for _, subnet := range n.Subnets {
+		has := false
+		var free, capacity uint64
+		for _, u := range use {
+			if u.IPv6 == subnet.Addr().Is6() {
+				has, free, capacity = true, u.Capacity-min(u.Held, u.Capacity), u.Capacity
+			}
+		}
+		if has && free > capacity/spareOf {
+			continue
+		}
+		block, err := shared.Choose(subnet, a.conf.Name)
+		if err != nil && has {
+			a.say("spare "+n.Name, err, "this node's blocks are nearly full, and there is none left to take", "")
+			continue
+		}
+		if err == nil {
+			err = a.conf.Registry.Claim(ctx, n.Name, shared, block)
+		}
+		if err != nil {
+			return ofNetwork(n.Name, err)
+		}
+		a.log.Info("block taken", "network", n.Name, "block", block)
+	}
+	return nil
+}
+
+// usage says how much of this host's blocks is in use, by family.
+func (a *Agent) usage(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) ([]libnet.Use, error) {
+	if len(own) == 0 {
+		return nil, nil
+	}
+	pool, err := libnet.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: libnet.BlockSets(own)}, libnet.Addressing{})
+	if err != nil {
+		return nil, err
+	}
+	use, err := pool.Usage(ctx)
+	a.change(n.Name, func(s *status) { s.use = use })
+	return use, err
+}
+
+func (a *Agent) reclaim(ctx context.Context, v overlay.View) {
+	for _, node := range v.Gone() {
+		if node == a.conf.Name {
+			continue
+		}
+		freed, err := a.conf.Registry.Reclaim(ctx, v, node)
+		a.say("reclaim "+node, err, "blocks of an absent node cannot be freed", "")
+		if len(freed) > 0 {
+			a.log.Warn("node was absent for too long: its blocks are free", "absent", node, "blocks", freed)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+// status is what is known of a network.
+type status struct {
+	claimErr, mendErr error
+	problems          []string // with other hosts
+	blocks            []netip.Prefix
+	use               []libnet.Use
+	peers, lacking    int
+	synced            time.Time // when all was as it should be, last
+}
+
+func (s status) errs() []error {
+	all := []error{s.claimErr, s.mendErr}
+	for _, p := range s.problems {
+		all = append(all, errors.New(p))
+	}
+	return slices.DeleteFunc(all, func(err error) bool { return err == nil })
+}
+
+// unwell returns what is wrong, a line each.
+func (a *Agent) unwell() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []string
+	add := func(about string, err error) {
+		if err != nil {
+			all = append(all, about+": "+err.Error())
+		}
+	}
+	add("etcd", a.apart)
+	add("configurations", a.confErr)
+	if a.view != nil {
+		for _, p := range a.view.Problems {
+			all = append(all, "etcd: "+p)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.status)) {
+		for _, err := range a.status[name].errs() {
+			add(name, err)
+		}
+	}
+	return slices.Compact(all)
+}
+
+func (a *Agent) healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	bad := a.unwell()
+	if len(bad) == 0 {
+		_, _ = fmt.Fprintln(w, "ok")
+		return
+	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+	for _, line := range bad {
+		_, _ = fmt.Fprintln(w, line)
+	}
+}
+
+// serve offers /healthz and /metrics.
+func (a *Agent) serve(ctx context.Context) error {
+	if a.conf.Listen == "" {
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.conf.Listen)
+	if err != nil {
+		return fmt.Errorf("health and metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", a.healthz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("health and metrics: %w", err)
+	}
+	return ctx.Err()
+}

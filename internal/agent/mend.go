@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+const (
+	// mendPause gathers what comes in a rush, our own changes first of all.
+	mendPause = 20 * time.Millisecond
+	// mendAgain is how soon what failed is tried again, should no hint come.
+	mendAgain = time.Second
+	// The node file is written for a later date only once this part of the time
+	// between has passed.
+	untilSteps = 10
+)
+
+// mendLoop has the kernel and the node files follow.
+func (a *Agent) mendLoop(ctx context.Context) error {
+	again := time.Duration(0)
+	for {
+		if err := a.mend.wait(ctx, mendPause, cmp.Or(again, rarely)); err != nil {
+			return err
+		}
+		again = 0
+		now := a.situation()
+		for _, n := range now.networks {
+			err := a.mendNetwork(ctx, now.view, n)
+			a.change(n.Name, func(s *status) { s.mendErr = err })
+			a.say("mend "+n.Name, err, "network is not as it should be", "network is as it should be", "network", n.Name)
+			if err != nil {
+				again = mendAgain
+			}
+		}
+	}
+}
+
+func (a *Agent) mendNetwork(ctx context.Context, v *overlay.View, n plugin.AgentNetwork) error {
+	start := time.Now()
+	c, err := libnet.New(libnet.WithStateDir(cmp.Or(n.StateDir, a.conf.StateDir)))
+	if err != nil {
+		return ofNetwork(n.Name, err)
+	}
+	defer c.Close()
+	before, err := c.NodeFile(n.Name)
+	if err != nil && !errors.Is(err, libnet.ErrNotReady) {
+		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
+	}
+	k := keeper{agent: a, controller: c, network: n, before: before}
+	switch {
+	case v == nil && len(before.Nodes) == 0:
+		return nil // nothing is known yet
+	case v == nil:
+		err = k.connect(ctx, before) // as of before we were restarted
+	default:
+		err = k.follow(ctx, *v)
+	}
+	a.metrics.reconcile.Observe(time.Since(start).Seconds())
+	return ofNetwork(n.Name, err)
+}
+
+// keeper looks after one network, once.
+type keeper struct {
+	agent      *Agent
+	controller *libnet.Controller
+	network    plugin.AgentNetwork
+	before     libnet.NodeFile // zero: none
+}
+
+// follow brings kernel and node file to what a view says.
+func (k keeper) follow(ctx context.Context, v overlay.View) error {
+	a, n := k.agent, k.network
+	shared := v.Networks[n.Name]
+	if !shared.Agreed {
+		return fmt.Errorf("%w: its hosts have not agreed on it yet", errSoon)
+	}
+	if err := shared.Terms.Differs(a.terms(n)); err != nil {
+		return err
+	}
+	hosts, problems := v.Hosts(n.Name)
+	own := v.Own(n.Name, a.conf.Name)
+	a.change(n.Name, func(s *status) { s.problems, s.blocks = problems, own })
+	k.tellLost(own)
+	if !serves(own, n.Subnets) {
+		return errors.Join(fmt.Errorf("%w: this node has no block yet", errSoon), k.withdraw(ctx, own))
+	}
+	if !slices.ContainsFunc(hosts, func(h overlay.Host) bool { return h.Name == a.conf.Name }) {
+		return errors.New("this node is not among its hosts: another one has its address")
+	}
+	return k.connect(ctx, k.file(v, hosts, own))
+}
+
+// serves says whether there is a block of each subnet.
+func serves(own, subnets []netip.Prefix) bool {
+	for _, s := range subnets {
+		if !slices.ContainsFunc(own, s.Overlaps) {
+			return false
+		}
+	}
+	return true
+}
+
+// tellLost is loud about blocks that were ours.
+func (k keeper) tellLost(own []netip.Prefix) {
+	for _, b := range k.before.Blocks {
+		if !slices.Contains(own, b) {
+			k.agent.metrics.lost.WithLabelValues(k.network.Name).Inc()
+			k.agent.log.Error("BLOCK LOST: this node was away for so long that its block was given up, and it may be another node's now. "+
+				"Containers with addresses in it are cut off from other nodes and have to be made anew", "network", k.network.Name, "block", b)
+		}
+	}
+}
+
+// withdraw has no more addresses given where there is no block to give them
+// out of, and takes the tunnel away: nobody leads to this host any more.
+func (k keeper) withdraw(ctx context.Context, own []netip.Prefix) error {
+	if len(k.before.Nodes) == 0 || len(own) > 0 { // a block of the other family is on its way
+		return k.controller.DeleteNodeFile(k.network.Name)
+	}
+	net, err := k.define(k.before)
+	if err != nil {
+		return err
+	}
+	return net.Disconnect(ctx)
+}
+
+func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) libnet.NodeFile {
+	t := v.Networks[k.network.Name].Terms
+	f := libnet.NodeFile{
+		Network: k.network.Name, VNI: t.VNI, Port: t.Port, Device: k.network.Config.Tunnel.Device,
+		Self: k.agent.conf.Address, Blocks: own, Until: v.Until, Subnets: t.Subnets,
+	}
+	for _, h := range hosts {
+		f.Nodes = append(f.Nodes, libnet.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks})
+	}
+	// Put off every time it was renewed, the file would change all the time.
+	if left := k.before.Until - libnet.Uptime(); f.Until > 0 && left > 0 && f.Until-k.before.Until < left/untilSteps {
+		f.Until = k.before.Until
+	}
+	return f
+}
+
+func (k keeper) define(f libnet.NodeFile) (*libnet.Network, error) {
+	return k.controller.DefineNetwork("overlay", k.network.Name, libnet.WithConfig(f.Apply(k.network.Config)))
+}
+
+// connect brings the kernel to what a node file says, and writes it. A block
+// that is given up goes out of the file first, one that is new comes in last.
+func (k keeper) connect(ctx context.Context, f libnet.NodeFile) error {
+	a, start := k.agent, time.Now()
+	net, err := k.define(f)
+	if err != nil {
+		return err
+	}
+	if f.MTU = k.before.MTU; slices.ContainsFunc(k.before.Blocks, func(b netip.Prefix) bool { return !slices.Contains(f.Blocks, b) }) {
+		if _, err := k.controller.SaveNodeFile(f); err != nil {
+			return err
+		}
+	}
+	done, err := net.Connect(ctx)
+	a.change(k.network.Name, func(s *status) {
+		s.peers, s.lacking = done.Peers, done.Lacking
+		if err == nil {
+			s.synced = time.Now()
+		}
+	})
+	if len(done.Dropped) > 0 {
+		a.log.Error("gateway addresses of blocks that are not this node's any more are removed: containers there are cut off", "network", k.network.Name, "addresses", done.Dropped)
+	}
+	if done.Created || done.Changes > 0 {
+		a.metrics.changes.WithLabelValues(k.network.Name).Add(float64(done.Changes))
+		a.log.Info("network brought up to date", "network", k.network.Name, "peers", done.Peers, "changes", done.Changes, "made", done.Created,
+			"took", fmt.Sprintf("%.1fms", float64(time.Since(start).Microseconds())/1000))
+	}
+	if !done.Up {
+		return err
+	}
+	f.MTU = done.MTU
+	_, saveErr := k.controller.SaveNodeFile(f)
+	return errors.Join(err, saveErr)
+}

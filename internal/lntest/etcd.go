@@ -1,0 +1,152 @@
+package lntest
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Etcd is a member of an etcd cluster of a test, a process of its own. It ends
+// with the test.
+type Etcd struct {
+	URL  string // for clients
+	ask  string // for its health
+	t    testing.TB
+	args []string
+	cmd  *exec.Cmd // nil: not running
+	done chan error
+}
+
+// startTied starts cmd in the calling thread's network namespace so that it ends
+// with this process, however that ends: Pdeathsig is about a thread, so one is
+// kept for it.
+func startTied(cmd *exec.Cmd) (done chan error, err error) {
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = ns.Close() }()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	started, done := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			err = cmd.Start()
+		}
+		if started <- err; err == nil {
+			done <- cmd.Wait()
+		}
+	}()
+	return done, <-started
+}
+
+// NewEtcd returns the members of a new cluster, one for each address, which is
+// to be an address of the network namespace that Start is called in. args are
+// for all of them.
+func NewEtcd(t testing.TB, addrs []string, args ...string) []*Etcd {
+	t.Helper()
+	scheme := "http"
+	for _, a := range args {
+		if strings.HasPrefix(a, "--cert-file") {
+			scheme = "https"
+		}
+	}
+	var all []*Etcd
+	var cluster []string
+	for i, a := range addrs {
+		cluster = append(cluster, fmt.Sprintf("m%d=http://%s", i, net.JoinHostPort(a, "2380")))
+	}
+	for i, a := range addrs {
+		client, peer := scheme+"://"+net.JoinHostPort(a, "2379"), "http://"+net.JoinHostPort(a, "2380")
+		health := "http://" + net.JoinHostPort(a, "2381")
+		all = append(all, &Etcd{URL: client, ask: health, t: t, args: append([]string{
+			fmt.Sprintf("--name=m%d", i), "--data-dir=" + filepath.Join(t.TempDir(), "etcd"),
+			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+			"--listen-metrics-urls=" + health, "--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
+			"--initial-cluster=" + strings.Join(cluster, ","), "--unsafe-no-fsync",
+			"--heartbeat-interval=50", "--election-timeout=500", "--log-level=error",
+		}, args...)})
+	}
+	return all
+}
+
+// Start starts the member in the calling thread's namespaces. It does not wait
+// for it: see Await.
+func (e *Etcd) Start() {
+	e.t.Helper()
+	e.cmd = exec.Command(etcdProgram(e.t), e.args...)
+	e.cmd.Stderr = os.Stderr
+	var err error
+	if e.done, err = startTied(e.cmd); err != nil {
+		e.t.Fatalf("start etcd: %v", err)
+	}
+	e.t.Cleanup(e.Kill)
+}
+
+func etcdProgram(t testing.TB) string {
+	t.Helper()
+	dirs := []string{os.Getenv("TOOLS")}
+	for up := "../.."; len(up) < len("../../../../.."); up += "/.." { // the test's package is somewhere below
+		dirs = append(dirs, filepath.Join(up, ".cache/bin"))
+	}
+	for _, dir := range dirs {
+		path, err := filepath.Abs(filepath.Join(dir, "etcd"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	t.Fatalf("no etcd in %v: run make tools", dirs)
+	return ""
+}
+
+// Kill ends the member as a power cut does.
+func (e *Etcd) Kill() {
+	if e.cmd == nil {
+		return
+	}
+	_ = e.cmd.Process.Kill()
+	<-e.done //nolint:errcheck // how it ended is known
+	e.cmd = nil
+}
+
+// Pause stops the member in its tracks, and Resume lets it go on.
+func (e *Etcd) Pause() { _ = e.cmd.Process.Signal(syscall.Signal(unix.SIGSTOP)) }
+
+// Resume is the inverse of Pause.
+func (e *Etcd) Resume() { _ = e.cmd.Process.Signal(syscall.Signal(unix.SIGCONT)) }
+
+// Await waits until the member answers and has a leader. It is to be called
+// where Start was.
+func (e *Etcd) Await() {
+	e.t.Helper()
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	var last string
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		resp, err := client.Get(e.ask + "/health")
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if last = string(body); strings.Contains(last, `"true"`) {
+			return
+		}
+	}
+	e.t.Fatalf("etcd %s does not come up: %s", e.URL, last)
+}

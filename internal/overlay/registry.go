@@ -1,0 +1,203 @@
+package overlay
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Errors of registries, for errors.Is.
+var (
+	// ErrTaken: somebody else has the block, the VNI, the name or the address.
+	ErrTaken = errors.New("taken by another host")
+	// ErrFull: the network has no free block left.
+	ErrFull = errors.New("no free block left")
+	// ErrDiffers: the network is another one here than what its hosts agreed on.
+	ErrDiffers = errors.New("differs from what the network's hosts agreed on")
+)
+
+// BlockSize is how long the prefix of a host's block is, by address family.
+type BlockSize struct{ IPv4, IPv6 int }
+
+// bits returns the length for the family of a.
+func (s BlockSize) bits(a netip.Addr) int {
+	if a.Is6() {
+		return s.IPv6
+	}
+	return s.IPv4
+}
+
+// Terms are what all hosts of a network have to agree on.
+type Terms struct {
+	Subnets []netip.Prefix
+	Size    BlockSize
+	VNI     int // 0, of what a host asks for: any
+	Port    int
+	IPv6    bool // the hosts' own addresses are
+	By      string
+}
+
+// Differs says in what a host's own terms are others than these: ErrDiffers.
+func (t Terms) Differs(own Terms) error {
+	for _, d := range []struct {
+		key         string
+		agreed, own any
+	}{
+		{"subnet", fmt.Sprint(t.Subnets), fmt.Sprint(own.Subnets)},
+		{"blockSize", t.Size, own.Size},
+		{"vni", t.VNI, cmp.Or(own.VNI, t.VNI)},
+		{"port", t.Port, own.Port},
+		{"IPv6 addresses of the hosts", t.IPv6, own.IPv6},
+	} {
+		if d.agreed != d.own {
+			return fmt.Errorf("%w: %s: %v here, %v by %s", ErrDiffers, d.key, d.own, d.agreed, t.By)
+		}
+	}
+	return nil
+}
+
+// Member is a host as a registry knows it.
+type Member struct {
+	Name    string
+	Address netip.Addr
+	// Live: it has lately been heard of. Holds: its blocks are its own still,
+	// heard of or not.
+	Live, Holds bool
+	// Revision is when it last said its address.
+	Revision int64
+}
+
+// Holding is a block that a host has.
+type Holding struct {
+	Node     string
+	Revision int64 // of the registry's entry
+}
+
+// Shared is a network as its hosts share it.
+type Shared struct {
+	Terms    Terms
+	Agreed   bool  // there are Terms
+	Revision int64 // of Terms
+	Blocks   map[netip.Prefix]Holding
+}
+
+// View is all that a registry knows at a time. It is not to be changed.
+type View struct {
+	Revision int64
+	// Until is when this host's right to its blocks ends, in seconds since boot,
+	// if it is not heard of before; 0: never.
+	Until    int64
+	Members  map[string]Member
+	Networks map[string]Shared
+	// Problems are entries that cannot be read.
+	Problems []string
+}
+
+// Host is a Node with a name.
+type Host struct {
+	Name string
+	Node
+}
+
+// Own returns the blocks of a host in a network, in order.
+func (v View) Own(network, node string) []netip.Prefix {
+	var all []netip.Prefix
+	for b, h := range v.Networks[network].Blocks {
+		if h.Node == node {
+			all = append(all, b)
+		}
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return all
+}
+
+// Hosts returns the hosts that have blocks in a network, in the order of their
+// names, and what is wrong with others, which are left out. Of two that have
+// one address the live one is in, of two of these who said it last: the other
+// one has been replaced.
+func (v View) Hosts(network string) (hosts []Host, problems []string) {
+	s := v.Networks[network]
+	blocks := map[string][]netip.Prefix{}
+	for b, h := range s.Blocks {
+		blocks[h.Node] = append(blocks[h.Node], b)
+	}
+	byAddress := map[netip.Addr]Member{}
+	for _, name := range slices.Sorted(maps.Keys(blocks)) {
+		m, known := v.Members[name]
+		switch {
+		case !known || !m.Address.IsValid():
+			problems = append(problems, fmt.Sprintf("node %s has blocks and no address", name))
+			continue
+		case m.Address.Is6() != s.Terms.IPv6:
+			problems = append(problems, fmt.Sprintf("node %s has the address %s, of another family than the other hosts'", name, m.Address))
+			continue
+		}
+		if other, taken := byAddress[m.Address]; taken {
+			if m.replaces(other) {
+				m, other = other, m
+			}
+			byAddress[m.Address] = other
+			problems = append(problems, fmt.Sprintf("node %s has the address %s, which is %s's now", m.Name, m.Address, other.Name))
+			continue
+		}
+		byAddress[m.Address] = m
+	}
+	for _, m := range byAddress {
+		own := blocks[m.Name]
+		slices.SortFunc(own, netip.Prefix.Compare)
+		hosts = append(hosts, Host{m.Name, Node{m.Address, own}})
+	}
+	slices.SortFunc(hosts, func(a, b Host) int { return cmp.Compare(a.Name, b.Name) })
+	return hosts, problems
+}
+
+func (m Member) replaces(other Member) bool {
+	if m.Live != other.Live {
+		return m.Live
+	}
+	return m.Revision > other.Revision
+}
+
+// Gone returns the hosts that have not been heard of for so long that their
+// blocks are anybody's.
+func (v View) Gone() []string {
+	gone := map[string]bool{}
+	for name, m := range v.Members {
+		if !m.Holds {
+			gone[name] = true
+		}
+	}
+	for _, s := range v.Networks {
+		for _, h := range s.Blocks {
+			if !v.Members[h.Node].Holds {
+				gone[h.Node] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(gone))
+}
+
+// Choose returns a free block of a subnet for a host. Each begins to look at
+// another place, so that hosts which start at the same time seldom want the
+// same one, and one that comes back often gets what it had.
+func (s Shared) Choose(subnet netip.Prefix, node string) (netip.Prefix, error) {
+	bits := s.Terms.Size.bits(subnet.Addr())
+	cut := bits - subnet.Bits()
+	if cut < 0 {
+		return netip.Prefix{}, fmt.Errorf("%w: subnet %s is smaller than a block of /%d", ErrFull, subnet, bits)
+	}
+	count := 1 << min(cut, 30)
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(node))
+	for i := range count {
+		b, ok := Block(subnet, bits, (int(h.Sum32())+i)%count)
+		if _, taken := s.Blocks[b]; ok && !taken {
+			return b, nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("%w: %d blocks of /%d in %s", ErrFull, count, bits, subnet)
+}

@@ -1,0 +1,171 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// Agree writes the terms of a network unless there are some, which is success,
+// too: they come with the next view. A VNI of 0 is chosen: the one derived from
+// the name, or the next that no other network has. A VNI that is another
+// network's is ErrTaken.
+func (r *Registry) Agree(ctx context.Context, network string, t overlay.Terms) error {
+	c, err := r.current()
+	if err != nil {
+		return err
+	}
+	chosen := t.VNI != 0
+	if !chosen {
+		t.VNI = overlay.VNI(network)
+	}
+	for range tries {
+		terms, vni := r.keys.terms(network), r.keys.vni(t.VNI)
+		resp, err := txn(ctx, c,
+			[]clientv3.Cmp{unchanged(terms, 0), unchanged(vni, 0)},
+			[]clientv3.Op{clientv3.OpPut(terms, encodeTerms(t)), clientv3.OpPut(vni, encode(vniValue{network}))},
+			[]clientv3.Op{clientv3.OpGet(terms), clientv3.OpGet(vni)})
+		if err != nil {
+			return fmt.Errorf("agree on network %s: %w", network, err)
+		}
+		if resp.Succeeded || len(resp.Responses[0].GetResponseRange().Kvs) > 0 {
+			return nil
+		}
+		if held := resp.Responses[1].GetResponseRange().Kvs; chosen && len(held) > 0 {
+			var v vniValue
+			_ = json.Unmarshal(held[0].Value, &v) // the name is for the message only
+			return fmt.Errorf("network %s: VNI %d: %w: network %s has it", network, t.VNI, overlay.ErrTaken, v.Network)
+		}
+		if t.VNI++; t.VNI > overlay.MaxVNI {
+			t.VNI = overlay.MinVNI
+		}
+	}
+	return fmt.Errorf("network %s: no VNI found in %d tries: give it one", network, tries)
+}
+
+// Claim makes a block this host's. ErrTaken says that it is not free any more,
+// or the network's terms are others than in the view that s is of, or this host
+// is no member any more: the next view tells.
+func (r *Registry) Claim(ctx context.Context, network string, s overlay.Shared, block netip.Prefix) error {
+	c, err := r.current()
+	if err != nil {
+		return err
+	}
+	key, self := r.keys.block(network, block), r.conf.Self.Name
+	resp, err := txn(ctx, c,
+		[]clientv3.Cmp{
+			unchanged(key, 0), unchanged(r.keys.terms(network), s.Revision),
+			clientv3.Compare(clientv3.CreateRevision(r.keys.holds(self)), ">", 0),
+		},
+		[]clientv3.Op{clientv3.OpPut(key, encode(blockValue{self}))}, nil)
+	if err == nil && !resp.Succeeded {
+		err = overlay.ErrTaken
+	}
+	if err != nil {
+		return fmt.Errorf("claim %s of network %s: %w", block, network, err)
+	}
+	return nil
+}
+
+// Reclaim frees the blocks of a host that the view says is gone, unless it has
+// come back since, and forgets it.
+func (r *Registry) Reclaim(ctx context.Context, v overlay.View, node string) (freed []netip.Prefix, err error) {
+	c, err := r.current()
+	if err != nil {
+		return nil, err
+	}
+	absent := unchanged(r.keys.holds(node), 0)
+	free := func(key string, revision int64) (bool, error) {
+		resp, err := txn(ctx, c, []clientv3.Cmp{absent, unchanged(key, revision)}, []clientv3.Op{clientv3.OpDelete(key)}, nil)
+		if err != nil {
+			return false, fmt.Errorf("reclaim the blocks of node %s: %w", node, err)
+		}
+		return resp.Succeeded, nil
+	}
+	for network := range v.Networks {
+		for _, b := range v.Own(network, node) {
+			did, err := free(r.keys.block(network, b), v.Networks[network].Blocks[b].Revision)
+			if err != nil {
+				return freed, err
+			}
+			if did {
+				freed = append(freed, b)
+			}
+		}
+	}
+	if m, known := v.Members[node]; known {
+		_, err = free(r.keys.node(node), m.Revision)
+	}
+	return freed, err
+}
+
+// Leave gives back this host's blocks of a network, and the network's terms and
+// VNI with the last one's. It needs no session.
+func (r *Registry) Leave(ctx context.Context, network string) error {
+	return r.within(ctx, func(c *clientv3.Client) error {
+		m, err := r.read(ctx, c)
+		if err != nil {
+			return err
+		}
+		v := m.view()
+		s := v.Networks[network]
+		for _, b := range v.Own(network, r.conf.Self.Name) {
+			key := r.keys.block(network, b) // another host may have it by now
+			if _, err := txn(ctx, c, []clientv3.Cmp{unchanged(key, s.Blocks[b].Revision)}, []clientv3.Op{clientv3.OpDelete(key)}, nil); err != nil {
+				return fmt.Errorf("leave network %s: %w", network, err)
+			}
+		}
+		if !s.Agreed {
+			return nil
+		}
+		none := clientv3.Compare(clientv3.CreateRevision(r.keys.blocks(network)).WithPrefix(), "=", 0)
+		_, err = txn(ctx, c, []clientv3.Cmp{none, unchanged(r.keys.terms(network), s.Revision)},
+			[]clientv3.Op{clientv3.OpDelete(r.keys.terms(network)), clientv3.OpDelete(r.keys.vni(s.Terms.VNI))}, nil)
+		if err != nil {
+			return fmt.Errorf("leave network %s: %w", network, err)
+		}
+		return nil
+	})
+}
+
+// Forget removes what says that this host is there; its blocks must be given
+// back before.
+func (r *Registry) Forget(ctx context.Context) error {
+	return r.within(ctx, func(c *clientv3.Client) error {
+		self := r.conf.Self
+		return errors.Join(r.quiet(ctx, c), r.deleteAll(ctx, c, r.keys.holds(self.Name), r.keys.node(self.Name)))
+	})
+}
+
+// Quiet says that this host's agent is not there any more, on purpose: its name
+// and address are free at once, its blocks stay its own.
+func (r *Registry) Quiet(ctx context.Context) error {
+	return r.within(ctx, func(c *clientv3.Client) error { return r.quiet(ctx, c) })
+}
+
+// quiet removes what is live of this host, if it is this host's.
+func (r *Registry) quiet(ctx context.Context, c *clientv3.Client) error {
+	self := r.conf.Self
+	mine := encode(liveValue{self.Name, self.Instance})
+	var errs []error
+	for _, key := range []string{r.keys.liveNode(self.Name), r.keys.liveAddr(self.Address)} {
+		_, err := txn(ctx, c, []clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", mine)}, []clientv3.Op{clientv3.OpDelete(key)}, nil)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Registry) deleteAll(ctx context.Context, c *clientv3.Client, keys ...string) error {
+	var ops []clientv3.Op
+	for _, k := range keys {
+		ops = append(ops, clientv3.OpDelete(k))
+	}
+	_, err := txn(ctx, c, nil, ops, nil)
+	return err
+}

@@ -1,0 +1,98 @@
+package etcd
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// keys are the names of what we write, below a prefix.
+type keys struct{ prefix string }
+
+func (k keys) all() string                                 { return k.prefix + "/" }
+func (k keys) node(name string) string                     { return k.prefix + "/nodes/" + name }
+func (k keys) liveNode(name string) string                 { return k.prefix + "/live/nodes/" + name }
+func (k keys) liveAddr(a netip.Addr) string                { return k.prefix + "/live/addresses/" + a.String() }
+func (k keys) holds(name string) string                    { return k.prefix + "/holds/" + name }
+func (k keys) vni(vni int) string                          { return k.prefix + "/vnis/" + strconv.Itoa(vni) }
+func (k keys) terms(network string) string                 { return k.prefix + "/networks/" + network + "/terms" }
+func (k keys) blocks(network string) string                { return k.prefix + "/networks/" + network + "/blocks/" }
+func (k keys) block(network string, b netip.Prefix) string { return k.blocks(network) + b.String() }
+
+// The values, as JSON.
+type (
+	// nodeValue is of nodes/<node>. It stays until the node leaves, or is given up.
+	nodeValue struct {
+		Address netip.Addr `json:"address"`
+		Version string     `json:"version,omitempty"` // of its ln-agent
+	}
+	// liveValue is of live/nodes/<node> and live/addresses/<address>. It goes when
+	// the node is not heard of.
+	liveValue struct {
+		Node     string `json:"node"`
+		Instance string `json:"instance"` // see Self
+	}
+	// holdsValue is of holds/<node>. While it is there, the node's blocks are its
+	// own.
+	holdsValue struct {
+		Seconds int64 `json:"seconds"` // for which it stays without the node; 0: for ever
+	}
+	// termsValue is of networks/<network>/terms.
+	termsValue struct {
+		Subnets   []netip.Prefix `json:"subnets"`
+		BlockSize sizeValue      `json:"blockSize"`
+		VNI       int            `json:"vni"`
+		Port      int            `json:"port"`
+		Underlay  string         `json:"underlay"` // "ipv4" or "ipv6"
+		By        string         `json:"by"`
+	}
+	sizeValue struct {
+		IPv4 int `json:"ipv4"`
+		IPv6 int `json:"ipv6"`
+	}
+	// blockValue is of networks/<network>/blocks/<prefix>.
+	blockValue struct {
+		Node string `json:"node"`
+	}
+	// vniValue is of vnis/<vni>.
+	vniValue struct {
+		Network string `json:"network"`
+	}
+)
+
+func encode(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // none of the above can fail
+	}
+	return string(data)
+}
+
+func encodeTerms(t overlay.Terms) string {
+	v := termsValue{Subnets: t.Subnets, BlockSize: sizeValue(t.Size), VNI: t.VNI, Port: t.Port, Underlay: "ipv4", By: t.By}
+	if t.IPv6 {
+		v.Underlay = "ipv6"
+	}
+	return encode(v)
+}
+
+func decodeTerms(data []byte) (overlay.Terms, error) {
+	var v termsValue
+	if err := json.Unmarshal(data, &v); err != nil {
+		return overlay.Terms{}, err
+	}
+	if v.Underlay != "ipv4" && v.Underlay != "ipv6" || v.VNI < 1 || v.VNI > overlay.MaxVNI || v.Port < 1 || v.Port > 65535 || len(v.Subnets) == 0 {
+		return overlay.Terms{}, fmt.Errorf("want subnets, a VNI, a port, and \"ipv4\" or \"ipv6\" as underlay")
+	}
+	return overlay.Terms{Subnets: v.Subnets, Size: overlay.BlockSize(v.BlockSize), VNI: v.VNI, Port: v.Port, IPv6: v.Underlay == "ipv6", By: v.By}, nil
+}
+
+// split takes a key below the prefix apart at its first n slashes.
+func (k keys) split(key string) []string {
+	const deepest = 4 // networks/<network>/blocks/<prefix, with a slash>
+	return strings.SplitN(strings.TrimPrefix(key, k.all()), "/", deepest)
+}

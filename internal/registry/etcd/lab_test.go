@@ -1,0 +1,184 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// lab is etcd and hosts that use it.
+type lab struct {
+	t       *testing.T
+	members []*lntest.Etcd
+	urls    []string
+}
+
+// newLab starts a cluster. Each test has a net of its own.
+func newLab(t *testing.T, net, members int, args ...string) *lab {
+	t.Helper()
+	t.Parallel()
+	l := &lab{t: t}
+	var addrs []string
+	for i := range members {
+		addrs = append(addrs, fmt.Sprintf("127.0.%d.%d", net, i+1))
+	}
+	l.members = lntest.NewEtcd(t, addrs, args...)
+	for _, m := range l.members {
+		m.Start()
+		l.urls = append(l.urls, m.URL)
+	}
+	for _, m := range l.members {
+		m.Await()
+	}
+	return l
+}
+
+// conf is that of host number i, from 1.
+func (l *lab) conf(i int) Config {
+	return Config{
+		Endpoints: l.urls, Live: 3 * time.Second, Hold: time.Hour,
+		Self:   Self{Name: fmt.Sprintf("h%d", i), Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Instance: fmt.Sprintf("boot%d", i)},
+		Uptime: func() int64 { return 1000 },
+	}
+}
+
+// client is for a look beside the registry.
+func (l *lab) client() *clientv3.Client {
+	l.t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: l.urls, DialTimeout: patience})
+	l.must(err)
+	l.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (l *lab) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// agent is a host whose session is begun again whenever it ends.
+type agent struct {
+	*Registry
+	t    *testing.T
+	name string
+	stop func()
+
+	mu    sync.Mutex
+	view  overlay.View
+	news  chan struct{}
+	ended []error
+}
+
+func (l *lab) start(c Config) *agent {
+	l.t.Helper()
+	a := &agent{Registry: New(c), t: l.t, name: c.Self.Name, news: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			err := a.Session(ctx, a.seen)
+			a.mu.Lock()
+			a.ended = append(a.ended, err)
+			a.mu.Unlock()
+			a.poke()
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	a.stop = sync.OnceFunc(func() { cancel(); <-done })
+	l.t.Cleanup(a.stop)
+	return a
+}
+
+func (a *agent) seen(v overlay.View) {
+	a.mu.Lock()
+	a.view = v
+	a.mu.Unlock()
+	a.poke()
+}
+
+func (a *agent) poke() {
+	select {
+	case a.news <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until a view has what is asked for.
+func (a *agent) await(what string, has func(overlay.View) bool) overlay.View {
+	a.t.Helper()
+	bound := time.After(15 * time.Second)
+	for {
+		a.mu.Lock()
+		v, ended := a.view, slices.Clone(a.ended)
+		a.mu.Unlock()
+		if has(v) {
+			return v
+		}
+		select {
+		case <-a.news:
+		case <-bound:
+			a.t.Fatalf("%s: no %s; the view is %+v, sessions ended with %v", a.name, what, v, ended)
+		}
+	}
+}
+
+// awaitEnd waits for a session to end with an error.
+func (a *agent) awaitEnd(want error) {
+	a.t.Helper()
+	a.await("session that ends with "+want.Error(), func(overlay.View) bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return slices.ContainsFunc(a.ended, func(err error) bool { return errors.Is(err, want) })
+	})
+}
+
+func (a *agent) awaitMember(name string) overlay.View {
+	a.t.Helper()
+	return a.await("member "+name, func(v overlay.View) bool { return v.Members[name].Live })
+}
+
+// terms are those of a network with few blocks.
+func terms(subnet string, bits int) overlay.Terms {
+	return overlay.Terms{Subnets: []netip.Prefix{netip.MustParsePrefix(subnet)}, Size: overlay.BlockSize{IPv4: bits, IPv6: 64}, Port: 4789, By: "h1"}
+}
+
+func (a *agent) agree(network string, t overlay.Terms) overlay.View {
+	a.t.Helper()
+	a.await("session", func(overlay.View) bool { return a.Agree(context.Background(), network, t) == nil })
+	return a.await("terms", func(v overlay.View) bool { return v.Networks[network].Agreed })
+}
+
+// claim takes a free block of net1, with as many tries as it needs.
+func (a *agent) claim() (netip.Prefix, error) {
+	a.t.Helper()
+	const network = "net1"
+	for {
+		a.mu.Lock()
+		s := a.view.Networks[network]
+		a.mu.Unlock()
+		b, err := s.Choose(s.Terms.Subnets[0], a.name)
+		if err != nil {
+			return b, err
+		}
+		if err = a.Claim(context.Background(), network, s, b); !errors.Is(err, overlay.ErrTaken) {
+			return b, err
+		}
+		<-a.news
+	}
+}

@@ -1,0 +1,128 @@
+package etcd
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// mirror is what etcd holds below our prefix, by key: read as a whole, and then
+// kept up with each change.
+type mirror struct {
+	keys     keys
+	revision int64
+	until    int64
+
+	nodes   map[string]announced
+	live    map[string]bool
+	holds   map[string]bool
+	terms   map[string]agreed
+	blocks  map[string]map[netip.Prefix]overlay.Holding // by network
+	strange map[string]string                           // what is wrong with a key's value
+}
+
+type announced struct {
+	nodeValue
+	revision int64
+}
+
+type agreed struct {
+	overlay.Terms
+	revision int64
+}
+
+func newMirror(k keys) *mirror {
+	return &mirror{
+		keys: k, nodes: map[string]announced{}, live: map[string]bool{}, holds: map[string]bool{}, terms: map[string]agreed{},
+		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{},
+	}
+}
+
+// put takes a key over, or notes why it cannot be.
+func (m *mirror) put(kv *mvccpb.KeyValue) {
+	key := string(kv.Key)
+	m.drop(key)
+	if err := m.take(key, kv); err != nil {
+		m.strange[key] = fmt.Sprintf("key %s: %v", key, err)
+	}
+}
+
+func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
+	switch part := m.keys.split(key); {
+	case len(part) == 2 && part[0] == "nodes":
+		n := announced{revision: kv.ModRevision}
+		if err = json.Unmarshal(kv.Value, &n.nodeValue); err == nil {
+			m.nodes[part[1]] = n
+		}
+	case len(part) == 3 && part[0] == "live" && part[1] == "nodes":
+		m.live[part[2]] = true
+	case len(part) == 2 && part[0] == "holds":
+		m.holds[part[1]] = true
+	case len(part) == 3 && part[0] == "networks" && part[2] == "terms":
+		a := agreed{revision: kv.ModRevision}
+		if a.Terms, err = decodeTerms(kv.Value); err == nil {
+			m.terms[part[1]] = a
+		}
+	case len(part) == 4 && part[0] == "networks" && part[2] == "blocks":
+		var v blockValue
+		block, parseErr := netip.ParsePrefix(part[3])
+		if err = parseErr; err == nil {
+			err = json.Unmarshal(kv.Value, &v)
+		}
+		if err == nil {
+			if m.blocks[part[1]] == nil {
+				m.blocks[part[1]] = map[netip.Prefix]overlay.Holding{}
+			}
+			m.blocks[part[1]][block] = overlay.Holding{Node: v.Node, Revision: kv.ModRevision}
+		}
+	case part[0] == "vnis" || part[0] == "live": // for transactions only
+	default:
+		err = fmt.Errorf("is none of ours")
+	}
+	return err
+}
+
+// drop forgets a key.
+func (m *mirror) drop(key string) {
+	delete(m.strange, key)
+	switch part := m.keys.split(key); {
+	case len(part) == 2 && part[0] == "nodes":
+		delete(m.nodes, part[1])
+	case len(part) == 3 && part[0] == "live" && part[1] == "nodes":
+		delete(m.live, part[2])
+	case len(part) == 2 && part[0] == "holds":
+		delete(m.holds, part[1])
+	case len(part) == 3 && part[0] == "networks" && part[2] == "terms":
+		delete(m.terms, part[1])
+	case len(part) == 4 && part[0] == "networks" && part[2] == "blocks":
+		if b, err := netip.ParsePrefix(part[3]); err == nil {
+			delete(m.blocks[part[1]], b)
+		}
+	}
+}
+
+// view returns a copy.
+func (m *mirror) view() overlay.View {
+	v := overlay.View{
+		Revision: m.revision, Until: m.until, Members: make(map[string]overlay.Member, len(m.nodes)), Networks: map[string]overlay.Shared{},
+		Problems: slices.Sorted(maps.Values(m.strange)),
+	}
+	for name, n := range m.nodes {
+		v.Members[name] = overlay.Member{Name: name, Address: n.Address, Live: m.live[name], Holds: m.holds[name], Revision: n.revision}
+	}
+	for name, t := range m.terms {
+		v.Networks[name] = overlay.Shared{Terms: t.Terms, Agreed: true, Revision: t.revision, Blocks: map[netip.Prefix]overlay.Holding{}}
+	}
+	for name, blocks := range m.blocks {
+		s := v.Networks[name]
+		s.Blocks = maps.Clone(blocks)
+		v.Networks[name] = s
+	}
+	return v
+}

@@ -1,0 +1,175 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// DefaultPrefix is of all our keys.
+const DefaultPrefix = "/libnet/v1"
+
+// ErrApart says that there is no session with etcd at the moment.
+var ErrApart = errors.New("not in touch with etcd")
+
+// Config is how etcd is reached, and by whom.
+type Config struct {
+	// Endpoints are the URLs of etcd's members, as "https://192.0.2.1:2379".
+	Endpoints []string
+	// TLS makes the configuration for a new session, so that a renewed
+	// certificate is taken; nil: none.
+	TLS func() (*tls.Config, error)
+	// User and Password; empty: none.
+	User, Password string
+	// Prefix of all keys; empty: DefaultPrefix.
+	Prefix string
+	// Self is this host.
+	Self Self
+	// Live is after how long without a word the others take this host for absent,
+	// and Hold for how long its blocks stay its own then; 0: for ever. Both are
+	// in whole seconds.
+	Live, Hold time.Duration
+	// Uptime is the clock of overlay.View.Until.
+	Uptime func() int64
+}
+
+// Self is what a host says of itself.
+type Self struct {
+	Name    string
+	Address netip.Addr
+	// Instance tells this host from another one that has the name or the address
+	// by mistake; it is the same after a restart of the agent.
+	Instance string
+	Version  string
+}
+
+// Registry talks to etcd. It may be used by many goroutines.
+type Registry struct {
+	conf Config
+	keys keys
+
+	mu     sync.Mutex
+	client *clientv3.Client // of the session; nil: none
+}
+
+// New touches nothing.
+func New(c Config) *Registry {
+	if c.Prefix == "" {
+		c.Prefix = DefaultPrefix
+	}
+	return &Registry{conf: c, keys: keys{c.Prefix}}
+}
+
+const (
+	// patience is how long a single request may take.
+	patience = 3 * time.Second
+	// A connection over which nothing comes is asked, and given up.
+	pingEvery, pingWait = 10 * time.Second, 3 * time.Second
+	// tries bounds how often a transaction is tried again that others were
+	// faster with.
+	tries = 20
+)
+
+// open makes a client. It waits for etcd only if there is a user.
+func (r *Registry) open(ctx context.Context) (*clientv3.Client, error) {
+	c := clientv3.Config{
+		Context: ctx, Endpoints: r.conf.Endpoints, Username: r.conf.User, Password: r.conf.Password,
+		DialTimeout: patience, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingWait, PermitWithoutStream: true,
+		Logger: zap.NewNop(), // what it has to say it returns
+	}
+	if r.conf.TLS != nil {
+		var err error
+		if c.TLS, err = r.conf.TLS(); err != nil {
+			return nil, err
+		}
+	}
+	client, err := clientv3.New(c)
+	if err != nil {
+		return nil, fmt.Errorf("etcd %v: %w", r.conf.Endpoints, err)
+	}
+	return client, nil
+}
+
+// within calls fn with a client of its own.
+func (r *Registry) within(ctx context.Context, fn func(*clientv3.Client) error) (err error) {
+	client, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := client.Close(); !errors.Is(closeErr, context.Canceled) {
+			err = errors.Join(err, closeErr)
+		}
+	}()
+	return fn(client)
+}
+
+// current returns the session's client.
+func (r *Registry) current() (*clientv3.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client == nil {
+		return nil, ErrApart
+	}
+	return r.client, nil
+}
+
+func (r *Registry) setCurrent(c *clientv3.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.client = c
+}
+
+// ask sends requests that are answered at one revision.
+func ask(ctx context.Context, c *clientv3.Client, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	return txn(ctx, c, nil, ops, nil)
+}
+
+func txn(ctx context.Context, c *clientv3.Client, when []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return c.Txn(ctx).If(when...).Then(then...).Else(otherwise...).Commit()
+}
+
+// unchanged is true while a key's last change is the one at a revision; 0: while
+// there is no such key.
+func unchanged(key string, revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+}
+
+// read returns all there is.
+func (r *Registry) read(ctx context.Context, c *clientv3.Client) (*mirror, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*patience)
+	defer cancel()
+	got, err := c.Get(ctx, r.keys.all(), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", r.keys.all(), err)
+	}
+	m := newMirror(r.keys)
+	m.revision = got.Header.Revision
+	for _, kv := range got.Kvs {
+		m.put(kv)
+	}
+	return m, nil
+}
+
+// View reads what the hosts share, once. It needs no session.
+func (r *Registry) View(ctx context.Context) (v overlay.View, err error) {
+	err = r.within(ctx, func(c *clientv3.Client) error {
+		m, err := r.read(ctx, c)
+		if err == nil {
+			v = m.view()
+		}
+		return err
+	})
+	return v, err
+}

@@ -1,0 +1,243 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// Keys and values are those of docs/etcd.md, and nothing is left of who leaves.
+func TestKeys(t *testing.T) {
+	l := newLab(t, 1, 1)
+	ctx := context.Background()
+	c := l.conf(1)
+	c.Self.Instance, c.Self.Version, c.Hold = "BOOT/NAMESPACE", "v0.1.0", 24*time.Hour
+	a := l.start(c)
+	a.awaitMember("h1")
+	a.agree("net1", terms("10.5.0.0/16", 24))
+	block, err := a.claim()
+	l.must(err)
+	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())
+	l.must(err)
+	leased := map[string]bool{"live": true, "holds": true}
+	var keys []string
+	for _, kv := range got.Kvs {
+		key := strings.Replace(string(kv.Key), block.String(), "10.5.1.0/24", 1)
+		keys = append(keys, key+" "+string(kv.Value))
+		if want := leased[strings.Split(key, "/")[3]]; want != (kv.Lease != 0) {
+			t.Errorf("%s has lease %d", key, kv.Lease)
+		}
+	}
+	if diff := cmp.Diff(documented(t), keys); diff != "" {
+		t.Errorf("(-docs/etcd.md +etcd):\n%s", diff)
+	}
+	a.stop()
+	l.must(errors.Join(a.Leave(ctx, "net1"), a.Forget(ctx)))
+	got, err = l.client().Get(ctx, "/", clientv3.WithPrefix())
+	if err != nil || len(got.Kvs) != 0 {
+		t.Errorf("left: %v, %v", got.Kvs, err)
+	}
+}
+
+// documented returns the keys of docs/etcd.md with their values, in the order of
+// etcd.
+func documented(t *testing.T) []string {
+	t.Helper()
+	page, err := os.ReadFile("../../../docs/etcd.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	value := ""
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 || !strings.HasPrefix(cells[1], " `/libnet") {
+			continue
+		}
+		if v := strings.Trim(cells[2], " `"); v != "the same" {
+			value = v
+		}
+		all = append(all, strings.Trim(cells[1], " `")+" "+value)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Of two living hosts with one name, or one address, the first is in; a
+// restarted one is itself.
+func TestTwins(t *testing.T) {
+	l := newLab(t, 2, 1)
+	a := l.start(l.conf(1))
+	a.awaitMember("h1")
+	name, addr := l.conf(1), l.conf(2)
+	name.Self.Instance = "another"
+	addr.Self.Address = a.conf.Self.Address
+	for _, c := range []Config{name, addr} {
+		twin := l.start(c)
+		twin.awaitEnd(overlay.ErrTaken)
+		twin.stop()
+	}
+	again := l.start(l.conf(1)) // as after kill -9: what it left is there
+	again.awaitMember("h1")
+	l.must(again.Quiet(context.Background()))
+	l.start(name).awaitMember("h1")
+}
+
+// Hosts that race for blocks never have one twice, and the last one is had.
+func TestRace(t *testing.T) {
+	l := newLab(t, 3, 3)
+	const hosts = 8
+	agents := make([]*agent, hosts)
+	for i := range agents {
+		agents[i] = l.start(l.conf(i + 1))
+	}
+	var wg sync.WaitGroup
+	for _, a := range agents { // all know each other, and the network is theirs
+		for i := range hosts {
+			a.awaitMember(fmt.Sprintf("h%d", i+1))
+		}
+		wg.Go(func() { a.agree("net1", terms("10.5.0.0/24", 27)) }) // eight blocks
+	}
+	wg.Wait()
+	var mu sync.Mutex
+	owner := map[netip.Prefix]string{}
+	claim := func(a *agent) error {
+		b, err := a.claim()
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if other, taken := owner[b]; taken {
+			t.Errorf("%s is %s's and %s's", b, other, a.name)
+		}
+		owner[b] = a.name
+		return nil
+	}
+	for range 2 { // the second time there is none left
+		for _, a := range agents {
+			wg.Go(func() {
+				if err := claim(a); err != nil && !errors.Is(err, overlay.ErrFull) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	if len(owner) != 8 {
+		t.Errorf("%d of 8 blocks are had: %v", len(owner), owner)
+	}
+}
+
+// A network gets another VNI than the derived one if that is taken; one that is
+// asked for is an error then.
+func TestVNI(t *testing.T) {
+	l := newLab(t, 4, 1)
+	a := l.start(l.conf(1))
+	a.awaitMember("h1")
+	other := terms("10.6.0.0/16", 24)
+	other.VNI = overlay.VNI("net1")
+	a.agree("other", other)
+	if v := a.agree("net1", terms("10.5.0.0/16", 24)); v.Networks["net1"].Terms.VNI != overlay.VNI("net1")+1 {
+		t.Errorf("VNI %d, want the next", v.Networks["net1"].Terms.VNI)
+	}
+	if err := a.Agree(context.Background(), "third", other); !errors.Is(err, overlay.ErrTaken) || !strings.Contains(err.Error(), "other") {
+		t.Errorf("a VNI of another network: %v", err)
+	}
+	second := l.start(l.conf(2))
+	second.awaitMember("h1")
+	if v := second.agree("net1", terms("10.7.0.0/16", 25)); v.Networks["net1"].Terms.Subnets[0].String() != "10.5.0.0/16" {
+		t.Errorf("the second host's terms are in place of the first's: %+v", v.Networks["net1"].Terms)
+	}
+}
+
+// A host that is away for longer than it holds its blocks loses them, by
+// whoever looks; one that is away for less does not, though it is not live. Back
+// again, it sees what it lost.
+func TestAbsence(t *testing.T) {
+	l := newLab(t, 5, 1)
+	ctx := context.Background()
+	short, long := l.conf(1), l.conf(2)
+	short.Hold = 4 * time.Second
+	a, b, c := l.start(short), l.start(long), l.start(l.conf(3))
+	for _, x := range []*agent{a, b, c} {
+		x.awaitMember(x.name)
+		x.agree("net1", terms("10.5.0.0/16", 24))
+		if _, err := x.claim(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.stop()
+	b.stop()
+	v := c.await("absence", func(v overlay.View) bool { return !v.Members["h1"].Holds && !v.Members["h2"].Live })
+	if gone := v.Gone(); !slices.Equal(gone, []string{"h1"}) || len(v.Own("net1", "h1")) != 1 || !v.Members["h2"].Holds {
+		t.Errorf("gone are %v: %+v", gone, v)
+	}
+	for _, node := range []string{"h1", "h2"} { // the second is refused
+		freed, err := c.Reclaim(ctx, v, node)
+		if want := map[string]int{"h1": 1, "h2": 0}[node]; err != nil || len(freed) != want {
+			t.Errorf("%s: freed %v, %v, want %d", node, freed, err, want)
+		}
+	}
+	v = c.await("reclaimed block", func(v overlay.View) bool { _, known := v.Members["h1"]; return !known })
+	if len(v.Own("net1", "h1")) != 0 || len(v.Own("net1", "h2")) != 1 {
+		t.Errorf("h1 has %v, h2 %v", v.Own("net1", "h1"), v.Own("net1", "h2"))
+	}
+	back := l.start(short)
+	v = back.awaitMember("h1")
+	if len(v.Own("net1", "h1")) != 0 || !v.Members["h1"].Holds || v.Until != 1004 {
+		t.Errorf("back again: %v, until %d, %+v", v.Own("net1", "h1"), v.Until, v.Members["h1"])
+	}
+}
+
+// Who comes back while others reclaim has either all or is told: the entry that
+// says it holds its blocks decides.
+func TestReclaimOfWhoIsBack(t *testing.T) {
+	l := newLab(t, 6, 1)
+	a, b := l.start(l.conf(1)), l.start(l.conf(2))
+	a.awaitMember("h1")
+	a.agree("net1", terms("10.5.0.0/16", 24))
+	if _, err := a.claim(); err != nil {
+		t.Fatal(err)
+	}
+	v := b.await("block", func(v overlay.View) bool { return len(v.Own("net1", "h1")) == 1 })
+	stale := v.Members["h1"]
+	stale.Holds = false
+	v.Members = map[string]overlay.Member{"h1": stale}
+	if freed, err := b.Reclaim(context.Background(), v, "h1"); err != nil || len(freed) != 0 {
+		t.Errorf("freed %v, %v of a host that is there", freed, err)
+	}
+}
+
+// Garbage in etcd is told, and keeps nothing else from being read.
+func TestGarbage(t *testing.T) {
+	l := newLab(t, 7, 1)
+	c := l.client()
+	for key, value := range map[string]string{
+		"nodes/x": "{", "networks/n/terms": `{"vni":1}`, "networks/n/blocks/10.0.0.0": `{}`, "networks/n/blocks/10.5.1.0/24": `[]`, "what": "ever",
+	} {
+		if _, err := c.Put(context.Background(), DefaultPrefix+"/"+key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := l.start(l.conf(1))
+	if v := a.awaitMember("h1"); len(v.Problems) != 5 {
+		t.Errorf("problems: %q, want 5", v.Problems)
+	}
+	if _, err := c.Delete(context.Background(), DefaultPrefix+"/what"); err != nil {
+		t.Fatal(err)
+	}
+	a.await("fewer problems", func(v overlay.View) bool { return len(v.Problems) == 4 })
+}

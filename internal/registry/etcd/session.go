@@ -1,0 +1,259 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+)
+
+// leases are those of this host: what hangs by live goes when it is not heard
+// of, what hangs by hold much later.
+type leases struct {
+	live, hold clientv3.LeaseID // 0: none
+	until      int64
+}
+
+// Session says that this host is there and keeps saying it, and calls seen with
+// all that the hosts share: at once, and whenever something has changed. It
+// ends with ctx, or when contact is lost in whatever way; who calls it again
+// has everything read anew. ErrTaken says that another living host has our name
+// or address.
+func (r *Registry) Session(ctx context.Context, seen func(overlay.View)) error {
+	return r.within(ctx, func(c *clientv3.Client) error {
+		l, err := r.announce(ctx, c)
+		if err != nil {
+			return err
+		}
+		m, err := r.read(ctx, c)
+		if err != nil {
+			return err
+		}
+		m.until = l.until
+		r.setCurrent(c)
+		defer r.setCurrent(nil)
+		return r.follow(ctx, c, m, l, seen)
+	})
+}
+
+func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l leases, seen func(overlay.View)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	renewed, lost := make(chan int64), make(chan error, 1)
+	go func() { lost <- r.renew(ctx, c, l, renewed) }()
+	// A member that has no leader, being cut off, ends the watch.
+	watch := c.Watch(clientv3.WithRequireLeader(ctx), r.keys.all(), clientv3.WithPrefix(), clientv3.WithRev(m.revision+1))
+	for {
+		seen(m.view())
+		select {
+		case m.until = <-renewed:
+		case err := <-lost:
+			return err
+		case resp, open := <-watch:
+			if err := m.apply(resp, open); err != nil {
+				return err
+			}
+			for more := true; more; { // what is there already is one change with it
+				select {
+				case resp, open := <-watch:
+					if err := m.apply(resp, open); err != nil {
+						return err
+					}
+				default:
+					more = false
+				}
+			}
+			if self := r.conf.Self.Name; !m.live[self] || !m.holds[self] {
+				return fmt.Errorf("somebody removed what says that node %s is there", self)
+			}
+		}
+	}
+}
+
+// apply takes over changes. The error says that some may have been missed.
+func (m *mirror) apply(resp clientv3.WatchResponse, open bool) error {
+	switch {
+	case !open:
+		return errors.New("watch ended")
+	case resp.Err() != nil:
+		return fmt.Errorf("watch: %w", resp.Err())
+	}
+	m.revision = max(m.revision, resp.Header.Revision)
+	for _, e := range resp.Events {
+		if e.Type == mvccpb.Event_DELETE {
+			m.drop(string(e.Kv.Key))
+		} else {
+			m.put(e.Kv)
+		}
+	}
+	return nil
+}
+
+// renew keeps the leases, and tells until when.
+func (r *Registry) renew(ctx context.Context, c *clientv3.Client, l leases, renewed chan<- int64) error {
+	tick := time.NewTicker(r.conf.Live / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		until := r.conf.Uptime() + int64(r.conf.Hold.Seconds()) // as of before it is sent
+		for _, id := range []clientv3.LeaseID{l.live, l.hold} {
+			if id == 0 {
+				until = 0
+				continue
+			}
+			if _, err := r.keepAlive(ctx, c, id); err != nil {
+				return fmt.Errorf("say that node %s is there: %w", r.conf.Self.Name, err)
+			}
+		}
+		select {
+		case renewed <- until:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *Registry) keepAlive(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID) (ttl int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, min(patience, r.conf.Live/3))
+	defer cancel()
+	resp, err := c.KeepAliveOnce(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	return resp.TTL, nil
+}
+
+// announce writes what says that this host is there. What stands there already,
+// as after a restart, is left as it is.
+func (r *Registry) announce(ctx context.Context, c *clientv3.Client) (leases, error) {
+	for range tries {
+		l, ok, err := r.announceOnce(ctx, c)
+		if err != nil {
+			return l, fmt.Errorf("announce node %s: %w", r.conf.Self.Name, err)
+		}
+		if ok {
+			return l, nil
+		}
+	}
+	return leases{}, fmt.Errorf("announce node %s: others change it all the time", r.conf.Self.Name)
+}
+
+// wanted is a key as this host wants it.
+type wanted struct {
+	key, value string
+	lease      clientv3.LeaseID
+	have       *mvccpb.KeyValue // nil: missing
+}
+
+func (w wanted) revision() int64 {
+	if w.have == nil {
+		return 0
+	}
+	return w.have.ModRevision
+}
+
+func (r *Registry) announceOnce(ctx context.Context, c *clientv3.Client) (l leases, done bool, err error) {
+	self := r.conf.Self
+	live := encode(liveValue{self.Name, self.Instance})
+	want := []wanted{
+		{key: r.keys.liveNode(self.Name), value: live},
+		{key: r.keys.liveAddr(self.Address), value: live},
+		{key: r.keys.holds(self.Name), value: encode(holdsValue{int64(r.conf.Hold.Seconds())})},
+		{key: r.keys.node(self.Name), value: encode(nodeValue{self.Address, self.Version})},
+	}
+	var gets []clientv3.Op
+	for _, w := range want {
+		gets = append(gets, clientv3.OpGet(w.key))
+	}
+	got, err := ask(ctx, c, gets...)
+	if err != nil {
+		return l, false, err
+	}
+	for i, resp := range got.Responses {
+		if kvs := resp.GetResponseRange().Kvs; len(kvs) > 0 {
+			want[i].have = kvs[0]
+		}
+	}
+	if err := r.refuseTaken(want[0], want[1]); err != nil {
+		return l, false, err
+	}
+	if l, err = r.lease(ctx, c, want[0].have, want[2].have); err != nil {
+		return l, false, err
+	}
+	want[0].lease, want[1].lease, want[2].lease = l.live, l.live, l.hold
+	var when []clientv3.Cmp
+	var puts []clientv3.Op
+	for _, w := range want {
+		when = append(when, unchanged(w.key, w.revision()))
+		if w.have == nil || string(w.have.Value) != w.value || clientv3.LeaseID(w.have.Lease) != w.lease {
+			puts = append(puts, clientv3.OpPut(w.key, w.value, clientv3.WithLease(w.lease)))
+		}
+	}
+	resp, err := txn(ctx, c, when, puts, nil)
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return l, false, nil // it ran out meanwhile
+	}
+	return l, err == nil && resp.Succeeded, err
+}
+
+// refuseTaken says whether another living host has our name or address.
+func (r *Registry) refuseTaken(name, address wanted) error {
+	for _, w := range []wanted{name, address} {
+		if w.have == nil {
+			continue
+		}
+		var v liveValue
+		if err := json.Unmarshal(w.have.Value, &v); err != nil {
+			return fmt.Errorf("key %s: %w", w.key, err)
+		}
+		switch {
+		case v.Instance == r.conf.Self.Instance:
+		case w.key == name.key:
+			return fmt.Errorf("%w: there is a living node of that name (instance %s); give this one another by --node-name, or wait until the other is forgotten", overlay.ErrTaken, v.Instance)
+		default:
+			return fmt.Errorf("%w: the living node %s (instance %s) has the address %s; see --node-address", overlay.ErrTaken, v.Node, v.Instance, r.conf.Self.Address)
+		}
+	}
+	return nil
+}
+
+// lease takes up the leases of the keys that are there, or makes others.
+func (r *Registry) lease(ctx context.Context, c *clientv3.Client, live, hold *mvccpb.KeyValue) (l leases, err error) {
+	if l.live, err = r.leaseOf(ctx, c, live, r.conf.Live); err != nil || r.conf.Hold == 0 {
+		return l, err
+	}
+	l.until = r.conf.Uptime() + int64(r.conf.Hold.Seconds()) // as of before it is sent
+	l.hold, err = r.leaseOf(ctx, c, hold, r.conf.Hold)
+	return l, err
+}
+
+func (r *Registry) leaseOf(ctx context.Context, c *clientv3.Client, kv *mvccpb.KeyValue, d time.Duration) (clientv3.LeaseID, error) {
+	seconds := int64(d.Seconds())
+	if kv != nil && kv.Lease != 0 {
+		ttl, err := r.keepAlive(ctx, c, clientv3.LeaseID(kv.Lease))
+		if err == nil && ttl == seconds {
+			return clientv3.LeaseID(kv.Lease), nil
+		}
+		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return 0, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	resp, err := c.Grant(ctx, seconds)
+	if err != nil {
+		return 0, err
+	}
+	return resp.ID, nil
+}

@@ -1,0 +1,97 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/libnet-cni/libnet/internal/kernel"
+)
+
+// Connected is what Connect did.
+type Connected struct {
+	MTU int // of the tunnel, in bytes
+	// Peers are the network's other hosts; Lacking counts those of them that
+	// cannot be reached from here.
+	Peers, Lacking int
+	// Up: the tunnel is there. Created: it was not.
+	Up, Created bool
+	// Changes counts the tunnel's entries that were added or deleted.
+	Changes int
+	// Dropped are the gateway addresses of blocks that this host has no more:
+	// containers in them are cut off.
+	Dropped []netip.Prefix
+}
+
+// Connect makes the tunnel of a network and its rules, or brings them to what
+// the configuration says. It is for an agent, which comes again whenever
+// something changed: what fails keeps nothing else from being done, and is
+// joined in the error.
+func (n *Network) Connect(ctx context.Context) (Connected, error) {
+	t := n.config.Tunnel
+	if !t.used() {
+		return Connected{}, badConfig("nodes", "missing", "want the addresses of the network's hosts")
+	}
+	done := Connected{Peers: len(t.Nodes) - 1}
+	done.Lacking = done.Peers
+	if err := n.resolveMTU(); err != nil {
+		return done, err
+	}
+	done.MTU = n.config.MTU
+	// A block that is another host's now: its addresses here would keep this
+	// host from leading there.
+	dropped, err := n.c.bridges.DropAddrs(ctx, n.config.Bridge, networkOwner(n.name), t.reach(), t.blocks())
+	done.Dropped = dropped
+	errs := []error{err}
+	if err := n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, n.planRules()); err != nil {
+		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules
+	}
+	plan := n.planTunnel()
+	made, err := n.c.tunnels.MendTunnel(ctx, plan)
+	if errors.Is(err, kernel.ErrVNIInUse) {
+		err = n.vniInUse(plan)
+	}
+	done.Up, done.Created, done.Changes, done.Lacking = made.Up, made.Created, made.Changes, made.Lacking
+	return done, errors.Join(append(errs, err)...)
+}
+
+func (n *Network) vniInUse(t kernel.Tunnel) error {
+	return badConfig("vni", t.VNI, fmt.Sprintf("another VXLAN device of this host has it on UDP port %d: give this network another vni or port, on every host", t.Port))
+}
+
+// Disconnect takes away what Connect made, and the node file. The rules stay
+// while the network has endpoints.
+func (n *Network) Disconnect(ctx context.Context) error {
+	return errors.Join(n.c.DeleteNodeFile(n.name), n.removeTunnel(ctx), n.retire(ctx, ""))
+}
+
+// Watch calls changed after each change of the host's links, addresses and
+// routes that may concern a tunnel of any network, until ctx ends. It is about
+// the network namespace of the thread that calls it.
+func Watch(ctx context.Context, changed func()) error {
+	w, err := kernel.Watch(tunnelPrefix)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, changed)
+}
+
+// Instance tells this host's network namespace from every other one, and from
+// what it was before the last boot.
+func Instance() (string, error) {
+	boot, err := BootID()
+	if err != nil {
+		return "", err
+	}
+	ns, err := kernel.CurrentNetns()
+	if err != nil {
+		return "", err
+	}
+	id, err := ns.ID()
+	if err := errors.Join(err, ns.Close()); err != nil {
+		return "", err
+	}
+	return boot + "/" + NetnsID(id).token(), nil
+}

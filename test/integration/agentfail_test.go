@@ -1,0 +1,215 @@
+package integration
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// part keeps a host from etcd, and from nothing else, until heal is called.
+// Packets get lost, as where a switch fails: nobody is told.
+func (a *agents) part(host string) (heal func()) {
+	a.t.Helper()
+	r := &netlink.Route{Dst: ipNet(a.cluster, "192.0.2.250/32"), Type: unix.RTN_BLACKHOLE}
+	a.in(netnsPath(host), func() { a.check(netlink.RouteAdd(r)) })
+	return func() { a.in(netnsPath(host), func() { a.check(netlink.RouteDel(r)) }) }
+}
+
+// awaitKeys waits until etcd has so many keys below ours.
+func (a *agents) awaitKeys(below string, n int) {
+	a.t.Helper()
+	var keys []string
+	for end := time.Now().Add(agentPatience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if keys = strings.Fields(a.etcdctl("get", "--prefix", "--keys-only", "/libnet/v1/"+below)); len(keys) == n {
+			return
+		}
+	}
+	a.t.Fatalf("%s: %q, want %d keys", below, keys, n)
+}
+
+// A host that does not reach etcd for longer than its lease lives keeps its
+// blocks and its connections, and starts containers. Back again, it sees what
+// came meanwhile, though etcd has forgotten the changes.
+func TestAgentParted(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 3)
+	for _, h := range a.hosts {
+		a.configure(0, h, nil)
+	}
+	short := []string{"--live-ttl", "3s"}
+	a.start("h1", short...)
+	a.start("h2", short...)
+	a.awaitPeers("h1", 1)
+	a.awaitPeers("h2", 1)
+	blocks := fmt.Sprint(a.nodeFile("h2").Blocks)
+	near, far := a.attach("h1", "near", nil), a.attach("h2", "far", nil)
+	heal := a.part("h2")
+	a.awaitKeys("live/nodes/", 1)
+	a.pingAll(near, far, a.attach("h2", "new", nil))
+	a.start("h3", short...)
+	a.awaitPeers("h3", 2) // one that is not heard of is a peer
+	a.compact()
+	heal()
+	a.awaitPeers("h2", 2)
+	a.awaitHealth("h2", "ok")
+	if got := fmt.Sprint(a.nodeFile("h2").Blocks); got != blocks {
+		t.Errorf("blocks are %s, were %s", got, blocks)
+	}
+	a.pingAll(near, far, a.attach("h3", "third", nil))
+}
+
+// compact has etcd forget all that has changed.
+func (a *agents) compact() {
+	a.t.Helper()
+	var got struct{ Header struct{ Revision int64 } }
+	a.check(json.Unmarshal([]byte(a.etcdctl("get", "x", "-w", "json")), &got))
+	a.etcdctl("compaction", fmt.Sprint(got.Header.Revision))
+}
+
+// A host that is away for longer than it holds its blocks gives no address out
+// any more by itself, before anybody else has its block. Back again it knows,
+// and takes the next block that is free.
+func TestAgentLosesBlock(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 3)
+	keys := map[string]any{"subnet": "10.80.0.0/24", "blockSize": map[string]any{"ipv4": 25}} // two blocks
+	for _, h := range a.hosts {
+		a.configure(0, h, keys)
+	}
+	short := []string{"--live-ttl", "3s", "--block-ttl", "5s"}
+	a.start("h1", short...)
+	a.start("h2", short...)
+	a.awaitPeers("h1", 1)
+	a.awaitPeers("h2", 1)
+	block := a.nodeFile("h2").Blocks[0]
+	near, lost := a.attach("h1", "near", keys), a.attach("h2", "lost", keys)
+	a.pingAll(near, lost)
+	a.start("h3", short...)
+	a.awaitHealth("h3", "no free block left")
+	heal := a.part("h2")
+	a.awaitPeers("h3", 1)
+	status := call{plugin: "overlay-ln", command: "STATUS", stdin: a.agentConf(0, "h2", keys)}
+	if r := a.tryOn("h2", status); r.code != 50 || !strings.Contains(r.msg, "out of date") {
+		t.Errorf("STATUS of who is away: code %d, %q, want 50 and why", r.code, r.msg)
+	}
+	add := attachment("overlay-ln", "late", a.netns("late"), a.agentConf(0, "h2", keys))
+	if r := a.tryOn("h2", add.as("ADD")); r.code != 11 {
+		t.Errorf("ADD of who is away: code %d, %q, want 11", r.code, r.msg)
+	}
+	if got := a.nodeFile("h3").Blocks; len(got) != 1 || got[0] != block {
+		t.Fatalf("h3 has %v, want %s, which was h2's", got, block)
+	}
+	third := a.attach("h3", "third", keys)
+	a.pingAll(near, third)
+	heal()
+	a.awaitHealth("h2", "this node has no block yet")
+	a.awaitAgent("h2", "/metrics", "lost block", func(body string, _ int) bool {
+		return metric(body, `libnet_agent_blocks_lost_total{network="net0"}`) == 1
+	})
+	if log := a.procs["h2"].log.String(); !strings.Contains(log, "BLOCK LOST") {
+		t.Error("the log is not loud about it")
+	}
+	a.awaitKeys("networks/net0/blocks/", 2)
+	a.pingAll(near, third)
+	a.mustOn("h3", third.call.as("DEL"))
+	a.procs["h3"].stop(t)
+	a.in(netnsPath("h3"), func() {
+		if out, err := a.agentCommand("h3", "leave").CombinedOutput(); err != nil {
+			t.Errorf("leave: %v, %s", err, out)
+		}
+	})
+	a.awaitPeers("h2", 1)
+	a.mustOn("h2", lost.call.as("DEL"))
+	a.pingAll(near, a.attach("h2", "again", keys))
+}
+
+// An agent that is killed, and comes again, costs no packet, on either side.
+func TestAgentKilled(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 2)
+	a.up(nil)
+	near, far := a.attach("h1", "near", nil), a.attach("h2", "far", nil)
+	var sent, lost int
+	var stops []func() (int, int)
+	for _, addr := range far.addresses {
+		stops = append(stops, a.pingOften(near.netns, addr))
+	}
+	for range 2 {
+		for _, h := range a.hosts {
+			a.procs[h].kill(t)
+			a.start(h)
+			a.awaitPeers(h, 1)
+		}
+	}
+	for _, stop := range stops {
+		s, l := stop()
+		sent, lost = sent+s, lost+l
+	}
+	t.Logf("%d packets, %d lost", sent, lost)
+	if lost > 0 || sent < 500 {
+		t.Errorf("of %d packets %d are lost, want none of 500 at least", sent, lost)
+	}
+}
+
+// pingOften sends an ICMP echo request every millisecond until stop is called,
+// which says how many there were, and how many had no answer.
+func (a *agents) pingOften(from string, to netip.Addr) (stop func() (sent, lost int)) {
+	a.t.Helper()
+	network, request, response := "ip4:icmp", byte(8), byte(0)
+	if to.Is6() {
+		network, request, response = "ip6:ipv6-icmp", 128, 129
+	}
+	var conn net.PacketConn
+	a.in(from, func() {
+		var err error
+		conn, err = net.ListenPacket(network, "")
+		a.check(err)
+	})
+	end, sent, got := make(chan struct{}), make(chan int), make(chan map[uint16]bool)
+	go func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-end:
+				sent <- n
+				return
+			case <-tick.C:
+			}
+			msg := []byte{request, 0, 0, 0, 0x6c, 0x6e, byte(n >> 8), byte(n)}
+			if to.Is4() {
+				binary.BigEndian.PutUint16(msg[2:], checksum(msg))
+			}
+			_, _ = conn.WriteTo(msg, &net.IPAddr{IP: to.AsSlice()}) // what is not sent is lost
+		}
+	}()
+	go func() {
+		seen, buf := map[uint16]bool{}, make([]byte, 1500)
+		for {
+			n, _, err := conn.ReadFrom(buf)
+			if err != nil {
+				got <- seen
+				return
+			}
+			if n >= 8 && buf[0] == response && buf[4] == 0x6c && buf[5] == 0x6e {
+				seen[binary.BigEndian.Uint16(buf[6:])] = true
+			}
+		}
+	}()
+	return func() (int, int) {
+		close(end)
+		n := <-sent
+		_ = conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		seen := <-got
+		_ = conn.Close()
+		return n, n - len(seen)
+	}
+}

@@ -1,0 +1,83 @@
+package integration
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// cutTunnel deletes a host's VXLAN device.
+func (a *agents) cutTunnel(host string) {
+	a.t.Helper()
+	vx := a.tunnelOf(host)
+	a.in(netnsPath(host), func() { a.check(netlink.LinkDel(a.link(vx))) })
+}
+
+// awaitTunnel waits until STATUS says that all is as it should be.
+func (a *agents) awaitTunnel(host string, bound time.Duration) (took time.Duration) {
+	a.t.Helper()
+	status := call{plugin: "overlay-ln", command: "STATUS", stdin: a.agentConf(0, host, nil)}
+	start := time.Now()
+	for {
+		r := a.tryOn(host, status)
+		if took = time.Since(start); r.code == 0 {
+			return took
+		}
+		if took > bound {
+			a.t.Errorf("%s: after %s: code %d, %s", host, took, r.code, r.msg)
+			return took
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// What somebody does to a tunnel by hand the agent puts right within a second.
+func TestAgentMends(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 2)
+	a.up(nil)
+	near, far := a.attach("h1", "near", nil), a.attach("h2", "far", nil)
+	block := far.addresses[0].As4()
+	v4 := netip.AddrFrom4([4]byte{block[0], block[1], block[2], 0})
+	status := call{plugin: "overlay-ln", command: "STATUS", stdin: a.agentConf(0, "h1", nil)}
+	for _, tt := range []struct {
+		name string
+		do   func(vx netlink.Link)
+	}{
+		{"device deleted", func(vx netlink.Link) { a.check(netlink.LinkDel(vx)) }},
+		{"device down", func(vx netlink.Link) { a.check(netlink.LinkSetDown(vx)) }},
+		{"route deleted", func(vx netlink.Link) {
+			a.check(netlink.RouteDel(&netlink.Route{Dst: ipNet(a.cluster, v4.String()+"/24"), LinkIndex: vx.Attrs().Index}))
+		}},
+		{"neighbour deleted", func(vx netlink.Link) {
+			a.check(netlink.NeighDel(&netlink.Neigh{LinkIndex: vx.Attrs().Index, IP: v4.AsSlice()}))
+		}},
+		{"forwarding entries deleted", func(vx netlink.Link) {
+			all, err := netlink.NeighList(vx.Attrs().Index, unix.AF_BRIDGE)
+			a.check(err)
+			for _, n := range all {
+				n.Flags, n.Family = unix.NTF_SELF, unix.AF_BRIDGE
+				a.check(netlink.NeighDel(&n))
+			}
+		}},
+		{"address deleted", func(vx netlink.Link) {
+			all, err := netlink.AddrList(vx, netlink.FAMILY_V4)
+			a.check(err)
+			a.check(netlink.AddrDel(vx, &all[0]))
+		}},
+	} {
+		vx := a.tunnelOf("h1")
+		a.check(a.procs["h1"].cmd.Process.Signal(unix.SIGSTOP)) // so that the damage is seen
+		a.in(netnsPath("h1"), func() { tt.do(a.link(vx)) })
+		if r := a.tryOn("h1", status); r.code != 51 {
+			t.Errorf("%s: STATUS says %d (%s), want 51", tt.name, r.code, r.msg)
+		}
+		a.check(a.procs["h1"].cmd.Process.Signal(unix.SIGCONT))
+		took := a.awaitTunnel("h1", time.Second)
+		t.Logf("%s: right again after %s", tt.name, took.Round(time.Millisecond))
+		a.pingAll(near, far)
+	}
+}
