@@ -90,12 +90,20 @@ func (c *conn) place(b *batch, p planned) error {
 	if err := c.refuseHeld(p.claims, there); err != nil {
 		return err
 	}
+	var present []elem
 	for _, f := range there {
 		switch {
 		case f.missing():
 			b.put(f.asked)
 		case f.owner != f.asked.owner || !f.gives(f.asked):
 			b.takeOver(f.asked)
+		case f.asked.set == &strict:
+			present = append(present, f.asked)
+		}
+	}
+	if b.any { // who removes the last strict network meanwhile deletes them
+		for _, e := range present {
+			b.put(e)
 		}
 	}
 	if p.mark == nil {

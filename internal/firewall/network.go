@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,6 +80,7 @@ func (c *conn) delOthers(b *batch, owner string, keep []elem) error {
 	if err != nil || !there[0] {
 		return err
 	}
+	needed := slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
 	for _, s := range networkSets {
 		all, err := c.elems(s)
 		if err != nil {
@@ -87,8 +89,17 @@ func (c *conn) delOthers(b *batch, owner string, keep []elem) error {
 		for _, e := range all {
 			if e.owner == owner && !containsKey(keep, e) {
 				b.del(e)
+			} else if slices.Contains(strictSets, s) {
+				needed = true
 			}
 		}
 	}
-	return nil
+	if needed {
+		return nil
+	}
+	left, err := c.elems(&strict)
+	for _, e := range left {
+		b.del(e)
+	}
+	return err
 }

@@ -112,7 +112,14 @@ func (n Network) plan() ([]elem, *markRule, error) {
 		}
 		add(&trusted, from, br)
 	}
+	if slices.ContainsFunc(all, func(e elem) bool { return slices.Contains(strictSets, e.set) }) {
+		all = append(all, strictElems()...)
+	}
 	return dedupe(all), n.markRule(owner), nil
+}
+
+func strictElems() []elem {
+	return []elem{{set: &strict, key: []byte{unix.NFPROTO_IPV4}}, {set: &strict, key: []byte{unix.NFPROTO_IPV6}}}
 }
 
 // planTunnel adds what makes bridge and tunnel one network.

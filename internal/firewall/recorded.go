@@ -87,7 +87,7 @@ func entry[T any](all map[string]*T, key string) *T {
 
 func (r *recording) read(e elem) {
 	v, ok := e.set.key.split(e.key)
-	if !ok || e.owner == "" || e.set == &owners {
+	if !ok || e.owner == "" || e.set == &owners || e.set == &strict {
 		return
 	}
 	if slices.Contains(networkSets, e.set) {

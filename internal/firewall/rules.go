@@ -9,7 +9,7 @@ import (
 
 // inetTable holds what concerns packets.
 func inetTable() table {
-	t := table{family: unix.NFPROTO_INET, sets: append(slices.Clone(networkSets), &owners)}
+	t := table{family: unix.NFPROTO_INET, sets: append(slices.Clone(networkSets), &strict, &owners)}
 	for _, f := range []*familySets{&ipv4, &ipv6} {
 		plain, ports := f.all()
 		t.sets = append(append(t.sets, plain...), ports...)
@@ -20,10 +20,10 @@ func inetTable() table {
 		{name: "closed", jumps: 1, rules: closedRules()},
 		{name: "publish", jumps: 2, rules: publishRules()},
 		{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, []rule{
-			{"published on localhost is for this host alone", // iifname != "lo" ip daddr 127.0.0.0/8 drop
-				rules(isIPv4, notLo, destLocalhost4, drop)},
-			{"nothing out of a tunnel but of the network's hosts", // iifname @tunnels iifname . ether saddr != @vteps drop
-				rules(in(&tunnels), notIn(&vteps), drop)},
+			{"published on localhost is for this host alone", // ip daddr 127.0.0.0/8 iifname != "lo" drop
+				rules(isIPv4, destLocalhost4, notLo, drop)},
+			{"nothing out of a tunnel but of the network's hosts", // meta iifkind "vxlan" iifname @tunnels iifname . ether saddr != @vteps drop
+				rules(isVXLAN, in(&tunnels), notIn(&vteps), drop)},
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPublish}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPublish}},
@@ -63,7 +63,8 @@ func publishRules() []rule {
 const masqMark = 1 << 13
 
 func forwardRules() []rule {
-	var all []rule
+	all := []rule{{"connections that have come through once", // ct status confirmed meta nfproto != @strict accept
+		rules(ctHas(unix.NFT_CT_STATUS, ctConfirmed), notIn(&strict), accept)}}
 	for _, f := range []*familySets{&ipv4, &ipv6} { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
 		all = append(all, rule{"back to where it came from: " + f.hairpin.name, rules(ctHas(unix.NFT_CT_STATE, ctNew),
 			published(f, &f.hairpin, f.daddr, iifname), []expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()})})
@@ -71,12 +72,14 @@ func forwardRules() []rule {
 	return append(all, []rule{
 		{"no traffic between containers", // iifname . oifname @noicc drop
 			rules(in(&noicc), drop)},
-		{"nothing out of an internal network", // iifname @internal iifname . oifname != @inside drop
-			rules(in(&internal), notIn(&inside), drop)},
-		{"nothing into an internal network", // oifname @internal iifname . oifname != @inside drop
-			rules(in(&internal, oifname), notIn(&inside), drop)},
-		{"networks apart from each other", // iifname @apart oifname @apart iifname . oifname != @inside drop
-			rules(in(&apart), in(&apart, oifname), notIn(&inside), drop)},
+		{"between containers of a network", // iifname . oifname @inside accept
+			rules(in(&inside), accept)},
+		{"nothing out of an internal network", // iifname @internal drop
+			rules(in(&internal), drop)},
+		{"nothing into an internal network", // oifname @internal drop
+			rules(in(&internal, oifname), drop)},
+		{"networks apart from each other", // iifname @apart oifname @apart drop
+			rules(in(&apart), in(&apart, oifname), drop)},
 		{"who may come into a closed network", // meta nfproto . oifname @closed jump closed
 			rules(in(&closed), jump("closed"))},
 	}...)
@@ -87,8 +90,6 @@ func closedRules() []rule {
 	return []rule{
 		{"answers", // ct state established,related accept
 			rules(ctHas(unix.NFT_CT_STATE, ctEstablished|ctRelated), accept)},
-		{"between containers", // iifname . oifname @inside accept
-			rules(in(&inside), accept)},
 		{"published ports", // ct status dnat accept
 			rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), accept)},
 		{"routed networks answer pings, ipv4", // meta nfproto . oifname @routed meta l4proto icmp accept
@@ -174,8 +175,12 @@ const (
 	ctEstablished = 1 << 1
 	ctRelated     = 1 << 2
 	ctNew         = 1 << 3
+	ctConfirmed   = 1 << 3
 	ctDNAT        = 1 << 5
 )
+
+// metaIIFKind is NFT_META_IIFKIND, which golang.org/x/sys/unix lacks.
+const metaIIFKind = 26
 
 func ctHas(key, bits uint32) []expr {
 	return []expr{ct(key), bitwise(host32(bits)), compare(unix.NFT_CMP_NEQ, host32(0))}
@@ -214,7 +219,8 @@ var (
 	isIPv4     = isFamily(unix.NFPROTO_IPV4)
 	isIPv6     = isFamily(unix.NFPROTO_IPV6)
 
-	notLo = []expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, iifname.bytes("lo"))}
+	isVXLAN = []expr{meta(metaIIFKind, regKey), compare(unix.NFT_CMP_EQ, iifname.bytes("vxlan"))}
+	notLo   = []expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, iifname.bytes("lo"))}
 
 	sourceLocalhost4 = prefix(saddr4.first(1, 12), unix.NFT_CMP_EQ, []byte{127}, nil)            // ip saddr 127.0.0.0/8
 	destLocalhost4   = prefix(daddr4.first(1, 16), unix.NFT_CMP_EQ, []byte{127}, nil)            // ip daddr 127.0.0.0/8

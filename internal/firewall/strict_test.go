@@ -1,0 +1,95 @@
+package firewall
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+)
+
+// Connections are let through unasked only while no network of the host is
+// internal, apart, without traffic between containers, or has a tunnel.
+func TestStrict(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	want := func(n int, when string) {
+		t.Helper()
+		var elems []elem
+		err := f.do(t.Context(), func(c *conn) (err error) {
+			elems, err = c.elems(&strict)
+			return err
+		})
+		if err != nil || len(elems) != n {
+			t.Errorf("%s: %d elements, %v; want %d", when, len(elems), err, n)
+		}
+	}
+	change := func(n Network) {
+		t.Helper()
+		if err := f.ApplyNetwork(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := Network{Name: "closed", Bridge: "br0", IPv4: Published}
+	mustApply(t, f, closed, Endpoint{})
+	want(0, "a closed network")
+	for i, n := range []Network{
+		{Name: "a", Bridge: "br1", Internal: true}, {Name: "a", Bridge: "br1", NoICC: true},
+		{Name: "a", Bridge: "br1", Apart: true}, {Name: "a", Bridge: "br1", Tunnel: "vx1"},
+	} {
+		mustApply(t, f, n, Endpoint{})
+		want(2, "a strict network beside it")
+		mustVerify(t, f, n, Endpoint{})
+		other := n
+		other.Name, other.Bridge = "b", "br2"
+		change(other)
+		mustRemoveNetwork(t, f, n)
+		want(2, "one of two removed")
+		if i%2 == 0 {
+			mustRemoveNetwork(t, f, other)
+		} else {
+			change(Network{Name: "b", Bridge: "br2", IPv4: Published})
+		}
+		want(0, "none is strict any more")
+		mustRemoveNetwork(t, f, other)
+	}
+	mustRemoveNetwork(t, f, closed)
+	wantTables(t, f, false, false)
+}
+
+// What comes through unasked is asked again, on the same connection, as soon as
+// its network is strict.
+func TestStrictEndsConnections(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	n := Network{Name: l.n.Name, Bridge: l.n.Bridge, IPv4: Published, IPv6: Published}
+	for _, to := range []string{"192.0.2.2", "fd20::2"} {
+		mustApply(t, l.f, n, Endpoint{})
+		var in, out *net.UDPConn
+		at := &net.UDPAddr{IP: net.ParseIP(to), Port: servicePort + 1}
+		l.must(lntest.In(t, l.out, func() (err error) { in, err = net.ListenUDP("udp", at); return err }))
+		l.must(lntest.In(t, l.a, func() (err error) { out, err = net.DialUDP("udp", nil, at); return err }))
+		heard := func(want bool, when string) {
+			t.Helper()
+			_, err := out.Write([]byte("!"))
+			l.must(err)
+			l.must(in.SetReadDeadline(time.Now().Add(map[bool]time.Duration{true: 5 * time.Second, false: 200 * time.Millisecond}[want])))
+			if _, _, err = in.ReadFromUDPAddrPort(make([]byte, 8)); (err == nil) != want {
+				t.Errorf("to %s, %s: heard %t, want %t", to, when, err == nil, want)
+			}
+		}
+		heard(true, "closed to others")
+		heard(true, "the connection known")
+		strict := n
+		strict.Internal = true
+		l.must(l.f.ApplyNetwork(t.Context(), strict))
+		heard(false, "internal")
+		l.must(l.f.ApplyNetwork(t.Context(), n))
+		heard(true, "not internal any more")
+		l.must(l.f.ApplyNetwork(t.Context(), Network{Name: "other", Bridge: "elsewhere", Internal: true}))
+		heard(true, "beside a strict network")
+		mustRemoveNetwork(t, l.f, Network{Name: "other"})
+		l.must(errors.Join(in.Close(), out.Close()))
+	}
+}
