@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
@@ -43,10 +44,21 @@ func newHost(t *testing.T, chain []plugin) *host {
 	lntest.BindNetns(t, netns)
 	lntest.BindNetns(t, other)
 	h := &host{t, chain}
+	h.underneath()
 	for _, path := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} { // ADD leaves these on
 		h.check(os.WriteFile("/proc/sys/net/"+path, []byte("1"), 0o644))
 	}
 	return h
+}
+
+// underneath is by what the host reaches the others of a network that spans hosts.
+func (h *host) underneath() {
+	h.t.Helper()
+	uplink := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "uplink"}}
+	addr, err := netlink.ParseAddr("192.0.2.1/24")
+	h.check(err)
+	h.check(netlink.LinkAdd(uplink))
+	h.check(errors.Join(netlink.AddrAdd(uplink, addr), netlink.LinkSetUp(uplink)))
 }
 
 func (h *host) check(err error) {

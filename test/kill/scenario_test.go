@@ -43,10 +43,16 @@ func scenarios() []scenario {
 		{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","isDefaultGateway":true,"ipMasq":true,` + ipam + `}`},
 		{"portmap-ln", named + `"type":"portmap-ln",` + ports + `}`},
 	}
+	// A host whose block is as large as the pool above; the others are not there.
+	spanning := []plugin{{"overlay-ln", named + `"type":"overlay-ln","bridge":"br-kill","nodes":[
+		{"address":"192.0.2.1","subnet":["10.91.0.0/29","fd91::/64"]},{"address":"192.0.2.2","subnet":["10.92.0.0/24","fd92::/64"]},
+		{"address":"192.0.2.3","subnet":["10.93.0.0/24","fd93::/64"]}],` + ports + `}`}}
 	return []scenario{
 		{name: "bridge-ln", chain: alone},
 		{name: "bridge-ln beside another", chain: alone, beside: true},
 		{name: "bridge-ln cold", chain: alone, cold: true},
+		{name: "overlay-ln", chain: spanning},
+		{name: "overlay-ln cold", chain: spanning, cold: true},
 		{name: "bridge-ln and portmap-ln", chain: chained},
 		{name: "bridge-ln and portmap-ln cold", chain: chained, cold: true},
 	}

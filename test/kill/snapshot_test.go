@@ -72,7 +72,11 @@ func linkLines() ([]string, error) {
 		if l.Type() == "bridge" { // its ports are promiscuous while they are
 			line += fmt.Sprintf(" promisc %d", a.Promisc)
 		}
-		lines = append(lines, line)
+		entries, err := entryLines(l)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(append(lines, line), entries...)
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
 		if err != nil {
 			return nil, err
@@ -80,6 +84,27 @@ func linkLines() ([]string, error) {
 		for _, addr := range addrs {
 			if !addr.IP.IsLinkLocalUnicast() {
 				lines = append(lines, fmt.Sprintf("addr %s %s", a.Name, addr.IPNet))
+			}
+		}
+	}
+	return lines, nil
+}
+
+// entryLines lists what leads to other hosts: neighbours and forwarding entries
+// of VXLAN devices.
+func entryLines(l netlink.Link) ([]string, error) {
+	if l.Type() != "vxlan" {
+		return nil, nil
+	}
+	var lines []string
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		entries, err := netlink.NeighList(l.Attrs().Index, family)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if e.State&unix.NUD_PERMANENT != 0 {
+				lines = append(lines, fmt.Sprintf("entry %s %d %s %s", l.Attrs().Name, family, e.IP, e.HardwareAddr))
 			}
 		}
 	}
