@@ -61,7 +61,7 @@ $(LINT):
 fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(FUZZTIME)
 
-# BENCH names parts (attach storm ports addresses process packets) and N how
+# BENCH names parts (attach storm ports addresses process packets overlay) and N how
 # often each call is timed. All of them together write docs/performance.md.
 bench: build tools ## time ours beside the reference plugins, in one run
 	@scripts/test-deps

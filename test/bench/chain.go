@@ -59,15 +59,21 @@ func execer() *invoke.DefaultExec {
 func newCNI(exec invoke.Exec) *libcni.CNIConfig { return libcni.NewCNIConfig(pluginPath(), exec) }
 
 func newChain(name, conf string, w *world) (*chain, error) {
-	list, err := libcni.NetworkConfFromBytes([]byte(conf))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	c := &chain{name: name, w: w, cni: newCNI(execer())}
+	if err := c.configure(conf); err != nil {
+		return nil, err
 	}
-	c := &chain{name: name, w: w, list: list, cni: newCNI(execer())}
 	return c, w.do(func() (err error) {
 		c.netns, err = newNetns("timed")
 		return err
 	})
+}
+
+func (c *chain) configure(conf string) (err error) {
+	if c.list, err = libcni.NetworkConfFromBytes([]byte(conf)); err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	return nil
 }
 
 // container is one to be attached; its ports lead from first on.

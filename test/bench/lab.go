@@ -39,7 +39,7 @@ const (
 )
 
 func newFigures() map[path]*figures {
-	return map[path]*figures{containers: {}, toHost: {}, published: {}}
+	return map[path]*figures{containers: {}, toHost: {}, published: {}, throughTunnel: {}}
 }
 
 // newLab attaches two containers by the chain; the first publishes its port.

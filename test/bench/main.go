@@ -35,6 +35,7 @@ var parts = []struct {
 	{"addresses", addresses},
 	{"process", processes},
 	{"packets", packets},
+	{"overlay", overlays},
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -36,7 +36,7 @@ func measureAll(labs []*lab, rounds int) error {
 // finds the receiver.
 func (l *lab) ends(p path) (receiver, sender place, target string) {
 	switch p {
-	case containers:
+	case containers, throughTunnel:
 		return l.a, l.b, net.JoinHostPort(l.a.addr, strconv.Itoa(servedPort))
 	case toHost:
 		return l.host, l.a, net.JoinHostPort(l.host.addr, strconv.Itoa(servedPort))
