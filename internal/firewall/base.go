@@ -41,7 +41,7 @@ var owners = set{unix.NFPROTO_INET, "owners", tuple{{typeIPv6, 16, nil}}, nil, f
 // strict has both families while a network of the host has an element in one of
 // strictSets: then no packet is let through before they are asked. Who puts the
 // first there adds them, who takes the last away deletes them; they have no owner.
-// A set of one byte is a bitmap: to ask it costs a tenth of a set of interfaces.
+// A set of one byte is a bitmap, which is asked faster than sets of interfaces.
 var (
 	strict     = set{unix.NFPROTO_INET, "strict", tuple{nfproto}, nil, false}
 	strictSets = []*set{&internal, &noicc, &apart}

@@ -198,8 +198,10 @@ func readFile(path string) ([]byte, error) {
 	defer func() { _ = unix.Close(fd) }()
 	data := make([]byte, 0, 1024)
 	for {
-		if len(data) == cap(data) { // a record of many nodes: little of what is read twice
-			data = slices.Grow(data, 31*len(data))
+		if len(data) == cap(data) { // larger than most are: ask how large
+			var st unix.Stat_t
+			_ = unix.Fstat(fd, &st) // 0: bit by bit
+			data = slices.Grow(data, max(len(data), int(min(st.Size, maxRecord))-len(data)+1))
 		}
 		n, err := unix.Read(fd, data[len(data):cap(data)])
 		if err != nil {
