@@ -67,6 +67,9 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 			if whole || state != tableIntact {
 				b.ensure(t)
 			}
+			if state == tableBroken && t.family == unix.NFPROTO_INET { // of an earlier version: who is strict is not looked up here
+				b.putStrict()
+			}
 		}
 		if err := c.place(b, p); err != nil {
 			return err

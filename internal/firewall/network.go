@@ -48,15 +48,21 @@ func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) erro
 			return err
 		}
 		b := newBatch(generation)
+		state := tableIntact
 		if len(p.elems) > 0 {
-			if state, err := c.stateOf(inetTable()); err != nil {
+			if state, err = c.stateOf(inetTable()); err != nil {
 				return err
-			} else if state != tableIntact {
-				b.ensure(inetTable())
 			}
 		}
-		if err := c.delOthers(b, owner, p.elems); err != nil {
+		if state != tableIntact {
+			b.ensure(inetTable())
+		}
+		anyStrict, err := c.delOthers(b, owner, p.elems)
+		if err != nil {
 			return err
+		}
+		if anyStrict && state != tableIntact {
+			b.putStrict()
 		}
 		if p.mark == nil {
 			if _, err := c.delMarks(b, owner, ""); err != nil {
@@ -74,32 +80,40 @@ func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) erro
 	return supported(err)
 }
 
-// delOthers adds the deletion of owner's elements for networks but those in keep.
-func (c *conn) delOthers(b *batch, owner string, keep []elem) error {
+// putStrict adds the elements of strict, which may be there.
+func (b *batch) putStrict() {
+	for _, e := range strictElems() {
+		b.put(e)
+	}
+}
+
+// delOthers adds the deletion of owner's elements for networks but those in keep,
+// and of those in strict, unless some network is.
+func (c *conn) delOthers(b *batch, owner string, keep []elem) (anyStrict bool, err error) {
 	there, err := c.holds(askTable(unix.NFPROTO_INET))
 	if err != nil || !there[0] {
-		return err
+		return false, err
 	}
-	needed := slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
+	anyStrict = slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
 	for _, s := range networkSets {
 		all, err := c.elems(s)
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, e := range all {
 			if e.owner == owner && !containsKey(keep, e) {
 				b.del(e)
 			} else if slices.Contains(strictSets, s) {
-				needed = true
+				anyStrict = true
 			}
 		}
 	}
-	if needed {
-		return nil
+	if anyStrict {
+		return true, nil
 	}
 	left, err := c.elems(&strict)
 	for _, e := range left {
 		b.del(e)
 	}
-	return err
+	return false, err
 }

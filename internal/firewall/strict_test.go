@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // Connections are let through unasked only while no network of the host is
@@ -54,6 +57,26 @@ func TestStrict(t *testing.T) {
 		want(0, "none is strict any more")
 		mustRemoveNetwork(t, f, other)
 	}
+	// Rules of an earlier version have no such elements.
+	a := Network{Name: "a", Bridge: "br1", Internal: true}
+	mustApply(t, f, a, Endpoint{})
+	old := func(b *batch) {
+		for _, e := range strictElems() {
+			b.del(e)
+		}
+		b.add(unix.NFT_MSG_DELRULE, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) {
+			a.String(unix.NFTA_RULE_TABLE, tableName)
+			a.String(unix.NFTA_RULE_CHAIN, "forward")
+		})
+	}
+	send(t, f, old)
+	mustApply(t, f, closed, Endpoint{})
+	want(2, "rules mended by another network's Apply")
+	send(t, f, old)
+	change(closed)
+	want(2, "rules mended by another network's ApplyNetwork")
+	mustRemoveNetwork(t, f, a)
+	want(0, "the strict one removed")
 	mustRemoveNetwork(t, f, closed)
 	wantTables(t, f, false, false)
 }
