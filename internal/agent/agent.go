@@ -80,7 +80,7 @@ const quietPatience = 2 * time.Second
 func (a *Agent) Run(ctx context.Context) error {
 	a.log.Info("ln-agent starts", "node", a.conf.Name, "address", a.conf.Address)
 	g, inner := errgroup.WithContext(ctx)
-	for _, task := range []func(context.Context) error{a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.serve} {
+	for _, task := range []func(context.Context) error{a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules, a.serve} {
 		g.Go(func() error { return task(inner) })
 	}
 	err := g.Wait()
@@ -130,6 +130,8 @@ func (a *Agent) seen(v overlay.View) {
 }
 
 func (a *Agent) followKernel(ctx context.Context) error { return libnet.Watch(ctx, a.mend.give) }
+
+func (a *Agent) followRules(ctx context.Context) error { return libnet.WatchRules(ctx, a.mend.give) }
 
 // situation is what the loops look at, at a time.
 type situation struct {

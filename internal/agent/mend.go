@@ -16,6 +16,7 @@ import (
 
 const (
 	// mendPause gathers what comes in a rush, our own changes first of all.
+	// It is as long as the last look took, if that was longer.
 	mendPause = 20 * time.Millisecond
 	// mendAgain is how soon what failed is tried again, should no hint come.
 	mendAgain = time.Second
@@ -26,31 +27,53 @@ const (
 
 // mendLoop has the kernel and the node files follow.
 func (a *Agent) mendLoop(ctx context.Context) error {
-	again := time.Duration(0)
+	again, took := time.Duration(0), time.Duration(0)
+	open := controllers{}
+	defer open.close()
 	for {
-		if err := a.mend.wait(ctx, mendPause, cmp.Or(again, rarely)); err != nil {
+		if err := a.mend.wait(ctx, max(mendPause, took), cmp.Or(again, rarely)); err != nil {
 			return err
 		}
 		again = 0
-		now := a.situation()
+		now, start := a.situation(), time.Now()
 		for _, n := range now.networks {
-			err := a.mendNetwork(ctx, now.view, n)
+			c, err := open.get(cmp.Or(n.StateDir, a.conf.StateDir))
+			if err == nil {
+				err = a.mendNetwork(ctx, c, now.view, n)
+			}
+			err = ofNetwork(n.Name, err)
 			a.change(n.Name, func(s *status) { s.mendErr = err })
 			a.say("mend "+n.Name, err, "network is not as it should be", "network is as it should be", "network", n.Name)
 			if err != nil {
 				again = mendAgain
 			}
 		}
+		took = time.Since(start)
 	}
 }
 
-func (a *Agent) mendNetwork(ctx context.Context, v *overlay.View, n plugin.AgentNetwork) error {
-	start := time.Now()
-	c, err := libnet.New(libnet.WithStateDir(cmp.Or(n.StateDir, a.conf.StateDir)))
-	if err != nil {
-		return ofNetwork(n.Name, err)
+// controllers are kept, by state directory: each has sockets.
+type controllers map[string]*libnet.Controller
+
+func (open controllers) get(dir string) (*libnet.Controller, error) {
+	if c := open[dir]; c != nil {
+		return c, nil
 	}
-	defer c.Close()
+	c, err := libnet.New(libnet.WithStateDir(dir))
+	if err == nil {
+		open[dir] = c
+	}
+	return c, err
+}
+
+func (open controllers) close() {
+	for _, c := range open {
+		c.Close()
+	}
+}
+
+func (a *Agent) mendNetwork(ctx context.Context, c *libnet.Controller, v *overlay.View, n plugin.AgentNetwork) error {
+	start := time.Now()
 	before, err := c.NodeFile(n.Name)
 	if err != nil && !errors.Is(err, libnet.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
@@ -65,7 +88,7 @@ func (a *Agent) mendNetwork(ctx context.Context, v *overlay.View, n plugin.Agent
 		err = k.follow(ctx, *v)
 	}
 	a.metrics.reconcile.Observe(time.Since(start).Seconds())
-	return ofNetwork(n.Name, err)
+	return err
 }
 
 // keeper looks after one network, once.
@@ -175,6 +198,9 @@ func (k keeper) connect(ctx context.Context, f libnet.NodeFile) error {
 	})
 	if len(done.Dropped) > 0 {
 		a.log.Error("gateway addresses of blocks that are not this node's any more are removed: containers there are cut off", "network", k.network.Name, "addresses", done.Dropped)
+	}
+	if done.Restored && !done.Created {
+		a.log.Warn("rules were gone, and are there again", "network", k.network.Name)
 	}
 	if done.Created || done.Changes > 0 {
 		a.metrics.changes.WithLabelValues(k.network.Name).Add(float64(done.Changes))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 )
 
@@ -22,6 +23,9 @@ type Connected struct {
 	// Dropped are the gateway addresses of blocks that this host has no more:
 	// containers in them are cut off.
 	Dropped []netip.Prefix
+	// Restored: the rules were gone, or not whole, and with them those of the
+	// network's endpoints. They are there again.
+	Restored bool
 }
 
 // Connect makes the tunnel of a network and its rules, or brings them to what
@@ -44,8 +48,14 @@ func (n *Network) Connect(ctx context.Context) (Connected, error) {
 	dropped, err := n.c.bridges.DropAddrs(ctx, n.config.Bridge, networkOwner(n.name), t.reach(), t.blocks())
 	done.Dropped = dropped
 	errs := []error{err}
-	if err := n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, n.planRules()); err != nil {
+	rules := n.c.rulesOf(string(n.config.Backend))
+	done.Restored = errors.Is(rules.Intact(ctx), firewall.ErrMissing)
+	if err := rules.ApplyNetwork(ctx, n.planRules()); err != nil {
 		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules
+	}
+	if done.Restored {
+		_, err := n.c.Repair(ctx)
+		errs = append(errs, err)
 	}
 	plan := n.planTunnel()
 	made, err := n.c.tunnels.MendTunnel(ctx, plan)
@@ -76,6 +86,18 @@ func Watch(ctx context.Context, changed func()) error {
 	}
 	defer w.Close()
 	return w.Run(ctx, changed)
+}
+
+// WatchRules calls removed whenever something of our nftables rules has been
+// removed, by whomever, until ctx ends. It is about the network namespace of the
+// thread that calls it.
+func WatchRules(ctx context.Context, removed func()) error {
+	w, err := firewall.Watch()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, removed)
 }
 
 // Instance tells this host's network namespace from every other one, and from

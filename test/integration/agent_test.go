@@ -188,12 +188,12 @@ func TestAgentSeveralBlocks(t *testing.T) {
 	keys := map[string]any{"subnet": "10.80.0.0/26", "blockSize": map[string]any{"ipv4": 29}}
 	a.up(keys)
 	all := []container{a.attach("h2", "far", keys)}
-	for _, name := range strings.Fields("c1 c2 c3 c4 c5 c6 c7 c8 c9") {
+	for i, name := range strings.Fields("c1 c2 c3 c4 c5 c6 c7 c8 c9") {
 		all = append(all, a.attach("h1", name, keys))
-		want := len(a.nodeFile("h1").Blocks)
 		a.awaitAgent("h1", "/metrics", "spare addresses", func(body string, _ int) bool {
 			const of = `{family="ipv4",network="net0"}`
-			return metric(body, "libnet_agent_leases_held"+of)+1 <= metric(body, "libnet_agent_leases_capacity"+of) && len(a.nodeFile("h1").Blocks) >= want
+			held, capacity := metric(body, "libnet_agent_leases_held"+of), metric(body, "libnet_agent_leases_capacity"+of)
+			return held == float64(i+1) && held < capacity && 5*len(a.nodeFile("h1").Blocks) == int(capacity)
 		})
 	}
 	if n := len(a.nodeFile("h1").Blocks); n < 2 {

@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -43,6 +46,7 @@ func TestAgentMends(t *testing.T) {
 	block := far.addresses[0].As4()
 	v4 := netip.AddrFrom4([4]byte{block[0], block[1], block[2], 0})
 	status := call{plugin: "overlay-ln", command: "STATUS", stdin: a.agentConf(0, "h1", nil)}
+	files := a.openFiles("h1")
 	for _, tt := range []struct {
 		name string
 		do   func(vx netlink.Link)
@@ -68,6 +72,7 @@ func TestAgentMends(t *testing.T) {
 			a.check(err)
 			a.check(netlink.AddrDel(vx, &all[0]))
 		}},
+		{"rules flushed", func(netlink.Link) { a.check(exec.Command("nft", "flush", "ruleset").Run()) }},
 	} {
 		vx := a.tunnelOf("h1")
 		a.check(a.procs["h1"].cmd.Process.Signal(unix.SIGSTOP)) // so that the damage is seen
@@ -80,4 +85,14 @@ func TestAgentMends(t *testing.T) {
 		t.Logf("%s: right again after %s", tt.name, took.Round(time.Millisecond))
 		a.pingAll(near, far)
 	}
+	if n := a.openFiles("h1"); n > files+2 {
+		t.Errorf("ln-agent has %d files open, had %d before all this", n, files)
+	}
+}
+
+func (a *agents) openFiles(host string) int {
+	a.t.Helper()
+	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.procs[host].cmd.Process.Pid))
+	a.check(err)
+	return len(all)
 }

@@ -95,6 +95,20 @@ func TestTwins(t *testing.T) {
 	l.start(name).awaitMember("h1")
 }
 
+// A host that has another address after a restart lets go of the old one.
+func TestMoves(t *testing.T) {
+	l := newLab(t, 9, 1)
+	a := l.start(l.conf(1))
+	a.awaitMember("h1")
+	a.stop()
+	moved, next := l.conf(1), l.conf(2)
+	moved.Self.Address = netip.MustParseAddr("192.0.2.77")
+	next.Self.Address = l.conf(1).Self.Address
+	m := l.start(moved)
+	m.await("new address", func(v overlay.View) bool { return v.Members["h1"].Address == moved.Self.Address })
+	l.start(next).awaitMember("h2")
+}
+
 // Hosts that race for blocks never have one twice, and the last one is had.
 func TestRace(t *testing.T) {
 	l := newLab(t, 3, 3)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -188,7 +189,11 @@ func (r *Registry) announceOnce(ctx context.Context, c *clientv3.Client) (l leas
 	if err := r.refuseTaken(want[0], want[1]); err != nil {
 		return l, false, err
 	}
-	if l, err = r.lease(ctx, c, want[0].have, want[2].have); err != nil {
+	before := want[0].have
+	if moved(want[3].have, self.Address) {
+		before = nil // the lease of the old address is to end
+	}
+	if l, err = r.lease(ctx, c, before, want[2].have); err != nil {
 		return l, false, err
 	}
 	want[0].lease, want[1].lease, want[2].lease = l.live, l.live, l.hold
@@ -205,6 +210,12 @@ func (r *Registry) announceOnce(ctx context.Context, c *clientv3.Client) (l leas
 		return l, false, nil // it ran out meanwhile
 	}
 	return l, err == nil && resp.Succeeded, err
+}
+
+// moved says that a host had another address.
+func moved(kv *mvccpb.KeyValue, now netip.Addr) bool {
+	var v nodeValue
+	return kv != nil && json.Unmarshal(kv.Value, &v) == nil && v.Address != now
 }
 
 // refuseTaken says whether another living host has our name or address.
