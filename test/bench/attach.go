@@ -192,6 +192,7 @@ func (f *field) targetsAlone(r *report, ours, nft, ipt *chain) {
 		a, b       durations
 		most       float64
 	}{
+		{"bare ADD, one at a time", "≤ 1/3 of the reference", f.bare[0].add, f.bare[1].add, 1. / 3},
 		{"full ADD, one at a time", "≤ 1/15 of the reference with nftables", ours.add, nft.add, 1. / 15},
 		{"", "≤ 1/20 of the reference with iptables", ours.add, ipt.add, 1. / 20},
 		{"", "≤ 3 × the kernel floor, a process", ours.add, f.floor.add, 3},
