@@ -53,6 +53,19 @@ func TestAgentReach(t *testing.T) {
 	}
 }
 
+// Hosts that have IPv6 only underneath, a third one of IPv4 that does not fit.
+func TestAgentReachIPv6(t *testing.T) {
+	t.Parallel()
+	a := newAgentsOver(t, 3, true)
+	third := a.hosts[2]
+	a.hosts = a.hosts[:2]
+	a.up(nil)
+	a.pingAll(a.attach("h1", "near", nil), a.attach("h2", "far", nil))
+	a.configure(0, third, nil)
+	a.start(third, "--node-address", "192.0.2.3")
+	a.awaitHealth(third, "IPv6 addresses of the hosts: false here, true by h")
+}
+
 // With etcd down, running containers reach each other, new ones start and reach
 // them, and agents may be restarted. What changed meanwhile is there afterwards.
 func TestAgentWithoutEtcd(t *testing.T) {
