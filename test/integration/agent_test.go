@@ -42,6 +42,15 @@ func TestAgentReach(t *testing.T) {
 		check.stdin = edit(t, check.stdin, map[string]any{"prevResult": decode(t, a.mustOn(p.host, p.call.as("ADD")).stdout)})
 		a.mustOn(p.host, check)
 	}
+	for _, args := range []string{"doctor", "repair", "gc", "network ls", "network inspect net0"} {
+		a.in(netnsPath("h1"), func() {
+			out, err := exec.Command(program(t, "lnctl"), append([]string{"--state-dir", "/run/libnet-h1", "--data-dir", "/var/lib/leases-h1"}, strings.Fields(args)...)...).CombinedOutput()
+			if err != nil {
+				t.Errorf("lnctl %s: %v\n%s", args, err, out)
+			}
+		})
+	}
+	a.pingAll(all...)
 	a.configure(1, "h1", nil)
 	a.awaitAgent("h1", "/metrics", "second network", func(body string, _ int) bool {
 		return metric(body, `libnet_agent_network_ok{network="net1"}`) == 1
