@@ -123,3 +123,20 @@ func TestMetrics(t *testing.T) {
 		a.seen(overlay.View{})
 	}
 }
+
+// A node file's date is put off rarely, and never lies behind our right.
+func TestPutOff(t *testing.T) {
+	for _, tt := range []struct{ before, until, now, want int64 }{
+		{0, 2000, 1000, 2000},    // the first
+		{2000, 2010, 1010, 2000}, // not yet worth it
+		{2000, 2100, 1100, 2100},
+		{2000, 1200, 1100, 1200}, // --block-ttl is shorter now
+		{2000, 0, 1100, 0},       // and never ends
+		{1050, 2100, 1100, 2100}, // it had run out
+		{1000, 1000, 1100, 1000}, // not renewed
+	} {
+		if got := putOff(tt.before, tt.until, tt.now); got != tt.want {
+			t.Errorf("%+v: got %d", tt, got)
+		}
+	}
+}

@@ -165,11 +165,17 @@ func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) l
 	for _, h := range hosts {
 		f.Nodes = append(f.Nodes, libnet.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks})
 	}
-	// Put off every time it was renewed, the file would change all the time.
-	if left := k.before.Until - libnet.Uptime(); f.Until > 0 && left > 0 && f.Until-k.before.Until < left/untilSteps {
-		f.Until = k.before.Until
-	}
+	f.Until = putOff(k.before.Until, f.Until, libnet.Uptime())
 	return f
+}
+
+// putOff returns the date that a node file gets. Put off every time that our
+// right to the blocks was renewed, it would change all the time.
+func putOff(before, until, now int64) int64 {
+	if left := before - now; left > 0 && before <= until && until-before < left/untilSteps {
+		return before
+	}
+	return until
 }
 
 func (k keeper) define(f libnet.NodeFile) (*libnet.Network, error) {

@@ -12,6 +12,10 @@ import (
 // nlaTypeMask takes the nested and byte-order flags off an attribute's type.
 const nlaTypeMask = 0x3fff
 
+// Asked for before there are goroutines: nl finds it out at the first use,
+// without a lock.
+var _ = nl.NativeEndian()
+
 func attr(typ int, data []byte) *nl.RtAttr    { return nl.NewRtAttr(typ, data) }
 func attrString(typ int, s string) *nl.RtAttr { return attr(typ, nl.ZeroTerminated(s)) }
 func attrUint32(typ int, v uint32) *nl.RtAttr { return attr(typ, nl.Uint32Attr(v)) }

@@ -60,6 +60,13 @@ func (t Terms) Differs(own Terms) error {
 	return nil
 }
 
+// cut says that b is one of the blocks that the subnets are cut into.
+func (t Terms) cut(b netip.Prefix) bool {
+	return b == b.Masked() && b.Bits() == t.Size.bits(b.Addr()) && slices.ContainsFunc(t.Subnets, func(s netip.Prefix) bool {
+		return s.Contains(b.Addr()) && s.Bits() <= b.Bits()
+	})
+}
+
 // Member is a host as a registry knows it.
 type Member struct {
 	Name    string
@@ -123,14 +130,19 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 	s := v.Networks[network]
 	blocks := map[string][]netip.Prefix{}
 	for b, h := range s.Blocks {
+		if !s.Terms.cut(b) { // one that overlaps others would be in everybody's way
+			problems = append(problems, fmt.Sprintf("%s of node %s is no block of the network", b, h.Node))
+			continue
+		}
 		blocks[h.Node] = append(blocks[h.Node], b)
 	}
+	slices.Sort(problems)
 	byAddress := map[netip.Addr]Member{}
 	for _, name := range slices.Sorted(maps.Keys(blocks)) {
 		m, known := v.Members[name]
 		switch {
-		case !known || !m.Address.IsValid():
-			problems = append(problems, fmt.Sprintf("node %s has blocks and no address", name))
+		case !known || !m.Address.IsGlobalUnicast() || m.Address.Is4In6() || m.Address.Zone() != "":
+			problems = append(problems, fmt.Sprintf("node %s has blocks and no address of a host", name))
 			continue
 		case m.Address.Is6() != s.Terms.IPv6:
 			problems = append(problems, fmt.Sprintf("node %s has the address %s, of another family than the other hosts'", name, m.Address))

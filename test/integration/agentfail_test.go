@@ -137,6 +137,7 @@ func TestAgentKilled(t *testing.T) {
 	a := newAgents(t, 2)
 	a.up(nil)
 	near, far := a.attach("h1", "near", nil), a.attach("h2", "far", nil)
+	a.pingAll(near, far) // who has which MAC is known
 	var sent, lost int
 	var stops []func() (int, int)
 	for _, addr := range far.addresses {

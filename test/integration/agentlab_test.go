@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,11 +61,18 @@ const etcdHost = "etcd"
 // newAgents makes hosts and etcd, and starts no agent yet.
 func newAgents(t testing.TB, hosts int) *agents {
 	t.Helper()
-	c := newCluster(t, hosts, 1500, false)
+	return newAgentsOver(t, hosts, false)
+}
+
+// newAgentsOver is newAgents for hosts whose own addresses may be IPv6.
+func newAgentsOver(t testing.TB, hosts int, is6 bool) *agents {
+	t.Helper()
+	c := newCluster(t, hosts, 1500, is6)
 	program(t, "ln-agent")
 	a := &agents{cluster: c, procs: map[string]*agentProc{}}
-	c.join(etcdHost, netip.MustParseAddr("192.0.2.250"), 1500)
-	a.etcd = lntest.NewEtcd(t, []string{"192.0.2.250"})[0]
+	at := pick(is6, "2001:db8:9::250", "192.0.2.250")
+	c.join(etcdHost, at, 1500)
+	a.etcd = lntest.NewEtcd(t, []string{at.String()})[0]
 	a.startEtcd()
 	t.Cleanup(a.tellLogs)
 	return a
