@@ -65,12 +65,13 @@ $(LINT):
 fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(FUZZTIME)
 
-# BENCH names parts (attach storm ports addresses process packets overlay) and N how
+# BENCH names parts (attach storm ports addresses process packets overlay agent) and N how
 # often each call is timed. All of them together write docs/performance.md.
 bench: build tools ## time ours beside the reference plugins, in one run
 	@scripts/test-deps
 	$(GO) test -C test/bench ./...
 	$(GO) build -C test/bench -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/ ./...
+	$(GO) test -c -o $(TOOLS)/bench/integration.test ./test/integration
 	@rm -rf $(CACHE)/installed && mkdir -p $(CACHE)/installed/tools # as installed: what the linker wrote starts slower than a copy
 	@cp -r bin $(CACHE)/installed/bin && cp -r $(filter-out $(TOOLS)/golangci%,$(wildcard $(TOOLS)/*)) $(CACHE)/installed/tools/
 	BIN=$(CACHE)/installed/bin TOOLS=$(CACHE)/installed/tools VERSION=$(VERSION) \

@@ -36,6 +36,7 @@ var parts = []struct {
 	{"process", processes},
 	{"packets", packets},
 	{"overlay", overlays},
+	{"agent", agents},
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -23,24 +23,19 @@ import (
 // manyPeers is how many hosts there are beside the one with an agent.
 const manyPeers = 1000
 
-// Targets, with manyPeers.
-const (
-	coldWithin   = 2 * time.Second
-	onePeerBound = 100 * time.Millisecond
-	memoryBound  = 64 << 20 // bytes
-)
+// memoryBound is what an agent may have with manyPeers, in bytes.
+const memoryBound = 64 << 20
 
 // TestAgentMany has an agent start among a thousand hosts, and one more come.
-func TestAgentMany(t *testing.T) { // not parallel to its like: it is about time
+func TestAgentMany(t *testing.T) {
 	got := measureMany(t)
 	t.Logf("%+v", got)
-	if got.cold > coldWithin || got.onePeer > onePeerBound || got.memory > memoryBound {
-		t.Errorf("%d peers: from cold in %s, want %s; one more in %s, want %s; memory %d, want %d",
-			manyPeers, got.cold, coldWithin, got.onePeer, onePeerBound, got.memory, memoryBound)
+	if got.memory > memoryBound {
+		t.Errorf("%d peers: %d bytes of memory, want %d", manyPeers, got.memory, memoryBound)
 	}
 }
 
-// BenchmarkAgentMany tells the figures: go test -run '^$' -bench AgentMany ./test/integration
+// BenchmarkAgentMany tells how long it takes: make bench BENCH=agent.
 func BenchmarkAgentMany(b *testing.B) {
 	var all figures
 	n := 0
