@@ -91,19 +91,19 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 	if _, err := s.logger(stderr); err != nil {
 		return err
 	}
+	conf, err := s.etcd.config()
+	if err != nil {
+		return err
+	}
+	self, err := s.self()
+	if err != nil {
+		return err
+	}
 	unlock, err := lock(filepath.Join(s.stateDir, "overlay", "agent.lock"))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	self, err := s.self()
-	if err != nil {
-		return err
-	}
-	conf, err := s.etcd.config()
-	if err != nil {
-		return err
-	}
 	conf.Self, conf.Live, conf.Hold, conf.Uptime = self, s.liveTTL, s.blockTTL, libnet.Uptime
 	return fn(etcd.New(conf), self)
 }

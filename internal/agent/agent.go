@@ -56,7 +56,8 @@ type Agent struct {
 	view     *overlay.View // nil: none yet
 	apart    error         // why there is no session; nil: there is one
 	status   map[string]status
-	said     map[string]string // what was logged last, by what it is about
+	said     map[string]string          // what was logged last, by what it is about
+	former   map[string]libnet.NodeFile // of networks that have no block at the moment, and had
 }
 
 // errStarting is what there is no session for at first.
@@ -66,7 +67,7 @@ var errStarting = errors.New("etcd has not been reached yet")
 func New(c Config) *Agent {
 	a := &Agent{
 		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
-		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()},
+		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]libnet.NodeFile{},
 	}
 	a.metrics = newMetrics(a)
 	return a

@@ -131,7 +131,7 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.Agen
 		if has && free > capacity/spareOf {
 			continue
 		}
-		block, err := shared.Choose(subnet, a.conf.Name)
+		block, err := a.choose(n.Name, shared, subnet)
 		if err != nil && has {
 			a.say("spare "+n.Name, err, "this node's blocks are nearly full, and there is none left to take", "")
 			continue
@@ -145,6 +145,20 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.Agen
 		a.log.Info("block taken", "network", n.Name, "block", block)
 	}
 	return nil
+}
+
+// choose returns a free block: one that we had, as far as there is one. Etcd may
+// have been made anew from nothing, and containers are in there.
+func (a *Agent) choose(network string, s overlay.Shared, subnet netip.Prefix) (netip.Prefix, error) {
+	a.mu.Lock()
+	had := a.former[network].Blocks
+	a.mu.Unlock()
+	for _, b := range had {
+		if _, taken := s.Blocks[b]; !taken && subnet.Contains(b.Addr()) && s.Terms.Cut(b) {
+			return b, nil
+		}
+	}
+	return s.Choose(subnet, a.conf.Name)
 }
 
 // usage says how much of this host's blocks is in use, by family.

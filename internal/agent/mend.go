@@ -112,9 +112,9 @@ func (k keeper) follow(ctx context.Context, v overlay.View) error {
 	hosts, problems := v.Hosts(n.Name)
 	own := v.Own(n.Name, a.conf.Name)
 	a.change(n.Name, func(s *status) { s.problems, s.blocks = problems, own })
-	k.tellLost(own)
+	k.tellLost(shared, own)
 	if !serves(own, n.Subnets) {
-		return errors.Join(fmt.Errorf("%w: this node has no block yet", errSoon), k.withdraw(ctx, own))
+		return errors.Join(fmt.Errorf("%w: this node has no block yet", errSoon), k.withdraw(ctx, shared))
 	}
 	if !slices.ContainsFunc(hosts, func(h overlay.Host) bool { return h.Name == a.conf.Name }) {
 		return errors.New("this node is not among its hosts: another one has its address")
@@ -132,27 +132,48 @@ func serves(own, subnets []netip.Prefix) bool {
 	return true
 }
 
-// tellLost is loud about blocks that were ours.
-func (k keeper) tellLost(own []netip.Prefix) {
-	for _, b := range k.before.Blocks {
-		if !slices.Contains(own, b) {
-			k.agent.metrics.lost.WithLabelValues(k.network.Name).Inc()
-			k.agent.log.Error("BLOCK LOST: this node was away for so long that its block was given up, and it may be another node's now. "+
-				"Containers with addresses in it are cut off from other nodes and have to be made anew", "network", k.network.Name, "block", b)
+// tellLost is loud about blocks that were ours and are another node's, or that
+// we do without, having others.
+func (k keeper) tellLost(s overlay.Shared, own []netip.Prefix) {
+	for _, b := range append(slices.Clone(k.before.Blocks), k.former().Blocks...) {
+		other := s.Blocks[b].Node
+		if slices.Contains(own, b) || other == "" && !serves(own, k.network.Subnets) {
+			continue
 		}
+		k.agent.metrics.lost.WithLabelValues(k.network.Name).Inc()
+		k.agent.log.Error("BLOCK LOST: this node was away for so long that its block was given up. "+
+			"Containers with addresses in it are cut off and have to be made anew", "network", k.network.Name, "block", b, "now of", other)
 	}
 }
 
-// withdraw has no more addresses given where there is no block to give them
-// out of, and takes the tunnel away: nobody leads to this host any more.
-func (k keeper) withdraw(ctx context.Context, own []netip.Prefix) error {
-	if len(k.before.Nodes) == 0 || len(own) > 0 { // a block of the other family is on its way
+func (k keeper) former() libnet.NodeFile {
+	k.agent.mu.Lock()
+	defer k.agent.mu.Unlock()
+	return k.agent.former[k.network.Name]
+}
+
+func (k keeper) setFormer(f libnet.NodeFile) {
+	k.agent.mu.Lock()
+	defer k.agent.mu.Unlock()
+	k.agent.former[k.network.Name] = f
+}
+
+// withdraw has no more addresses given where there is no block to give them out
+// of. The tunnel stays while our old blocks are free, as we may get them again;
+// if one is another node's, nobody leads to this host any more.
+func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
+	if len(k.before.Nodes) > 0 {
+		k.setFormer(k.before)
+	}
+	former := k.former()
+	if !slices.ContainsFunc(former.Blocks, func(b netip.Prefix) bool { h, taken := s.Blocks[b]; return taken && h.Node != k.agent.conf.Name }) {
 		return k.controller.DeleteNodeFile(k.network.Name)
 	}
-	net, err := k.define(k.before)
+	net, err := k.define(former)
 	if err != nil {
 		return err
 	}
+	k.setFormer(libnet.NodeFile{})
 	return net.Disconnect(ctx)
 }
 
@@ -216,6 +237,7 @@ func (k keeper) connect(ctx context.Context, f libnet.NodeFile) error {
 	if !done.Up {
 		return err
 	}
+	k.setFormer(libnet.NodeFile{})
 	f.MTU = done.MTU
 	_, saveErr := k.controller.SaveNodeFile(f)
 	return errors.Join(err, saveErr)

@@ -22,6 +22,7 @@ import (
 type Etcd struct {
 	URL  string // for clients
 	ask  string // for its health
+	dir  string
 	t    testing.TB
 	args []string
 	cmd  *exec.Cmd // nil: not running
@@ -71,8 +72,9 @@ func NewEtcd(t testing.TB, addrs []string, args ...string) []*Etcd {
 	for i, a := range addrs {
 		client, peer := scheme+"://"+net.JoinHostPort(a, "2379"), "http://"+net.JoinHostPort(a, "2380")
 		health := "http://" + net.JoinHostPort(a, "2381")
-		all = append(all, &Etcd{URL: client, ask: health, t: t, args: append([]string{
-			fmt.Sprintf("--name=m%d", i), "--data-dir=" + filepath.Join(t.TempDir(), "etcd"),
+		dir := filepath.Join(t.TempDir(), "etcd")
+		all = append(all, &Etcd{URL: client, ask: health, dir: dir, t: t, args: append([]string{
+			fmt.Sprintf("--name=m%d", i), "--data-dir=" + dir,
 			"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 			"--listen-metrics-urls=" + health, "--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
 			"--initial-cluster=" + strings.Join(cluster, ","), "--unsafe-no-fsync",
@@ -122,6 +124,14 @@ func (e *Etcd) Kill() {
 	_ = e.cmd.Process.Kill()
 	<-e.done //nolint:errcheck // how it ended is known
 	e.cmd = nil
+}
+
+// Wipe has a member that is not running forget everything.
+func (e *Etcd) Wipe() {
+	e.t.Helper()
+	if err := os.RemoveAll(e.dir); err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 // Pause stops the member in its tracks, and Resume lets it go on.

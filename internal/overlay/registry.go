@@ -60,8 +60,8 @@ func (t Terms) Differs(own Terms) error {
 	return nil
 }
 
-// cut says that b is one of the blocks that the subnets are cut into.
-func (t Terms) cut(b netip.Prefix) bool {
+// Cut says that b is one of the blocks that the subnets are cut into.
+func (t Terms) Cut(b netip.Prefix) bool {
 	return b == b.Masked() && b.Bits() == t.Size.bits(b.Addr()) && slices.ContainsFunc(t.Subnets, func(s netip.Prefix) bool {
 		return s.Contains(b.Addr()) && s.Bits() <= b.Bits()
 	})
@@ -130,7 +130,7 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 	s := v.Networks[network]
 	blocks := map[string][]netip.Prefix{}
 	for b, h := range s.Blocks {
-		if !s.Terms.cut(b) { // one that overlaps others would be in everybody's way
+		if !s.Terms.Cut(b) { // one that overlaps others would be in everybody's way
 			problems = append(problems, fmt.Sprintf("%s of node %s is no block of the network", b, h.Node))
 			continue
 		}

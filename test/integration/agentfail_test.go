@@ -131,6 +131,33 @@ func TestAgentLosesBlock(t *testing.T) {
 	a.pingAll(near, a.attach("h2", "again", keys))
 }
 
+// etcd loses everything: the hosts agree anew, and each takes the block that it
+// had. Containers and their addresses stay as they are.
+func TestAgentEtcdLosesAll(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 2)
+	a.up(nil, "--live-ttl", "3s")
+	blocks := fmt.Sprint(a.nodeFile("h1").Blocks, a.nodeFile("h2").Blocks)
+	near, far := a.attach("h1", "near", nil), a.attach("h2", "far", nil)
+	a.etcd.Kill()
+	a.awaitHealth("h1", "etcd:")
+	a.awaitHealth("h2", "etcd:")
+	a.pingAll(near, far)
+	a.etcd.Wipe()
+	a.startEtcd()
+	for _, h := range a.hosts {
+		a.awaitPeers(h, 1)
+		a.awaitHealth(h, "ok")
+	}
+	if got := fmt.Sprint(a.nodeFile("h1").Blocks, a.nodeFile("h2").Blocks); got != blocks {
+		t.Errorf("blocks are %s, were %s", got, blocks)
+	}
+	a.pingAll(near, far, a.attach("h1", "third", nil))
+	if log := a.procs["h1"].log.String() + a.procs["h2"].log.String(); strings.Contains(log, "BLOCK LOST") {
+		t.Errorf("a block is lost:\n%s", log)
+	}
+}
+
 // An agent that is killed, and comes again, costs no packet, on either side.
 func TestAgentKilled(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What cannot be is refused, by flag, before anything is touched.
+func TestRefuses(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	for args, says := range map[string]string{
+		"what":                                 "unknown argument",
+		"--what":                               "unknown flag",
+		"--live-ttl 1s":                        "--live-ttl 1s: want 3s",
+		"--block-ttl 10s":                      "--block-ttl 10s: want 0",
+		"--log-level loud":                     `--log-level "loud"`,
+		"--log-format xml":                     `--log-format "xml"`,
+		"--endpoints 192.0.2.9:2379":           "want a URL",
+		"--endpoints ftp://192.0.2.9":          "want a URL",
+		"--cacert x --endpoints http://h:2379": "want https",
+		"--cert x --endpoints https://h:2379":  "--cert and --key: want both",
+		"--prefix libnet":                      "begins with a slash",
+		"--user u":                             "--password-file",
+		"--node-name a/b":                      `--node-name "a/b"`,
+		"--node-address 127.0.0.1":             `--node-address "127.0.0.1"`,
+		"--node-address ::":                    `--node-address "::"`,
+		"leave --live-ttl 1s":                  "--live-ttl 1s: want 3s",
+	} {
+		var stderr bytes.Buffer
+		full := append(strings.Fields(args), "--state-dir", dir)
+		if code := run(full, func(string) string { return "" }, &bytes.Buffer{}, &stderr); code != exitUsage || !strings.Contains(stderr.String(), says) {
+			t.Errorf("%s: exit %d, %q, want %d and %q", args, code, stderr.String(), exitUsage, says)
+		}
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("something is in the state directory: %v", err)
+	}
+}
+
+// Of two agents on a host the second one is told.
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "overlay", "agent.lock")
+	unlock, err := lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock(path); err == nil || !strings.Contains(err.Error(), "at work on this host") {
+		t.Errorf("a second time: %v", err)
+	}
+	unlock()
+	again, err := lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+}
+
+func TestVersion(t *testing.T) {
+	var stdout bytes.Buffer
+	if code := run([]string{"version"}, os.Getenv, &stdout, &bytes.Buffer{}); code != exitOK || !strings.HasPrefix(stdout.String(), "ln-agent v") {
+		t.Errorf("exit %d, %q", code, stdout.String())
+	}
+}
