@@ -23,12 +23,12 @@ func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve 
 			kept++
 			continue
 		}
-		errs = append(errs, n.Remove(ctx, id))
+		errs = append(errs, n.collectOne(ctx, id, keep))
 	}
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Collect(ctx, func(h Holder) bool {
 			if known, ok := holders[h.ID]; ok {
-				h = known
+				h = known.since(h)
 			}
 			return keep(h)
 		}))
@@ -37,6 +37,42 @@ func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve 
 		errs = append(errs, n.dissolve(ctx))
 	}
 	return errors.Join(errs...)
+}
+
+// collectOne removes an attachment unless it has been made anew, by an ADD for
+// the same container, since the holders were listed.
+func (n *Network) collectOne(ctx context.Context, id ID, keep func(Holder) bool) error {
+	if err := id.Validate(); err != nil {
+		return nil // nothing can have been made for it
+	}
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if keep(n.c.holderNow(n.c.endpoints, id)) {
+		return nil
+	}
+	return n.remove(ctx, id, "")
+}
+
+// holderNow is the holder that a record tells of; without one, that nothing is
+// known.
+func (c *Controller) holderNow(records endpointRecords, id ID) Holder {
+	rec, err := records.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if err != nil {
+		return Holder{ID: id, Boot: c.boot}
+	}
+	return holderOfRecord(rec)
+}
+
+// since is h, or whom its lease was given to, if that is for another namespace:
+// it is of a later ADD.
+func (h Holder) since(lease Holder) Holder {
+	if lease.NetnsID != (NetnsID{}) && lease.NetnsID != h.NetnsID {
+		h.Boot, h.Netns, h.NetnsID = lease.Boot, lease.Netns, lease.NetnsID
+	}
+	return h
 }
 
 // Dissolve says whether Collect removes a network that it left empty.

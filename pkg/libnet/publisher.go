@@ -228,6 +228,12 @@ func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
 // Remove takes away whatever was published for an ID. It needs nothing to be
 // there; missing is success.
 func (p *Publisher) Remove(ctx context.Context, id ID) error {
+	return p.removeUnless(ctx, id, func() bool { return false })
+}
+
+// removeUnless is Remove, unless it is spared, which is asked while nobody else works on the
+// publication.
+func (p *Publisher) removeUnless(ctx context.Context, id ID, spared func() bool) error {
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been published for it
 	}
@@ -236,6 +242,9 @@ func (p *Publisher) Remove(ctx context.Context, id ID) error {
 		return err
 	}
 	defer release()
+	if spared() {
+		return nil
+	}
 	rec, err := p.load(id)
 	if errors.Is(err, state.ErrNotFound) {
 		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Rules: true}
@@ -319,7 +328,7 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 	errs := []error{err, listErr}
 	for id, h := range holders {
 		if !keep(h) {
-			errs = append(errs, p.Remove(ctx, id))
+			errs = append(errs, p.removeUnless(ctx, id, func() bool { return keep(p.c.holderNow(p.dir, id)) }))
 		}
 	}
 	return errors.Join(errs...)

@@ -300,6 +300,44 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// A container that comes again under its name after Collect has found it dead
+// keeps what its ADD made, its address above all.
+func TestCollectSparesWhoCameAgain(t *testing.T) {
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.48.0.0/24", WithMasquerade())
+	dead := h.sandbox("c1")
+	if _, err := n.Attach(ctx, dead); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(dead.Path(), unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	again, err := h.NewSandbox(ctx, "c1", WithNetnsPath(lntest.NewNetns(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e *Endpoint
+	err = n.Collect(ctx, func(holder Holder) bool {
+		keep := !h.Dead(holder)
+		if e == nil { // between the look and the removal
+			if keep {
+				t.Errorf("%+v is not dead", holder)
+			}
+			if e, err = n.Attach(ctx, again); err != nil {
+				t.Error(err)
+			}
+		}
+		return keep
+	}, KeepNetwork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Verify(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRemoveNeedsOnlyTheID(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()

@@ -27,7 +27,7 @@ func storms(r *report, n int) error {
 		return err
 	}
 	results := make([]stormResult, len(chains))
-	for i := range max(1, n/20) {
+	for i := range max(3, n/10) {
 		for j, c := range chains {
 			if err := c.storm(i, &results[j]); err != nil {
 				return err
