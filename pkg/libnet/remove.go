@@ -69,11 +69,11 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	errs := []error{n.c.links.SetDown(ctx, ref)}
 	down := errs[0] == nil
 	if down {
-		errs = append(errs, n.removeRules(ctx, rec))
+		errs = append(errs, n.retireRules(ctx, rec))
 	}
 	errs = append(errs, n.c.links.Detach(ctx, ref))
 	if !down {
-		errs = append(errs, n.removeRules(ctx, rec))
+		errs = append(errs, n.retireRules(ctx, rec))
 	}
 	return errors.Join(append(errs, n.c.endFlows(ctx, rec, addrsOf(rec)))...)
 }

@@ -218,24 +218,38 @@ func (n *Network) moveRules(ctx context.Context, rec state.Endpoint) error {
 	return errors.Join(err, e.save())
 }
 
-// removeRules removes an endpoint's rules, and with the last one's those of the
-// network. Where the record does not tell which, they are found by their comment.
+// removeRules removes an endpoint's rules.
 func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
 	}
+	return n.c.removeBy(ctx, rec.Backend, n.config.Backend, n.heldBy(rec))
+}
+
+// retireRules removes the rules of an endpoint that goes, and with the last
+// one's those of the network.
+func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
+	if !rec.Rules {
+		return nil
+	}
+	last, err := n.lastOne(ctx, rec, func() error {
+		return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, n.planRules(), n.heldBy(rec))
+	})
+	if last {
+		return err
+	}
+	return errors.Join(err, n.removeRules(ctx, rec))
+}
+
+// heldBy says by what an endpoint's rules are found: where the record does not
+// tell, by their comment.
+func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
 	fw := firewall.Endpoint{Owner: idOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
 	if rec.Phase == state.PhaseReady {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
-	last, err := n.lastOne(ctx, rec, func() error {
-		return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, n.planRules(), fw)
-	})
-	if last {
-		return err
-	}
-	return errors.Join(err, n.c.removeBy(ctx, rec.Backend, n.config.Backend, fw))
+	return fw
 }
 
 func addrsOf(rec state.Endpoint) []netip.Addr {

@@ -184,6 +184,9 @@ func TestBackendSwitch(t *testing.T) {
 			h.must(c2.as("ADD"))
 			moved := c1.with(edit(t, now, keys{"prevResult": prev}))
 			h.must(moved.as("CHECK"))
+			if got := h.exec("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet"); got != "1\n" {
+				t.Errorf("route_localnet is %q, and c1 has a port on 127.0.0.1", got)
+			}
 			nft := strings.Contains(h.exec("nft", "list", "ruleset"), "table inet libnet")
 			ipt := strings.Contains(h.exec("iptables-save"), "LIBNET")
 			if nft != (way[1] == "nftables") || ipt != (way[1] == "iptables") {
