@@ -37,14 +37,10 @@ func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
 
 // setNetwork leaves of owner's elements for networks only those of p.
 func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) error {
-	err := f.do(ctx, func(c *conn) error {
-		generation, err := c.generation()
-		if err != nil {
-			return err
-		}
-		b := newBatch(generation)
+	err := f.transact(ctx, func(c *conn, b *batch) error {
 		state := tableIntact
 		if len(p.elems) > 0 {
+			var err error
 			if state, err = c.stateOf(inetTable()); err != nil {
 				return err
 			}
@@ -64,10 +60,7 @@ func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) erro
 				return err
 			}
 		}
-		if err := c.place(b, p); err != nil {
-			return err
-		}
-		return c.commit(b)
+		return c.place(b, p)
 	})
 	return supported(err)
 }

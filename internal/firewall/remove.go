@@ -32,17 +32,7 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 	if err != nil {
 		return err
 	}
-	return absent(f.do(ctx, func(c *conn) error {
-		generation, err := c.generation()
-		if err != nil {
-			return err
-		}
-		b := newBatch(generation)
-		if err := c.delHoldings(b, h); err != nil {
-			return err
-		}
-		return c.commit(b)
-	}))
+	return absent(f.transact(ctx, func(c *conn, b *batch) error { return c.delHoldings(b, h) }))
 }
 
 // RemoveLast is Remove for the last endpoint of a network, and RemoveNetwork, in
@@ -63,12 +53,7 @@ func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error 
 
 func (f *Firewall) removeLast(ctx context.Context, network string, h holdings) error {
 	drop := true
-	send := func(c *conn) error {
-		generation, err := c.generation()
-		if err != nil {
-			return err
-		}
-		b := newBatch(generation)
+	fill := func(c *conn, b *batch) error {
 		if err := c.delHoldings(b, h); err != nil {
 			return err
 		}
@@ -78,17 +63,15 @@ func (f *Firewall) removeLast(ctx context.Context, network string, h holdings) e
 		if _, err := c.delMarks(b, network, ""); err != nil {
 			return err
 		}
-		if drop {
-			if err := c.dropUnused(b, network, h.owner); err != nil {
-				return err
-			}
+		if !drop {
+			return nil
 		}
-		return c.commit(b)
+		return c.dropUnused(b, network, h.owner)
 	}
-	err := f.do(ctx, send)
+	err := f.transact(ctx, fill)
 	if errors.Is(err, errRefused) { // somebody has put something of his own into a table of ours, or taken some of it away
 		drop = false
-		err = f.do(ctx, send)
+		err = f.transact(ctx, fill)
 	}
 	return absent(supported(err))
 }

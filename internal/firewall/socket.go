@@ -56,6 +56,22 @@ func (f *Firewall) do(ctx context.Context, fn func(*conn) error) error {
 	return err
 }
 
+// transact sends what fill adds to a batch, which may look at the rules first:
+// should they have changed by then, both are done anew.
+func (f *Firewall) transact(ctx context.Context, fill func(*conn, *batch) error) error {
+	return f.do(ctx, func(c *conn) error {
+		generation, err := c.generation()
+		if err != nil {
+			return err
+		}
+		b := newBatch(generation)
+		if err := fill(c, b); err != nil {
+			return err
+		}
+		return c.commit(b)
+	})
+}
+
 func (f *Firewall) once(ctx context.Context, fn func(*conn) error) error {
 	c, err := f.open()
 	if err != nil {

@@ -81,12 +81,13 @@ func (c *conn) removeAddr(index int, p netip.Prefix) error {
 }
 
 // addrs lists a link's addresses. The kernel filters by link since 4.20;
-// before, its answer grows with the machine.
-func (c *conn) addrs(index, family int) ([]address, error) {
+// before, its answer grows with the machine. More are attributes that say where
+// the link is.
+func (c *conn) addrs(index, family int, more ...nl.NetlinkRequestData) ([]address, error) {
 	msgs, err := c.dump(func() *nl.NetlinkRequest {
 		msg := nl.NewIfAddrmsg(family)
 		msg.Index = uint32(index)
-		return request(unix.RTM_GETADDR, 0, msg)
+		return request(unix.RTM_GETADDR, 0, append([]nl.NetlinkRequestData{msg}, more...)...)
 	}, unix.RTM_NEWADDR)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)

@@ -205,25 +205,8 @@ func (h *Handle) addBridge(f *Found, master int) error {
 
 // addrsElsewhere is addrs for a link of another namespace.
 func (c *conn) addrsElsewhere(index, nsid int) ([]netip.Prefix, error) {
-	msgs, err := c.dump(func() *nl.NetlinkRequest {
-		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
-		msg.Index = uint32(index)
-		return request(unix.RTM_GETADDR, 0, msg, attrUint32(ifaTargetNetnsID, uint32(nsid)))
-	}, unix.RTM_NEWADDR)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	var as []address
-	for _, b := range msgs {
-		a, at, err := parseAddr(b)
-		if err != nil {
-			return nil, err
-		}
-		if at == index {
-			as = append(as, a)
-		}
-	}
-	return given(as), nil
+	as, err := c.addrs(index, unix.AF_UNSPEC, attrUint32(ifaTargetNetnsID, uint32(nsid)))
+	return given(as), err
 }
 
 // given returns the addresses that somebody gave the link, not the kernel.

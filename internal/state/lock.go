@@ -93,9 +93,14 @@ func (d *Dir) HasEndpoint(network string, but Endpoint) (bool, error) {
 	return d.hasEndpoint(network, endpointFile(but))
 }
 
-// hasEndpoint reads no more of the directory than it takes to find one whose
-// file is not called but.
+// hasEndpoint says whether there is an attachment whose file is not called but.
 func (d *Dir) hasEndpoint(network, but string) (bool, error) {
+	return d.anyEndpoint(network, func(path string) bool { return filepath.Base(path) != but })
+}
+
+// anyEndpoint says whether the file of some attachment is one. It reads no more
+// of the directory than it takes to find it.
+func (d *Dir) anyEndpoint(network string, one func(path string) bool) (bool, error) {
 	dir, err := os.Open(d.endpointDir(network))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -110,7 +115,7 @@ func (d *Dir) hasEndpoint(network, but string) (bool, error) {
 			return false, nil
 		}
 		for _, name := range names {
-			if filepath.Ext(name) == ".json" && name != but {
+			if filepath.Ext(name) == ".json" && one(filepath.Join(dir.Name(), name)) {
 				return true, nil
 			}
 		}

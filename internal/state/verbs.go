@@ -223,26 +223,10 @@ func (d *Dir) HasReady(network string) (bool, error) {
 	if err := CheckName(network); err != nil {
 		return false, err
 	}
-	dir, err := os.Open(d.endpointDir(network))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = dir.Close() }()
-	for {
-		names, _ := dir.Readdirnames(16)
-		if len(names) == 0 {
-			return false, nil
-		}
-		for _, name := range names {
-			var e Endpoint
-			if filepath.Ext(name) == ".json" && read(filepath.Join(dir.Name(), name), &e) == nil && e.Phase == PhaseReady {
-				return true, nil
-			}
-		}
-	}
+	return d.anyEndpoint(network, func(path string) bool {
+		var e Endpoint
+		return read(path, &e) == nil && e.Phase == PhaseReady
+	})
 }
 
 // Writable says why no record could be written now; nil if one could. It
