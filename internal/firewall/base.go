@@ -59,7 +59,10 @@ type familySets struct {
 	bits   int
 	saddr  field
 	daddr  field
-	// masq and home belong together: addresses, and on which interface they are.
+	// masq and home belong together: addresses by the interface they come in by,
+	// and the interfaces by which the host reaches them. The interface is part of
+	// each key, so that two bridges can have the same address. For iifname in
+	// postrouting the kernel has to be Linux 5.7 or later.
 	masq, home set
 	// source gives masq a fixed address in place of the interface's.
 	source set
@@ -97,11 +100,11 @@ func setsOf(family uint8, suffix string, bits int, saddr, daddr field) familySet
 	target := tuple{daddr, dport}
 	return familySets{
 		family: family, bits: bits, saddr: saddr, daddr: daddr,
-		masq:     named("masq", tuple{saddr}, nil, false),
+		masq:     named("masq", tuple{saddr, iifname}, nil, false),
 		home:     named("home", tuple{saddr, oifname}, nil, false),
-		source:   named("source", tuple{saddr}, tuple{daddr}, false),
+		source:   named("source", tuple{saddr, iifname}, tuple{daddr}, false),
 		hairpin:  [2]set{named("hairpin", tuple{daddr, oifname}, nil, false), named("besidehairpin", tuple{daddr, oifname}, nil, false)},
-		masqAll:  [2]set{named("masqall", tuple{daddr}, nil, false), named("besidemasqall", tuple{daddr}, nil, false)},
+		masqAll:  [2]set{named("masqall", tuple{daddr, oifname}, nil, false), named("besidemasqall", tuple{daddr, oifname}, nil, false)},
 		anyPort:  named("anyport", tuple{protocol, dport}, target, false),
 		port:     named("port", tuple{daddr, protocol, dport}, target, false),
 		from:     named("from", tuple{saddr, daddr, protocol, dport}, target, true),

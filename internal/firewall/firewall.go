@@ -25,9 +25,8 @@ type Firewall struct {
 func New() *Firewall { return &Firewall{} }
 
 // Apply puts the rules of n and e in place, in one transaction. Twice is once.
-// An element that another owner holds for the same address or bridge is taken
-// over: the lease says whose it is. A published port is not: that is a
-// *PortHeldError. A Network or Endpoint that has no rules is passed over, even
+// An element that another endpoint holds for the same address is a *HeldError, a
+// published port a *PortHeldError: the caller knows whether that owner lives. A Network or Endpoint that has no rules is passed over, even
 // if it is the zero value. If our tables, sets, chains or rules are not there,
 // they are written in the same transaction; restored then says that there were
 // none, so that what others had in them is gone. It is ErrInvalid for a name,
@@ -40,7 +39,7 @@ func (f *Firewall) Apply(ctx context.Context, n Network, e Endpoint) (restored b
 	if err == nil {
 		err = refuseUnknown(p.gates)
 	}
-	if err == nil && len(p.elems) > 0 {
+	if err == nil && (len(p.elems) > 0 || p.exact != nil) {
 		restored, err = f.apply(ctx, p)
 	}
 	if err == nil {
@@ -59,7 +58,7 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 	whole := false
 	send := func(c *conn) error {
 		var generation uint32
-		if len(p.claims) > 0 || p.mark != nil { // what we look at must not change until we are done
+		if len(p.claims) > 0 || p.mark != nil || p.exact != nil { // what we look at must not change until we are done
 			var err error
 			if generation, err = c.generation(); err != nil {
 				return err
@@ -81,6 +80,11 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 		}
 		if err := c.placeChains(b, p.gates); err != nil {
 			return err
+		}
+		if p.exact != nil {
+			if err := c.delOthers(b, *p.exact, p.elems); err != nil {
+				return err
+			}
 		}
 		if err := c.place(b, p); err != nil {
 			return err
@@ -109,6 +113,8 @@ func (c *conn) place(b *batch, p planned) error {
 		switch {
 		case f.missing():
 			b.put(f.asked)
+		case f.owner != "" && f.owner != f.asked.owner && !f.asked.shared():
+			return &HeldError{Owner: f.owner, Element: f.asked.String()}
 		case f.owner != f.asked.owner || !f.gives(f.asked):
 			b.takeOver(f.asked)
 		case f.asked.set == &strict:

@@ -185,6 +185,8 @@ func TestTablesStayWhileUsed(t *testing.T) {
 	wantTables(t, f, false, false)
 }
 
+// What an endpoint holds is its own until it is removed; what a network holds
+// goes to the next one that names the same bridge.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	f := start(t)
@@ -192,14 +194,14 @@ func TestTakeOver(t *testing.T) {
 	next := old
 	next.Owner = "net1/next/eth0"
 	mustApply(t, f, n, old)
-	mustApply(t, f, n, next)
-	wantOwners(t, f, old.Owner, next.Owner) // until it is removed, which finds nothing
-	if err := f.Verify(t.Context(), n, old); !errors.Is(err, ErrConflict) || errors.Is(err, ErrMissing) {
-		t.Errorf("verify of the old owner: got %v, want ErrConflict", err)
+	var held *HeldError
+	if _, err := f.Apply(t.Context(), n, next); !errors.As(err, &held) || held.Owner != old.Owner {
+		t.Fatalf("apply for the address of a living owner: got %v, want a HeldError that names %s", err, old.Owner)
 	}
+	wantOwners(t, f, old.Owner)
+	mustVerify(t, f, n, old)
 	mustRemove(t, f, old)
-	mustRemove(t, f, Endpoint{Owner: old.Owner})
-	mustVerify(t, f, n, next)
+	mustApply(t, f, n, next)
 
 	renamed := n
 	renamed.Name = "renamed"
@@ -259,6 +261,16 @@ func TestVerifyNames(t *testing.T) {
 		send(t, f, breaking)
 		if err := f.Verify(t.Context(), n, e); !errors.Is(err, is) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q: %v", err, want, is)
+		}
+		var held *HeldError
+		if _, err := f.Apply(t.Context(), n, e); errors.As(err, &held) { // a living owner's stays
+			send(t, f, func(b *batch) {
+				for _, el := range p.elems {
+					if held.Element == el.String() {
+						b.takeOver(el)
+					}
+				}
+			})
 		}
 		mustApply(t, f, n, e)
 		mustVerify(t, f, n, e)

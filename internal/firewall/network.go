@@ -8,61 +8,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ApplyNetwork makes the rules of n what they should be, in one transaction:
-// those of an earlier configuration of the same Name go. Apply alone only adds.
+// ApplyNetwork makes the rules of n what they should be, in one transaction, as
+// Apply with Exact does.
 func (f *Firewall) ApplyNetwork(ctx context.Context, n Network) error {
-	elems, mark, err := n.plan()
-	if err == nil {
-		err = f.setNetwork(ctx, Key(n.Name), planned{elems: elems, mark: mark})
-	}
-	if err != nil {
-		return fmt.Errorf("apply rules of network %s: %w", n.Name, err)
-	}
-	return nil
+	n.Exact = true
+	_, err := f.Apply(ctx, n, Endpoint{})
+	return err
 }
 
-// RemoveNetwork deletes the elements that n.Name holds, and our tables with the
-// last element in them. What is missing is success, and so is a table that
-// somebody else has put something into. Only Name is looked at.
+// RemoveNetwork deletes the elements that n.Name and n.Guard hold and those of
+// n.Bridge if there is a Guard, and our tables with the last element in them. What
+// is missing is success, and so is a table with chains or sets of another program.
 func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
 	err := checkOwner(n.Name)
 	if err == nil {
-		err = f.removeLast(ctx, Key(n.Name), holdings{})
+		err = f.removeLast(ctx, n, holdings{})
 	}
 	if err != nil {
 		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)
 	}
 	return nil
-}
-
-// setNetwork leaves of owner's elements for networks only those of p.
-func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) error {
-	err := f.transact(ctx, func(c *conn, b *batch) error {
-		state := tableIntact
-		if len(p.elems) > 0 {
-			var err error
-			if state, err = c.stateOf(inetTable()); err != nil {
-				return err
-			}
-		}
-		if state != tableIntact {
-			b.ensure(inetTable())
-		}
-		anyStrict, err := c.delOthers(b, owner, p.elems)
-		if err != nil {
-			return err
-		}
-		if anyStrict && state != tableIntact {
-			b.putStrict()
-		}
-		if p.mark == nil {
-			if _, err := c.delMarks(b, owner, ""); err != nil {
-				return err
-			}
-		}
-		return c.place(b, p)
-	})
-	return supported(err)
 }
 
 // putStrict adds the elements of strict, which may be there.
@@ -72,14 +37,22 @@ func (b *batch) putStrict() {
 	}
 }
 
-// delOthers adds the deletion of owner's elements for networks but those in keep,
-// and of those in strict, unless some network is.
-func (c *conn) delOthers(b *batch, owner string, keep []elem) (anyStrict bool, err error) {
+// delOthers adds the deletion of n's elements for networks but those in keep, of
+// its marks if it has none now, and of the elements of strict unless some network
+// is.
+func (c *conn) delOthers(b *batch, n Network, keep []elem) error {
 	there, err := c.holds(askTable(unix.NFPROTO_INET))
 	if err != nil || !there[0] {
-		return false, err
+		return err
 	}
-	anyStrict = slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
+	if n.AcceptMark == nil || len(keep) == 0 {
+		for _, owner := range slices.Compact([]string{Key(n.Name), n.GuardKey()}) {
+			if _, err := c.delMarks(b, owner, ""); err != nil {
+				return err
+			}
+		}
+	}
+	anyStrict := slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
 	type place struct {
 		set *set
 		key string
@@ -91,10 +64,10 @@ func (c *conn) delOthers(b *batch, owner string, keep []elem) (anyStrict bool, e
 	for _, s := range networkSets {
 		all, err := c.elems(s)
 		if err != nil {
-			return false, err
+			return err
 		}
 		for _, e := range all {
-			if e.owner == owner && !kept[place{e.set, string(e.key)}] {
+			if n.holds(e) && !kept[place{e.set, string(e.key)}] {
 				b.del(e)
 			} else if slices.Contains(strictSets, s) {
 				anyStrict = true
@@ -102,11 +75,11 @@ func (c *conn) delOthers(b *batch, owner string, keep []elem) (anyStrict bool, e
 		}
 	}
 	if anyStrict {
-		return true, nil
+		return nil
 	}
 	left, err := c.elems(&strict)
 	for _, e := range left {
 		b.del(e)
 	}
-	return false, err
+	return err
 }

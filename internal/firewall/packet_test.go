@@ -37,15 +37,17 @@ func TestMasquerade(t *testing.T) {
 func TestMasqueradeNotMulticast(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	own, host, neighbour := []string{"10.99.0.9", "fd99::9"}, []string{"192.0.2.1", "fd20::1"}, []string{"192.0.2.2", "fd20::2"}
-	l.must(lntest.Up("lo", own[0]+"/32", own[1]+"/128"))
 	l.eA.Masquerade = both
-	l.eA.Addrs = addrs(own...) // the host's, so that no multicast router is needed
 	mustApply(t, l.f, l.n, l.eA)
-	for i, group := range []string{"239.1.2.3", "ff05::4711"} {
-		in := lntest.ListenGroup(t, l.out, group, servicePort+1)
-		for to, want := range map[string]string{group: own[i], neighbour[i]: host[i]} {
-			if got := lntest.SourceOf(t, in, own[i], "out", to); got != want {
+	tests := []struct{ group, from, unicast, host string }{
+		{"239.1.2.3", "10.10.0.2", "192.0.2.2", "192.0.2.1"},
+		{"ff05::4711", "fd10::2", "fd20::2", "fd20::1"},
+	}
+	for _, tt := range tests {
+		lntest.RouteGroup(t, tt.from, tt.group, "br0", "out")
+		in := lntest.ListenGroup(t, l.out, tt.group, servicePort+1)
+		for to, want := range map[string]string{tt.group: tt.from, tt.unicast: tt.host} {
+			if got := lntest.SourceFrom(t, l.a, in, tt.from, "eth0", to); got != want {
 				t.Errorf("to %s: seen as %s, want %s", to, got, want)
 			}
 		}

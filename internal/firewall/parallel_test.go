@@ -98,7 +98,8 @@ func TestComeAndGo(t *testing.T) {
 	wantNoTables(t, path)
 }
 
-// A late Remove by the old owner never takes what the new one has applied.
+// A late Remove by the old owner never takes what the new one has applied; until
+// it comes the new one is refused.
 func TestLateRemove(t *testing.T) {
 	t.Parallel()
 	path := lntest.NewNetns(t)
@@ -112,9 +113,15 @@ func TestLateRemove(t *testing.T) {
 			if i == 0 {
 				return f.Remove(t.Context(), old)
 			}
-			return apply(t, f, Network{}, next)
+			for {
+				if err := apply(t, f, Network{}, next); !errors.Is(err, ErrConflict) {
+					return err
+				}
+			}
 		})
-		parallel(t, path, fws[:1], func(_ int, f *Firewall) error { return f.Verify(t.Context(), Network{}, next) })
+		parallel(t, path, fws[:1], func(_ int, f *Firewall) error {
+			return errors.Join(f.Verify(t.Context(), Network{}, next), f.Remove(t.Context(), next))
+		})
 	}
 }
 

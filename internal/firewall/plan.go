@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -39,6 +40,9 @@ type planned struct {
 	claims []claim   // ports that nobody else may have
 	gates  []gate    // what conditions are for
 	mark   *markRule // nil: none
+	// exact: of networks, the elements that also concern its bridge and its
+	// tunnel go, and its marks.
+	exact *Network
 }
 
 // plan is pure: what cannot be put into rules is refused here.
@@ -52,7 +56,35 @@ func plan(n Network, e Endpoint) (planned, error) {
 		return planned{}, err
 	}
 	p.elems, p.mark = append(ofNetwork, p.elems...), mark
+	if n.Exact {
+		p.exact = &n
+	}
 	return p, nil
+}
+
+// GuardKey returns the owner of what concerns Bridge alone, in the form of Key.
+func (n Network) GuardKey() string { return Key(cmp.Or(n.Guard, n.Name)) }
+
+// holds says that an element of a network is n's: of its bridge, whatever owner
+// stands in it, or of its tunnel.
+func (n Network) holds(e elem) bool {
+	return e.owner == Key(n.Name) || e.owner == n.GuardKey() || n.Guard != "" && e.ofBridge(n.Bridge)
+}
+
+// shared says that an element belongs to a network or to all, so that the next
+// Apply may write another owner into it.
+func (e elem) shared() bool { return e.set == &strict || slices.Contains(networkSets, e.set) }
+
+// ofBridge says that an element of a network concerns the bridge alone.
+func (e elem) ofBridge(bridge string) bool {
+	v, ok := e.set.key.split(e.key)
+	if !ok || e.set == &tunnels || e.set == &vteps {
+		return false
+	}
+	if (e.set == &inside || e.set == &noicc) && iifname.format(v[0]) != bridge {
+		return false
+	}
+	return iifname.format(v[len(v)-1]) == bridge
 }
 
 func (n Network) hasRules() bool {
@@ -74,10 +106,12 @@ func (n Network) plan() ([]elem, *markRule, error) {
 		return nil, nil, fmt.Errorf("bridge %w", err)
 	}
 	all := make([]elem, 0, 16+len(n.VTEPs))
-	owner := Key(n.Name)
-	add := func(s *set, values ...[]byte) {
-		all = append(all, elem{set: s, key: s.key.of(values...), owner: owner})
+	adder := func(owner string) func(*set, ...[]byte) {
+		return func(s *set, values ...[]byte) {
+			all = append(all, elem{set: s, key: s.key.of(values...), owner: owner})
+		}
 	}
+	add := adder(n.GuardKey())
 	add(&inside, br, br)
 	if n.Internal {
 		add(&internal, br)
@@ -92,7 +126,7 @@ func (n Network) plan() ([]elem, *markRule, error) {
 		add(&noHost, br)
 	}
 	if n.Tunnel != "" {
-		if err := n.planTunnel(br, add); err != nil {
+		if err := n.planTunnel(br, adder(Key(n.Name))); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -117,7 +151,7 @@ func (n Network) plan() ([]elem, *markRule, error) {
 	if slices.ContainsFunc(all, func(e elem) bool { return slices.Contains(strictSets, e.set) }) {
 		all = append(all, strictElems()...)
 	}
-	return dedupe(all), n.markRule(owner), nil
+	return dedupe(all), n.markRule(n.GuardKey()), nil
 }
 
 func strictElems() []elem {
@@ -242,9 +276,9 @@ func (e Endpoint) masqElems() ([]elem, error) {
 		for _, at := range homes {
 			all = append(all, elem{set: &f.home, key: f.home.key.of(ip, at), owner: owner})
 		}
-		all = append(all, elem{set: &f.masq, key: f.masq.key.of(ip), owner: owner})
+		all = append(all, elem{set: &f.masq, key: f.masq.key.of(ip, br), owner: owner})
 		if i := slices.IndexFunc(e.Source, func(s netip.Addr) bool { return s.Is4() == a.Is4() }); i >= 0 {
-			all = append(all, elem{set: &f.source, key: f.source.key.of(ip), data: e.Source[i].AsSlice(), owner: owner})
+			all = append(all, elem{set: &f.source, key: f.source.key.of(ip, br), data: e.Source[i].AsSlice(), owner: owner})
 		}
 	}
 	return all, nil

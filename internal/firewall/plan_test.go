@@ -34,8 +34,8 @@ func TestPlan(t *testing.T) {
 		{name: "masquerade both families once each",
 			e: Endpoint{Owner: "o", Bridge: "br0", Addrs: addrs("10.0.0.2", "fd00::2", "::ffff:10.0.0.2", "fd00::2%eth0"), Masquerade: both},
 			want: []string{
-				"inet libnet home4 { 10.0.0.2 . br0 }", "inet libnet masq4 { 10.0.0.2 }",
-				"inet libnet home6 { fd00::2 . br0 }", "inet libnet masq6 { fd00::2 }",
+				"inet libnet home4 { 10.0.0.2 . br0 }", "inet libnet masq4 { 10.0.0.2 . br0 }",
+				"inet libnet home6 { fd00::2 . br0 }", "inet libnet masq6 { fd00::2 . br0 }",
 				"inet libnet owners { d228:cb69:651a:8caf:7891:2b70:4e4a:7d16 }",
 			}},
 		{name: "mac", e: Endpoint{Owner: "o", Port: "veth0", MAC: mac},
@@ -49,7 +49,7 @@ func TestPlan(t *testing.T) {
 				"inet libnet inside { br0 . vx0 }", "inet libnet inside { vx0 . br0 }", "inet libnet internal { vx0 }",
 				"inet libnet noicc { br0 . vx0 }", "inet libnet noicc { vx0 . br0 }", "inet libnet nohost { vx0 }",
 				"inet libnet vteps { vx0 . 02:00:00:00:00:05 }", "inet libnet tunnels { vx0 }", "inet libnet strict { ipv4 }", "inet libnet strict { ipv6 }",
-				"inet libnet home4 { 10.0.0.2 . br0 }", "inet libnet home4 { 10.0.0.2 . vx0 }", "inet libnet masq4 { 10.0.0.2 }",
+				"inet libnet home4 { 10.0.0.2 . br0 }", "inet libnet home4 { 10.0.0.2 . vx0 }", "inet libnet masq4 { 10.0.0.2 . br0 }",
 				"inet libnet owners { d228:cb69:651a:8caf:7891:2b70:4e4a:7d16 }",
 			}},
 		{name: "no icc", n: Network{Name: "a", Bridge: "br0", NoICC: true},
@@ -111,7 +111,7 @@ func TestKeyBytes(t *testing.T) {
 	br0 := "62723000000000000000000000000000"
 	p1 := "70310000000000000000000000000000"
 	v6 := "fd000000000000000000000000000002"
-	want := []string{br0 + br0, br0, "02", "0a", "0a010203" + br0, "0a010203", v6 + br0, v6, "d228cb69651a8caf78912b704e4a7d16", p1, p1 + "020406080a0c0000"}
+	want := []string{br0 + br0, br0, "02", "0a", "0a010203" + br0, "0a010203" + br0, v6 + br0, v6 + br0, "d228cb69651a8caf78912b704e4a7d16", p1, p1 + "020406080a0c0000"}
 	var got []string
 	for _, e := range p.elems {
 		got = append(got, hex.EncodeToString(e.key))

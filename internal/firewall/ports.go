@@ -123,7 +123,7 @@ func (p *publication) translated(e Endpoint) error {
 		p.put(s, s.key.of(ip, dev), nil, nil)
 	}
 	if s := &p.sets.masqAll[which]; e.MasqueradeAll {
-		p.put(s, s.key.of(ip), nil, nil)
+		p.put(s, s.key.of(ip, dev), nil, nil)
 	}
 	return nil
 }

@@ -171,9 +171,9 @@ func (t *trace) read(e elem, v [][]byte) {
 		switch e.set {
 		case &f.masq:
 			t.Masquerade = Families{t.Masquerade.IPv4 || family.IPv4, t.Masquerade.IPv6 || family.IPv6}
+			t.Bridge = iifname.format(v[1])
 			t.has(v[0])
-		case &f.home:
-			t.Bridge = oifname.format(v[1])
+		case &f.home: // a tunnel may be one, too
 			t.has(v[0])
 		case &f.source:
 			if a, ok := netip.AddrFromSlice(e.data); ok && !slices.Contains(t.Source, a) {
@@ -184,7 +184,7 @@ func (t *trace) read(e elem, v [][]byte) {
 			t.Beside = t.Beside || e.set == &f.hairpin[1]
 			t.has(v[0])
 		case &f.masqAll[0], &f.masqAll[1]:
-			t.MasqueradeAll = true
+			t.MasqueradeAll, t.Bridge = true, oifname.format(v[1])
 			t.Beside = t.Beside || e.set == &f.masqAll[1]
 			t.has(v[0])
 		case &f.open, &f.openSpan:

@@ -43,7 +43,7 @@ func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error 
 		err = checkOwner(n.Name)
 	}
 	if err == nil {
-		err = f.removeLast(ctx, Key(n.Name), h)
+		err = f.removeLast(ctx, n, h)
 	}
 	if err != nil {
 		return fmt.Errorf("remove rules of %s and of its network: %w", e.Owner, err)
@@ -51,22 +51,19 @@ func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error 
 	return nil
 }
 
-func (f *Firewall) removeLast(ctx context.Context, network string, h holdings) error {
+func (f *Firewall) removeLast(ctx context.Context, n Network, h holdings) error {
 	drop := true
 	fill := func(c *conn, b *batch) error {
 		if err := c.delHoldings(b, h); err != nil {
 			return err
 		}
-		if _, err := c.delOthers(b, network, nil); err != nil {
-			return err
-		}
-		if _, err := c.delMarks(b, network, ""); err != nil {
+		if err := c.delOthers(b, n, nil); err != nil {
 			return err
 		}
 		if !drop {
 			return nil
 		}
-		return c.dropUnused(b, network, h.owner)
+		return c.dropUnused(b, n, h.owner)
 	}
 	err := f.transact(ctx, fill)
 	if errors.Is(err, errRefused) { // somebody has put something of his own into a table of ours, or taken some of it away
@@ -76,9 +73,9 @@ func (f *Firewall) removeLast(ctx context.Context, network string, h holdings) e
 	return absent(supported(err))
 }
 
-// dropUnused adds the deletion of each of our tables that nobody but these two
-// has an element in.
-func (c *conn) dropUnused(b *batch, network, endpoint string) error {
+// dropUnused adds the deletion of each of our tables in which no other owner than
+// these two has an element.
+func (c *conn) dropUnused(b *batch, n Network, endpoint string) error {
 	var requests []nfnl.Message
 	for _, family := range tableFamilies {
 		requests = append(requests, askTable(family))
@@ -92,7 +89,7 @@ func (c *conn) dropUnused(b *batch, network, endpoint string) error {
 			continue
 		}
 		t := tableOf(family)
-		used, err := c.usedByOthers(t, network, endpoint)
+		used, err := c.usedByOthers(t, n, endpoint)
 		if err != nil {
 			return err
 		}
@@ -103,14 +100,15 @@ func (c *conn) dropUnused(b *batch, network, endpoint string) error {
 	return nil
 }
 
-func (c *conn) usedByOthers(t table, network, endpoint string) (bool, error) {
+func (c *conn) usedByOthers(t table, n Network, endpoint string) (bool, error) {
 	sets := t.sets
 	if t.family == unix.NFPROTO_INET {
 		sets = append([]*set{&owners}, networkSets...) // these tell of all
 	}
 	for _, s := range sets {
 		all, err := c.elems(s)
-		if err != nil || slices.ContainsFunc(all, func(e elem) bool { return e.owner != network && e.owner != endpoint }) {
+		ofNetwork := slices.Contains(networkSets, s)
+		if err != nil || slices.ContainsFunc(all, func(e elem) bool { return e.owner != endpoint && !(ofNetwork && n.holds(e)) }) {
 			return true, err
 		}
 	}
@@ -118,7 +116,9 @@ func (c *conn) usedByOthers(t table, network, endpoint string) (bool, error) {
 		return false, nil
 	}
 	marks, err := c.rules(t.family, marksChain)
-	return slices.ContainsFunc(marks, func(r heldRule) bool { return !strings.HasPrefix(r.why, markOwner(network)+" ") }), err
+	return slices.ContainsFunc(marks, func(r heldRule) bool {
+		return !strings.HasPrefix(r.why, markOwner(Key(n.Name))+" ") && !strings.HasPrefix(r.why, markOwner(n.GuardKey())+" ")
+	}), err
 }
 
 // holdings are where an owner's elements are: at keys, the first of which is

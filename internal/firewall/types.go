@@ -36,6 +36,21 @@ func (e *PortHeldError) Error() string {
 // Is makes it an ErrConflict.
 func (e *PortHeldError) Is(target error) bool { return target == ErrConflict }
 
+// HeldError is what Apply returns when another owner has an element for an
+// address or an interface of the endpoint. Nothing is changed then.
+type HeldError struct {
+	Owner   string // in the form of Key
+	Element string // as "inet libnet masq4 { 10.1.0.2 . br0 }"
+}
+
+// Error names the element and its owner.
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("element %s belongs to %q", e.Element, e.Owner)
+}
+
+// Is makes it an ErrConflict.
+func (e *HeldError) Is(target error) bool { return target == ErrConflict }
+
 // Policy says who may open connections to the containers of a network from
 // other interfaces than the network's bridge, for one address family. The host
 // itself always may.
@@ -61,11 +76,17 @@ type Mark struct{ Value, Mask uint32 }
 
 // Network says which rules hold for a whole network. The zero value has none.
 type Network struct {
-	// Name is the comment of the network's elements, in the form of Key.
+	// Name is the comment of the elements of Tunnel, in the form of Key.
 	Name string
-	// Bridge is the host's bridge. Elements are keyed by it: of two networks
-	// on one bridge the last one applied holds them.
+	// Guard is the comment of the elements that concern Bridge alone, in the
+	// form of Key: all networks on one bridge share them, so they belong to the
+	// bridge. Empty: Name.
+	Guard string
+	// Bridge is the host's bridge. Elements are keyed by it.
 	Bridge string
+	// Exact removes what Apply finds in place for Bridge, Tunnel and Guard
+	// beyond what is asked for here; without it Apply only adds.
+	Exact bool
 	// Internal drops what is forwarded between Bridge and any other interface, both ways.
 	Internal bool
 	// NoICC drops what is forwarded in and out by Bridge. Frames that are

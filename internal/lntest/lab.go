@@ -98,9 +98,34 @@ func Via(gateways ...string) error {
 // in listens to, and returns the source that in sees.
 func SourceOf(t testing.TB, in *net.UDPConn, from, dev, to string) string {
 	t.Helper()
+	seen, err := sourceOf(in, from, dev, to)
+	if err != nil {
+		t.Fatalf("to %s: %v", to, err)
+	}
+	return seen
+}
+
+// SourceFrom is SourceOf for a sender in the namespace at path.
+func SourceFrom(t testing.TB, path string, in *net.UDPConn, from, dev, to string) (seen string) {
+	t.Helper()
+	err := In(t, path, func() (err error) {
+		seen, err = sourceOf(in, from, dev, to)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("to %s: %v", to, err)
+	}
+	return seen
+}
+
+func sourceOf(in *net.UDPConn, from, dev, to string) (string, error) {
 	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}, Control: func(_, _ string, raw syscall.RawConn) error {
 		var bindErr error
-		err := raw.Control(func(fd uintptr) { bindErr = unix.BindToDevice(int(fd), dev) })
+		err := raw.Control(func(fd uintptr) {
+			bindErr = unix.BindToDevice(int(fd), dev)
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 8) // of the other family it is refused
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 8)
+		})
 		return errors.Join(err, bindErr)
 	}}
 	port := in.LocalAddr().(*net.UDPAddr).Port
@@ -110,13 +135,10 @@ func SourceOf(t testing.TB, in *net.UDPConn, from, dev, to string) string {
 		err = errors.Join(err, c.Close(), in.SetDeadline(time.Now().Add(WaitForAnswer)))
 	}
 	if err != nil {
-		t.Fatalf("to %s: %v", to, err)
+		return "", err
 	}
 	_, seen, err := in.ReadFromUDPAddrPort(make([]byte, 8))
-	if err != nil {
-		t.Fatalf("to %s: %v", to, err)
-	}
-	return seen.Addr().Unmap().WithZone("").String()
+	return seen.Addr().Unmap().WithZone("").String(), err
 }
 
 // ListenGroup listens on eth0 of the namespace at path to the group and to the

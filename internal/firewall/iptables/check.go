@@ -32,7 +32,7 @@ func check(n firewall.Network, e firewall.Endpoint) error {
 		return fmt.Errorf("iptables cannot compare the source MAC of frames with %s: %w", e.MAC, firewall.ErrUnsupported)
 	}
 	if n.Bridge != "" {
-		if err := checkOwner(n.Name); err != nil {
+		if err := checkOwner(n.GuardKey()); err != nil {
 			return fmt.Errorf("network name %w", err)
 		}
 		for _, dev := range append([]string{n.Bridge}, n.Trusted...) {

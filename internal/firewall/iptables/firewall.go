@@ -25,13 +25,13 @@ func New(lock string) *Firewall { return &Firewall{cmp.Or(lock, DefaultLock)} }
 
 // Apply puts the rules of n and e in place: one transaction per table, and what
 // forbids before what allows. Twice is once. Rules that the owners had otherwise
-// are replaced, and so are another network's for the same bridge, and another
-// owner's masquerading of the same address. Chains and jumps of ours that are
+// are replaced, and so are another network's for the same bridge. Chains and jumps of ours that are
 // not there are made. Only the families of e.Addrs are touched; both if there are
 // no addresses. A Network without a Bridge and an Endpoint without rules are
 // passed over. What is in place when it fails is for Remove.
 //
-// It is a firewall.PortHeldError for another owner's port and firewall.ErrInvalid
+// It is a firewall.PortHeldError for another owner's port, a firewall.HeldError for
+// an address by the same bridge that another endpoint has, and firewall.ErrInvalid
 // for what no rule can hold, both before anything changes, but for conditions,
 // which iptables alone can judge; and firewall.ErrUnsupported for an Endpoint
 // with a MAC, and where iptables or something it needs in the kernel is missing.
@@ -56,7 +56,7 @@ func (f *Firewall) ApplyReporting(ctx context.Context, n firewall.Network, e fir
 }
 
 // ApplyNetwork makes the rules of n what they should be, one transaction per
-// table, in the families in which n.Name has rules; in all that the kernel has
+// table, in the families in which its bridge has rules; in all that the kernel has
 // if it has none.
 func (f *Firewall) ApplyNetwork(ctx context.Context, n firewall.Network) error {
 	err := check(n, firewall.Endpoint{})
@@ -104,7 +104,7 @@ func familiesIn(ctx context.Context, n firewall.Network) ([]family, error) {
 		if err != nil && !errors.Is(err, firewall.ErrUnsupported) {
 			return nil, err
 		}
-		if slices.ContainsFunc(snap.owned(), func(r rule) bool { return r.owner() == firewall.Key(n.Name) }) {
+		if slices.ContainsFunc(snap.owned(), func(r rule) bool { return r.owner() == n.GuardKey() }) {
 			in = append(in, fam)
 		}
 	}
@@ -132,6 +132,9 @@ func apply(ctx context.Context, in []family, n firewall.Network, e firewall.Endp
 		}
 		wanted := plan(fam, n, e)
 		if err := checkHeld(snap, firewall.Key(e.Owner), wanted); err != nil {
+			return false, err
+		}
+		if err := checkTaken(snap, firewall.Key(e.Owner), wanted); err != nil {
 			return false, err
 		}
 		gone, added := differences(snap, wanted, owners(n, e))
@@ -183,10 +186,11 @@ func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
 	return nil
 }
 
-// RemoveNetwork deletes the rules of n.Name, in both families, and the chains
-// that nobody uses then. Only n.Name counts. What is missing is success.
+// RemoveNetwork deletes the rules of n's bridge, in both families, and the chains
+// without rules then. Only n.Guard, or without one n.Name, counts. What is missing
+// is success.
 func (f *Firewall) RemoveNetwork(ctx context.Context, n firewall.Network) error {
-	if err := f.remove(ctx, n.Name); err != nil {
+	if err := f.remove(ctx, n.GuardKey()); err != nil {
 		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)
 	}
 	return nil

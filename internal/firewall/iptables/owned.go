@@ -10,7 +10,7 @@ import (
 func owners(n firewall.Network, e firewall.Endpoint) []string {
 	var all []string
 	if n.Bridge != "" {
-		all = append(all, firewall.Key(n.Name))
+		all = append(all, n.GuardKey())
 	}
 	if hasRules(e) {
 		all = append(all, firewall.Key(e.Owner))
@@ -34,7 +34,7 @@ func differences(snap snapshot, wanted []rule, owners []string) (gone, added []r
 		}
 	}
 	for _, r := range there {
-		if !slices.Contains(owners, r.owner()) && slices.ContainsFunc(wanted, r.sameKey) {
+		if r.ofNetwork() && !slices.Contains(owners, r.owner()) && slices.ContainsFunc(wanted, r.sameKey) {
 			gone = append(gone, r)
 		}
 	}
@@ -71,12 +71,25 @@ func (r rule) sameKey(o rule) bool {
 	}
 	switch r.chain {
 	case chainSNAT:
-		return r.get("-d") == "" && o.get("-d") == "" && r.get("-s") == o.get("-s")
+		dev, _, _ := r.value("-o")
+		other, _, _ := o.value("-o")
+		return r.get("-d") == "" && o.get("-d") == "" && r.get("-s") == o.get("-s") && dev == other
 	case chainPorts:
 		same := func(flag string) bool { return r.get(flag) == o.get(flag) }
 		return same("-d") && same("-p") && same("--dport")
 	}
 	return false
+}
+
+// checkTaken returns a HeldError if another endpoint than owner has rules for an
+// address that wanted has rules for.
+func checkTaken(snap snapshot, owner string, wanted []rule) error {
+	for _, r := range snap.owned() {
+		if r.owner() != owner && !r.ofNetwork() && slices.ContainsFunc(wanted, r.sameKey) {
+			return &firewall.HeldError{Owner: r.owner(), Element: r.String()}
+		}
+	}
+	return nil
 }
 
 func (r rule) ofNetwork() bool { return r.in(chainIsolate, chainInto, chainOut, chainApart) }

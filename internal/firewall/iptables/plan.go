@@ -20,7 +20,7 @@ func networkRules(f family, n firewall.Network) []rule {
 	var all []rule
 	br := n.Bridge
 	add := func(chain, match, target string) {
-		all = append(all, newRule("filter", chain, match, firewall.Key(n.Name), target))
+		all = append(all, newRule("filter", chain, match, n.GuardKey(), target))
 	}
 	if n.Internal {
 		add(chainIsolate, "-i "+br+" ! -o "+br, "DROP")

@@ -60,11 +60,18 @@ func TestTakeOver(t *testing.T) {
 	renamed := n
 	renamed.Name, renamed.Internal = "renamed", false
 	mustApply(t, f, n, old)
+	var held *firewall.HeldError
+	if err := f.Apply(t.Context(), renamed, next); !errors.As(err, &held) || held.Owner != firewall.Key(old.Owner) {
+		t.Fatalf("apply for the address of a living owner: got %v, want a HeldError", err)
+	}
+	if err := f.Verify(t.Context(), n, old); err != nil {
+		t.Errorf("a refused Apply changed something: %v", err)
+	}
+	if err := f.Remove(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
 	mustApply(t, f, renamed, next)
 	wantOwners(t, f, "next")
-	if err := f.Verify(t.Context(), n, old); !errors.Is(err, firewall.ErrMissing) {
-		t.Errorf("got %v, want %v", err, firewall.ErrMissing)
-	}
 	if out := ruleset(t); strings.Contains(out, n.Name) {
 		t.Errorf("the old network's rules are there: %s", out)
 	}
