@@ -111,10 +111,11 @@ func sentinelCode(err error) uint {
 	}
 	var (
 		held *libnet.PortHeldError
+		addr *libnet.AddressHeldError
 		path *fs.PathError
 	)
 	switch {
-	case errors.As(err, &held):
+	case errors.As(err, &held), errors.As(err, &addr):
 		return CodeTaken
 	case errors.As(err, &path):
 		return types.ErrIOFailure

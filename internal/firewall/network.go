@@ -11,7 +11,7 @@ import (
 // ApplyNetwork makes the rules of n what they should be, in one transaction, as
 // Apply with Exact does.
 func (f *Firewall) ApplyNetwork(ctx context.Context, n Network) error {
-	n.Exact = true
+	n.Exact = ExactNetwork
 	_, err := f.Apply(ctx, n, Endpoint{})
 	return err
 }

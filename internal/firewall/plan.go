@@ -56,7 +56,7 @@ func plan(n Network, e Endpoint) (planned, error) {
 		return planned{}, err
 	}
 	p.elems, p.mark = append(ofNetwork, p.elems...), mark
-	if n.Exact {
+	if n.Exact != AddOnly {
 		p.exact = &n
 	}
 	return p, nil
@@ -68,7 +68,7 @@ func (n Network) GuardKey() string { return Key(cmp.Or(n.Guard, n.Name)) }
 // holds says that an element of a network is n's: of its bridge, whatever owner
 // stands in it, or of its tunnel.
 func (n Network) holds(e elem) bool {
-	return e.owner == Key(n.Name) || e.owner == n.GuardKey() || n.Guard != "" && e.ofBridge(n.Bridge)
+	return e.owner == Key(n.Name) && n.Exact != ExactBridge || e.owner == n.GuardKey() || n.Guard != "" && e.ofBridge(n.Bridge)
 }
 
 // shared says that an element belongs to a network or to all, so that the next

@@ -84,9 +84,9 @@ type Network struct {
 	Guard string
 	// Bridge is the host's bridge. Elements are keyed by it.
 	Bridge string
-	// Exact removes what Apply finds in place for Bridge, Tunnel and Guard
-	// beyond what is asked for here; without it Apply only adds.
-	Exact bool
+	// Exact says what of the elements that Apply finds in place, and does not ask
+	// for, is removed.
+	Exact Exactness
 	// Internal drops what is forwarded between Bridge and any other interface, both ways.
 	Internal bool
 	// NoICC drops what is forwarded in and out by Bridge. Frames that are
@@ -112,6 +112,16 @@ type Network struct {
 	// policy says; nil: none.
 	AcceptMark *Mark
 }
+
+// Exactness says which elements of networks Apply removes.
+type Exactness uint8
+
+// What Apply removes.
+const (
+	AddOnly      Exactness = iota // nothing
+	ExactBridge                   // what concerns Bridge alone
+	ExactNetwork                  // that, and what concerns Tunnel
+)
 
 // policy returns the policy for the family of a.
 func (n Network) policy(a netip.Addr) Policy {

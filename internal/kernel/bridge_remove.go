@@ -8,15 +8,15 @@ import (
 )
 
 // RemoveBridge removes the bridge and the VLAN interfaces above it. With a
-// non-empty alias, what does not carry it is not ours and is left alone, which
-// is success. A bridge with other ports is ErrInUse, and nothing
+// non-empty alias, one whose alias does not start so is not ours and is left alone,
+// which is success. A bridge with other ports is ErrInUse, and nothing
 // is removed. Missing is success.
 func (h *Handle) RemoveBridge(ctx context.Context, name, alias string) error {
 	if err := errors.Join(ctx.Err(), checkName("bridge", name)); err != nil {
 		return err
 	}
 	d, err := h.bridge(name)
-	notOurs := alias != "" && (errors.Is(err, ErrNotBridge) || err == nil && d.alias != alias && !d.unfinished())
+	notOurs := alias != "" && (errors.Is(err, ErrNotBridge) || err == nil && !strings.HasPrefix(d.alias, alias) && !d.unfinished())
 	if notOurs || errors.Is(err, ErrNotFound) {
 		return nil
 	}

@@ -19,6 +19,7 @@ func (r Endpoint) encode() []byte {
 	o.OptionalString("MAC", r.MAC)
 	o.Bool("Rules", r.Rules)
 	o.OptionalString("Backend", r.Backend)
+	o.OptionalString("Guard", r.Guard)
 	o.OptionalString("Runtime", r.Runtime)
 	o.Objects("Addresses", len(r.Addresses), func(i int, o *jsonw.Object) { r.Addresses[i].encode(o) })
 	o.Objects("Routes", len(r.Routes), func(i int, o *jsonw.Object) { r.Routes[i].encode(o) })

@@ -14,49 +14,57 @@ import (
 	"github.com/libnet-cni/libnet/internal/flock"
 )
 
-// lockTimeout bounds the wait for the lock of a network. It is held while one
-// record is written, or while the rules of an empty network are removed.
+// lockTimeout bounds the wait for a lock: of a network, which is removed meanwhile,
+// of an attachment, or of a bridge, whose rules change.
 const lockTimeout = 10 * time.Second
 
-// CreateShared is CreateEndpoint while nobody is in Alone for the network.
-func (d *Dir) CreateShared(ctx context.Context, e Endpoint) error {
-	unlock, err := d.lock(ctx, e.Network, unix.LOCK_SH)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return d.CreateEndpoint(e)
-}
+// ErrInUse says that a network has attachments, or that another process is at
+// work on one.
+var ErrInUse = errors.New("network in use")
 
-// Alone calls fn if no attachment is recorded for the network, except for the
-// one of but, which may be the zero Endpoint. It keeps CreateShared waiting until
-// fn returns.
-func (d *Dir) Alone(ctx context.Context, network string, but Endpoint, fn func() error) error {
+// aloneTimeout bounds the wait of Alone for those who own an attachment.
+const aloneTimeout = 2 * time.Second
+
+// Alone calls fn, which may delete the network, while no process owns any of its
+// attachments (see Own), and none is recorded. Otherwise it is ErrInUse.
+func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error {
 	if err := CheckName(network); err != nil {
 		return err
 	}
-	own := ""
-	if but.ContainerID != "" {
-		own = endpointFile(but)
+	if has, err := d.hasEndpoint(network, ""); has || err != nil {
+		return inUse(has, err)
 	}
-	if has, err := d.hasEndpoint(network, own); has || err != nil {
-		return err
+	if unix.Access(filepath.Dir(d.lockFile(network)), unix.F_OK) != nil {
+		return fn() // there is nothing of it
 	}
-	unlock, err := d.lock(ctx, network, unix.LOCK_EX)
+	unlock, err := d.locked(network, func(fd int, path string) error {
+		return flock.Lock(ctx, fd, unix.LOCK_EX, aloneTimeout, path)
+	})
+	if errors.Is(err, flock.ErrLocked) {
+		return ErrInUse
+	}
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if has, err := d.hasEndpoint(network, own); has || err != nil {
-		return err
+	if has, err := d.hasEndpoint(network, ""); has || err != nil {
+		return inUse(has, err)
 	}
 	return fn()
 }
 
-// Own keeps everybody else who asks for it from the attachment until release
-// is called: of an ADD and a DEL that come at once, one waits. It does nothing
-// for a network of which there is nothing yet, unless create is set. The error
-// is flock.ErrLocked if it takes too long.
+func inUse(has bool, err error) error {
+	if has {
+		return ErrInUse
+	}
+	return err
+}
+
+// Own keeps every other caller from the attachment until release is called: of an
+// ADD and a DEL that come at once, one waits. It also keeps the network's record
+// and lock file in place (see Alone). It does nothing for a network of which there
+// is nothing yet, unless create is set. The error is flock.ErrLocked if it takes
+// too long.
 func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, create Creation) (release func(), err error) {
 	if err := CheckName(network); err != nil {
 		return nil, err
@@ -70,6 +78,9 @@ func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, crea
 		}
 	}
 	return d.locked(network, func(fd int, path string) error {
+		if err := flock.Lock(ctx, fd, unix.LOCK_SH, lockTimeout, path); err != nil { // see Alone
+			return err
+		}
 		return flock.LockByte(ctx, fd, at, lockTimeout, path)
 	})
 }
@@ -122,11 +133,6 @@ func (d *Dir) anyEndpoint(network string, one func(path string) bool) (bool, err
 	}
 }
 
-// lock takes the lock of a network.
-func (d *Dir) lock(ctx context.Context, network string, how int) (unlock func(), err error) {
-	return d.locked(network, func(fd int, path string) error { return flock.Lock(ctx, fd, how, lockTimeout, path) })
-}
-
 // locked opens the lock file of a network and takes a lock of it. A file that
 // was removed meanwhile, with the network, protects nothing any more: then it is
 // tried anew.
@@ -143,8 +149,7 @@ func (d *Dir) locked(network string, take func(fd int, path string) error) (unlo
 			}
 			return nil, err
 		}
-		var held, named unix.Stat_t
-		if unix.Fstat(fd, &held) == nil && unix.Lstat(path, &named) == nil && held.Ino == named.Ino && held.Dev == named.Dev {
+		if isAt(fd, path) {
 			return func() { _ = unix.Close(fd) }, nil
 		}
 		_ = unix.Close(fd)

@@ -79,6 +79,7 @@ type Endpoint struct {
 	MAC      string
 	Rules    bool   // there may be firewall elements
 	Backend  string // of the firewall; empty: nftables
+	Guard    string // ID of what its network asked of the bridge; empty: unknown
 	Runtime  string // program that asked for it; empty: unknown
 
 	Addresses []Address

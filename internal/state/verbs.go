@@ -62,11 +62,15 @@ func (d *Dir) HasNetwork(name, fingerprint string) bool {
 	return err == nil && bytes.Contains(data, bytes.Trim(field.Bytes(), "{}"))
 }
 
-// DeleteNetwork removes the record of a network and its directory, when no
-// attachment is recorded in it. Missing is success.
+// DeleteNetwork removes the record of a network, its lock file and its directory,
+// unless an attachment is recorded in it. Missing is success. The caller is in
+// Alone, or made the record and knows of no other process.
 func (d *Dir) DeleteNetwork(name string) error {
 	path, err := d.networkFile(name)
 	if err != nil {
+		return err
+	}
+	if has, err := d.hasEndpoint(name, ""); has || err != nil {
 		return err
 	}
 	_ = unix.Unlink(draft(path))
@@ -74,9 +78,6 @@ func (d *Dir) DeleteNetwork(name string) error {
 		return err
 	}
 	dir := filepath.Dir(path)
-	if has, err := d.hasEndpoint(name, ""); has || err != nil {
-		return err // the lock is for it
-	}
 	return errors.Join(remove(d.lockFile(name)), removeDir(d.endpointDir(name)), removeDir(dir))
 }
 

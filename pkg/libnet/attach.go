@@ -10,8 +10,9 @@ import (
 // Attach is CreateEndpoint and Join in one, all or nothing, and safe to repeat:
 // an attachment that is complete and alive in the same sandbox is returned as
 // it is; what a killed process, an earlier boot or another sandbox left under
-// the same ID is removed first. The network's record is written if missing.
-func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
+// the same ID is removed first. The network's record is written if missing, and
+// brought to the network's configuration with success.
+func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (*Endpoint, error) {
 	spec := n.spec(opts)
 	spec.sandbox = sb
 	id := ID{n.name, sb.id, spec.ifName}
@@ -22,24 +23,46 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	var made madeRecord
+	e, err := n.attach(ctx, sb, spec, id, &made)
+	release()
+	if e != nil {
+		e.repairOthers(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.forgetRecord(ctx, made))
+	}
+	return e, nil
+}
+
+// attach is Attach for a caller who owns the attachment. The endpoint is returned
+// with an error, too, for what else has to be done.
+func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id ID, made *madeRecord) (_ *Endpoint, err error) {
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
 	if err := n.chooseSubnets(ctx); err != nil {
 		return nil, err
 	}
-	var undo undoStack
-	defer undo.rollback(&err)
-	if err := n.remember(ctx, &undo); err != nil {
+	change, err := n.remember()
+	*made = change == recordMade
+	if err != nil {
 		return nil, err
 	}
+	var undo undoStack
+	defer undo.rollback(&err)
 	e, err := n.createEndpoint(ctx, sb.id, spec)
 	if err != nil {
 		return nil, err
 	}
 	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
-	return e, e.Join(ctx, sb)
+	if err := e.join(ctx, sb); err != nil {
+		return e, err
+	}
+	if change == recordDiffers {
+		err = n.saveRecord()
+	}
+	return e, err
 }
 
 // settled returns the attachment if it is there already, complete and alive.

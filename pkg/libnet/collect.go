@@ -34,7 +34,9 @@ func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve 
 		}))
 	}
 	if dissolve && kept == 0 && errors.Join(errs...) == nil {
-		errs = append(errs, n.dissolve(ctx))
+		if err := n.dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

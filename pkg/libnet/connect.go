@@ -50,7 +50,7 @@ func (n *Network) Connect(ctx context.Context) (Connected, error) {
 	errs := []error{err}
 	rules := n.c.rulesOf(string(n.config.Backend))
 	done.Restored = errors.Is(rules.Intact(ctx), firewall.ErrMissing)
-	if err := rules.ApplyNetwork(ctx, n.planRules()); err != nil {
+	if err := n.applyNetworkRules(ctx); err != nil {
 		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules
 	}
 	if done.Restored {
@@ -73,7 +73,7 @@ func (n *Network) vniInUse(t kernel.Tunnel) error {
 // Disconnect takes away what Connect made, and the node file. The rules stay
 // while the network has endpoints.
 func (n *Network) Disconnect(ctx context.Context) error {
-	return errors.Join(n.c.DeleteNodeFile(n.name), n.removeTunnel(ctx), n.retire(ctx, ""))
+	return errors.Join(n.c.DeleteNodeFile(n.name), n.removeTunnel(ctx), n.retireTunnel(ctx))
 }
 
 // Watch calls changed after each change of the host's links, addresses and

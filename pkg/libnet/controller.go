@@ -21,6 +21,7 @@ type (
 		VerifyBridge(context.Context, kernel.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
 		DropAddrs(ctx context.Context, bridge, alias string, within, keep []netip.Prefix) ([]netip.Prefix, error)
+		ForgetNeighbours(ctx context.Context, dev string) error
 		Forward(ctx context.Context, v4, v6 bool) error
 		Forwarding() (v4, v6 bool, err error)
 		UplinkMTU() (int, error)
@@ -68,8 +69,7 @@ type (
 	}
 	endpointRecords interface {
 		CreateEndpoint(state.Endpoint) error
-		CreateShared(context.Context, state.Endpoint) error
-		Alone(ctx context.Context, network string, but state.Endpoint, fn func() error) error
+		Alone(ctx context.Context, network string, fn func() error) error
 		Own(ctx context.Context, network, containerID, ifName string, create state.Creation) (release func(), err error)
 		SaveEndpoint(state.Endpoint) error
 		LoadEndpoint(network, containerID, ifName string) (state.Endpoint, error)
@@ -78,6 +78,7 @@ type (
 		EndpointNetworks() ([]string, error)
 		HasEndpoint(network string, but state.Endpoint) (bool, error)
 		HasReady(network string) (bool, error)
+		AnyEndpoint(network string, is func(state.Endpoint) bool) (bool, error)
 	}
 	nodeFiles interface {
 		SaveNodes(network string, data []byte) error
@@ -114,6 +115,7 @@ type Controller struct {
 	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
 	endpoints endpointRecords
+	guards    guards
 	nodeFiles nodeFiles
 	sandboxes *state.Dir
 
@@ -164,7 +166,7 @@ func New(opts ...Option) (*Controller, error) {
 	return &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
-		networks: dir, endpoints: dir, nodeFiles: dir, sandboxes: dir,
+		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, close: handle.Close,
 	}, nil

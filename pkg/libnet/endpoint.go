@@ -17,6 +17,8 @@ import (
 type Endpoint struct {
 	n   *Network
 	rec state.Endpoint
+	// restored: its rules were the first after all had been flushed.
+	restored bool
 }
 
 // EndpointOption refines CreateEndpoint and Attach.
@@ -117,12 +119,12 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports),
+		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
 	defer undo.rollback(&err)
-	if err := n.createRecord(ctx, e.rec); errors.Is(err, state.ErrExists) {
+	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
 		return nil, fmt.Errorf("%w: %q on network %q", ErrEndpointExists, name, n.name)
 	} else if err != nil {
 		return nil, err
@@ -144,15 +146,6 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	}
 	e.rec.Phase = state.PhaseLeased
 	return e, nil
-}
-
-// createRecord writes the record of an attachment. Where there are rules it
-// must not come while the rules of the network, empty until now, are removed.
-func (n *Network) createRecord(ctx context.Context, rec state.Endpoint) error {
-	if rec.Rules {
-		return n.c.endpoints.CreateShared(ctx, rec)
-	}
-	return n.c.endpoints.CreateEndpoint(rec)
 }
 
 // lease gets the endpoint's addresses and completes them.

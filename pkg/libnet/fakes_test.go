@@ -1,6 +1,7 @@
 package libnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -18,7 +20,7 @@ var errInjected = errors.New("injected failure")
 
 // world is a host in memory: everything that a Controller composes. Its step
 // number failAt fails; with after set, it does its work first, as a call whose
-// answer is lost.
+// answer is lost. Its locks are those of actors, see actors_test.go.
 type world struct {
 	steps, failAt int
 	after         bool
@@ -26,15 +28,26 @@ type world struct {
 	things        map[string]string // what exists, by kind and name
 	records       map[string]state.Endpoint
 	networks      map[string]state.Network
+	index         map[string]map[string]state.Guard // of bridges, by file name
+	guards        map[string]firewall.Network       // what closes a bridge now
+	bridgeOf      map[string]string                 // of links
+	locks         locks
+	stage         *stage                      // nil: one actor alone
+	asked         map[string]firewall.Network // what the endpoint of a link was promised, by owner
+	open          []string                    // moments in which an endpoint was less closed than promised
 }
 
 func newWorld() *world {
-	return &world{things: map[string]string{}, records: map[string]state.Endpoint{}, networks: map[string]state.Network{}}
+	return &world{
+		things: map[string]string{}, records: map[string]state.Endpoint{}, networks: map[string]state.Network{},
+		index: map[string]map[string]state.Guard{}, guards: map[string]firewall.Network{}, bridgeOf: map[string]string{},
+		locks: locks{}, asked: map[string]firewall.Network{},
+	}
 }
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, nodeFiles: state.New("/nonexistent"),
+		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/nonexistent"),
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/nonexistent"), boot: "boot1", close: func() {},
 	}
@@ -42,7 +55,11 @@ func (w *world) controller() *Controller {
 
 // step counts a call and does do, unless the call is to fail.
 func (w *world) step(do func()) error {
+	if w.stage != nil {
+		w.stage.between()
+	}
 	w.steps++
+	defer w.watch()
 	fail := w.steps == w.failAt
 	if !fail || w.after {
 		do()
@@ -65,8 +82,28 @@ func (w *world) snapshot() []string {
 	for k := range w.networks {
 		all = append(all, "network "+k)
 	}
+	for bridge, g := range w.guards {
+		all = append(all, "guard "+bridge+" "+policy.ID(g))
+	}
+	for bridge, files := range w.index {
+		for file := range files {
+			all = append(all, "index "+bridge+" "+file)
+		}
+	}
 	slices.Sort(all)
 	return all
+}
+
+// watch notes a link whose bridge is less closed than its endpoint was promised.
+func (w *world) watch() {
+	for host, bridge := range w.bridgeOf {
+		owner := w.things["link "+host]
+		want, promised := w.asked[owner]
+		got := policy.Join(want, w.guards[bridge])
+		if promised && policy.ID(policy.Of(got)) != policy.ID(policy.Of(w.guards[bridge])) {
+			w.open = append(w.open, fmt.Sprintf("%s on %s: guard %+v, promised %+v", owner, bridge, w.guards[bridge], want))
+		}
+	}
 }
 
 func (w *world) EnsureBridge(_ context.Context, b kernel.Bridge) (kernel.BridgeState, error) {
@@ -86,8 +123,13 @@ func (w *world) VerifyBridge(_ context.Context, b kernel.Bridge) error {
 }
 
 func (w *world) RemoveBridge(_ context.Context, name, _ string) error {
+	if slices.Contains(slices.Collect(maps.Values(w.bridgeOf)), name) {
+		return kernel.ErrInUse
+	}
 	return w.step(func() { delete(w.things, "bridge "+name) })
 }
+
+func (w *world) ForgetNeighbours(context.Context, string) error { return w.step(func() {}) }
 
 func (w *world) DropAddrs(context.Context, string, string, []netip.Prefix, []netip.Prefix) ([]netip.Prefix, error) {
 	return nil, nil
@@ -102,9 +144,13 @@ func (w *world) UplinkMTU() (int, error) { return 1400, nil }
 type fakeLinks struct{ *world }
 
 func (w fakeLinks) Attach(_ context.Context, l kernel.Link) (kernel.Attached, error) {
-	err := w.step(func() { w.things["link "+l.HostName] = l.Owner })
-	if err != nil {
-		delete(w.things, "link "+l.HostName) // all or nothing
+	if _, ok := w.things["bridge "+l.Bridge]; !ok {
+		return kernel.Attached{}, kernel.ErrNotFound
+	}
+	err := w.step(func() { w.things["link "+l.HostName], w.bridgeOf[l.HostName] = l.Owner, l.Bridge })
+	if err != nil { // all or nothing
+		delete(w.things, "link "+l.HostName)
+		delete(w.bridgeOf, l.HostName)
 	}
 	return kernel.Attached{MAC: l.MAC, HostMAC: l.MAC, MTU: 1500}, err
 }
@@ -119,7 +165,10 @@ func (w fakeLinks) Verify(_ context.Context, l kernel.Link) error {
 func (w fakeLinks) SetDown(context.Context, kernel.Ref) error { return w.step(func() {}) }
 
 func (w fakeLinks) Detach(_ context.Context, r kernel.Ref) error {
-	return w.step(func() { delete(w.things, "link "+r.HostName) })
+	return w.step(func() {
+		delete(w.things, "link "+r.HostName)
+		delete(w.bridgeOf, r.HostName)
+	})
 }
 
 func (w fakeLinks) List(context.Context, string) ([]kernel.Owned, error) {
@@ -135,15 +184,32 @@ func (w fakeLinks) List(context.Context, string) ([]kernel.Owned, error) {
 type fakeRules struct{ *world }
 
 func (w fakeRules) Apply(_ context.Context, n firewall.Network, e firewall.Endpoint) (bool, error) {
-	had := maps.Clone(w.things)
-	err := w.step(func() { w.things["rules "+e.Owner], w.things["rules "+n.Name] = "", "" })
-	if err != nil && !w.after {
-		w.things = had // one transaction
+	things, guards := maps.Clone(w.things), maps.Clone(w.guards)
+	err := w.step(func() {
+		if e.Owner != "" {
+			w.things["rules "+e.Owner] = ""
+			w.asked[e.Owner] = policy.Of(n)
+		}
+		w.guards[n.Bridge] = guardOf(n, w.guards[n.Bridge])
+	})
+	if err != nil && !w.after { // one transaction
+		w.things, w.guards = things, guards
 	}
 	return false, err
 }
 
-func (w fakeRules) ApplyNetwork(context.Context, firewall.Network) error { return w.step(func() {}) }
+// guardOf is what is in place for a bridge when n has been applied.
+func guardOf(n, before firewall.Network) firewall.Network {
+	if n.Exact == firewall.AddOnly {
+		n = policy.Join(n, before)
+	}
+	return policy.Of(n)
+}
+
+func (w fakeRules) ApplyNetwork(_ context.Context, n firewall.Network) error {
+	n.Exact = firewall.ExactNetwork
+	return w.step(func() { w.guards[n.Bridge] = guardOf(n, firewall.Network{}) })
+}
 
 func (w fakeRules) Used() bool { return true }
 
@@ -153,9 +219,12 @@ func (w fakeRules) Intact(context.Context) error { return nil }
 
 func (w fakeRules) List(context.Context) ([]string, error) { return nil, nil }
 
-func (w fakeRules) Verify(_ context.Context, _ firewall.Network, e firewall.Endpoint) error {
+func (w fakeRules) Verify(_ context.Context, n firewall.Network, e firewall.Endpoint) error {
 	if _, ok := w.things["rules "+e.Owner]; !ok {
-		return firewall.ErrMissing
+		return fmt.Errorf("rules of %s: %w", e.Owner, firewall.ErrMissing)
+	}
+	if got := w.guards[n.Bridge]; policy.ID(policy.Of(n)) != policy.ID(got) {
+		return fmt.Errorf("guard %+v, want %+v: %w", got, policy.Of(n), firewall.ErrConflict)
 	}
 	return nil
 }
@@ -165,11 +234,15 @@ func (w fakeRules) Remove(_ context.Context, e firewall.Endpoint) error {
 }
 
 func (w fakeRules) RemoveNetwork(_ context.Context, n firewall.Network) error {
-	return w.step(func() { delete(w.things, "rules "+n.Name) })
+	return w.step(func() {
+		if n.Guard != "" {
+			delete(w.guards, n.Bridge)
+		}
+	})
 }
 
-func (w fakeRules) RemoveLast(ctx context.Context, n firewall.Network, e firewall.Endpoint) error {
-	return errors.Join(w.Remove(ctx, e), w.RemoveNetwork(ctx, n))
+func (w fakeRules) RemoveLast(ctx context.Context, _ firewall.Network, e firewall.Endpoint) error {
+	return w.Remove(ctx, e)
 }
 
 func (w fakeRules) Available() error { return nil }
@@ -214,30 +287,56 @@ func (w *world) CreateEndpoint(e state.Endpoint) error {
 	return nil
 }
 
-func (w *world) CreateShared(_ context.Context, e state.Endpoint) error { return w.CreateEndpoint(e) }
-
-func (w *world) Own(context.Context, string, string, string, state.Creation) (func(), error) {
-	return func() {}, nil
+func (w *world) Own(_ context.Context, network, id, ifName string, create state.Creation) (func(), error) {
+	if _, has := w.networks[network]; !has && create == state.OnlyExisting && !w.recorded(network, func(state.Endpoint) bool { return true }) {
+		return func() {}, nil
+	}
+	freeNetwork := w.locks.shared(w.stage, "network "+network)
+	freeEndpoint := w.locks.exclusive(w.stage, "endpoint "+recordKey(network, id, ifName))
+	return func() { freeEndpoint(); freeNetwork() }, nil
 }
 
-func (w *world) Alone(_ context.Context, _ string, but state.Endpoint, fn func() error) error {
-	for _, rec := range w.records {
-		if rec.ContainerID != but.ContainerID {
-			return nil
+func (w *world) Alone(_ context.Context, network string, fn func() error) error {
+	free, ok := w.locks.tryExclusive(w.stage, "network "+network)
+	if !ok || w.recorded(network, func(state.Endpoint) bool { return true }) {
+		if ok {
+			free()
 		}
+		return state.ErrInUse
 	}
+	defer free()
 	return fn()
 }
 
-func (w *world) HasReady(string) (bool, error) { return len(w.records) > 0, nil }
-
-func (w *world) HasEndpoint(_ string, but state.Endpoint) (bool, error) {
-	has := true
-	err := w.Alone(context.Background(), "", but, func() error { has = false; return nil })
-	return has, err
+func (w *world) recorded(network string, is func(state.Endpoint) bool) bool {
+	for _, rec := range w.records {
+		if rec.Network == network && is(rec) {
+			return true
+		}
+	}
+	return false
 }
 
-func (w *world) EndpointNetworks() ([]string, error) { return []string{"net1"}, nil }
+func (w *world) HasReady(network string) (bool, error) {
+	return w.recorded(network, func(e state.Endpoint) bool { return e.Phase == state.PhaseReady }), nil
+}
+
+func (w *world) HasEndpoint(network string, but state.Endpoint) (bool, error) {
+	return w.recorded(network, func(e state.Endpoint) bool { return idOf(e) != idOf(but) }), nil
+}
+
+func (w *world) AnyEndpoint(network string, is func(state.Endpoint) bool) (bool, error) {
+	return w.recorded(network, is), nil
+}
+
+func (w *world) EndpointNetworks() ([]string, error) {
+	names := slices.Collect(maps.Keys(w.networks))
+	for _, rec := range w.records {
+		names = append(names, rec.Network)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
 
 func (w *world) SaveEndpoint(e state.Endpoint) error {
 	return w.step(func() { w.records[recordKey(e.Network, e.ContainerID, e.IfName)] = e })
@@ -255,8 +354,14 @@ func (w *world) DeleteEndpoint(network, id, ifName string) error {
 	return w.step(func() { delete(w.records, recordKey(network, id, ifName)) })
 }
 
-func (w *world) Endpoints(string) ([]state.Endpoint, error) {
-	return slices.Collect(maps.Values(w.records)), nil
+func (w *world) Endpoints(network string) ([]state.Endpoint, error) {
+	var all []state.Endpoint
+	for _, rec := range w.records {
+		if rec.Network == network {
+			all = append(all, rec)
+		}
+	}
+	return all, nil
 }
 
 func (w *world) CreateNetwork(n state.Network) error {
@@ -284,7 +389,11 @@ func (w *world) HasNetwork(name, fingerprint string) bool {
 }
 
 func (w *world) DeleteNetwork(name string) error {
-	return w.step(func() { delete(w.networks, name) })
+	return w.step(func() {
+		if !w.recorded(name, func(state.Endpoint) bool { return true }) {
+			delete(w.networks, name)
+		}
+	})
 }
 
 func (w *world) Networks() ([]state.Network, error) {
@@ -292,13 +401,16 @@ func (w *world) Networks() ([]state.Network, error) {
 }
 
 // fakeIPAM gives one address and remembers who has it.
-type fakeIPAM struct{ w *world }
+type fakeIPAM struct {
+	w    *world
+	addr string // empty: 10.1.0.2
+}
 
 func (i fakeIPAM) Type() string { return "fake" }
 
 func (i fakeIPAM) Apply(_ context.Context, c Claim) (Addressing, error) {
-	err := i.w.step(func() { i.w.things["lease "+c.ID.String()] = "10.1.0.2" })
-	return Addressing{Addresses: []Address{{Prefix: netip.MustParsePrefix("10.1.0.2/24")}}}, err
+	err := i.w.step(func() { i.w.things["lease "+c.ID.String()] = "" })
+	return Addressing{Addresses: []Address{{Prefix: netip.MustParsePrefix(cmp.Or(i.addr, "10.1.0.2") + "/24")}}}, err
 }
 
 func (i fakeIPAM) Verify(_ context.Context, id ID, _ []netip.Addr) error {

@@ -13,7 +13,7 @@ import (
 func faultNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
 	t.Helper()
 	c := w.controller()
-	n, err := c.DefineNetwork("bridge", "net1", WithIPAM(fakeIPAM{w}),
+	n, err := c.DefineNetwork("bridge", "net1", WithIPAM(fakeIPAM{w: w}),
 		WithConfig(NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: GatewayNAT}))
 	if err != nil {
 		t.Fatal(err)
@@ -72,8 +72,9 @@ func TestAttachDiesAtEveryStep(t *testing.T) {
 				if err := n.Remove(ctx, ID{"net1", "c1", "eth0"}); err != nil {
 					t.Fatalf("Remove: %v", err)
 				}
-				delete(w.networks, "net1")
-				delete(w.things, "bridge br1")
+				if err := n.Delete(ctx); err != nil {
+					t.Fatalf("Delete: %v", err)
+				}
 				if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
 					t.Errorf("left (-want +got):\n%s", diff)
 				}
@@ -102,7 +103,7 @@ func dieAt(t *testing.T, w *world, step int, after bool) {
 		if r := recover(); r != any(errInjected) {
 			t.Fatalf("step %d: %v, want the process to die", step, r)
 		}
-		w.failAt = 0
+		w.failAt, w.locks = 0, locks{} // the kernel frees those of the dead
 	}()
 	_, _ = n.Attach(context.Background(), sb)
 }
@@ -134,7 +135,8 @@ func TestRemoveFailsAtEveryStep(t *testing.T) {
 		if err := n.Remove(ctx, id); err != nil {
 			t.Fatalf("step %d: second Remove: %v", step, err)
 		}
-		if diff := cmp.Diff([]string{"bridge br1", "network net1"}, w.snapshot()); diff != "" {
+		guard := n.guardID() // stays as long as the bridge
+		if diff := cmp.Diff([]string{"bridge br1", "guard br1 " + guard, "index br1 net1:" + guard, "network net1"}, w.snapshot()); diff != "" {
 			t.Errorf("step %d left (-want +got):\n%s", step, diff)
 		}
 	}

@@ -12,7 +12,13 @@ import (
 // Join makes the endpoint's interface in the sandbox: the bridge if it is
 // missing, the rules, then the link. On failure the endpoint is as before. The
 // errors: ErrEndpointJoined, and those of the kernel and the firewall.
-func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
+func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) error {
+	err := e.join(ctx, sb)
+	e.repairOthers(ctx)
+	return err
+}
+
+func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	if e.rec.Phase == state.PhaseReady {
 		return fmt.Errorf("%w: %s", ErrEndpointJoined, e.rec.Netns)
 	}
@@ -34,8 +40,13 @@ func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
 	if err := e.connect(ctx, p, &undo); err != nil {
 		return err
 	}
-	e.rec.Phase = state.PhaseReady
-	return e.save()
+	ready := e.rec
+	ready.Phase = state.PhaseReady
+	if err := e.n.c.endpoints.SaveEndpoint(ready); err != nil {
+		return err
+	}
+	e.rec = ready
+	return nil
 }
 
 // enter records where the endpoint is going, unless its intent says so already.
@@ -46,6 +57,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	before := e.rec
 	undo.push(func() error { e.rec = before; return e.save() })
 	e.rec.Netns, e.rec.NetnsID, e.rec.Rules = sb.path, state.NetnsID(sb.netns), e.n.config.needsRules() || len(e.rec.Ports) > 0
+	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
 	return e.save()
 }
 
@@ -70,14 +82,27 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 	}
 }
 
+// connectOnce has the rules in place before the bridge has an address: what came
+// earlier could wait for the container, or be known to conntrack, without having
+// passed them.
 func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) error {
 	c := e.n.c
+	if err := e.n.resolveMTU(); err != nil {
+		return err
+	}
+	fresh, err := e.applyRules(ctx, p, undo)
+	if err != nil {
+		return err
+	}
 	br, err := e.n.ensureBridge(ctx, e.Addressing(), undo)
 	if err != nil {
 		return err
 	}
-	if p.rules {
-		if err := e.applyRules(ctx, p, undo); err != nil {
+	if err := e.openLocalhost(p); err != nil {
+		return err
+	}
+	if fresh && !br.Created {
+		if err := c.bridges.ForgetNeighbours(ctx, e.rec.Bridge); err != nil {
 			return err
 		}
 	}

@@ -111,26 +111,54 @@ func (n *Network) Driver() string { return n.driver }
 // Config returns the network's configuration.
 func (n *Network) Config() NetworkConfig { return n.config }
 
-// remember writes the network's record unless it stands there already. A
-// record that was not there before goes with what it was written for.
-func (n *Network) remember(ctx context.Context, undo *undoStack) error {
+// recordChange is what a network's record needs.
+type recordChange int
+
+const (
+	recordSame    recordChange = iota
+	recordMade                 // it was missing, and has been written
+	recordDiffers              // it is that of another configuration
+)
+
+// madeRecord says that a call wrote the network's record, which was missing.
+type madeRecord bool
+
+// remember writes the network's record if it is missing: whoever finds what comes
+// next needs it. One that differs stays for now: a refused attachment changes
+// nothing.
+func (n *Network) remember() (recordChange, error) {
 	if n.c.networks.HasNetwork(n.name, n.fingerprint()) {
-		return nil
+		return recordSame, nil
 	}
-	want, err := n.record()
+	_, err := n.c.networks.LoadNetwork(n.name)
+	if err == nil {
+		return recordDiffers, nil
+	}
+	if !missing(err) {
+		return recordSame, err
+	}
+	return recordMade, n.saveRecord()
+}
+
+func (n *Network) saveRecord() error {
+	rec, err := n.record()
 	if err != nil {
 		return err
 	}
-	before, err := n.c.networks.LoadNetwork(n.name)
-	switch {
-	case errors.Is(err, state.ErrNotFound):
-		undo.push(func() error { return n.c.networks.DeleteNetwork(n.name) })
-	case err == nil && before.Fingerprint != unknownConfig:
-		if err := n.changeRules(ctx, before); err != nil {
-			return err
-		}
+	return n.c.networks.SaveNetwork(rec)
+}
+
+// forgetRecord removes the record that a failed call made, unless another one has
+// built on it meanwhile.
+func (n *Network) forgetRecord(ctx context.Context, made madeRecord) error {
+	if !made {
+		return nil
 	}
-	return n.c.networks.SaveNetwork(want)
+	err := n.c.endpoints.Alone(ctx, n.name, func() error { return n.c.networks.DeleteNetwork(n.name) })
+	if errors.Is(err, state.ErrInUse) {
+		return nil
+	}
+	return err
 }
 
 // ownGateways returns the gateways that are known before any endpoint is.
@@ -183,5 +211,10 @@ func (n *Network) Delete(ctx context.Context) error {
 	if len(recs) > 0 {
 		return fmt.Errorf("%w: %q has %d, one is %s", ErrNetworkInUse, n.name, len(recs), recs[0].ContainerID)
 	}
-	return n.dissolve(ctx)
+	if err := n.dissolve(ctx); errors.Is(err, state.ErrInUse) {
+		return fmt.Errorf("%w: %q: one is being made or removed", ErrNetworkInUse, n.name)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }

@@ -109,7 +109,7 @@ func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []Po
 func (n *Network) planRules() firewall.Network {
 	c := n.config
 	fw := firewall.Network{
-		Name: networkOwner(n.name), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), NoHost: c.NoHost, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
+		Name: networkOwner(n.name), Guard: guardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), NoHost: c.NoHost, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
 		IPv4: c.GatewayModeIPv4.policy(), IPv6: c.GatewayModeIPv6.policy(), Trusted: c.TrustedInterfaces,
 	}
 	if m := firewall.Mark(c.AcceptFwMark); m.Mask != 0 {
@@ -189,10 +189,10 @@ func (n *Network) unsupported(err error) error {
 	return err
 }
 
-// removeBridge removes the bridge if libnet made it for this network and no
+// removeBridge removes the bridge if libnet made it, for whichever network, and no
 // port is left on it; one that another network came to use meanwhile stays.
 func (n *Network) removeBridge(ctx context.Context) error {
-	err := n.c.bridges.RemoveBridge(ctx, n.config.Bridge, networkOwner(n.name))
+	err := n.c.bridges.RemoveBridge(ctx, n.config.Bridge, ownerPrefix)
 	if errors.Is(err, kernel.ErrInUse) || errors.Is(err, kernel.ErrExists) || errors.Is(err, kernel.ErrNotBridge) {
 		return nil
 	}
@@ -200,15 +200,19 @@ func (n *Network) removeBridge(ctx context.Context) error {
 }
 
 // dissolve removes what belongs to the network as a whole, but what an agent
-// keeps.
+// keeps. It is state.ErrInUse while another process is at work on an endpoint.
 func (n *Network) dissolve(ctx context.Context) error {
+	return n.c.endpoints.Alone(ctx, n.name, func() error { return n.dissolveAlone(ctx) })
+}
+
+func (n *Network) dissolveAlone(ctx context.Context) error {
 	if kept, err := n.agentKeeps(); kept || err != nil {
 		return errors.Join(err, n.removeBridge(ctx), n.c.networks.DeleteNetwork(n.name))
 	}
 	return errors.Join(
 		n.removeTunnel(ctx),
 		n.removeBridge(ctx),
-		n.c.removeNetworkBy(ctx, "", n.config.Backend, n.planRules()),
+		n.clearGuard(ctx),
 		n.c.networks.DeleteNetwork(n.name),
 		n.releaseSubnets(ctx),
 	)

@@ -53,6 +53,17 @@ func (e *PortHeldError) Error() string {
 	return fmt.Sprintf("host port %s is published by %q: choose another one, or stop that container", e.Port, e.Owner)
 }
 
+// AddressHeldError says that another endpoint holds an address by the same bridge.
+type AddressHeldError struct {
+	Owner string // "libnet:<network>/<container>/<interface>"
+	Rule  string // of the firewall, as "inet libnet masq4 { 10.1.0.2 . br0 }"
+}
+
+// Error names the owner and what it holds.
+func (e *AddressHeldError) Error() string {
+	return fmt.Sprintf("%q holds an address of this endpoint, by %s: remove that container, or give this one another address", e.Owner, e.Rule)
+}
+
 // protocols are those that can be published, by name.
 var protocols = map[string]firewall.Protocol{"": firewall.TCP, "tcp": firewall.TCP, "udp": firewall.UDP, "sctp": firewall.SCTP}
 

@@ -190,8 +190,9 @@ func TestPorts(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	must(t, n.Delete(ctx))
 	if diff := cmp.Diff(before, h.nft("list", "ruleset")); diff != "" {
-		t.Errorf("ruleset after the last Remove: %s", diff)
+		t.Errorf("ruleset after Delete: %s", diff)
 	}
 }
 

@@ -70,9 +70,13 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err != nil {
 		return nil, err
 	}
+	restored := false
 	defer func() {
-		if err != nil { // the lock may be all there is
-			_ = p.dir.Alone(context.WithoutCancel(ctx), p.network, state.Endpoint{}, func() error { return p.dir.DeleteNetwork(p.network) })
+		if err != nil || len(asked) == 0 { // the lock may be all there is
+			_ = p.forgetNetwork(ctx)
+		}
+		if restored && p.c.hasOthers(rec) {
+			_, _ = p.c.Repair(ctx)
 		}
 	}()
 	release, err := p.dir.Own(ctx, p.network, pub.ID.ContainerID, pub.ID.IfName, state.Create)
@@ -93,10 +97,10 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	var undo undoStack
 	defer undo.rollback(&err)
 	undo.push(func() error { return p.takeAway(context.WithoutCancel(ctx), rec) })
-	if err := p.dir.CreateShared(ctx, rec); err != nil {
+	if err := p.dir.CreateEndpoint(rec); err != nil {
 		return nil, err
 	}
-	if err := p.publish(ctx, &rec, asked); err != nil {
+	if restored, err = p.publish(ctx, &rec, asked); err != nil {
 		return nil, refusedConditions(err)
 	}
 	rec.Phase = state.PhaseReady
@@ -143,30 +147,37 @@ func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) boo
 		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now)) && p.verify(ctx, before) == nil
 }
 
-// publish puts the rules in place, choosing ports that were left open.
-func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []PortMapping) error {
+// publish puts the rules in place, choosing ports that were left open. Restored
+// says that all rules of before were gone.
+func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []PortMapping) (restored bool, err error) {
 	device, err := p.device(*rec)
 	if err != nil {
-		return err
+		return false, err
 	}
 	rec.Bridge = device
 	id, addrs := idOf(*rec), addrsOf(*rec)
-	ports, used, restored, err := p.c.publish(ctx, wanted, func(ports []PortMapping) ruleset {
-		return p.rules(id, device, addrs, ports)
-	})
+	for range maxDead {
+		var ports []PortMapping
+		var used Backend
+		ports, used, restored, err = p.c.publish(ctx, wanted, func(ports []PortMapping) ruleset {
+			return p.rules(id, device, addrs, ports)
+		})
+		rec.Ports, rec.Backend = savedPorts(ports), string(used)
+		if again, clearErr := p.c.clearDead(ctx, err); !again {
+			err = errors.Join(err, clearErr)
+			break
+		}
+	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	rec.Ports, rec.Backend = savedPorts(ports), string(used)
-	if restored {
-		p.c.repairOthers(ctx, *rec)
-	}
+	ports := portsOf(*rec)
 	has4 := slices.ContainsFunc(addrs, netip.Addr.Is4)
 	if has4 && !p.cfg.NoHairpin && publishesLocalhost(ports) {
 		_, localErr := p.c.published.SetRouteLocalnet(device, true)
 		err = errors.Join(err, localErr)
 	}
-	return errors.Join(err, p.c.endFlows(ctx, *rec, nil))
+	return restored, errors.Join(err, p.c.endFlows(ctx, *rec, nil))
 }
 
 // device returns the interface by which the host reaches the container.
@@ -237,6 +248,22 @@ func (p *Publisher) removeUnless(ctx context.Context, id ID, spared func() bool)
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been published for it
 	}
+	if err := p.removeOwned(ctx, id, spared); err != nil {
+		return err
+	}
+	return p.forgetNetwork(ctx)
+}
+
+// forgetNetwork removes the directory of the network if nothing is published.
+func (p *Publisher) forgetNetwork(ctx context.Context) error {
+	err := p.dir.Alone(ctx, p.network, func() error { return p.dir.DeleteNetwork(p.network) })
+	if errors.Is(err, state.ErrInUse) {
+		return nil
+	}
+	return err
+}
+
+func (p *Publisher) removeOwned(ctx context.Context, id ID, spared func() bool) error {
 	release, err := p.dir.Own(ctx, p.network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
 		return err
@@ -262,44 +289,22 @@ func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 	if err := errors.Join(p.removeRules(ctx, rec, fw), p.c.endFlows(ctx, rec, addrsOf(rec))); err != nil {
 		return err // the record tells the next try where to look
 	}
-	if err := p.dir.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName); err != nil {
-		return err
-	}
-	// Another one may have come and gone since the rules were removed.
-	_, err := p.lastOne(ctx, state.Endpoint{}, rec.Bridge, func() error {
-		return errors.Join(p.c.removeNetworkBy(ctx, rec.Backend, p.cfg.Backend, p.rulesNetwork()), p.dir.DeleteNetwork(p.network))
-	})
-	return err
+	return p.dir.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName)
 }
 
 // removeRules removes the rules of a publication, and with the last one of the
-// network all that is left of ours.
+// network our tables, unless others are in them.
 func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw firewall.Endpoint) error {
-	last, err := p.lastOne(ctx, rec, rec.Bridge, func() error {
-		return p.c.removeLastBy(ctx, rec.Backend, p.cfg.Backend, p.rulesNetwork(), fw)
-	})
-	if last {
-		return err
+	has, err := p.dir.HasEndpoint(p.network, rec)
+	if has || err != nil {
+		return errors.Join(err, p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw))
 	}
-	return errors.Join(err, p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw))
-}
-
-// rulesNetwork owns what no publication of the network does.
-func (p *Publisher) rulesNetwork() firewall.Network {
-	return firewall.Network{Name: publicationPrefix + p.network + "/"}
-}
-
-// lastOne calls remove if the network has no publication but rec, which may be
-// the zero Endpoint. Last says that it did.
-func (p *Publisher) lastOne(ctx context.Context, rec state.Endpoint, bridge string, remove func() error) (last bool, err error) {
-	err = p.dir.Alone(ctx, p.network, rec, func() error {
-		last = true
-		if bridge == "" {
-			return remove()
+	if rec.Bridge != "" {
+		if err := p.c.closeLocalhost(ctx, rec); err != nil {
+			return err
 		}
-		return errors.Join(p.c.closeLocalhost(bridge, rec), remove())
-	})
-	return last, err
+	}
+	return p.c.removeLastBy(ctx, rec.Backend, p.cfg.Backend, firewall.Network{Name: publicationPrefix + p.network + "/"}, fw)
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.

@@ -358,10 +358,10 @@ func TestRemoveNeedsOnlyTheID(t *testing.T) {
 	if _, err := netlink.LinkByName(e.ID().HostName()); err == nil {
 		t.Error("the link is left")
 	}
-	if left := h.files(); len(left) != 1 {
-		t.Errorf("left: %v, want the sandbox alone", left)
-	}
 	if err := n.Delete(ctx); err != nil {
 		t.Fatal(err)
+	}
+	if left := h.files(); len(left) != 1 {
+		t.Errorf("left: %v, want the sandbox alone", left)
 	}
 }

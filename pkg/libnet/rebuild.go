@@ -135,7 +135,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id ID, o kernel.Owned) error {
 	if err != nil {
 		return errors.Join(r.leaseAlone(ctx, id, found), err)
 	}
-	if err := r.c.endpoints.CreateShared(ctx, rec); err != nil {
+	if err := r.c.endpoints.CreateEndpoint(rec); err != nil {
 		return err
 	}
 	r.done = append(r.done, id)
@@ -156,7 +156,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Foun
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
-		Rules: ruled || n.config.needsRules(),
+		Rules: ruled || n.config.needsRules(), Guard: n.guardID(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
 			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},

@@ -60,7 +60,7 @@ func subnetSets(f kernel.Found) []ipamstore.RangeSet {
 // config is as much of a network's configuration as its rules, its bridge and
 // its attachments show.
 func (r *rebuilder) config(id ID, f kernel.Found) NetworkConfig {
-	fw := r.rules.Networks[firewall.Key(networkOwner(id.Network))]
+	fw := r.rules.Networks[firewall.Key(guardOwner(f.Bridge))]
 	e := r.rules.Endpoints[firewall.Key(id.String())]
 	c := NetworkConfig{
 		Bridge: f.Bridge, Promiscuous: f.Promisc, Gateway: len(f.BridgeAddrs) > 0,

@@ -72,7 +72,7 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id ID, fw f
 		}
 		rec.Bridge = device
 	}
-	if err := dir.CreateShared(ctx, rec); err != nil {
+	if err := dir.CreateEndpoint(rec); err != nil {
 		return err
 	}
 	if err := r.c.verifyPublication(ctx, rec); err != nil { // removed meanwhile

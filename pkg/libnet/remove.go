@@ -56,8 +56,7 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 	if err := n.takeApart(ctx, rec, netns); err != nil {
 		return err // the record tells who tries again what there is
 	}
-	// Another one may have come and gone since its rules were removed.
-	return errors.Join(n.forget(ctx, rec), n.retire(ctx, rec.Backend))
+	return n.forget(ctx, rec)
 }
 
 // takeApart removes rules, link and connections. The kernel frees the rules
@@ -75,7 +74,10 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
-	return errors.Join(append(errs, n.c.endFlows(ctx, rec, addrsOf(rec)))...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return errors.Join(n.leaveGuard(ctx, rec), n.c.endFlows(ctx, rec, addrsOf(rec)))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.

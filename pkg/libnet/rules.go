@@ -1,7 +1,6 @@
 package libnet
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,10 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
-	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -38,26 +38,44 @@ func (c *Controller) applyRules(ctx context.Context, r ruleset) (used Backend, r
 // maxDead bounds how many dead owners are removed for one attachment.
 const maxDead = 100
 
+// clearDead removes the rules of the dead owner that err is about, if it is about
+// one: then what failed may be tried again.
+func (c *Controller) clearDead(ctx context.Context, err error) (again bool, _ error) {
+	var port *PortHeldError
+	var addr *AddressHeldError
+	owner := ""
+	switch {
+	case errors.As(err, &port):
+		owner = port.Owner
+	case errors.As(err, &addr):
+		owner = addr.Owner
+	default:
+		return false, nil
+	}
+	if dead, err := c.deadOwner(ctx, owner); err != nil || !dead {
+		return false, err
+	}
+	for _, either := range []rules{c.nftables, c.iptables} {
+		if !either.Used() {
+			continue
+		}
+		if err := either.Remove(ctx, firewall.Endpoint{Owner: owner}); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// applyBy is applyOnce with errors in libnet's terms.
 func (c *Controller) applyBy(ctx context.Context, by rules, r ruleset) (restored bool, err error) {
-	for range maxDead {
-		restored, err = c.applyOnce(ctx, by, r)
-		var held *firewall.PortHeldError
-		if !errors.As(err, &held) {
-			return restored, err
-		}
-		err = &PortHeldError{Owner: held.Owner, Port: held.Port}
-		dead, findErr := c.deadOwner(ctx, held.Owner)
-		if findErr != nil || !dead {
-			return false, errors.Join(err, findErr)
-		}
-		for _, either := range []rules{c.nftables, c.iptables} {
-			if !either.Used() {
-				continue
-			}
-			if err := either.Remove(ctx, firewall.Endpoint{Owner: held.Owner}); err != nil {
-				return false, err
-			}
-		}
+	restored, err = c.applyOnce(ctx, by, r)
+	var port *firewall.PortHeldError
+	var addr *firewall.HeldError
+	switch {
+	case errors.As(err, &port):
+		return false, &PortHeldError{Owner: port.Owner, Port: port.Port}
+	case errors.As(err, &addr):
+		return false, &AddressHeldError{Owner: addr.Owner, Rule: addr.Element}
 	}
 	return restored, err
 }
@@ -130,25 +148,53 @@ func (c *Controller) publish(ctx context.Context, wanted []PortMapping, rules fu
 	return nil, "", false, err
 }
 
-// applyRules puts the endpoint's rules in place and pushes how to take them back.
-func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) error {
+// applyRules puts the endpoint's rules in place, with the guard of its bridge, and
+// pushes how to take them back. Fresh says that the bridge had no guard before.
+func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fresh bool, err error) {
+	for range maxDead {
+		fresh, err = e.applyGuarded(ctx, p, undo)
+		if again, clearErr := e.n.c.clearDead(ctx, err); !again {
+			return fresh, errors.Join(err, clearErr)
+		}
+	}
+	return fresh, err
+}
+
+// applyGuarded is applyRules as long as no other owner stands in the way.
+func (e *Endpoint) applyGuarded(ctx context.Context, p plan, undo *undoStack) (fresh bool, err error) {
 	c := e.n.c
+	g, err := e.n.holdGuard(ctx, p.rules)
+	if err != nil {
+		return false, err
+	}
+	if !p.rules {
+		return false, g.free(true, e.n.config.Backend)
+	}
 	ports, used, restored, err := c.publish(ctx, e.Ports(), func(ports []PortMapping) ruleset {
 		p.endpoint.Ports = firewallPorts(ports)
-		return ruleset{e.n.config.Backend, p.network, p.endpoint}
+		return ruleset{e.n.config.Backend, g.rules, p.endpoint}
 	})
-	if err != nil {
-		return err
+	undo.push(func() error {
+		ctx := context.WithoutCancel(ctx)
+		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.leaveGuard(ctx, e.rec))
+	})
+	if err = errors.Join(err, g.free(err == nil, used)); err != nil {
+		return false, err
 	}
 	e.rec.Ports, e.rec.Backend = savedPorts(ports), string(used)
-	undo.push(func() error { return e.n.removeRules(context.WithoutCancel(ctx), e.rec) })
 	if restored {
-		c.repairOthers(ctx, e.rec)
+		e.restored = true
+		return g.fresh, c.repairGuards(ctx)
 	}
+	return g.fresh, nil
+}
+
+// openLocalhost has 127.0.0.0/8 lead to published ports, once the bridge is there.
+func (e *Endpoint) openLocalhost(p plan) error {
 	if !p.localnet {
 		return nil
 	}
-	_, err = c.published.SetRouteLocalnet(e.rec.Bridge, true)
+	_, err := e.n.c.published.SetRouteLocalnet(e.rec.Bridge, true)
 	return err
 }
 
@@ -165,57 +211,18 @@ func isChosen(held *PortHeldError, asked []PortMapping) bool {
 	return free
 }
 
-// reapply puts the rules of an attachment in place by one backend.
-func (e *Endpoint) reapply(ctx context.Context, backend string) error {
+// reapply puts the rules of an attachment in place by the backend that holds them.
+func (e *Endpoint) reapply(ctx context.Context) error {
 	p, err := e.plan()
 	if err != nil || !p.rules {
 		return err
 	}
-	_, err = e.n.c.applyBy(ctx, e.n.c.rulesOf(backend), ruleset{network: p.network, endpoint: p.endpoint})
-	return err
-}
-
-// changeRules brings the rules of a network, as they were by its last record,
-// to what its configuration says now.
-func (n *Network) changeRules(ctx context.Context, before state.Network) error {
-	old, err := n.c.networkOf(before)
-	if err == nil {
-		n, err = n.withPeers()
-	}
-	if err != nil || !old.config.needsRules() && !n.config.needsRules() {
-		return err
-	}
-	recs, err := n.c.endpoints.Endpoints(n.name)
-	if errors.Is(err, state.ErrCorrupt) {
-		err = nil
-	}
-	errs := []error{err}
-	moved := cmp.Or(old.config.Backend, BackendAuto) != cmp.Or(n.config.Backend, BackendAuto)
-	for _, rec := range recs {
-		if rec.Rules && rec.Phase == state.PhaseReady && moved {
-			errs = append(errs, n.moveRules(ctx, rec))
-		}
-	}
-	if moved {
-		return errors.Join(append(errs, n.c.removeNetworkBy(ctx, "", old.config.Backend, n.planRules()))...)
-	}
-	return errors.Join(append(errs, n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, n.planRules()))...)
-}
-
-// moveRules has the network's backend of today hold what another one held.
-func (n *Network) moveRules(ctx context.Context, rec state.Endpoint) error {
-	e := &Endpoint{n: n, rec: rec}
-	p, err := e.plan()
+	network, err := e.n.verifiable(ctx, e.rec)
 	if err != nil {
 		return err
 	}
-	used, _, err := n.c.applyRules(ctx, ruleset{n.config.Backend, p.network, p.endpoint})
-	if err != nil || string(used) == rec.Backend {
-		return err
-	}
-	err = n.removeRules(ctx, rec)
-	e.rec.Backend = string(used)
-	return errors.Join(err, e.save())
+	_, err = e.n.c.applyBy(ctx, e.n.c.rulesOf(e.rec.Backend), ruleset{network: network, endpoint: p.endpoint})
+	return err
 }
 
 // removeRules removes an endpoint's rules.
@@ -226,19 +233,22 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	return n.c.removeBy(ctx, rec.Backend, n.config.Backend, n.heldBy(rec))
 }
 
-// retireRules removes the rules of an endpoint that goes, and with the last
-// one's those of the network.
+// retireRules removes the rules of an endpoint that goes. With the last one of the
+// network go our tables, unless the guard of a bridge or other networks are in them.
 func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
 	}
-	last, err := n.lastOne(ctx, rec, func() error {
-		return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, n.planRules(), n.heldBy(rec))
-	})
-	if last {
-		return err
+	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	if has || err != nil {
+		return errors.Join(err, n.removeRules(ctx, rec))
 	}
-	return errors.Join(err, n.removeRules(ctx, rec))
+	if publishesLocalhost(portsOf(rec)) {
+		if err := n.c.closeLocalhost(ctx, rec); err != nil {
+			return err
+		}
+	}
+	return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, firewall.Network{Name: networkOwner(n.name), Exact: firewall.ExactBridge}, n.heldBy(rec))
 }
 
 // heldBy says by what an endpoint's rules are found: where the record does not
@@ -281,76 +291,64 @@ func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets [
 	return nil
 }
 
-// retire removes the rules of the network if it has no attachment; those of a
-// tunnel go with it.
-func (n *Network) retire(ctx context.Context, backend string) error {
-	_, err := n.lastOne(ctx, state.Endpoint{}, func() error {
-		return n.c.removeNetworkBy(ctx, backend, n.config.Backend, n.planRules())
+// retireTunnel removes the rules of the network's tunnel, which is gone, unless it
+// has endpoints.
+func (n *Network) retireTunnel(ctx context.Context) error {
+	err := n.c.endpoints.Alone(ctx, n.name, func() error {
+		return errors.Join(n.c.removeNetworkBy(ctx, "", n.config.Backend, firewall.Network{Name: networkOwner(n.name)}), n.dropGuard(ctx, state.Endpoint{Bridge: n.config.Bridge}))
 	})
+	if errors.Is(err, state.ErrInUse) {
+		return nil
+	}
 	return err
 }
 
-// lastOne calls remove, which takes away the network's rules, if there is no
-// attachment but rec, which may be the zero Endpoint, and no tunnel, which is
-// never without its rules. Last says that it did.
-func (n *Network) lastOne(ctx context.Context, rec state.Endpoint, remove func() error) (last bool, err error) {
-	err = n.c.endpoints.Alone(ctx, n.name, rec, func() error {
-		left, err := n.c.links.List(ctx, networkOwner(n.name)) // records can be lost
-		if err != nil || slices.ContainsFunc(left, func(o kernel.Owned) bool {
-			id, is := parseOwner(o.Owner)
-			return is && id != idOf(rec)
-		}) {
-			return err
+// hasLocalhost says that another endpoint than gone, or a publication, has a port
+// that 127.0.0.0/8 leads to by gone's bridge, the guards of which are b, if any.
+func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, error) {
+	opens := func(rec state.Endpoint) bool {
+		same := idOf(rec) == idOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
+		return rec.Bridge == gone.Bridge && !same && publishesLocalhost(portsOf(rec))
+	}
+	recs, err := c.publicationRecords()
+	if slices.ContainsFunc(recs, opens) {
+		return true, nil
+	}
+	names := []string{gone.Network}
+	if b != nil {
+		all, guardsErr := b.Guards()
+		err = errors.Join(err, guardsErr)
+		for _, g := range all {
+			names = append(names, g.Network)
 		}
-		if err := n.closeLocalhost(rec); err != nil {
-			return err
-		}
-		has, err := n.hasTunnel()
-		if has || err != nil {
-			return err
-		}
-		last = true
-		return remove()
-	})
-	return last, err
-}
-
-// closeLocalhost switches route_localnet of the bridge off before the rule goes
-// that keeps strangers from 127.0.0.0/8, unless another network is on the bridge.
-// The attachment gone counts no more.
-func (n *Network) closeLocalhost(gone state.Endpoint) error {
-	networks, err := n.c.networks.Networks()
+	}
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside
 	}
-	for _, o := range networks {
-		if o.Bridge == n.config.Bridge && o.Name != n.name {
-			return err
+	for _, name := range names {
+		has, endpointsErr := c.endpoints.AnyEndpoint(name, opens)
+		if has || endpointsErr != nil {
+			return has, endpointsErr
 		}
 	}
-	return errors.Join(err, n.c.closeLocalhost(n.config.Bridge, gone))
+	return false, err
 }
 
-// closeLocalhost switches route_localnet of a device off, unless an attachment
-// or a publication but gone has a port that 127.0.0.0/8 leads to by it.
-func (c *Controller) closeLocalhost(dev string, gone state.Endpoint) error {
-	recs, err := c.publicationRecords()
-	networks, netErr := c.networks.Networks()
-	for _, n := range networks {
-		if n.Bridge == dev {
-			more, moreErr := c.endpoints.Endpoints(n.Name)
-			recs, netErr = append(recs, more...), errors.Join(netErr, moreErr)
-		}
+// closeLocalhost switches route_localnet of an endpoint's bridge off, unless another
+// endpoint or a publication has a port that 127.0.0.0/8 leads to by it. The lock
+// keeps those out that are about to have one.
+func (c *Controller) closeLocalhost(ctx context.Context, gone state.Endpoint) error {
+	b, err := c.guards.LockBridge(ctx, gone.Bridge, unix.LOCK_EX, state.OnlyExisting)
+	switch {
+	case err == nil:
+		defer b.Unlock()
+	case !errors.Is(err, state.ErrNotFound):
+		return err
 	}
-	if err = errors.Join(err, netErr); errors.Is(err, state.ErrCorrupt) {
-		err = nil // set aside
+	has, err := c.hasLocalhost(b, gone)
+	if has || err != nil {
+		return err
 	}
-	for _, rec := range recs {
-		same := idOf(rec) == idOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
-		if rec.Bridge == dev && !same && publishesLocalhost(portsOf(rec)) {
-			return err
-		}
-	}
-	_, offErr := c.published.SetRouteLocalnet(dev, false)
-	return errors.Join(err, offErr)
+	_, err = c.published.SetRouteLocalnet(gone.Bridge, false)
+	return err
 }

@@ -76,7 +76,7 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 		}
 		full, err := n.withPeers()
 		if err == nil {
-			err = n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, full.planRules())
+			err = full.applyNetworkRules(ctx)
 		}
 		if err != nil {
 			return err
@@ -142,7 +142,7 @@ func (n *Network) repairTunnelRules(ctx context.Context) error {
 	if n, err = n.withPeers(); err != nil {
 		return err
 	}
-	if err := n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, n.planRules()); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
+	if err := n.applyNetworkRules(ctx); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
 		return fmt.Errorf("network %q: %w", n.name, err)
 	}
 	return nil

@@ -58,7 +58,7 @@ func someNodes() []Node {
 func overlayNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
 	t.Helper()
 	c := w.controller()
-	n, err := c.DefineNetwork("overlay", "net1", WithIPAM(fakeIPAM{w}), WithConfig(NetworkConfig{
+	n, err := c.DefineNetwork("overlay", "net1", WithIPAM(fakeIPAM{w: w}), WithConfig(NetworkConfig{
 		Bridge: "br1", GatewayModeIPv4: GatewayNAT, AutoMTU: true,
 		Tunnel: TunnelConfig{Nodes: someNodes(), Self: netip.MustParseAddr("192.0.2.1")},
 	}))
@@ -114,7 +114,7 @@ func TestTunnelIsNeverWithoutRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := strings.Join(w.snapshot(), ", ")
-	if !strings.Contains(left, "tunnel vx-") || !strings.Contains(left, "libnet:net1/") {
+	if !strings.Contains(left, "tunnel vx-") || !strings.Contains(left, "guard br1") {
 		t.Errorf("after the last Remove there are: %s; want the tunnel and the network's rules", left)
 	}
 	if err := n.Delete(ctx); err != nil {

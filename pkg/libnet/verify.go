@@ -66,7 +66,8 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
 	errs = append(errs, n.verifyTunnel(ctx))
 	if p.rules {
-		errs = append(errs, n.c.rulesOf(rec.Backend).Verify(ctx, p.network, p.endpoint))
+		network, err := n.verifiable(ctx, rec)
+		errs = append(errs, err, n.c.rulesOf(rec.Backend).Verify(ctx, network, p.endpoint))
 	}
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.addrs()))

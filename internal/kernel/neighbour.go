@@ -1,0 +1,36 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// ForgetNeighbours deletes the neighbours of an interface whose MAC is not known
+// yet, with the packets that wait for it. A missing interface has none.
+func (h *Handle) ForgetNeighbours(ctx context.Context, dev string) error {
+	d, err := h.device(dev)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err := errors.Join(ctx.Err(), err); err != nil {
+		return err
+	}
+	var waiting []Neighbour
+	err = h.eachEntry(unix.AF_UNSPEC, d.index, func() { waiting = nil }, func(e entry) {
+		if e.state&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) != 0 {
+			waiting = append(waiting, Neighbour{Addr: e.dst})
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("list neighbours of %s: %w", dev, err)
+	}
+	for _, n := range waiting {
+		if err := h.changeNeighbour(unix.RTM_DELNEIGH, d.index, n); err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("%s: %w", dev, err)
+		}
+	}
+	return nil
+}

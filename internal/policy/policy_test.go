@@ -1,0 +1,73 @@
+package policy
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+)
+
+func TestJoin(t *testing.T) {
+	mark, other := &firewall.Mark{Value: 1, Mask: 1}, &firewall.Mark{Value: 2, Mask: 2}
+	nat := firewall.Network{IPv4: firewall.Published, IPv6: firewall.Published}
+	routed := firewall.Network{IPv4: firewall.Routed, IPv6: firewall.Routed}
+	tests := []struct {
+		name    string
+		n, o    firewall.Network
+		want    firewall.Network
+		comment string
+	}{
+		{"open and open", firewall.Network{}, firewall.Network{}, firewall.Network{}, ""},
+		{"open and nat", firewall.Network{}, nat, nat, ""},
+		{"nat and routed", nat, routed, nat, "a port by the container's address is no published one"},
+		{"unprotected and open", firewall.Network{IPv4: firewall.Unprotected}, firewall.Network{}, firewall.Network{IPv4: firewall.Unprotected}, ""},
+		{"by family", firewall.Network{IPv4: firewall.Routed}, firewall.Network{IPv6: firewall.Published},
+			firewall.Network{IPv4: firewall.Routed, IPv6: firewall.Published}, ""},
+		{"internal and icc", firewall.Network{Internal: true}, firewall.Network{NoICC: true, Apart: true, NoHost: true},
+			firewall.Network{Internal: true, NoICC: true, Apart: true, NoHost: true}, ""},
+		{"trusted by both", with(nat, []string{"a", "b"}, nil), with(nat, []string{"b", "c"}, nil), with(nat, []string{"b"}, nil), ""},
+		{"trusted by one, the other open", with(nat, []string{"a"}, mark), firewall.Network{}, with(nat, []string{"a"}, mark), "an open network refuses nothing"},
+		{"trusted by one, the other closed", with(nat, []string{"a"}, mark), nat, with(nat, []string{}, nil), ""},
+		{"one mark", with(nat, nil, mark), with(routed, nil, mark), with(nat, nil, mark), ""},
+		{"two marks", with(nat, nil, mark), with(nat, nil, other), nat, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ab, ba := Join(tt.n, tt.o), Join(tt.o, tt.n)
+			for _, got := range []firewall.Network{ab, ba} {
+				if len(got.Trusted) == 0 {
+					got.Trusted = tt.want.Trusted
+				}
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func with(n firewall.Network, trusted []string, mark *firewall.Mark) firewall.Network {
+	n.Trusted, n.AcceptMark = trusted, mark
+	return n
+}
+
+// ID tells networks apart by whatever they ask of a bridge, and by nothing else.
+func TestID(t *testing.T) {
+	mark := &firewall.Mark{Value: 1, Mask: 1}
+	seen := map[string]int{}
+	for i, n := range []firewall.Network{
+		{}, {Internal: true}, {NoICC: true}, {Apart: true}, {NoHost: true}, {IPv4: firewall.Published}, {IPv6: firewall.Published},
+		{IPv4: firewall.Routed}, {Trusted: []string{"a"}}, {Trusted: []string{"a", "b"}}, {Trusted: []string{"ab"}}, {AcceptMark: mark},
+	} {
+		id := ID(n)
+		if at, again := seen[id]; again {
+			t.Errorf("networks %d and %d have one ID", at, i)
+		}
+		seen[id] = i
+		n.Name, n.Bridge, n.Tunnel, n.Guard = "n", "br", "vx", "g"
+		if ID(n) != id {
+			t.Errorf("network %d: its name or bridge is in its ID", i)
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// leaveGuard weakens the guard of an endpoint's bridge, after its link is gone, to
+// what the others on it ask for. Without others it stays, as the bridge does.
+func (n *Network) leaveGuard(ctx context.Context, rec state.Endpoint) error {
+	if rec.Bridge == "" {
+		return nil
+	}
+	if rec.Phase == state.PhaseIntent || rec.Phase == state.PhaseLeased {
+		return n.dropGuard(ctx, rec) // the bridge may never have been made
+	}
+	return n.leaveShared(ctx, rec)
+}
+
+// leaveShared is leaveGuard for a bridge that is there.
+func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
+	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	alone := b.Len() <= 1
+	b.Unlock()
+	if alone {
+		return nil
+	}
+	b, err = n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_EX, state.OnlyExisting)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer b.Unlock()
+	left, stale, err := n.c.weedGuards(b, rec.Bridge, idOf(rec))
+	if err != nil || len(stale) == 0 || len(left) == 0 {
+		return err
+	}
+	return n.c.weaken(ctx, b, rec.Bridge, left, stale)
+}
+
+// weaken makes the guard of a bridge what left asks for, and takes stale out of
+// its index.
+func (c *Controller) weaken(ctx context.Context, b bridgeGuards, bridge string, left, stale []state.Guard) error {
+	joined, err := joinGuards(bridgeRules(bridge), left)
+	if err != nil {
+		return err
+	}
+	has := func(all []state.Guard, by rules) bool {
+		return slices.ContainsFunc(all, func(g state.Guard) bool { return c.rulesOf(g.Backend) == by })
+	}
+	for _, by := range []rules{c.nftables, c.iptables} {
+		switch {
+		case has(left, by):
+			err = by.ApplyNetwork(ctx, joined)
+		case has(stale, by):
+			err = by.RemoveNetwork(ctx, joined)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, g := range stale {
+		errs = append(errs, b.Delete(g))
+	}
+	return errors.Join(errs...)
+}
+
+// clearGuard takes what the network asks of its bridge out of the guard, and with
+// the last network the guard, after the bridge was removed if it could be.
+func (n *Network) clearGuard(ctx context.Context) error {
+	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_EX, state.Create)
+	if err != nil {
+		return err
+	}
+	defer b.Unlock()
+	return n.dropGuards(ctx, b, state.Endpoint{})
+}
+
+// dropGuard is leaveGuard for an attachment that was not completed: without a
+// bridge, and another endpoint that needs it, the guard that it brought goes.
+func (n *Network) dropGuard(ctx context.Context, rec state.Endpoint) error {
+	if n.hasBridge(ctx) {
+		return n.leaveShared(ctx, rec)
+	}
+	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_EX, state.Create)
+	if err != nil {
+		return err
+	}
+	defer b.Unlock()
+	return n.dropGuards(ctx, b, rec)
+}
+
+// dropGuards makes the guard of the network's bridge, whose index is b, what other
+// endpoints than gone ask for; without any it is removed. Without an index a bridge
+// that is there keeps its guard: other networks may need it.
+func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.Endpoint) error {
+	left, stale, err := n.c.weedGuards(b, n.config.Bridge, idOf(gone))
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		if len(stale) == 0 {
+			return nil
+		}
+		return n.c.weaken(ctx, b, n.config.Bridge, left, stale)
+	}
+	words := n.planRules()
+	if b.Len() == 0 && n.hasBridge(ctx) {
+		words = firewall.Network{Name: words.Name}
+	}
+	errs := []error{n.c.removeNetworkBy(ctx, gone.Backend, n.config.Backend, words)}
+	for _, g := range stale {
+		errs = append(errs, b.Delete(g))
+	}
+	return errors.Join(append(errs, b.Remove())...)
+}
+
+func (n *Network) hasBridge(ctx context.Context) bool {
+	err := n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
+	return !errors.Is(err, kernel.ErrNotFound) && !errors.Is(err, kernel.ErrNotBridge)
+}
