@@ -254,9 +254,12 @@ func (p *Publisher) removeUnless(ctx context.Context, id ID, spared func() bool)
 	return p.forgetNetwork(ctx)
 }
 
-// forgetNetwork removes the directory of the network if nothing is published.
+// forgetNetwork removes what is left of the network if nothing is published.
 func (p *Publisher) forgetNetwork(ctx context.Context) error {
-	err := p.dir.Alone(ctx, p.network, func() error { return p.dir.DeleteNetwork(p.network) })
+	err := p.dir.Alone(ctx, p.network, func() error {
+		tables := firewall.Network{Name: publicationPrefix + p.network + "/"} // ours go if nothing is in them
+		return errors.Join(p.c.removeNetworkBy(ctx, "", p.cfg.Backend, tables), p.dir.DeleteNetwork(p.network))
+	})
 	if errors.Is(err, state.ErrInUse) {
 		return nil
 	}
@@ -292,8 +295,7 @@ func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 	return p.dir.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName)
 }
 
-// removeRules removes the rules of a publication, and with the last one of the
-// network our tables, unless others are in them.
+// removeRules removes the rules of a publication.
 func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw firewall.Endpoint) error {
 	has, err := p.dir.HasEndpoint(p.network, rec)
 	if has || err != nil {
@@ -304,7 +306,7 @@ func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw fire
 			return err
 		}
 	}
-	return p.c.removeLastBy(ctx, rec.Backend, p.cfg.Backend, firewall.Network{Name: publicationPrefix + p.network + "/"}, fw)
+	return p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw)
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.

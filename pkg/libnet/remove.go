@@ -53,10 +53,24 @@ func (n *Network) remove(ctx context.Context, id ID, netns string) error {
 // takeAway removes link, rules, addresses and record. A veth without an owner
 // in the namespace at path netns goes with them; empty: none does.
 func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string) error {
-	if err := n.takeApart(ctx, rec, netns); err != nil {
-		return err // the record tells who tries again what there is
+	had, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
+		return err // the record tells the next call what there is
 	}
-	return n.forget(ctx, rec)
+	if err := n.forget(ctx, rec); err != nil || !had && rec.Rules {
+		return err
+	}
+	return n.dropTables(ctx, rec)
+}
+
+// dropTables removes our tables if nothing is in them, after the last of several
+// endpoints that went at once: each of these saw another one.
+func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
+	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	if has || err != nil {
+		return err
+	}
+	return n.c.removeNetworkBy(ctx, rec.Backend, n.config.Backend, n.tables())
 }
 
 // takeApart removes rules, link and connections. The kernel frees the rules

@@ -233,14 +233,17 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	return n.c.removeBy(ctx, rec.Backend, n.config.Backend, n.heldBy(rec))
 }
 
+// tables owns nothing: what is removed of it is our tables, if nothing is in them.
+func (n *Network) tables() firewall.Network {
+	return firewall.Network{Name: networkOwner(n.name), Exact: firewall.ExactBridge}
+}
+
 // retireRules removes the rules of an endpoint that goes. With the last one of the
-// network go our tables, unless the guard of a bridge or other networks are in them.
+// network our tables go in the same transaction if nothing else is in them, as the
+// kernel takes its time for each one that deletes something.
 func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
-	if !rec.Rules {
-		return nil
-	}
 	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
-	if has || err != nil {
+	if has || err != nil || !rec.Rules {
 		return errors.Join(err, n.removeRules(ctx, rec))
 	}
 	if publishesLocalhost(portsOf(rec)) {
@@ -248,7 +251,7 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 			return err
 		}
 	}
-	return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, firewall.Network{Name: networkOwner(n.name), Exact: firewall.ExactBridge}, n.heldBy(rec))
+	return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, n.tables(), n.heldBy(rec))
 }
 
 // heldBy says by what an endpoint's rules are found: where the record does not

@@ -80,7 +80,7 @@ func changes() []change {
 		{name: "tables flushed", want: "table inet libnet", status: 51, mended: true, do: func(h *host) { h.nft("flush ruleset") }},
 		{name: "chain flushed", want: "no other source", do: func(h *host) { h.nft("flush chain bridge libnet prerouting") }},
 		{name: "rules of a chain flushed", want: "closed", status: 51, mended: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
-		{name: "masquerade element deleted", want: "masq4 { 10.1.0.2 }", do: func(h *host) { h.nft("flush set inet libnet masq4") }},
+		{name: "masquerade element deleted", want: "masq4 { 10.1.0.2 . br0 }", do: func(h *host) { h.nft("flush set inet libnet masq4") }},
 		{name: "port element deleted", want: "anyport6 { tcp . 8080", do: func(h *host) { h.nft("flush map inet libnet anyport6") }},
 		{name: "network element deleted", want: "closed { ipv4 . br0 }", mended: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
 		{name: "iptables flushed", want: "LIBNET", mended: true, keys: keys{"backend": "iptables", "macspoofchk": nil}, do: func(h *host) {
@@ -187,13 +187,14 @@ func TestBackendSwitch(t *testing.T) {
 			if got := h.exec("cat", "/proc/sys/net/ipv4/conf/br0/route_localnet"); got != "1\n" {
 				t.Errorf("route_localnet is %q, and c1 has a port on 127.0.0.1", got)
 			}
-			nft := strings.Contains(h.exec("nft", "list", "ruleset"), "table inet libnet")
-			ipt := strings.Contains(h.exec("iptables-save"), "LIBNET")
-			if nft != (way[1] == "nftables") || ipt != (way[1] == "iptables") {
-				t.Errorf("rules in nftables: %v, in iptables: %v", nft, ipt)
+			nft := strings.Contains(h.exec("nft", "list", "ruleset"), "net/c1/eth0")
+			ipt := strings.Contains(h.exec("iptables-save"), "net/c1/eth0")
+			if nft != (way[1] == "iptables") || ipt != (way[1] == "nftables") { // each stays where it was made
+				t.Errorf("rules of c1 in nftables: %v, in iptables: %v", nft, ipt)
 			}
 			h.must(moved.as("DEL"))
 			h.must(c2.as("DEL"))
+			h.must(c2.with(edit(t, now, keys{"cni.dev/valid-attachments": rawJSON("[]")})).as("GC"))
 			if diff := cmp.Diff(before, lab.rules()); diff != "" {
 				t.Errorf("rules (-before +after):\n%s", diff)
 			}

@@ -191,6 +191,11 @@ func (l *reachLab) walk() {
 	for _, c := range all {
 		l.del(c)
 	}
+	for _, c := range all { // the guard of a bridge goes with the bridge
+		for _, part := range c {
+			l.must(part.with(edit(l.t, part.stdin, keys{"cni.dev/valid-attachments": rawJSON("[]")})).as("GC"))
+		}
+	}
 	if diff := cmp.Diff(before, l.rules()); diff != "" {
 		l.t.Errorf("the rules are not as before the first container (-before +now):\n%s", diff)
 	}
