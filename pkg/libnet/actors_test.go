@@ -21,6 +21,7 @@ type stage struct {
 	turn      map[int]chan struct{}
 	now       int // which of them works
 	state     [2]progress
+	idle      int // how often the second one has been asked to go on in vain
 	deadlock  bool
 }
 
@@ -54,6 +55,7 @@ func (w *world) play(at int, first, second func()) (steps int, deadlock bool) {
 
 // between is called before each step, by the actor whose turn it is.
 func (s *stage) between() {
+	s.idle = 0
 	if s.now != 0 {
 		return
 	}
@@ -76,13 +78,18 @@ func (s *stage) resume(actor int) {
 	s.now, s.state[actor] = actor, working
 	s.turn[actor] <- struct{}{}
 	<-s.turn[0]
+	s.now = 0
 }
 
 // wait gives the turn away: the actor needs a lock that the other one has.
 func (s *stage) wait() {
-	if s.now == 0 { // the second one has it, and can only go on if it waits for nothing of ours
-		s.deadlock = true
-		panic("both actors wait for each other")
+	if s.now == 0 { // the second one has it, and goes on if what it waited for is free by now
+		if s.idle++; s.state[1] != blocked || s.idle > 2 {
+			s.deadlock = true
+			panic("both actors wait for each other")
+		}
+		s.resume(1)
+		return
 	}
 	if s.state[0] == ended {
 		s.deadlock = true

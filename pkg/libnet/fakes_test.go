@@ -123,10 +123,16 @@ func (w *world) VerifyBridge(_ context.Context, b kernel.Bridge) error {
 }
 
 func (w *world) RemoveBridge(_ context.Context, name, _ string) error {
-	if slices.Contains(slices.Collect(maps.Values(w.bridgeOf)), name) {
+	used := false
+	err := w.step(func() {
+		if used = slices.Contains(slices.Collect(maps.Values(w.bridgeOf)), name); !used {
+			delete(w.things, "bridge "+name)
+		}
+	})
+	if used {
 		return kernel.ErrInUse
 	}
-	return w.step(func() { delete(w.things, "bridge "+name) })
+	return err
 }
 
 func (w *world) ForgetNeighbours(context.Context, string) error { return w.step(func() {}) }
@@ -144,10 +150,15 @@ func (w *world) UplinkMTU() (int, error) { return 1400, nil }
 type fakeLinks struct{ *world }
 
 func (w fakeLinks) Attach(_ context.Context, l kernel.Link) (kernel.Attached, error) {
-	if _, ok := w.things["bridge "+l.Bridge]; !ok {
-		return kernel.Attached{}, kernel.ErrNotFound
+	bridge := true
+	err := w.step(func() {
+		if _, bridge = w.things["bridge "+l.Bridge]; bridge {
+			w.things["link "+l.HostName], w.bridgeOf[l.HostName] = l.Owner, l.Bridge
+		}
+	})
+	if err == nil && !bridge {
+		err = kernel.ErrNotFound
 	}
-	err := w.step(func() { w.things["link "+l.HostName], w.bridgeOf[l.HostName] = l.Owner, l.Bridge })
 	if err != nil { // all or nothing
 		delete(w.things, "link "+l.HostName)
 		delete(w.bridgeOf, l.HostName)
@@ -188,7 +199,6 @@ func (w fakeRules) Apply(_ context.Context, n firewall.Network, e firewall.Endpo
 	err := w.step(func() {
 		if e.Owner != "" {
 			w.things["rules "+e.Owner] = ""
-			w.asked[e.Owner] = policy.Of(n)
 		}
 		w.guards[n.Bridge] = guardOf(n, w.guards[n.Bridge])
 	})

@@ -81,15 +81,15 @@ func (c *Controller) weaken(ctx context.Context, b bridgeGuards, bridge string, 
 	return errors.Join(errs...)
 }
 
-// clearGuard takes what the network asks of its bridge out of the guard, and with
-// the last network the guard, after the bridge was removed if it could be.
-func (n *Network) clearGuard(ctx context.Context) error {
+// clearBridge takes what the network asks of its bridge out of the guard. Unless
+// another network needs them, the bridge goes, and then the guard.
+func (n *Network) clearBridge(ctx context.Context) error {
 	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_EX, state.Create)
 	if err != nil {
 		return err
 	}
 	defer b.Unlock()
-	return n.dropGuards(ctx, b, state.Endpoint{})
+	return n.dropGuards(ctx, b, state.Endpoint{}, n.removeBridge)
 }
 
 // dropGuard is leaveGuard for an attachment that was not completed: without a
@@ -103,13 +103,13 @@ func (n *Network) dropGuard(ctx context.Context, rec state.Endpoint) error {
 		return err
 	}
 	defer b.Unlock()
-	return n.dropGuards(ctx, b, rec)
+	return n.dropGuards(ctx, b, rec, func(context.Context) error { return nil })
 }
 
 // dropGuards makes the guard of the network's bridge, whose index is b, what other
-// endpoints than gone ask for; without any it is removed. Without an index a bridge
-// that is there keeps its guard: other networks may need it.
-func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.Endpoint) error {
+// endpoints than gone ask for; without any it is removed, after removeBridge. Without
+// an index a bridge that is there keeps its guard: other networks may need it.
+func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.Endpoint, removeBridge func(context.Context) error) error {
 	left, stale, err := n.c.weedGuards(b, n.config.Bridge, idOf(gone))
 	if err != nil {
 		return err
@@ -119,6 +119,9 @@ func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.End
 			return nil
 		}
 		return n.c.weaken(ctx, b, n.config.Bridge, left, stale)
+	}
+	if err := removeBridge(ctx); err != nil {
+		return err
 	}
 	words := n.planRules()
 	if b.Len() == 0 && n.hasBridge(ctx) {

@@ -211,8 +211,7 @@ func (n *Network) dissolveAlone(ctx context.Context) error {
 	}
 	return errors.Join(
 		n.removeTunnel(ctx),
-		n.removeBridge(ctx),
-		n.clearGuard(ctx),
+		n.clearBridge(ctx),
 		n.c.networks.DeleteNetwork(n.name),
 		n.releaseSubnets(ctx),
 	)
