@@ -80,13 +80,9 @@ func (c *conn) delOthers(b *batch, owner string, keep []elem) (anyStrict bool, e
 		return false, err
 	}
 	anyStrict = slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
-	type place struct {
-		set *set
-		key string
-	}
-	kept := make(map[place]bool, len(keep)) // of a tunnel to a thousand hosts there are as many
+	kept := make(map[slot]bool, len(keep)) // of a tunnel to a thousand hosts there are as many
 	for _, e := range keep {
-		kept[place{e.set, string(e.key)}] = true
+		kept[e.slot()] = true
 	}
 	for _, s := range networkSets {
 		all, err := c.elems(s)
@@ -94,7 +90,7 @@ func (c *conn) delOthers(b *batch, owner string, keep []elem) (anyStrict bool, e
 			return false, err
 		}
 		for _, e := range all {
-			if e.owner == owner && !kept[place{e.set, string(e.key)}] {
+			if e.owner == owner && !kept[e.slot()] {
 				b.del(e)
 			} else if slices.Contains(strictSets, s) {
 				anyStrict = true

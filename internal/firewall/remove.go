@@ -161,19 +161,30 @@ func (e Endpoint) allMasqElems() ([]elem, error) {
 }
 
 // allPortElems are the elements of Ports under any policy, with Hairpin and
-// without, Beside and not.
+// without, Beside and not, and with Standby and without.
 func (e Endpoint) allPortElems() ([]elem, error) {
 	var all []elem
-	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGate
+	e.ConditionsIPv4, e.ConditionsIPv6, e.Handover = nil, nil, nil // see delGate
 	e.Beside = false
-	for _, hairpin := range []bool{true, false} {
-		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
-		p, err := e.planPorts(Network{Trusted: []string{""}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p.elems...)
+	standby := [][]PortMap{nil}
+	if len(e.Standby) > 0 {
+		standby = append(standby, e.Standby)
 	}
+	for _, e.Standby = range standby {
+		for _, hairpin := range []bool{true, false} {
+			e.Hairpin, e.MasqueradeAll = hairpin, hairpin
+			p, err := e.planPorts(Network{Trusted: []string{""}})
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, p.elems...)
+		}
+	}
+	more, err := e.singleOpens()
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, more...)
 	for _, el := range all {
 		for _, f := range bothFamilies() {
 			switch el.set {
@@ -187,6 +198,28 @@ func (e Endpoint) allPortElems() ([]elem, error) {
 		}
 	}
 	return dedupe(all), nil
+}
+
+// singleOpens are the elements by which each mapping of Ports opens its own ports
+// of the container: earlier versions did not put those together that meet.
+func (e Endpoint) singleOpens() ([]elem, error) {
+	addrs, err := e.addrs()
+	if err != nil {
+		return nil, err
+	}
+	var all []elem
+	for _, a := range addrs {
+		p := publication{sets: setsFor(a), target: a, owner: Key(e.Owner)}
+		for _, m := range e.Ports {
+			if m, ok := m.in(a.Is4()); ok {
+				if err := p.open([]PortMap{m}); err != nil {
+					return nil, err
+				}
+			}
+		}
+		all = append(all, p.elems...)
+	}
+	return all, nil
 }
 
 // delHoldings adds the deletion of what h.owner has of h.

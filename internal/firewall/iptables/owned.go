@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
@@ -33,8 +34,14 @@ func differences(snap snapshot, wanted []rule, owners []string) (gone, added []r
 			}
 		}
 	}
+	keys := map[string]bool{}
+	for _, w := range wanted {
+		if key := w.key(); key != "" {
+			keys[key] = true
+		}
+	}
 	for _, r := range there {
-		if !slices.Contains(owners, r.owner()) && slices.ContainsFunc(wanted, r.sameKey) {
+		if !slices.Contains(owners, r.owner()) && keys[r.key()] {
 			gone = append(gone, r)
 		}
 	}
@@ -59,24 +66,20 @@ func sameByChain(a, b []rule) bool {
 	return slices.EqualFunc(byChain(a), byChain(b), rule.equal)
 }
 
-// sameKey returns whether only one of two owners' rules can hold: those of a
+// key is equal for rules of which only one of two owners can have one: those of a
 // network for the same bridge, those of an endpoint for the same address. What
 // goes to an address two may publish ports of; who masquerades it has no equal.
-func (r rule) sameKey(o rule) bool {
-	if r.ofNetwork() {
-		return o.ofNetwork() && r.bridge() == o.bridge()
+// Empty: the rule stands beside any other.
+func (r rule) key() string {
+	switch {
+	case r.ofNetwork():
+		return "network " + r.bridge()
+	case r.chain == chainSNAT && r.get("-d") == "":
+		return "source " + r.get("-s")
+	case r.chain == chainPorts:
+		return strings.Join([]string{"port", r.get("-d"), r.get("-p"), r.get("--dport")}, " ")
 	}
-	if r.chain != o.chain {
-		return false
-	}
-	switch r.chain {
-	case chainSNAT:
-		return r.get("-d") == "" && o.get("-d") == "" && r.get("-s") == o.get("-s")
-	case chainPorts:
-		same := func(flag string) bool { return r.get(flag) == o.get(flag) }
-		return same("-d") && same("-p") && same("--dport")
-	}
-	return false
+	return ""
 }
 
 func (r rule) ofNetwork() bool { return r.in(chainIsolate, chainInto, chainOut, chainApart) }
