@@ -48,7 +48,7 @@ func (c claim) portMap() PortMap {
 	if c.hi > c.lo {
 		m.HostPortEnd = c.hi
 	}
-	return m.inFamily(c.sets == ipv4())
+	return m.InFamily(c.sets == ipv4())
 }
 
 // String is as PortMap's.

@@ -26,15 +26,16 @@ type world struct {
 	things        map[string]string // what exists, by kind and name
 	records       map[string]state.Endpoint
 	networks      map[string]state.Network
+	waits         map[string]state.Standby
 }
 
 func newWorld() *world {
-	return &world{things: map[string]string{}, records: map[string]state.Endpoint{}, networks: map[string]state.Network{}}
+	return &world{things: map[string]string{}, records: map[string]state.Endpoint{}, networks: map[string]state.Network{}, waits: map[string]state.Standby{}}
 }
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, nodeFiles: state.New("/nonexistent"),
+		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, nodeFiles: state.New("/nonexistent"), standby: w,
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/nonexistent"), boot: "boot1", close: func() {},
 	}
@@ -64,6 +65,9 @@ func (w *world) snapshot() []string {
 	}
 	for k := range w.networks {
 		all = append(all, "network "+k)
+	}
+	for k := range w.waits {
+		all = append(all, "standby "+k)
 	}
 	slices.Sort(all)
 	return all
@@ -192,6 +196,8 @@ func (fakePorts) PortInUse(string, netip.Addr, uint16) bool { return false }
 
 func (fakePorts) DeviceTo(netip.Addr) (string, error) { return "br1", nil }
 
+func (w fakePorts) SetHairpin(string, string) error { return w.step(func() {}) }
+
 func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
 	return true, w.step(func() {
 		if delete(w.things, "route_localnet "+dev); on {
@@ -199,6 +205,26 @@ func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
 		}
 	})
 }
+
+func (w *world) OwnPorts(context.Context, string) (func(), error) { return func() {}, nil }
+
+func (w *world) GiveAddrs(addrs []netip.Addr) ([]netip.Addr, error) { return addrs, nil }
+
+func (w *world) LoadStandby(id string) (state.Standby, error) {
+	s := w.waits[id]
+	s.ContainerID = id
+	return s, nil
+}
+
+func (w *world) SaveStandby(s state.Standby) error {
+	return w.step(func() {
+		if delete(w.waits, s.ContainerID); len(s.Waiting) > 0 {
+			w.waits[s.ContainerID] = s
+		}
+	})
+}
+
+func (w *world) Standbys() ([]string, error) { return slices.Collect(maps.Keys(w.waits)), nil }
 
 func recordKey(network, id, ifName string) string { return network + "/" + id + "/" + ifName }
 

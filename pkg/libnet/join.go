@@ -25,6 +25,16 @@ func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
 		return err
 	}
 	defer func() { _ = ns.Close() }() // what was made is not undone any more
+	defer func() {
+		if e.restored { // takes locks of others, so without the one of below
+			e.n.c.repairOthers(ctx, e.rec)
+		}
+	}()
+	release, err := e.n.c.lockPorts(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
+	if err != nil {
+		return err
+	}
+	defer release() // not before the record tells that it is complete
 	var undo undoStack
 	defer undo.rollback(&err)
 	if err := e.enter(sb, &undo); err != nil {
@@ -84,6 +94,9 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err := e.n.ensureTunnel(ctx, undo); err != nil {
 		return err
 	}
+	if err := c.endEarlierFlows(ctx, addrsOf(e.rec)); err != nil {
+		return err
+	}
 	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.link)
 	if err != nil {
@@ -95,7 +108,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 			return err
 		}
 	}
-	if err := c.endFlows(ctx, e.rec, nil); err != nil {
+	if err := c.endFlows(ctx, e.rec, e.standby); err != nil {
 		return err
 	}
 	e.rec.Links = []state.Link{

@@ -31,7 +31,7 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 		}
 	}
 	published, err := c.repairPublications(ctx)
-	return looked + published, errors.Join(append(errs, err)...)
+	return looked + published, errors.Join(append(errs, err, c.takeFree(ctx))...)
 }
 
 // repairOthers is Repair after the rules were found missing for rec. What cannot

@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -20,11 +18,23 @@ type ruleset struct {
 	backend  Backend
 	network  firewall.Network
 	endpoint firewall.Endpoint
+	rec      state.Endpoint     // of the attachment; zero: of a network only
+	chosen   []firewall.PortMap // ports that were chosen, and can be others
+	waits    waitFor
 }
 
+// waitFor says whose ports an attachment may wait for.
+type waitFor uint8
+
+const (
+	waitForContainer waitFor = iota // for those of other attachments of the container
+	waitForAny                      // for another container's, too: it waits for them already
+)
+
 // applyRules puts rules in place and returns the backend that holds them, and
-// whether it had lost all before. Ports that a dead owner holds are taken.
-func (c *Controller) applyRules(ctx context.Context, r ruleset) (used Backend, restored bool, err error) {
+// whether it had lost all before. Ports that a dead owner holds are taken; for
+// those of another attachment of the container r waits: they come into its Standby.
+func (c *Controller) applyRules(ctx context.Context, r *ruleset) (used Backend, restored bool, err error) {
 	if r.backend != BackendIPTables {
 		restored, err = c.applyBy(ctx, c.nftables, r)
 		if r.backend == BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || c.iptables.Available() != nil {
@@ -35,28 +45,19 @@ func (c *Controller) applyRules(ctx context.Context, r ruleset) (used Backend, r
 	return BackendIPTables, restored, err
 }
 
-// maxDead bounds how many dead owners are removed for one attachment.
+// maxDead bounds how many owners of ports are met for one attachment.
 const maxDead = 100
 
-func (c *Controller) applyBy(ctx context.Context, by rules, r ruleset) (restored bool, err error) {
+func (c *Controller) applyBy(ctx context.Context, by rules, r *ruleset) (restored bool, err error) {
 	for range maxDead {
-		restored, err = c.applyOnce(ctx, by, r)
+		restored, err = c.applyOnce(ctx, by, *r)
 		var held *firewall.PortHeldError
 		if !errors.As(err, &held) {
 			return restored, err
 		}
-		err = &PortHeldError{Owner: held.Owner, Port: held.Port}
-		dead, findErr := c.deadOwner(ctx, held.Owner)
-		if findErr != nil || !dead {
-			return false, errors.Join(err, findErr)
-		}
-		for _, either := range []rules{c.nftables, c.iptables} {
-			if !either.Used() {
-				continue
-			}
-			if err := either.Remove(ctx, firewall.Endpoint{Owner: held.Owner}); err != nil {
-				return false, err
-			}
+		settled, settleErr := c.settleHeld(ctx, r, held)
+		if settleErr != nil || !settled {
+			return false, errors.Join(&PortHeldError{Owner: held.Owner, Port: held.Port, all: held.All}, settleErr)
 		}
 	}
 	return restored, err
@@ -76,93 +77,32 @@ func (c *Controller) applyOnce(ctx context.Context, by rules, r ruleset) (restor
 	return by.Apply(ctx, r.network, r.endpoint)
 }
 
-// deadOwner says whether the owner of a rule is provably gone: its record says
-// so, or it has neither record nor link.
-func (c *Controller) deadOwner(ctx context.Context, owner string) (bool, error) {
-	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
-		rec, err := findOwner(dir, owner)
-		if err == nil {
-			return c.dead(rec), nil
-		}
-		if !errors.Is(err, state.ErrNotFound) {
-			return false, err
-		}
-	}
-	id, ok := parseOwner(owner)
-	if !ok {
-		return false, nil // of a publication, or cut: unknown
-	}
-	links, err := c.links.List(ctx, id.String())
-	return len(links) == 0, err
-}
-
-// findOwner looks through the records for the one of an owner in the form of
-// firewall.Key.
-func findOwner(dir endpointRecords, owner string) (state.Endpoint, error) {
-	networks, err := dir.EndpointNetworks()
-	if err != nil {
-		return state.Endpoint{}, err
-	}
-	for _, network := range networks {
-		recs, _ := dir.Endpoints(network) // what cannot be read proves nothing
-		for _, rec := range recs {
-			id := idOf(rec)
-			if firewall.Key(id.String()) == owner || firewall.Key(publicationOwner(id)) == owner {
-				return rec, nil
-			}
-		}
-	}
-	return state.Endpoint{}, state.ErrNotFound
-}
-
-// publish puts rules in place with ports chosen for those that were left open.
-func (c *Controller) publish(ctx context.Context, wanted []PortMapping, rules func([]PortMapping) ruleset) (ports []PortMapping, used Backend, restored bool, err error) {
-	for range maxChoices {
-		if ports, err = choosePorts(c.published, wanted); err != nil {
-			return nil, "", false, err
-		}
-		used, restored, err = c.applyRules(ctx, rules(ports))
-		var held *PortHeldError
-		if !errors.As(err, &held) || !isChosen(held, wanted) {
-			return ports, used, restored, err
-		}
-	}
-	return nil, "", false, err
-}
-
 // applyRules puts the endpoint's rules in place and pushes how to take them back.
+// The caller has the lock of lockPorts.
 func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) error {
 	c := e.n.c
-	ports, used, restored, err := c.publish(ctx, e.Ports(), func(ports []PortMapping) ruleset {
+	done, err := c.publish(ctx, e.Ports(), func(ports []PortMapping) ruleset {
 		p.endpoint.Ports = firewallPorts(ports)
-		return ruleset{e.n.config.Backend, p.network, p.endpoint}
+		return ruleset{backend: e.n.config.Backend, network: p.network, endpoint: p.endpoint, rec: e.rec}
 	})
 	if err != nil {
 		return err
 	}
-	e.rec.Ports, e.rec.Backend = savedPorts(ports), string(used)
+	e.rec.Ports, e.rec.Backend = savedPorts(done.ports), string(done.backend)
+	e.restored = e.restored || done.restored
 	undo.push(func() error { return e.n.removeRules(context.WithoutCancel(ctx), e.rec) })
-	if restored {
-		c.repairOthers(ctx, e.rec)
+	if len(e.rec.Ports) > 0 {
+		undo.push(func() error { return c.setWaiting(e.rec, nil) })
+		if err := c.setWaiting(e.rec, done.standby); err != nil {
+			return err
+		}
 	}
+	e.standby = done.standby
 	if !p.localnet {
 		return nil
 	}
 	_, err = c.published.SetRouteLocalnet(e.rec.Bridge, true)
 	return err
-}
-
-// isChosen says that another choice can help: a port that is held is none of
-// those asked for by number.
-func isChosen(held *PortHeldError, asked []PortMapping) bool {
-	free := false
-	for _, m := range asked {
-		free = free || m.HostPort == 0
-		if m.HostPort != 0 && held.Port == m.firewall().String() {
-			return false
-		}
-	}
-	return free
 }
 
 // reapply puts the rules of an attachment in place by one backend.
@@ -171,8 +111,30 @@ func (e *Endpoint) reapply(ctx context.Context, backend string) error {
 	if err != nil || !p.rules {
 		return err
 	}
-	_, err = e.n.c.applyBy(ctx, e.n.c.rulesOf(backend), ruleset{network: p.network, endpoint: p.endpoint})
-	return err
+	r := ruleset{network: p.network, endpoint: p.endpoint, rec: e.rec}
+	return e.n.c.reapply(ctx, backend, r)
+}
+
+// reapply puts the rules of an attachment in place as they were: what it waited
+// for it waits for.
+func (c *Controller) reapply(ctx context.Context, backend string, r ruleset) error {
+	release, err := c.lockPorts(ctx, r.rec)
+	if err != nil {
+		return err
+	}
+	defer release()
+	before, err := c.waiting(r.rec)
+	if err != nil {
+		return err
+	}
+	r.endpoint.Standby = before
+	if _, err := c.applyBy(ctx, c.rulesOf(backend), &r); err != nil {
+		return err
+	}
+	if len(r.endpoint.Standby) == len(before) {
+		return nil
+	}
+	return c.setWaiting(r.rec, r.endpoint.Standby)
 }
 
 // changeRules brings the rules of a network, as they were by its last record,
@@ -209,7 +171,16 @@ func (n *Network) moveRules(ctx context.Context, rec state.Endpoint) error {
 	if err != nil {
 		return err
 	}
-	used, _, err := n.c.applyRules(ctx, ruleset{n.config.Backend, p.network, p.endpoint})
+	release, err := n.c.lockPorts(ctx, rec)
+	if err != nil {
+		return err
+	}
+	defer release()
+	r := ruleset{backend: n.config.Backend, network: p.network, endpoint: p.endpoint, rec: rec}
+	if r.endpoint.Standby, err = n.c.waiting(rec); err != nil {
+		return err
+	}
+	used, _, err := n.c.applyRules(ctx, &r)
 	if err != nil || string(used) == rec.Backend {
 		return err
 	}
@@ -246,10 +217,19 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
 	fw := firewall.Endpoint{Owner: idOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
 	if rec.Phase == state.PhaseReady {
-		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
+		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), n.c.portsHeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
 	return fw
+}
+
+// portsHeldBy are the ports by whose keys the rules of a record are found; nil
+// where parts of them are on standby: then they are found by their comment.
+func (c *Controller) portsHeldBy(rec state.Endpoint) []firewall.PortMap {
+	if standby, err := c.waiting(rec); len(standby) > 0 || err != nil {
+		return nil
+	}
+	return firewallPorts(portsOf(rec))
 }
 
 func addrsOf(rec state.Endpoint) []netip.Addr {
@@ -258,27 +238,6 @@ func addrsOf(rec state.Endpoint) []netip.Addr {
 		all = append(all, a.Prefix.Addr())
 	}
 	return all
-}
-
-// endFlows ends what conntrack knows of connections by the ports of an
-// attachment that went elsewhere before it had them, and of those to targets.
-func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets []netip.Addr) error {
-	if len(rec.Ports) == 0 {
-		return nil
-	}
-	filter := conntrack.Filter{Targets: targets}
-	for _, m := range portsOf(rec) {
-		if protocols[m.Protocol] == firewall.TCP || m.HostPort == 0 {
-			continue // a TCP client begins anew, and others use the port elsewhere; 0 was not chosen yet
-		}
-		filter.Flows = append(filter.Flows, conntrack.Flow{
-			Protocol: uint8(protocols[m.Protocol]), HostIP: m.HostIP, First: uint16(m.HostPort), Last: uint16(m.HostPortEnd),
-		})
-	}
-	if err := c.flush(ctx, filter); err != nil && !errors.Is(err, conntrack.ErrUnsupported) {
-		return fmt.Errorf("flush connections by published ports: %w", err)
-	}
-	return nil
 }
 
 // retire removes the rules of the network if it has no attachment; those of a
