@@ -17,7 +17,7 @@ import (
 // one else's: a change by others meanwhile makes it look again. What is missing
 // is success. Elements are found by key as far as the fields are known: nil
 // Addrs, no Bridge, no Port and nil Ports mean unknown, and cost a listing of
-// the sets concerned; empty Addrs and Ports mean none. Masquerade, Hairpin and
+// the sets concerned, as do some hundred ports; empty Addrs and Ports mean none. Masquerade, Hairpin and
 // the like say nothing here. A nil MAC costs a listing only if Port is guarded.
 // With Owner alone everything of the owner goes.
 func (f *Firewall) Remove(ctx context.Context, e Endpoint) error {
@@ -149,9 +149,22 @@ func holdingsOf(e Endpoint) (holdings, error) {
 	where := e.Addrs != nil && e.Bridge != ""
 	err := errors.Join(
 		add(where, e.allMasqElems, append(plain4, plain6...)),
-		add(where && e.Ports != nil, e.allPortElems, append(ports4, ports6...)),
+		add(where && e.Ports != nil && numbers(e.Ports) <= manyAsked, e.allPortElems, append(ports4, ports6...)),
 		add(e.Port != "", e.macElems, []*set{&guarded, &macs}))
 	return holdings{Key(e.Owner), byKey, bySet}, err
+}
+
+// numbers counts the ports: of many, to list the sets is cheaper than to ask for
+// the elements, which with all that they might be are six or more for each.
+func numbers(ports []PortMap) int {
+	n := 0
+	for _, m := range ports {
+		if m.HostPort != m.ContainerPort {
+			n += int(m.last() - m.HostPort)
+		}
+		n++
+	}
+	return n
 }
 
 // allMasqElems are the elements of any Masquerade and Source.
