@@ -31,6 +31,7 @@ type port struct {
 	Interface     string   `json:"interface"`
 	Backend       string   `json:"backend,omitempty"`
 	By            string   `json:"by"`
+	Standby       bool     `json:"standby,omitempty"` // another attachment of the container has it
 	condition
 
 	host, target string // as a table has them
@@ -82,7 +83,7 @@ func portsOf(a libnet.Attachment, by string) []port {
 			Protocol: p.Protocol, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd,
 			ContainerIP: p.Target.String(), ContainerPort: p.TargetPort, ContainerEnd: p.TargetPortEnd,
 			Network: a.ID.Network, Container: a.ID.ContainerID, Interface: a.ID.IfName,
-			Backend: string(a.Backend), By: by, condition: conditionOf(a),
+			Backend: string(a.Backend), By: by, Standby: p.Standby, condition: conditionOf(a),
 			host: "-", target: where(p.Target, p.TargetPort, p.TargetPortEnd),
 		}
 		if p.Sources != nil {
@@ -105,6 +106,15 @@ func where(ip netip.Addr, first, last int) string {
 	return fmt.Sprintf("%s-%d", s, last)
 }
 
+// stateText is "alive", or "alive, standby" where the port leads to another
+// attachment of the container.
+func (p port) stateText() string {
+	if p.Standby {
+		return p.text() + ", standby"
+	}
+	return p.text()
+}
+
 func listPorts(out io.Writer, all []port) error {
 	var rows [][]string
 	for _, p := range all {
@@ -112,7 +122,7 @@ func listPorts(out io.Writer, all []port) error {
 		if p.Sources != nil {
 			sources = strings.Join(p.Sources, ", ")
 		}
-		rows = append(rows, []string{p.host, p.Protocol, p.target, sources, p.Network, p.Container, orDash(p.Backend), p.By, p.text()})
+		rows = append(rows, []string{p.host, p.Protocol, p.target, sources, p.Network, p.Container, orDash(p.Backend), p.By, p.stateText()})
 	}
 	return table(out, []string{"HOST", "PROTOCOL", "CONTAINER ADDRESS", "FOR", "NETWORK", "CONTAINER", "RULES", "BY", "STATE"}, rows)
 }

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"net/netip"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -81,6 +82,14 @@ type familySets struct {
 	// conditions. gate leads to the chain of the owner, and of what that lets
 	// through the other two are as from and span.
 	gate, gatedFrom, gatedSpan set
+}
+
+// zero is the address of the family that stands for any.
+func (f *familySets) zero() netip.Addr {
+	if f.family == unix.NFPROTO_IPV6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
 }
 
 // gates returns the sets of the family's own table.

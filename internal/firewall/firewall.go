@@ -105,15 +105,21 @@ func (c *conn) place(b *batch, p planned) error {
 	if err != nil {
 		return err
 	}
-	if err := c.refuseHeld(p.claims, there); err != nil {
+	handed, err := c.refuseHeld(p, there)
+	if err != nil {
 		return err
+	}
+	if p.handover != nil {
+		if err := c.delHanded(b, p, handed); err != nil {
+			return err
+		}
 	}
 	var present []elem
 	for _, f := range there {
 		switch {
 		case f.missing():
 			b.put(f.asked)
-		case f.owner != "" && f.owner != f.asked.owner && !f.asked.shared():
+		case f.owner != "" && f.owner != f.asked.owner && !f.asked.shared() && f.owner != p.from():
 			return &HeldError{Owner: f.owner, Element: f.asked.String()}
 		case f.owner != f.asked.owner || !f.gives(f.asked):
 			b.takeOver(f.asked)
@@ -130,6 +136,30 @@ func (c *conn) place(b *batch, p planned) error {
 		return nil
 	}
 	return c.placeMark(b, *p.mark)
+}
+
+// delHanded adds the deletion of what another owner hands over, and of what of
+// ours goes with that. What stands at a key of ours is taken over, see place.
+func (c *conn) delHanded(b *batch, p planned, handed []elem) error {
+	ours := make(map[slot]bool, len(p.elems))
+	for _, e := range p.elems {
+		ours[e.slot()] = true
+	}
+	was, err := c.look(p.handover.was)
+	if err != nil {
+		return err
+	}
+	for _, f := range was {
+		if !f.missing() && f.owner == f.asked.owner {
+			b.del(f.elem)
+		}
+	}
+	for _, e := range handed {
+		if !ours[e.slot()] {
+			b.del(e)
+		}
+	}
+	return nil
 }
 
 type tableState int

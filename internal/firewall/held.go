@@ -2,9 +2,9 @@ package firewall
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
-	"net/netip"
 	"slices"
 )
 
@@ -18,42 +18,45 @@ func (e elem) same(o elem) bool { return e.set == o.set && bytes.Equal(e.key, o.
 func (e elem) claim() (claim, bool) {
 	for _, f := range bothFamilies() {
 		c := claim{sets: f, owner: e.owner}
+		var first, last [][]byte // of address, protocol and port
 		v, ok := e.set.key.split(e.key)
 		if !ok {
 			return claim{}, false
 		}
+		end := v
+		if e.set.interval {
+			if end, ok = e.set.key.split(e.end); !ok {
+				return claim{}, false
+			}
+		}
 		switch e.set {
 		case &f.anyPort:
-			c.protocol, c.lo = Protocol(v[0][0]), binary.BigEndian.Uint16(v[1])
-			c.hi = c.lo
-		case &f.port:
-			c.host, _ = netip.AddrFromSlice(v[0])
-			c.protocol, c.lo = Protocol(v[1][0]), binary.BigEndian.Uint16(v[2])
-			c.hi = c.lo
-		case &f.gate:
-			end, ok := e.set.key.split(e.end)
-			if !ok {
-				return claim{}, false
-			}
-			if bytes.Equal(v[0], end[0]) {
-				c.host, _ = netip.AddrFromSlice(v[0])
-			}
-			c.protocol, c.lo, c.hi = Protocol(v[1][0]), binary.BigEndian.Uint16(v[2]), binary.BigEndian.Uint16(end[2])
+			every := (&publication{target: f.zero()}).every()
+			first, last = append([][]byte{every.first}, v...), append([][]byte{every.last}, v...)
+		case &f.port, &f.gate:
+			first, last = v, end
 		case &f.from, &f.span:
-			end, ok := e.set.key.split(e.end)
-			if !ok {
-				return claim{}, false
-			}
-			if bytes.Equal(v[1], end[1]) {
-				c.host, _ = netip.AddrFromSlice(v[1])
-			}
-			c.protocol, c.lo, c.hi = Protocol(v[2][0]), binary.BigEndian.Uint16(v[3]), binary.BigEndian.Uint16(end[3])
+			first, last = v[1:], end[1:]
 		default:
 			continue
 		}
+		c.at = withLocalhost4(addrRange{first[0], last[0]})
+		c.protocol, c.lo, c.hi = Protocol(first[1][0]), binary.BigEndian.Uint16(first[2]), binary.BigEndian.Uint16(last[2])
 		return c, true
 	}
 	return claim{}, false
+}
+
+// withLocalhost4 puts 127.0.0.0/8 to a range that leaves it out: who publishes a
+// port of any address without hairpin has it there, too.
+func withLocalhost4(r addrRange) addrRange {
+	if bytes.Equal(r.last, notLocalhost4[0].last) {
+		r.last = []byte{127, 255, 255, 255}
+	}
+	if bytes.Equal(r.first, notLocalhost4[1].first) {
+		r.first = []byte{127, 0, 0, 0}
+	}
+	return r
 }
 
 // CheckPorts changes nothing. It is a *PortHeldError if another owner than e's
@@ -63,14 +66,18 @@ func (f *Firewall) CheckPorts(ctx context.Context, e Endpoint) error {
 	if err != nil || len(p.claims) == 0 {
 		return err
 	}
-	return absent(supported(f.do(ctx, func(c *conn) error { return c.refuseHeld(p.claims, nil) })))
+	return absent(supported(f.do(ctx, func(c *conn) error {
+		_, err := c.refuseHeld(p, nil)
+		return err
+	})))
 }
 
-// refuseHeld returns a *PortHeldError if another owner has one of the ports.
-// there is what was found at the keys of our own elements.
-func (c *conn) refuseHeld(claims []claim, there []found) error {
-	if len(claims) == 0 {
-		return nil
+// refuseHeld returns a *PortHeldError if another owner has one of the ports, but
+// for one whose ports are handed over: its elements are returned. there is what
+// was found at the keys of our own elements.
+func (c *conn) refuseHeld(p planned, there []found) (handed []elem, err error) {
+	if len(p.claims) == 0 {
+		return nil, nil
 	}
 	var rivals []elem
 	for _, f := range there {
@@ -79,26 +86,76 @@ func (c *conn) refuseHeld(claims []claim, there []found) error {
 		}
 	}
 	for _, f := range bothFamilies() {
-		ours := slices.DeleteFunc(slices.Clone(claims), func(c claim) bool { return c.sets != f })
+		ours := slices.DeleteFunc(slices.Clone(p.claims), func(c claim) bool { return c.sets != f })
 		if len(ours) == 0 {
 			continue
 		}
 		more, err := c.rivals(f, ours)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		rivals = append(rivals, more...)
 	}
-	for _, r := range rivals {
+	ours := indexClaims(p.claims)
+	var refused *PortHeldError
+	for _, r := range dedupe(rivals) {
 		held, ok := r.claim()
-		if !ok || held.owner == claims[0].owner {
+		if !ok || held.owner == p.claims[0].owner {
 			continue
 		}
-		if i := slices.IndexFunc(claims, held.meets); i >= 0 {
-			return &PortHeldError{Owner: held.owner, Port: claims[i].String()}
+		parts := ours.meeting(held)
+		switch {
+		case len(parts) == 0:
+		case held.owner == p.from():
+			handed = append(handed, r)
+		default:
+			if refused == nil {
+				refused = &PortHeldError{Owner: held.owner, Port: parts[0].whole.String()}
+			}
+			if refused.Owner == held.owner {
+				for _, c := range parts {
+					refused.All = append(refused.All, c.part.portMap())
+				}
+			}
 		}
 	}
-	return nil
+	if refused == nil {
+		return handed, nil
+	}
+	return nil, refused
+}
+
+// claimIndex are claims in the order of their ports.
+type claimIndex struct {
+	claims []claim
+	widest int // ports of a claim, at most
+}
+
+func indexClaims(all []claim) claimIndex {
+	x := claimIndex{claims: slices.Clone(all)}
+	slices.SortFunc(x.claims, func(a, b claim) int { return cmp.Compare(a.lo, b.lo) })
+	for _, c := range all {
+		x.widest = max(x.widest, int(c.hi-c.lo)+1)
+	}
+	return x
+}
+
+// meeting is a claim that another one meets, and where.
+type meeting struct{ whole, part claim }
+
+// meeting returns the claims that o meets.
+func (x claimIndex) meeting(o claim) []meeting {
+	first, _ := slices.BinarySearchFunc(x.claims, int(o.lo)-x.widest+1, func(c claim, lo int) int { return cmp.Compare(int(c.lo), lo) })
+	var all []meeting
+	for _, c := range x.claims[first:] {
+		if c.lo > o.hi {
+			break
+		}
+		if c.meets(o) {
+			all = append(all, meeting{c, c.common(o)})
+		}
+	}
+	return all
 }
 
 // maxProbes is how many ports are asked for one by one: a list of all comes cheaper for more.
@@ -137,5 +194,3 @@ func (c *conn) rivals(f *familySets, ours []claim) ([]elem, error) {
 	}
 	return all, nil
 }
-
-func containsKey(all []elem, e elem) bool { return slices.ContainsFunc(all, e.same) }

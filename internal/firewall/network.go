@@ -53,13 +53,9 @@ func (c *conn) delOthers(b *batch, n Network, keep []elem) error {
 		}
 	}
 	anyStrict := slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
-	type place struct {
-		set *set
-		key string
-	}
-	kept := make(map[place]bool, len(keep)) // of a tunnel to a thousand hosts there are as many
+	kept := make(map[slot]bool, len(keep)) // of a tunnel to a thousand hosts there are as many
 	for _, e := range keep {
-		kept[place{e.set, string(e.key)}] = true
+		kept[e.slot()] = true
 	}
 	for _, s := range networkSets {
 		all, err := c.elems(s)
@@ -67,7 +63,7 @@ func (c *conn) delOthers(b *batch, n Network, keep []elem) error {
 			return err
 		}
 		for _, e := range all {
-			if n.holds(e) && !kept[place{e.set, string(e.key)}] {
+			if n.holds(e) && !kept[e.slot()] {
 				b.del(e)
 			} else if slices.Contains(strictSets, s) {
 				anyStrict = true

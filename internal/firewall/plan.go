@@ -43,6 +43,22 @@ type planned struct {
 	// exact: of networks, the elements that also concern its bridge and its
 	// tunnel go, and its marks.
 	exact *Network
+	// of the owner that hands ports over, and of ours from before; nil: none
+	handover *handover
+}
+
+// handover is what a Handover asks for.
+type handover struct {
+	from string
+	was  []elem // elements of ours that may be there and are not wanted
+}
+
+// from is the owner that hands ports over; empty: none.
+func (p planned) from() string {
+	if p.handover == nil {
+		return ""
+	}
+	return p.handover.from
 }
 
 // plan is pure: what cannot be put into rules is refused here.
@@ -206,6 +222,11 @@ func (e Endpoint) plan(n Network) (planned, error) {
 		}
 		p.elems = append(masq, p.elems...)
 	}
+	if e.Handover != nil {
+		if p.handover, err = e.planHandover(n, p.elems); err != nil {
+			return planned{}, err
+		}
+	}
 	if len(p.elems) > 0 {
 		p.elems = append(p.elems, ownerElem(e.Owner))
 	}
@@ -217,6 +238,26 @@ func (e Endpoint) plan(n Network) (planned, error) {
 		p.elems = append(p.elems, mac...)
 	}
 	return p, nil
+}
+
+// planHandover finds what was planned with less of the ports and is not in now.
+func (e Endpoint) planHandover(n Network, now []elem) (*handover, error) {
+	h := &handover{from: Key(e.Handover.From)}
+	e.Standby, e.Handover = e.Handover.Was, nil
+	before, err := e.planPorts(n)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[slot]bool{}
+	for _, el := range now {
+		wanted[el.slot()] = true
+	}
+	for _, el := range before.elems {
+		if !wanted[el.slot()] {
+			h.was = append(h.was, el)
+		}
+	}
+	return h, nil
 }
 
 func ownerElem(owner string) elem {
@@ -302,18 +343,21 @@ func (e Endpoint) macElems() ([]elem, error) {
 
 // dedupe keeps the first of elements with the same key.
 func dedupe(all []elem) []elem {
-	type key struct {
-		set      *set
-		key, end string
-	}
-	seen := make(map[key]bool, len(all))
+	seen := make(map[slot]bool, len(all))
 	return slices.DeleteFunc(all, func(e elem) bool {
-		k := key{e.set, string(e.key), string(e.end)}
-		again := seen[k]
-		seen[k] = true
+		again := seen[e.slot()]
+		seen[e.slot()] = true
 		return again
 	})
 }
+
+// slot is where an element stands.
+type slot struct {
+	set      *set
+	key, end string
+}
+
+func (e elem) slot() slot { return slot{e.set, string(e.key), string(e.end)} }
 
 // ifname returns the name's bytes, if an interface can have that name.
 func ifname(name string) ([]byte, error) {

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 type claim struct {
 	sets     *familySets
 	protocol Protocol
-	host     netip.Addr // the zero Addr: any
+	at       addrRange // addresses of the host
 	lo, hi   uint16
 	owner    string
 }
@@ -20,20 +21,38 @@ type claim struct {
 // meets says that both claim the same port of the same address.
 func (c claim) meets(o claim) bool {
 	return c.sets == o.sets && c.protocol == o.protocol && c.lo <= o.hi && o.lo <= c.hi &&
-		(!c.host.IsValid() || !o.host.IsValid() || c.host == o.host)
+		bytes.Compare(c.at.first, o.at.last) <= 0 && bytes.Compare(o.at.first, c.at.last) <= 0
+}
+
+// common is the part that both of two claims that meet are of.
+func (c claim) common(o claim) claim {
+	c.lo, c.hi = max(c.lo, o.lo), min(c.hi, o.hi)
+	if o.host().IsValid() {
+		c.at = o.at
+	}
+	return c
+}
+
+// host is the address of a claim to one; else the zero Addr.
+func (c claim) host() netip.Addr {
+	if !bytes.Equal(c.at.first, c.at.last) {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(c.at.first)
+	return a
+}
+
+// portMap is the claim with the family's word for more than one address.
+func (c claim) portMap() PortMap {
+	m := PortMap{Protocol: c.protocol, HostIP: c.host(), HostPort: c.lo}
+	if c.hi > c.lo {
+		m.HostPortEnd = c.hi
+	}
+	return m.InFamily(c.sets == ipv4())
 }
 
 // String is as PortMap's.
-func (c claim) String() string {
-	p := PortMap{Protocol: c.protocol, HostIP: c.host, HostPort: c.lo, HostPortEnd: c.hi}
-	if !c.host.IsValid() {
-		p.HostIP = netip.IPv4Unspecified()
-		if c.sets == ipv6() {
-			p.HostIP = netip.IPv6Unspecified()
-		}
-	}
-	return p.String()
-}
+func (c claim) String() string { return c.portMap().String() }
 
 // planPorts publishes Ports as n's policy for the family has it.
 func (e Endpoint) planPorts(n Network) (planned, error) {
@@ -43,6 +62,11 @@ func (e Endpoint) planPorts(n Network) (planned, error) {
 	addrs, err := e.addrs()
 	if err != nil {
 		return planned{}, err
+	}
+	for _, m := range e.Ports {
+		if err := m.check(); err != nil {
+			return planned{}, err
+		}
 	}
 	var all planned
 	for _, f := range bothFamilies() {
@@ -55,42 +79,47 @@ func (e Endpoint) planPorts(n Network) (planned, error) {
 		if err := CheckConditions(g.words); err != nil {
 			return planned{}, g.wrap(err)
 		}
-		for _, m := range e.Ports {
-			if err := p.add(m, n); err != nil {
-				return planned{}, err
-			}
-		}
-		if err := refuseTwice(p.claims); err != nil {
+		if err := p.plan(e, n); err != nil {
 			return planned{}, err
 		}
-		if len(p.claims) > 0 {
-			if err := p.translated(e); err != nil {
-				return planned{}, err
-			}
-			if p.gated {
-				all.gates = append(all.gates, g)
-			}
+		if p.gated && len(p.claims) > 0 {
+			all.gates = append(all.gates, g)
 		}
 		all.elems, all.claims = append(all.elems, p.elems...), append(all.claims, p.claims...)
 	}
 	return all, nil
 }
 
-// refuseTwice is ErrInvalid if two claims meet. There may be thousands.
-func refuseTwice(claims []claim) error {
-	order := slices.Clone(claims)
-	slices.SortFunc(order, func(a, b claim) int { return int(a.lo) - int(b.lo) })
-	for i, c := range order {
-		for _, o := range order[i+1:] {
-			if o.lo > c.hi {
-				break
-			}
-			if c.meets(o) {
-				return fmt.Errorf("port %s is published twice: %w", o, ErrInvalid)
-			}
+// plan gathers the elements of e for p's family.
+func (p *publication) plan(e Endpoint, n Network) error {
+	is4 := p.target.Is4()
+	if n.policy(p.target) == Routed { // ports of the host mean nothing
+		return p.open(e.Ports)
+	}
+	ports, err := Resolve(e.Ports, nil, is4)
+	if err != nil {
+		return err
+	}
+	if len(n.Trusted) > 0 {
+		if err := p.open(ports); err != nil {
+			return err
 		}
 	}
-	return nil
+	if len(e.Standby) > 0 {
+		if ports, err = Resolve(e.Ports, e.Standby, is4); err != nil {
+			return err
+		}
+	}
+	for _, m := range ports {
+		for _, at := range p.hosts(m) {
+			p.claims = append(p.claims, claim{p.sets, m.Protocol, at, m.HostPort, m.last(), p.owner})
+		}
+		p.publish(m)
+	}
+	if len(p.claims) == 0 {
+		return nil
+	}
+	return p.translated(e)
 }
 
 // publication gathers the elements of one family.
@@ -128,32 +157,6 @@ func (p *publication) translated(e Endpoint) error {
 	return nil
 }
 
-func (p *publication) add(m PortMap, n Network) error {
-	host := m.HostIP.Unmap()
-	if host.IsValid() && host.Is4() != p.target.Is4() {
-		return nil
-	}
-	if host.IsUnspecified() {
-		host = netip.Addr{}
-	}
-	if err := m.check(); err != nil {
-		return err
-	}
-	routed := n.policy(p.target) == Routed
-	if open := routed || len(n.Trusted) > 0; open && p.gated {
-		return fmt.Errorf("port %s with conditions, on the container's address: %w", m, ErrInvalid)
-	} else if open {
-		p.open(m)
-	}
-	if routed {
-		return nil
-	}
-	c := claim{p.sets, m.Protocol, host, m.HostPort, m.last(), p.owner}
-	p.claims = append(p.claims, c)
-	p.publish(m, host)
-	return nil
-}
-
 func (m PortMap) check() error {
 	if m.Protocol != TCP && m.Protocol != UDP && m.Protocol != SCTP {
 		return fmt.Errorf("port %s: %w", m, ErrInvalid)
@@ -166,31 +169,31 @@ func (m PortMap) check() error {
 }
 
 // open lets what goes to the container's own address through.
-func (p *publication) open(m PortMap) {
-	direct := PortMap{Protocol: m.Protocol, HostPort: m.ContainerPort, HostPortEnd: m.ContainerPort + m.last() - m.HostPort, Sources: m.Sources}
-	var add publication
-	add.sets, add.target, add.owner = p.sets, p.target, p.owner
+func (p *publication) open(ports []PortMap) error {
+	all, err := direct(ports, p.target.Is4())
+	if p.gated && len(all) > 0 {
+		return fmt.Errorf("port %s with conditions, on the container's address: %w", all[0], ErrInvalid)
+	}
+	for _, m := range all {
+		p.openPort(m)
+	}
+	return err
+}
+
+func (p *publication) openPort(m PortMap) {
 	if m.Sources == nil && m.last() == m.HostPort {
-		add.put(&p.sets.open, p.sets.open.key.of(p.target.AsSlice(), []byte{byte(m.Protocol)}, port(m.ContainerPort)), nil, nil)
-	} else {
-		add.restricted(&p.sets.openSpan, direct, single(p.target), nil)
+		p.put(&p.sets.open, p.sets.open.key.of(p.target.AsSlice(), []byte{byte(m.Protocol)}, port(m.HostPort)), nil, nil)
+		return
 	}
-	for _, e := range add.elems {
-		if !containsKey(p.elems, e) {
-			p.elems = append(p.elems, e)
-		}
-	}
+	p.restricted(&p.sets.openSpan, m, single(p.target), nil)
 }
 
 // publish translates ports of the host. A range that keeps its numbers is one
 // element; nf_tables cannot add, so another is one for each port.
-func (p *publication) publish(m PortMap, host netip.Addr) {
-	to := []addrRange{p.every()}
-	switch {
-	case host.IsValid():
-		to = single(host)
-	case !p.localhost && p.target.Is4():
-		to = notLocalhost4
+func (p *publication) publish(m PortMap) {
+	to := p.hosts(m)
+	if !m.HostIP.IsValid() && !p.localhost && p.target.Is4() {
+		to = withoutLocalhost4(to)
 	}
 	from, span := &p.sets.from, &p.sets.span
 	proto := []byte{byte(m.Protocol)}
@@ -209,16 +212,28 @@ func (p *publication) publish(m PortMap, host netip.Addr) {
 		hostPort := m.HostPort + uint16(i)
 		data := p.sets.port.data.of(p.target.AsSlice(), port(m.ContainerPort+uint16(i)))
 		switch {
-		case m.Sources != nil || len(to) > 1 || p.gated:
+		case m.Sources != nil || len(to) != 1 || p.gated:
 			one := m
 			one.HostPort, one.HostPortEnd = hostPort, 0
 			p.restricted(from, one, to, data)
-		case host.IsValid():
-			p.put(&p.sets.port, p.sets.port.key.of(host.AsSlice(), proto, port(hostPort)), nil, data)
+		case m.HostIP.IsValid():
+			p.put(&p.sets.port, p.sets.port.key.of(m.HostIP.AsSlice(), proto, port(hostPort)), nil, data)
 		default:
 			p.put(&p.sets.anyPort, p.sets.anyPort.key.of(proto, port(hostPort)), nil, data)
 		}
 	}
+}
+
+// hosts are the addresses of the host that m is for.
+func (p *publication) hosts(m PortMap) []addrRange {
+	if m.HostIP.IsValid() {
+		return single(m.HostIP)
+	}
+	all := []addrRange{p.every()}
+	for _, a := range m.Except {
+		all = without(all, addrRange{a.AsSlice(), a.AsSlice()})
+	}
+	return all
 }
 
 // addrRange is a range of addresses, both ends included.
@@ -233,6 +248,33 @@ func (p *publication) every() addrRange { return rangeOf(netip.PrefixFrom(p.targ
 
 // notLocalhost4 is every address but 127.0.0.0/8.
 var notLocalhost4 = []addrRange{{[]byte{0, 0, 0, 0}, []byte{126, 255, 255, 255}}, {[]byte{128, 0, 0, 0}, []byte{255, 255, 255, 255}}}
+
+func withoutLocalhost4(all []addrRange) []addrRange {
+	return without(all, addrRange{[]byte{127, 0, 0, 0}, []byte{127, 255, 255, 255}})
+}
+
+// without returns what is left of ranges.
+func without(all []addrRange, but addrRange) []addrRange {
+	var out []addrRange
+	for _, r := range all {
+		if bytes.Compare(but.last, r.first) < 0 || bytes.Compare(r.last, but.first) < 0 {
+			out = append(out, r)
+			continue
+		}
+		if bytes.Compare(r.first, but.first) < 0 {
+			out = append(out, addrRange{r.first, next(but.first, netip.Addr.Prev)})
+		}
+		if bytes.Compare(but.last, r.last) < 0 {
+			out = append(out, addrRange{next(but.last, netip.Addr.Next), r.last})
+		}
+	}
+	return out
+}
+
+func next(ip []byte, step func(netip.Addr) netip.Addr) []byte {
+	a, _ := netip.AddrFromSlice(ip)
+	return step(a).AsSlice()
+}
 
 // restricted adds an element for each source and destination to a set of intervals.
 func (p *publication) restricted(s *set, m PortMap, to []addrRange, data []byte) {

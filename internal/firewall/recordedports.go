@@ -43,7 +43,7 @@ func readPort(f *familySets, e elem, v [][]byte) (publishedPort, bool) {
 	if !ok || !whole {
 		return publishedPort{}, false
 	}
-	p := publishedPort{sets: f, protocol: c.protocol, host: c.host, first: c.lo, last: c.hi, to: c.lo}
+	p := publishedPort{sets: f, protocol: c.protocol, host: c.host(), first: c.lo, last: c.hi, to: c.lo}
 	p.target, _ = netip.AddrFromSlice(data[0])
 	if e.set != &f.span {
 		p.to = binary.BigEndian.Uint16(data[1])
@@ -54,7 +54,7 @@ func readPort(f *familySets, e elem, v [][]byte) (publishedPort, bool) {
 	end, _ := e.set.key.split(e.end)
 	split := bytes.Equal(end[1], notLocalhost4[0].last)
 	p.sources = clients(v[0], end[0], e.set == &f.span || split)
-	return p, !bytes.Equal(v[1], notLocalhost4[1].first) || c.host.IsValid()
+	return p, !bytes.Equal(v[1], notLocalhost4[1].first) || c.host().IsValid()
 }
 
 // readOpen reads an element of a set of ports that are reached directly.

@@ -17,7 +17,7 @@ import (
 // one else's: a change by others meanwhile makes it look again. What is missing
 // is success. Elements are found by key as far as the fields are known: nil
 // Addrs, no Bridge, no Port and nil Ports mean unknown, and cost a listing of
-// the sets concerned; empty Addrs and Ports mean none. Masquerade, Hairpin and
+// the sets concerned, as do some hundred ports; empty Addrs and Ports mean none. Masquerade, Hairpin and
 // the like say nothing here. A nil MAC costs a listing only if Port is guarded.
 // With Owner alone everything of the owner goes.
 func (f *Firewall) Remove(ctx context.Context, e Endpoint) error {
@@ -149,9 +149,22 @@ func holdingsOf(e Endpoint) (holdings, error) {
 	where := e.Addrs != nil && e.Bridge != ""
 	err := errors.Join(
 		add(where, e.allMasqElems, append(plain4, plain6...)),
-		add(where && e.Ports != nil, e.allPortElems, append(ports4, ports6...)),
+		add(where && e.Ports != nil && numbers(e.Ports) <= manyAsked, e.allPortElems, append(ports4, ports6...)),
 		add(e.Port != "", e.macElems, []*set{&guarded, &macs}))
 	return holdings{Key(e.Owner), byKey, bySet}, err
+}
+
+// numbers counts the ports: of many, to list the sets is cheaper than to ask for
+// the elements, which with all that they might be are six or more for each.
+func numbers(ports []PortMap) int {
+	n := 0
+	for _, m := range ports {
+		if m.HostPort != m.ContainerPort {
+			n += int(m.last() - m.HostPort)
+		}
+		n++
+	}
+	return n
 }
 
 // allMasqElems are the elements of any Masquerade and Source.
@@ -161,19 +174,30 @@ func (e Endpoint) allMasqElems() ([]elem, error) {
 }
 
 // allPortElems are the elements of Ports under any policy, with Hairpin and
-// without, Beside and not.
+// without, Beside and not, and with Standby and without.
 func (e Endpoint) allPortElems() ([]elem, error) {
 	var all []elem
-	e.ConditionsIPv4, e.ConditionsIPv6 = nil, nil // see delGate
+	e.ConditionsIPv4, e.ConditionsIPv6, e.Handover = nil, nil, nil // see delGate
 	e.Beside = false
-	for _, hairpin := range []bool{true, false} {
-		e.Hairpin, e.MasqueradeAll = hairpin, hairpin
-		p, err := e.planPorts(Network{Trusted: []string{""}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p.elems...)
+	standby := [][]PortMap{nil}
+	if len(e.Standby) > 0 {
+		standby = append(standby, e.Standby)
 	}
+	for _, e.Standby = range standby {
+		for _, hairpin := range []bool{true, false} {
+			e.Hairpin, e.MasqueradeAll = hairpin, hairpin
+			p, err := e.planPorts(Network{Trusted: []string{""}})
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, p.elems...)
+		}
+	}
+	more, err := e.singleOpens()
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, more...)
 	for _, el := range all {
 		for _, f := range bothFamilies() {
 			switch el.set {
@@ -187,6 +211,28 @@ func (e Endpoint) allPortElems() ([]elem, error) {
 		}
 	}
 	return dedupe(all), nil
+}
+
+// singleOpens are the elements by which each mapping of Ports opens its own ports
+// of the container: earlier versions did not put those together that meet.
+func (e Endpoint) singleOpens() ([]elem, error) {
+	addrs, err := e.addrs()
+	if err != nil {
+		return nil, err
+	}
+	var all []elem
+	for _, a := range addrs {
+		p := publication{sets: setsFor(a), target: a, owner: Key(e.Owner)}
+		for _, m := range e.Ports {
+			if m, ok := m.in(a.Is4()); ok {
+				if err := p.open([]PortMap{m}); err != nil {
+					return nil, err
+				}
+			}
+		}
+		all = append(all, p.elems...)
+	}
+	return all, nil
 }
 
 // delHoldings adds the deletion of what h.owner has of h.

@@ -21,11 +21,20 @@ var (
 	ErrConflict = errors.New("held by another owner")
 )
 
+// Handover says whose published ports an Endpoint takes over in the transaction
+// that puts its own in place: no connection falls in between.
+type Handover struct {
+	From string    // owner, in the form of Key; its rules for these ports go
+	Was  []PortMap // Standby at the time of the last Apply: what was put in place for it then and is not wanted now goes
+}
+
 // PortHeldError is what Apply returns when another owner has published a port
 // that the endpoint asks for. Nothing is changed then.
 type PortHeldError struct {
 	Owner string // in the form of Key
-	Port  string // the part of the endpoint's that is held, "tcp 0.0.0.0:8080"
+	Port  string // a part of the endpoint's that is held, "tcp 0.0.0.0:8080"
+	// All are the ports of the host that this owner has of the endpoint's.
+	All []PortMap
 }
 
 // Error names the port and who has it.
@@ -161,6 +170,12 @@ type Endpoint struct {
 	MAC net.HardwareAddr
 	// Ports are published; see Port for the first address of each family.
 	Ports []PortMap
+	// Standby are parts of Ports that another attachment of the same container has
+	// published: they are left out. Only protocol, address and ports of the host
+	// count. See Handover.
+	Standby []PortMap
+	// Handover, if not nil, has Apply take over ports that another owner has.
+	Handover *Handover
 	// Hairpin lets the container itself, its neighbours on Bridge, and the host
 	// by 127.0.0.0/8 reach Ports: these connections get the host's address as
 	// their source, all others keep theirs. For 127.0.0.0/8 the interface Bridge
@@ -230,6 +245,9 @@ type PortMap struct {
 	// Sources are the clients that may use it from outside; nil: everybody. The
 	// host itself is asked, too, by the address it calls from.
 	Sources []netip.Prefix
+	// Except are addresses of the host that a mapping of any address is not for,
+	// as another one has the port there. Only Resolve sets it.
+	Except []netip.Addr
 }
 
 func (p PortMap) last() uint16 { return max(p.HostPort, p.HostPortEnd) }

@@ -165,6 +165,10 @@ type found struct {
 
 func (f found) missing() bool { return f.key == nil }
 
+// manyAsked is how many elements of one set are asked for one by one: for more, a
+// list of the set comes cheaper, whatever else it holds.
+const manyAsked = 512
+
 // look returns what stands at the keys of elems, in their order. Where many of a
 // network's set are looked for, one list of the set comes cheaper than a question
 // for each: the sets of networks hold little else.
@@ -188,13 +192,13 @@ func (c *conn) lookAlso(elems []elem, also ...nfnl.Message) (all []found, there 
 	}
 	for i, e := range elems {
 		all[i].asked = e
-		if many[e.set] > maxAsked && slices.Contains(networkSets, e.set) {
+		if many[e.set] > manyAsked || many[e.set] > maxAsked && slices.Contains(networkSets, e.set) {
 			if listed[e.set].at == nil {
 				if listed[e.set], err = c.list(e.set); err != nil {
 					return nil, nil, err
 				}
 			}
-			if at, ok := listed[e.set].at[string(e.key)]; ok {
+			if at, ok := listed[e.set].at[e.slot()]; ok {
 				all[i].elem = listed[e.set].elems[at]
 			}
 			continue
@@ -219,14 +223,14 @@ func (c *conn) lookAlso(elems []elem, also ...nfnl.Message) (all []found, there 
 // list is the elements of a set, and where among them those with a key are.
 type list struct {
 	elems []elem
-	at    map[string]int
+	at    map[slot]int
 }
 
 func (c *conn) list(s *set) (list, error) {
 	elems, err := c.elems(s)
-	l := list{elems, make(map[string]int, len(elems))}
+	l := list{elems, make(map[slot]int, len(elems))}
 	for i, e := range elems {
-		l.at[string(e.key)] = i
+		l.at[e.slot()] = i
 	}
 	return l, err
 }

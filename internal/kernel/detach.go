@@ -81,9 +81,20 @@ func (h *Handle) find(r Ref) (*device, error) {
 	return nil, ErrNotFound
 }
 
-// findPeer returns the host end of the veth that is IfName in NetnsPath.
+// findPeer returns the host end of the veth that is IfName in NetnsPath, unless it
+// is another owner's.
 func (h *Handle) findPeer(r Ref) (*device, error) {
-	n, err := OpenNetns(r.NetnsPath)
+	host, err := h.hostEnd(r.NetnsPath, r.IfName)
+	if err == nil && !host.ownedBy(r.Owner) {
+		return nil, ErrNotFound
+	}
+	return host, err
+}
+
+// hostEnd returns the host's end of the veth that is ifName in the namespace at
+// path; ErrNotFound if that is no veth, or leads elsewhere.
+func (h *Handle) hostEnd(path, ifName string) (*device, error) {
+	n, err := OpenNetns(path)
 	if errors.Is(err, ErrNotNetns) {
 		return nil, fmt.Errorf("%w: %w", ErrNotFound, err) // what was bound there is gone
 	}
@@ -91,7 +102,7 @@ func (h *Handle) findPeer(r Ref) (*device, error) {
 		return nil, err
 	}
 	defer func() { _ = n.Close() }()
-	cont, err := n.device(r.IfName)
+	cont, err := n.device(ifName)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +117,7 @@ func (h *Handle) findPeer(r Ref) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !ours || !host.ownedBy(r.Owner) {
+	if !ours {
 		return nil, ErrNotFound
 	}
 	return host, nil

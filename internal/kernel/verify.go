@@ -114,8 +114,8 @@ func (h *Handle) verifyHost(l Link, out *diff) *device {
 		out.add("%s is not a port of %s", at, l.Bridge)
 		return d
 	}
-	if d.hairpin != l.Hairpin {
-		out.add("%s: hairpin is %t, want %t", at, d.hairpin, l.Hairpin)
+	if l.Hairpin && !d.hairpin { // a plugin behind us that publishes ports may have switched it on
+		out.add("%s: hairpin is false, want true", at)
 	}
 	if d.isolated != l.Isolated {
 		out.add("%s: isolated is %t, want %t", at, d.isolated, l.Isolated)

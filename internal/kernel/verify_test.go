@@ -42,7 +42,6 @@ func TestVerify(t *testing.T) {
 		{"interface eth0 is down", cont(func(c *conn) error { return c.setLink(a.Index, 0, unix.IFF_UP) })},
 		{"interface eth0: route 0.0.0.0/0 via 10.1.0.1 is missing", func() error { return nil }},
 		{"interface eth0: route ::/0 via fd00:1::1 is missing", func() error { return nil }},
-		{"hairpin is true, want false", host(0, 0, portFlag(nl.IFLA_BRPORT_MODE))},
 		{"isolated is true, want false", host(0, 0, portFlag(nl.IFLA_BRPORT_ISOLATED))},
 		{"host interface vethc1 is down", host(0, unix.IFF_UP)},
 		{"is not a port of br0", host(0, 0, attrUint32(unix.IFLA_MASTER, 0))},

@@ -17,10 +17,11 @@ import (
 // DefaultPath is where records are kept unless told otherwise.
 const DefaultPath = "/run/libnet"
 
-// maxRecord bounds the size of a record that is read, in bytes. A node file has
-// a line of some 100 bytes for each host of its network.
+// maxRecord bounds the size of a record that is read, in bytes. A published port
+// takes some 90 bytes of it, and there may be 65536. A node file has a line of some
+// 100 bytes for each host of its network.
 const (
-	maxRecord   = 1 << 20
+	maxRecord   = 16 << 20
 	maxNodeFile = 64 << 20
 )
 

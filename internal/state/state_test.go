@@ -135,7 +135,7 @@ func TestUnreadableRecords(t *testing.T) {
 	for name, make := range map[string]func(path string) error{
 		"empty:eth0.json":   func(p string) error { return os.WriteFile(p, nil, 0o600) },
 		"garbage:eth0.json": func(p string) error { return os.WriteFile(p, []byte("{\x00"), 0o600) },
-		"huge:eth0.json":    func(p string) error { return os.WriteFile(p, []byte(strings.Repeat(" ", 2<<20)+"{}"), 0o600) },
+		"huge:eth0.json":    func(p string) error { return os.WriteFile(p, []byte(strings.Repeat(" ", maxRecord)+"{}"), 0o600) },
 		"link:eth0.json":    func(p string) error { return os.Symlink(outside, p) },
 	} {
 		if err := make(filepath.Join(dir, name)); err != nil {

@@ -73,7 +73,9 @@ func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpo
 		return nil, nil
 	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
-		if e := (&Endpoint{n: n, rec: rec}); e.Verify(ctx) == nil {
+		e := &Endpoint{n: n, rec: rec}
+		_ = n.c.takeOwnFree(ctx, rec) // Verify says what it left
+		if e.Verify(ctx) == nil {
 			return e, nil
 		}
 	}

@@ -58,6 +58,7 @@ type (
 		freePorts
 		DeviceTo(netip.Addr) (string, error)
 		SetRouteLocalnet(dev string, on bool) (changed bool, err error)
+		SetHairpin(netns, ifName string) error
 	}
 	networkRecords interface {
 		CreateNetwork(state.Network) error
@@ -117,6 +118,7 @@ type Controller struct {
 	endpoints endpointRecords
 	guards    guards
 	nodeFiles nodeFiles
+	standby   standbys
 	sandboxes *state.Dir
 
 	boot      string
@@ -166,7 +168,7 @@ func New(opts ...Option) (*Controller, error) {
 	return &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
-		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, sandboxes: dir,
+		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, close: handle.Close,
 	}, nil

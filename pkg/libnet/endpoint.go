@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -17,7 +18,10 @@ import (
 type Endpoint struct {
 	n   *Network
 	rec state.Endpoint
-	// restored: its rules were the first after all had been flushed.
+
+	// What Join found out: the ports that wait for another attachment of the
+	// container, and that the rules of the host were gone.
+	standby  []firewall.PortMap
 	restored bool
 }
 

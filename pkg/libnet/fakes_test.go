@@ -28,6 +28,7 @@ type world struct {
 	things        map[string]string // what exists, by kind and name
 	records       map[string]state.Endpoint
 	networks      map[string]state.Network
+	waits         map[string]state.Standby
 	index         map[string]map[string]state.Guard // of bridges, by file name
 	guards        map[string]firewall.Network       // what closes a bridge now
 	bridgeOf      map[string]string                 // of links
@@ -39,7 +40,7 @@ type world struct {
 
 func newWorld() *world {
 	return &world{
-		things: map[string]string{}, records: map[string]state.Endpoint{}, networks: map[string]state.Network{},
+		things: map[string]string{}, records: map[string]state.Endpoint{}, networks: map[string]state.Network{}, waits: map[string]state.Standby{},
 		index: map[string]map[string]state.Guard{}, guards: map[string]firewall.Network{}, bridgeOf: map[string]string{},
 		locks: locks{}, asked: map[string]firewall.Network{},
 	}
@@ -47,7 +48,7 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/nonexistent"),
+		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/nonexistent"), standby: w,
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/nonexistent"), boot: "boot1", close: func() {},
 	}
@@ -89,6 +90,9 @@ func (w *world) snapshot() []string {
 		for file := range files {
 			all = append(all, "index "+bridge+" "+file)
 		}
+	}
+	for k := range w.waits {
+		all = append(all, "standby "+k)
 	}
 	slices.Sort(all)
 	return all
@@ -275,6 +279,8 @@ func (fakePorts) PortInUse(string, netip.Addr, uint16) bool { return false }
 
 func (fakePorts) DeviceTo(netip.Addr) (string, error) { return "br1", nil }
 
+func (w fakePorts) SetHairpin(string, string) error { return w.step(func() {}) }
+
 func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
 	return true, w.step(func() {
 		if delete(w.things, "route_localnet "+dev); on {
@@ -282,6 +288,26 @@ func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
 		}
 	})
 }
+
+func (w *world) OwnPorts(context.Context, string) (func(), error) { return func() {}, nil }
+
+func (w *world) GiveAddrs(addrs []netip.Addr) ([]netip.Addr, error) { return addrs, nil }
+
+func (w *world) LoadStandby(id string) (state.Standby, error) {
+	s := w.waits[id]
+	s.ContainerID = id
+	return s, nil
+}
+
+func (w *world) SaveStandby(s state.Standby) error {
+	return w.step(func() {
+		if delete(w.waits, s.ContainerID); len(s.Waiting) > 0 {
+			w.waits[s.ContainerID] = s
+		}
+	})
+}
+
+func (w *world) Standbys() ([]string, error) { return slices.Collect(maps.Keys(w.waits)), nil }
 
 func recordKey(network, id, ifName string) string { return network + "/" + id + "/" + ifName }
 

@@ -258,30 +258,58 @@ func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone ID) (left, s
 	return left, stale, errors.Join(errs...)
 }
 
-// verifiable is the rules that hold for an endpoint of the network: its guard may
-// be stricter than its own configuration, or from an earlier one.
-func (n *Network) verifiable(ctx context.Context, rec state.Endpoint) (firewall.Network, error) {
-	own := n.planRules()
-	if rec.Guard == "" {
-		return own, nil
+// holdFor returns the rules that hold for an endpoint of the network: one that is
+// being made brings what its network asks for; of one that is there the guard may be
+// stricter than its own configuration, or from an earlier one.
+func (n *Network) holdFor(ctx context.Context, rec state.Endpoint) (guarded, error) {
+	if rec.Phase != state.PhaseReady {
+		return n.holdGuard(ctx, true)
 	}
 	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
-	if errors.Is(err, state.ErrNotFound) {
-		return own, nil
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return guarded{}, err
 	}
-	if err != nil {
-		return own, err
+	if err == nil {
+		if b.Has(state.Guard{Network: n.name, ID: rec.Guard}) {
+			rules, err := n.fromIndex(b)
+			if err != nil {
+				b.Unlock()
+			}
+			return guarded{rules: rules, free: func(bool, Backend) error { b.Unlock(); return nil }}, err
+		}
+		b.Unlock()
 	}
-	defer b.Unlock()
-	if !b.Has(state.Guard{Network: n.name, ID: rec.Guard}) {
-		return n.joined(b)
-	}
+	return n.holdGuard(ctx, true)
+}
+
+// fromIndex is what the guards of the index b ask for, and the network's tunnel.
+func (n *Network) fromIndex(b bridgeGuards) (firewall.Network, error) {
+	own := n.planRules()
 	all, err := b.Guards()
 	if err != nil {
 		return own, err
 	}
 	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, VTEPs: own.VTEPs}
 	return joinGuards(blank, all)
+}
+
+// verifiable is the rules of holdFor for a look at them.
+func (n *Network) verifiable(ctx context.Context, rec state.Endpoint) (firewall.Network, error) {
+	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
+	if rec.Guard == "" || errors.Is(err, state.ErrNotFound) {
+		if err == nil {
+			b.Unlock()
+		}
+		return n.planRules(), nil
+	}
+	if err != nil {
+		return firewall.Network{}, err
+	}
+	defer b.Unlock()
+	if !b.Has(state.Guard{Network: n.name, ID: rec.Guard}) {
+		return n.joined(b)
+	}
+	return n.fromIndex(b)
 }
 
 // applyNetworkRules puts the rules of the network in place without an endpoint, as

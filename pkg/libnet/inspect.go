@@ -51,6 +51,9 @@ type PublishedPort struct {
 	Target                    netip.Addr // the container's
 	TargetPort, TargetPortEnd int
 	Sources                   []netip.Prefix // nil: everybody
+	// Standby: the port, or a part of the range, leads to another attachment of the
+	// same container, and will lead to this one when that goes.
+	Standby bool
 }
 
 // Subnets returns the subnets of the network's pool, each once, in the order of
@@ -84,7 +87,7 @@ func (e *Endpoint) Inspect() Attachment {
 	a := e.n.c.attachment(e.rec)
 	a.MAC, a.HostName = e.rec.MAC, e.rec.HostName
 	if !e.n.config.internal() {
-		a.Ports = publishedPorts(e.Ports(), addrsOf(e.rec), e.n.config.mode)
+		a.Ports = e.n.c.publishedPorts(e.rec, e.n.config.mode)
 	}
 	return a
 }
@@ -96,7 +99,7 @@ func (c *Controller) Publications(context.Context) ([]Attachment, error) {
 	var all []Attachment
 	for _, rec := range recs {
 		a := c.attachment(rec)
-		a.Ports = publishedPorts(portsOf(rec), addrsOf(rec), func(bool) GatewayMode { return GatewayOpen })
+		a.Ports = c.publishedPorts(rec, func(bool) GatewayMode { return GatewayOpen })
 		all = append(all, a)
 	}
 	return all, err
@@ -173,6 +176,17 @@ func (c *Controller) WhyDead(h Holder) string {
 		return "its network namespace " + h.Netns + " is gone"
 	}
 	return "another network namespace is at " + h.Netns
+}
+
+// publishedPorts is publishedPorts of a record, with what is on standby.
+func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) GatewayMode) []PublishedPort {
+	all := publishedPorts(portsOf(rec), addrsOf(rec), mode)
+	standby, _ := c.waiting(rec) // what cannot be read waits for nothing
+	for i, p := range all {
+		m := PortMapping{Protocol: p.Protocol, HostIP: p.Host, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd}.firewall()
+		all[i].Standby = p.HostPort != 0 && slices.ContainsFunc(standby, m.Meets)
+	}
+	return all
 }
 
 // publishedPorts says how ports are reached: those of the host lead to the

@@ -52,12 +52,12 @@ func TestPublishedPorts(t *testing.T) {
 		want   []PublishedPort
 	}{
 		"of both families": {span, GatewayNAT, GatewayOpen, []PublishedPort{
-			{"udp", a("0.0.0.0"), 5000, 5002, a("10.0.0.2"), 6000, 6002, nil}, {"udp", a("::"), 5000, 5002, a("fd00::2"), 6000, 6002, nil},
+			{"udp", a("0.0.0.0"), 5000, 5002, a("10.0.0.2"), 6000, 6002, nil, false}, {"udp", a("::"), 5000, 5002, a("fd00::2"), 6000, 6002, nil, false},
 		}},
-		"of one": {at("0.0.0.0"), GatewayNAT, GatewayNAT, []PublishedPort{{"tcp", a("0.0.0.0"), 8080, 0, a("10.0.0.2"), 80, 0, nil}}},
-		"mapped": {at("::ffff:192.0.2.1"), GatewayNAT, GatewayNAT, []PublishedPort{{"tcp", a("192.0.2.1"), 8080, 0, a("10.0.0.2"), 80, 0, nil}}},
+		"of one": {at("0.0.0.0"), GatewayNAT, GatewayNAT, []PublishedPort{{"tcp", a("0.0.0.0"), 8080, 0, a("10.0.0.2"), 80, 0, nil, false}}},
+		"mapped": {at("::ffff:192.0.2.1"), GatewayNAT, GatewayNAT, []PublishedPort{{"tcp", a("192.0.2.1"), 8080, 0, a("10.0.0.2"), 80, 0, nil, false}}},
 		"routed": {span, GatewayRouted, GatewayNAT, []PublishedPort{
-			{"udp", netip.Addr{}, 0, 0, a("10.0.0.2"), 6000, 6002, nil}, {"udp", a("::"), 5000, 5002, a("fd00::2"), 6000, 6002, nil},
+			{"udp", netip.Addr{}, 0, 0, a("10.0.0.2"), 6000, 6002, nil, false}, {"udp", a("::"), 5000, 5002, a("fd00::2"), 6000, 6002, nil, false},
 		}},
 	} {
 		mode := NetworkConfig{GatewayModeIPv4: tt.v4, GatewayModeIPv6: tt.v6}.mode

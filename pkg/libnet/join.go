@@ -31,6 +31,11 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 		return err
 	}
 	defer func() { _ = ns.Close() }() // what was made is not undone any more
+	release, err := e.n.c.lockPorts(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
+	if err != nil {
+		return err
+	}
+	defer release() // not before the record tells that it is complete
 	var undo undoStack
 	defer undo.rollback(&err)
 	if err := e.enter(sb, &undo); err != nil {
@@ -101,12 +106,15 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err := e.openLocalhost(p); err != nil {
 		return err
 	}
-	if fresh && !br.Created {
-		if err := c.bridges.ForgetNeighbours(ctx, e.rec.Bridge); err != nil {
+	if fresh || e.restored {
+		if err := errors.Join(c.bridges.ForgetNeighbours(ctx, e.rec.Bridge), c.endUnguardedFlows(ctx, e.rec)); err != nil {
 			return err
 		}
 	}
 	if err := e.n.ensureTunnel(ctx, undo); err != nil {
+		return err
+	}
+	if err := c.endEarlierFlows(ctx, addrsOf(e.rec)); err != nil {
 		return err
 	}
 	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
@@ -120,7 +128,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 			return err
 		}
 	}
-	if err := c.endFlows(ctx, e.rec, nil); err != nil {
+	if err := c.endFlows(ctx, e.rec, e.standby); err != nil {
 		return err
 	}
 	e.rec.Links = []state.Link{

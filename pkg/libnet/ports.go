@@ -46,6 +46,8 @@ func WithPorts(ports ...PortMapping) EndpointOption {
 type PortHeldError struct {
 	Owner string // "libnet:<network>/<container>/<interface>"
 	Port  string // "tcp 0.0.0.0:8080"
+
+	all []firewall.PortMap // of the ports that were asked for
 }
 
 // Error names the port and who has it.
@@ -93,36 +95,34 @@ func validatePorts(ports []PortMapping) ([]PortMapping, error) {
 			}
 		}
 	}
-	return out, refuseTwice(out)
+	return out, refuseOverlap(out)
 }
 
 // maxMappings bounds what one container publishes, maxSources the clients of
-// one port: above, ADD would take seconds.
+// one port: above, ADD would take seconds. Half of all ports for TCP and UDP, one
+// by one, is what a TURN server asks for.
 const (
-	maxMappings = 16384
+	maxMappings = 65536
 	maxSources  = 4096
 )
 
-// refuseTwice returns a *ConfigError if two mappings are of the same port. They
-// are compared in the order of their ports: there may be thousands.
-func refuseTwice(ports []PortMapping) error {
-	var order []int
+// refuseOverlap returns a *ConfigError if two mappings are of the same port and
+// neither is the more specific one; see firewall.Resolve.
+func refuseOverlap(ports []PortMapping) error {
+	var fixed []firewall.PortMap
+	var at []int
 	for i, m := range ports {
 		if m.HostPort != 0 {
-			order = append(order, i)
+			fixed, at = append(fixed, m.firewall()), append(at, i)
 		}
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return ports[i].HostPort - ports[j].HostPort })
-	for at, i := range order {
-		for _, j := range order[at+1:] {
-			m, o := ports[i], ports[j]
-			if o.HostPort > max(m.HostPort, m.HostPortEnd) {
-				break
-			}
-			if m.overlaps(o) {
-				i, j := min(i, j), max(i, j)
-				return badConfig(fmt.Sprintf("portMappings[%d]", j), ports[j], fmt.Sprintf("the same port is in portMappings[%d], %s", i, ports[i]))
-			}
+	for _, is4 := range []bool{true, false} {
+		_, err := firewall.Resolve(fixed, nil, is4)
+		var overlap *firewall.OverlapError
+		if errors.As(err, &overlap) {
+			i, j := at[overlap.First], at[overlap.Second]
+			return badConfig(fmt.Sprintf("portMappings[%d]", j), ports[j],
+				fmt.Sprintf("%s leads elsewhere by portMappings[%d], %s; remove one of them", overlap.Port, i, ports[i]))
 		}
 	}
 	return nil
@@ -145,25 +145,6 @@ func (m PortMapping) wrong() (key string, value any, want string) {
 		return "containerPort", m.ContainerPort, fmt.Sprintf("want %d at most: the range has %d ports", 65535-last+m.HostPort, last-m.HostPort+1)
 	}
 	return "", nil, ""
-}
-
-// overlaps says that two mappings are of the same port; free ones are of none.
-func (m PortMapping) overlaps(o PortMapping) bool {
-	if m.HostPort == 0 || o.HostPort == 0 || protocols[m.Protocol] != protocols[o.Protocol] {
-		return false
-	}
-	meet := m.HostPort <= max(o.HostPort, o.HostPortEnd) && o.HostPort <= max(m.HostPort, m.HostPortEnd)
-	return meet && sameHost(m.HostIP.Unmap(), o.HostIP.Unmap())
-}
-
-func sameHost(a, b netip.Addr) bool {
-	switch {
-	case !a.IsValid() || !b.IsValid() || a == b:
-		return true
-	case a.Is4() != b.Is4():
-		return false
-	}
-	return a.IsUnspecified() || b.IsUnspecified()
 }
 
 func (m PortMapping) firewall() firewall.PortMap {

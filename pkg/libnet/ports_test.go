@@ -43,8 +43,13 @@ func TestValidatePorts(t *testing.T) {
 			t.Errorf("%+v: got %v, want an error for %q", tt.port, err, tt.key)
 		}
 	}
-	if _, err := validatePorts([]PortMapping{ok, {HostPort: 70, HostPortEnd: 90, ContainerPort: 1}}); err == nil {
-		t.Error("a port twice was accepted")
+	if _, err := validatePorts([]PortMapping{ok, {HostPort: 70, HostPortEnd: 90, ContainerPort: 1}}); err != nil {
+		t.Errorf("a port and a range: %v", err)
+	}
+	_, err := validatePorts([]PortMapping{{ContainerPort: 9}, ok, {HostPort: 80, ContainerPort: 81}})
+	var conf *ConfigError
+	if !errors.As(err, &conf) || conf.Key != "portMappings[2]" || !strings.Contains(conf.Want, "portMappings[1]") {
+		t.Errorf("a port that leads to two: %v", err)
 	}
 	if _, err := validatePorts([]PortMapping{ok, {Protocol: "udp", HostPort: 80, ContainerPort: 80}}); err != nil {
 		t.Errorf("a port once by protocol: %v", err)

@@ -45,10 +45,10 @@ func (c *Controller) publications() *state.Dir {
 	return state.New(filepath.Join(c.stateDir, "portmap"))
 }
 
-// rules returns what is put in place for a publication by an interface.
-func (p *Publisher) rules(id ID, device string, addrs []netip.Addr, ports []PortMapping) ruleset {
-	return ruleset{backend: p.cfg.Chosen(), endpoint: firewall.Endpoint{
-		Owner: publicationOwner(id), Bridge: device, Addrs: addrs, Ports: firewallPorts(ports),
+// ruleset returns what is put in place for a publication by its record.
+func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
+	return ruleset{backend: p.cfg.Chosen(), rec: rec, endpoint: firewall.Endpoint{
+		Owner: publicationOwner(idOf(rec)), Bridge: rec.Bridge, Addrs: addrsOf(rec), Ports: firewallPorts(portsOf(rec)),
 		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
 		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.iptables(),
 	}}
@@ -86,6 +86,7 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	defer release()
 	before, err := p.load(pub.ID)
 	if err == nil {
+		_ = p.c.takeOwnFree(ctx, before) // the look at it says what that left
 		if before.Phase == state.PhaseReady && p.settled(ctx, before, rec) {
 			return portsOf(before), nil
 		}
@@ -100,11 +101,26 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err := p.dir.CreateEndpoint(rec); err != nil {
 		return nil, err
 	}
-	if restored, err = p.publish(ctx, &rec, asked); err != nil {
+	restored, err = p.publishAlone(ctx, &rec, asked)
+	if err != nil {
 		return nil, refusedConditions(err)
 	}
+	return portsOf(rec), nil
+}
+
+// publishAlone publishes and records it while no other call works on the ports of
+// the container. Others' rules are repaired after it, as that takes locks, too.
+func (p *Publisher) publishAlone(ctx context.Context, rec *state.Endpoint, asked []PortMapping) (restored bool, err error) {
+	release, err := p.c.lockPorts(ctx, *rec)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	if restored, err = p.publish(ctx, rec, asked); err != nil {
+		return restored, err
+	}
 	rec.Phase = state.PhaseReady
-	return portsOf(rec), p.dir.SaveEndpoint(rec)
+	return restored, p.dir.SaveEndpoint(*rec)
 }
 
 func ignoreMissing(err error) error {
@@ -147,37 +163,35 @@ func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) boo
 		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now)) && p.verify(ctx, before) == nil
 }
 
-// publish puts the rules in place, choosing ports that were left open. Restored
-// says that all rules of before were gone.
+// publish puts the rules in place, choosing ports that were left open. Restored:
+// those of the host had been lost.
 func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []PortMapping) (restored bool, err error) {
 	device, err := p.device(*rec)
 	if err != nil {
 		return false, err
 	}
 	rec.Bridge = device
-	id, addrs := idOf(*rec), addrsOf(*rec)
-	for range maxDead {
-		var ports []PortMapping
-		var used Backend
-		ports, used, restored, err = p.c.publish(ctx, wanted, func(ports []PortMapping) ruleset {
-			return p.rules(id, device, addrs, ports)
-		})
-		rec.Ports, rec.Backend = savedPorts(ports), string(used)
-		if again, clearErr := p.c.clearDead(ctx, err); !again {
-			err = errors.Join(err, clearErr)
-			break
-		}
-	}
+	done, err := p.c.publish(ctx, wanted, func(ports []PortMapping) ruleset {
+		rec.Ports = savedPorts(ports)
+		return p.ruleset(*rec)
+	})
 	if err != nil {
 		return false, err
 	}
-	ports := portsOf(*rec)
-	has4 := slices.ContainsFunc(addrs, netip.Addr.Is4)
-	if has4 && !p.cfg.NoHairpin && publishesLocalhost(ports) {
-		_, localErr := p.c.published.SetRouteLocalnet(device, true)
-		err = errors.Join(err, localErr)
+	rec.Ports, rec.Backend = savedPorts(done.ports), string(done.backend)
+	if err := p.c.setWaiting(*rec, done.standby); err != nil {
+		return done.restored, err
 	}
-	return restored, errors.Join(err, p.c.endFlows(ctx, *rec, nil))
+	if !p.cfg.NoHairpin {
+		if err := p.c.published.SetHairpin(rec.Netns, rec.IfName); err != nil {
+			return done.restored, err
+		}
+	}
+	has4 := slices.ContainsFunc(addrsOf(*rec), netip.Addr.Is4)
+	if has4 && !p.cfg.NoHairpin && publishesLocalhost(done.ports) {
+		_, err = p.c.published.SetRouteLocalnet(device, true)
+	}
+	return done.restored, errors.Join(err, p.c.endFlows(ctx, *rec, done.standby))
 }
 
 // device returns the interface by which the host reaches the container.
@@ -195,8 +209,7 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 	if err != nil {
 		return err
 	}
-	_, err = c.applyBy(ctx, c.rulesOf(rec.Backend), p.rules(idOf(rec), rec.Bridge, addrsOf(rec), portsOf(rec)))
-	return err
+	return c.reapply(ctx, rec.Backend, p.ruleset(rec))
 }
 
 // Verify changes nothing and says what differs from what Publish did; the error
@@ -232,8 +245,8 @@ func (p *Publisher) expected(pub Publication) (state.Endpoint, error) {
 }
 
 func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
-	r := p.rules(idOf(rec), rec.Bridge, addrsOf(rec), portsOf(rec))
-	return p.c.rulesOf(rec.Backend).Verify(ctx, r.network, r.endpoint)
+	r := p.ruleset(rec)
+	return p.c.verifyRules(ctx, rec, firewall.Network{}, r.endpoint)
 }
 
 // Remove takes away whatever was published for an ID. It needs nothing to be
@@ -287,12 +300,23 @@ func (p *Publisher) removeOwned(ctx context.Context, id ID, spared func() bool) 
 func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 	fw := firewall.Endpoint{Owner: publicationOwner(idOf(rec))}
 	if rec.Phase == state.PhaseReady {
-		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
+		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), p.c.portsHeldBy(rec)
 	}
-	if err := errors.Join(p.removeRules(ctx, rec, fw), p.c.endFlows(ctx, rec, addrsOf(rec))); err != nil {
+	if err := p.takeRulesAway(ctx, rec, fw); err != nil {
 		return err // the record tells the next try where to look
 	}
 	return p.dir.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName)
+}
+
+// takeRulesAway hands the ports over to another attachment that waits for them,
+// and removes the rules.
+func (p *Publisher) takeRulesAway(ctx context.Context, rec state.Endpoint, fw firewall.Endpoint) error {
+	release, err := p.c.lockPortsGoing(ctx, rec)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return errors.Join(p.c.handOver(ctx, rec), p.removeRules(ctx, rec, fw), p.c.endAllFlows(ctx, rec))
 }
 
 // removeRules removes the rules of a publication.

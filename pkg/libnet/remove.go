@@ -77,10 +77,15 @@ func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
 // while it removes the link, each of which takes it some 20 ms; so rules go
 // first, from a link that is down.
 func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
+	release, err := n.c.lockPortsGoing(ctx, rec)
+	if err != nil {
+		return err
+	}
+	defer release()
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
-	errs := []error{n.c.links.SetDown(ctx, ref)}
-	down := errs[0] == nil
+	handErr, downErr := n.c.handOver(ctx, rec), n.c.links.SetDown(ctx, ref)
+	errs, down := []error{handErr, downErr}, downErr == nil
 	if down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
@@ -91,7 +96,7 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(n.leaveGuard(ctx, rec), n.c.endFlows(ctx, rec, addrsOf(rec)))
+	return errors.Join(n.leaveGuard(ctx, rec), n.c.endAllFlows(ctx, rec))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.

@@ -32,7 +32,7 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 		}
 	}
 	published, err := c.repairPublications(ctx)
-	return looked + published, errors.Join(append(errs, err)...)
+	return looked + published, errors.Join(append(errs, err, c.takeFree(ctx))...)
 }
 
 // repairEndpoint puts the rules of an attachment in place again, unless it is gone

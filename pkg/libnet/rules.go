@@ -3,7 +3,6 @@ package libnet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,20 +10,32 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // ruleset is rules to be applied by one of the backends.
 type ruleset struct {
 	backend  Backend
-	network  firewall.Network
+	member   *Network // whose rules, with the guard of its bridge, hold; nil: none
 	endpoint firewall.Endpoint
+	rec      state.Endpoint     // of the attachment; zero: of a network only
+	chosen   []firewall.PortMap // ports that were chosen, and can be others
+	waits    waitFor
+	fresh    bool // the bridge had no guard before
 }
 
+// waitFor says whose ports an attachment may wait for.
+type waitFor uint8
+
+const (
+	waitForContainer waitFor = iota // for those of other attachments of the container
+	waitForAny                      // for another container's, too: it waits for them already
+)
+
 // applyRules puts rules in place and returns the backend that holds them, and
-// whether it had lost all before. Ports that a dead owner holds are taken.
-func (c *Controller) applyRules(ctx context.Context, r ruleset) (used Backend, restored bool, err error) {
+// whether it had lost all before. Ports that a dead owner holds are taken; for
+// those of another attachment of the container r waits: they come into its Standby.
+func (c *Controller) applyRules(ctx context.Context, r *ruleset) (used Backend, restored bool, err error) {
 	if r.backend != BackendIPTables {
 		restored, err = c.applyBy(ctx, c.nftables, r)
 		if r.backend == BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || c.iptables.Available() != nil {
@@ -35,158 +46,92 @@ func (c *Controller) applyRules(ctx context.Context, r ruleset) (used Backend, r
 	return BackendIPTables, restored, err
 }
 
-// maxDead bounds how many dead owners are removed for one attachment.
+// maxDead bounds how many owners of ports are met for one attachment.
 const maxDead = 100
 
-// clearDead removes the rules of the dead owner that err is about, if it is about
-// one: then what failed may be tried again.
-func (c *Controller) clearDead(ctx context.Context, err error) (again bool, _ error) {
-	var port *PortHeldError
-	var addr *AddressHeldError
-	owner := ""
-	switch {
-	case errors.As(err, &port):
-		owner = port.Owner
-	case errors.As(err, &addr):
-		owner = addr.Owner
-	default:
-		return false, nil
-	}
-	if dead, err := c.deadOwner(ctx, owner); err != nil || !dead {
-		return false, err
-	}
-	for _, either := range []rules{c.nftables, c.iptables} {
-		if !either.Used() {
-			continue
+func (c *Controller) applyBy(ctx context.Context, by rules, r *ruleset) (restored bool, err error) {
+	for range maxDead {
+		restored, err = c.applyOnce(ctx, by, r)
+		var port *firewall.PortHeldError
+		var addr *firewall.HeldError
+		switch {
+		case errors.As(err, &port):
+			settled, settleErr := c.settleHeld(ctx, r, port)
+			if settleErr != nil || !settled {
+				return false, errors.Join(&PortHeldError{Owner: port.Owner, Port: port.Port, all: port.All}, settleErr)
+			}
+		case errors.As(err, &addr):
+			dead, deadErr := c.takeFromDead(ctx, r.rec, addr.Owner)
+			if deadErr != nil || !dead {
+				return false, errors.Join(&AddressHeldError{Owner: addr.Owner, Rule: addr.Element}, deadErr)
+			}
+		default:
+			return restored, err
 		}
-		if err := either.Remove(ctx, firewall.Endpoint{Owner: owner}); err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// applyBy is applyOnce with errors in libnet's terms.
-func (c *Controller) applyBy(ctx context.Context, by rules, r ruleset) (restored bool, err error) {
-	restored, err = c.applyOnce(ctx, by, r)
-	var port *firewall.PortHeldError
-	var addr *firewall.HeldError
-	switch {
-	case errors.As(err, &port):
-		return false, &PortHeldError{Owner: port.Owner, Port: port.Port}
-	case errors.As(err, &addr):
-		return false, &AddressHeldError{Owner: addr.Owner, Rule: addr.Element}
 	}
 	return restored, err
 }
 
-// applyOnce asks the other backend, too, whose ports they are.
-func (c *Controller) applyOnce(ctx context.Context, by rules, r ruleset) (restored bool, err error) {
-	other := c.iptables
+// applyOnce asks the other backend, too, whose ports they are. The guard cannot
+// change meanwhile.
+func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (restored bool, err error) {
+	other, used := c.iptables, BackendNFTables
 	if by == c.iptables {
-		other = c.nftables
+		other, used = c.nftables, BackendIPTables
 	}
 	if len(r.endpoint.Ports) > 0 && other.Used() {
 		if err := other.CheckPorts(ctx, r.endpoint); err != nil {
 			return false, err
 		}
 	}
-	return by.Apply(ctx, r.network, r.endpoint)
-}
-
-// deadOwner says whether the owner of a rule is provably gone: its record says
-// so, or it has neither record nor link.
-func (c *Controller) deadOwner(ctx context.Context, owner string) (bool, error) {
-	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
-		rec, err := findOwner(dir, owner)
-		if err == nil {
-			return c.dead(rec), nil
-		}
-		if !errors.Is(err, state.ErrNotFound) {
-			return false, err
-		}
+	if r.member == nil {
+		return by.Apply(ctx, firewall.Network{}, r.endpoint)
 	}
-	id, ok := parseOwner(owner)
-	if !ok {
-		return false, nil // of a publication, or cut: unknown
-	}
-	links, err := c.links.List(ctx, id.String())
-	return len(links) == 0, err
-}
-
-// findOwner looks through the records for the one of an owner in the form of
-// firewall.Key.
-func findOwner(dir endpointRecords, owner string) (state.Endpoint, error) {
-	networks, err := dir.EndpointNetworks()
-	if err != nil {
-		return state.Endpoint{}, err
-	}
-	for _, network := range networks {
-		recs, _ := dir.Endpoints(network) // what cannot be read proves nothing
-		for _, rec := range recs {
-			id := idOf(rec)
-			if firewall.Key(id.String()) == owner || firewall.Key(publicationOwner(id)) == owner {
-				return rec, nil
-			}
-		}
-	}
-	return state.Endpoint{}, state.ErrNotFound
-}
-
-// publish puts rules in place with ports chosen for those that were left open.
-func (c *Controller) publish(ctx context.Context, wanted []PortMapping, rules func([]PortMapping) ruleset) (ports []PortMapping, used Backend, restored bool, err error) {
-	for range maxChoices {
-		if ports, err = choosePorts(c.published, wanted); err != nil {
-			return nil, "", false, err
-		}
-		used, restored, err = c.applyRules(ctx, rules(ports))
-		var held *PortHeldError
-		if !errors.As(err, &held) || !isChosen(held, wanted) {
-			return ports, used, restored, err
-		}
-	}
-	return nil, "", false, err
-}
-
-// applyRules puts the endpoint's rules in place, with the guard of its bridge, and
-// pushes how to take them back. Fresh says that the bridge had no guard before.
-func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fresh bool, err error) {
-	for range maxDead {
-		fresh, err = e.applyGuarded(ctx, p, undo)
-		if again, clearErr := e.n.c.clearDead(ctx, err); !again {
-			return fresh, errors.Join(err, clearErr)
-		}
-	}
-	return fresh, err
-}
-
-// applyGuarded is applyRules as long as no other owner stands in the way.
-func (e *Endpoint) applyGuarded(ctx context.Context, p plan, undo *undoStack) (fresh bool, err error) {
-	c := e.n.c
-	g, err := e.n.holdGuard(ctx, p.rules)
+	g, err := r.member.holdFor(ctx, r.rec)
 	if err != nil {
 		return false, err
 	}
-	if !p.rules {
+	restored, err = by.Apply(ctx, g.rules, r.endpoint)
+	r.fresh = r.fresh || g.fresh
+	return restored, errors.Join(err, g.free(err == nil, used))
+}
+
+// applyRules puts the endpoint's rules in place, with the guard of its bridge, and
+// pushes how to take them back. Fresh says that the bridge had no guard before. The
+// caller has the lock of lockPorts.
+func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fresh bool, err error) {
+	c := e.n.c
+	if !p.rules { // nothing of its own, but others may have a guard
+		g, err := e.n.holdGuard(ctx, false)
+		if err != nil {
+			return false, err
+		}
 		return false, g.free(true, e.n.config.Backend)
 	}
-	ports, used, restored, err := c.publish(ctx, e.Ports(), func(ports []PortMapping) ruleset {
-		p.endpoint.Ports = firewallPorts(ports)
-		return ruleset{e.n.config.Backend, g.rules, p.endpoint}
-	})
 	undo.push(func() error {
 		ctx := context.WithoutCancel(ctx)
 		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.leaveGuard(ctx, e.rec))
 	})
-	if err = errors.Join(err, g.free(err == nil, used)); err != nil {
+	done, err := c.publish(ctx, e.Ports(), func(ports []PortMapping) ruleset {
+		p.endpoint.Ports = firewallPorts(ports)
+		return ruleset{backend: e.n.config.Backend, member: e.n, endpoint: p.endpoint, rec: e.rec}
+	})
+	if err != nil {
 		return false, err
 	}
-	e.rec.Ports, e.rec.Backend = savedPorts(ports), string(used)
-	if restored {
-		e.restored = true
-		return g.fresh, c.repairGuards(ctx)
+	e.rec.Ports, e.rec.Backend = savedPorts(done.ports), string(done.backend)
+	if len(e.rec.Ports) > 0 {
+		undo.push(func() error { return c.setWaiting(e.rec, nil) })
+		if err := c.setWaiting(e.rec, done.standby); err != nil {
+			return false, err
+		}
 	}
-	return g.fresh, nil
+	e.standby = done.standby
+	if done.restored {
+		e.restored = true
+		return done.fresh, c.repairGuards(ctx)
+	}
+	return done.fresh, nil
 }
 
 // openLocalhost has 127.0.0.0/8 lead to published ports, once the bridge is there.
@@ -198,31 +143,36 @@ func (e *Endpoint) openLocalhost(p plan) error {
 	return err
 }
 
-// isChosen says that another choice can help: a port that is held is none of
-// those asked for by number.
-func isChosen(held *PortHeldError, asked []PortMapping) bool {
-	free := false
-	for _, m := range asked {
-		free = free || m.HostPort == 0
-		if m.HostPort != 0 && held.Port == m.firewall().String() {
-			return false
-		}
-	}
-	return free
-}
-
 // reapply puts the rules of an attachment in place by the backend that holds them.
 func (e *Endpoint) reapply(ctx context.Context) error {
 	p, err := e.plan()
 	if err != nil || !p.rules {
 		return err
 	}
-	network, err := e.n.verifiable(ctx, e.rec)
+	r := ruleset{member: e.n, endpoint: p.endpoint, rec: e.rec}
+	return e.n.c.reapply(ctx, e.rec.Backend, r)
+}
+
+// reapply puts the rules of an attachment in place as they were: what it waited
+// for it waits for.
+func (c *Controller) reapply(ctx context.Context, backend string, r ruleset) error {
+	release, err := c.lockPorts(ctx, r.rec)
 	if err != nil {
 		return err
 	}
-	_, err = e.n.c.applyBy(ctx, e.n.c.rulesOf(e.rec.Backend), ruleset{network: network, endpoint: p.endpoint})
-	return err
+	defer release()
+	before, err := c.waiting(r.rec)
+	if err != nil {
+		return err
+	}
+	r.endpoint.Standby = before
+	if _, err := c.applyBy(ctx, c.rulesOf(backend), &r); err != nil {
+		return err
+	}
+	if len(r.endpoint.Standby) == len(before) {
+		return nil
+	}
+	return c.setWaiting(r.rec, r.endpoint.Standby)
 }
 
 // removeRules removes an endpoint's rules.
@@ -259,10 +209,19 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
 	fw := firewall.Endpoint{Owner: idOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
 	if rec.Phase == state.PhaseReady {
-		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), firewallPorts(portsOf(rec))
+		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), n.c.portsHeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
 	return fw
+}
+
+// portsHeldBy are the ports by whose keys the rules of a record are found; nil
+// where parts of them are on standby: then they are found by their comment.
+func (c *Controller) portsHeldBy(rec state.Endpoint) []firewall.PortMap {
+	if standby, err := c.waiting(rec); len(standby) > 0 || err != nil {
+		return nil
+	}
+	return firewallPorts(portsOf(rec))
 }
 
 func addrsOf(rec state.Endpoint) []netip.Addr {
@@ -271,27 +230,6 @@ func addrsOf(rec state.Endpoint) []netip.Addr {
 		all = append(all, a.Prefix.Addr())
 	}
 	return all
-}
-
-// endFlows ends what conntrack knows of connections by the ports of an
-// attachment that went elsewhere before it had them, and of those to targets.
-func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets []netip.Addr) error {
-	if len(rec.Ports) == 0 {
-		return nil
-	}
-	filter := conntrack.Filter{Targets: targets}
-	for _, m := range portsOf(rec) {
-		if protocols[m.Protocol] == firewall.TCP || m.HostPort == 0 {
-			continue // a TCP client begins anew, and others use the port elsewhere; 0 was not chosen yet
-		}
-		filter.Flows = append(filter.Flows, conntrack.Flow{
-			Protocol: uint8(protocols[m.Protocol]), HostIP: m.HostIP, First: uint16(m.HostPort), Last: uint16(m.HostPortEnd),
-		})
-	}
-	if err := c.flush(ctx, filter); err != nil && !errors.Is(err, conntrack.ErrUnsupported) {
-		return fmt.Errorf("flush connections by published ports: %w", err)
-	}
-	return nil
 }
 
 // retireTunnel removes the rules of the network's tunnel, which is gone, unless it

@@ -67,7 +67,10 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 	errs = append(errs, n.verifyTunnel(ctx))
 	if p.rules {
 		network, err := n.verifiable(ctx, rec)
-		errs = append(errs, err, n.c.rulesOf(rec.Backend).Verify(ctx, network, p.endpoint))
+		if err == nil {
+			err = n.c.verifyRules(ctx, rec, network, p.endpoint)
+		}
+		errs = append(errs, err)
 	}
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.addrs()))
@@ -83,7 +86,7 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping) {
 	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
 	if err != nil {
-		rec.Backend = string(n.config.Backend)
+		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.config.Backend)}
 		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 })
 	}
 	return rec, portsOf(rec)

@@ -239,7 +239,7 @@ func fileLines() ([]string, error) {
 			}
 			rel, _ := filepath.Rel(root, path)
 			name := d.Name()
-			if name == "lock" || strings.HasPrefix(name, "last_reserved_ip.") || strings.Contains(rel, "/.") {
+			if name == "lock" || name == "addresses" || strings.HasPrefix(name, "last_reserved_ip.") || strings.Contains(rel, "/.") {
 				return nil
 			}
 			data, err := os.ReadFile(path)

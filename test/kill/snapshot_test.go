@@ -257,7 +257,7 @@ func fileLines() ([]string, error) {
 				return err
 			}
 			switch name := d.Name(); {
-			case strings.Contains(path, "/.libnet/"):
+			case strings.Contains(path, "/.libnet/") || path == "/run/libnet/addresses" || path == "/run/libnet/ports/lock": // of all attachments
 				return nil
 			case strings.HasPrefix(name, "last_reserved_ip.") || name == "lock":
 				lines = append(lines, "file "+path)

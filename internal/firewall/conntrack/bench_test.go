@@ -13,8 +13,8 @@ import (
 // a connection, among n others. "list" is how it is done where the kernel's
 // filter does not help.
 func BenchmarkFlush(b *testing.B) {
-	f := Filter{Flows: []Flow{{udp, addr("10.0.0.1"), 53, 0}}, Targets: []netip.Addr{addr("10.2.0.9")}}
-	six := Filter{Targets: []netip.Addr{addr("fd00:1::9")}}
+	f := Filter{Flows: []Flow{{udp, addr("10.0.0.1"), 53, 0}}, Addrs: []netip.Addr{addr("10.2.0.9")}}
+	six := Filter{Addrs: []netip.Addr{addr("fd00:1::9")}}
 	ways := map[string]func(*nfnl.Conn) error{
 		"flush":      func(*nfnl.Conn) error { return Flush(b.Context(), f) },
 		"flush-IPv6": func(*nfnl.Conn) error { return Flush(b.Context(), six) },

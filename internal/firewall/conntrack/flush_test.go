@@ -48,10 +48,10 @@ var cases = []struct {
 	{"long range", Filter{Flows: []Flow{{udp, netip.Addr{}, 54, 65535}}}, []int{2, 3}},
 	{"TCP", Filter{Flows: []Flow{{tcp, netip.Addr{}, 53, 0}}}, []int{4, 10}},
 	{"SCTP", Filter{Flows: []Flow{{sctp, netip.Addr{}, 53, 0}}}, []int{6, 11}},
-	{"target", Filter{Targets: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5}},
-	{"IPv6 target", Filter{Targets: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11}},
-	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Targets: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7}},
-	{"none there", Filter{Flows: []Flow{{tcp, netip.Addr{}, 9, 0}}, Targets: []netip.Addr{addr("10.1.0.9")}}, nil},
+	{"address that answers", Filter{Addrs: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5}},
+	{"IPv6 address that answers", Filter{Addrs: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11}},
+	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Addrs: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7}},
+	{"none there", Filter{Flows: []Flow{{tcp, netip.Addr{}, 9, 0}}, Addrs: []netip.Addr{addr("10.1.0.9")}}, nil},
 	{"nothing", Filter{}, nil},
 }
 
@@ -151,8 +151,8 @@ func TestInvalid(t *testing.T) {
 		{Flows: []Flow{{unix.IPPROTO_ICMP, netip.Addr{}, 53, 0}}},
 		{Flows: []Flow{{udp, netip.Addr{}, 0, 0}}},
 		{Flows: []Flow{{udp, netip.Addr{}, 53, 52}}},
-		{Targets: []netip.Addr{{}}},
-		{Targets: []netip.Addr{addr("::")}},
+		{Addrs: []netip.Addr{{}}},
+		{Addrs: []netip.Addr{addr("::")}},
 	} {
 		if err := Flush(t.Context(), f); err == nil {
 			t.Errorf("%+v: no error", f)

@@ -116,7 +116,7 @@ func TestStaleUDP(t *testing.T) {
 		for what, f := range map[string]Filter{
 			"port":    {Flows: []Flow{{udp, netip.Addr{}, 5000, 0}}},
 			"address": {Flows: []Flow{{udp, addr(h.published), 5000, 0}}},
-			"target":  {Targets: []netip.Addr{addr(h.containers[0])}},
+			"target":  {Addrs: []netip.Addr{addr(h.containers[0])}},
 		} {
 			t.Run(name+"/"+what, func(t *testing.T) {
 				t.Parallel()

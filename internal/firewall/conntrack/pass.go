@@ -14,6 +14,7 @@ import (
 // have all that is set here.
 type pass struct {
 	family uint8      // NFPROTO_IPV4 or _IPV6
+	begun  netip.Addr // IPv4, source of the first packet
 	source netip.Addr // IPv4, of answers
 	dst    netip.Addr // IPv4, of the first packet
 	proto  uint8
@@ -24,11 +25,16 @@ type pass struct {
 // Linux 6.18 at least the kernel's filter finds the IPv6 addresses that are
 // not the one it was given, and looks at ports of TCP and UDP only.
 func (f Filter) passes() (ps []pass, ok bool) {
-	for _, a := range f.Targets {
+	if len(f.To) > 0 {
+		return nil, false
+	}
+	for _, a := range f.Addrs {
 		if a = a.Unmap(); !a.Is4() {
 			return nil, false
 		}
-		ps = append(ps, pass{family: unix.NFPROTO_IPV4, source: a})
+		// One for what it answers, whatever address it was called by, and one for
+		// what it began, whatever address it was given.
+		ps = append(ps, pass{family: unix.NFPROTO_IPV4, source: a}, pass{family: unix.NFPROTO_IPV4, begun: a})
 	}
 	for _, w := range f.Flows {
 		if w.Protocol == unix.IPPROTO_SCTP || w.last()-w.First >= maxPasses {
@@ -74,10 +80,14 @@ func deletePasses(c *nfnl.Conn, ps []pass) error {
 // for one entry, and is not complete.
 func (p pass) put(a *nfnl.Attrs) {
 	var orig, reply uint32
-	if p.source.IsValid() {
+	switch {
+	case p.begun.IsValid():
+		orig = 1 << filterSrc
+		a.Nest(ctaTupleOrig, func(a *nfnl.Attrs) { putAddr(a, ctaIPv4Src, p.begun) })
+	case p.source.IsValid():
 		reply = 1 << filterSrc
 		a.Nest(ctaTupleReply, func(a *nfnl.Attrs) { putAddr(a, ctaIPv4Src, p.source) })
-	} else {
+	default:
 		orig = 1<<filterProto | 1<<filterDstPort
 		a.Nest(ctaTupleOrig, func(a *nfnl.Attrs) {
 			if p.dst.IsValid() {

@@ -20,7 +20,11 @@ type change struct {
 // and appends the rules added; "" if there is nothing to do.
 func replace(snap snapshot, gone, added []rule) string {
 	c := &change{snap, map[string][]string{}, map[string][]string{}}
-	stay := slices.DeleteFunc(snap.owned(), func(r rule) bool { return slices.ContainsFunc(gone, r.equal) })
+	goes := make(map[string]bool, len(gone))
+	for _, r := range gone {
+		goes[r.String()] = true
+	}
+	stay := slices.DeleteFunc(snap.owned(), func(r rule) bool { return goes[r.String()] })
 	final := append(stay, added...)
 	units := layout(snap.family)
 	c.remove(gone, stay)

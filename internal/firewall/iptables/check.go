@@ -57,12 +57,14 @@ func check(n firewall.Network, e firewall.Endpoint) error {
 			return err
 		}
 	}
-	for i, p := range e.Ports {
+	for _, p := range e.Ports {
 		if err := checkPort(p); err != nil {
 			return err
 		}
-		if slices.ContainsFunc(e.Ports[:i], func(o firewall.PortMap) bool { return meet(p, o) }) {
-			return fmt.Errorf("port %s is published twice: %w", p, firewall.ErrInvalid)
+	}
+	for _, f := range bothFamilies() {
+		if _, err := firewall.Resolve(e.Ports, nil, f == ipv4); err != nil {
+			return err
 		}
 	}
 	for _, word := range slices.Concat(e.ConditionsIPv4, e.ConditionsIPv6) {
@@ -110,18 +112,6 @@ func checkPort(p firewall.PortMap) error {
 		return fmt.Errorf("port %s to container port %d: %w", p, p.ContainerPort, firewall.ErrInvalid)
 	}
 	return nil
-}
-
-// meet says that both publish the same port of the same address.
-func meet(a, b firewall.PortMap) bool {
-	for _, f := range bothFamilies() {
-		p, inA := portOf(f, a)
-		q, inB := portOf(f, b)
-		if _, both := p.overlap(q); inA && inB && both {
-			return true
-		}
-	}
-	return false
 }
 
 func checkOptions(o *firewall.IPTablesOptions) error {

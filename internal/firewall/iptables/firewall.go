@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/flock"
 )
 
 // DefaultLock is the lock file of all that change our rules.
@@ -84,7 +85,7 @@ func (f *Firewall) CheckPorts(ctx context.Context, e firewall.Endpoint) error {
 			continue
 		}
 		if err == nil {
-			err = checkHeld(snap, firewall.Key(e.Owner), plan(fam, firewall.Network{}, normal(e)))
+			_, err = checkHeld(snap, firewall.Key(e.Owner), "", plan(fam, firewall.Network{}, normal(e)))
 		}
 		if err != nil {
 			return err
@@ -131,17 +132,27 @@ func apply(ctx context.Context, in []family, n firewall.Network, e firewall.Endp
 			return false, err
 		}
 		wanted := plan(fam, n, e)
-		if err := checkHeld(snap, firewall.Key(e.Owner), wanted); err != nil {
+		handed, err := checkHeld(snap, firewall.Key(e.Owner), handedBy(e), wanted)
+		if err != nil {
 			return false, err
 		}
 		if err := checkTaken(snap, firewall.Key(e.Owner), wanted); err != nil {
 			return false, err
 		}
 		gone, added := differences(snap, wanted, owners(n, e))
+		gone = append(gone, handed...)
 		steps = append(steps, step{fam, replace(snap, gone, added)})
 		*restored = *restored || len(wanted) > 0 && (!snap.used() || snap.flushed())
 	}
 	return execute(ctx, steps)
+}
+
+// handedBy is whose ports e takes over; empty: none.
+func handedBy(e firewall.Endpoint) string {
+	if e.Handover == nil {
+		return ""
+	}
+	return firewall.Key(e.Handover.From)
 }
 
 // execute returns whether it has tried to change something.
@@ -169,7 +180,7 @@ func (f *Firewall) change(ctx context.Context, fn func() (tried bool, err error)
 	return locked(ctx, f.lock, func() error {
 		for n := 1; ; n++ {
 			tried, err := fn()
-			hopeless := errors.Is(err, firewall.ErrUnsupported) || errors.Is(err, firewall.ErrInvalid)
+			hopeless := errors.Is(err, firewall.ErrUnsupported) || errors.Is(err, firewall.ErrInvalid) || errors.Is(err, flock.ErrLocked)
 			if err == nil || !tried || n == maxTries || hopeless || ctx.Err() != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
@@ -33,8 +34,9 @@ func differences(snap snapshot, wanted []rule, owners []string) (gone, added []r
 			}
 		}
 	}
+	keys := keysOf(wanted)
 	for _, r := range there {
-		if r.ofNetwork() && !slices.Contains(owners, r.owner()) && slices.ContainsFunc(wanted, r.sameKey) {
+		if r.ofNetwork() && !slices.Contains(owners, r.owner()) && keys[r.key()] {
 			gone = append(gone, r)
 		}
 	}
@@ -59,33 +61,40 @@ func sameByChain(a, b []rule) bool {
 	return slices.EqualFunc(byChain(a), byChain(b), rule.equal)
 }
 
-// sameKey returns whether only one of two owners' rules can hold: those of a
+// key is equal for rules of which only one of two owners can have one: those of a
 // network for the same bridge, those of an endpoint for the same address. What
 // goes to an address two may publish ports of; who masquerades it has no equal.
-func (r rule) sameKey(o rule) bool {
-	if r.ofNetwork() {
-		return o.ofNetwork() && r.bridge() == o.bridge()
-	}
-	if r.chain != o.chain {
-		return false
-	}
-	switch r.chain {
-	case chainSNAT:
+// Empty: the rule stands beside any other.
+func (r rule) key() string {
+	switch {
+	case r.ofNetwork():
+		return "network " + r.bridge()
+	case r.chain == chainSNAT && r.get("-d") == "":
 		dev, _, _ := r.value("-o")
-		other, _, _ := o.value("-o")
-		return r.get("-d") == "" && o.get("-d") == "" && r.get("-s") == o.get("-s") && dev == other
-	case chainPorts:
-		same := func(flag string) bool { return r.get(flag) == o.get(flag) }
-		return same("-d") && same("-p") && same("--dport")
+		return strings.Join([]string{"source", r.get("-s"), dev}, " ")
+	case r.chain == chainPorts:
+		return strings.Join([]string{"port", r.get("-d"), r.get("-p"), r.get("--dport")}, " ")
 	}
-	return false
+	return ""
+}
+
+// keysOf returns the keys of rules that stand beside no other with the same.
+func keysOf(rules []rule) map[string]bool {
+	keys := map[string]bool{}
+	for _, r := range rules {
+		if key := r.key(); key != "" {
+			keys[key] = true
+		}
+	}
+	return keys
 }
 
 // checkTaken returns a HeldError if another endpoint than owner has rules for an
 // address that wanted has rules for.
 func checkTaken(snap snapshot, owner string, wanted []rule) error {
+	keys := keysOf(wanted)
 	for _, r := range snap.owned() {
-		if r.owner() != owner && !r.ofNetwork() && slices.ContainsFunc(wanted, r.sameKey) {
+		if r.owner() != owner && !r.ofNetwork() && keys[r.key()] {
 			return &firewall.HeldError{Owner: r.owner(), Element: r.String()}
 		}
 	}

@@ -167,7 +167,7 @@ func FuzzParse(f *testing.F) {
 		snap, err := parse(ipv4, text)
 		if err == nil {
 			replace(snap, snap.owned(), nil)
-			_ = checkHeld(snap, "", snap.owned())
+			_, _ = checkHeld(snap, "", "", snap.owned())
 		}
 	})
 }

@@ -37,18 +37,17 @@ func endpointRules(f family, n firewall.Network, e firewall.Endpoint) []rule {
 		return p.rules
 	}
 	p.to = e.Addrs[first]
-	ports := slices.DeleteFunc(slices.Clone(e.Ports), func(m firewall.PortMap) bool { return !p.serves(m) })
+	ports, _ := firewall.Resolve(e.Ports, nil, f == ipv4) // check has refused what has none
 	if policy := f.policy(n); n.Bridge != "" && (policy == firewall.Published || policy == firewall.Routed) {
 		p.open(ports)
+	}
+	if len(e.Standby) > 0 {
+		ports, _ = firewall.Resolve(e.Ports, e.Standby, f == ipv4)
 	}
 	if f.policy(n) != firewall.Routed && len(ports) > 0 {
 		p.publish(ports)
 	}
 	return p.rules
-}
-
-func (p *endpointPlan) serves(m firewall.PortMap) bool {
-	return !m.HostIP.IsValid() || p.f.has(m.HostIP)
 }
 
 func (p *endpointPlan) masquerade() {
@@ -87,6 +86,10 @@ func (p *endpointPlan) publish(ports []firewall.PortMap) {
 	}
 	before := len(p.rules)
 	for _, m := range ports {
+		// What another mapping, or another attachment, has at these addresses.
+		for _, host := range m.Except {
+			p.add("nat", chain, fmt.Sprintf("-d %s/%d %s", host, host.BitLen(), dport(m.Protocol, m.HostPort, last(m))), "RETURN")
+		}
 		for _, source := range p.sources(m) {
 			p.redirect(chain, m, source)
 		}
@@ -112,7 +115,7 @@ func (p *endpointPlan) redirect(chain string, m firewall.PortMap, source string)
 // sent to 127.0.0.0/8 could not leave the host: it stays with the host's own.
 func (p *endpointPlan) hostAddr(m firewall.PortMap) string {
 	switch {
-	case m.HostIP.IsValid() && !m.HostIP.IsUnspecified():
+	case m.HostIP.IsValid():
 		return "-d " + host(m.HostIP)
 	case p.f == ipv4 && !p.e.Hairpin && !p.e.MasqueradeAll:
 		return "! -d 127.0.0.0/8"

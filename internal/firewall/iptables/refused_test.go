@@ -39,7 +39,7 @@ func TestPortHeld(t *testing.T) {
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("%s: %v", tt.name, err)
-			case tt.want != "" && (!errors.As(err, &held) || *held != firewall.PortHeldError{Owner: first.Owner, Port: tt.want}):
+			case tt.want != "" && (!errors.As(err, &held) || held.Owner != first.Owner || held.Port != tt.want):
 				t.Errorf("%s: got %v, want %q held by %q", tt.name, err, tt.want, first.Owner)
 			}
 		}

@@ -21,6 +21,7 @@ const (
 	exitNotThere      = 1
 	exitNotUnderstood = 2
 	exitNoKernel      = 3
+	exitBusy          = 4 // another one has the lock of iptables
 )
 
 // save returns the rules of a family as they are.
@@ -32,17 +33,24 @@ func save(ctx context.Context, f family) (snapshot, error) {
 	return parse(f, text)
 }
 
+// lockWait is how long iptables may wait for its lock, in seconds: a little less
+// than a tool may run, so that mostly iptables itself says why.
+const lockWait = "9"
+
 // restore makes the changes of text: all those of a table, or none.
 func restore(ctx context.Context, f family, text string) error {
-	_, err := run(ctx, f.command()+"-restore", text, "--noflush", "--wait")
+	_, err := run(ctx, f.command()+"-restore", text, "--noflush", "--wait="+lockWait)
 	return err
 }
 
-// run starts a tool in the network namespace of the calling thread.
+// run starts a tool in the network namespace of the calling thread. The error is
+// flock.ErrLocked if it waits for another one for too long.
 func run(ctx context.Context, name, input string, args ...string) (string, error) {
 	out, err := tool.Run(ctx, name, input, args...)
 	var failed *tool.Error
 	switch {
+	case errors.Is(err, tool.ErrTimeout), errors.As(err, &failed) && failed.Code == exitBusy:
+		err = fmt.Errorf("%w: %w", flock.ErrLocked, err)
 	case errors.Is(err, tool.ErrNotInstalled):
 		err = fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)
 	case errors.As(err, &failed) && failed.Code == exitNoKernel:
@@ -54,7 +62,8 @@ func run(ctx context.Context, name, input string, args ...string) (string, error
 }
 
 // locked runs fn while nobody else who uses the same lock file does: between
-// looking and changing, iptables has no lock. It waits until ctx ends.
+// looking and changing, iptables has no lock. It waits until ctx ends, and no
+// longer than a tool may run: then the error is flock.ErrLocked.
 func locked(ctx context.Context, path string, fn func() error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -63,7 +72,7 @@ func locked(ctx context.Context, path string, fn func() error) error {
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	err = flock.Lock(ctx, fd, unix.LOCK_EX, 0, path)
+	err = flock.Lock(ctx, fd, unix.LOCK_EX, tool.Timeout, path)
 	if errors.Is(err, flock.ErrLocked) {
 		return err // the descriptor goes with the wait
 	}

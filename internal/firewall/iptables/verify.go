@@ -84,7 +84,7 @@ func missingRules(ctx context.Context, snap snapshot, wanted []rule, found *[]er
 }
 
 func exists(ctx context.Context, f family, r rule) (bool, error) {
-	_, err := run(ctx, f.command(), "", append([]string{"--wait", "-t", r.table, "-C", r.chain}, r.args...)...)
+	_, err := run(ctx, f.command(), "", append([]string{"--wait", lockWait, "-t", r.table, "-C", r.chain}, r.args...)...)
 	var failed *tool.Error
 	if errors.As(err, &failed) && failed.Code == exitNotThere {
 		return false, nil

@@ -10,8 +10,21 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+// ErrTimeout says that a program did not end in time.
+var ErrTimeout = errors.New("did not end in time")
+
+// Bounds of a program: how long it may run, and how much of what it writes to
+// stdout and to stderr is read, in bytes. The rules of a host with a hundred
+// thousand published ports are some 30 MiB.
+const (
+	Timeout   = 10 * time.Second
+	maxOutput = 256 << 20
+	maxErrors = 64 << 10
 )
 
 // ErrNotInstalled says that there is no such program in PATH.
@@ -33,9 +46,14 @@ func (e *Error) Error() string {
 func Find(name string) (path string, err error) { return exec.LookPath(name) }
 
 // Run starts a program in the network namespace of the calling thread, gives it
-// input and returns its output. The error is ErrNotInstalled, an *Error, or of
-// ctx, with whose end the program ends.
+// input and returns its output. The error is ErrNotInstalled, an *Error,
+// ErrTimeout after Timeout, or of ctx, with whose end the program ends; and one
+// that says so if there is more output than anything has to say.
 func Run(ctx context.Context, name, input string, args ...string) (string, error) {
+	return run(ctx, Timeout, name, input, args...)
+}
+
+func run(outer context.Context, timeout time.Duration, name, input string, args ...string) (string, error) {
 	path, err := Find(name)
 	if err != nil {
 		return "", err
@@ -45,24 +63,48 @@ func Run(ctx context.Context, name, input string, args ...string) (string, error
 		return "", err
 	}
 	defer func() { _ = in.Close() }()
-	var out, complaints bytes.Buffer
+	ctx, cancel := context.WithTimeout(outer, timeout)
+	defer cancel()
+	out, complaints := limited{most: maxOutput}, limited{most: maxErrors}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &complaints
+	cmd.WaitDelay = time.Second // what it has started may hold its output open
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
+	case outer.Err() != nil:
+		return "", fmt.Errorf("%s: %w", name, outer.Err())
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%s: %w", name, ctx.Err())
+		return "", fmt.Errorf("%s: %w (%s)", name, ErrTimeout, timeout)
 	case errors.As(err, &exit):
 		if complaints.Len() == 0 {
-			complaints = out
+			complaints.Buffer = out.Buffer
 		}
-		return "", &Error{Name: name, Code: exit.ExitCode(), Says: complaints.String()}
+		return "", &Error{Name: name, Code: exit.ExitCode(), Says: complaints.cut(maxErrors)}
 	case err != nil:
 		return "", fmt.Errorf("%s: %w", name, err)
+	case out.more:
+		return "", fmt.Errorf("%s: wrote more than %d bytes", name, out.most)
 	}
 	return out.String(), nil
 }
+
+// limited keeps the first bytes of what a program writes. It takes the rest, so
+// that the program comes to its end.
+type limited struct {
+	bytes.Buffer
+	most int
+	more bool
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	keep := min(len(b), l.most-l.Len())
+	l.more = l.more || keep < len(b)
+	_, err := l.Buffer.Write(b[:keep])
+	return len(b), err
+}
+
+func (l *limited) cut(most int) string { return string(l.Bytes()[:min(most, l.Len())]) }
 
 // fileOf returns a file without a name that has the text. A program that reads
 // it comes to its end even if whoever started it does not.
