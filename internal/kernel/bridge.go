@@ -90,7 +90,7 @@ func (b *Bridge) check() error {
 		return err
 	}
 	if b.VLAN > 0 {
-		if err := checkName("VLAN interface", b.vlanName()); err != nil {
+		if err := checkName("VLAN interface", b.vlanName()); err != nil && len(b.Gateways) > 0 {
 			return err
 		}
 		if err := checkVLAN(b.VLAN); err != nil {

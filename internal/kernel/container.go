@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -164,6 +165,15 @@ func setSysctls(all []ifSysctl, need bool) error {
 		}
 	}
 	return nil
+}
+
+// Settle sets again what Attach set of the container's interface under
+// /proc/sys.
+func (h *Handle) Settle(ctx context.Context, l Link) error {
+	if err := errors.Join(ctx.Err(), l.check()); err != nil {
+		return err
+	}
+	return l.Netns.Do(func() error { return setSysctls(sysctlsOf(l), hasIPv6(l.Addrs)) })
 }
 
 // sysctlsOf returns what is to be set in the container before the link is up.

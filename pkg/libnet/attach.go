@@ -42,7 +42,8 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	return e, e.Join(ctx, sb)
 }
 
-// settled returns the attachment if it is there already, complete and alive.
+// settled returns the attachment if it is there already, complete and alive;
+// what its host or rules lost is put back.
 // Anything less under the same ID is removed.
 func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpoint, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
@@ -50,7 +51,7 @@ func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpo
 		return nil, nil
 	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
-		if e := (&Endpoint{n: n, rec: rec}); e.Verify(ctx) == nil {
+		if e := (&Endpoint{n: n, rec: rec}); e.Verify(ctx) == nil || e.mend(ctx) == nil && e.Verify(ctx) == nil {
 			return e, nil
 		}
 	}

@@ -36,6 +36,7 @@ type (
 	links interface {
 		Attach(context.Context, kernel.Link) (kernel.Attached, error)
 		Verify(context.Context, kernel.Link) error
+		Settle(context.Context, kernel.Link) error
 		SetDown(context.Context, kernel.Ref) error
 		Detach(context.Context, kernel.Ref) error
 		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
@@ -57,6 +58,7 @@ type (
 		freePorts
 		DeviceTo(netip.Addr) (string, error)
 		SetRouteLocalnet(dev string, on bool) (changed bool, err error)
+		RouteLocalnet(dev string) (bool, error)
 	}
 	networkRecords interface {
 		CreateNetwork(state.Network) error
@@ -243,6 +245,11 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	n := &Network{c: c, name: name, driver: driver, config: spec.config}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
+	}
+	if pool, ok := n.ipam.(*Pool); ok {
+		if err := n.config.ValidatePool(pool); err != nil {
+			return nil, err
+		}
 	}
 	if n.ipam != nil && n.config.InterfaceDown {
 		return nil, badConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")
