@@ -162,13 +162,13 @@ func TestReadOnlySysctls(t *testing.T) {
 	if on, err := h.RouteLocalnet("br.0"); !on || err != nil {
 		t.Errorf("route_localnet is %t (%v)", on, err)
 	}
-	const want = "sysctl net.ipv6.conf.all.forwarding (/proc/sys/net/ipv6/conf/all/forwarding) is 0, want 1"
-	if err := h.Forward(t.Context(), true, true); !errors.Is(err, unix.EROFS) || err.Error()[:len(want)] != want {
+	const want = "sysctl net.ipv6.conf.all.forwarding is 0, want 1: /proc/sys/net/ipv6/conf/all/forwarding is not writable: read-only file system"
+	if err := h.Forward(t.Context(), true, true); !errors.Is(err, ErrReadOnly) || !errors.Is(err, unix.EROFS) || err.Error() != want {
 		t.Errorf("got %v, want %q", err, want)
 	}
 	_, err = h.EnsureBridge(t.Context(), Bridge{Name: "br.1", Gateways: prefixes("fd00:1::1/64")})
-	const want6 = "bridge br.1: sysctl net.ipv6.conf.br/1.disable_ipv6 (/proc/sys/net/ipv6/conf/br.1/disable_ipv6) is 1, want 0"
-	if !errors.Is(err, unix.EROFS) || err.Error()[:len(want6)] != want6 {
+	const want6 = "bridge br.1: sysctl net.ipv6.conf.br/1.disable_ipv6 is 1, want 0: /proc/sys/net/ipv6/conf/br.1/disable_ipv6 is not writable: read-only file system"
+	if !errors.Is(err, ErrReadOnly) || err.Error() != want6 {
 		t.Errorf("got %v, want %q", err, want6)
 	}
 }

@@ -79,13 +79,22 @@ func setSysctl(path, value string) error {
 		if rerr != nil || have == value {
 			return rerr
 		}
-		return fmt.Errorf("sysctl %s (/proc/sys/%s) is %s, want %s: %w", sysctlName(path), path, have, value, err)
+		return fmt.Errorf("sysctl %s is %s, want %s: /proc/sys/%s is %w: %w", sysctlName(path), have, value, path, ErrReadOnly, cause(err))
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return writeSysctl(fd, path, value)
+}
+
+// cause is the errno in err, whose text names the path once more.
+func cause(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
 }
 
 // readOnly says that /proc/sys refuses writers: a runtime in a sandbox mounts
