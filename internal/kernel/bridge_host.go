@@ -73,6 +73,13 @@ func (h *Handle) pinMAC(d *device) error {
 	if macIsSet(d) {
 		return nil
 	}
+	ports, err := h.devices(d.index)
+	if err != nil {
+		return err
+	}
+	if len(ports) > 0 && !slices.ContainsFunc(ports, func(p *device) bool { return bytes.Equal(p.mac, d.mac) }) {
+		return nil // it is no port's, so it is its own
+	}
 	mac := d.mac
 	if bytes.Equal(mac, make(net.HardwareAddr, 6)) {
 		mac = randomMAC()
@@ -93,8 +100,8 @@ func (h *Handle) pinMAC(d *device) error {
 }
 
 // macIsSet says that somebody gave the link its MAC (NET_ADDR_SET): only sysfs
-// tells. Where that is not of this namespace the MAC is set once more, which
-// changes nothing.
+// tells, where it is of this namespace. To set a MAC once more makes the kernel
+// forget all neighbours there.
 func macIsSet(d *device) bool {
 	const set = "3"
 	read := func(name string) string {
