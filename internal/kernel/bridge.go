@@ -37,10 +37,10 @@ type Bridge struct {
 	// and that exclude a wanted one. Addresses that it did not give are never
 	// removed: they are ErrAddressConflict.
 	ForceAddress bool
-	// Others returns the gateways that other attachments on the bridge need:
-	// they and the wanted ones do not exclude each other. It is called when an
-	// address is in the way; nil: there are none.
-	Others func() ([]netip.Prefix, error)
+	// Needed returns which of these addresses of the bridge other attachments
+	// need, or may need: they and the wanted ones do not exclude each other. It
+	// is called when an address is in the way; nil: none is needed.
+	Needed func(inTheWay []netip.Prefix) ([]netip.Prefix, error)
 	// Subnets are those without a gateway among their own addresses: the host
 	// gets a route to each by the interface that has the Gateways.
 	Subnets []netip.Prefix

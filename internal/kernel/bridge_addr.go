@@ -54,7 +54,11 @@ func (h *Handle) clearWay(d, br *device, b Bridge, all []conflict, u *undo) erro
 	if len(all) == 0 {
 		return nil
 	}
-	needed, err := b.others()
+	var have []netip.Prefix
+	for _, c := range all {
+		have = append(have, c.have.prefix)
+	}
+	needed, err := b.needed(have)
 	if err != nil {
 		return err
 	}
@@ -81,11 +85,11 @@ func (h *Handle) clearWay(d, br *device, b Bridge, all []conflict, u *undo) erro
 	return nil
 }
 
-func (b *Bridge) others() ([]netip.Prefix, error) {
-	if b.Others == nil {
+func (b *Bridge) needed(have []netip.Prefix) ([]netip.Prefix, error) {
+	if b.Needed == nil {
 		return nil, nil
 	}
-	return b.Others()
+	return b.Needed(have)
 }
 
 // stays says why the address is not removed; "": it is.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -157,14 +158,21 @@ func (h *Handle) dropGateways(d *device, b Bridge, u *undo) error {
 	if err != nil {
 		return err
 	}
-	needed, err := b.others()
+	var own []netip.Prefix
+	have = slices.DeleteFunc(have, func(a address) bool { // what goes with IPv6
+		return a.prefix.Addr().Is6() && a.prefix.Addr().IsLinkLocalUnicast() && a.protocol != protoLibnet
+	})
+	for _, a := range have {
+		own = append(own, a.prefix)
+	}
+	if len(own) == 0 {
+		return nil
+	}
+	needed, err := b.needed(own)
 	if err != nil {
 		return err
 	}
 	for _, a := range have {
-		if a.prefix.Addr().Is6() && a.prefix.Addr().IsLinkLocalUnicast() && a.protocol != protoLibnet {
-			continue // goes with IPv6
-		}
 		if !b.ours(d) || a.protocol != protoLibnet || slices.Contains(needed, a.prefix) {
 			return fmt.Errorf("%w: an isolated network's bridge has no address, and %s has %s: use another bridge", ErrAddressConflict, d.name, a.prefix)
 		}

@@ -225,14 +225,14 @@ func TestIsolatedBridgeOfOthers(t *testing.T) {
 	}
 	nat := testBridge()
 	mustBridge(t, h, nat)
-	iso.Name, iso.Others = "br0", func() ([]netip.Prefix, error) { return nat.Gateways, nil }
+	iso.Name, iso.Needed = "br0", func([]netip.Prefix) ([]netip.Prefix, error) { return nat.Gateways, nil }
 	if _, err := h.EnsureBridge(t.Context(), iso); !errors.Is(err, ErrAddressConflict) {
 		t.Errorf("another network's bridge: got %v", err)
 	}
 	if err := h.VerifyBridge(t.Context(), nat); err != nil {
 		t.Errorf("the refused network changed the bridge: %v", err)
 	}
-	iso.Others = nil // it is gone
+	iso.Needed = nil // it is gone
 	mustBridge(t, h, iso)
 	if err := h.VerifyBridge(t.Context(), iso); err != nil {
 		t.Error(err)
@@ -365,7 +365,7 @@ func TestGatewaysOfOthers(t *testing.T) {
 	if _, err := h.EnsureBridge(t.Context(), next); !errors.Is(err, ErrAddressConflict) {
 		t.Errorf("with a port of who knows whom: got %v", err)
 	}
-	next.Others, next.ForceAddress = func() ([]netip.Prefix, error) { return b.Gateways, nil }, true
+	next.Needed, next.ForceAddress = func([]netip.Prefix) ([]netip.Prefix, error) { return b.Gateways, nil }, true
 	mustBridge(t, h, next)
 	if got := gateways(); got != "[10.1.0.1/24 10.2.0.1/24]" {
 		t.Errorf("gateways are %s", got)

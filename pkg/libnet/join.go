@@ -72,7 +72,7 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 
 func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) error {
 	c := e.n.c
-	br, err := e.n.ensureBridge(ctx, e.Addressing(), undo)
+	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), undo)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		}
 	}
 	var undo undoStack // a bridge that was missing is made for the ADD that follows
-	if _, err := e.n.ensureBridge(ctx, e.Addressing(), &undo); err != nil {
+	if _, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo); err != nil {
 		return err
 	}
 	p.link.Netns, p.link.MTU = ns, 0

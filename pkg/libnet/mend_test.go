@@ -195,6 +195,79 @@ func TestGrownRangeSet(t *testing.T) {
 	}
 }
 
+// While another attachment is being made on the bridge, its gateway is not
+// taken for one that none needs; once it is gone, it is.
+func TestGatewayOfAttachmentInFlight(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	conf := NetworkConfig{Bridge: "shared0", Gateway: true, ForceAddress: true}
+	define := func(name, subnet string) *Network {
+		n, err := h.DefineNetwork("bridge", name, WithConfig(conf), WithSubnet(netip.MustParsePrefix(subnet)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	gateways := func() (all []string) {
+		l, err := netlink.LinkByName("shared0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			all = append(all, a.IPNet.String())
+		}
+		return all
+	}
+	// One that has its bridge, and not yet its link.
+	first, sb := define("first", "10.1.0.0/24"), h.sandbox("a")
+	var undo undoStack
+	if err := first.remember(ctx, &undo); err != nil {
+		t.Fatal(err)
+	}
+	spec := first.spec(nil)
+	spec.sandbox = sb
+	e, err := first.createEndpoint(ctx, "a", spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.ensureBridge(ctx, e.Addressing(), e.ID(), &undo); err != nil {
+		t.Fatal(err)
+	}
+	second, other := define("second", "10.2.0.0/24"), h.sandbox("b")
+	b, err := second.Attach(ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := gateways(); len(got) != 2 {
+		t.Errorf("gateways are %v, want those of both", got)
+	}
+	if err := e.Join(ctx, sb); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []*Endpoint{e, b} {
+		if err := e.Verify(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, err := range []error{first.Remove(ctx, e.ID()), second.Remove(ctx, b.ID())} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := define("third", "10.3.0.0/24").Attach(ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := gateways(); len(got) != 1 || got[0] != "10.3.0.1/24" {
+		t.Errorf("gateways are %v, want that of %s alone", got, c.ID().Network)
+	}
+}
+
 // What Diagnose says of forwarding by interface, and of router advertisements.
 func TestDiagnoseForwarding(t *testing.T) {
 	t.Parallel()

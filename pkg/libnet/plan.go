@@ -168,9 +168,9 @@ func (n *Network) resolveMTU() error {
 	return err
 }
 
-// ensureBridge makes the network's bridge and rules, pushing how to undo what
-// it made.
-func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStack) (kernel.BridgeState, error) {
+// ensureBridge makes the network's bridge as the endpoint but, zero for none,
+// needs it, pushing how to undo what it made.
+func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *undoStack) (kernel.BridgeState, error) {
 	if err := n.resolveMTU(); err != nil {
 		return kernel.BridgeState{}, err
 	}
@@ -182,7 +182,7 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 			}
 		}
 	}
-	want.Others = n.neededGateways
+	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, but) }
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
 	if errors.Is(err, kernel.ErrUnsupported) {
 		err = n.unsupported(err)
@@ -196,9 +196,10 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 	return br, nil
 }
 
-// neededGateways returns the gateways that endpoints on the bridge have, of
-// whichever network.
-func (n *Network) neededGateways() ([]netip.Prefix, error) {
+// needed returns which addresses of the bridge endpoints of whichever network
+// have as gateway. While another one is being made, whose gateway is not known
+// yet, all may be.
+func (n *Network) needed(have []netip.Prefix, but ID) ([]netip.Prefix, error) {
 	recs, err := n.c.networks.Networks()
 	errs := []error{err}
 	var all []netip.Prefix
@@ -214,6 +215,9 @@ func (n *Network) neededGateways() ([]netip.Prefix, error) {
 		endpoints, err := n.c.endpoints.Endpoints(o.name)
 		errs = append(errs, err)
 		for _, e := range endpoints {
+			if e.Phase != state.PhaseReady && e.Netns != "" && idOf(e) != but && !n.c.dead(e) {
+				return have, nil
+			}
 			all = append(all, o.planBridge((&Endpoint{n: o, rec: e}).Addressing()).Gateways...)
 		}
 	}
