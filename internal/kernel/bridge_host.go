@@ -214,10 +214,16 @@ func (h *Handle) forwardBy(d *device, b Bridge, u *undo) error {
 			return err
 		}
 	}
-	if b.ForwardIPv6 && d.v6.forwarding == 0 {
-		return h.setBack(d, sysctl{"forwarding", "1"}, "0", u)
+	if !b.ForwardIPv6 || d.v6.forwarding != 0 {
+		return nil
 	}
-	return nil
+	// Forward sets it with the host's. Before, it would only change the order
+	// of what the kernel does then: each subnet of a link that forwards has an
+	// anycast address, which may be a unicast one of another link.
+	if on, err := getSysctl(forwardV6); err != nil || on != "1" {
+		return noIPv6(err)
+	}
+	return h.setBack(d, sysctl{"forwarding", "1"}, "0", u)
 }
 
 // verifyHostSide is what VerifyBridge says of the bridge's relation to its host.

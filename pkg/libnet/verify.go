@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -27,10 +28,10 @@ type Expectation struct {
 }
 
 // adopt turns the plan into one for a link of the reference bridge plugin: it
-// carries no owner, there are no rules of ours for it, and in its result a
-// route over the subnet's gateway names none.
+// carries no owner, has IPv6, there are no rules of ours for it, and in its
+// result a route over the subnet's gateway names none.
 func (p *plan) adopt(want Expectation) {
-	p.link.HostName, p.link.Owner = want.HostName, ""
+	p.link.HostName, p.link.Owner, p.link.IPv6 = want.HostName, "", kernel.IPv6Keep
 	p.rules = false
 	for i, r := range p.link.Routes {
 		if !r.Gateway.IsValid() {
