@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 
@@ -18,8 +17,9 @@ const (
 	// ipv4 settings of an isolated bridge. ARP is answered for no address
 	// (arp_ignore 8); else the kernel answers for those of all interfaces. And a
 	// source must be one that is reached by the same interface (rp_filter 1),
-	// which for an interface without an address no source is
-	// (fib_validate_source in net/ipv4/fib_frontend.c).
+	// which for an interface without an address no source is, neither if any
+	// interface will do (rp_filter 2; fib_validate_source in
+	// net/ipv4/fib_frontend.c).
 	arpIgnoreAll   = 8
 	rpFilterStrict = 1
 )
@@ -106,8 +106,14 @@ func (h *Handle) pinMAC(d *device) error {
 func macIsSet(d *device) bool {
 	const set = "3"
 	read := func(name string) string {
-		data, _ := os.ReadFile("/sys/class/net/" + d.name + "/" + name)
-		return string(bytes.TrimSpace(data))
+		path := "/sys/class/net/" + d.name + "/" + name
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return ""
+		}
+		defer func() { _ = unix.Close(fd) }()
+		text, _ := readSysctl(fd, path)
+		return text
 	}
 	return read("ifindex") == strconv.Itoa(d.index) && read("address") == d.mac.String() && read("addr_assign_type") == set
 }
@@ -132,7 +138,7 @@ func (h *Handle) isolate(d *device, b Bridge, created bool, u *undo) error {
 	if d.v4.arpIgnore != arpIgnoreAll {
 		set, back = append(set, setting{ipv4ArpIgnore, arpIgnoreAll}), append(back, setting{ipv4ArpIgnore, d.v4.arpIgnore})
 	}
-	if d.v4.rpFilter != rpFilterStrict {
+	if d.v4.rpFilter == 0 {
 		set, back = append(set, setting{ipv4RPFilter, rpFilterStrict}), append(back, setting{ipv4RPFilter, d.v4.rpFilter})
 	}
 	return h.setSettings(d, set, back, u)
@@ -265,7 +271,7 @@ func (h *Handle) verifySettings(d *device, b Bridge, out *diff) {
 		if d.v4.arpIgnore != arpIgnoreAll {
 			out.add("sysctl %s is %d, want %d: an isolated bridge answers no ARP", name("arp_ignore"), d.v4.arpIgnore, arpIgnoreAll)
 		}
-		if d.v4.rpFilter != rpFilterStrict {
+		if d.v4.rpFilter == 0 {
 			out.add("sysctl %s is %d, want %d: an isolated bridge takes no IPv4", name("rp_filter"), d.v4.rpFilter, rpFilterStrict)
 		}
 		as, err := h.addrs(d.index, unix.AF_UNSPEC)

@@ -229,7 +229,9 @@ func (s survey) checkAttachments(ctx context.Context) Finding {
 	for _, n := range s.networks {
 		for _, e := range s.endpoints[n] {
 			looked++
-			errs = append(errs, e.Verify(ctx))
+			want := e.expectation()
+			want.butForwarding = true
+			errs = append(errs, n.Verify(ctx, want))
 		}
 	}
 	return differing("attachments", looked, errs)

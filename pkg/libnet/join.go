@@ -142,5 +142,9 @@ func (e *Endpoint) Verify(ctx context.Context) error {
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
-	return e.n.Verify(ctx, Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC})
+	return e.n.Verify(ctx, e.expectation())
+}
+
+func (e *Endpoint) expectation() Expectation {
+	return Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC}
 }

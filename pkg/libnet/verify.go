@@ -25,6 +25,8 @@ type Expectation struct {
 	HostName string
 	// Ports are the published ones, for an attachment that has no record.
 	Ports []PortMapping
+
+	butForwarding bool // which Diagnose tells of once for all
 }
 
 // adopt turns the plan into one for a link of the reference bridge plugin: it
@@ -64,6 +66,9 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 	}
 	defer func() { _ = ns.Close() }()
 	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
+	if want.butForwarding {
+		p.bridge.ForwardIPv4, p.bridge.ForwardIPv6 = false, false
+	}
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
 	errs = append(errs, n.verifyTunnel(ctx))
 	if p.rules {
