@@ -43,6 +43,7 @@ var sentinelCodes = []struct {
 	{ipamstore.ErrIO, types.ErrIOFailure},
 	{libnet.ErrNoFreePort, CodeExhausted},
 	{kernel.ErrExists, CodeTaken},
+	{kernel.ErrReadOnly, types.ErrIOFailure},
 	{kernel.ErrBridgeFull, CodeBridgeFull},
 	{kernel.ErrNotBridge, types.ErrInvalidNetworkConfig},
 	{kernel.ErrAddressConflict, types.ErrInvalidNetworkConfig},

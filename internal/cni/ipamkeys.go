@@ -85,6 +85,10 @@ func readAux(o *Object) map[string]netip.Addr {
 	return aux
 }
 
+// NamePoolError gives an error about a pool's configuration the key that this
+// call's has for it; nil stays nil.
+func (c *Call) NamePoolError(err error) error { return c.named(err, c.Conf.Object("ipam")) }
+
 // named gives an error of the store's the key that the configuration has. The
 // store counts range sets of all three sources through.
 func (c *Call) named(err error, ipam *Object) error {

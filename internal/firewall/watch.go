@@ -26,6 +26,7 @@ func Watch() (*Watcher, error) {
 			unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.NFNLGRP_NFTABLES))
 	}
 	if err != nil {
+		_ = unix.Close(fd) // -1, which is refused, if there was no socket
 		return nil, fmt.Errorf("subscribe to nftables events: %w", err)
 	}
 	return &Watcher{os.NewFile(uintptr(fd), "nfnetlink")}, nil

@@ -13,7 +13,16 @@ import (
 type address struct {
 	prefix netip.Prefix
 	flags  uint32
+	// protocol says who put it there (IFA_PROTO, Linux 5.18): the kernel's own
+	// are 1 to 3; 0 is unknown.
+	protocol byte
 }
+
+const (
+	ifaProto    = 11 // IFA_PROTO (linux/if_addr.h)
+	protoRA     = 2  // IFAPROT_KERNEL_RA
+	protoLibnet = 0x6c
+)
 
 func family(a netip.Addr) int {
 	if a.Is4() {
@@ -51,10 +60,20 @@ func addrRequest(typ, flags, index int, p netip.Prefix) *nl.NetlinkRequest {
 	return request(typ, flags, msg, attr(unix.IFA_LOCAL, ip), attr(unix.IFA_ADDRESS, ip))
 }
 
+// addGateway is addAddr for an address of the host, usable at once, which is
+// marked as ours. A kernel before 5.18 has no marks and ignores it.
+func (c *conn) addGateway(index int, p netip.Prefix) error {
+	return c.addMarked(index, p, false, protoLibnet)
+}
+
 // addAddr adds p; the error wraps ErrExists when the link has it. With dad
 // false an IPv6 address is usable at once. An IPv4 subnet that has one gets
 // its broadcast address (RFC 3021: none below /30).
 func (c *conn) addAddr(index int, p netip.Prefix, dad bool) error {
+	return c.addMarked(index, p, dad, 0)
+}
+
+func (c *conn) addMarked(index int, p netip.Prefix, dad bool, proto byte) error {
 	req := addrRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, p)
 	switch {
 	case p.Addr().Is4() && p.Bits() < 31:
@@ -66,6 +85,9 @@ func (c *conn) addAddr(index int, p netip.Prefix, dad bool) error {
 		req.AddData(attr(unix.IFA_BROADCAST, b[:]))
 	case p.Addr().Is6() && !dad:
 		req.AddData(attrUint32(unix.IFA_FLAGS, unix.IFA_F_NODAD))
+	}
+	if proto != 0 {
+		req.AddData(attr(ifaProto, []byte{proto}))
 	}
 	if err := c.change(req); err != nil {
 		return fmt.Errorf("add address %s: %w", p, err)
@@ -121,6 +143,8 @@ func parseAddr(b []byte) (a address, index int, err error) {
 			addr, _ = netip.AddrFromSlice(v)
 		case unix.IFA_FLAGS:
 			a.flags = uint32(number(v))
+		case ifaProto:
+			a.protocol = v[0]
 		}
 		return nil
 	})

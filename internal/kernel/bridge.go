@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -32,9 +33,26 @@ type Bridge struct {
 	MTU int
 	// Gateways are the addresses the bridge must hold, host bits included.
 	Gateways []netip.Prefix
-	// ForceAddress replaces addresses that exclude a gateway; without it they
-	// are ErrAddressConflict.
+	// ForceAddress replaces gateways that EnsureBridge gave the bridge before
+	// and that exclude a wanted one. Addresses that it did not give are never
+	// removed: they are ErrAddressConflict.
 	ForceAddress bool
+	// Needed returns which of these addresses of the bridge other attachments
+	// need, or may need: they and the wanted ones do not exclude each other. It
+	// is called when an address is in the way; nil: none is needed.
+	Needed func(inTheWay []netip.Prefix) ([]netip.Prefix, error)
+	// Subnets are those without a gateway among their own addresses: the host
+	// gets a route to each by the interface that has the Gateways.
+	Subnets []netip.Prefix
+	// ForwardIPv4 and ForwardIPv6 let the interface with the Gateways forward,
+	// which can be off while the host's forwarding is on.
+	ForwardIPv4, ForwardIPv6 bool
+	// Isolated keeps the host out: the bridge has no address and no IPv6, does
+	// not answer ARP, and hands IPv4 packets to nothing on the host.
+	Isolated bool
+	// RouteLocalnet is what VerifyBridge wants to be on. SetRouteLocalnet
+	// switches it on, once 127.0.0.0/8 is guarded.
+	RouteLocalnet bool
 	// Promisc puts the bridge into promiscuous mode; false leaves it alone.
 	Promisc bool
 	// VLANFiltering needs CONFIG_BRIDGE_VLAN_FILTERING, else ErrUnsupported;
@@ -72,14 +90,23 @@ func (b *Bridge) check() error {
 		return err
 	}
 	if b.VLAN > 0 {
-		if err := checkName("VLAN interface", b.vlanName()); err != nil {
+		if err := checkName("VLAN interface", b.vlanName()); err != nil && len(b.Gateways) > 0 {
 			return err
 		}
 		if err := checkVLAN(b.VLAN); err != nil {
 			return err
 		}
 	}
+	if b.Isolated && len(b.Gateways) > 0 {
+		return fmt.Errorf("address %s on an isolated bridge", b.Gateways[0])
+	}
 	return checkAddrs(b.Gateways, b.IPv6)
+}
+
+// ours says that d is a bridge that EnsureBridge made, for whichever network.
+func (b *Bridge) ours(d *device) bool {
+	prefix, _, ok := strings.Cut(b.Alias, ":")
+	return ok && strings.HasPrefix(d.alias, prefix+":") || d.unfinished()
 }
 
 // needsIPv6 says that the device holding the gateways must speak IPv6.
@@ -94,6 +121,9 @@ func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, er
 		return BridgeState{}, err
 	}
 	b.VLANFiltering = b.VLANFiltering || b.VLAN > 0
+	if b.Isolated {
+		b.IPv6 = IPv6Off
+	}
 	var u undo
 	defer func() {
 		if err != nil {
@@ -108,10 +138,16 @@ func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, er
 	if err == nil && (created || d.unfinished()) {
 		err = ownIPv6(b.Name, b.IPv6, b.needsIPv6() && b.VLAN == 0)
 	}
-	if err != nil {
-		return st, err
+	if err == nil && !created {
+		err = h.takeOver(d, b, &u)
 	}
-	if err := h.adjustBridge(d, b, created, &u); err != nil {
+	if err == nil {
+		err = h.isolate(d, b, created, &u)
+	}
+	if err == nil {
+		err = h.adjustBridge(d, b, created, &u)
+	}
+	if err != nil {
 		return st, err
 	}
 	st = BridgeState{Index: d.index, MAC: d.mac, MTU: d.mtu, Created: created, device: d}
@@ -122,7 +158,13 @@ func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, er
 		}
 		st.VLANName, st.VLANMAC = holder.name, holder.mac
 	}
-	return st, h.ensureAddrs(holder, b, fresh, &u)
+	if err := h.forwardBy(holder, b, &u); err != nil {
+		return st, err
+	}
+	if err := h.ensureAddrs(holder, d, b, fresh, &u); err != nil {
+		return st, err
+	}
+	return st, h.ensureSubnets(holder, b, fresh, &u)
 }
 
 // bridge reads the bridge called name; the error wraps ErrNotFound or ErrNotBridge.
@@ -178,13 +220,14 @@ func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
 // router advertisements, IPv6 as wanted, and no DAD: until it has its link-local
 // address a host cannot ask for the MAC of a container it forwards to.
 func ownIPv6(name string, mode IPv6Mode, need bool) error {
-	ss := []sysctl{{"accept_ra", "0"}, {"accept_dad", "0"}}
+	var ss []sysctl
 	switch {
-	case mode == IPv6Off:
+	case mode == IPv6Off: // first: without IPv6 the others are of no effect
 		ss = append(ss, sysctl{"disable_ipv6", "1"})
 	case mode == IPv6On || need:
 		ss = append(ss, sysctl{"disable_ipv6", "0"})
 	}
+	ss = append(ss, sysctl{"accept_ra", "0"}, sysctl{"accept_dad", "0"})
 	_, err := setIPv6(name, need, ss...)
 	return err
 }

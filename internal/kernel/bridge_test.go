@@ -188,7 +188,7 @@ func TestPlanAddrs(t *testing.T) {
 		missing, replace := planAddrs(have, prefixes(tt.want...))
 		var gone []netip.Prefix
 		for _, c := range replace {
-			gone = append(gone, c.have)
+			gone = append(gone, c.have.prefix)
 		}
 		if fmt.Sprint(missing) != fmt.Sprint(tt.missing) || fmt.Sprint(gone) != fmt.Sprint(tt.replace) {
 			t.Errorf("%s: missing %v, replace %v, want %v, %v", tt.name, missing, gone, tt.missing, tt.replace)

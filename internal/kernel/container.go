@@ -2,14 +2,12 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
 	"golang.org/x/sys/unix"
 )
-
-// ipv4ArpNotify is IPV4_DEVCONF_ARP_NOTIFY (linux/ip.h).
-const ipv4ArpNotify = 22
 
 // container is an attachment's end in its namespace. Only sysctls and opening
 // sockets need a thread there; the sockets stay there.
@@ -55,7 +53,7 @@ func (h *Handle) openContainerByThread(l Link, sysctls []ifSysctl) (*container, 
 	var ct container
 	err := l.Netns.Do(func() (err error) {
 		if err = setSysctls(sysctls, hasIPv6(l.Addrs)); err != nil {
-			return err
+			return fmt.Errorf("in %s: %w%s", l.Netns.path, err, presetHint(err))
 		}
 		if ct.conn, err = openConnOver(h.buf); err == nil && l.waitsForIPv6() {
 			ct.events, err = openEvents()
@@ -67,6 +65,15 @@ func (h *Handle) openContainerByThread(l Link, sysctls []ifSysctl) (*container, 
 		return nil, err
 	}
 	return &ct, nil
+}
+
+// presetHint says how the namespace of a container, which is new, comes by a
+// setting where /proc/sys is read-only.
+func presetHint(err error) string {
+	if !readOnly(err) {
+		return ""
+	}
+	return " (a new namespace takes the host's net.ipv6.conf.default.* where net.core.devconf_inherit_init_net is 1)"
 }
 
 // waitsForIPv6 says that the attachment works when its IPv6 addresses do.
@@ -114,8 +121,7 @@ func (c *conn) setUp(d *device, l Link) error {
 			return err
 		}
 	}
-	arpNotify := nest(unix.AF_INET, nest(unix.IFLA_INET_CONF, attrUint32(ipv4ArpNotify, 1)))
-	if err := c.setLink(d.index, unix.IFF_UP, unix.IFF_UP, nest(unix.IFLA_AF_SPEC, arpNotify)); err != nil {
+	if err := c.setLink(d.index, unix.IFF_UP, unix.IFF_UP, setIPv4(setting{ipv4ArpNotify, 1})); err != nil {
 		return fmt.Errorf("set %s up: %w", l.IfName, err)
 	}
 	for _, r := range l.Routes {
@@ -149,12 +155,25 @@ func (s ifSysctl) path() string { return ipv6Conf(s.ifName, s.key) }
 // setSysctls sets what the calling thread's namespace has. One without IPv6
 // has none of it, which is an error only if IPv6 is needed.
 func setSysctls(all []ifSysctl, need bool) error {
+	var of ipv6Settings
 	for _, s := range all {
-		if on, err := setIPv6(s.ifName, need, s.sysctl); err != nil || !on {
+		if of.ifName != s.ifName {
+			of = ipv6Settings{ifName: s.ifName}
+		}
+		if on, err := of.set(need, s.sysctl); err != nil || !on {
 			return err
 		}
 	}
 	return nil
+}
+
+// Settle sets again what Attach set of the container's interface under
+// /proc/sys.
+func (h *Handle) Settle(ctx context.Context, l Link) error {
+	if err := errors.Join(ctx.Err(), l.check()); err != nil {
+		return err
+	}
+	return l.Netns.Do(func() error { return setSysctls(sysctlsOf(l), hasIPv6(l.Addrs)) })
 }
 
 // sysctlsOf returns what is to be set in the container before the link is up.

@@ -31,7 +31,10 @@ type device struct {
 	mac                net.HardwareAddr
 	oper               byte
 	peer, peerNS       int // of a veth: the other end's index, its nsid or -1
+	v4                 ipv4Conf
+	v6                 ipv6State
 	// as a bridge
+	idMAC         net.HardwareAddr // of its bridge ID: zero before the first port
 	vlanFiltering bool
 	defaultPVID   uint16
 	vxlan         *vxlan // as a VXLAN device; else nil
@@ -116,6 +119,10 @@ func parseDevice(b []byte) (*device, error) {
 			d.peerNS = number(v)
 		case unix.IFLA_LINKINFO:
 			return d.parseInfo(v)
+		case unix.IFLA_AF_SPEC:
+			if msg.Family == unix.AF_UNSPEC { // a bridge's event has its VLANs there
+				return d.parseSettings(v)
+			}
 		}
 		return nil
 	})
@@ -143,6 +150,8 @@ func (d *device) parseInfo(b []byte) error {
 			switch typ {
 			case nl.IFLA_BR_VLAN_FILTERING:
 				d.vlanFiltering = v[0] != 0
+			case nl.IFLA_BR_BRIDGE_ID: // priority and MAC
+				d.idMAC = bytes.Clone(v[min(2, len(v)):])
 			case nl.IFLA_BR_VLAN_DEFAULT_PVID:
 				d.defaultPVID = uint16(number(v))
 			}

@@ -18,6 +18,9 @@ var (
 	ErrAddressConflict = errors.New("address conflict")
 	// ErrUnsupported: the kernel lacks a feature; the message names it.
 	ErrUnsupported = errors.New("not supported by this kernel")
+	// ErrReadOnly: a setting of the kernel is not what it has to be, and cannot
+	// be changed; the message names it.
+	ErrReadOnly = errors.New("not writable")
 	// ErrInUse: the bridge still has ports.
 	ErrInUse = errors.New("in use")
 )

@@ -78,13 +78,16 @@ func (h *Handle) SetRouteLocalnet(dev string, on bool) (changed bool, err error)
 	if err := checkName("interface", dev); err != nil {
 		return false, err
 	}
-	path, value := "net/ipv4/conf/"+dev+"/route_localnet", "0"
+	path, value := routeLocalnet(dev), "0"
 	if on {
 		value = "1"
 	}
 	have, err := getSysctl(path)
 	if err == nil && have != value {
 		changed, err = true, setSysctl(path, value)
+	}
+	if readOnly(err) { // netlink sets it as well
+		err = h.setNamed(dev, setting{ipv4RouteLocalnet, int(value[0] - '0')})
 	}
 	switch {
 	case err == nil:
@@ -93,6 +96,27 @@ func (h *Handle) SetRouteLocalnet(dev string, on bool) (changed bool, err error)
 		return false, nil
 	}
 	return false, err
+}
+
+func routeLocalnet(dev string) string { return "net/ipv4/conf/" + dev + "/route_localnet" }
+
+// RouteLocalnet reports what SetRouteLocalnet sets. ErrNotFound: the interface
+// is missing.
+func (h *Handle) RouteLocalnet(dev string) (bool, error) {
+	if err := checkName("interface", dev); err != nil {
+		return false, err
+	}
+	have, err := getSysctl(routeLocalnet(dev))
+	return have == "1", err
+}
+
+// setNamed changes an IPv4 setting of a link.
+func (h *Handle) setNamed(name string, s setting) error {
+	d, err := h.device(name)
+	if err != nil {
+		return err
+	}
+	return h.setLink(d.index, 0, 0, setIPv4(s))
 }
 
 // SetHairpin has the bridge send frames back by the port that leads to ifName in

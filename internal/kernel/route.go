@@ -78,6 +78,18 @@ func (c *conn) addRoute(index int, r Route) error {
 	return nil
 }
 
+// removeRoute removes an on-link route of the main table.
+func (c *conn) removeRoute(index int, dst netip.Prefix) error {
+	msg := nl.NewRtDelMsg()
+	msg.Family, msg.Dst_len = uint8(family(dst.Addr())), uint8(dst.Bits())
+	err := c.change(request(unix.RTM_DELROUTE, 0, msg,
+		attr(unix.RTA_DST, dst.Masked().Addr().AsSlice()), attrUint32(unix.RTA_OIF, uint32(index))))
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route %s: %w", dst, err)
+	}
+	return nil
+}
+
 // route is a unicast route as the kernel has it.
 type route struct {
 	dst                               netip.Prefix

@@ -16,7 +16,9 @@ const (
 
 // Forward turns on IPv4 and/or IPv6 forwarding in the calling thread's
 // namespace, writing only what is not already on. False leaves a family
-// alone. IPv6 on a kernel without it is ErrUnsupported.
+// alone. Interfaces by which the host gets its own IPv6 from router
+// advertisements keep on taking them (accept_ra 2), which is not undone. IPv6
+// on a kernel without it is ErrUnsupported.
 func (h *Handle) Forward(ctx context.Context, v4, v6 bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -27,9 +29,7 @@ func (h *Handle) Forward(ctx context.Context, v4, v6 bool) error {
 		}
 	}
 	if v6 {
-		if err := setSysctl(forwardV6, "1"); err != nil {
-			return noIPv6(err)
-		}
+		return h.forwardIPv6()
 	}
 	return nil
 }
@@ -70,19 +70,51 @@ func getSysctl(path string) (string, error) {
 }
 
 // setSysctl writes a value under /proc/sys unless it is there already, so a
-// value that is right does not need a writable /proc/sys.
+// value that is right does not need a writable /proc/sys. The error names the
+// key, its path, what it is and what it must be.
 func setSysctl(path, value string) error {
 	fd, err := openSysctl(path, unix.O_RDWR)
-	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
-		if have, rerr := getSysctl(path); rerr == nil && have == value {
-			return nil
+	if readOnly(err) {
+		have, rerr := getSysctl(path)
+		if rerr != nil || have == value {
+			return rerr
 		}
+		return fmt.Errorf("sysctl %s is %s, want %s: /proc/sys/%s is %w: %w", sysctlName(path), have, value, path, ErrReadOnly, cause(err))
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return writeSysctl(fd, path, value)
+}
+
+// cause is the errno in err, whose text names the path once more.
+func cause(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// readOnly says that /proc/sys refuses writers: a runtime in a sandbox mounts
+// it read-only, or is not root there.
+func readOnly(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+}
+
+// sysctlName returns a path under /proc/sys as sysctl(8) has it: a dot in the
+// name of an interface becomes a slash.
+func sysctlName(path string) string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '/':
+			return '.'
+		case '.':
+			return '/'
+		}
+		return r
+	}, path)
 }
 
 // writeSysctl writes what is not there already.
@@ -92,7 +124,7 @@ func writeSysctl(fd int, path, value string) error {
 		return err
 	}
 	if _, err := unix.Pwrite(fd, []byte(value), 0); err != nil {
-		return fmt.Errorf("set sysctl %s to %s: %w", path, value, err)
+		return fmt.Errorf("set sysctl %s from %s to %s: %w", sysctlName(path), have, value, err)
 	}
 	return nil
 }
@@ -117,17 +149,49 @@ func readSysctl(fd int, path string) (string, error) {
 // sysctl is a key under net/ipv6/conf/<interface> and its value.
 type sysctl struct{ key, value string }
 
+// comfort says that an interface is as safe, and reached as well, without it:
+// a link only works a moment later. Where /proc/sys is read-only it is left.
+func (s sysctl) comfort() bool {
+	switch s.key {
+	case "accept_dad":
+		return s.value == "0"
+	case "forwarding": // the kernel asks "all" before it forwards
+		return s.value == "1"
+	case "enhanced_dad", "keep_addr_on_down", "ndisc_notify":
+		return true
+	}
+	return false
+}
+
+// ipv6Settings are sysctls of one interface, set in their order.
+type ipv6Settings struct {
+	ifName string
+	off    bool // IPv6 is, by one of them: what follows is of no effect
+}
+
+// set writes s. It reports false when the interface has no IPv6 at all, which
+// is an error only if IPv6 is needed.
+func (all *ipv6Settings) set(need bool, s sysctl) (bool, error) {
+	err := setSysctl(ipv6Conf(all.ifName, s.key), s.value)
+	switch {
+	case err == nil:
+		all.off = all.off || s.key == "disable_ipv6" && s.value == "1"
+	case readOnly(err) && (all.off || s.comfort()):
+	case errors.Is(err, ErrNotFound) && !need:
+		return false, nil
+	default:
+		return false, noIPv6(err)
+	}
+	return true, nil
+}
+
 // setIPv6 writes ss for an interface. It reports false when the interface has
 // no IPv6 at all, which is an error only if IPv6 is needed.
 func setIPv6(ifName string, need bool, ss ...sysctl) (bool, error) {
+	all := ipv6Settings{ifName: ifName}
 	for _, s := range ss {
-		err := setSysctl(ipv6Conf(ifName, s.key), s.value)
-		switch {
-		case err == nil:
-		case errors.Is(err, ErrNotFound) && !need:
-			return false, nil
-		default:
-			return false, noIPv6(err)
+		if on, err := all.set(need, s); err != nil || !on {
+			return false, err
 		}
 	}
 	return true, nil

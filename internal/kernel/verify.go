@@ -37,18 +37,24 @@ func (h *Handle) VerifyBridge(ctx context.Context, b Bridge) error {
 	if b.VLANFiltering && !d.vlanFiltering {
 		out.add("bridge %s: VLAN filtering is off", b.Name)
 	}
+	h.verifySettings(d, b, &out)
+	holder := d
 	if len(b.Gateways) > 0 {
-		h.verifyGateways(d, b, &out)
+		holder = h.verifyGateways(d, b, &out)
+	}
+	if holder != nil {
+		h.verifyHostSide(holder, b, &out)
 	}
 	return errors.Join(out...)
 }
 
-func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) {
+// verifyGateways returns the interface that has the gateways; nil without it.
+func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
 	if b.VLAN > 0 {
 		var err error
 		if d, err = h.device(b.vlanName()); err != nil {
 			out.add("VLAN interface %s: %w", b.vlanName(), err)
-			return
+			return nil
 		}
 		if !d.up() {
 			out.add("VLAN interface %s is down", d.name)
@@ -57,18 +63,20 @@ func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) {
 	as, err := h.addrs(d.index, addrFamily(b.Gateways))
 	if err != nil {
 		out.add("%s: %w", d.name, err)
-		return
+		return d
 	}
 	for _, p := range b.Gateways {
 		if !holds(as, p) {
 			out.add("%s: address %s is missing", d.name, p)
 		}
 	}
+	return d
 }
 
 // Verify changes nothing and returns one joined error per difference between l
-// and the kernel. A nil MAC and an MTU of 0 are not compared; sysctls never
-// are. A missing link wraps ErrNotFound.
+// and the kernel. A nil MAC and an MTU of 0 are not compared. Of the settings
+// only IPv6Off is: what keeps IPv6 safe where it is wanted, a plugin behind or
+// the container itself may choose otherwise. A missing link wraps ErrNotFound.
 func (h *Handle) Verify(ctx context.Context, l Link) error {
 	if err := errors.Join(ctx.Err(), l.check()); err != nil {
 		return err
@@ -141,6 +149,9 @@ func (c *conn) verifyContainer(l Link, out *diff) *device {
 		out.add("%s: MAC is %s, want %s", at, d.mac, l.MAC)
 	}
 	verifyMTU(at, d, l.MTU, out)
+	if l.IPv6 == IPv6Off && d.v6.known && !d.v6.disabled {
+		out.add("sysctl %s in %s is 0, want 1", sysctlName(ipv6Conf(l.IfName, "disable_ipv6")), l.Netns.path)
+	}
 	if l.Down {
 		return d
 	}

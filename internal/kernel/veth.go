@@ -90,6 +90,9 @@ func (h *Handle) plug(br, d *device, p port) (_ *device, err error) {
 				attrBool(nl.IFLA_BRPORT_MODE, p.hairpin), attrBool(nl.IFLA_BRPORT_ISOLATED, p.isolated))))
 	}
 	v6, err := setIPv6(p.name, false, sysctl{"accept_ra", "0"})
+	if readOnly(err) {
+		v6, err = true, nil // a port hands nothing to IPv6: frames are the bridge's
+	}
 	if err != nil {
 		return nil, err
 	}

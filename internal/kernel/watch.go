@@ -43,6 +43,7 @@ func Watch(prefix string) (*Watcher, error) {
 	}
 	if err != nil {
 		c.close()
+		_ = unix.Close(fd) // -1, which is refused, if there was no socket
 		return nil, fmt.Errorf("subscribe to netlink events: %w", err)
 	}
 	return &Watcher{os.NewFile(uintptr(fd), "rtnetlink"), c, prefix, map[int]bool{}}, nil

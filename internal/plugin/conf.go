@@ -55,6 +55,9 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 		err = call.AllowNoAddresses()
 	case kind == libnet.PoolType:
 		c.ipam, c.requested, err = call.Pool()
+		if pool, ok := c.ipam.(*libnet.Pool); ok && err == nil {
+			err = call.NamePoolError(c.network.ValidatePool(pool))
+		}
 	default:
 		c.ipam = cni.NewDelegate(call, kind)
 	}
@@ -238,7 +241,7 @@ func badKey(key, value, want string) error {
 // a configuration that was edited after ADD must not keep them from their work.
 func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	c = &conf{driver: d.name, name: call.Network, stateDir: call.LooseString("stateDir"), network: libnet.NetworkConfig{Bridge: d.bridge}}
-	if s := call.LooseString("bridge"); s != "" {
+	if s := call.LooseString("bridge"); libnet.ValidBridgeName(s) {
 		c.network.Bridge = s
 	}
 	c.network.Backend = call.LooseBackend("backend", "ipMasqBackend")

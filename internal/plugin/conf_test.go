@@ -198,9 +198,14 @@ func TestParseRefuses(t *testing.T) {
 		`"runtimeConfig":{"mac":"x"}`:                                           `runtimeConfig.mac: "x"`,
 		`"args":{"cni":{"mac":"01:00:5e:00:00:01"}}`:                            `args.cni.mac: "01:00:5e:00:00:01"`,
 		`"runtimeConfig":{"mac":"00:00:00:00:00:00"}`:                           `runtimeConfig.mac`,
-		`"ipam":{"type":"ipam-ln"}`:                                             `ipam.ranges: missing`,
-		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":5}]]}`:                   `subnet: 5`,
-		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0"}]]}`:          `ipam.ranges[0][0].subnet: "10.1.0.0"`,
+		`"bridge":"all"`:                                                        `bridge: "all"`,
+		`"bridge":"twelve-bytes","vlan":100,"isGateway":true`:                   `vlan: 100: the gateway's interface would be "twelve-bytes.100": want a bridge of at most 11 bytes, and bridge is "twelve-bytes"`,
+		`"isGateway":true,"ipam":{"type":"ipam-ln","subnet":"10.1.0.0/24","gateway":"10.2.0.1"}`: `ipam.gateway: "10.2.0.1"`,
+		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"127.1.0.0/24"}]]}`:                       `ipam.ranges[0][0].subnet: "127.1.0.0/24"`,
+		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0/24","gateway":"10.1.0.255"}]]}`: `ipam.ranges[0][0].gateway: "10.1.0.255"`,
+		`"ipam":{"type":"ipam-ln"}`:                                    `ipam.ranges: missing`,
+		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":5}]]}`:          `subnet: 5`,
+		`"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.1.0.0"}]]}`: `ipam.ranges[0][0].subnet: "10.1.0.0"`,
 	} {
 		c, err := parse(call(keys))
 		if err == nil {
@@ -217,6 +222,11 @@ func TestLoose(t *testing.T) {
 	c, err := loose(call(`"bridge":"br1","stateDir":"/x","mtu":"big","vlan":{},"ipam":{"type":"ipam-ln","ranges":7}`))
 	if err != nil || c.network.Bridge != "br1" || c.stateDir != "/x" || c.ipam == nil {
 		t.Errorf("%+v, %v", c, err)
+	}
+	for _, name := range []string{"all", "a/b", "sixteen-bytes-xx"} { // edited after ADD
+		if c, err := loose(call(`"bridge":"` + name + `"`)); err != nil || c.network.Validate() != nil {
+			t.Errorf("bridge %s: %v, %v", name, err, c.network.Validate())
+		}
 	}
 	c, err = loose(call(`"bridge":5,"stateDir":[],"ipam":"none"`))
 	if err != nil || c.network.Bridge != "cni0" || c.stateDir != "" || c.ipam != nil {

@@ -65,7 +65,8 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	return e, err
 }
 
-// settled returns the attachment if it is there already, complete and alive.
+// settled returns the attachment if it is there already, complete and alive;
+// what its host or rules lost is put back.
 // Anything less under the same ID is removed.
 func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpoint, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
@@ -75,7 +76,7 @@ func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpo
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
 		e := &Endpoint{n: n, rec: rec}
 		_ = n.c.takeOwnFree(ctx, rec) // Verify says what it left
-		if e.Verify(ctx) == nil {
+		if e.Verify(ctx) == nil || e.mend(ctx) == nil && e.Verify(ctx) == nil {
 			return e, nil
 		}
 	}

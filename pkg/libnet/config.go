@@ -104,14 +104,18 @@ type NetworkConfig struct {
 // Validate says what cannot be, as a *ConfigError or several joined; nil if
 // nothing. It looks at nothing but the configuration.
 func (c NetworkConfig) Validate() error {
-	if err := validateIfName(c.Bridge); c.Bridge != "" && err != nil {
-		return badConfig("bridge", fmt.Sprintf("%q", c.Bridge), "want an interface name of 1 to 15 bytes without '/', ':' and blanks")
+	if c.Bridge != "" && !ValidBridgeName(c.Bridge) {
+		return badConfig("bridge", fmt.Sprintf("%q", c.Bridge), `want an interface name of 1 to 15 bytes without '/', ':', '%' and blanks, and not "lo", "all" or "default"`)
 	}
 	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
 		return badConfig("mtu", c.MTU, `want "auto", 0 (the kernel's default) or 68 to 65535 bytes`)
 	}
 	if c.VLAN < 0 || c.VLAN > 4094 {
 		return badConfig("vlan", c.VLAN, "want 0 (none) or 1 to 4094")
+	}
+	if name := fmt.Sprintf("%s.%d", c.Bridge, c.VLAN); c.VLAN > 0 && c.hasGateway() && !ValidIfName(name) {
+		return badConfig("vlan", c.VLAN, fmt.Sprintf("the gateway's interface would be %q: want a bridge of at most %d bytes, and bridge is %q",
+			name, len(c.Bridge)+maxIfName-len(name), c.Bridge))
 	}
 	for _, r := range c.VLANTrunk {
 		if r.Min < 1 || r.Max > 4094 || r.Min > r.Max {
@@ -203,6 +207,9 @@ func (a Addressing) complete(c NetworkConfig) (Addressing, error) {
 		gw := addr.Gateway
 		if !gw.IsValid() && c.hasGateway() && !addr.Prefix.IsSingleIP() {
 			gw = addr.Prefix.Masked().Addr().Next()
+		}
+		if err := c.validateSubnet("ipam", addr.Prefix, gw); err != nil {
+			return Addressing{}, err
 		}
 		if gw.IsValid() && gw == addr.Prefix.Addr() {
 			return Addressing{}, fmt.Errorf("address %s is the gateway's own: exclude it from the range or name another gateway", gw)

@@ -37,6 +37,7 @@ type (
 	links interface {
 		Attach(context.Context, kernel.Link) (kernel.Attached, error)
 		Verify(context.Context, kernel.Link) error
+		Settle(context.Context, kernel.Link) error
 		SetDown(context.Context, kernel.Ref) error
 		Detach(context.Context, kernel.Ref) error
 		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
@@ -59,6 +60,7 @@ type (
 		DeviceTo(netip.Addr) (string, error)
 		SetRouteLocalnet(dev string, on bool) (changed bool, err error)
 		SetHairpin(netns, ifName string) error
+		RouteLocalnet(dev string) (bool, error)
 	}
 	networkRecords interface {
 		CreateNetwork(state.Network) error
@@ -215,7 +217,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	undo.push(func() error { return c.networks.DeleteNetwork(name) })
-	if _, err := n.ensureBridge(ctx, n.ownGateways(), &undo); err != nil {
+	if _, err := n.ensureBridge(ctx, n.ownGateways(), ID{}, &undo); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -247,6 +249,11 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	n := &Network{c: c, name: name, driver: driver, config: spec.config}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
+	}
+	if pool, ok := n.ipam.(*Pool); ok {
+		if err := n.config.ValidatePool(pool); err != nil {
+			return nil, err
+		}
 	}
 	if n.ipam != nil && n.config.InterfaceDown {
 		return nil, badConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")

@@ -177,6 +177,8 @@ func (w fakeLinks) Verify(_ context.Context, l kernel.Link) error {
 	return nil
 }
 
+func (w fakeLinks) Settle(context.Context, kernel.Link) error { return w.step(func() {}) }
+
 func (w fakeLinks) SetDown(context.Context, kernel.Ref) error { return w.step(func() {}) }
 
 func (w fakeLinks) Detach(_ context.Context, r kernel.Ref) error {
@@ -280,6 +282,10 @@ func (fakePorts) PortInUse(string, netip.Addr, uint16) bool { return false }
 func (fakePorts) DeviceTo(netip.Addr) (string, error) { return "br1", nil }
 
 func (w fakePorts) SetHairpin(string, string) error { return w.step(func() {}) }
+func (w fakePorts) RouteLocalnet(dev string) (bool, error) {
+	_, on := w.things["route_localnet "+dev]
+	return on, nil
+}
 
 func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
 	return true, w.step(func() {

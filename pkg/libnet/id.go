@@ -16,6 +16,9 @@ type ID struct {
 // ownerPrefix starts the alias of every link of ours.
 const ownerPrefix = "libnet:"
 
+// maxIfName is the longest name of an interface, in bytes (IFNAMSIZ).
+const maxIfName = 15
+
 // maxOwner is the longest alias a link can carry, in bytes (IFALIASZ).
 const maxOwner = 255
 
@@ -126,9 +129,15 @@ func isAlnum(r rune) bool {
 // without '/', ':', '%' (of which the kernel makes a number) and blanks, not "."
 // or "..".
 func ValidIfName(name string) bool {
-	return name != "" && len(name) <= 15 && name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool {
+	return name != "" && len(name) <= maxIfName && name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r == '/' || r == ':' || r == '%' || r == 0x7f
 	})
+}
+
+// ValidBridgeName says whether name can be a bridge's: that of an interface but
+// lo, and none of those that stand for all interfaces under /proc/sys/net.
+func ValidBridgeName(name string) bool {
+	return ValidIfName(name) && name != "lo" && name != "all" && name != "default"
 }
 
 func validateIfName(name string) error {

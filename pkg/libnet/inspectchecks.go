@@ -26,7 +26,7 @@ type Finding struct {
 func (c *Controller) Diagnose(ctx context.Context) []Finding {
 	s := c.survey(ctx)
 	all := []Finding{c.checkBackend()}
-	all = append(all, s.checkForwarding()...)
+	all = append(all, s.checkForwarding(ctx)...)
 	all = append(all, s.checkForeign(ctx)...)
 	all = append(all, c.checkState(), c.checkRecords(s.unread), s.checkBridges(ctx), s.checkAttachments(ctx), s.checkPublications(ctx), s.checkDead())
 	return append(all, s.checkPools(ctx)...)
@@ -92,18 +92,24 @@ func (s survey) forwards(n *Network) (v4, v6 bool) {
 	return v4, v6
 }
 
-func (s survey) checkForwarding() []Finding {
+func (s survey) checkForwarding(ctx context.Context) []Finding {
 	f4, f6 := Finding{About: "forwarding IPv4", Found: "on"}, Finding{About: "forwarding IPv6", Found: "on"}
-	on4, on6, err := forwarding()
+	h, err := kernel.Open()
+	if err != nil {
+		f4.Found, f4.Advice = oneLine(err), "run it as root"
+		return []Finding{f4}
+	}
+	defer h.Close()
+	on4, on6, err := h.Forwarding()
 	if err != nil {
 		f4.Found, f4.Advice = err.Error(), "mount /proc"
 		return []Finding{f4}
 	}
-	var need4, need6 []string
+	var need4, need6, bridges []string
 	for _, n := range s.networks {
 		v4, v6 := s.forwards(n)
 		if v4 {
-			need4 = append(need4, n.name)
+			need4, bridges = append(need4, n.name), append(bridges, n.gatewayInterface())
 		}
 		if v6 {
 			need6 = append(need6, n.name)
@@ -111,16 +117,47 @@ func (s survey) checkForwarding() []Finding {
 	}
 	f4.off(on4, need4, "sysctl -w net.ipv4.ip_forward=1, and look in /etc/sysctl.d for what switched it off")
 	f6.off(on6, need6, "sysctl -w net.ipv6.conf.all.forwarding=1, and look in /etc/sysctl.d for what switched it off")
-	return []Finding{f4, f6}
+	if on4 && len(need4) > 0 {
+		f4.offByInterface(h.NotForwarding(ctx, bridges))
+	}
+	return append([]Finding{f4, f6}, checkAdvertisements(h.LostAdvertisements(ctx))...)
 }
 
-func forwarding() (v4, v6 bool, err error) {
-	h, err := kernel.Open()
-	if err != nil {
-		return false, false, err
+// gatewayInterface is the interface by which packets of the network's
+// containers come to the host.
+func (n *Network) gatewayInterface() string {
+	if n.config.VLAN > 0 {
+		return fmt.Sprintf("%s.%d", n.config.Bridge, n.config.VLAN)
 	}
-	defer h.Close()
-	return h.Forwarding()
+	return n.config.Bridge
+}
+
+// offByInterface says which interfaces do not forward though the host does.
+func (f *Finding) offByInterface(bridges, uplinks []string, err error) {
+	off := append(bridges, uplinks...)
+	switch {
+	case err != nil:
+		f.Found, f.Advice = oneLine(err), "try again"
+	case len(off) > 0:
+		f.Found = "on, but off for " + strings.Join(off, ", ") + ": what comes in there goes no further"
+		f.Advice = fmt.Sprintf("sysctl -w net/ipv4/conf/%s/forwarding=1, and look for what switched it off: /etc/sysctl.d, or IPv4Forwarding= in that interface's .network file of systemd-networkd", off[0])
+	}
+}
+
+// checkAdvertisements names the interfaces by which this host loses its own
+// IPv6, or has lost it.
+func checkAdvertisements(lost []string, err error) []Finding {
+	f := Finding{About: "router advertisements"}
+	switch {
+	case err != nil:
+		f.Found, f.Advice = oneLine(err), "try again"
+	case len(lost) == 0:
+		return nil
+	default:
+		f.Found = fmt.Sprintf("%s: none is taken, as IPv6 forwarding is on and accept_ra is 1: this host loses its own IPv6 address and default route", strings.Join(lost, ", "))
+		f.Advice = fmt.Sprintf("sysctl -w net/ipv6/conf/%s/accept_ra=2, in /etc/sysctl.d too; the next advertisement brings them back", lost[0])
+	}
+	return []Finding{f}
 }
 
 func (f *Finding) off(on bool, needed []string, advice string) {
@@ -192,7 +229,9 @@ func (s survey) checkAttachments(ctx context.Context) Finding {
 	for _, n := range s.networks {
 		for _, e := range s.endpoints[n] {
 			looked++
-			errs = append(errs, e.Verify(ctx))
+			want := e.expectation()
+			want.butForwarding = true
+			errs = append(errs, n.Verify(ctx, want))
 		}
 	}
 	return differing("attachments", looked, errs)

@@ -99,7 +99,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err != nil {
 		return err
 	}
-	br, err := e.n.ensureBridge(ctx, e.Addressing(), undo)
+	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), undo)
 	if err != nil {
 		return err
 	}
@@ -175,5 +175,9 @@ func (e *Endpoint) Verify(ctx context.Context) error {
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
-	return e.n.Verify(ctx, Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC})
+	return e.n.Verify(ctx, e.expectation())
+}
+
+func (e *Endpoint) expectation() Expectation {
+	return Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // plan is all that an attachment is in the kernel: what ADD applies, CHECK
@@ -44,6 +45,7 @@ func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr, ports []PortMa
 	}
 	p.endpoint.Ports, p.endpoint.Hairpin, p.endpoint.MasqueradeAll = firewallPorts(ports), !n.config.NoHairpin, n.config.MasqueradeAll
 	p.localnet = v4 && !n.config.NoHairpin && n.config.GatewayModeIPv4 != GatewayRouted && publishesLocalhost(ports)
+	p.bridge.RouteLocalnet = p.localnet
 	p.rules = n.config.needsRules() || len(ports) > 0
 	if n.config.SpoofCheck {
 		p.endpoint.MAC = p.link.MAC
@@ -65,18 +67,34 @@ func (n *Network) planBridge(a Addressing) kernel.Bridge {
 
 		PreserveDefaultVLAN: n.config.PreserveDefaultVLAN,
 
-		IPv6:  ipv6Mode(a),
-		Alias: networkOwner(n.name),
+		IPv6:     ipv6Mode(a),
+		Alias:    networkOwner(n.name),
+		Isolated: n.config.isolated(),
 	}
 	if !n.config.hasGateway() {
 		return b
 	}
+	b.ForwardIPv4, b.ForwardIPv6 = a.families()
 	for _, addr := range a.Addresses {
-		if addr.Gateway.IsValid() {
-			b.Gateways = append(b.Gateways, netip.PrefixFrom(addr.Gateway, addr.Prefix.Bits()))
+		if !addr.Gateway.IsValid() {
+			continue
+		}
+		b.Gateways = append(b.Gateways, addr.onBridge())
+		if subnet := addr.Prefix.Masked(); !subnet.Contains(addr.Gateway) && !slices.Contains(b.Subnets, subnet) {
+			b.Subnets = append(b.Subnets, subnet)
 		}
 	}
 	return b
+}
+
+// onBridge is the gateway as an address of the bridge. A link-local one is in
+// its own subnet (RFC 4291, section 2.5.6), whatever that of the containers is.
+func (a Address) onBridge() netip.Prefix {
+	bits := a.Prefix.Bits()
+	if !a.Prefix.Masked().Contains(a.Gateway) {
+		bits = 64
+	}
+	return netip.PrefixFrom(a.Gateway, bits)
 }
 
 func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) kernel.Link {
@@ -150,9 +168,9 @@ func (n *Network) resolveMTU() error {
 	return err
 }
 
-// ensureBridge makes the network's bridge and rules, pushing how to undo what
-// it made.
-func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStack) (kernel.BridgeState, error) {
+// ensureBridge makes the network's bridge as the endpoint but, zero for none,
+// needs it, pushing how to undo what it made.
+func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *undoStack) (kernel.BridgeState, error) {
 	if err := n.resolveMTU(); err != nil {
 		return kernel.BridgeState{}, err
 	}
@@ -164,6 +182,7 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 			}
 		}
 	}
+	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, but) }
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
 	if errors.Is(err, kernel.ErrUnsupported) {
 		err = n.unsupported(err)
@@ -175,6 +194,37 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 		undo.push(func() error { return n.removeBridge(context.WithoutCancel(ctx)) })
 	}
 	return br, nil
+}
+
+// needed returns which addresses of the bridge endpoints of whichever network
+// have as gateway. While another one is being made, whose gateway is not known
+// yet, all may be.
+func (n *Network) needed(have []netip.Prefix, but ID) ([]netip.Prefix, error) {
+	recs, err := n.c.networks.Networks()
+	errs := []error{err}
+	var all []netip.Prefix
+	for _, rec := range recs {
+		if rec.Bridge != n.config.Bridge {
+			continue
+		}
+		o, err := n.c.networkOf(rec)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		endpoints, err := n.c.endpoints.Endpoints(o.name)
+		errs = append(errs, err)
+		for _, e := range endpoints {
+			if e.Phase != state.PhaseReady && e.Netns != "" && idOf(e) != but && !n.c.dead(e) {
+				return have, nil
+			}
+			all = append(all, o.planBridge((&Endpoint{n: o, rec: e}).Addressing()).Gateways...)
+		}
+	}
+	if err := errors.Join(errs...); err != nil && !errors.Is(err, state.ErrCorrupt) { // what is corrupt is set aside
+		return nil, err
+	}
+	return all, nil
 }
 
 // unsupported names the key of the configuration that asks for more than the

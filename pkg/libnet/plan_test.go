@@ -126,6 +126,13 @@ func TestValidate(t *testing.T) {
 		{NetworkConfig{VLANTrunk: []VLANRange{{1, 4094}}}, ""},
 		{NetworkConfig{Bridge: "a/b"}, "bridge"},
 		{NetworkConfig{Bridge: "sixteen-bytes-xx"}, "bridge"},
+		{NetworkConfig{Bridge: "all"}, "bridge"},
+		{NetworkConfig{Bridge: "default"}, "bridge"},
+		{NetworkConfig{Bridge: "lo"}, "bridge"},
+		{NetworkConfig{Bridge: "br%d"}, "bridge"},
+		{NetworkConfig{Bridge: "twelve-bytes", VLAN: 100, Gateway: true}, "vlan"},
+		{NetworkConfig{Bridge: "twelve-bytes", VLAN: 10, Gateway: true}, ""},
+		{NetworkConfig{Bridge: "fifteen-bytes-x", VLAN: 10}, ""}, // without a gateway there is no such interface
 		{NetworkConfig{Hairpin: true, Promiscuous: true}, "hairpinMode"},
 		{NetworkConfig{Internal: true, Masquerade: true}, "internal"},
 		{NetworkConfig{Internal: true, DefaultGateway: true}, "internal"},
@@ -138,6 +145,50 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%+v: %v", tt.conf, err)
 		case tt.key != "" && (!errors.As(err, &conf) || conf.Key != tt.key):
 			t.Errorf("%+v: error %v, want one for key %s", tt.conf, err, tt.key)
+		}
+	}
+}
+
+func TestValidateSubnet(t *testing.T) {
+	gateway, plain := NetworkConfig{Gateway: true}, NetworkConfig{}
+	for _, tt := range []struct {
+		conf            NetworkConfig
+		subnet, gateway string
+		key             string // of the error; empty: none
+	}{
+		{gateway, "10.1.0.0/24", "10.1.0.1", ""},
+		{gateway, "10.1.0.0/24", "", ""},
+		{gateway, "10.1.0.0/24", "10.2.0.1", "k.gateway"},
+		{plain, "10.1.0.0/24", "10.2.0.1", ""}, // a router of the container's own making
+		{plain, "10.1.0.0/24", "10.1.0.255", "k.gateway"},
+		{plain, "10.1.0.0/24", "10.1.0.0", "k.gateway"},
+		{gateway, "10.1.0.0/31", "10.1.0.0", ""},
+		{gateway, "10.1.0.4/31", "10.1.0.5", ""},
+		{gateway, "10.1.0.0/24", "169.254.1.1", "k.gateway"},
+		{gateway, "fd00::/64", "fe80::1", ""},
+		{gateway, "fd00::/64", "fd00::1", ""},
+		{gateway, "fd00::/64", "fd01::1", "k.gateway"},
+		{plain, "fd00::/64", "ff02::1", "k.gateway"},
+		{plain, "127.5.0.0/16", "", "k.subnet"},
+		{plain, "0.0.0.0/8", "", "k.subnet"},
+		{plain, "0.0.0.0/0", "", "k.subnet"},
+		{plain, "239.1.0.0/16", "", "k.subnet"},
+		{plain, "::1/128", "", "k.subnet"},
+		{plain, "fe80::/64", "", "k.subnet"},
+		{plain, "ff05::/64", "", "k.subnet"},
+		{plain, "169.254.7.0/24", "", ""},
+	} {
+		var gw netip.Addr
+		if tt.gateway != "" {
+			gw = netip.MustParseAddr(tt.gateway)
+		}
+		err := tt.conf.validateSubnet("k", netip.MustParsePrefix(tt.subnet), gw)
+		var conf *ConfigError
+		switch {
+		case tt.key == "" && err != nil:
+			t.Errorf("%s %s: %v", tt.subnet, tt.gateway, err)
+		case tt.key != "" && (!errors.As(err, &conf) || conf.Key != tt.key):
+			t.Errorf("%s %s: error %v, want one for key %s", tt.subnet, tt.gateway, err, tt.key)
 		}
 	}
 }

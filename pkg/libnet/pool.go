@@ -197,7 +197,11 @@ func (p *Pool) gateways() []Address {
 			}
 			if gw.IsValid() && !seen[gw] {
 				seen[gw] = true
-				all = append(all, Address{Prefix: netip.PrefixFrom(gw, r.Subnet.Bits()), Gateway: gw})
+				own := Address{Prefix: r.Subnet, Gateway: gw}
+				if r.Subnet.Contains(gw) {
+					own.Prefix = own.onBridge()
+				}
+				all = append(all, own)
 			}
 		}
 	}

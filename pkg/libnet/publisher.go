@@ -157,10 +157,12 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 	return rec, nil
 }
 
-// settled says that an earlier publication is the one asked for, in place.
+// settled says that an earlier publication is the one asked for, in place. What
+// a removal that was killed had closed already is opened again.
 func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) bool {
 	return before.Boot == now.Boot && NetnsID(before.NetnsID).same(NetnsID(now.NetnsID)) &&
-		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now)) && p.verify(ctx, before) == nil
+		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now)) &&
+		p.verifyRules(ctx, before) == nil && p.openLocalhost(before) == nil
 }
 
 // publish puts the rules in place, choosing ports that were left open. Restored:
@@ -187,11 +189,7 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []P
 			return done.restored, err
 		}
 	}
-	has4 := slices.ContainsFunc(addrsOf(*rec), netip.Addr.Is4)
-	if has4 && !p.cfg.NoHairpin && publishesLocalhost(done.ports) {
-		_, err = p.c.published.SetRouteLocalnet(device, true)
-	}
-	return done.restored, errors.Join(err, p.c.endFlows(ctx, *rec, done.standby))
+	return done.restored, errors.Join(p.openLocalhost(*rec), p.c.endFlows(ctx, *rec, done.standby))
 }
 
 // device returns the interface by which the host reaches the container.
@@ -245,8 +243,34 @@ func (p *Publisher) expected(pub Publication) (state.Endpoint, error) {
 }
 
 func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
+	err := p.verifyRules(ctx, rec)
+	if !p.opensLocalhost(rec) {
+		return err
+	}
+	on, localErr := p.c.published.RouteLocalnet(rec.Bridge)
+	if localErr == nil && !on {
+		localErr = fmt.Errorf("sysctl net.ipv4.conf.%s.route_localnet is 0, want 1: ports on 127.0.0.1 do not answer", rec.Bridge)
+	}
+	return errors.Join(err, localErr)
+}
+
+func (p *Publisher) verifyRules(ctx context.Context, rec state.Endpoint) error {
 	r := p.ruleset(rec)
 	return p.c.verifyRules(ctx, rec, firewall.Network{}, r.endpoint)
+}
+
+// opensLocalhost says that 127.0.0.0/8 leads to ports of the publication.
+func (p *Publisher) opensLocalhost(rec state.Endpoint) bool {
+	return slices.ContainsFunc(addrsOf(rec), netip.Addr.Is4) && !p.cfg.NoHairpin && publishesLocalhost(portsOf(rec))
+}
+
+// openLocalhost lets 127.0.0.0/8 lead there, which the rules guard.
+func (p *Publisher) openLocalhost(rec state.Endpoint) error {
+	if !p.opensLocalhost(rec) {
+		return nil
+	}
+	_, err := p.c.published.SetRouteLocalnet(rec.Bridge, true)
+	return err
 }
 
 // Remove takes away whatever was published for an ID. It needs nothing to be

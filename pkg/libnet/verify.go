@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -24,13 +25,15 @@ type Expectation struct {
 	HostName string
 	// Ports are the published ones, for an attachment that has no record.
 	Ports []PortMapping
+
+	butForwarding bool // which Diagnose tells of once for all
 }
 
 // adopt turns the plan into one for a link of the reference bridge plugin: it
-// carries no owner, there are no rules of ours for it, and in its result a
-// route over the subnet's gateway names none.
+// carries no owner, has IPv6, there are no rules of ours for it, and in its
+// result a route over the subnet's gateway names none.
 func (p *plan) adopt(want Expectation) {
-	p.link.HostName, p.link.Owner = want.HostName, ""
+	p.link.HostName, p.link.Owner, p.link.IPv6 = want.HostName, "", kernel.IPv6Keep
 	p.rules = false
 	for i, r := range p.link.Routes {
 		if !r.Gateway.IsValid() {
@@ -63,6 +66,9 @@ func (n *Network) Verify(ctx context.Context, want Expectation) error {
 	}
 	defer func() { _ = ns.Close() }()
 	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
+	if want.butForwarding {
+		p.bridge.ForwardIPv4, p.bridge.ForwardIPv6 = false, false
+	}
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
 	errs = append(errs, n.verifyTunnel(ctx))
 	if p.rules {

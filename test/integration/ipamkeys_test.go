@@ -49,7 +49,7 @@ func TestPoolKeys(t *testing.T) {
 		{"not sticky", nil, []step{{"ADD a prod/web", "10.1.0.2"}, {"DEL a", ""}, {"ADD b prod/web", "10.1.0.3"}}},
 		{"hash", keys{"ipam.strategy": "hash"}, []step{
 			{"ADD a prod/web", "10.1.0.="}, {"DEL a", ""}, {"ADD x", ""}, {"ADD b prod/web", "10.1.0.="}}},
-		{"cooldown", keys{"ipam.cooldown": 3600, "ipam.ranges": raw(`[[{"subnet":"10.1.0.0/30","gateway":"10.1.0.9"}]]`)}, []step{
+		{"cooldown", keys{"isGateway": false, "ipam.cooldown": 3600, "ipam.ranges": raw(`[[{"subnet":"10.1.0.0/30","gateway":"10.1.0.9"}]]`)}, []step{
 			{"ADD a", "10.1.0.1"}, {"ADD b", "10.1.0.2"}, {"DEL a", ""}, {"ADD c", "1 rest until 1h0m0s have passed"},
 			{"ADD c IP=10.1.0.1", "10.1.0.1"}}},
 		{"cooldown and sticky", keys{"ipam.cooldown": 3600, "ipam.sticky": true}, []step{

@@ -1,0 +1,151 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// acceptRA is accept_ra for "unless the interface forwards"; 2 is "always".
+const acceptRA = 1
+
+// forwardIPv6 switches the host's IPv6 forwarding on. From then on the kernel
+// takes router advertisements only where accept_ra is 2, and at once drops the
+// default routes that it learnt elsewhere (ipv6_accept_ra in net/addrconf.h): a
+// host whose IPv6 comes by them would lose it. So those interfaces get 2 first.
+func (h *Handle) forwardIPv6() error {
+	on, err := getSysctl(forwardV6)
+	if err != nil {
+		return noIPv6(err)
+	}
+	if on == "1" {
+		return nil
+	}
+	all, err := h.advertised()
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if _, err := setIPv6(d.name, false, sysctl{"accept_ra", "2"}); err != nil {
+			return err
+		}
+	}
+	return setSysctl(forwardV6, "1")
+}
+
+// LostAdvertisements returns the names of the interfaces that take no router
+// advertisements any more because they forward, though addresses or routes that
+// they once learnt from them are still there.
+func (h *Handle) LostAdvertisements(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	all, err := h.advertised()
+	var names []string
+	for _, d := range all {
+		if d.v6.forwarding != 0 {
+			names = append(names, d.name)
+		}
+	}
+	return names, err
+}
+
+// advertised returns the interfaces with accept_ra 1 of which an address or a
+// route came by a router advertisement. With 0 another program takes them.
+func (h *Handle) advertised() ([]*device, error) {
+	all, err := h.devices(0)
+	if err != nil {
+		return nil, fmt.Errorf("look for router advertisements: %w", err)
+	}
+	all = slices.DeleteFunc(all, func(d *device) bool {
+		return !d.v6.known || d.v6.disabled || d.v6.acceptRA != acceptRA || d.port || d.flags&unix.IFF_LOOPBACK != 0
+	})
+	if len(all) == 0 {
+		return nil, nil
+	}
+	learnt, err := h.learnt()
+	if err != nil {
+		return nil, fmt.Errorf("look for router advertisements: %w", err)
+	}
+	return slices.DeleteFunc(all, func(d *device) bool { return !learnt[d.index] }), nil
+}
+
+// learnt returns the links that have something from a router advertisement.
+// Kernels before 5.18 do not say it of an address: there one that expires
+// tells.
+func (h *Handle) learnt() (map[int]bool, error) {
+	by := map[int]bool{}
+	rs, err := h.routes(unix.AF_INET6, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rs {
+		if r.protocol == unix.RTPROT_RA {
+			by[r.oif] = true
+		}
+	}
+	msgs, err := h.dump(func() *nl.NetlinkRequest {
+		return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(unix.AF_INET6))
+	}, unix.RTM_NEWADDR)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, b := range msgs {
+		a, index, err := parseAddr(b)
+		if err != nil {
+			return nil, err
+		}
+		if a.protocol == protoRA || a.protocol == 0 && a.flags&unix.IFA_F_PERMANENT == 0 {
+			by[index] = true
+		}
+	}
+	return by, nil
+}
+
+// NotForwarding returns which of the bridges, and of the interfaces that IPv4
+// default routes lead by, do not forward IPv4 whatever the host does: of the
+// setting of an interface the kernel asks for every packet that comes in by it.
+// A bridge that is missing is left out.
+func (h *Handle) NotForwarding(ctx context.Context, bridges []string) (off, uplinks []string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range bridges {
+		d, err := h.device(name)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.v4.known && d.v4.forwarding == 0 && !slices.Contains(off, name) {
+			off = append(off, name)
+		}
+	}
+	rs, err := h.routes(unix.AF_INET, 0, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	seen := map[int]bool{}
+	for _, r := range rs {
+		if r.dst.Bits() != 0 || r.oif == 0 || seen[r.oif] {
+			continue
+		}
+		seen[r.oif] = true
+		d, err := h.deviceByIndex(r.oif)
+		if errors.Is(err, ErrNotFound) {
+			continue // gone since the list
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.v4.known && d.v4.forwarding == 0 {
+			uplinks = append(uplinks, d.name)
+		}
+	}
+	return off, uplinks, nil
+}

@@ -1,0 +1,45 @@
+package libnet
+
+import (
+	"context"
+)
+
+// mend puts back what an attachment needs of its host, and its rules, without
+// touching its link: somebody may have changed settings, or flushed rules.
+func (e *Endpoint) mend(ctx context.Context) error {
+	c := e.n.c
+	p, err := e.plan()
+	if err != nil {
+		return err
+	}
+	if e.rec.Bridge != e.n.config.Bridge {
+		return badConfig("bridge", e.n.config.Bridge, "the attachment is on "+e.rec.Bridge)
+	}
+	ns, err := openNetns(e.rec.Netns)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	if p.rules { // before what they guard
+		if err := e.reapply(ctx); err != nil {
+			return err
+		}
+	}
+	var undo undoStack // a bridge that was missing is made for the ADD that follows
+	if _, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo); err != nil {
+		return err
+	}
+	p.link.Netns, p.link.MTU = ns, 0
+	if err := c.links.Settle(ctx, p.link); err != nil {
+		return err
+	}
+	if p.localnet {
+		if _, err := c.published.SetRouteLocalnet(e.rec.Bridge, true); err != nil {
+			return err
+		}
+	}
+	if p.v4 || p.v6 {
+		return c.bridges.Forward(ctx, p.v4, p.v6)
+	}
+	return nil
+}
