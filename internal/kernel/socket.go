@@ -98,11 +98,10 @@ func (c *conn) give(s *socket) {
 
 // openBeside opens a socket in the namespace of another one.
 func openBeside(fd int) (*socket, error) {
-	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	n, err := namespaceOf(fd)
 	if err != nil {
-		return nil, fmt.Errorf("open rtnetlink: find its network namespace: %w", err)
+		return nil, err
 	}
-	n := &Netns{fd: ns, path: "of the first rtnetlink socket"}
 	defer func() { _ = n.Close() }()
 	if fds, ok := n.openInside(""); ok {
 		return newSocket(fds[0]), nil

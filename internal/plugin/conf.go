@@ -253,7 +253,7 @@ func (d driver) loose(call *cni.Call) (c *conf, err error) {
 
 // withNetwork calls fn with the network of the configuration.
 func (c *conf) withNetwork(fn func(*libnet.Controller, *libnet.Network) error) error {
-	var opts []libnet.Option
+	opts := []libnet.Option{libnet.InOneNamespace()}
 	if c.stateDir != "" {
 		opts = append(opts, libnet.WithStateDir(c.stateDir))
 	}
@@ -261,7 +261,8 @@ func (c *conf) withNetwork(fn func(*libnet.Controller, *libnet.Network) error) e
 	if err != nil {
 		return err
 	}
-	defer controller.Close()
+	// Not closed: the sockets go with the process, which ends now. To close them
+	// before could wait for the kernel to free the rules that were deleted.
 	def := []libnet.NetworkOption{libnet.WithConfig(c.network)}
 	if c.ipam != nil {
 		def = append(def, libnet.WithIPAM(c.ipam))

@@ -12,6 +12,11 @@ import (
 // it is; what a killed process, an earlier boot or another sandbox left under
 // the same ID is removed first. The network's record is written if missing.
 func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
 	spec := n.spec(opts)
 	spec.sandbox = sb
 	id := ID{n.name, sb.id, spec.ifName}

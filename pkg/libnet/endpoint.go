@@ -83,7 +83,12 @@ func (n *Network) spec(opts []EndpointOption) endpointSpec {
 // Join. The name stands for the container in leases and links, so it is unique
 // in the network together with the interface name. The errors: ErrInvalidName,
 // ErrEndpointExists, *ConfigError, and those of the IPAM.
-func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (*Endpoint, error) {
+func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (_ *Endpoint, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
 	if err := n.chooseSubnets(ctx); err != nil {
 		return nil, err
 	}

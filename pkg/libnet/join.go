@@ -13,6 +13,11 @@ import (
 // missing, the rules, then the link. On failure the endpoint is as before. The
 // errors: ErrEndpointJoined, and those of the kernel and the firewall.
 func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	if e.rec.Phase == state.PhaseReady {
 		return fmt.Errorf("%w: %s", ErrEndpointJoined, e.rec.Netns)
 	}
@@ -116,7 +121,12 @@ func (e *Endpoint) ref() kernel.Ref {
 // Leave removes the endpoint's interface and rules; its addresses stay
 // reserved. An endpoint that has joined nothing is ErrNotJoined; an interface
 // that is gone already is success.
-func (e *Endpoint) Leave(ctx context.Context) error {
+func (e *Endpoint) Leave(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
@@ -129,7 +139,12 @@ func (e *Endpoint) Leave(ctx context.Context) error {
 
 // Delete gives the endpoint's addresses back and forgets it. One that has
 // joined a sandbox is ErrEndpointJoined.
-func (e *Endpoint) Delete(ctx context.Context) error {
+func (e *Endpoint) Delete(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	if e.rec.Netns != "" {
 		return fmt.Errorf("%w: %q in %s", ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
 	}

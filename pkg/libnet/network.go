@@ -175,7 +175,12 @@ func (n *Network) WalkEndpoints(ctx context.Context, fn func(*Endpoint) bool) er
 
 // Delete removes the network: its bridge, if libnet made it, its rules and its
 // record. One that still has endpoints is ErrNetworkInUse.
-func (n *Network) Delete(ctx context.Context) error {
+func (n *Network) Delete(ctx context.Context) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	recs, err := n.c.endpoints.Endpoints(n.name)
 	if err != nil {
 		return err

@@ -81,7 +81,7 @@ func loose(call *cni.Call) *conf {
 
 // withPublisher calls fn with the publisher of the configuration.
 func (c *conf) withPublisher(fn func(*libnet.Controller, *libnet.Publisher) error) error {
-	var opts []libnet.Option
+	opts := []libnet.Option{libnet.InOneNamespace()}
 	if c.stateDir != "" {
 		opts = append(opts, libnet.WithStateDir(c.stateDir))
 	}
@@ -89,7 +89,8 @@ func (c *conf) withPublisher(fn func(*libnet.Controller, *libnet.Publisher) erro
 	if err != nil {
 		return err
 	}
-	defer controller.Close()
+	// Not closed: the sockets go with the process, which ends now. To close them
+	// before could wait for the kernel to free the rules that were deleted.
 	p, err := controller.Publisher(c.network, c.publish)
 	if err != nil {
 		return err
