@@ -17,6 +17,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 		return nil, err
 	}
 	defer leave(&err)
+	n = n.own()
 	spec := n.spec(opts)
 	spec.sandbox = sb
 	id := ID{n.name, sb.id, spec.ifName}
@@ -44,7 +45,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 		return nil, err
 	}
 	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
-	return e, e.Join(ctx, sb)
+	return e, e.join(ctx, sb)
 }
 
 // settled returns the attachment if it is there already, complete and alive.

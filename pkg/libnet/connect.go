@@ -38,6 +38,7 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 		return done, err
 	}
 	defer leave(&err)
+	n = n.own()
 	t := n.config.Tunnel
 	if !t.used() {
 		return Connected{}, badConfig("nodes", "missing", "want the addresses of the network's hosts")

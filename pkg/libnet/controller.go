@@ -258,7 +258,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	undo.push(func() error { return c.networks.DeleteNetwork(name) })
-	if _, err := n.ensureBridge(ctx, n.ownGateways(), &undo); err != nil {
+	if _, err := n.own().ensureBridge(ctx, n.ownGateways(), &undo); err != nil {
 		return nil, err
 	}
 	return n, nil

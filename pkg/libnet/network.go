@@ -12,7 +12,8 @@ import (
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
-// Network is one network on this host.
+// Network is one network on this host. It does not change: what a call finds
+// out, as an MTU or the subnets, it keeps in a copy of its own.
 type Network struct {
 	c      *Controller
 	name   string
@@ -110,6 +111,12 @@ func (n *Network) Driver() string { return n.driver }
 
 // Config returns the network's configuration.
 func (n *Network) Config() NetworkConfig { return n.config }
+
+// own returns a copy for one call, which may complete it.
+func (n *Network) own() *Network {
+	c := *n
+	return &c
+}
 
 // remember writes the network's record unless it stands there already. A
 // record that was not there before goes with what it was written for.

@@ -124,8 +124,11 @@ func (s *Sandbox) Delete(ctx context.Context) (err error) {
 	var errs []error
 	err = s.c.WalkNetworks(ctx, func(n *Network) bool {
 		errs = append(errs, n.WalkEndpoints(ctx, func(e *Endpoint) bool {
-			if e.rec.Netns == s.path {
-				errs = append(errs, e.Leave(ctx))
+			if e.rec.Netns != s.path {
+				return true
+			}
+			if err := e.Leave(ctx); !errors.Is(err, ErrNotJoined) { // it has left meanwhile
+				errs = append(errs, err)
 			}
 			return true
 		}))
