@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // DefaultPath is where records are kept unless told otherwise.
@@ -241,7 +243,7 @@ func remove(path string) error {
 
 // list calls fn for every record file of dir. A missing directory holds none.
 func list(dir string, fn func(path string) error) error {
-	entries, err := os.ReadDir(dir)
+	entries, err := plain.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

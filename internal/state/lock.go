@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // lockTimeout bounds the wait for the lock of a network. It is held while one
@@ -101,7 +102,7 @@ func (d *Dir) hasEndpoint(network, but string) (bool, error) {
 // anyEndpoint says whether the file of some attachment is one. It reads no more
 // of the directory than it takes to find it.
 func (d *Dir) anyEndpoint(network string, one func(path string) bool) (bool, error) {
-	dir, err := os.Open(d.endpointDir(network))
+	dir, err := plain.Open(d.endpointDir(network))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

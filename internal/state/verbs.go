@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/jsonw"
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // SaveNetwork writes or replaces the record of a network.
@@ -94,7 +95,7 @@ func removeDir(path string) error {
 // what could not be read, joined.
 func (d *Dir) Networks() ([]Network, error) {
 	root := filepath.Join(d.root, "networks")
-	entries, err := os.ReadDir(root)
+	entries, err := plain.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -178,7 +179,7 @@ func (d *Dir) Endpoints(network string) ([]Endpoint, error) {
 // EndpointNetworks returns the names of the networks that may have attachments
 // recorded, whether they have a record themselves or not.
 func (d *Dir) EndpointNetworks() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(d.root, "networks"))
+	entries, err := plain.ReadDir(filepath.Join(d.root, "networks"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

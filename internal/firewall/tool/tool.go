@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // ErrNotInstalled says that there is no such program in PATH.
@@ -39,6 +41,9 @@ func Run(ctx context.Context, name, input string, args ...string) (string, error
 	path, err := Find(name)
 	if err != nil {
 		return "", err
+	}
+	if err := plain.StartPoller(); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
 	}
 	in, err := fileOf(input)
 	if err != nil {
