@@ -21,7 +21,7 @@ func (d *Dir) SaveNetwork(n Network) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := d.locked(n.Name, func(fd int, lock string) error { // the first ADDs of a network all write it
+	unlock, err := d.locked(n.Name, Create, func(fd int, lock string) error { // the first ADDs of a network all write it
 		return flock.LockByte(context.Background(), fd, networkByte, lockTimeout, lock)
 	})
 	if err != nil {
@@ -85,7 +85,7 @@ func (d *Dir) DeleteNetwork(name string) error {
 // when another process just put something into it.
 func removeDir(path string) error {
 	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+	if absent(err) || errors.Is(err, unix.ENOTEMPTY) {
 		return nil
 	}
 	return err
@@ -96,7 +96,7 @@ func removeDir(path string) error {
 func (d *Dir) Networks() ([]Network, error) {
 	root := filepath.Join(d.root, "networks")
 	entries, err := plain.ReadDir(root)
-	if errors.Is(err, fs.ErrNotExist) {
+	if absent(err) {
 		return nil, nil
 	}
 	errs := []error{err}
@@ -180,7 +180,7 @@ func (d *Dir) Endpoints(network string) ([]Endpoint, error) {
 // recorded, whether they have a record themselves or not.
 func (d *Dir) EndpointNetworks() ([]string, error) {
 	entries, err := plain.ReadDir(filepath.Join(d.root, "networks"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if absent(err) {
 		return nil, nil
 	}
 	var all []string

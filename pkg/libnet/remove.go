@@ -97,7 +97,7 @@ func notOwn(path string) string {
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
 	id := idOf(rec)
-	if n.ipam != nil {
+	if kind, dir := n.leaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err
 		}

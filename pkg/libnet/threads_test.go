@@ -153,7 +153,7 @@ func TestEveryCallEnters(t *testing.T) {
 	free := map[string]bool{ // of what asks nothing of the kernel, or only about a path
 		"Close": true, "DefineNetwork": true, "Network": true, "Networks": true, "WalkNetworks": true, "Dead": true, "WhyDead": true,
 		"NodeFile": true, "NodeFiles": true, "SaveNodeFile": true, "DeleteNodeFile": true, "Publications": true, "Publisher": true, "Sandbox": true,
-		"Name": true, "Driver": true, "Config": true, "Endpoint": true, "Endpoints": true, "WalkEndpoints": true, "Subnets": true, "IPAMType": true,
+		"Name": true, "Driver": true, "Config": true, "Endpoint": true, "Endpoints": true, "WalkEndpoints": true, "Subnets": true, "IPAMType": true, "IPAM": true,
 		"ID": true, "Addressing": true, "Ports": true, "Netns": true, "Interfaces": true, "Inspect": true, "Path": true,
 	}
 	for _, on := range []any{c, n, e, &Sandbox{c: c}, &Publisher{c: c}} {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -56,12 +53,9 @@ func run(ctx context.Context, name, input string, args ...string) (string, error
 // locked runs fn while nobody else who uses the same lock file does: between
 // looking and changing, iptables has no lock. It waits until ctx ends.
 func locked(ctx context.Context, path string, fn func() error) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	fd, err := openLock(path)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
 	err = flock.Lock(ctx, fd, unix.LOCK_EX, 0, path)
 	if errors.Is(err, flock.ErrLocked) {
