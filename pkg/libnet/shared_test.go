@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -192,4 +195,53 @@ func TestAutoSubnetShared(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// An ADD that finds no lease at all, beside the DEL of the last container, which
+// has given its lease back and has its record yet, does not make that lease anew.
+func TestNoLeaseOfOneThatGoes(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	n := h.network("10.74.0.0/24")
+	ctx := t.Context()
+	sb1, sb2 := h.sandbox("c1"), h.sandbox("c2")
+	e, err := n.Attach(ctx, sb1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := e.ID()
+	release, err := h.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(h.Controller.links.Detach(ctx, e.ref()), n.ipam.Remove(ctx, id))
+	// Without its index the pool does not know that it is empty by right, as while
+	// another call is at work.
+	if err = errors.Join(err, os.RemoveAll(filepath.Join(h.dataDir, ".libnet"))); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.Attach(ctx, sb2)
+		done <- err
+	}()
+	select { // DEL goes on once ADD waits for it, or has not
+	case err = <-done:
+		done <- err
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := h.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	uses, err := n.ipam.(*Pool).Usage(ctx)
+	if err != nil || len(uses) != 1 || uses[0].Held != 1 {
+		t.Errorf("leases %+v, %v; want c2's alone", uses, err)
+	}
+	if err := n.Remove(ctx, ID{"net1", "c2", "eth0"}); err != nil {
+		t.Error(err)
+	}
 }
