@@ -9,6 +9,8 @@ TOOLS      := $(CACHE)/bin
 LINT_VERSION := v2.15.0
 LINT       := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 FUZZTIME   ?= 20s
+# What has goroutines is tested under the race detector, which needs cgo.
+RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,agent cni firewall firewall/conntrack flock kernel nfnl overlay plain registry/etcd state)
 STORM      ?= 5m
 
 # The collector of before Go 1.26 touches fewer pages, and a plugin never
@@ -37,11 +39,17 @@ tools: ## build what the tests drive: cnitool, the reference plugins, etcd
 test: build tools ## run the tests (as root: they make network namespaces)
 	@scripts/test-deps
 	$(GO) vet ./...
-	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 10m ./...
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 10m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(RACE))")
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) CGO_ENABLED=1 $(GO) test -race -timeout 10m $(RACE)
 
-soak: build tools ## storm for STORM (default 5m), and kill at every system call
+soak: build tools ## storm for STORM (default 5m), kill at every system call, races and edited configurations at length
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_STORM=$(STORM) $(GO) test -count=1 -v -timeout 30m ./test/storm
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_KILL=full $(GO) test -count=1 -v -timeout 60m ./test/kill
+	LIBNET_ROUNDS=50 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 30m -run Shared ./pkg/libnet
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_EDITED=full $(GO) test -count=1 -v -timeout 30m -run TestEditedAfterAdd ./test/integration
+	@rm -rf $(CACHE)/race && mkdir -p $(CACHE)/race && cp bin/* $(CACHE)/race/
+	CGO_ENABLED=1 $(GO) build -race -o $(CACHE)/race/ ./cmd/ln-agent
+	BIN=$(CACHE)/race TOOLS=$(TOOLS) GORACE=halt_on_error=1 $(GO) test -count=1 -timeout 30m -run TestAgent -skip TestAgentMany ./test/integration # that one measures memory
 
 demo: build ## connect two containers, publish a port, leave nothing
 	$(GO) run ./scripts/demo -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -91,15 +92,51 @@ func (d *Delegate) run(ctx context.Context, command string, id libnet.ID) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	var stdout, stderr bytes.Buffer
+	if err := plain.StartPoller(); err != nil {
+		return nil, fmt.Errorf("ipam plugin %s %s: %w", d.kind, command, err)
+	}
+	stdout, stderr := bounded{most: maxResult, strict: true}, bounded{most: maxComplaint}
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(d.call.Stdin), &stdout, &stderr
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command,
 		"CNI_CONTAINERID="+id.ContainerID, "CNI_IFNAME="+id.IfName, "CNI_NETNS="+d.call.Netns)
-	if err := cmd.Run(); err != nil {
-		return nil, d.failed(command, err, stdout.Bytes(), stderr.String())
+	err = cmd.Run()
+	if stdout.more {
+		return nil, codef(types.ErrDecodingFailure, "ipam plugin %s %s: result: more than %d bytes", d.kind, command, maxResult)
 	}
-	return stdout.Bytes(), nil
+	if err != nil {
+		return nil, d.failed(command, err, stdout.kept, string(stderr.kept))
+	}
+	return stdout.kept, nil
+}
+
+// What is kept of a delegate's output, in bytes: of its result, and of what it
+// says besides.
+const (
+	maxResult    = maxStdin
+	maxComplaint = 4 << 10
+)
+
+// bounded keeps the first bytes of what is written to it. If strict it refuses
+// the rest, so that a program that writes without end is ended; otherwise it
+// drops that.
+type bounded struct {
+	kept   []byte
+	most   int
+	more   bool // than is kept
+	strict bool
+}
+
+var errTooMuch = errors.New("too much output")
+
+func (b *bounded) Write(p []byte) (int, error) {
+	keep := min(len(p), b.most-len(b.kept))
+	b.more = b.more || keep < len(p)
+	b.kept = append(b.kept, p[:keep]...)
+	if b.more && b.strict {
+		return keep, errTooMuch
+	}
+	return len(p), nil
 }
 
 // failed says which plugin it was and keeps its code.

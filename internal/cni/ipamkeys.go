@@ -130,7 +130,7 @@ func (c *Call) looseConfig() ipamstore.Config {
 	cfg := ipamstore.Config{Network: c.Network}
 	ipam := c.Conf.apart().Object("ipam")
 	var dir string
-	if ipam.String("dataDir", &dir); !strings.ContainsRune(dir, 0) {
+	if ipam.String("dataDir", &dir); canBe(dir) {
 		cfg.DataDir = dir
 	}
 	seconds := 0

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"os"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -16,7 +16,7 @@ const maxResolvConf = 64 << 10
 // readResolvConf reads a file of the form of resolv.conf(5).
 func readResolvConf(path string) (libnet.DNS, error) {
 	var dns libnet.DNS
-	f, err := os.Open(path)
+	f, err := plain.Open(path)
 	if err != nil {
 		return dns, err
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // ErrLocked says that a lock was not free in time.
@@ -53,6 +55,9 @@ func LockByte(ctx context.Context, fd int, at int64, timeout time.Duration, path
 // the wait is given up that goroutine stays until the lock is free, and then
 // frees it again.
 func wait(ctx context.Context, fd int, lock func() error, timeout time.Duration, path string) error {
+	if err := plain.StartPoller(); err != nil { // for the timer
+		return fmt.Errorf("wait for lock %s: %w", path, err)
+	}
 	if timeout != 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not free within %s", timeout))

@@ -29,7 +29,7 @@ func (h *Handle) openContainer(l Link) (*container, error) {
 	if !ok {
 		return h.openContainerByThread(l, sysctls)
 	}
-	ct := container{conn: connOf(fds[0], h.buf)}
+	ct := container{conn: connOf(fds[0], h.rooms)}
 	var err error
 	if sockets > 1 {
 		ct.events, err = eventsOf(fds[1])
@@ -55,7 +55,7 @@ func (h *Handle) openContainerByThread(l Link, sysctls []ifSysctl) (*container, 
 		if err = setSysctls(sysctls, hasIPv6(l.Addrs)); err != nil {
 			return fmt.Errorf("in %s: %w%s", l.Netns.path, err, presetHint(err))
 		}
-		if ct.conn, err = openConnOver(h.buf); err == nil && l.waitsForIPv6() {
+		if ct.conn, err = openConnOver(h.rooms); err == nil && l.waitsForIPv6() {
 			ct.events, err = openEvents()
 		}
 		return err

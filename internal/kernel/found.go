@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 const (
@@ -90,7 +91,7 @@ func (h *Handle) Namespaces() (Namespaces, error) {
 // that ip-netns(8) and runtimes use.
 func boundNamespaces() ([]string, error) {
 	const file = "/proc/thread-self/mountinfo"
-	data, err := os.ReadFile(file)
+	data, err := plain.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("look for network namespaces: %w", err)
 	}
@@ -130,7 +131,7 @@ func unescape(s string) string {
 // processNamespaces returns the namespaces of all processes, by number: the
 // first in a container tends to be there as long as the container.
 func processNamespaces() []string {
-	entries, _ := os.ReadDir("/proc") // what is not to be seen is not found
+	entries, _ := plain.ReadDir("/proc") // what is not to be seen is not found
 	var pids []int
 	for _, e := range entries {
 		if pid, err := strconv.Atoi(e.Name()); err == nil {

@@ -185,28 +185,47 @@ const returnTries = 3
 // each call. Should the way back fail, which takes the loss of CAP_SYS_ADMIN
 // meanwhile, the thread stays locked to its goroutine and ends with it.
 func (n *Netns) Do(fn func() error) (err error) {
+	leave, err := n.enter()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if back := leave(); back != nil {
+			err = errors.Join(err, back)
+		}
+	}()
+	return fn()
+}
+
+// enter locks the calling goroutine to its thread and brings that into the
+// namespace; leave brings it back.
+func (n *Netns) enter() (leave func() error, err error) {
 	runtime.LockOSThread()
 	own, err := unix.Open(threadNetns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("open own network namespace: %w", err)
+		return nil, fmt.Errorf("open own network namespace: %w", err)
 	}
-	defer func() {
-		back := unix.Setns(own, unix.CLONE_NEWNET)
-		for try := 0; back != nil && try < returnTries; try++ { // what is to undo is to undo over there
-			back = unix.Setns(own, unix.CLONE_NEWNET)
-		}
-		if back != nil {
-			err = errors.Join(err, fmt.Errorf("leave network namespace %q: %w", n.path, back))
-		} else {
-			runtime.UnlockOSThread()
-		}
-		_ = unix.Close(own)
-	}()
 	if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter network namespace %q: %w", n.path, err)
+		_ = unix.Close(own)
+		runtime.UnlockOSThread()
+		return nil, fmt.Errorf("enter network namespace %q: %w", n.path, err)
 	}
-	return fn()
+	return func() error { return n.leave(own) }, nil
+}
+
+// leave brings the thread back to the namespace that is open as own.
+func (n *Netns) leave(own int) error {
+	defer func() { _ = unix.Close(own) }()
+	back := unix.Setns(own, unix.CLONE_NEWNET)
+	for try := 0; back != nil && try < returnTries; try++ { // what is to undo is to undo over there
+		back = unix.Setns(own, unix.CLONE_NEWNET)
+	}
+	if back != nil {
+		return fmt.Errorf("leave network namespace %q: %w", n.path, back)
+	}
+	runtime.UnlockOSThread()
+	return nil
 }
 
 // onThrownThread runs fn on a locked thread that ends with it.

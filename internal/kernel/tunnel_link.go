@@ -127,7 +127,7 @@ func LocalAddrs(of []netip.Addr) ([]netip.Addr, error) {
 	if len(of) == 0 {
 		return nil, nil
 	}
-	c, err := openConnOver(make([]byte, localSize))
+	c, err := openConnOver(newRooms(localSize))
 	if err != nil {
 		return nil, err
 	}

@@ -135,18 +135,19 @@ func (c *conn) destinations(fam int) (known map[netip.Prefix]bool, lengths [129]
 		return nil, lengths, false
 	}
 	// A dump that is not read to its end goes with its socket.
-	d, err := openConnOver(c.buf)
+	s, err := openBeside(c.first)
 	if err != nil {
 		return nil, lengths, false
 	}
-	defer d.close()
+	defer s.close()
+	room := c.rooms.take()
+	defer c.rooms.give(room)
 	known = map[netip.Prefix]bool{}
-	req := request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, zero)
-	if err := unix.Sendto(d.fd, req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := s.send(request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, zero)); err != nil {
 		return nil, lengths, false
 	}
 	for read := 0; read <= mostRoutes; {
-		msgs, _, err := d.receive(d.buf)
+		msgs, err := s.receive(room)
 		if err != nil {
 			return nil, lengths, false
 		}

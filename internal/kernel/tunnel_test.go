@@ -46,12 +46,12 @@ func TestEnsureTunnelTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := h.seq
+	asked := h.idle[0].seq
 	created, err := h.EnsureTunnel(t.Context(), want)
 	if err != nil || created {
 		t.Errorf("again: created %t, %v", created, err)
 	}
-	if n := h.seq - asked; n > 6 {
+	if n := h.idle[0].seq - asked; n > 6 {
 		t.Errorf("again: %d questions, want 6 at most", n)
 	}
 	again, after, err := snapshotTunnel(h, want)
@@ -269,10 +269,10 @@ func TestPathMTUOfMany(t *testing.T) {
 	}
 	want := func(peers []netip.Addr, mtu int, most uint32) {
 		t.Helper()
-		asked := h.seq
+		asked := h.idle[0].seq
 		got, err := h.PathMTU(peers[0], peers, "")
-		if got != mtu || err != nil || h.seq-asked > most {
-			t.Errorf("got %d, %v by %d questions, want %d by %d at most", got, err, h.seq-asked, mtu, most)
+		if got != mtu || err != nil || h.idle[0].seq-asked > most {
+			t.Errorf("got %d, %v by %d questions, want %d by %d at most", got, err, h.idle[0].seq-asked, mtu, most)
 		}
 	}
 	add := func(err error) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -19,7 +20,7 @@ import (
 func (c *conf) readNodeFile() error {
 	path := libnet.NodeFilePath(cmp.Or(c.stateDir, libnet.DefaultStateDir), c.name)
 	not := func(why string) error { return &libnet.NotReadyError{Network: c.name, File: path, Why: why} }
-	data, err := os.ReadFile(path)
+	data, err := plain.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return not("is missing")
 	}

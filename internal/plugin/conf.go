@@ -23,6 +23,8 @@ type conf struct {
 	ports     []libnet.PortMapping
 	mac       net.HardwareAddr // nil: any
 	dns       *libnet.DNS      // nil: the IPAM's
+	// recall, if not nil, is called with the network as recorded, if it is.
+	recall func(*libnet.Network)
 }
 
 // parse refuses what it can before anything is changed. Keys it does not know
@@ -33,7 +35,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 	if c.network.Bridge == "" {
 		c.network.Bridge = d.bridge
 	}
-	o.String("stateDir", &c.stateDir)
+	c.stateDir = call.StateDir()
 	c.dns = readDNS(o.Object("dns"))
 	kind, err := call.IPAMType()
 	if err != nil {
@@ -240,23 +242,41 @@ func badKey(key, value, want string) error {
 // loose reads what DEL and GC need and takes defaults for what it cannot read:
 // a configuration that was edited after ADD must not keep them from their work.
 func (d driver) loose(call *cni.Call) (c *conf, err error) {
-	c = &conf{driver: d.name, name: call.Network, stateDir: call.LooseString("stateDir"), network: libnet.NetworkConfig{Bridge: d.bridge}}
-	if s := call.LooseString("bridge"); libnet.ValidBridgeName(s) {
-		c.network.Bridge = s
+	c = &conf{driver: d.name, name: call.Network, stateDir: call.LooseStateDir(), network: libnet.NetworkConfig{Bridge: d.bridge}}
+	bridge, kind := call.LooseString("bridge"), call.LooseString("ipam", "type")
+	if libnet.ValidBridgeName(bridge) {
+		c.network.Bridge = bridge
 	}
 	c.network.Backend = call.LooseBackend("backend", "ipMasqBackend")
-	switch kind := call.LooseString("ipam", "type"); {
+	switch {
 	case d.tunnel || kind == libnet.PoolType:
 		c.ipam, err = call.LoosePool()
 	case kind != "":
 		c.ipam = cni.NewDelegate(call, kind)
 	}
+	// GC takes the network away as it was made. DEL has the attachment's record,
+	// and looks for the network's only where the configuration lacks something.
+	if call.Command == "GC" || c.network.Bridge != bridge || c.ipam == nil {
+		c.recall = func(n *libnet.Network) { c.asRecorded(call, n) }
+	}
 	return c, err
+}
+
+// asRecorded has the network be the one that its record tells of, as far as
+// that matters to what takes it away.
+func (c *conf) asRecorded(call *cni.Call, n *libnet.Network) {
+	c.network.Bridge = n.Config().Bridge
+	switch kind := n.IPAMType(); {
+	case n.IPAM() != nil:
+		c.ipam = n.IPAM()
+	case kind != "" && (c.ipam == nil || c.ipam.Type() != kind):
+		c.ipam = cni.NewDelegate(call, kind)
+	}
 }
 
 // withNetwork calls fn with the network of the configuration.
 func (c *conf) withNetwork(fn func(*libnet.Controller, *libnet.Network) error) error {
-	var opts []libnet.Option
+	opts := []libnet.Option{libnet.InOneNamespace()}
 	if c.stateDir != "" {
 		opts = append(opts, libnet.WithStateDir(c.stateDir))
 	}
@@ -264,7 +284,13 @@ func (c *conf) withNetwork(fn func(*libnet.Controller, *libnet.Network) error) e
 	if err != nil {
 		return err
 	}
-	defer controller.Close()
+	// Not closed: the sockets go with the process, which ends now. To close them
+	// before could wait for the kernel to free the rules that were deleted.
+	if c.recall != nil {
+		if recorded, err := controller.Network(c.name); err == nil {
+			c.recall(recorded)
+		}
+	}
 	def := []libnet.NetworkOption{libnet.WithConfig(c.network)}
 	if c.ipam != nil {
 		def = append(def, libnet.WithIPAM(c.ipam))

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // DefaultPath is where records are kept unless told otherwise.
@@ -201,7 +203,7 @@ func limit(path string) int {
 // readFile returns the content of a record; ErrNotFound if there is none.
 func readFile(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	if absent(err) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
@@ -234,16 +236,21 @@ func setAside(path string, why error) error {
 
 // remove deletes the file at path; a missing one is success.
 func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(path); err != nil && !absent(err) {
 		return err
 	}
 	return nil
 }
 
+// absent says that there is no such file, and with these directories cannot be.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+}
+
 // list calls fn for every record file of dir. A missing directory holds none.
 func list(dir string, fn func(path string) error) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	entries, err := plain.ReadDir(dir)
+	if err != nil && !absent(err) {
 		return err
 	}
 	var errs []error

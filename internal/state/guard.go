@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // Guard is what one network asks of a bridge: several networks may share it, and
@@ -155,7 +156,7 @@ func (b *Bridge) Remove() error { return removeDir(b.dir) }
 
 // Bridges returns the names of the bridges that may have guards.
 func (d *Dir) Bridges() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(d.root, "bridges"))
+	entries, err := plain.ReadDir(filepath.Join(d.root, "bridges"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

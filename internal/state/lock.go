@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // lockTimeout bounds the wait for a lock: of a network, which is removed meanwhile,
@@ -37,7 +39,7 @@ func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error 
 	if unix.Access(filepath.Dir(d.lockFile(network)), unix.F_OK) != nil {
 		return fn() // there is nothing of it
 	}
-	unlock, err := d.locked(network, func(fd int, path string) error {
+	unlock, err := d.locked(network, OnlyExisting, func(fd int, path string) error {
 		return flock.Lock(ctx, fd, unix.LOCK_EX, aloneTimeout, path)
 	})
 	if errors.Is(err, flock.ErrLocked) {
@@ -77,11 +79,11 @@ func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, crea
 			return func() {}, nil
 		}
 	}
-	return d.locked(network, func(fd int, path string) error {
+	return d.locked(network, create, func(fd int, path string) error {
 		if err := flock.Lock(ctx, fd, unix.LOCK_SH, lockTimeout, path); err != nil { // see Alone
 			return err
 		}
-		return flock.LockByte(ctx, fd, at, lockTimeout, path)
+		return lockByte(ctx, fd, at, path)
 	})
 }
 
@@ -112,8 +114,8 @@ func (d *Dir) hasEndpoint(network, but string) (bool, error) {
 // anyEndpoint says whether the file of some attachment is one. It reads no more
 // of the directory than it takes to find it.
 func (d *Dir) anyEndpoint(network string, one func(path string) bool) (bool, error) {
-	dir, err := os.Open(d.endpointDir(network))
-	if errors.Is(err, fs.ErrNotExist) {
+	dir, err := plain.Open(d.endpointDir(network))
+	if absent(err) {
 		return false, nil
 	}
 	if err != nil {
@@ -133,13 +135,36 @@ func (d *Dir) anyEndpoint(network string, one func(path string) bool) (bool, err
 	}
 }
 
+// lockByte is flock.LockByte, with less for a file that is open for reading
+// only, as its file system is read-only here: it must not be locked for writing,
+// and is not waited for.
+func lockByte(ctx context.Context, fd int, at int64, path string) error {
+	err := flock.LockByte(ctx, fd, at, lockTimeout, path)
+	if !errors.Is(err, unix.EBADF) {
+		return err
+	}
+	shared := unix.Flock_t{Type: unix.F_RDLCK, Whence: unix.SEEK_SET, Start: at, Len: 1}
+	err = unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &shared)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		_ = unix.Close(fd) // as flock does
+		return fmt.Errorf("lock %s: %w", path, flock.ErrLocked)
+	}
+	return err
+}
+
 // locked opens the lock file of a network and takes a lock of it. A file that
 // was removed meanwhile, with the network, protects nothing any more: then it is
-// tried anew.
-func (d *Dir) locked(network string, take func(fd int, path string) error) (unlock func(), err error) {
+// tried anew. Without create a file that can neither be made nor opened for
+// writing is no obstacle: where there is none, no record can be made, either.
+func (d *Dir) locked(network string, create Creation, take func(fd int, path string) error) (unlock func(), err error) {
 	path := d.lockFile(network)
 	for {
 		fd, err := openLock(path)
+		if create == OnlyExisting && unwritable(err) {
+			if fd, err = unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); absent(err) {
+				return func() {}, nil
+			}
+		}
 		if err != nil {
 			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 		}
@@ -166,6 +191,12 @@ func openLock(path string) (fd int, err error) {
 		return -1, err
 	}
 	return unix.Open(path, flags, 0o600)
+}
+
+// unwritable says that a directory takes nothing new.
+func unwritable(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) ||
+		errors.Is(err, unix.ENOTDIR) || errors.Is(err, fs.ErrPermission)
 }
 
 func (d *Dir) lockFile(network string) string {

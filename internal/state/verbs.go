@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/jsonw"
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // SaveNetwork writes or replaces the record of a network.
@@ -20,7 +21,7 @@ func (d *Dir) SaveNetwork(n Network) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := d.locked(n.Name, func(fd int, lock string) error { // the first ADDs of a network all write it
+	unlock, err := d.locked(n.Name, Create, func(fd int, lock string) error { // the first ADDs of a network all write it
 		return flock.LockByte(context.Background(), fd, networkByte, lockTimeout, lock)
 	})
 	if err != nil {
@@ -85,7 +86,7 @@ func (d *Dir) DeleteNetwork(name string) error {
 // when another process just put something into it.
 func removeDir(path string) error {
 	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+	if absent(err) || errors.Is(err, unix.ENOTEMPTY) {
 		return nil
 	}
 	return err
@@ -95,8 +96,8 @@ func removeDir(path string) error {
 // what could not be read, joined.
 func (d *Dir) Networks() ([]Network, error) {
 	root := filepath.Join(d.root, "networks")
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, fs.ErrNotExist) {
+	entries, err := plain.ReadDir(root)
+	if absent(err) {
 		return nil, nil
 	}
 	errs := []error{err}
@@ -179,8 +180,8 @@ func (d *Dir) Endpoints(network string) ([]Endpoint, error) {
 // EndpointNetworks returns the names of the networks that may have attachments
 // recorded, whether they have a record themselves or not.
 func (d *Dir) EndpointNetworks() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(d.root, "networks"))
-	if errors.Is(err, fs.ErrNotExist) {
+	entries, err := plain.ReadDir(filepath.Join(d.root, "networks"))
+	if absent(err) {
 		return nil, nil
 	}
 	var all []string

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // indexDir holds the indexes of all pools of a data directory. No network can
@@ -80,7 +82,7 @@ func (x *session) readBoot() error {
 	if x.boot = x.s.conf.BootID; x.boot != "" {
 		return nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := plain.ReadFile(file)
 	if x.boot = strings.TrimSpace(string(data)); err == nil && x.boot == "" {
 		err = errors.New("is empty")
 	}

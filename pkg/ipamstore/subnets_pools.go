@@ -8,9 +8,10 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // DefaultPoolsFile is the node-wide list of address pools, as
@@ -23,7 +24,7 @@ const DefaultPoolsFile = "/etc/cni/ln/address-pools.json"
 // bits are a hash of /etc/machine-id, so it is the same after a reboot. Hosts
 // cloned with their machine-id share it; a host without one has no IPv6 pool.
 func DefaultAddressPools() []AddressPool {
-	id, _ := os.ReadFile("/etc/machine-id") // missing: no IPv6 pool
+	id, _ := plain.ReadFile("/etc/machine-id") // missing: no IPv6 pool
 	return defaultPools(id)
 }
 
@@ -65,7 +66,7 @@ func LoadAddressPools(path string) ([]AddressPool, error) {
 	if path == "" {
 		path = DefaultPoolsFile
 	}
-	data, err := os.ReadFile(path)
+	data, err := plain.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return DefaultAddressPools(), nil
 	}

@@ -12,7 +12,13 @@ import (
 // it is; what a killed process, an earlier boot or another sandbox left under
 // the same ID is removed first. The network's record is written if missing, and
 // brought to the network's configuration with success.
-func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (*Endpoint, error) {
+func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	n = n.own()
 	spec := n.spec(opts)
 	spec.sandbox = sb
 	id := ID{n.name, sb.id, spec.ifName}

@@ -14,7 +14,12 @@ func (c *Controller) Dead(h Holder) bool { return h.Dead(c.boot) }
 // whether a record, a link or only an address tells of it. With none left and
 // dissolve set it removes the network's bridge, rules and record, too. It goes
 // on after errors and reports them joined.
-func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve Dissolve) error {
+func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve Dissolve) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	holders, err := n.holders(ctx)
 	errs := []error{err}
 	kept := 0

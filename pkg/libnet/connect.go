@@ -32,12 +32,18 @@ type Connected struct {
 // the configuration says. It is for an agent, which comes again whenever
 // something changed: what fails keeps nothing else from being done, and is
 // joined in the error.
-func (n *Network) Connect(ctx context.Context) (Connected, error) {
+func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return done, err
+	}
+	defer leave(&err)
+	n = n.own()
 	t := n.config.Tunnel
 	if !t.used() {
 		return Connected{}, badConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
-	done := Connected{Peers: len(t.Nodes) - 1}
+	done.Peers = len(t.Nodes) - 1
 	done.Lacking = done.Peers
 	if err := n.resolveMTU(); err != nil {
 		return done, err
@@ -72,7 +78,12 @@ func (n *Network) vniInUse(t kernel.Tunnel) error {
 
 // Disconnect takes away what Connect made, and the node file. The rules stay
 // while the network has endpoints.
-func (n *Network) Disconnect(ctx context.Context) error {
+func (n *Network) Disconnect(ctx context.Context) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	return errors.Join(n.c.DeleteNodeFile(n.name), n.removeTunnel(ctx), n.retireTunnel(ctx))
 }
 

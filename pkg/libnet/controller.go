@@ -13,6 +13,12 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
+// home is the network namespace that a Controller works in.
+type home interface {
+	// Enter brings the calling goroutine's thread there, and leave back.
+	Enter() (leave func() error, err error)
+}
+
 // What a Controller composes. The real ones are kernel.Handle,
 // firewall.Firewall and state.Dir.
 type (
@@ -93,6 +99,7 @@ type (
 )
 
 var (
+	_ home            = (*kernel.Handle)(nil)
 	_ bridges         = (*kernel.Handle)(nil)
 	_ tunnels         = (*kernel.Handle)(nil)
 	_ links           = (*kernel.Handle)(nil)
@@ -103,9 +110,13 @@ var (
 )
 
 // Controller makes and finds networks on this host, in the network namespace
-// of the thread that called New. It keeps no state of its own and may be made
-// anew for every operation.
+// of the thread that called New: whatever thread a call comes from, it works
+// there. It keeps no state of its own and may be made anew for every operation.
+//
+// Many goroutines may use a Controller and its Networks at once. An Endpoint is
+// for one goroutine at a time.
 type Controller struct {
+	home      home // nil: all threads are there
 	bridges   bridges
 	tunnels   tunnels
 	links     links
@@ -135,7 +146,10 @@ type Controller struct {
 // Option refines New.
 type Option func(*options)
 
-type options struct{ stateDir, dataDir, netnsDir, poolsFile string }
+type options struct {
+	stateDir, dataDir, netnsDir, poolsFile string
+	one                                    bool
+}
 
 // DefaultStateDir is where records are kept unless told otherwise.
 const DefaultStateDir = state.DefaultPath
@@ -152,6 +166,11 @@ func WithDataDir(dir string) Option { return func(o *options) { o.dataDir = dir 
 // DefaultNetnsDir.
 func WithNetnsDir(dir string) Option { return func(o *options) { o.netnsDir = dir } }
 
+// InOneNamespace promises that every thread of the process is in one network
+// namespace as long as the Controller is used. It then does not look where it is
+// called: a program that lives for one call, as a plugin, saves 0.2 ms.
+func InOneNamespace() Option { return func(o *options) { o.one = true } }
+
 // New returns a Controller. It opens a netlink socket and writes nothing.
 func New(opts ...Option) (*Controller, error) {
 	o := options{stateDir: state.DefaultPath, dataDir: DefaultDataDir, netnsDir: DefaultNetnsDir}
@@ -167,17 +186,40 @@ func New(opts ...Option) (*Controller, error) {
 		return nil, err
 	}
 	dir, nft := state.New(o.stateDir), firewall.New()
-	return &Controller{
+	c := &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		routes: handle.Prefixes, close: handle.Close,
-	}, nil
+		routes: handle.Prefixes, close: func() { handle.Close(); _ = nft.Close() },
+	}
+	if !o.one {
+		c.home = handle
+	}
+	return c, nil
 }
 
-// Close closes the netlink socket. Networks stay as they are.
+// Close closes the netlink sockets, after the last call has returned. Networks
+// stay as they are.
 func (c *Controller) Close() { c.close() }
+
+// enter brings the calling goroutine's thread into the Controller's namespace,
+// and leave back. Every exported method that asks the kernel, or starts what
+// does, begins with it; within each other these cost some 5 µs.
+func (c *Controller) enter() (leave func(*error), err error) {
+	if c.home == nil {
+		return func(*error) {}, nil
+	}
+	back, err := c.home.Enter()
+	if err != nil {
+		return nil, err
+	}
+	return func(err *error) {
+		if failed := back(); failed != nil {
+			*err = errors.Join(*err, failed)
+		}
+	}, nil
+}
 
 // The network drivers: a Linux bridge on this host, and one that a VXLAN device
 // joins to those of other hosts.
@@ -197,6 +239,11 @@ func knownDriver(name string) error {
 // ErrInvalidName, ErrNetworkExists, *ConfigError and *ipamstore.ConfigError
 // before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
 func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts ...NetworkOption) (_ *Network, err error) {
+	leave, err := c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
 	n, err := c.DefineNetwork(driver, name, opts...)
 	if err != nil {
 		return nil, err
@@ -217,7 +264,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	undo.push(func() error { return c.networks.DeleteNetwork(name) })
-	if _, err := n.ensureBridge(ctx, n.ownGateways(), ID{}, &undo); err != nil {
+	if _, err := n.own().ensureBridge(ctx, n.ownGateways(), ID{}, &undo); err != nil {
 		return nil, err
 	}
 	return n, nil

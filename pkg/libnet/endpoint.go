@@ -14,7 +14,8 @@ import (
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
-// Endpoint is one attachment of a container to a network.
+// Endpoint is one attachment of a container to a network, for one goroutine at
+// a time.
 type Endpoint struct {
 	n   *Network
 	rec state.Endpoint
@@ -89,11 +90,26 @@ func (n *Network) spec(opts []EndpointOption) endpointSpec {
 // Join. The name stands for the container in leases and links, so it is unique
 // in the network together with the interface name. The errors: ErrInvalidName,
 // ErrEndpointExists, *ConfigError, and those of the IPAM.
-func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (*Endpoint, error) {
+func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (_ *Endpoint, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	n = n.own()
+	spec := n.spec(opts)
+	if err := (ID{n.name, name, spec.ifName}).Validate(); err != nil {
+		return nil, err
+	}
+	release, err := n.c.endpoints.Own(ctx, n.name, name, spec.ifName, state.Create)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if err := n.chooseSubnets(ctx); err != nil {
 		return nil, err
 	}
-	e, err := n.createEndpoint(ctx, name, n.spec(opts))
+	e, err := n.createEndpoint(ctx, name, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +205,24 @@ func (n *Network) leaseDir() (kind, dir string) {
 		return n.ipam.Type(), ""
 	}
 	return "", ""
+}
+
+// own keeps everybody else from the attachment until release is called, and
+// reads its record again: it may have been removed, or have joined or left,
+// since the Endpoint was made. It is ErrNotFound if there is none any more.
+func (e *Endpoint) own(ctx context.Context) (release func(), err error) {
+	id := e.ID()
+	release, err = e.n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := e.n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if err != nil {
+		release()
+		return nil, notFound(err, "endpoint", id.ContainerID+" "+id.IfName)
+	}
+	e.rec = rec
+	return release, nil
 }
 
 func (e *Endpoint) save() error { return e.n.c.endpoints.SaveEndpoint(e.rec) }

@@ -82,6 +82,10 @@ func (n *Network) IPAMType() string {
 	return n.ipam.Type()
 }
 
+// IPAM returns what gives the network's addresses; nil if nothing does, or what
+// cannot be called from the network's record.
+func (n *Network) IPAM() IPAM { return n.ipam }
+
 // Inspect returns what is recorded of the endpoint.
 func (e *Endpoint) Inspect() Attachment {
 	a := e.n.c.attachment(e.rec)

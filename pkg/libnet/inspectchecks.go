@@ -23,9 +23,14 @@ type Finding struct {
 
 // Diagnose looks at what networks of this host need to work, and changes
 // nothing but that it sets unreadable records aside, as every reader does.
-func (c *Controller) Diagnose(ctx context.Context) []Finding {
+func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
+	leave, err := c.enter()
+	if err != nil {
+		return []Finding{{"network namespace", err.Error(), "try again as root; nothing was looked at"}}
+	}
+	defer leave(&err) // a thread that cannot come back ends with its goroutine
 	s := c.survey(ctx)
-	all := []Finding{c.checkBackend()}
+	all = []Finding{c.checkBackend()}
 	all = append(all, s.checkForwarding(ctx)...)
 	all = append(all, s.checkForeign(ctx)...)
 	all = append(all, c.checkState(), c.checkRecords(s.unread), s.checkBridges(ctx), s.checkAttachments(ctx), s.checkPublications(ctx), s.checkDead())

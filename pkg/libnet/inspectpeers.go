@@ -90,7 +90,12 @@ var _ peers = (*kernel.Handle)(nil)
 
 // Peers says what the kernel has of each other host of the network, by the
 // network's record, and changes nothing. A network of one host is ErrNoOverlay.
-func (n *Network) Peers(ctx context.Context) (Peers, error) {
+func (n *Network) Peers(ctx context.Context) (_ Peers, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return Peers{}, err
+	}
+	defer leave(&err)
 	p, err := n.findPeers(ctx)
 	p.advise()
 	return p.Peers, err
@@ -100,7 +105,12 @@ func (n *Network) Peers(ctx context.Context) (Peers, error) {
 // answers through the tunnel, to a small packet and to one as large as the tunnel
 // takes; all of them at once, no longer than 2 × wait for all. A network with
 // NoHost is not asked: this host may not. It needs CAP_NET_RAW.
-func (n *Network) CheckPeers(ctx context.Context, wait time.Duration) (Peers, error) {
+func (n *Network) CheckPeers(ctx context.Context, wait time.Duration) (_ Peers, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return Peers{}, err
+	}
+	defer leave(&err)
 	p, err := n.findPeers(ctx)
 	if err == nil && p.MTU > 0 && !n.config.NoHost {
 		err = p.ask(ctx, wait)

@@ -11,17 +11,29 @@ import (
 
 // Join makes the endpoint's interface in the sandbox: the bridge if it is
 // missing, the rules, then the link. On failure the endpoint is as before. The
-// errors: ErrEndpointJoined, and those of the kernel and the firewall.
-func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) error {
-	err := e.join(ctx, sb)
-	e.repairOthers(ctx)
-	return err
-}
-
-func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
+// errors: ErrEndpointJoined, ErrNotFound for an endpoint that was removed
+// meanwhile, and those of the kernel and the firewall.
+func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	defer e.repairOthers(ctx) // which owns others, so after the release
+	release, err := e.own(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if e.rec.Phase == state.PhaseReady {
 		return fmt.Errorf("%w: %s", ErrEndpointJoined, e.rec.Netns)
 	}
+	e.n = e.n.own()
+	return e.join(ctx, sb)
+}
+
+// join is Join for a caller who owns the attachment.
+func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	p, err := e.plan()
 	if err != nil {
 		return err
@@ -148,8 +160,18 @@ func (e *Endpoint) ref() kernel.Ref {
 
 // Leave removes the endpoint's interface and rules; its addresses stay
 // reserved. An endpoint that has joined nothing is ErrNotJoined; an interface
-// that is gone already is success.
-func (e *Endpoint) Leave(ctx context.Context) error {
+// that is gone already, or the whole endpoint, is success.
+func (e *Endpoint) Leave(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	release, err := e.own(ctx)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer release()
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
@@ -160,9 +182,27 @@ func (e *Endpoint) Leave(ctx context.Context) error {
 	return e.save()
 }
 
-// Delete gives the endpoint's addresses back and forgets it. One that has
-// joined a sandbox is ErrEndpointJoined.
-func (e *Endpoint) Delete(ctx context.Context) error {
+// ignoreGone is for what a DEL or a GC has removed before us.
+func ignoreGone(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Delete gives the endpoint's addresses back and forgets it; one that is gone
+// already is success. One that has joined a sandbox is ErrEndpointJoined.
+func (e *Endpoint) Delete(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	release, err := e.own(ctx)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer release()
 	if e.rec.Netns != "" {
 		return fmt.Errorf("%w: %q in %s", ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
 	}

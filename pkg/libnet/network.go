@@ -12,7 +12,8 @@ import (
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
-// Network is one network on this host.
+// Network is one network on this host. It does not change: what a call finds
+// out, as an MTU or the subnets, it keeps in a copy of its own.
 type Network struct {
 	c      *Controller
 	name   string
@@ -111,6 +112,12 @@ func (n *Network) Driver() string { return n.driver }
 // Config returns the network's configuration.
 func (n *Network) Config() NetworkConfig { return n.config }
 
+// own returns a copy for one call, which may complete it.
+func (n *Network) own() *Network {
+	c := *n
+	return &c
+}
+
 // recordChange is what a network's record needs.
 type recordChange int
 
@@ -203,7 +210,12 @@ func (n *Network) WalkEndpoints(ctx context.Context, fn func(*Endpoint) bool) er
 
 // Delete removes the network: its bridge, if libnet made it, its rules and its
 // record. One that still has endpoints is ErrNetworkInUse.
-func (n *Network) Delete(ctx context.Context) error {
+func (n *Network) Delete(ctx context.Context) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	recs, err := n.c.endpoints.Endpoints(n.name)
 	if err != nil {
 		return err

@@ -59,6 +59,11 @@ func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
 // left is replaced. Without ports it does nothing but that. The errors:
 // *ConfigError, *PortHeldError, ErrNoFreePort, ErrBadNetns.
 func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMapping, err error) {
+	leave, err := p.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
 	if err := pub.ID.Validate(); err != nil {
 		return nil, err
 	}
@@ -212,7 +217,12 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 
 // Verify changes nothing and says what differs from what Publish did; the error
 // is then ErrDifferent.
-func (p *Publisher) Verify(ctx context.Context, pub Publication) error {
+func (p *Publisher) Verify(ctx context.Context, pub Publication) (err error) {
+	leave, err := p.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	rec, err := p.load(pub.ID)
 	if errors.Is(err, state.ErrNotFound) {
 		if rec, err = p.expected(pub); err != nil || len(rec.Ports) == 0 {
@@ -275,7 +285,12 @@ func (p *Publisher) openLocalhost(rec state.Endpoint) error {
 
 // Remove takes away whatever was published for an ID. It needs nothing to be
 // there; missing is success.
-func (p *Publisher) Remove(ctx context.Context, id ID) error {
+func (p *Publisher) Remove(ctx context.Context, id ID) (err error) {
+	leave, err := p.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	return p.removeUnless(ctx, id, func() bool { return false })
 }
 
@@ -363,7 +378,12 @@ const noPort = "-"
 // Collect removes every publication of the network that keep says no to,
 // whether a record or only a rule tells of it. It goes on after errors and
 // reports them joined.
-func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
+func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) (err error) {
+	leave, err := p.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	recs, err := p.dir.Endpoints(p.network)
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside; the rules tell
@@ -390,8 +410,13 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 }
 
 // Status says why nothing could be published now; nil if something could.
-func (p *Publisher) Status(context.Context) error {
-	err := p.c.rulesAvailable(p.cfg.Chosen())
+func (p *Publisher) Status(context.Context) (err error) {
+	leave, err := p.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	err = p.c.rulesAvailable(p.cfg.Chosen())
 	if slices.Contains([]Backend{wordsOf(p.cfg.ConditionsIPv4), wordsOf(p.cfg.ConditionsIPv6)}, BackendNFTables) {
 		err = errors.Join(err, firewall.ConditionsAvailable())
 	}

@@ -39,6 +39,11 @@ var (
 // Rules of iptables are not read: what has any keeps working, without a record.
 // It goes on after errors and reports them joined, and for whom it wrote what.
 func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
+	leave, err := c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
 	r := rebuilder{c: c}
 	if err := r.look(ctx); err != nil {
 		return nil, err

@@ -159,6 +159,7 @@ func (n *Network) keepLost(ctx context.Context) error {
 }
 
 // living returns what attachments of the network have that is not provably dead.
+// To those that have no link, as they have not joined yet, it is leased here.
 func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption, error) {
 	recs, err := n.c.endpoints.Endpoints(n.name)
 	if err != nil && !errors.Is(err, state.ErrCorrupt) { // set aside; the link tells
@@ -170,9 +171,20 @@ func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption,
 	}
 	var all []ipamstore.Adoption
 	for _, rec := range recs {
+		_, linked := links[idOf(rec)]
 		delete(links, idOf(rec))
-		if rec.IPAM == PoolType && rec.DataDir == pool.cfg.DataDir && len(rec.Addresses) > 0 && !n.c.dead(rec) {
+		if rec.IPAM != PoolType || rec.DataDir != pool.cfg.DataDir || len(rec.Addresses) == 0 || n.c.dead(rec) {
+			continue
+		}
+		if linked {
 			all = append(all, adoption(rec))
+			continue
+		}
+		// A DEL removes the link, then the lease, then the record: it may be
+		// between the last two, and the lease would stay for ever.
+		err := (&rebuilder{c: n.c}).lease(ctx, pool, rec)
+		if err != nil && !errors.Is(err, ipamstore.ErrTaken) {
+			return nil, err
 		}
 	}
 	if len(links) == 0 {

@@ -20,7 +20,12 @@ func (n *Network) Remove(ctx context.Context, id ID) error { return n.RemoveFrom
 // an address for the ID. Without one it is another plugin's, which an ADD of
 // ours has failed on. An empty path, and the host's own namespace, are as in
 // Remove.
-func (n *Network) RemoveFrom(ctx context.Context, id ID, netns string) error {
+func (n *Network) RemoveFrom(ctx context.Context, id ID, netns string) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been made for it
 	}
@@ -113,7 +118,7 @@ func notOwn(path string) string {
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
 	id := idOf(rec)
-	if n.ipam != nil {
+	if kind, dir := n.leaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err
 		}

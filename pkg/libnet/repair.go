@@ -14,6 +14,11 @@ import (
 // What is in place stays untouched; dead attachments are left to Collect. It goes
 // on after errors and reports them joined, and how many it looked at.
 func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
+	leave, err := c.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave(&err)
 	errs := []error{c.repairGuards(ctx)}
 	networks, err := c.Networks(ctx)
 	errs = append(errs, err)

@@ -47,7 +47,12 @@ func WithOwnNamespace() SandboxOption {
 // NewSandbox makes a network namespace for the container id, or adopts one by
 // WithNetnsPath. The errors: ErrInvalidName, ErrSandboxExists, ErrOwnNamespace,
 // and ErrBadNetns for a path that is no network namespace.
-func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOption) (*Sandbox, error) {
+func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOption) (_ *Sandbox, err error) {
+	leave, err := c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
 	var spec sandboxSpec
 	for _, o := range opts {
 		o(&spec)
@@ -67,7 +72,7 @@ func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOpt
 	} else if err != nil {
 		return nil, err
 	}
-	err := c.sandboxes.SaveSandbox(state.Sandbox{ID: id, Path: path})
+	err = c.sandboxes.SaveSandbox(state.Sandbox{ID: id, Path: path})
 	if err == nil {
 		return c.Sandbox(id)
 	}
@@ -110,12 +115,20 @@ func (s *Sandbox) Path() string { return s.path }
 
 // Delete makes every endpoint leave the sandbox and removes its namespace, if
 // NewSandbox made it. Missing is success.
-func (s *Sandbox) Delete(ctx context.Context) error {
+func (s *Sandbox) Delete(ctx context.Context) (err error) {
+	leave, err := s.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	var errs []error
-	err := s.c.WalkNetworks(ctx, func(n *Network) bool {
+	err = s.c.WalkNetworks(ctx, func(n *Network) bool {
 		errs = append(errs, n.WalkEndpoints(ctx, func(e *Endpoint) bool {
-			if e.rec.Netns == s.path {
-				errs = append(errs, e.Leave(ctx))
+			if e.rec.Netns != s.path {
+				return true
+			}
+			if err := e.Leave(ctx); !errors.Is(err, ErrNotJoined) { // it has left meanwhile
+				errs = append(errs, err)
 			}
 			return true
 		}))

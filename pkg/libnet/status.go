@@ -11,7 +11,12 @@ import (
 
 // Status says why no endpoint could be made now; nil if one could. It changes
 // nothing. If the endpoints there are may be cut off, the error is ErrLimited.
-func (n *Network) Status(ctx context.Context) error {
+func (n *Network) Status(ctx context.Context) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus(), n.limits(ctx)}
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))

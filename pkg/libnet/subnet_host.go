@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -173,7 +173,7 @@ func subnetsOf(rec state.Network) ([]netip.Prefix, error) {
 // nameservers returns those of a resolv.conf(5), each as a prefix of its own; a
 // missing file has none.
 func nameservers(file string) ([]netip.Prefix, error) {
-	data, err := os.ReadFile(file)
+	data, err := plain.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

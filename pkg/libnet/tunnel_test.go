@@ -129,14 +129,16 @@ func TestTunnelIsNeverWithoutRules(t *testing.T) {
 func TestOverlayRecord(t *testing.T) {
 	w := newWorld()
 	n, sb := overlayNetwork(t, w)
-	if _, err := n.Attach(context.Background(), sb); err != nil {
+	e, err := n.Attach(context.Background(), sb)
+	if err != nil {
 		t.Fatal(err)
 	}
+	n = e.n // the MTU is known
 	again, err := n.c.Network("net1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.config.MTU = n.config.MTU // resolved by Attach
+	again.config.MTU = n.config.MTU
 	opts := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 	if diff := cmp.Diff(n.planTunnel(), again.planTunnel(), opts); diff != "" || again.Driver() != "overlay" {
 		t.Errorf("driver %q; (-made +found):\n%s", again.Driver(), diff)

@@ -44,7 +44,12 @@ func (p *plan) adopt(want Expectation) {
 
 // Verify changes nothing and says what differs from want, each difference by
 // name, joined; the error is then ErrDifferent. It needs no record.
-func (n *Network) Verify(ctx context.Context, want Expectation) error {
+func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	var mac net.HardwareAddr
 	if want.MAC != "" {
 		var err error

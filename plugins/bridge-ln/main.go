@@ -14,6 +14,5 @@ import (
 var version = "v0.0.0-dev"
 
 func main() {
-	streams := cni.Streams{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	os.Exit(plugin.Bridge(version).Run(os.Getenv, streams))
+	os.Exit(plugin.Bridge(version).Run(os.Getenv, cni.Standard()))
 }

@@ -14,8 +14,7 @@ import (
 var version = "v0.0.0-dev"
 
 func main() {
-	streams := cni.Streams{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	os.Exit(plugin().Run(os.Getenv, streams))
+	os.Exit(plugin().Run(os.Getenv, cni.Standard()))
 }
 
 func plugin() cni.Plugin {

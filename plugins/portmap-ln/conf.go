@@ -20,9 +20,8 @@ type conf struct {
 // it leaves to their vendors.
 func parse(call *cni.Call) (*conf, error) {
 	o := call.Conf
-	c := &conf{network: call.Network}
+	c := &conf{network: call.Network, stateDir: call.StateDir()}
 	snat := true
-	o.String("stateDir", &c.stateDir)
 	o.Bool("snat", &snat)
 	o.Bool("masqAll", &c.publish.MasqueradeAll)
 	c.publish.NoHairpin = !snat
@@ -72,7 +71,7 @@ func isPrintable(s string) bool {
 // a configuration that was edited after ADD must not keep them from their work.
 // The backend is where to look for what no record tells of.
 func loose(call *cni.Call) *conf {
-	c := &conf{network: call.Network, stateDir: call.LooseString("stateDir")}
+	c := &conf{network: call.Network, stateDir: call.LooseStateDir()}
 	given := libnet.PublishConfig{Backend: call.LooseBackend("backend")}
 	readMatches(call.Conf, &given)
 	c.publish.Backend = given.Chosen()
@@ -81,7 +80,7 @@ func loose(call *cni.Call) *conf {
 
 // withPublisher calls fn with the publisher of the configuration.
 func (c *conf) withPublisher(fn func(*libnet.Controller, *libnet.Publisher) error) error {
-	var opts []libnet.Option
+	opts := []libnet.Option{libnet.InOneNamespace()}
 	if c.stateDir != "" {
 		opts = append(opts, libnet.WithStateDir(c.stateDir))
 	}
@@ -89,7 +88,8 @@ func (c *conf) withPublisher(fn func(*libnet.Controller, *libnet.Publisher) erro
 	if err != nil {
 		return err
 	}
-	defer controller.Close()
+	// Not closed: the sockets go with the process, which ends now. To close them
+	// before could wait for the kernel to free the rules that were deleted.
 	p, err := controller.Publisher(c.network, c.publish)
 	if err != nil {
 		return err

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -65,12 +62,9 @@ func run(ctx context.Context, name, input string, args ...string) (string, error
 // looking and changing, iptables has no lock. It waits until ctx ends, and no
 // longer than a tool may run: then the error is flock.ErrLocked.
 func locked(ctx context.Context, path string, fn func() error) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	fd, err := openLock(path)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
+		return err
 	}
 	err = flock.Lock(ctx, fd, unix.LOCK_EX, tool.Timeout, path)
 	if errors.Is(err, flock.ErrLocked) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // ErrTimeout says that a program did not end in time.
@@ -57,6 +59,9 @@ func run(outer context.Context, timeout time.Duration, name, input string, args 
 	path, err := Find(name)
 	if err != nil {
 		return "", err
+	}
+	if err := plain.StartPoller(); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
 	}
 	in, err := fileOf(input)
 	if err != nil {
