@@ -160,6 +160,9 @@ func (x *session) rebuild() error {
 	if err != nil {
 		return err
 	}
+	if err := x.restore(t); err != nil {
+		return err
+	}
 	if x.state.boot != x.boot {
 		if err := x.newBoot(t, known); err != nil {
 			return err
@@ -177,6 +180,44 @@ func (x *session) rebuild() error {
 	x.state.problems = t.problems()
 	x.indexed, x.table = true, nil
 	return x.commit()
+}
+
+// restore makes leases again that the index lists and whose file another
+// program removed while a live link has the address. After a reboot no link is.
+func (x *session) restore(t *table) error {
+	if x.state.boot != x.boot {
+		return nil
+	}
+	var named map[netip.Addr]bool
+	for o, e := range t.listed {
+		for _, l := range e.addrs {
+			if now := t.entries[o]; now != nil && slices.ContainsFunc(now.addrs, func(n leased) bool { return n.addr == l.addr }) {
+				continue
+			}
+			if named == nil {
+				named = t.named()
+			}
+			if named[l.addr] || !x.s.inUse(e.Holder, l.addr) {
+				continue
+			}
+			if err := x.create(l.addr.String(), o, l.since); err != nil {
+				return err
+			}
+			named[l.addr] = true
+			t.add(x.dir, l.addr.String(), true)
+			t.entries[o].Holder = e.Holder
+		}
+	}
+	return nil
+}
+
+// named returns the addresses that name a file of the pool's directory.
+func (t *table) named() map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	for _, f := range t.files {
+		all[f.Addr] = true
+	}
+	return all
 }
 
 // writeOwners makes the buckets of the owner table what t says. Those that
