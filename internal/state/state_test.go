@@ -265,3 +265,34 @@ func TestReplaceByMany(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+// A lock is had while another process makes and removes the directory all the
+// time.
+func TestLockBesideRemoval(t *testing.T) {
+	t.Parallel()
+	d := New(t.TempDir())
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		var err error
+		for {
+			select {
+			case <-stop:
+				done <- err
+				return
+			default:
+				err = errors.Join(err, d.DeleteNetwork("net"))
+			}
+		}
+	}()
+	for range 2000 {
+		release, err := d.Own(t.Context(), "net", "c", "eth0", Create)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
