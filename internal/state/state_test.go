@@ -266,7 +266,7 @@ func TestReplaceByMany(t *testing.T) {
 	}
 }
 
-// A lock is had while another process makes and removes the directory all the
+// A lock is had, and a record is written, while another process makes and removes the directory all the
 // time.
 func TestLockBesideRemoval(t *testing.T) {
 	t.Parallel()
@@ -284,9 +284,13 @@ func TestLockBesideRemoval(t *testing.T) {
 			}
 		}
 	}()
-	for range 2000 {
+	for range 400 {
 		release, err := d.Own(t.Context(), "net", "c", "eth0", Create)
 		if err != nil {
+			t.Fatal(err)
+		}
+		e := Endpoint{Network: "net", ContainerID: "c", IfName: "eth0"}
+		if err := errors.Join(d.CreateEndpoint(e), d.DeleteEndpoint("net", "c", "eth0")); err != nil {
 			t.Fatal(err)
 		}
 		release()
