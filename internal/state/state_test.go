@@ -17,7 +17,7 @@ import (
 
 var sample = Endpoint{
 	Network: "net1", ContainerID: "c1", IfName: "eth0", Phase: PhaseReady, Boot: "b", Netns: "/run/netns/c1",
-	NetnsID: NetnsID{1, 2, 3}, Bridge: "br0", HostName: "veth0", MAC: "02:00:00:00:00:01",
+	NetnsID: NetnsID{1, 2, 3}, MountNS: "4026531841", Bridge: "br0", HostName: "veth0", MAC: "02:00:00:00:00:01",
 	Addresses: []Address{{Prefix: netip.MustParsePrefix("10.1.0.2/24"), Gateway: netip.MustParseAddr("10.1.0.1")}},
 }
 

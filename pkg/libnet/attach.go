@@ -71,6 +71,7 @@ func holderOfRecord(rec state.Endpoint) Holder {
 		Boot:    rec.Boot,
 		Netns:   rec.Netns,
 		NetnsID: NetnsID(rec.NetnsID),
+		MountNS: rec.MountNS,
 		Runtime: rec.Runtime,
 	}
 }

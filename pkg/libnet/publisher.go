@@ -127,7 +127,7 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 	}
 	rec := state.Endpoint{
 		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
-		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id),
+		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: mountNS(),
 		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.saved(),
 	}
 	for _, a := range pub.Addrs {
