@@ -73,6 +73,8 @@ func TestComplete(t *testing.T) {
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "route 0.0.0.0/0 via 10.1.0.1"}},
 		{"a single address has no gateway", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/32"),
 			[]string{"addr 10.1.0.5/32 gw invalid IP"}},
+		{"nor have two", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/31", "fd01::4/127"),
+			[]string{"addr 10.1.0.5/31 gw invalid IP", "addr fd01::4/127 gw invalid IP"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,8 +91,9 @@ func TestComplete(t *testing.T) {
 
 func TestCompleteRefusesTheGatewaysOwnAddress(t *testing.T) {
 	_, err := addresses("10.1.0.1/24").complete(NetworkConfig{Gateway: true})
-	if err == nil || !strings.Contains(err.Error(), "10.1.0.1") {
-		t.Errorf("error %v, want one that names 10.1.0.1", err)
+	var conf *ConfigError
+	if !errors.As(err, &conf) || conf.Value != "10.1.0.1" {
+		t.Errorf("error %v, want a ConfigError that names 10.1.0.1", err)
 	}
 }
 

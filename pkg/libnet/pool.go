@@ -205,8 +205,8 @@ func (p *Pool) gateways() []Address {
 	for _, set := range p.cfg.Sets {
 		for _, r := range set {
 			gw := r.Gateway
-			if !gw.IsValid() && !r.Subnet.IsSingleIP() {
-				gw = r.Subnet.Masked().Addr().Next()
+			if !gw.IsValid() {
+				gw = firstOf(r.Subnet)
 			}
 			if gw.IsValid() && !seen[gw] {
 				seen[gw] = true
