@@ -160,7 +160,12 @@ func (x *session) rebuild() error {
 	if err != nil {
 		return err
 	}
-	if err := x.restore(t); err != nil {
+	lost := x.lost(t)
+	if x.mode == looking && len(lost) > 0 {
+		x.indexed, x.table = false, t // the index knows of them for who may change something
+		return nil
+	}
+	if err := x.restore(t, lost); err != nil {
 		return err
 	}
 	if x.state.boot != x.boot {
@@ -182,9 +187,15 @@ func (x *session) rebuild() error {
 	return x.commit()
 }
 
-// restore makes leases again that the index lists and whose file another
-// program removed while a live link has the address. After a reboot no link is.
-func (x *session) restore(t *table) error {
+// lease is an address and who has it.
+type lease struct {
+	Holder
+	leased
+}
+
+// lost returns the leases that the index lists and whose file another program
+// removed while a live link has the address. After a reboot no link has.
+func (x *session) lost(t *table) (all []lease) {
 	if x.state.boot != x.boot {
 		return nil
 	}
@@ -197,16 +208,24 @@ func (x *session) restore(t *table) error {
 			if named == nil {
 				named = t.named()
 			}
-			if named[l.addr] || !x.s.inUse(e.Holder, l.addr) {
-				continue
+			if !named[l.addr] && x.s.inUse(e.Holder, l.addr) {
+				named[l.addr] = true
+				all = append(all, lease{e.Holder, l})
 			}
-			if err := x.create(l.addr.String(), o, l.since); err != nil {
-				return err
-			}
-			named[l.addr] = true
-			t.add(x.dir, l.addr.String(), true)
-			t.entries[o].Holder = e.Holder
 		}
+	}
+	return all
+}
+
+// restore makes lost leases again.
+func (x *session) restore(t *table, all []lease) error {
+	for _, l := range all {
+		name := l.addr.String()
+		if err := x.create(name, l.Owner, l.since); err != nil {
+			return err
+		}
+		t.add(x.dir, name, true)
+		t.entries[l.Owner].Holder = l.Holder
 	}
 	return nil
 }

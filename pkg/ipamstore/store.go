@@ -64,7 +64,7 @@ func (s *Store) Lookup(ctx context.Context, owner Owner) ([]Lease, error) {
 		return nil, fmt.Errorf("look up %s: %w: %s", owner.text(), ErrInvalid, msg)
 	}
 	var out []Lease
-	err := s.do(ctx, existing, func(x *session) error {
+	err := s.do(ctx, looking, func(x *session) error {
 		if err := x.ready(); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (s *Store) Remove(ctx context.Context, owner Owner) error {
 // Errors are ErrLocked, ErrIO.
 func (s *Store) List(ctx context.Context) ([]Held, error) {
 	var out []Held
-	err := s.do(ctx, existing, func(x *session) error {
+	err := s.do(ctx, looking, func(x *session) error {
 		t, err := x.scan()
 		if err == nil {
 			out = t.files
@@ -158,7 +158,7 @@ func (s *Store) Collect(ctx context.Context, keep func(Holder) bool) (int, error
 //
 // Errors are ErrLocked, ErrIO.
 func (s *Store) Holders(ctx context.Context) (all []Holder, err error) {
-	err = s.do(ctx, existing, func(x *session) error {
+	err = s.do(ctx, looking, func(x *session) error {
 		t, err := x.scan()
 		if err == nil {
 			all = t.holders()

@@ -187,7 +187,13 @@ func TestInUse(t *testing.T) {
 	for name, next := range map[string]func(*Store) error{
 		"apply":  func(s *Store) error { _, err := s.Apply(t.Context(), request(4)); return err },
 		"remove": func(s *Store) error { return s.Remove(t.Context(), owner(1)) },
-		"status": func(s *Store) error { _, err := s.Status(t.Context()); return err },
+		"status, then remove": func(s *Store) error {
+			_, err := s.Status(t.Context())
+			if err := s.Verify(t.Context(), owner(2), nil); !errors.Is(err, ErrNotFound) {
+				t.Errorf("before anything may change: %v, want ErrNotFound", err)
+			}
+			return errors.Join(err, s.Remove(t.Context(), owner(1)))
+		},
 	} {
 		s := mustOpen(t, Config{Sets: sets("10.1.0.0/29"), Strategy: StrategyLowest, InUse: func(h Holder, a netip.Addr) bool {
 			return h.Owner == owner(2) && h.NetnsID == "2" && a == addr("10.1.0.3")

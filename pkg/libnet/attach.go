@@ -31,7 +31,8 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	}
 	var undo undoStack
 	defer undo.rollback(&err)
-	if err := n.remember(ctx, &undo); err != nil {
+	changed, err := n.remember(ctx, &undo)
+	if err != nil {
 		return nil, err
 	}
 	e, err := n.createEndpoint(ctx, sb.id, spec)
@@ -39,6 +40,13 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 		return nil, err
 	}
 	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
+	if changed {
+		release, err := n.claimSubnets(ctx, e.Addressing())
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
 	return e, e.Join(ctx, sb)
 }
 

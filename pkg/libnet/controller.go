@@ -123,7 +123,10 @@ type Controller struct {
 	netnsDir  string
 	poolsFile string
 	routes    func() ([]netip.Prefix, error) // of the host; nil: of the calling thread's namespace
-	close     func()
+	// occupants is as kernel.Handle has it; nil: every subnet is free.
+	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]kernel.Occupant, error)
+	oneAtATime func(context.Context) (release func(), err error)
+	close      func()
 }
 
 // Option refines New.
@@ -166,7 +169,7 @@ func New(opts ...Option) (*Controller, error) {
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, nodeFiles: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		routes: handle.Prefixes, close: handle.Close,
+		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime, close: handle.Close,
 	}, nil
 }
 
@@ -188,8 +191,8 @@ func knownDriver(name string) error {
 }
 
 // NewNetwork makes a network and its bridge. The errors: ErrUnknownDriver,
-// ErrInvalidName, ErrNetworkExists, *ConfigError and *ipamstore.ConfigError
-// before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
+// ErrInvalidName, ErrNetworkExists, *ConfigError (also for a subnet that is in use
+// on the host) and *ipamstore.ConfigError before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
 func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts ...NetworkOption) (_ *Network, err error) {
 	n, err := c.DefineNetwork(driver, name, opts...)
 	if err != nil {
@@ -211,6 +214,11 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	undo.push(func() error { return c.networks.DeleteNetwork(name) })
+	release, err := n.claimSubnets(ctx, n.ownGateways())
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if _, err := n.ensureBridge(ctx, n.ownGateways(), &undo); err != nil {
 		return nil, err
 	}

@@ -111,15 +111,16 @@ func (n *Network) Driver() string { return n.driver }
 // Config returns the network's configuration.
 func (n *Network) Config() NetworkConfig { return n.config }
 
-// remember writes the network's record unless it stands there already. A
-// record that was not there before goes with what it was written for.
-func (n *Network) remember(ctx context.Context, undo *undoStack) error {
+// remember writes the network's record unless it stands there already, and says
+// whether it did. A record that was not there before goes with what it was
+// written for.
+func (n *Network) remember(ctx context.Context, undo *undoStack) (changed bool, err error) {
 	if n.c.networks.HasNetwork(n.name, n.fingerprint()) {
-		return nil
+		return false, nil
 	}
 	want, err := n.record()
 	if err != nil {
-		return err
+		return true, err
 	}
 	before, err := n.c.networks.LoadNetwork(n.name)
 	switch {
@@ -127,10 +128,10 @@ func (n *Network) remember(ctx context.Context, undo *undoStack) error {
 		undo.push(func() error { return n.c.networks.DeleteNetwork(n.name) })
 	case err == nil && before.Fingerprint != unknownConfig:
 		if err := n.changeRules(ctx, before); err != nil {
-			return err
+			return true, err
 		}
 	}
-	return n.c.networks.SaveNetwork(want)
+	return true, n.c.networks.SaveNetwork(want)
 }
 
 // ownGateways returns the gateways that are known before any endpoint is.
