@@ -40,15 +40,19 @@ func (n *Network) claimSubnets(ctx context.Context, a Addressing) (release func(
 	return release, nil
 }
 
-// routed returns the subnets that the host will lead to by the bridge.
+// routed returns the subnets that the host will lead to by the bridge: those of an
+// endpoint's addresses, and all of the pool.
 func (n *Network) routed(a Addressing) []netip.Prefix {
-	var all []netip.Prefix
-	for _, gw := range n.gatewaysWith(a) {
-		if s := gw.Masked(); !slices.Contains(all, s) {
+	if !n.config.hasGateway() {
+		return nil
+	}
+	all := slices.DeleteFunc(n.Subnets(), func(s netip.Prefix) bool { return !firstOf(s).IsValid() })
+	for _, addr := range a.Addresses {
+		if s := addr.Prefix.Masked(); addr.Gateway.IsValid() && !slices.Contains(all, s) {
 			all = append(all, s)
 		}
 	}
-	return all
+	return slices.DeleteFunc(all, func(s netip.Prefix) bool { return s.Addr().IsLinkLocalUnicast() })
 }
 
 func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {

@@ -71,35 +71,12 @@ func (n *Network) planBridge(a Addressing) kernel.Bridge {
 	if !n.config.hasGateway() {
 		return b
 	}
-	b.Gateways = a.gateways()
-	return b
-}
-
-// gateways returns the gateways of the addresses, as a bridge has them.
-func (a Addressing) gateways() []netip.Prefix {
-	var all []netip.Prefix
 	for _, addr := range a.Addresses {
-		if gw := netip.PrefixFrom(addr.Gateway, addr.Prefix.Bits()); addr.Gateway.IsValid() && !slices.Contains(all, gw) {
-			all = append(all, gw)
+		if addr.Gateway.IsValid() {
+			b.Gateways = append(b.Gateways, netip.PrefixFrom(addr.Gateway, addr.Prefix.Bits()))
 		}
 	}
-	return all
-}
-
-// gatewaysWith returns the gateways that the bridge is to have: those of the
-// addresses that an endpoint got, and of all the subnets of the pool, of which the
-// next endpoint may get one. One subnet does not stand in another's place.
-func (n *Network) gatewaysWith(a Addressing) []netip.Prefix {
-	if !n.config.hasGateway() {
-		return nil
-	}
-	all := a.gateways()
-	for _, own := range n.ownGateways().Addresses {
-		if !slices.Contains(all, own.Prefix) {
-			all = append(all, own.Prefix)
-		}
-	}
-	return all
+	return b
 }
 
 func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) kernel.Link {
@@ -180,7 +157,13 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 		return kernel.BridgeState{}, err
 	}
 	want := n.planBridge(a)
-	want.Gateways = n.gatewaysWith(a)
+	// All gateways of the pool, of whose subnets the next endpoint may get one:
+	// one does not stand in another's place.
+	for _, own := range n.ownGateways().Addresses {
+		if !slices.Contains(want.Gateways, own.Prefix) {
+			want.Gateways = append(want.Gateways, own.Prefix)
+		}
+	}
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
 	if errors.Is(err, kernel.ErrUnsupported) {
 		err = n.unsupported(err)
