@@ -60,6 +60,20 @@ func TestLeaseNamesItsRuntime(t *testing.T) {
 	}
 }
 
+// What a killed ADD of ports leaves without a record goes with the next GC.
+func TestCollectOfNoPublication(t *testing.T) {
+	h := newHost(t)
+	p, err := h.Publisher("net1", PublishConfig{})
+	must(t, err)
+	dir := filepath.Join(h.dir, "state", "portmap", "networks", "net1")
+	must(t, os.MkdirAll(filepath.Join(dir, "endpoints"), 0o700))
+	must(t, os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600))
+	must(t, p.Collect(context.Background(), func(Holder) bool { return true }))
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after GC: %v, want no directory", err)
+	}
+}
+
 // Lease files removed by hand: their addresses are not given to others while a
 // container has them, with the index at hand or without.
 func TestLeaseFilesRemoved(t *testing.T) {

@@ -331,6 +331,8 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 			errs = append(errs, p.removeUnless(ctx, id, func() bool { return keep(p.c.holderNow(p.dir, id)) }))
 		}
 	}
+	// What a killed process left is a directory without a record, of no holder.
+	errs = append(errs, p.dir.Alone(ctx, p.network, state.Endpoint{}, func() error { return p.dir.DeleteNetwork(p.network) }))
 	return errors.Join(errs...)
 }
 
