@@ -41,27 +41,44 @@ func (o Occupant) String() string {
 // subnet overlaps; and routes of the main table to the subnet or to a part of it
 // that lead elsewhere. Wider routes are not: the bridge's own is more specific.
 func (h *Handle) Occupants(bridge, prefix string, subnet netip.Prefix) ([]Occupant, error) {
-	ds, err := h.devices(0)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	others := map[int]*device{}
-	for _, d := range ds {
-		if d.name != bridge && !strings.HasPrefix(d.name, bridge+".") {
-			others[d.index] = d
-		}
-	}
-	all, err := h.addressesIn(others, prefix, subnet)
+	o := occupants{h.conn, bridge, prefix, subnet, map[int]*device{}}
+	all, err := o.addresses()
 	if err != nil {
 		return nil, err
 	}
-	routes, err := h.routesInto(others, subnet)
+	routes, err := o.routes()
 	return append(all, routes...), err
 }
 
-func (c *conn) addressesIn(others map[int]*device, prefix string, subnet netip.Prefix) ([]Occupant, error) {
-	msgs, err := c.dump(func() *nl.NetlinkRequest {
-		return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(family(subnet.Addr())))
+// occupants looks for what is in the way of a subnet by a bridge.
+type occupants struct {
+	*conn
+	bridge, prefix string
+	subnet         netip.Prefix
+	seen           map[int]*device // of those asked for; nil: the bridge itself, or gone
+}
+
+// other returns a link that is neither the bridge nor above it; nil: it is one of
+// these.
+func (o *occupants) other(index int) (*device, error) {
+	d, known := o.seen[index]
+	if known {
+		return d, nil
+	}
+	d, err := o.deviceByIndex(index)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if err != nil || d.name == o.bridge || strings.HasPrefix(d.name, o.bridge+".") {
+		d = nil
+	}
+	o.seen[index] = d
+	return d, nil
+}
+
+func (o *occupants) addresses() ([]Occupant, error) {
+	msgs, err := o.dump(func() *nl.NetlinkRequest {
+		return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(family(o.subnet.Addr())))
 	}, unix.RTM_NEWADDR)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
@@ -72,22 +89,24 @@ func (c *conn) addressesIn(others map[int]*device, prefix string, subnet netip.P
 		if err != nil {
 			return nil, err
 		}
-		d := others[index]
-		if d == nil {
+		if !a.prefix.Overlaps(o.subnet) {
 			continue
 		}
-		ours := strings.HasPrefix(d.alias, prefix) && a.prefix.Overlaps(subnet)
-		if ours || subnet.Contains(a.prefix.Addr()) {
+		d, err := o.other(index)
+		if err != nil {
+			return nil, err
+		}
+		if d != nil && (o.subnet.Contains(a.prefix.Addr()) || strings.HasPrefix(d.alias, o.prefix)) {
 			all = append(all, Occupant{Device: d.name, Alias: d.alias, Addr: a.prefix})
 		}
 	}
 	return all, nil
 }
 
-func (c *conn) routesInto(others map[int]*device, subnet netip.Prefix) ([]Occupant, error) {
-	msgs, err := c.dump(func() *nl.NetlinkRequest {
+func (o *occupants) routes() ([]Occupant, error) {
+	msgs, err := o.dump(func() *nl.NetlinkRequest {
 		msg := nl.NewRtDelMsg() // all zero but the table
-		msg.Family, msg.Scope, msg.Table = uint8(family(subnet.Addr())), 0, unix.RT_TABLE_MAIN
+		msg.Family, msg.Scope, msg.Table = uint8(family(o.subnet.Addr())), 0, unix.RT_TABLE_MAIN
 		return request(unix.RTM_GETROUTE, 0, msg, attrUint32(unix.RTA_TABLE, unix.RT_TABLE_MAIN))
 	}, unix.RTM_NEWROUTE)
 	if errors.Is(err, ErrNotFound) {
@@ -102,20 +121,32 @@ func (c *conn) routesInto(others map[int]*device, subnet netip.Prefix) ([]Occupa
 		if err != nil {
 			return nil, err
 		}
-		kind := nl.DeserializeRtMsg(b).Type
-		drops := kind == unix.RTN_BLACKHOLE || kind == unix.RTN_UNREACHABLE || kind == unix.RTN_PROHIBIT || kind == unix.RTN_THROW
-		if r.table != unix.RT_TABLE_MAIN || r.dst.Bits() < subnet.Bits() || !subnet.Contains(r.dst.Addr()) || !unicast && !drops {
+		if r.table != unix.RT_TABLE_MAIN || r.dst.Bits() < o.subnet.Bits() || !o.subnet.Contains(r.dst.Addr()) {
 			continue
 		}
-		o := Occupant{Route: r.dst, Via: r.gateway}
+		way := Occupant{Route: r.dst, Via: r.gateway}
 		if unicast {
-			d := others[r.oif]
-			if d == nil {
-				continue // by the bridge itself
+			d, err := o.other(r.oif)
+			if err != nil {
+				return nil, err
 			}
-			o.Device, o.Alias = d.name, d.alias
+			if d == nil {
+				continue
+			}
+			way.Device, way.Alias = d.name, d.alias
+		} else if !dropping(nl.DeserializeRtMsg(b).Type) {
+			continue
 		}
-		all = append(all, o)
+		all = append(all, way)
 	}
 	return all, nil
+}
+
+// dropping says that a kind of route keeps its packets from going anywhere.
+func dropping(kind uint8) bool {
+	switch kind {
+	case unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW:
+		return true
+	}
+	return false
 }

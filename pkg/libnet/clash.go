@@ -55,6 +55,25 @@ func (n *Network) routed(a Addressing) []netip.Prefix {
 	return slices.DeleteFunc(all, func(s netip.Prefix) bool { return s.Addr().IsLinkLocalUnicast() })
 }
 
+// gives says whether the network's containers may have an address of a part of a
+// subnet.
+func (n *Network) gives(part netip.Prefix) bool {
+	pool, ok := n.ipam.(*Pool)
+	if !ok {
+		return true
+	}
+	for _, set := range pool.cfg.Sets {
+		for _, r := range set {
+			before := r.End.IsValid() && r.End.Less(part.Masked().Addr())
+			behind := r.Start.IsValid() && !part.Contains(r.Start) && part.Addr().Less(r.Start)
+			if r.Subnet.Overlaps(part) && !before && !behind {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 	for asked := map[string]bool{}; ; {
 		found, err := n.c.occupants(n.config.Bridge, ownerPrefix, subnet)
@@ -67,7 +86,9 @@ func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 			switch name := networkOf(o.Alias); {
 			case name != "" && !asked[o.Device]:
 				way = o
-			case name != n.name && clashes == nil: // its own, on the bridge that it had before, is in use
+			case name == n.name: // on the bridge that it had before, which is in use
+			case o.Route.Bits() > subnet.Bits() && !n.gives(o.Route): // as of another host's part
+			case clashes == nil:
 				clashes = o
 			}
 		}

@@ -97,6 +97,12 @@ func TestSubnetInUse(t *testing.T) {
 		"dropped":                      {"10.61.0.0/24", "10.61.0.0/24, which drops", nil},
 		"a part of what is routed":     {"10.244.3.0/24", "", nil},
 		"a part of the host's network": {"192.0.3.0/24", "", nil},
+		"other parts routed elsewhere": {"10.60.0.0/16", "", func(_ *NetworkConfig, p *ipamstore.Config) {
+			p.Sets[0][0].Start, p.Sets[0][0].End = netip.MustParseAddr("10.60.4.0"), netip.MustParseAddr("10.60.7.127")
+		}},
+		"its own part routed elsewhere": {"10.60.0.0/16", "10.60.7.128/25", func(_ *NetworkConfig, p *ipamstore.Config) {
+			p.Sets[0][0].Start, p.Sets[0][0].End = netip.MustParseAddr("10.60.7.0"), netip.MustParseAddr("10.60.7.128")
+		}},
 		"without a gateway": {"10.50.0.0/24", "", func(c *NetworkConfig, _ *ipamstore.Config) {
 			c.Gateway, c.DefaultGateway = false, false
 		}},
