@@ -14,7 +14,8 @@ import (
 
 // claimSubnets refuses subnets that the network's bridge cannot lead to, because
 // something else of the host does: another network of ours, an interface, a
-// route. A network of ours that has no attachment gives way. It is for the first
+// route. A network of ours that has no attachment gives way, unless NewNetwork
+// made it. It is for the first
 // attachment of a network, or of a changed one, and keeps others who are at this
 // point waiting until release is called: by then the bridge has its addresses.
 // A network without a gateway leads nowhere, and may overlap.
@@ -147,7 +148,7 @@ func (n *Network) clashOfRecords(subnet netip.Prefix) error {
 		if err != nil {
 			return err
 		}
-		if has {
+		if has || other.kept {
 			return clash(subnet, rec.Name, theirs[i].String()+", which "+rec.Bridge+" leads to")
 		}
 	}
@@ -169,10 +170,13 @@ func (n *Network) giveWay(ctx context.Context, name string, o kernel.Occupant) e
 		return unlessStays(remove())
 	}
 	return unlessStays(n.c.endpoints.Alone(ctx, name, state.Endpoint{}, func() error {
+		other, err := n.c.Network(name)
+		if err == nil && other.kept {
+			return nil
+		}
 		if err := remove(); err != nil {
 			return err
 		}
-		other, err := n.c.Network(name)
 		if err != nil || other.driver != driverBridge || other.config.Bridge != o.Device {
 			return nil // its bridge alone was in the way
 		}

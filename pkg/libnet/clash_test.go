@@ -204,6 +204,29 @@ func TestNetworkGivesWay(t *testing.T) {
 	must(t, moved.Remove(ctx, e.ID()))
 }
 
+// One that NewNetwork made is there until it is deleted.
+func TestNewNetworkGivesNoWay(t *testing.T) {
+	h := newHost(t)
+	ctx := context.Background()
+	first := h.network("10.50.0.0/24")
+	subnet := WithSubnet(netip.MustParsePrefix("10.50.0.0/16"))
+	var conf *ConfigError
+	if _, err := h.NewNetwork(ctx, "bridge", "net2", subnet); !errors.As(err, &conf) || !strings.Contains(err.Error(), `"net1"`) {
+		t.Errorf("got %v, want a ConfigError that names net1", err)
+	}
+	if _, err := h.Network("net2"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of the one that was refused: %v, want ErrNotFound", err)
+	}
+	other := h.define("other", "br1", []string{"10.50.0.0/24"})
+	if _, err := other.Attach(ctx, h.sandbox("c1")); !errors.As(err, &conf) || !strings.Contains(err.Error(), `"net1"`) {
+		t.Errorf("got %v, want a ConfigError that names net1", err)
+	}
+	must(t, first.Delete(ctx))
+	second, err := h.NewNetwork(ctx, "bridge", "net2", subnet)
+	must(t, err)
+	must(t, second.Delete(ctx))
+}
+
 // A range set of several subnets has all its gateways on the bridge: containers
 // of the second subnet live beside those of the first.
 func TestSetOfSubnets(t *testing.T) {

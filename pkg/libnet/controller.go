@@ -198,6 +198,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 	if err != nil {
 		return nil, err
 	}
+	n.kept = true
 	var undo undoStack
 	defer undo.rollback(&err)
 	if err := n.chooseFirstSubnets(ctx, &undo); err != nil {
