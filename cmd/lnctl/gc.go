@@ -52,7 +52,7 @@ func (g *sweep) all(ctx context.Context) error {
 	networks, err := g.c.Networks(ctx)
 	errs := []error{err}
 	for _, n := range networks {
-		errs = append(errs, n.Collect(ctx, g.keep(byNetwork), libnet.KeepNetwork))
+		errs = append(errs, g.network(ctx, n))
 	}
 	published, err := g.c.Publications(ctx)
 	errs = append(errs, err)
@@ -69,6 +69,18 @@ func (g *sweep) all(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+func (g *sweep) network(ctx context.Context, n *libnet.Network) error {
+	keep := g.keep(byNetwork)
+	if !g.look {
+		return n.Collect(ctx, keep, libnet.KeepNetwork)
+	}
+	all, err := n.Holders(ctx)
+	for _, h := range all {
+		keep(h)
+	}
+	return err
 }
 
 // keep notes what is dead. To look only, all is kept.

@@ -28,11 +28,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestLocks(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+// hold starts a process that holds the lock of the whole file and that of byte
+// 7, and returns its ID and what ends it.
+func hold(t *testing.T, path string) (pid int, end func()) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), "FLOCK_TEST_HOLD="+path)
 	stdin, err := cmd.StdinPipe()
@@ -46,18 +45,33 @@ func TestLocks(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = cmd.Wait() }()
+	t.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
 	if _, err := stdout.Read(make([]byte, 64)); err != nil {
 		t.Fatal(err)
 	}
-	open := func() int {
-		fd, err := unix.Open(path, unix.O_RDWR, 0)
+	return cmd.Process.Pid, func() { _ = stdin.Close() }
+}
+
+// newFile returns the path of an empty file, and what opens it.
+func newFile(t *testing.T) (path string, open func() int) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "lock")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, func() int {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return fd
 	}
-	held := fmt.Sprintf("process %d", cmd.Process.Pid)
+}
+
+func TestLocks(t *testing.T) {
+	path, open := newFile(t)
+	pid, end := hold(t, path)
+	held := fmt.Sprintf("process %d", pid)
 	for name, lock := range map[string]func(time.Duration) error{
 		"file": func(d time.Duration) error { return Lock(t.Context(), open(), unix.LOCK_SH, d, path) },
 		"byte": func(d time.Duration) error { return LockByte(t.Context(), open(), 7, d, path) },
@@ -69,10 +83,78 @@ func TestLocks(t *testing.T) {
 	if err := LockByte(t.Context(), open(), 8, time.Second, path); err != nil {
 		t.Errorf("another byte: %v", err)
 	}
+	err := LockByte(t.Context(), open(), 8, 50*time.Millisecond, path)
+	if !errors.Is(err, ErrLocked) || !strings.HasSuffix(err.Error(), "; held by this process") {
+		t.Errorf("got %v, want this process: the other holds another byte", err)
+	}
 	got := make(chan error)
 	go func() { got <- LockByte(context.Background(), open(), 7, 10*time.Second, path) }()
-	_ = stdin.Close() // the process ends, and with it its locks
+	end() // and with the process its locks
 	if err := <-got; err != nil {
 		t.Errorf("after the holder ended: %v", err)
+	}
+}
+
+// What gives up again and again keeps one thread and one descriptor; the next
+// to ask gets the lock that these wait for, on its own descriptor.
+func TestGivenUp(t *testing.T) {
+	path, open := newFile(t)
+	_, end := hold(t, path)
+	for name, lock := range map[string]func(fd int, d time.Duration) error{
+		"file": func(fd int, d time.Duration) error { return Lock(t.Context(), fd, unix.LOCK_EX, d, path) },
+		"byte": func(fd int, d time.Duration) error { return LockByte(t.Context(), fd, 7, d, path) },
+	} {
+		before := descriptors(t, path)
+		for range 20 {
+			if err := lock(open(), time.Millisecond); !errors.Is(err, ErrLocked) {
+				t.Fatalf("%s: got %v", name, err)
+			}
+		}
+		if n := descriptors(t, path) - before; n != 1 {
+			t.Errorf("%s: %d descriptors are left, want 1", name, n)
+		}
+	}
+	fd := open()
+	got := make(chan error)
+	go func() { got <- LockByte(context.Background(), fd, 7, 10*time.Second, path) }()
+	end()
+	if err := <-got; err != nil {
+		t.Fatal(err)
+	}
+	if err := LockByte(t.Context(), open(), 7, 10*time.Millisecond, path); !errors.Is(err, ErrLocked) {
+		t.Errorf("beside the one who has it: %v", err)
+	}
+	_ = unix.Close(fd)
+	if err := LockByte(t.Context(), open(), 7, 10*time.Second, path); err != nil {
+		t.Errorf("when that one has closed its descriptor: %v", err)
+	}
+}
+
+// descriptors counts those of a file that this process has.
+func descriptors(t *testing.T, path string) (n int) {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range all {
+		if name, _ := os.Readlink("/proc/self/fd/" + fd.Name()); name == path {
+			n++
+		}
+	}
+	return n
+}
+
+func TestParseLock(t *testing.T) {
+	for line, want := range map[string]held{
+		"1: FLOCK  ADVISORY  WRITE 708 08:01:123 0 EOF": {"FLOCK", "08:01:123", 708, 0, 1<<63 - 1},
+		"2: OFDLCK ADVISORY  WRITE -1 00:13:9 7 7":      {"OFDLCK", "00:13:9", -1, 7, 7},
+		"2: -> OFDLCK ADVISORY WRITE -1 00:13:9 7 7":    {},
+		"":                       {},
+		"1: POSIX ADVISORY READ": {},
+	} {
+		if got, ok := parseLock(line); got != want || ok != (want != held{}) {
+			t.Errorf("%q: got %+v, %t", line, got, ok)
+		}
 	}
 }

@@ -229,7 +229,7 @@ func (h *Handle) Holder(ctx context.Context, addr netip.Addr, ns Namespaces) (st
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		has, err := hasAddr(path, addr)
+		has, err := HasAddr(path, addr)
 		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNotNetns) {
 			return "", err
 		}
@@ -243,7 +243,9 @@ func (h *Handle) Holder(ctx context.Context, addr netip.Addr, ns Namespaces) (st
 	return holders[0], nil
 }
 
-func hasAddr(path string, addr netip.Addr) (has bool, err error) {
+// HasAddr says whether an interface in the network namespace at path has an
+// address.
+func HasAddr(path string, addr netip.Addr) (has bool, err error) {
 	n, err := OpenNetns(path)
 	if err != nil {
 		return false, err

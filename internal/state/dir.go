@@ -135,8 +135,20 @@ func link(file, path string) error {
 
 // write puts data into a file without a name, which a killed process cannot
 // leave behind, and has place name it. It needs a file system with O_TMPFILE, as
-// tmpfs, ext4, xfs and btrfs are.
-func write(path string, data []byte, place func(file string) error) error {
+// tmpfs, ext4, xfs and btrfs are. Whoever removes a network's last attachment
+// removes the directory as well, so it may take more than one try.
+func write(path string, data []byte, place func(file string) error) (err error) {
+	const tries = 100 // each is lost to another process that was at work meanwhile
+	for range tries {
+		err = writeOnce(path, data, place)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EPERM) { // O_TMPFILE in a directory that goes
+			return err
+		}
+	}
+	return err
+}
+
+func writeOnce(path string, data []byte, place func(file string) error) error {
 	if most := limit(path); len(data) > most {
 		return &fs.PathError{Op: "write", Path: path, Err: fmt.Errorf("record %w", errTooLarge)}
 	}

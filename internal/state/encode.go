@@ -12,6 +12,7 @@ func (r Endpoint) encode() []byte {
 	o.String("Boot", r.Boot)
 	o.OptionalString("Netns", r.Netns)
 	o.Object("NetnsID", r.NetnsID.encode)
+	o.OptionalString("MountNS", r.MountNS)
 	o.OptionalString("IPAM", r.IPAM)
 	o.OptionalString("DataDir", r.DataDir)
 	o.String("Bridge", r.Bridge)

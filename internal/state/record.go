@@ -68,12 +68,14 @@ type Link struct {
 type Endpoint struct {
 	Network, ContainerID, IfName string
 
-	Phase    Phase
-	Boot     string  // boot ID of the kernel that was running
-	Netns    string  // path; empty: not joined yet
-	NetnsID  NetnsID // zero: not joined yet
-	IPAM     string  // type of the IPAM that gave the addresses; empty: none
-	DataDir  string  // where the leases are, when the IPAM is ours
+	Phase   Phase
+	Boot    string  // boot ID of the kernel that was running
+	Netns   string  // path; empty: not joined yet
+	NetnsID NetnsID // zero: not joined yet
+	// MountNS is the mount namespace in which Netns was opened; empty: unknown.
+	MountNS  string
+	IPAM     string // type of the IPAM that gave the addresses; empty: none
+	DataDir  string // where the leases are, when the IPAM is ours
 	Bridge   string
 	HostName string // host end of the veth
 	MAC      string

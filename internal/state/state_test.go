@@ -17,7 +17,7 @@ import (
 
 var sample = Endpoint{
 	Network: "net1", ContainerID: "c1", IfName: "eth0", Phase: PhaseReady, Boot: "b", Netns: "/run/netns/c1",
-	NetnsID: NetnsID{1, 2, 3}, Bridge: "br0", HostName: "veth0", MAC: "02:00:00:00:00:01",
+	NetnsID: NetnsID{1, 2, 3}, MountNS: "4026531841", Bridge: "br0", HostName: "veth0", MAC: "02:00:00:00:00:01",
 	Addresses: []Address{{Prefix: netip.MustParsePrefix("10.1.0.2/24"), Gateway: netip.MustParseAddr("10.1.0.1")}},
 }
 
@@ -263,5 +263,40 @@ func TestReplaceByMany(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(d.Path(), "networks", "net", ".new-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// A lock is had, and a record is written, while another process makes and removes the directory all the
+// time.
+func TestLockBesideRemoval(t *testing.T) {
+	t.Parallel()
+	d := New(t.TempDir())
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		var err error
+		for {
+			select {
+			case <-stop:
+				done <- err
+				return
+			default:
+				err = errors.Join(err, d.DeleteNetwork("net"))
+			}
+		}
+	}()
+	for range 400 {
+		release, err := d.Own(t.Context(), "net", "c", "eth0", Create)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := Endpoint{Network: "net", ContainerID: "c", IfName: "eth0"}
+		if err := errors.Join(d.CreateEndpoint(e), d.DeleteEndpoint("net", "c", "eth0")); err != nil {
+			t.Fatal(err)
+		}
+		release()
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -92,9 +92,9 @@ func (x *session) unheld(a netip.Addr) error {
 	return nil
 }
 
-// Blank says that the pool may have lost its leases: it has none, and no index
-// that says so. A pool that is new is blank, too. It takes no lock and reads no
-// lease.
+// Blank says that the pool may have lost leases: it has no index, or it has no
+// lease and no index that says so. A pool that is new is blank, too. It takes no
+// lock and reads no lease.
 func (s *Store) Blank() bool {
 	here := dir{fd: unix.AT_FDCWD}
 	var pool unix.Stat_t
@@ -102,6 +102,9 @@ func (s *Store) Blank() bool {
 		return errors.Is(err, fs.ErrNotExist)
 	}
 	text, _, err := here.read(filepath.Join(s.conf.DataDir, indexDir, s.conf.Network, stateFile), stateSize+1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
 	if st := parseState(text); err == nil && st.clean && st.stamp.Equal(time.Unix(pool.Mtim.Unix())) {
 		return false
 	}

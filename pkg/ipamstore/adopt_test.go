@@ -95,7 +95,7 @@ func TestBlank(t *testing.T) {
 	step("a lease after that", false, apply)
 	step("lease file deleted", true, func() error { return os.Remove(file) })
 	step("adopted", false, func() error { _, err := s.Adopt(t.Context(), []Adoption{adoption(1, "10.1.0.2")}); return err })
-	step("index deleted", false, func() error { return os.RemoveAll(filepath.Join(s.conf.DataDir, indexDir)) })
+	step("index deleted", true, func() error { return os.RemoveAll(filepath.Join(s.conf.DataDir, indexDir)) })
 	step("all deleted", true, func() error { return os.RemoveAll(s.conf.DataDir) })
 }
 

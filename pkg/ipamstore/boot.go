@@ -15,8 +15,7 @@ import (
 //     the same;
 //   - and those whose file was last written before the machine started.
 //
-// Any other lease may be host-local's of this boot and is honoured. So is one
-// whose address a live link holds.
+// Any other lease may be host-local's of this boot and is honoured.
 func (x *session) newBoot(t *table, known bool) error {
 	for _, e := range t.entries {
 		e.Netns, e.NetnsID = "", "" // no namespace survives
@@ -52,9 +51,6 @@ func (x *session) stale(t *table, known bool) func(Owner, leased) bool {
 	known = known && x.state.boot != ""
 	started := x.s.bootStart().UnixNano()
 	return func(o Owner, l leased) bool {
-		if x.s.inUse(l.addr) {
-			return false
-		}
 		old := t.listed[o]
 		listed := old != nil && x.state.boot != "" && old.has(l)
 		return known || listed || l.since < started

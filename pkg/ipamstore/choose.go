@@ -24,9 +24,6 @@ func (x *session) claim(a netip.Addr) error {
 			return err
 		}
 	}
-	if x.s.inUse(a) {
-		return fmt.Errorf("%w: %s is in use on a link of this machine", ErrTaken, a)
-	}
 	return nil
 }
 
@@ -63,21 +60,8 @@ func (x *session) choose(set int, h Holder) (netip.Addr, error) {
 // search returns the first free address from start on, and round to it.
 func (x *session) search(p *pool, start netip.Addr) (netip.Addr, bool, error) {
 	for _, s := range p.from(start) {
-		for {
-			a, ok, err := x.bits.free(s)
-			if err != nil {
-				return a, false, err
-			}
-			if !ok {
-				break
-			}
-			if !x.s.inUse(a) {
-				return a, true, nil
-			}
-			if a == s.last {
-				break
-			}
-			s.first = a.Next()
+		if a, ok, err := x.bits.free(s); ok || err != nil {
+			return a, ok, err
 		}
 	}
 	return netip.Addr{}, false, nil

@@ -206,6 +206,16 @@ func (r *Range) normalize(key string) error {
 			return &ConfigError{key + "." + f.key, f.addr.String(), "is not in subnet " + n.String()}
 		}
 	}
+	if r.End.Less(first) || last.Less(r.Start) {
+		return &ConfigError{key + ".rangeStart", r.Start.String(), "leaves no address that a container could have: the first of subnet " + n.String() + " is the network's, the last is for broadcasts"}
+	}
+	// Both ends may name them, as in host-local; containers do not get them.
+	if r.Start.Less(first) {
+		r.Start = first
+	}
+	if last.Less(r.End) {
+		r.End = last
+	}
 	if r.End.Less(r.Start) {
 		return &ConfigError{key + ".rangeEnd", r.End.String(), "is less than rangeStart " + r.Start.String()}
 	}

@@ -34,6 +34,8 @@ func TestOpenRefuses(t *testing.T) {
 		{one(Range{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.1.1")}), "ranges[0][0].rangeStart"},
 		{one(Range{Subnet: prefix("10.0.0.0/24"), End: addr("fd00::1")}), "ranges[0][0].rangeEnd"},
 		{one(Range{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.0.9"), End: addr("10.0.0.8")}), "ranges[0][0].rangeEnd"},
+		{one(Range{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.0.255")}), "ranges[0][0].rangeStart"},
+		{one(Range{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.0.255"), End: addr("10.0.0.255")}), "ranges[0][0].rangeStart"},
 		{one(Range{Subnet: prefix("10.0.0.0/24"), Gateway: addr("fd00::1")}), "ranges[0][0].gateway"},
 		{one(Range{Subnet: prefix("fe80::/64"), Start: addr("fe80::1%eth0")}), "ranges[0][0].rangeStart"},
 		{Config{Network: "n", Sets: sets("10.0.0.0/8", "10.1.0.0/16")}, "ranges[1][0]"},
@@ -58,6 +60,9 @@ func TestRangeDefaults(t *testing.T) {
 	}{
 		{Range{Subnet: prefix("10.0.0.0/24")}, "10.0.0.1", "10.0.0.254", "10.0.0.1", 253},
 		{Range{Subnet: prefix("10.0.0.0/30")}, "10.0.0.1", "10.0.0.2", "10.0.0.1", 1},
+		{Range{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.0.254"), End: addr("10.0.0.255")}, "10.0.0.254", "10.0.0.254", "10.0.0.1", 1},
+		{Range{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.0.0"), End: addr("10.0.0.3")}, "10.0.0.1", "10.0.0.3", "10.0.0.1", 2},
+		{Range{Subnet: prefix("fd00::/120"), Start: addr("fd00::"), End: addr("fd00::ff")}, "fd00::1", "fd00::ff", "fd00::1", 254},
 		{Range{Subnet: prefix("10.0.0.0/31")}, "10.0.0.0", "10.0.0.1", "", 2},
 		{Range{Subnet: prefix("10.0.0.0/31"), Gateway: addr("10.0.0.0")}, "10.0.0.0", "10.0.0.1", "10.0.0.0", 1},
 		{Range{Subnet: prefix("10.0.0.7/32"), Gateway: addr("169.254.1.1")}, "10.0.0.7", "10.0.0.7", "169.254.1.1", 1},
@@ -94,7 +99,7 @@ func TestSpans(t *testing.T) {
 		for _, i := range rng.Perm(3) {
 			lo, hi := cuts[i]+rng.IntN(10), cuts[i+1]-1-rng.IntN(10)
 			set = append(set, Range{Subnet: prefix(base), Start: nth(lo), End: nth(hi), Gateway: nth(rng.IntN(256))})
-			for n := lo; n <= hi; n++ {
+			for n := max(lo, 1); n <= hi; n++ { // not the network address
 				want[nth(n)] = true
 			}
 		}

@@ -11,8 +11,8 @@ var (
 	// ErrExhausted is returned when a set has no free address. The message
 	// says how many are held, by whom mostly, and what frees them.
 	ErrExhausted = errors.New("no address left")
-	// ErrTaken is returned when a requested address belongs to another owner
-	// or to a live link; the message names it.
+	// ErrTaken is returned when a requested address belongs to another owner;
+	// the message names it.
 	ErrTaken = errors.New("address is taken")
 	// ErrInvalid is returned for a request that no state of the pool can
 	// satisfy: a bad owner, or an address outside all sets.

@@ -199,3 +199,22 @@ func TestHardLinks(t *testing.T) {
 		}
 	}
 }
+
+// A second name of the cursor's file is another's file: it keeps its content.
+func TestCursorHardLink(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})
+	mustApply(t, s, request(1))
+	other := filepath.Join(t.TempDir(), "other")
+	cursor := filepath.Join(s.path(), "last_reserved_ip.0")
+	if err := errors.Join(os.WriteFile(other, []byte("precious and long enough"), 0o600), os.Remove(cursor), os.Link(other, cursor)); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, s, request(2))
+	if got, err := os.ReadFile(other); string(got) != "precious and long enough" {
+		t.Errorf("the other file has %q (%v)", got, err)
+	}
+	if got, err := os.ReadFile(cursor); string(got) != "10.1.0.3" {
+		t.Errorf("the cursor has %q (%v)", got, err)
+	}
+}

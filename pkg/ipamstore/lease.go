@@ -207,19 +207,28 @@ func (x *session) cursor(set int) netip.Addr {
 }
 
 // setCursor records the address leased last. The file is overwritten, not
-// truncated first: file systems answer that by writing to disk at once.
+// truncated first: file systems answer that by writing to disk at once. One that
+// has a second name is another's file, too, and is left to that.
 func (x *session) setCursor(set int, a netip.Addr) error {
 	name := cursorPrefix + strconv.Itoa(set)
-	fd, err := openAt(x.dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK)
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	fd, err := openAt(x.dir.fd, name, flags)
 	if err != nil {
 		return x.dir.fail("write", name, err)
 	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err == nil && st.Nlink != 1 {
+		_ = unix.Close(fd)
+		if err := x.dir.remove(name); err != nil {
+			return err
+		}
+		if fd, err = openAt(x.dir.fd, name, flags|unix.O_EXCL); err != nil {
+			return x.dir.fail("write", name, err)
+		}
+		st.Size = 0
+	}
 	text := []byte(a.String())
 	err = writeAt(fd, text, 0)
-	var st unix.Stat_t
-	if err == nil {
-		err = unix.Fstat(fd, &st)
-	}
 	if err == nil && st.Size > int64(len(text)) {
 		err = unix.Ftruncate(fd, int64(len(text)))
 	}

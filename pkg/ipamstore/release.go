@@ -132,6 +132,6 @@ func (s *Store) rangeOf(a netip.Addr) (int, *Range) {
 	return -1, nil
 }
 
-func (s *Store) inUse(a netip.Addr) bool { return s.conf.InUse != nil && s.conf.InUse(a) }
+func (s *Store) inUse(h Holder, a netip.Addr) bool { return s.conf.InUse != nil && s.conf.InUse(h, a) }
 
 func (s *Store) dead(h Holder) bool { return s.conf.Dead != nil && s.conf.Dead(h) }

@@ -160,6 +160,14 @@ func (x *session) rebuild() error {
 	if err != nil {
 		return err
 	}
+	lost := x.lost(t)
+	if x.mode == looking && len(lost) > 0 {
+		x.indexed, x.table = false, t // the index knows of them for who may change something
+		return nil
+	}
+	if err := x.restore(t, lost); err != nil {
+		return err
+	}
 	if x.state.boot != x.boot {
 		if err := x.newBoot(t, known); err != nil {
 			return err
@@ -177,6 +185,58 @@ func (x *session) rebuild() error {
 	x.state.problems = t.problems()
 	x.indexed, x.table = true, nil
 	return x.commit()
+}
+
+// lease is an address and who has it.
+type lease struct {
+	Holder
+	leased
+}
+
+// lost returns the leases that the index lists and whose file another program
+// removed while a live link has the address. After a reboot no link has.
+func (x *session) lost(t *table) (all []lease) {
+	if x.state.boot != x.boot {
+		return nil
+	}
+	var named map[netip.Addr]bool
+	for o, e := range t.listed {
+		for _, l := range e.addrs {
+			if now := t.entries[o]; now != nil && slices.ContainsFunc(now.addrs, func(n leased) bool { return n.addr == l.addr }) {
+				continue
+			}
+			if named == nil {
+				named = t.named()
+			}
+			if !named[l.addr] && x.s.inUse(e.Holder, l.addr) {
+				named[l.addr] = true
+				all = append(all, lease{e.Holder, l})
+			}
+		}
+	}
+	return all
+}
+
+// restore makes lost leases again.
+func (x *session) restore(t *table, all []lease) error {
+	for _, l := range all {
+		name := l.addr.String()
+		if err := x.create(name, l.Owner, l.since); err != nil {
+			return err
+		}
+		t.add(x.dir, name, true)
+		t.entries[l.Owner].Holder = l.Holder
+	}
+	return nil
+}
+
+// named returns the addresses that name a file of the pool's directory.
+func (t *table) named() map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	for _, f := range t.files {
+		all[f.Addr] = true
+	}
+	return all
 }
 
 // writeOwners makes the buckets of the owner table what t says. Those that

@@ -28,6 +28,7 @@ type mode int
 
 const (
 	existing mode = iota // the pool must exist
+	looking              // likewise, and no lease may change
 	making               // an Apply: the pool is made if it is missing
 )
 

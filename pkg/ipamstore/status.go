@@ -24,7 +24,7 @@ func (s *Store) Status(ctx context.Context) (Usage, error) {
 	for i := range s.pools {
 		u.Sets[i].Capacity = s.pools[i].size
 	}
-	err := s.do(ctx, existing, func(x *session) error {
+	err := s.do(ctx, looking, func(x *session) error {
 		if err := x.ready(); err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ func (s *Store) Lookup(ctx context.Context, owner Owner) ([]Lease, error) {
 		return nil, fmt.Errorf("look up %s: %w: %s", owner.text(), ErrInvalid, msg)
 	}
 	var out []Lease
-	err := s.do(ctx, existing, func(x *session) error {
+	err := s.do(ctx, looking, func(x *session) error {
 		if err := x.ready(); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (s *Store) Remove(ctx context.Context, owner Owner) error {
 // Errors are ErrLocked, ErrIO.
 func (s *Store) List(ctx context.Context) ([]Held, error) {
 	var out []Held
-	err := s.do(ctx, existing, func(x *session) error {
+	err := s.do(ctx, looking, func(x *session) error {
 		t, err := x.scan()
 		if err == nil {
 			out = t.files
@@ -136,6 +136,64 @@ func (s *Store) List(ctx context.Context) ([]Held, error) {
 // Errors are ErrLocked, ErrIO.
 func (s *Store) Collect(ctx context.Context, keep func(Holder) bool) (int, error) {
 	n := 0
+	err := s.sweep(ctx, func(x *session, t *table) error {
+		var errs []error
+		for _, e := range t.sorted() {
+			if keep(e.Holder) {
+				continue
+			}
+			m, err := x.release(e)
+			n += m
+			errs = append(errs, err)
+		}
+		m, err := x.tidy(t)
+		n += m
+		return errors.Join(append(errs, err)...)
+	})
+	return n, err
+}
+
+// Holders returns who holds leases, each once, in the order of their names. It
+// reads every lease file and changes none.
+//
+// Errors are ErrLocked, ErrIO.
+func (s *Store) Holders(ctx context.Context) (all []Holder, err error) {
+	err = s.do(ctx, looking, func(x *session) error {
+		t, err := x.scan()
+		if err == nil {
+			all = t.holders()
+		}
+		return err
+	})
+	if errors.Is(err, errNoPool) {
+		err = nil
+	}
+	return all, err
+}
+
+// Tidy is Holders that removes lease files without content, which are of no
+// holder.
+//
+// Errors are ErrLocked, ErrIO.
+func (s *Store) Tidy(ctx context.Context) (all []Holder, err error) {
+	err = s.sweep(ctx, func(x *session, t *table) error {
+		all = t.holders()
+		_, err := x.tidy(t)
+		return err
+	})
+	return all, err
+}
+
+func (t *table) holders() (all []Holder) {
+	for _, e := range t.sorted() {
+		all = append(all, e.Holder)
+	}
+	return all
+}
+
+// sweep runs fn with all leases at hand, in one change. A pool that does not
+// exist has none.
+func (s *Store) sweep(ctx context.Context, fn func(*session, *table) error) error {
 	err := s.do(ctx, existing, func(x *session) error {
 		if err := x.ready(); err != nil {
 			return err
@@ -145,31 +203,29 @@ func (s *Store) Collect(ctx context.Context, keep func(Holder) bool) (int, error
 			return err
 		}
 		_ = x.touch() // see Remove
-		var errs []error
-		for _, f := range t.files {
-			if f.Problem == "" || !f.Addr.IsValid() || slices.Contains(t.barred, f.Addr) {
-				continue
-			}
-			if err := x.dir.remove(f.File); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			n++
-			x.state.problems = max(0, x.state.problems-1)
-		}
-		for _, e := range t.sorted() {
-			if keep(e.Holder) {
-				continue
-			}
-			m, err := x.release(e)
-			n += m
-			errs = append(errs, err)
-		}
+		err = fn(x, t)
 		_ = x.commit()
-		return errors.Join(errs...)
+		return err
 	})
 	if errors.Is(err, errNoPool) {
-		return 0, nil
+		return nil
 	}
-	return n, err
+	return err
+}
+
+// tidy removes the lease files without content.
+func (x *session) tidy(t *table) (n int, err error) {
+	var errs []error
+	for _, f := range t.files {
+		if f.Problem == "" || !f.Addr.IsValid() || slices.Contains(t.barred, f.Addr) {
+			continue
+		}
+		if err := x.dir.remove(f.File); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		n++
+		x.state.problems = max(0, x.state.problems-1)
+	}
+	return n, errors.Join(errs...)
 }

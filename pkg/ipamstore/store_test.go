@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestApply(t *testing.T) {
@@ -178,19 +180,46 @@ func TestDead(t *testing.T) {
 	checkIndex(t, s)
 }
 
+// Lease files removed by hand come again where a link still has the address,
+// whichever call finds out.
 func TestInUse(t *testing.T) {
 	t.Parallel()
-	s := mustOpen(t, Config{Sets: sets("10.1.0.0/29"), InUse: func(a netip.Addr) bool { return a != addr("10.1.0.6") }})
-	if _, err := s.Apply(t.Context(), request(1, "10.1.0.5")); !errors.Is(err, ErrTaken) {
-		t.Error(err)
+	for name, next := range map[string]func(*Store) error{
+		"apply":  func(s *Store) error { _, err := s.Apply(t.Context(), request(4)); return err },
+		"remove": func(s *Store) error { return s.Remove(t.Context(), owner(1)) },
+		"status, then remove": func(s *Store) error {
+			_, err := s.Status(t.Context())
+			if err := s.Verify(t.Context(), owner(2), nil); !errors.Is(err, ErrNotFound) {
+				t.Errorf("before anything may change: %v, want ErrNotFound", err)
+			}
+			return errors.Join(err, s.Remove(t.Context(), owner(1)))
+		},
+	} {
+		s := mustOpen(t, Config{Sets: sets("10.1.0.0/29"), Strategy: StrategyLowest, InUse: func(h Holder, a netip.Addr) bool {
+			return h.Owner == owner(2) && h.NetnsID == "2" && a == addr("10.1.0.3")
+		}})
+		for n := 1; n <= 3; n++ {
+			mustApply(t, s, request(n)) // 10.1.0.2 to 10.1.0.4
+		}
+		for _, a := range []string{"10.1.0.3", "10.1.0.4"} {
+			if err := os.Remove(filepath.Join(s.path(), a)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := next(s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := s.Verify(t.Context(), owner(2), []netip.Addr{addr("10.1.0.3")}); err != nil {
+			t.Errorf("%s: the lease of a live link: %v", name, err)
+		}
+		if err := s.Verify(t.Context(), owner(3), nil); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: the lease that no link has: %v", name, err)
+		}
+		if _, err := s.Apply(t.Context(), request(6, "10.1.0.3")); !errors.Is(err, ErrTaken) {
+			t.Errorf("%s: asked for the address of a live link: %v", name, err)
+		}
+		checkIndex(t, s)
 	}
-	if got := mustApply(t, s, request(1)); got != "10.1.0.6" {
-		t.Error(got)
-	}
-	if _, err := s.Apply(t.Context(), request(2)); !errors.Is(err, ErrExhausted) {
-		t.Error(err)
-	}
-	checkIndex(t, s)
 }
 
 func TestSticky(t *testing.T) {
@@ -334,5 +363,37 @@ func TestNoPool(t *testing.T) {
 		if err := s.Remove(t.Context(), o); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v", o, err)
 		}
+	}
+}
+
+// Tidy removes what is no lease, Holders only looks.
+func TestHolders(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24", "fd00::/64")})
+	mustApply(t, s, request(1))
+	mustApply(t, s, request(2))
+	empty := filepath.Join(s.path(), "10.1.0.77")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := []Holder{request(1).Holder, request(2).Holder}
+	got, err := s.Holders(t.Context())
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v, (-want +got):\n%s", err, diff)
+	}
+	if _, err := os.Stat(empty); err != nil {
+		t.Errorf("after a look: %v", err)
+	}
+	got, err = s.Tidy(t.Context())
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v, (-want +got):\n%s", err, diff)
+	}
+	if _, err := os.Stat(empty); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after Tidy: %v", err)
+	}
+	checkIndex(t, s)
+	none, err := mustOpen(t, Config{Sets: sets("10.1.0.0/24")}).Tidy(t.Context())
+	if len(none) != 0 || err != nil {
+		t.Errorf("of no pool: %v, %v", none, err)
 	}
 }

@@ -21,6 +21,7 @@ import (
 const (
 	bookDir   = ".subnets"
 	bookFile  = "subnets" // lines "<network> <subnet>"
+	bookDraft = "tmp"
 	bookLimit = 16 << 20
 )
 
@@ -110,14 +111,16 @@ func (s *Subnets) Lookup(network string, ipv6 bool) (netip.Prefix, error) {
 	return heldBy(book, network, ipv6), err
 }
 
-// Remove gives back what the network holds, of both families. Nothing held is
-// success, and then no lock is taken.
+// Remove gives back what the network holds, of both families, and removes what
+// a killed process left beside the book. Nothing held is success; without
+// either no lock is taken.
 //
 // Errors are ErrLocked, ErrIO.
 func (s *Subnets) Remove(ctx context.Context, network string) error {
 	own := func(h HeldSubnet) bool { return h.Network == network }
 	book, err := s.List()
-	if err != nil || !slices.ContainsFunc(book, own) {
+	left := unix.Access(filepath.Join(s.path(), bookDraft), unix.F_OK) == nil
+	if err != nil || !left && !slices.ContainsFunc(book, own) {
 		return err
 	}
 	return s.change(ctx, func(book []HeldSubnet) ([]HeldSubnet, error) {
@@ -173,6 +176,7 @@ func (s *Subnets) change(ctx context.Context, fn func([]HeldSubnet) ([]HeldSubne
 		return err
 	}
 	defer func() { _ = unix.Close(lock) }()
+	_ = unix.Unlinkat(d.fd, bookDraft, 0) // of a process that was killed
 	old, err := readBook(d)
 	if err != nil {
 		return err
@@ -228,14 +232,12 @@ func writeBook(d dir, book []HeldSubnet) error {
 
 // replaceSynced is replace for a file that is wanted after a power cut.
 func (d dir) replaceSynced(name string, data []byte) error {
-	const tmp = "tmp"
-	_ = unix.Unlinkat(d.fd, tmp, 0)
-	fd, err := openAt(d.fd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW)
+	fd, err := openAt(d.fd, bookDraft, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW)
 	if err == nil {
 		err = errors.Join(writeAt(fd, data, 0), unix.Fsync(fd), unix.Close(fd))
 	}
 	if err == nil {
-		err = unix.Renameat(d.fd, tmp, d.fd, name)
+		err = unix.Renameat(d.fd, bookDraft, d.fd, name)
 	}
 	if err != nil {
 		return d.fail("write", name, err)

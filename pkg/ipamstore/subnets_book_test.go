@@ -103,6 +103,25 @@ func TestSubnetsBesideAPool(t *testing.T) {
 	}
 }
 
+// What a killed process left goes with the next Remove, of any network.
+func TestSubnetsDraftLeft(t *testing.T) {
+	t.Parallel()
+	s := newBook(t)
+	s.must(t, SubnetClaim{Network: "web"})
+	for _, network := range []string{"other", "web"} {
+		draft := filepath.Join(s.path(), bookDraft)
+		if err := os.WriteFile(draft, []byte("web 10."), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Remove(t.Context(), network); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(draft); !os.IsNotExist(err) {
+			t.Errorf("after Remove of %s: %v", network, err)
+		}
+	}
+}
+
 func TestSubnetsDamaged(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"web 10.8.0.0/2", "web\n", "../x 10.8.0.0/24\n", "web 10.8.0.1/24\n", "\x00\x00\x00", "\n"} {

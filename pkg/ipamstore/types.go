@@ -36,7 +36,8 @@ type Holder struct {
 // the network address, End the last address (for IPv4 the one before the
 // broadcast address), Gateway the first address after the network address.
 // Subnets of one or two addresses (/32, /31, /128, /127) are usable whole and
-// have no gateway unless one is given.
+// have no gateway unless one is given. Of others the network address and, for
+// IPv4, the broadcast address are never leased, even if Start or End name them.
 type Range struct {
 	// Subnet is required; host bits must be zero.
 	Subnet netip.Prefix
@@ -113,9 +114,11 @@ type Config struct {
 	// when a requested address is taken. nil is never. Like InUse it runs with
 	// the lock held: it must be quick and must not call the Store.
 	Dead func(Holder) bool
-	// InUse says whether a live link holds an address. Such an address is not
-	// leased, whatever the files say. nil is none.
-	InUse func(netip.Addr) bool
+	// InUse says whether a live link of a holder still has an address. It is
+	// asked only where the index lists a lease whose file was removed by another
+	// program: that lease is then made again, and the address is not given twice.
+	// nil is never.
+	InUse func(Holder, netip.Addr) bool
 	// LockTimeout bounds the wait for the lock; zero is 10 seconds. The
 	// context of a call may end the wait sooner.
 	LockTimeout time.Duration

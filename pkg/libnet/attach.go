@@ -62,6 +62,13 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 		return nil, err
 	}
 	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
+	if change != recordSame {
+		release, err := n.claimSubnets(ctx, e.Addressing())
+		if err != nil {
+			return e, err
+		}
+		defer release()
+	}
 	if err := e.join(ctx, sb); err != nil {
 		return e, err
 	}
@@ -103,6 +110,7 @@ func holderOfRecord(rec state.Endpoint) Holder {
 		Boot:    rec.Boot,
 		Netns:   rec.Netns,
 		NetnsID: NetnsID(rec.NetnsID),
+		MountNS: rec.MountNS,
 		Runtime: rec.Runtime,
 	}
 }

@@ -205,14 +205,14 @@ func (a Addressing) complete(c NetworkConfig) (Addressing, error) {
 	out := Addressing{Addresses: slices.Clone(a.Addresses), DNS: a.DNS}
 	for i, addr := range out.Addresses {
 		gw := addr.Gateway
-		if !gw.IsValid() && c.hasGateway() && !addr.Prefix.IsSingleIP() {
-			gw = addr.Prefix.Masked().Addr().Next()
+		if !gw.IsValid() && c.hasGateway() {
+			gw = firstOf(addr.Prefix)
 		}
 		if err := c.validateSubnet("ipam", addr.Prefix, gw); err != nil {
 			return Addressing{}, err
 		}
 		if gw.IsValid() && gw == addr.Prefix.Addr() {
-			return Addressing{}, fmt.Errorf("address %s is the gateway's own: exclude it from the range or name another gateway", gw)
+			return Addressing{}, badConfig("ipam", gw, "is the gateway's own address, and was given to the container: exclude it from the range or name another gateway")
 		}
 		out.Addresses[i].Gateway = gw
 	}
@@ -233,6 +233,15 @@ func (a Addressing) complete(c NetworkConfig) (Addressing, error) {
 		}
 	}
 	return out, nil
+}
+
+// firstOf returns the address that is the gateway of a subnet unless another is
+// named. Subnets of one or two addresses have none: containers get them whole.
+func firstOf(subnet netip.Prefix) netip.Addr {
+	if subnet.Addr().BitLen()-subnet.Bits() < 2 {
+		return netip.Addr{}
+	}
+	return subnet.Masked().Addr().Next()
 }
 
 // reaches says whether a gateway is on the endpoint's link: in the subnet of

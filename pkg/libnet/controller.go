@@ -140,7 +140,10 @@ type Controller struct {
 	netnsDir  string
 	poolsFile string
 	routes    func() ([]netip.Prefix, error) // of the host; nil: of the calling thread's namespace
-	close     func()
+	// occupants is as kernel.Handle has it; nil: every subnet is free.
+	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]kernel.Occupant, error)
+	oneAtATime func(context.Context) (release func(), err error)
+	close      func()
 }
 
 // Option refines New.
@@ -191,7 +194,8 @@ func New(opts ...Option) (*Controller, error) {
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		routes: handle.Prefixes, close: func() { handle.Close(); _ = nft.Close() },
+		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
+		close: func() { handle.Close(); _ = nft.Close() },
 	}
 	if !o.one {
 		c.home = handle
@@ -236,8 +240,8 @@ func knownDriver(name string) error {
 }
 
 // NewNetwork makes a network and its bridge. The errors: ErrUnknownDriver,
-// ErrInvalidName, ErrNetworkExists, *ConfigError and *ipamstore.ConfigError
-// before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
+// ErrInvalidName, ErrNetworkExists, *ConfigError (also for a subnet that is in use
+// on the host) and *ipamstore.ConfigError before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
 func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts ...NetworkOption) (_ *Network, err error) {
 	leave, err := c.enter()
 	if err != nil {
@@ -248,6 +252,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 	if err != nil {
 		return nil, err
 	}
+	n.kept = true
 	var undo undoStack
 	defer undo.rollback(&err)
 	if err := n.chooseFirstSubnets(ctx, &undo); err != nil {
@@ -264,6 +269,11 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	undo.push(func() error { return c.networks.DeleteNetwork(name) })
+	release, err := n.claimSubnets(ctx, n.ownGateways())
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if _, err := n.own().ensureBridge(ctx, n.ownGateways(), ID{}, &undo); err != nil {
 		return nil, err
 	}

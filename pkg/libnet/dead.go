@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,11 +17,18 @@ import (
 
 // Dead says whether the holder provably cannot use anything any more: it was
 // made in another boot than this one, or its network namespace is gone. What
-// is unknown proves nothing.
+// is unknown proves nothing, nor does a path that was opened in another mount
+// namespace than the caller's: there it may name another file, or none.
 func (h Holder) Dead(boot string) bool {
 	if h.Boot != "" && boot != "" && h.Boot != boot {
 		return true
 	}
+	return h.MountNS != "" && h.MountNS == mountNS() && h.gone()
+}
+
+// gone says whether the holder's network namespace is not at its path any more,
+// as far as the path can be trusted.
+func (h Holder) gone() bool {
 	if h.Netns == "" || h.NetnsID == (NetnsID{}) {
 		return false
 	}
@@ -28,6 +37,30 @@ func (h Holder) Dead(boot string) bool {
 		return true
 	}
 	return err == nil && !now.same(h.NetnsID)
+}
+
+// has says whether an interface in the holder's network namespace has an
+// address, or may have it: from another mount namespace there is no telling.
+func (h Holder) has(a netip.Addr) bool {
+	if h.NetnsID != (NetnsID{}) && h.MountNS != "" && h.MountNS != mountNS() {
+		return true
+	}
+	now, err := netnsID(h.Netns)
+	if h.NetnsID == (NetnsID{}) || err != nil || !now.same(h.NetnsID) {
+		return false
+	}
+	has, err := kernel.HasAddr(h.Netns, a)
+	return has && err == nil
+}
+
+// mountNS names the mount namespace of the calling thread, as Holder.MountNS
+// does; empty if that cannot be told.
+func mountNS() string {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/mnt", &st); err != nil {
+		return ""
+	}
+	return strconv.FormatUint(st.Ino, 10)
 }
 
 // verdicts remembers for the length of one sweep which namespaces are gone, as
@@ -40,21 +73,26 @@ type verdicts struct {
 
 // namespace is one by its path and identity.
 type namespace struct {
-	path string
-	id   NetnsID
+	path, mounts string
+	id           NetnsID
 }
 
 // sweep is how long a verdict holds.
 const sweep = time.Second
 
-// dead is Holder.Dead for a holder whose boot is not known.
+// dead is Holder.Dead for a holder whose boot is not known. A lease from before
+// mount namespaces were noted was made by this plugin, for the runtime that
+// calls it now.
 func (v *verdicts) dead(h Holder) bool {
+	if h.MountNS == "" {
+		h.MountNS = mountNS()
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.gone == nil || time.Since(v.since) > sweep {
 		v.gone, v.since = map[namespace]bool{}, time.Now()
 	}
-	key := namespace{h.Netns, h.NetnsID}
+	key := namespace{h.Netns, h.MountNS, h.NetnsID}
 	gone, known := v.gone[key]
 	if !known {
 		gone = h.Dead("")

@@ -137,7 +137,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	path, ns := spec.netns()
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns),
+		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(),
 	}}
@@ -170,7 +170,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 
 // lease gets the endpoint's addresses and completes them.
 func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
-	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload}
+	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
 	claim.Netns, claim.NetnsID = spec.netns()
 	if err := e.n.keepLost(ctx); err != nil {
 		return err

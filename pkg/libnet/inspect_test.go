@@ -29,8 +29,10 @@ func TestLife(t *testing.T) {
 		"unknown":         {state.Endpoint{Phase: state.PhaseReady, Netns: "/none"}, Alive, ""},
 		"at work":         {state.Endpoint{Phase: state.PhaseLeased, Boot: c.boot, Netns: path, NetnsID: state.NetnsID(id)}, Unfinished, ""},
 		"not joined":      {state.Endpoint{Phase: state.PhaseLeased, Boot: c.boot}, NotJoined, ""},
-		"gone":            {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id)}, Dead, "its network namespace /none is gone"},
-		"another's":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: path, NetnsID: other}, Dead, "another network namespace is at " + path},
+		"gone":            {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: mountNS()}, Dead, "its network namespace /none is gone"},
+		"another's":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: path, NetnsID: other, MountNS: mountNS()}, Dead, "another network namespace is at " + path},
+		"from afar":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: "1"}, Alive, ""},
+		"from before":     {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id)}, Alive, ""},
 		"of earlier boot": {state.Endpoint{Phase: state.PhaseReady, Boot: "old", Netns: path, NetnsID: state.NetnsID(id)}, Dead, "made before the last reboot"},
 	} {
 		if got := c.attachment(tt.rec); got.Life != tt.want || got.Why != tt.why {

@@ -17,6 +17,8 @@ type Claim struct {
 	// Workload names what keeps its address over restarts, for example
 	// "namespace/pod"; empty: nothing does.
 	Workload string
+	// Runtime is as WithRuntime has it.
+	Runtime string
 }
 
 // NewClaim returns a claim of id for the container whose network namespace is
@@ -47,6 +49,9 @@ type Holder struct {
 	Boot    string // boot ID; empty: unknown
 	Netns   string // path of its network namespace; empty: unknown
 	NetnsID NetnsID
+	// MountNS is the inode number of the mount namespace in which Netns was
+	// opened, in decimal: in another one that path says nothing. Empty: unknown.
+	MountNS string
 	// Runtime is the program that asked for it, as WithRuntime says; empty: unknown.
 	Runtime string
 }

@@ -73,7 +73,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	}
 	before := e.rec
 	undo.push(func() error { e.rec = before; return e.save() })
-	e.rec.Netns, e.rec.NetnsID, e.rec.Rules = sb.path, state.NetnsID(sb.netns), e.n.config.needsRules() || len(e.rec.Ports) > 0
+	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), mountNS(), e.n.config.needsRules() || len(e.rec.Ports) > 0
 	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
 	return e.save()
 }

@@ -24,6 +24,7 @@ type Network struct {
 	// foreign is the type of the IPAM that the network was made with and that
 	// cannot be called from its record; empty: none.
 	foreign string
+	kept    bool // NewNetwork made it: it is there until Delete, with endpoints or without
 }
 
 // NetworkOption refines NewNetwork and DefineNetwork. Without WithConfig a
@@ -73,10 +74,11 @@ type savedConfig struct {
 	NetworkConfig
 	Pool    *savedPool `json:",omitempty"`
 	Foreign string     `json:",omitempty"`
+	Kept    bool       `json:",omitempty"`
 }
 
 func (n *Network) record() (state.Network, error) {
-	saved := savedConfig{NetworkConfig: n.config, Foreign: n.foreign}
+	saved := savedConfig{NetworkConfig: n.config, Foreign: n.foreign, Kept: n.kept}
 	if pool, ok := n.ipam.(*Pool); ok {
 		saved.Pool = &pool.cfg
 	} else if n.ipam != nil {
@@ -91,7 +93,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
 	}
-	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, driverBridge), config: saved.NetworkConfig, foreign: saved.Foreign}
+	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, driverBridge), config: saved.NetworkConfig, foreign: saved.Foreign, kept: saved.Kept}
 	if saved.Pool == nil {
 		return n, nil
 	}

@@ -175,11 +175,11 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *
 		return kernel.BridgeState{}, err
 	}
 	want := n.planBridge(a)
-	if n.config.Tunnel.Agent { // of all blocks: one does not stand in another's place
-		for _, own := range n.ownGateways().Addresses {
-			if !slices.Contains(want.Gateways, own.Prefix) {
-				want.Gateways = append(want.Gateways, own.Prefix)
-			}
+	// All gateways of the pool, of whose subnets the next endpoint may get one:
+	// one does not stand in another's place.
+	for _, own := range n.ownGateways().Addresses {
+		if !slices.Contains(want.Gateways, own.Prefix) {
+			want.Gateways = append(want.Gateways, own.Prefix)
 		}
 	}
 	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, but) }

@@ -73,6 +73,8 @@ func TestComplete(t *testing.T) {
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "route 0.0.0.0/0 via 10.1.0.1"}},
 		{"a single address has no gateway", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/32"),
 			[]string{"addr 10.1.0.5/32 gw invalid IP"}},
+		{"nor have two", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/31", "fd01::4/127"),
+			[]string{"addr 10.1.0.5/31 gw invalid IP", "addr fd01::4/127 gw invalid IP"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,8 +91,9 @@ func TestComplete(t *testing.T) {
 
 func TestCompleteRefusesTheGatewaysOwnAddress(t *testing.T) {
 	_, err := addresses("10.1.0.1/24").complete(NetworkConfig{Gateway: true})
-	if err == nil || !strings.Contains(err.Error(), "10.1.0.1") {
-		t.Errorf("error %v, want one that names 10.1.0.1", err)
+	var conf *ConfigError
+	if !errors.As(err, &conf) || conf.Value != "10.1.0.1" {
+		t.Errorf("error %v, want a ConfigError that names 10.1.0.1", err)
 	}
 }
 
@@ -246,12 +249,22 @@ func TestIDValidate(t *testing.T) {
 }
 
 func TestNetnsToken(t *testing.T) {
-	want := NetnsID{Dev: 4, Ino: 4026531840, Cookie: 7}
-	if got := parseToken(want.token()); got != want {
-		t.Errorf("%q became %v", want.token(), got)
+	ns := NetnsID{Dev: 4, Ino: 4026531840, Cookie: 7}
+	for _, want := range []Holder{
+		{}, {NetnsID: ns, MountNS: "4026531841", Runtime: "/opt/a:b"}, {NetnsID: ns}, {MountNS: "1", Runtime: "/usr/bin/crio"},
+	} {
+		if got := parseToken(tokenOf(want)); got != want {
+			t.Errorf("%q became %v, want %v", tokenOf(want), got, want)
+		}
 	}
-	for _, s := range []string{"", ":", "::", "1:2", "1:2:x", "1:2:3:4", "-1:2:3"} {
-		if got := parseToken(s); got != (NetnsID{}) {
+	if got := parseToken(ns.token()); got != (Holder{NetnsID: ns}) {
+		t.Errorf("of before, %q became %v", ns.token(), got)
+	}
+	if got := tokenOf(Holder{NetnsID: ns, Runtime: "a\tb"}); got != ns.token()+"::" {
+		t.Errorf("of a name that a lease cannot hold: %q", got)
+	}
+	for _, s := range []string{"", ":", "::", "1:2", "1:2:x", "1:2:3:4", "-1:2:3", "1:2:x:4:5"} {
+		if got := parseToken(s); got != (Holder{}) {
 			t.Errorf("%q became %v, want unknown", s, got)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -64,12 +65,16 @@ const DefaultDataDir = "/var/lib/cni/networks"
 // NewPool returns the pool that cfg describes, with the routes and DNS of
 // extra for each endpoint. It touches no file. The error is an
 // *ipamstore.ConfigError. cfg.Dead may be nil: owners whose network namespace
-// is gone are then dead. Without Sets the pool gives nothing and takes
+// is gone are then dead. So may cfg.InUse: an address in its owner's network
+// namespace is in use. Without Sets the pool gives nothing and takes
 // everything back: all that is needed to clean up.
 func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
 	if cfg.Dead == nil {
 		var seen verdicts
 		cfg.Dead = func(h ipamstore.Holder) bool { return seen.dead(holderOf(cfg.Network, h)) }
+	}
+	if cfg.InUse == nil {
+		cfg.InUse = func(h ipamstore.Holder, a netip.Addr) bool { return holderOf(cfg.Network, h).has(a) }
 	}
 	if cfg.DataDir == "" {
 		cfg.DataDir = DefaultDataDir
@@ -100,9 +105,7 @@ func (p *Pool) Apply(ctx context.Context, claim Claim) (Addressing, error) {
 		Holder: ipamstore.Holder{Owner: storeOwner(claim.ID), Netns: claim.Netns, Workload: claim.Workload},
 		Addrs:  claim.Addresses,
 	}
-	if claim.NetnsID != (NetnsID{}) {
-		req.NetnsID = claim.NetnsID.token()
-	}
+	req.NetnsID = tokenOf(Holder{NetnsID: claim.NetnsID, MountNS: mountNS(), Runtime: claim.Runtime})
 	leases, err := p.store.Apply(ctx, req)
 	if err != nil {
 		return Addressing{}, err
@@ -128,6 +131,16 @@ func (p *Pool) Remove(ctx context.Context, id ID) error {
 func (p *Pool) Collect(ctx context.Context, keep func(Holder) bool) error {
 	_, err := p.store.Collect(ctx, func(h ipamstore.Holder) bool { return keep(holderOf(p.network, h)) })
 	return err
+}
+
+// holders returns who holds leases, as list of the store tells.
+func (p *Pool) holders(ctx context.Context, list func(*ipamstore.Store, context.Context) ([]ipamstore.Holder, error)) ([]Holder, error) {
+	held, err := list(p.store, ctx)
+	var all []Holder
+	for _, h := range held {
+		all = append(all, holderOf(p.network, h))
+	}
+	return all, err
 }
 
 // NearlyFull names the range sets of which WarnAt percent or more are held, in
@@ -192,8 +205,8 @@ func (p *Pool) gateways() []Address {
 	for _, set := range p.cfg.Sets {
 		for _, r := range set {
 			gw := r.Gateway
-			if !gw.IsValid() && !r.Subnet.IsSingleIP() {
-				gw = r.Subnet.Masked().Addr().Next()
+			if !gw.IsValid() {
+				gw = firstOf(r.Subnet)
 			}
 			if gw.IsValid() && !seen[gw] {
 				seen[gw] = true
@@ -213,29 +226,45 @@ func storeOwner(id ID) ipamstore.Owner {
 }
 
 func holderOf(network string, h ipamstore.Holder) Holder {
-	return Holder{
-		ID:      ID{network, h.ContainerID, h.IfName},
-		Netns:   h.Netns,
-		NetnsID: parseToken(h.NetnsID),
-	}
+	known := parseToken(h.NetnsID)
+	known.ID, known.Netns = ID{network, h.ContainerID, h.IfName}, h.Netns
+	return known
 }
 
-// token is the form in which a lease keeps a NetnsID.
+// tokenOf is the form in which a lease keeps what is known of its holder:
+// "dev:inode:cookie" of the network namespace, the mount namespace and the
+// runtime. Empty: nothing is.
+func tokenOf(h Holder) string {
+	if h.NetnsID == (NetnsID{}) && h.Runtime == "" {
+		return ""
+	}
+	runtime := h.Runtime
+	if strings.ContainsFunc(runtime, unicode.IsControl) || len(runtime) > 1024 {
+		runtime = "" // a lease cannot hold it
+	}
+	return h.NetnsID.token() + ":" + h.MountNS + ":" + runtime
+}
+
+// parseToken reads what tokenOf wrote, or only NetnsID.token: zero for anything
+// else.
+func parseToken(s string) Holder {
+	f := strings.SplitN(s, ":", 5)
+	if len(f) != 3 && len(f) != 5 {
+		return Holder{} // none, or not ours: unknown
+	}
+	var n [3]uint64
+	for i := range n {
+		var err error
+		if n[i], err = strconv.ParseUint(f[i], 10, 64); err != nil {
+			return Holder{}
+		}
+	}
+	h := Holder{NetnsID: NetnsID{n[0], n[1], n[2]}}
+	if len(f) == 5 {
+		h.MountNS, h.Runtime = f[3], f[4]
+	}
+	return h
+}
+
+// token is a NetnsID in words.
 func (n NetnsID) token() string { return fmt.Sprintf("%d:%d:%d", n.Dev, n.Ino, n.Cookie) }
-
-func parseToken(s string) NetnsID {
-	dev, rest, _ := strings.Cut(s, ":")
-	ino, cookie, ok := strings.Cut(rest, ":")
-	if !ok {
-		return NetnsID{} // none, or not ours: unknown
-	}
-	var n NetnsID
-	var err [3]error
-	n.Dev, err[0] = strconv.ParseUint(dev, 10, 64)
-	n.Ino, err[1] = strconv.ParseUint(ino, 10, 64)
-	n.Cookie, err[2] = strconv.ParseUint(cookie, 10, 64)
-	if errors.Join(err[:]...) != nil {
-		return NetnsID{}
-	}
-	return n
-}

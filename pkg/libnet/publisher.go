@@ -152,7 +152,7 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 	}
 	rec := state.Endpoint{
 		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
-		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id),
+		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: mountNS(),
 		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.saved(),
 	}
 	for _, a := range pub.Addrs {
@@ -406,6 +406,8 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) (err er
 			errs = append(errs, p.removeUnless(ctx, id, func() bool { return keep(p.c.holderNow(p.dir, id)) }))
 		}
 	}
+	// What a killed process left is a directory without a record, of no holder.
+	errs = append(errs, p.forgetNetwork(ctx))
 	return errors.Join(errs...)
 }
 

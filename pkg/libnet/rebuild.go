@@ -159,7 +159,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Foun
 	fw, ruled := r.rules.Endpoints[firewall.Key(id.String())]
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns),
+		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
 		Rules: ruled || n.config.needsRules(), Guard: n.guardID(),
 		Links: []state.Link{

@@ -29,9 +29,7 @@ func (p *Pool) lookup(ctx context.Context, id ID) ([]netip.Addr, error) {
 func adoption(rec state.Endpoint) ipamstore.Adoption {
 	id := idOf(rec)
 	a := ipamstore.Adoption{Holder: ipamstore.Holder{Owner: storeOwner(id), Netns: rec.Netns}, Addrs: addrsOf(rec)}
-	if ns := NetnsID(rec.NetnsID); ns != (NetnsID{}) {
-		a.NetnsID = ns.token()
-	}
+	a.NetnsID = tokenOf(holderOfRecord(rec))
 	return a
 }
 
@@ -130,7 +128,7 @@ func adoptionOf(id ID, f kernel.Found) ipamstore.Adoption {
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: p})
 	}
 	if ns, err := netnsID(f.Netns); err == nil {
-		rec.Netns, rec.NetnsID = f.Netns, state.NetnsID(ns)
+		rec.Netns, rec.NetnsID, rec.MountNS = f.Netns, state.NetnsID(ns), mountNS()
 	}
 	return adoption(rec)
 }

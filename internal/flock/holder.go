@@ -1,0 +1,102 @@
+package flock
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// holder describes who holds a lock, as the end of an error message; "" if that
+// cannot be found out.
+func holder(path string, w wanted) string {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Ino != w.ino || uint64(st.Dev) != w.dev {
+		return "" // another file by now
+	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	if w.at != wholeFile {
+		return holderOfByte(file, w.at)
+	}
+	for line := range strings.Lines(read("/proc/locks")) {
+		l, ok := parseLock(line)
+		if ok && l.kind == "FLOCK" && l.file == file && l.pid > 0 {
+			return "; held by " + describe(l.pid)
+		}
+	}
+	return ""
+}
+
+// holderOfByte is holder for locks of which /proc/locks names no process.
+func holderOfByte(file string, at int64) string {
+	all, _ := filepath.Glob("/proc/[0-9]*/fdinfo/*")
+	for _, info := range all {
+		for line := range strings.Lines(read(info)) {
+			text, isLock := strings.CutPrefix(line, "lock:")
+			l, ok := parseLock(text)
+			if !isLock || !ok || l.kind != "OFDLCK" || l.file != file || at < l.first || at > l.last {
+				continue
+			}
+			if pid, err := strconv.Atoi(strings.Split(info, "/")[2]); err == nil {
+				return "; held by " + describe(pid)
+			}
+		}
+	}
+	return ""
+}
+
+// held is a line of /proc/locks (proc_locks(5)).
+type held struct {
+	kind, file  string
+	pid         int
+	first, last int64 // bytes
+}
+
+// parseLock reads "1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF"; false for any
+// other line, as those of who waits: "1: -> FLOCK …".
+func parseLock(line string) (l held, ok bool) {
+	f := strings.Fields(line)
+	if len(f) != 8 {
+		return held{}, false
+	}
+	pid, err := strconv.Atoi(f[4])
+	first, firstErr := strconv.ParseInt(f[6], 10, 64)
+	last, lastErr := strconv.ParseInt(f[7], 10, 64)
+	if f[7] == "EOF" {
+		last, lastErr = 1<<63-1, nil
+	}
+	ok = err == nil && firstErr == nil && lastErr == nil
+	return held{kind: f[1], file: f[5], pid: pid, first: first, last: last}, ok
+}
+
+func read(path string) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = file.Close() }()
+	data, _ := io.ReadAll(io.LimitReader(file, 1<<20))
+	return string(data)
+}
+
+// describe names a process: its ID, command line and, if it is stopped, that.
+func describe(pid int) string {
+	if pid == os.Getpid() {
+		return "this process"
+	}
+	out := "process " + strconv.Itoa(pid)
+	if cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(cmd) > 0 {
+		cmd = bytes.ReplaceAll(bytes.TrimRight(cmd, "\x00"), []byte{0}, []byte{' '})
+		out += fmt.Sprintf(" (%.80s)", cmd)
+	}
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if i := bytes.LastIndexByte(stat, ')'); i >= 0 && len(stat) > i+2 && (stat[i+2] == 'T' || stat[i+2] == 't') {
+		out += ", which is stopped"
+	}
+	return out
+}
