@@ -292,7 +292,7 @@ func TestDiagnoseForwarding(t *testing.T) {
 	if f := found("forwarding IPv4"); f.Advice != "" || f.Found != "on" {
 		t.Errorf("all is on: %+v", f)
 	}
-	if f := found("router advertisements"); f != (Finding{}) {
+	if f := found("IPv6 of the host"); f != (Finding{}) {
 		t.Errorf("none came: %+v", f)
 	}
 	br := n.Config().Bridge
@@ -304,13 +304,13 @@ func TestDiagnoseForwarding(t *testing.T) {
 	if f := found("forwarding IPv4"); !strings.Contains(f.Found, "off for "+br+", up0") || !strings.Contains(f.Advice, "net/ipv4/conf/"+br+"/forwarding=1") {
 		t.Errorf("got %+v", f)
 	}
-	if f := found("router advertisements"); !strings.Contains(f.Found, "up0: none is taken") || !strings.Contains(f.Advice, "net/ipv6/conf/up0/accept_ra=2") {
+	if f := found("IPv6 of the host"); !strings.Contains(f.Found, "up0 takes no router advertisements") || !strings.Contains(f.Advice, "net/ipv6/conf/up0/accept_ra=2") {
 		t.Errorf("got %+v", f)
 	}
 	if err := lntest.Sysctl("ipv6/conf/up0/accept_ra", "2"); err != nil {
 		t.Fatal(err)
 	}
-	if f := found("router advertisements"); f != (Finding{}) {
+	if f := found("IPv6 of the host"); f != (Finding{}) {
 		t.Errorf("accept_ra is 2: %+v", f)
 	}
 }
