@@ -210,11 +210,12 @@ func (c *conn) addrsElsewhere(index, nsid int) ([]netip.Prefix, error) {
 	return given(as), err
 }
 
-// given returns the addresses that somebody gave the link, not the kernel.
+// given returns the addresses that somebody gave the link, not the kernel. Of
+// link-local ones, only our gateways are known to be.
 func given(as []address) []netip.Prefix {
 	var all []netip.Prefix
 	for _, a := range as {
-		if !a.prefix.Addr().IsLinkLocalUnicast() && a.flags&unix.IFA_F_PERMANENT != 0 {
+		if (!a.prefix.Addr().IsLinkLocalUnicast() || a.protocol == protoLibnet) && a.flags&unix.IFA_F_PERMANENT != 0 {
 			all = append(all, a.prefix)
 		}
 	}

@@ -71,7 +71,8 @@ func reach(server, client func(func() error) error, addr string) error {
 		}
 	}()
 	return client(func() error {
-		d := net.Dialer{Timeout: 2 * time.Second, FallbackDelay: -1}
+		// An address may wait for a kernel worker, and the next SYN for seconds.
+		d := net.Dialer{Timeout: 20 * time.Second, FallbackDelay: -1}
 		c, err := d.Dial("tcp", addr)
 		if err != nil {
 			return err

@@ -152,14 +152,14 @@ func (f *Finding) offByInterface(bridges, uplinks []string, err error) {
 // checkAdvertisements names the interfaces by which this host loses its own
 // IPv6, or has lost it.
 func checkAdvertisements(lost []string, err error) []Finding {
-	f := Finding{About: "router advertisements"}
+	f := Finding{About: "IPv6 of the host"}
 	switch {
 	case err != nil:
 		f.Found, f.Advice = oneLine(err), "try again"
 	case len(lost) == 0:
 		return nil
 	default:
-		f.Found = fmt.Sprintf("%s: none is taken, as IPv6 forwarding is on and accept_ra is 1: this host loses its own IPv6 address and default route", strings.Join(lost, ", "))
+		f.Found = fmt.Sprintf("%s takes no router advertisements, as IPv6 forwarding is on and accept_ra is 1: this host loses its own IPv6 address and default route", strings.Join(lost, ", "))
 		f.Advice = fmt.Sprintf("sysctl -w net/ipv6/conf/%s/accept_ra=2, in /etc/sysctl.d too; the next advertisement brings them back", lost[0])
 	}
 	return []Finding{f}

@@ -1,8 +1,6 @@
 package libnet
 
-import (
-	"context"
-)
+import "context"
 
 // mend puts back what an attachment needs of its host, and its rules, without
 // touching its link: somebody may have changed settings, or flushed rules.
@@ -19,7 +17,11 @@ func (e *Endpoint) mend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = ns.Close() }()
+	mtu := e.n.config.MTU
+	defer func() {
+		_ = ns.Close()
+		e.n.config.MTU = mtu // as configured: an ADD that follows compares it with the record's
+	}()
 	if p.rules { // before what they guard
 		if err := e.reapply(ctx); err != nil {
 			return err

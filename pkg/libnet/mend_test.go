@@ -292,7 +292,7 @@ func TestDiagnoseForwarding(t *testing.T) {
 	if f := found("forwarding IPv4"); f.Advice != "" || f.Found != "on" {
 		t.Errorf("all is on: %+v", f)
 	}
-	if f := found("router advertisements"); f != (Finding{}) {
+	if f := found("IPv6 of the host"); f != (Finding{}) {
 		t.Errorf("none came: %+v", f)
 	}
 	br := n.Config().Bridge
@@ -304,13 +304,13 @@ func TestDiagnoseForwarding(t *testing.T) {
 	if f := found("forwarding IPv4"); !strings.Contains(f.Found, "off for "+br+", up0") || !strings.Contains(f.Advice, "net/ipv4/conf/"+br+"/forwarding=1") {
 		t.Errorf("got %+v", f)
 	}
-	if f := found("router advertisements"); !strings.Contains(f.Found, "up0: none is taken") || !strings.Contains(f.Advice, "net/ipv6/conf/up0/accept_ra=2") {
+	if f := found("IPv6 of the host"); !strings.Contains(f.Found, "up0 takes no router advertisements") || !strings.Contains(f.Advice, "net/ipv6/conf/up0/accept_ra=2") {
 		t.Errorf("got %+v", f)
 	}
 	if err := lntest.Sysctl("ipv6/conf/up0/accept_ra", "2"); err != nil {
 		t.Fatal(err)
 	}
-	if f := found("router advertisements"); f != (Finding{}) {
+	if f := found("IPv6 of the host"); f != (Finding{}) {
 		t.Errorf("accept_ra is 2: %+v", f)
 	}
 }
@@ -322,4 +322,41 @@ func ipnet(cidr string) *net.IPNet {
 	}
 	n.IP = ip
 	return n
+}
+
+// A gateway outside its subnet: the container answers, ADD and CHECK know the
+// route, and it is found again when the records are lost.
+func TestLinkLocalGateway(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{{
+		{Subnet: netip.MustParsePrefix("fd31::/64"), Gateway: netip.MustParseAddr("fe80::1")},
+	}}}, Addressing{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := h.NewNetwork(ctx, "bridge", "net1", WithIPAM(pool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := h.web(n, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := e.Addressing().Addresses[0]
+	if addr.Gateway.String() != "fe80::1" || !strings.Contains(strings.Join(words(e.Addressing()), "\n"), "::/0 via fe80::1") {
+		t.Errorf("got %s", words(e.Addressing()))
+	}
+	if got := greets("[" + addr.Prefix.Addr().String() + "]:80"); got != "a" {
+		t.Errorf("%q answers, want a", got)
+	}
+	if err := e.Verify(ctx); err != nil {
+		t.Error(err)
+	}
+	h.lose("state")
+	h.rebuild("a")
+	if got := h.records()["a"].Addresses; len(got) != 1 || got[0].Gateway != addr.Gateway || got[0].Prefix != addr.Prefix {
+		t.Errorf("rebuilt addresses are %v, want %v", got, addr)
+	}
 }

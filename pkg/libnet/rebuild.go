@@ -204,7 +204,8 @@ func (r *rebuilder) addresses(ctx context.Context, n *Network, id ID, f kernel.F
 	for _, p := range has {
 		a := state.Address{Prefix: p}
 		for _, b := range f.BridgeAddrs {
-			if b.Masked() == p.Masked() && n.config.hasGateway() {
+			outside := !a.Gateway.IsValid() && b.Addr().IsLinkLocalUnicast() && b.Addr().Is6() && p.Addr().Is6()
+			if n.config.hasGateway() && (b.Masked() == p.Masked() || outside) {
 				a.Gateway = b.Addr()
 			}
 		}

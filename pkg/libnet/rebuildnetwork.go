@@ -54,6 +54,15 @@ func subnetSets(f kernel.Found) []ipamstore.RangeSet {
 			sets = append(sets, ipamstore.RangeSet{{Subnet: subnet, Gateway: b.Addr()}})
 		}
 	}
+	for _, b := range f.BridgeAddrs { // a link-local gateway is outside the subnet
+		for _, p := range f.Addrs {
+			subnet := p.Masked()
+			if b.Addr().Is6() && b.Addr().IsLinkLocalUnicast() && p.Addr().Is6() && !slices.ContainsFunc(known, subnet.Overlaps) {
+				known = append(known, subnet)
+				sets = append(sets, ipamstore.RangeSet{{Subnet: subnet, Gateway: b.Addr()}})
+			}
+		}
+	}
 	return sets
 }
 
