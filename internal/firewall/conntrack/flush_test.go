@@ -51,6 +51,8 @@ var cases = []struct {
 	{"long range", Filter{Flows: []Flow{{udp, netip.Addr{}, 54, 65535}}}, []int{2, 3, 14}},
 	{"TCP", Filter{Flows: []Flow{{tcp, netip.Addr{}, 53, 0}}}, []int{4, 10}},
 	{"SCTP", Filter{Flows: []Flow{{sctp, netip.Addr{}, 53, 0}}}, []int{6, 11}},
+	{"target", Filter{Targets: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5}},
+	{"IPv6 target", Filter{Targets: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11}},
 	{"container", Filter{Addrs: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5, 12}},
 	{"container by IPv6", Filter{Addrs: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11, 14}},
 	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Addrs: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7, 13}},

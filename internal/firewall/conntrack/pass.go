@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -25,13 +26,14 @@ type pass struct {
 // Linux 6.18 at least the kernel's filter finds the IPv6 addresses that are
 // not the one it was given, and looks at ports of TCP and UDP only.
 func (f Filter) passes() (ps []pass, ok bool) {
-	for _, a := range f.Addrs {
+	for _, a := range slices.Concat(f.Targets, f.Addrs) { // what it answers, whatever address it was called by
 		if a = a.Unmap(); !a.Is4() {
 			return nil, false
 		}
-		// One for what it answers, whatever address it was called by, and one for
-		// what it began, whatever address it was given.
-		ps = append(ps, pass{family: unix.NFPROTO_IPV4, source: a}, pass{family: unix.NFPROTO_IPV4, begun: a})
+		ps = append(ps, pass{family: unix.NFPROTO_IPV4, source: a})
+	}
+	for _, a := range f.Addrs { // what it began, whatever address it was given
+		ps = append(ps, pass{family: unix.NFPROTO_IPV4, begun: a.Unmap()})
 	}
 	for _, w := range f.Flows {
 		if w.Protocol == unix.IPPROTO_SCTP || w.last()-w.First >= maxPasses {
