@@ -175,13 +175,16 @@ func TestPortOfTwoAttachments(t *testing.T) {
 // The attachment that waits goes first.
 func TestStandbyGoesFirst(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
-		port := PortMapping{HostPort: 8080, ContainerPort: 80}
-		a := m.attach(0, port)
-		m.attach(1, port)
+		local := PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, ContainerPort: 80}
+		a := m.attach(0, local, PortMapping{HostPort: 9001, ContainerPort: 80})
+		m.attach(1, PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80})
 		if err := m.networks[1].Remove(context.Background(), m.id(1)); err != nil {
 			t.Fatal(err)
 		}
-		m.leads("without the second", "10.1.0.2", 8080)
+		m.leads("without the second", "10.1.0.2", 8080, 9001)
+		if rules := m.h.nft("list", "ruleset"); strings.Contains(rules, "net2/c/eth1") {
+			t.Errorf("rules of the second are left: %s", rules)
+		}
 		m.verify("without the second", a)
 		if left, err := m.h.standby.Standbys(); len(left) > 0 || err != nil {
 			t.Errorf("waiting at the end: %v, %v", left, err)
