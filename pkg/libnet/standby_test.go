@@ -56,16 +56,26 @@ func (m *member) attach(i int, ports ...PortMapping) *Endpoint {
 // serve has the container answer at an address, by it.
 func (m *member) serve(addr netip.Addr) {
 	m.h.t.Helper()
-	if m.served[addr] {
-		return
+	if !m.served[addr] {
+		m.listen(netip.AddrPortFrom(addr, 80).String(), addr.String())
 	}
 	m.served[addr] = true
+}
+
+// serveAt has the container answer at a port of all its addresses.
+func (m *member) serveAt(port int, text string) {
+	m.h.t.Helper()
+	m.listen(fmt.Sprintf(":%d", port), text)
+}
+
+func (m *member) listen(at, text string) {
+	m.h.t.Helper()
 	ns, err := openNetns(m.sb.Path())
 	if err != nil {
 		m.h.t.Fatal(err)
 	}
 	var l net.Listener
-	if err := errors.Join(ns.Do(func() (err error) { l, err = net.Listen("tcp", netip.AddrPortFrom(addr, 80).String()); return err }), ns.Close()); err != nil {
+	if err := errors.Join(ns.Do(func() (err error) { l, err = net.Listen("tcp", at); return err }), ns.Close()); err != nil {
 		m.h.t.Fatal(err)
 	}
 	m.h.t.Cleanup(func() { _ = l.Close() })
@@ -75,7 +85,7 @@ func (m *member) serve(addr netip.Addr) {
 			if err != nil {
 				return
 			}
-			_, _ = fmt.Fprint(c, addr)
+			_, _ = fmt.Fprint(c, text)
 			_ = c.Close()
 		}
 	}()
