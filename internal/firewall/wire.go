@@ -235,7 +235,9 @@ func (c *conn) list(s *set) (list, error) {
 	return l, err
 }
 
-// elems returns all elements of s; a set that is not there has none.
+// elems returns all elements of s, each once; a set that is not there has none.
+// While a set is growing or shrinking the kernel lists some twice (its walk over a
+// hash table begins again when that is resized).
 func (c *conn) elems(s *set) ([]elem, error) {
 	var all []elem
 	err := c.dump(unix.NFT_MSG_GETSETELEM, s.family, func(a *nfnl.Attrs) {
@@ -246,6 +248,9 @@ func (c *conn) elems(s *set) ([]elem, error) {
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
+	}
+	if len(all) > 1 {
+		all = dedupe(all)
 	}
 	return all, err
 }

@@ -300,3 +300,57 @@ func TestLockBesideRemoval(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The record of all ports that one container may publish can be written and read.
+func TestManyPorts(t *testing.T) {
+	d := New(t.TempDir())
+	rec := sample
+	for i := range 65536 {
+		rec.Ports = append(rec.Ports, Port{Protocol: "sctp", HostIP: netip.MustParseAddr("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"), HostPort: 65535 - i%9, HostPortEnd: 65535, ContainerPort: 65535})
+	}
+	if err := d.SaveEndpoint(rec); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.LoadEndpoint(rec.Network, rec.ContainerID, rec.IfName); err != nil || len(got.Ports) != len(rec.Ports) {
+		t.Errorf("%d ports, %v", len(got.Ports), err)
+	}
+}
+
+// Who waits, and the addresses that were given.
+func TestStandbyAndAddresses(t *testing.T) {
+	d := New(filepath.Join(t.TempDir(), "state"))
+	s, err := d.LoadStandby("c1")
+	if err != nil || s.ContainerID != "c1" || s.Waiting != nil {
+		t.Errorf("before: %+v, %v", s, err)
+	}
+	s.Waiting = []Waiting{{Network: "net1", IfName: "eth1", Ports: []Port{{Protocol: "tcp", HostPort: 80, ContainerPort: 80}}}}
+	if err := d.SaveStandby(s); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.LoadStandby("c1"); err != nil || len(got.Waiting) != 1 || got.Waiting[0].Ports[0].HostPort != 80 {
+		t.Errorf("read back: %+v, %v", got, err)
+	}
+	if all, err := d.Standbys(); err != nil || len(all) != 1 || all[0] != "c1" {
+		t.Errorf("containers: %v, %v", all, err)
+	}
+	s.Waiting = nil
+	for range 2 {
+		if err := d.SaveStandby(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release, err := d.OwnPorts(t.Context(), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if all, err := d.Standbys(); err != nil || len(all) != 0 {
+		t.Errorf("containers at the end: %v, %v", all, err)
+	}
+	two := []netip.Addr{netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("fd00::2")}
+	for _, want := range []int{0, 2} {
+		if again, err := d.GiveAddrs(two); err != nil || len(again) != want {
+			t.Errorf("given again: %v, %v, want %d", again, err, want)
+		}
+	}
+}

@@ -30,6 +30,15 @@ func (c *Controller) endAllFlows(ctx context.Context, rec state.Endpoint) error 
 	return c.forget(ctx, filter)
 }
 
+// endPublished is endFlows, and ends what the container answers: it lives on, and
+// what it began is its own.
+func (c *Controller) endPublished(ctx context.Context, rec state.Endpoint) error {
+	if len(rec.Ports) == 0 {
+		return nil
+	}
+	return c.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, nil), Targets: addrsOf(rec)})
+}
+
 // endEarlierFlows ends the connections of addresses that had another owner, before
 // their new one can be reached.
 func (c *Controller) endEarlierFlows(ctx context.Context, addrs []netip.Addr) error {
@@ -54,7 +63,7 @@ func (c *Controller) endUnguardedFlows(ctx context.Context, rec state.Endpoint) 
 }
 
 func (c *Controller) forget(ctx context.Context, filter conntrack.Filter) error {
-	if len(filter.Flows)+len(filter.Addrs)+len(filter.To) == 0 {
+	if len(filter.Flows)+len(filter.Targets)+len(filter.Addrs)+len(filter.To) == 0 {
 		return nil
 	}
 	if err := c.flush(ctx, filter); err != nil && !errors.Is(err, conntrack.ErrUnsupported) {

@@ -335,3 +335,39 @@ func TestPortsOfOthers(t *testing.T) {
 		t.Errorf("a port of iptables by nftables: %v", err)
 	}
 }
+
+// One request that names a port twice: the more specific mapping has it, and what
+// means the same is one.
+func TestPortTwice(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			m := newMember(t, backend, backend)
+			local := netip.MustParseAddr("127.0.0.1")
+			ports := []PortMapping{
+				{HostPort: 8080, ContainerPort: 80}, {HostIP: local, HostPort: 8080, ContainerPort: 81},
+				{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80}, {HostPort: 9001, ContainerPort: 80},
+				{HostPort: 7000, ContainerPort: 80}, {HostPort: 7000, ContainerPort: 80}, {HostIP: local, HostPort: 7000, ContainerPort: 80},
+				{HostIP: local, HostPort: 6000, ContainerPort: 81, Sources: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, {HostPort: 6000, HostPortEnd: 6001, ContainerPort: 79},
+			}
+			e := m.attach(0, ports...)
+			m.serveAt(81, "by 81")
+			m.verify("with the ports", e)
+			for at, want := range map[string]string{
+				"127.0.0.1:8080": "by 81", "10.1.0.1:8080": "10.1.0.2", "127.0.0.1:9000": "10.1.0.2", "127.0.0.1:9001": "10.1.0.2",
+				"127.0.0.1:7000": "10.1.0.2", "127.0.0.1:6000": "by 81", "10.1.0.1:6001": "10.1.0.2",
+			} {
+				if got := greets(at); got != want {
+					t.Errorf("%s: %q answers, want %q", at, got, want)
+				}
+			}
+			if err := m.networks[0].Remove(context.Background(), m.id(0)); err != nil {
+				t.Fatal(err)
+			}
+			if rules := m.h.nft("list", "ruleset"); strings.Contains(rules, "net1/c/eth0") {
+				t.Errorf("rules are left: %s", rules)
+			}
+		})
+	}
+}

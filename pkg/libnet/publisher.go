@@ -355,7 +355,10 @@ func (p *Publisher) takeRulesAway(ctx context.Context, rec state.Endpoint, fw fi
 		return err
 	}
 	defer release()
-	return errors.Join(p.c.handOver(ctx, rec), p.removeRules(ctx, rec, fw), p.c.endAllFlows(ctx, rec))
+	if err := errors.Join(p.c.handOver(ctx, rec), p.removeRules(ctx, rec, fw), p.c.endPublished(ctx, rec)); err != nil {
+		return err
+	}
+	return p.c.waitNoMore(rec)
 }
 
 // removeRules removes the rules of a publication.

@@ -98,10 +98,11 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
+	errs = append(errs, n.c.endAllFlows(ctx, rec))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(n.leaveGuard(ctx, rec), n.c.endAllFlows(ctx, rec))
+	return errors.Join(n.leaveGuard(ctx, rec), n.c.waitNoMore(rec))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.

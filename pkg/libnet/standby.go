@@ -118,6 +118,14 @@ func (c *Controller) setWaiting(rec state.Endpoint, ports []firewall.PortMap) er
 	return c.standby.SaveStandby(s)
 }
 
+// waitNoMore is setWaiting for an attachment that is gone.
+func (c *Controller) waitNoMore(rec state.Endpoint) error {
+	if rec.Phase == state.PhaseReady && len(rec.Ports) == 0 {
+		return nil
+	}
+	return c.setWaiting(rec, nil)
+}
+
 func savedStandby(ports []firewall.PortMap) []state.Port {
 	var all []state.Port
 	for _, p := range firewall.JoinPorts(ports) {
@@ -173,14 +181,15 @@ func (c *Controller) recordOf(owner string) (state.Endpoint, error) {
 }
 
 // handOver gives the ports of an attachment that goes to those of the same
-// container that wait for them, and has it wait for none itself. The caller has
-// the lock of lockPorts until the attachment's rules are gone.
+// container that wait for them. The caller has the lock of lockPorts until the
+// attachment's rules are gone, and then calls setWaiting for it: what it waits for
+// tells until then where its own rules are.
 func (c *Controller) handOver(ctx context.Context, gone state.Endpoint) error {
 	return c.serveWaiting(ctx, gone.ContainerID, func(w state.Waiting) bool { return waits(w, gone) }, ownerOf(gone))
 }
 
 // serveWaiting has each attachment of a container that waits get what is free or
-// from's, which may be empty. Those that leave says of wait no more.
+// from's, which may be empty. Those that leave says of get nothing.
 func (c *Controller) serveWaiting(ctx context.Context, containerID string, leaves func(state.Waiting) bool, from string) error {
 	s, err := c.standby.LoadStandby(containerID)
 	if errors.Is(err, state.ErrCorrupt) {
@@ -193,6 +202,7 @@ func (c *Controller) serveWaiting(ctx context.Context, containerID string, leave
 	var errs []error
 	for _, w := range s.Waiting {
 		if leaves(w) {
+			left = append(left, w)
 			continue
 		}
 		rec, err := c.waiter(containerID, w)

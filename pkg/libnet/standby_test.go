@@ -56,16 +56,26 @@ func (m *member) attach(i int, ports ...PortMapping) *Endpoint {
 // serve has the container answer at an address, by it.
 func (m *member) serve(addr netip.Addr) {
 	m.h.t.Helper()
-	if m.served[addr] {
-		return
+	if !m.served[addr] {
+		m.listen(netip.AddrPortFrom(addr, 80).String(), addr.String())
 	}
 	m.served[addr] = true
+}
+
+// serveAt has the container answer at a port of all its addresses.
+func (m *member) serveAt(port int, text string) {
+	m.h.t.Helper()
+	m.listen(fmt.Sprintf(":%d", port), text)
+}
+
+func (m *member) listen(at, text string) {
+	m.h.t.Helper()
 	ns, err := openNetns(m.sb.Path())
 	if err != nil {
 		m.h.t.Fatal(err)
 	}
 	var l net.Listener
-	if err := errors.Join(ns.Do(func() (err error) { l, err = net.Listen("tcp", netip.AddrPortFrom(addr, 80).String()); return err }), ns.Close()); err != nil {
+	if err := errors.Join(ns.Do(func() (err error) { l, err = net.Listen("tcp", at); return err }), ns.Close()); err != nil {
 		m.h.t.Fatal(err)
 	}
 	m.h.t.Cleanup(func() { _ = l.Close() })
@@ -75,7 +85,7 @@ func (m *member) serve(addr netip.Addr) {
 			if err != nil {
 				return
 			}
-			_, _ = fmt.Fprint(c, addr)
+			_, _ = fmt.Fprint(c, text)
 			_ = c.Close()
 		}
 	}()
@@ -178,13 +188,16 @@ func TestPortOfTwoAttachments(t *testing.T) {
 // The attachment that waits goes first.
 func TestStandbyGoesFirst(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
-		port := PortMapping{HostPort: 8080, ContainerPort: 80}
-		a := m.attach(0, port)
-		m.attach(1, port)
+		local := PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, ContainerPort: 80}
+		a := m.attach(0, local, PortMapping{HostPort: 9001, ContainerPort: 80})
+		m.attach(1, PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80})
 		if err := m.networks[1].Remove(context.Background(), m.id(1)); err != nil {
 			t.Fatal(err)
 		}
-		m.leads("without the second", "10.1.0.2", 8080)
+		m.leads("without the second", "10.1.0.2", 8080, 9001)
+		if rules := m.h.nft("list", "ruleset"); strings.Contains(rules, "net2/c/eth1") {
+			t.Errorf("rules of the second are left: %s", rules)
+		}
 		m.verify("without the second", a)
 		if left, err := m.h.standby.Standbys(); len(left) > 0 || err != nil {
 			t.Errorf("waiting at the end: %v, %v", left, err)

@@ -111,7 +111,7 @@ func TestRefusals(t *testing.T) {
 		{"range too long", "ADD", publishing(`{"hostPort":1,"hostPortEnd":10,"containerPort":65530}`), 7, "runtimeConfig.portMappings[0].containerPort: 65530"},
 		{"range of free ports", "ADD", publishing(`{"hostPortEnd":10,"containerPort":1}`), 7, "runtimeConfig.portMappings[0].hostPortEnd: 10"},
 		{"protocol", "ADD", publishing(`{"hostPort":1,"containerPort":1,"protocol":"icmp"}`), 7, `runtimeConfig.portMappings[0].protocol: "icmp"`},
-		{"the same twice", "ADD", publishing(`{"hostPort":1,"hostPortEnd":9},{"hostPort":5,"containerPort":7,"hostIP":"192.0.2.1"}`), 7, "runtimeConfig.portMappings[1]: "},
+		{"to two ports", "ADD", publishing(`{"hostPort":1,"hostPortEnd":9},{"hostPort":9,"hostPortEnd":10,"containerPort":7}`), 7, "runtimeConfig.portMappings[1]: "},
 		{"held by another", "ADD", publishing(web), 101, "host port tcp 0.0.0.0:8080 is published by "},
 		{"held, of one address", "ADD", publishing(`{"hostPort":8080,"containerPort":80,"hostIP":"192.0.2.1"}`), 101, "net1/c1/eth0"},
 		{"CHECK of what is not there", "CHECK", publishing(`{"hostPort":1,"containerPort":1}`), 103, "c2"},

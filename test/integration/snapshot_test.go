@@ -49,7 +49,9 @@ func (s snapshot) withoutGuards() snapshot {
 		return strings.HasPrefix(line, "nft 1 libnet set ") && strings.Contains(line, " element ")
 	})
 	if guarded && !used {
-		rest = slices.DeleteFunc(rest, func(line string) bool { return strings.HasPrefix(line, "nft 1 libnet") && !strings.Contains(line, "marks rule") })
+		rest = slices.DeleteFunc(rest, func(line string) bool {
+			return strings.HasPrefix(line, "nft 1 libnet") && !strings.Contains(line, "marks rule")
+		})
 	}
 	return rest
 }

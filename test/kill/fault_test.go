@@ -94,7 +94,7 @@ func (b *bench) failAdd(f *fault) (failed bool) {
 		prev = b.first(f.plugin)
 		conf, between = with(conf, "prevResult", prev), b.snapshot()
 	}
-	r := b.run(p, call{"ADD", c1.id, c1.netns}, conf, f.visit(b.t))
+	r := b.run(p, call{command: "ADD", id: c1.id, netns: c1.netns}, conf, f.visit(b.t))
 	where := fmt.Sprintf("%s ADD, fails %s", p.name, f.where)
 	failed = r.err() != nil
 	result := r.stdout
@@ -155,7 +155,7 @@ func (b *bench) failDel(f *fault) (failed bool) {
 	i, p := f.plugin, b.chainOf()[f.plugin]
 	behind, before := &host{b.t, b.chainOf()[i+1:]}, &host{b.t, b.chainOf()[:i]}
 	b.check(behind.del(c1, result))
-	r := b.run(p, call{"DEL", c1.id, c1.netns}, with(p.conf, "prevResult", result), f.visit(b.t))
+	r := b.run(p, call{command: "DEL", id: c1.id, netns: c1.netns}, with(p.conf, "prevResult", result), f.visit(b.t))
 	where := fmt.Sprintf("%s DEL, fails %s", p.name, f.where)
 	if failed = r.err() != nil; failed {
 		where += ", says " + r.message()

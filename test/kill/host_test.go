@@ -2,6 +2,7 @@ package kill
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -121,6 +122,7 @@ func (r reply) message() string {
 // call is one call of a plugin for a container.
 type call struct {
 	command, id, netns string
+	ifName             string // empty: eth0
 }
 
 // run calls a plugin; visit, if any, sees every point of it.
@@ -132,7 +134,7 @@ func (h *host) run(p plugin, c call, stdin string, visit func(*tracer, point)) r
 	// The runtime's own threads would make calls at any time.
 	cmd.Env = []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-		"CNI_COMMAND=" + c.command, "CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=eth0",
+		"CNI_COMMAND=" + c.command, "CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=" + cmp.Or(c.ifName, "eth0"),
 		"CNI_PATH=" + filepath.Dir(cmd.Path), "GODEBUG=containermaxprocs=0,updatemaxprocs=0,asyncpreemptoff=1",
 	}
 	cmd.Stdin, cmd.Stdout = in, out

@@ -74,7 +74,7 @@ func (b *bench) killAddAt(i int, p plugin, n int, total *count) (killed bool) {
 		conf = with(conf, "prevResult", prev)
 	}
 	var where string
-	r := b.run(p, call{"ADD", c1.id, c1.netns}, conf, killAt(n, total, &where))
+	r := b.run(p, call{command: "ADD", id: c1.id, netns: c1.netns}, conf, killAt(n, total, &where))
 	where = fmt.Sprintf("%s ADD killed %s", p.name, where)
 	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
 		where = p.name + " ADD not killed"
@@ -129,7 +129,7 @@ func (b *bench) killDelAt(i int, p plugin, n int, total *count) (killed bool) {
 	behind := &host{b.t, b.chainOf()[i+1:]}
 	b.check(behind.del(c1, result))
 	var where string
-	r := b.run(p, call{"DEL", c1.id, c1.netns}, with(p.conf, "prevResult", result), killAt(n, total, &where))
+	r := b.run(p, call{command: "DEL", id: c1.id, netns: c1.netns}, with(p.conf, "prevResult", result), killAt(n, total, &where))
 	where = fmt.Sprintf("%s DEL killed %s", p.name, where)
 	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
 		where = p.name + " DEL not killed"

@@ -120,7 +120,7 @@ func (s *storm) files(root string) []string {
 		if d.Name() == ".libnet" {
 			return fs.SkipDir
 		}
-		if d.Name() == "lock" || strings.HasPrefix(d.Name(), "last_reserved_ip.") {
+		if d.Name() == "lock" || d.Name() == "addresses" || strings.HasPrefix(d.Name(), "last_reserved_ip.") {
 			return nil
 		}
 		data, err := os.ReadFile(path)

@@ -25,7 +25,9 @@ func BenchmarkFlush(b *testing.B) {
 			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
 				lntest.Isolate(b)
 				c := openConn(b)
-				create(b, c, n, func(i int) flow { return flow{udp, "10.0.0.1:54", fmt.Sprintf("10.1.%d.%d:54", i>>8&255, i&255), 0} })
+				create(b, c, n, func(i int) flow {
+					return flow{udp, "10.0.0.1:54", fmt.Sprintf("10.1.%d.%d:54", i>>8&255, i&255), 0, ""}
+				})
 				for b.Loop() {
 					if err := flush(c); err != nil {
 						b.Fatal(err)

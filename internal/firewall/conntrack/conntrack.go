@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,11 +29,12 @@ type Flow struct {
 	Last     uint16 // 0: First
 }
 
-// Filter is what to forget: what is in any of its flows, or begun or answered by
-// one of its addresses. The zero Filter is nothing.
+// Filter is what to forget: what is in any of its flows, answered by one of its
+// targets, or begun or answered by one of its addresses. The zero Filter is nothing.
 type Filter struct {
-	Flows []Flow
-	Addrs []netip.Addr // of containers, in whatever direction and translated or not
+	Flows   []Flow
+	Targets []netip.Addr // of containers, however they were reached
+	Addrs   []netip.Addr // of containers, in whatever direction and translated or not
 	// To has the subnets of containers to whose own addresses connections were
 	// begun. The whole table is listed for it.
 	To []netip.Prefix
@@ -62,7 +64,7 @@ func (f Filter) flush(ctx context.Context) error {
 	if err := errors.Join(ctx.Err(), f.check()); err != nil {
 		return err
 	}
-	if len(f.Flows)+len(f.Addrs)+len(f.To) == 0 {
+	if len(f.Flows)+len(f.Targets)+len(f.Addrs)+len(f.To) == 0 {
 		return nil
 	}
 	if n, err := entries(); n == 0 || err != nil {
@@ -101,7 +103,7 @@ func (f Filter) check() error {
 			return fmt.Errorf("invalid ports %d-%d of protocol %d", w.First, w.Last, w.Protocol)
 		}
 	}
-	for _, a := range f.Addrs {
+	for _, a := range slices.Concat(f.Targets, f.Addrs) {
 		if !a.IsValid() || a.IsUnspecified() {
 			return fmt.Errorf("invalid address %s", a)
 		}

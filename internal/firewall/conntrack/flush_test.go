@@ -17,18 +17,21 @@ import (
 
 // table is what every case starts from.
 var table = []flow{
-	{udp, "10.0.0.1:53", "10.1.0.2:53", 0},
-	{udp, "10.0.0.2:53", "10.0.0.2:53", 0},
-	{udp, "10.0.0.1:54", "10.1.0.2:154", 0},
-	{udp, "10.0.0.1:56", "10.1.0.3:56", 7},
-	{tcp, "10.0.0.1:53", "10.1.0.3:53", 0},
-	{tcp, "10.1.0.2:80", "10.1.0.2:80", 0},
-	{sctp, "10.0.0.1:53", "10.1.0.3:53", 0},
-	{sctp, "10.0.0.1:54", "10.1.0.3:54", 0},
-	{udp, "[fd00::1]:53", "[fd00:1::2]:53", 0},
-	{udp, "[fd00::2]:53", "[fd00:1::3]:53", 0},
-	{tcp, "[fd00::1]:53", "[fd00:1::2]:53", 0},
-	{sctp, "[fd00::1]:53", "[fd00:1::2]:53", 0},
+	{udp, "10.0.0.1:53", "10.1.0.2:53", 0, ""},
+	{udp, "10.0.0.2:53", "10.0.0.2:53", 0, ""},
+	{udp, "10.0.0.1:54", "10.1.0.2:154", 0, ""},
+	{udp, "10.0.0.1:56", "10.1.0.3:56", 7, ""},
+	{tcp, "10.0.0.1:53", "10.1.0.3:53", 0, ""},
+	{tcp, "10.1.0.2:80", "10.1.0.2:80", 0, ""},
+	{sctp, "10.0.0.1:53", "10.1.0.3:53", 0, ""},
+	{sctp, "10.0.0.1:54", "10.1.0.3:54", 0, ""},
+	{udp, "[fd00::1]:53", "[fd00:1::2]:53", 0, ""},
+	{udp, "[fd00::2]:53", "[fd00:1::3]:53", 0, ""},
+	{tcp, "[fd00::1]:53", "[fd00:1::2]:53", 0, ""},
+	{sctp, "[fd00::1]:53", "[fd00:1::2]:53", 0, ""},
+	{udp, "198.51.100.9:53", "198.51.100.9:53", 0, "10.1.0.2:5000"},
+	{tcp, "198.51.100.9:80", "198.51.100.9:80", 0, "10.1.0.3:5001"},
+	{udp, "[2001:db8:9::9]:99", "[2001:db8:9::9]:99", 0, "[fd00:1::2]:5000"},
 }
 
 // cases name the entries of table that go.
@@ -37,20 +40,22 @@ var cases = []struct {
 	f    Filter
 	gone []int
 }{
-	{"port", Filter{Flows: []Flow{{udp, netip.Addr{}, 53, 0}}}, []int{0, 1, 8, 9}},
-	{"any IPv4", Filter{Flows: []Flow{{udp, addr("0.0.0.0"), 53, 53}}}, []int{0, 1}},
+	{"port", Filter{Flows: []Flow{{udp, netip.Addr{}, 53, 0}}}, []int{0, 1, 8, 9, 12}},
+	{"any IPv4", Filter{Flows: []Flow{{udp, addr("0.0.0.0"), 53, 53}}}, []int{0, 1, 12}},
 	{"any IPv6", Filter{Flows: []Flow{{udp, addr("::"), 53, 53}}}, []int{8, 9}},
 	{"address", Filter{Flows: []Flow{{udp, addr("10.0.0.1"), 53, 53}}}, []int{0}},
 	{"address, mapped", Filter{Flows: []Flow{{udp, addr("::ffff:10.0.0.1"), 53, 53}}}, []int{0}},
 	{"IPv6 address", Filter{Flows: []Flow{{udp, addr("fd00::1"), 53, 53}}}, []int{8}},
 	{"zone", Filter{Flows: []Flow{{udp, netip.Addr{}, 56, 0}}}, []int{3}},
-	{"range", Filter{Flows: []Flow{{udp, netip.Addr{}, 50, 55}}}, []int{0, 1, 2, 8, 9}},
-	{"long range", Filter{Flows: []Flow{{udp, netip.Addr{}, 54, 65535}}}, []int{2, 3}},
+	{"range", Filter{Flows: []Flow{{udp, netip.Addr{}, 50, 55}}}, []int{0, 1, 2, 8, 9, 12}},
+	{"long range", Filter{Flows: []Flow{{udp, netip.Addr{}, 54, 65535}}}, []int{2, 3, 14}},
 	{"TCP", Filter{Flows: []Flow{{tcp, netip.Addr{}, 53, 0}}}, []int{4, 10}},
 	{"SCTP", Filter{Flows: []Flow{{sctp, netip.Addr{}, 53, 0}}}, []int{6, 11}},
-	{"address that answers", Filter{Addrs: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5}},
-	{"IPv6 address that answers", Filter{Addrs: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11}},
-	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Addrs: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7}},
+	{"target", Filter{Targets: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5}},
+	{"IPv6 target", Filter{Targets: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11}},
+	{"container", Filter{Addrs: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5, 12}},
+	{"container by IPv6", Filter{Addrs: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11, 14}},
+	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Addrs: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7, 13}},
 	{"none there", Filter{Flows: []Flow{{tcp, netip.Addr{}, 9, 0}}, Addrs: []netip.Addr{addr("10.1.0.9")}}, nil},
 	{"nothing", Filter{}, nil},
 }
@@ -96,7 +101,7 @@ func TestManyDeleted(t *testing.T) {
 	lntest.Isolate(t)
 	c := openConn(t)
 	const n = 1000
-	create(t, c, n, func(i int) flow { return flow{udp, fmt.Sprint("10.0.0.1:", 1000+i), "10.1.0.2:53", 0} })
+	create(t, c, n, func(i int) flow { return flow{udp, fmt.Sprint("10.0.0.1:", 1000+i), "10.1.0.2:53", 0, ""} })
 	if got, err := entries(); got != n || err != nil {
 		t.Fatalf("got %d entries, %v", got, err)
 	}

@@ -22,6 +22,7 @@ type flow struct {
 	dst    string // what the first packet was for
 	source string // who answers
 	zone   uint16
+	client string // who began; empty: one that no other entry has
 }
 
 const tcp, udp, sctp = unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP
@@ -33,8 +34,18 @@ func (f flow) put(a *nfnl.Attrs, number int) {
 		client = netip.AddrFrom16([16]byte{0: 0xfd, 1: 0xff, 14: byte(number >> 8), 15: byte(number)})
 	}
 	from := netip.AddrPortFrom(client, uint16(1+number>>16))
+	if f.client != "" {
+		from = netip.MustParseAddrPort(f.client)
+	}
 	putTuple(a, ctaTupleOrig, f.proto, from, dst)
-	putTuple(a, ctaTupleReply, f.proto, source, from)
+	back := from
+	if f.client != "" { // masqueraded
+		back = netip.AddrPortFrom(addr("192.0.2.1"), from.Port())
+		if dst.Addr().Is6() {
+			back = netip.AddrPortFrom(addr("2001:db8::1"), from.Port())
+		}
+	}
+	putTuple(a, ctaTupleReply, f.proto, source, back)
 	a.Uint32(ctaTimeout, 600)
 	if f.zone != 0 {
 		a.Uint16(ctaZone, f.zone)

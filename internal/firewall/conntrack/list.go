@@ -117,6 +117,11 @@ func list(c *nfnl.Conn, matches func(orig, reply tuple) bool) ([]entry, error) {
 
 // matches reports whether f deletes an entry.
 func (f Filter) matches(orig, reply tuple) bool {
+	for _, a := range f.Targets {
+		if a.Unmap() == reply.src {
+			return true
+		}
+	}
 	for _, a := range f.Addrs {
 		if a = a.Unmap(); a == reply.src || a == orig.src {
 			return true

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -28,13 +29,14 @@ func (f Filter) passes() (ps []pass, ok bool) {
 	if len(f.To) > 0 {
 		return nil, false
 	}
-	for _, a := range f.Addrs {
+	for _, a := range slices.Concat(f.Targets, f.Addrs) { // what it answers, whatever address it was called by
 		if a = a.Unmap(); !a.Is4() {
 			return nil, false
 		}
-		// One for what it answers, whatever address it was called by, and one for
-		// what it began, whatever address it was given.
-		ps = append(ps, pass{family: unix.NFPROTO_IPV4, source: a}, pass{family: unix.NFPROTO_IPV4, begun: a})
+		ps = append(ps, pass{family: unix.NFPROTO_IPV4, source: a})
+	}
+	for _, a := range f.Addrs { // what it began, whatever address it was given
+		ps = append(ps, pass{family: unix.NFPROTO_IPV4, begun: a.Unmap()})
 	}
 	for _, w := range f.Flows {
 		if w.Protocol == unix.IPPROTO_SCTP || w.last()-w.First >= maxPasses {
