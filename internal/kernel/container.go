@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -90,7 +91,11 @@ func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac ne
 	if l.Down {
 		return d.index, nil
 	}
-	if err := ct.setUp(d, l); err != nil {
+	others, err := ct.setUp(ctx, d, l)
+	if err == nil && len(others) > 0 {
+		err = h.loosen(ct.conn, d, l, br, others)
+	}
+	if err != nil {
 		return 0, err
 	}
 	if err := h.waitForwarding(ctx, br, host.index); err != nil {
@@ -107,23 +112,23 @@ func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac ne
 	return d.index, err
 }
 
-// setUp sets addresses, brings the interface up and sets routes.
-func (c *conn) setUp(d *device, l Link) error {
+// setUp sets addresses, brings the interface up and sets routes. It returns the
+// other interfaces that have routes there.
+func (c *conn) setUp(ctx context.Context, d *device, l Link) (others []int, err error) {
 	for _, p := range l.Addrs {
 		if err := c.addAddr(d.index, p, l.EnableDAD); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	arpNotify := nest(unix.AF_INET, nest(unix.IFLA_INET_CONF, attrUint32(ipv4ArpNotify, 1)))
-	if err := c.setLink(d.index, unix.IFF_UP, unix.IFF_UP, nest(unix.IFLA_AF_SPEC, arpNotify)); err != nil {
-		return fmt.Errorf("set %s up: %w", l.IfName, err)
+	attrs := []*nl.RtAttr{nest(unix.IFLA_AF_SPEC, arpNotify)}
+	if l.Precedence.Network != "" {
+		attrs = append(attrs, attr(unix.IFLA_IFALIAS, []byte(l.Precedence.alias())))
 	}
-	for _, r := range l.Routes {
-		if err := c.addRoute(d.index, r); err != nil {
-			return err
-		}
+	if err := c.setLink(d.index, unix.IFF_UP, unix.IFF_UP, attrs...); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", l.IfName, err)
 	}
-	return nil
+	return c.placeRoutes(ctx, d, l)
 }
 
 // announce makes the kernel send a gratuitous ARP and an unsolicited neighbour

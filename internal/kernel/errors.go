@@ -18,6 +18,10 @@ var (
 	ErrAddressConflict = errors.New("address conflict")
 	// ErrUnsupported: the kernel lacks a feature; the message names it.
 	ErrUnsupported = errors.New("not supported by this kernel")
+	// ErrDifferent: the kernel has something else than was asked for. An error
+	// of a Verify that wraps neither it nor ErrNotFound nor ErrNotBridge says that
+	// it could not look.
+	ErrDifferent = errors.New("different")
 	// ErrInUse: the bridge still has ports.
 	ErrInUse = errors.New("in use")
 )

@@ -19,6 +19,7 @@ var ladder = []struct {
 }{
 	{"plugins/*", []string{"internal/cni", "internal/plugin", "pkg/libnet"}},
 	{"internal/plugin", []string{"internal/cni", "pkg/libnet"}},
+	{"internal/kernel", []string{"internal/flock"}},
 	{"internal/overlay", []string{"internal/kernel"}},
 	{"cmd/lnctl", []string{"pkg/libnet"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "pkg/libnet"}},
