@@ -32,6 +32,7 @@ type attachment struct {
 	Netns         string   `json:"netns,omitempty"`
 	Backend       string   `json:"backend,omitempty"`
 	Runtime       string   `json:"runtime,omitempty"`
+	GwPriority    int      `json:"gwPriority,omitempty"`
 	condition
 }
 
@@ -77,7 +78,7 @@ func detail(ctx context.Context, c *libnet.Controller, n *libnet.Network) (netwo
 		a := e.Inspect()
 		d.Attachments = append(d.Attachments, attachment{
 			Container: a.ID.ContainerID, Interface: a.ID.IfName, Addresses: texts(a.Addresses), MAC: a.MAC, HostInterface: a.HostName,
-			Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, condition: conditionOf(a),
+			Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, GwPriority: a.GatewayPriority, condition: conditionOf(a),
 		})
 	}
 	ports, portsErr := allPorts(ctx, c)

@@ -80,6 +80,8 @@ type Endpoint struct {
 	Rules    bool   // there may be firewall elements
 	Backend  string // of the firewall; empty: nftables
 	Runtime  string // program that asked for it; empty: unknown
+	// GatewayPriority of this network among those of the container.
+	GatewayPriority int `json:",omitempty"`
 
 	Addresses []Address
 	Routes    []Route

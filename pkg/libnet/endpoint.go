@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -29,6 +30,7 @@ type endpointSpec struct {
 	workload string
 	runtime  string
 	ports    []PortMapping
+	priority int      // of the gateway
 	sandbox  *Sandbox // nil: not known yet
 }
 
@@ -68,8 +70,14 @@ func WithRuntime(name string) EndpointOption {
 	return func(s *endpointSpec) { s.runtime = name }
 }
 
+// WithGatewayPriority is NetworkConfig.GatewayPriority for one endpoint. It
+// holds for as long as the endpoint is joined: to change it, leave and join.
+func WithGatewayPriority(priority int) EndpointOption {
+	return func(s *endpointSpec) { s.priority = priority }
+}
+
 func (n *Network) spec(opts []EndpointOption) endpointSpec {
-	spec := endpointSpec{ifName: "eth0"}
+	spec := endpointSpec{ifName: "eth0", priority: n.config.GatewayPriority}
 	for _, o := range opts {
 		o(&spec)
 	}
@@ -105,7 +113,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		return nil, err
 	}
 	ports, err := validatePorts(spec.ports)
-	if err != nil {
+	if err := errors.Join(err, validatePriority(spec.priority)); err != nil {
 		return nil, err
 	}
 	mac := spec.mac
@@ -117,7 +125,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports),
+		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports), GatewayPriority: spec.priority,
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
@@ -201,7 +209,9 @@ func (e *Endpoint) plan() (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	return e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
+	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
+	p.link.Precedence = kernel.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.internal()}
+	return p, err
 }
 
 // ID returns the endpoint's identity.

@@ -35,7 +35,9 @@ type Attachment struct {
 	MAC       string  // of the container's interface; empty: of a publication
 	HostName  string  // the host's end of the link; empty: of a publication
 	Backend   Backend // that holds its rules; empty: it has none
-	Ports     []PublishedPort
+	// GatewayPriority of the network among those of the container.
+	GatewayPriority int
+	Ports           []PublishedPort
 }
 
 // PublishedPort is a published port, or range of them, as it holds for one
@@ -140,7 +142,7 @@ func (c *Controller) verifyPublication(ctx context.Context, rec state.Endpoint) 
 
 func (c *Controller) attachment(rec state.Endpoint) Attachment {
 	h := holderOfRecord(rec)
-	a := Attachment{ID: h.ID, Why: c.WhyDead(h), Netns: rec.Netns, Runtime: rec.Runtime}
+	a := Attachment{ID: h.ID, Why: c.WhyDead(h), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
 	for _, addr := range rec.Addresses {
 		a.Addresses = append(a.Addresses, addr.Prefix)
 	}
