@@ -43,15 +43,22 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 }
 
 // settled returns the attachment if it is there already, complete and alive.
-// Anything less under the same ID is removed.
+// Anything less under the same ID is removed, but not one that could not be
+// looked at: it may be the living container's.
 func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpoint, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, nil
 	}
+	if err != nil && !missing(err) { // what cannot be decoded is as good as missing
+		return nil, err
+	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
-		if e := (&Endpoint{n: n, rec: rec}); e.Verify(ctx) == nil {
+		e := &Endpoint{n: n, rec: rec}
+		if err := e.Verify(ctx); err == nil {
 			return e, nil
+		} else if !errors.Is(err, ErrDifferent) {
+			return nil, err
 		}
 	}
 	return nil, n.remove(ctx, id, "")

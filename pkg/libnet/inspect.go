@@ -134,10 +134,7 @@ func (c *Controller) verifyPublication(ctx context.Context, rec state.Endpoint) 
 	if err == nil {
 		err = p.verify(ctx, rec)
 	}
-	if err != nil {
-		return fmt.Errorf("%w: ports of %s %s in network %q: %w", ErrDifferent, rec.ContainerID, rec.IfName, rec.Network, err)
-	}
-	return nil
+	return judged(fmt.Sprintf("ports of %s %s in network %q", rec.ContainerID, rec.IfName, rec.Network), err)
 }
 
 func (c *Controller) attachment(rec state.Endpoint) Attachment {

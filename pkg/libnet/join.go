@@ -137,10 +137,17 @@ func (e *Endpoint) Delete(ctx context.Context) error {
 }
 
 // Verify changes nothing and says what differs from what Join made, joined;
-// the error is then ErrDifferent.
+// the error is then ErrDifferent, and any other says that it could not look.
+// The MAC address, which a plugin that came after Join may have changed, is
+// compared where SpoofCheck makes it matter.
 func (e *Endpoint) Verify(ctx context.Context) error {
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
-	return e.n.Verify(ctx, Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC})
+	want := Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC}
+	return e.n.verify(ctx, want, func(p *plan) {
+		if !e.n.config.SpoofCheck {
+			p.link.MAC = nil
+		}
+	})
 }

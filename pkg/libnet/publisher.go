@@ -189,7 +189,7 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 }
 
 // Verify changes nothing and says what differs from what Publish did; the error
-// is then ErrDifferent.
+// is then ErrDifferent. Any other says that it could not look.
 func (p *Publisher) Verify(ctx context.Context, pub Publication) error {
 	rec, err := p.load(pub.ID)
 	if errors.Is(err, state.ErrNotFound) {
@@ -200,10 +200,7 @@ func (p *Publisher) Verify(ctx context.Context, pub Publication) error {
 	if err == nil {
 		err = p.verify(ctx, rec)
 	}
-	if err != nil {
-		return fmt.Errorf("%w: ports of %s %s in network %q: %w", ErrDifferent, pub.ID.ContainerID, pub.ID.IfName, p.network, err)
-	}
-	return nil
+	return judged(fmt.Sprintf("ports of %s %s in network %q", pub.ID.ContainerID, pub.ID.IfName, p.network), err)
 }
 
 // expected is the record that should be there.
