@@ -176,7 +176,8 @@ func (p *placing) metric(r Route) (int, error) {
 	return p.metrics[key], nil
 }
 
-// rival looks at another interface. One that has gone since is nobody's.
+// rival looks at another interface. One that has gone since counts as another
+// program's.
 func (p *placing) rival(index int) (*rival, error) {
 	if v, ok := p.rivals[index]; ok {
 		return v, nil

@@ -228,8 +228,8 @@ func (c *conn) foreign(t *testing.T, name string, net int) {
 	}
 }
 
-// Routes of other programs stay as they are. They go first, whichever came
-// first, unless ours have a priority above 0; IPv6 makes no route of several
+// Routes of other programs stay as they are. They go first in either order of
+// attachment, unless ours have a priority above 0; IPv6 makes no route of several
 // next hops of them.
 func TestRoutesBesideOthers(t *testing.T) {
 	t.Parallel()
@@ -309,7 +309,7 @@ func TestRoutesKeepWhatIsGiven(t *testing.T) {
 	}
 }
 
-// Whoever holds the routes of the namespace is waited for, but not for ever.
+// An attachment waits for the lock of the routes until its context ends.
 func TestLockRoutes(t *testing.T) {
 	t.Parallel()
 	h, n := newHandle(t), newNetns(t)

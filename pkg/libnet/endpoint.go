@@ -70,8 +70,8 @@ func WithRuntime(name string) EndpointOption {
 	return func(s *endpointSpec) { s.runtime = name }
 }
 
-// WithGatewayPriority is NetworkConfig.GatewayPriority for one endpoint. It
-// holds for as long as the endpoint is joined: to change it, leave and join.
+// WithGatewayPriority replaces NetworkConfig.GatewayPriority for one endpoint,
+// for as long as the endpoint exists. Beyond 32 bits it is a *ConfigError.
 func WithGatewayPriority(priority int) EndpointOption {
 	return func(s *endpointSpec) { s.priority = priority }
 }

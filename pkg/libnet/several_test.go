@@ -14,8 +14,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// The endpoint with the highest priority has the default route, whichever came
-// first, and its record tells the priority. Leave and Join changes it.
+// The endpoint with the highest priority has the default route, in any order of
+// attachment, and keeps its priority when it leaves and joins again.
 func TestGatewayPriority(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()

@@ -41,7 +41,7 @@ func internalNet(k keys) keys {
 	return out
 }
 
-// severalCase is two attachments of one container, "first" on eth0.
+// severalCase is two attachments of one container: "a" on eth0, "b" on net1.
 type severalCase struct {
 	name  string
 	a, b  keys
@@ -65,7 +65,7 @@ var severalCases = []severalCase{
 }
 
 // Which network of a container is its way out follows from what the networks
-// say, not from who came first: two networks, or one twice, each family, each
+// say, not from the order of ADDs: two networks, or one twice, each family, each
 // order. CHECK and a repeated ADD know of both, and when the first goes the other
 // takes its place.
 func TestSeveralNetworks(t *testing.T) {
