@@ -82,8 +82,8 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	defer release()
 	before, err := p.load(pub.ID)
 	if err == nil {
-		if before.Phase == state.PhaseReady && p.settled(ctx, before, rec) {
-			return portsOf(before), nil
+		if settled, err := p.settled(ctx, before, rec); settled || err != nil {
+			return portsOf(before), err
 		}
 		err = p.takeAway(ctx, before)
 	}
@@ -137,10 +137,20 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 	return rec, nil
 }
 
-// settled says that an earlier publication is the one asked for, in place.
-func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) bool {
-	return before.Boot == now.Boot && NetnsID(before.NetnsID).same(NetnsID(now.NetnsID)) &&
-		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now)) && p.verify(ctx, before) == nil
+// settled says that an earlier publication is the one asked for, in place. It is
+// an error if that cannot be looked at: the ports may be those of the living
+// container.
+func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bool, error) {
+	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && NetnsID(before.NetnsID).same(NetnsID(now.NetnsID)) &&
+		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now))
+	if !same {
+		return false, nil
+	}
+	err := p.verify(ctx, before)
+	if differs(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // publish puts the rules in place, choosing ports that were left open.

@@ -161,3 +161,33 @@ func (c *corruptOnce) LoadEndpoint(network, id, ifName string) (state.Endpoint, 
 	c.done = true
 	return state.Endpoint{}, errors.Join(state.ErrCorrupt, c.DeleteEndpoint(network, id, ifName))
 }
+
+// A repeated Publish that cannot look at the rules leaves the ports as they are.
+func TestPublishCouldNotLook(t *testing.T) {
+	h := newHost(t)
+	ctx := context.Background()
+	e, err := h.network("10.49.0.0/24").Attach(ctx, h.sandbox("c1"))
+	must(t, err)
+	p, err := h.Publisher("net2", PublishConfig{})
+	must(t, err)
+	pub := Publication{ID: ID{"net2", "c1", "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().addrs(), Ports: []PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
+	_, err = p.Publish(ctx, pub)
+	must(t, err)
+	real := h.nftables
+	h.nftables = tellingRules{real, syscall.ENOBUFS}
+	if _, err := p.Publish(ctx, pub); !errors.Is(err, syscall.ENOBUFS) {
+		t.Errorf("Publish: %v, want ENOBUFS", err)
+	}
+	if err := p.Verify(ctx, pub); !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, ErrDifferent) {
+		t.Errorf("Verify: %v, want ENOBUFS that is no difference", err)
+	}
+	h.nftables = real
+	must(t, p.Verify(ctx, pub))
+	h.nftables = tellingRules{real, firewall.ErrMissing}
+	if _, err := p.Publish(ctx, pub); err != nil {
+		t.Errorf("Publish of what differs: %v", err)
+	}
+	h.nftables = real
+	must(t, p.Verify(ctx, pub))
+	must(t, p.Remove(ctx, pub.ID))
+}
