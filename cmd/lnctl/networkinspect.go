@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,7 @@ type attachment struct {
 	Netns         string   `json:"netns,omitempty"`
 	Backend       string   `json:"backend,omitempty"`
 	Runtime       string   `json:"runtime,omitempty"`
+	GwPriority    int      `json:"gwPriority,omitempty"`
 	condition
 }
 
@@ -77,7 +79,7 @@ func detail(ctx context.Context, c *libnet.Controller, n *libnet.Network) (netwo
 		a := e.Inspect()
 		d.Attachments = append(d.Attachments, attachment{
 			Container: a.ID.ContainerID, Interface: a.ID.IfName, Addresses: texts(a.Addresses), MAC: a.MAC, HostInterface: a.HostName,
-			Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, condition: conditionOf(a),
+			Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, GwPriority: a.GatewayPriority, condition: conditionOf(a),
 		})
 	}
 	ports, portsErr := allPorts(ctx, c)
@@ -92,18 +94,39 @@ func detail(ctx context.Context, c *libnet.Controller, n *libnet.Network) (netwo
 func (d networkDetail) write(out io.Writer) error {
 	_, err := fmt.Fprintf(out, "name:     %s\ndriver:   %s\nbridge:   %s\nipam:     %s\nsubnets:  %s\nconfig:   %s\n\n",
 		d.Name, d.Driver, d.Bridge, orDash(d.IPAM), orDash(strings.Join(d.Subnets, ", ")), orDash(strings.Join(words(d.Config), ", ")))
-	var rows [][]string
-	for _, a := range d.Attachments {
-		rows = append(rows, []string{
-			a.Container, a.Interface, orDash(strings.Join(a.Addresses, ", ")), a.HostInterface, orDash(a.Netns), orDash(a.Backend), a.text(),
-		})
-	}
-	err = errors.Join(err, table(out, []string{"CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "NETNS", "RULES", "STATE"}, rows))
+	err = errors.Join(err, table(out, d.columns(), d.rows()))
 	if len(d.Ports) == 0 {
 		return err
 	}
 	_, lineErr := fmt.Fprintln(out)
 	return errors.Join(err, lineErr, listPorts(out, d.Ports))
+}
+
+// prioritised says that a gateway priority is of interest.
+func (d networkDetail) prioritised() bool {
+	return slices.ContainsFunc(d.Attachments, func(a attachment) bool { return a.GwPriority != 0 })
+}
+
+func (d networkDetail) columns() []string {
+	all := []string{"CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "NETNS", "RULES", "STATE"}
+	if d.prioritised() {
+		all = slices.Insert(all, 3, "GATEWAY PRIORITY")
+	}
+	return all
+}
+
+func (d networkDetail) rows() [][]string {
+	var rows [][]string
+	for _, a := range d.Attachments {
+		row := []string{
+			a.Container, a.Interface, orDash(strings.Join(a.Addresses, ", ")), a.HostInterface, orDash(a.Netns), orDash(a.Backend), a.text(),
+		}
+		if d.prioritised() {
+			row = slices.Insert(row, 3, strconv.Itoa(a.GwPriority))
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // given returns what is set of a configuration; its bridge has a line of its own.

@@ -54,7 +54,9 @@ func (d *Delegate) Apply(ctx context.Context, claim libnet.Claim) (libnet.Addres
 	return got, nil
 }
 
-// Verify runs CHECK.
+// Verify runs CHECK. Its error keeps the plugin's code and is no
+// libnet.ErrDifferent: the reference plugins say 999 for a lease that is gone
+// and for a daemon that does not answer.
 func (d *Delegate) Verify(ctx context.Context, id libnet.ID, _ []netip.Addr) error {
 	_, err := d.run(ctx, "CHECK", id)
 	return err

@@ -26,7 +26,7 @@ func writeResult(w io.Writer, r *types100.Result, version string) error {
 func encodeResult(r *types100.Result, version string) []byte {
 	var o jsonw.Object
 	o.String("cniVersion", version)
-	encodeList(&o, "interfaces", r.Interfaces, encodeInterface)
+	encodeList(&o, "interfaces", r.Interfaces, func(o *jsonw.Object, l *types100.Interface) { encodeInterface(o, l, version) })
 	encodeList(&o, "ips", r.IPs, encodeIP)
 	encodeList(&o, "routes", r.Routes, encodeRoute)
 	if !r.DNS.IsEmpty() {
@@ -42,10 +42,12 @@ func encodeList[T any](o *jsonw.Object, name string, list []T, encode func(*json
 	}
 }
 
-func encodeInterface(o *jsonw.Object, l *types100.Interface) {
+func encodeInterface(o *jsonw.Object, l *types100.Interface, version string) {
 	o.String("name", l.Name)
 	o.OptionalString("mac", l.Mac)
-	o.OptionalInt("mtu", l.Mtu)
+	if version != "1.0.0" { // mtu came with 1.1.0
+		o.OptionalInt("mtu", l.Mtu)
+	}
 	o.OptionalString("sandbox", l.Sandbox)
 }
 

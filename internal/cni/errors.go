@@ -1,11 +1,13 @@
 package cni
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -50,6 +52,13 @@ var sentinelCodes = []struct {
 	{kernel.ErrRouteConflict, types.ErrInvalidNetworkConfig},
 	{kernel.ErrUnsupported, types.ErrUnsupportedField},
 	{firewall.ErrUnsupported, types.ErrUnsupportedField},
+	// The host is short of something, or too slow: that passes.
+	{context.DeadlineExceeded, types.ErrTryAgainLater},
+	{syscall.EAGAIN, types.ErrTryAgainLater}, // the timeout of a netlink socket
+	{syscall.EMFILE, types.ErrTryAgainLater},
+	{syscall.ENFILE, types.ErrTryAgainLater},
+	{syscall.ENOBUFS, types.ErrTryAgainLater},
+	{syscall.ENOMEM, types.ErrTryAgainLater},
 }
 
 func codef(code uint, format string, args ...any) error {

@@ -5,12 +5,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -139,6 +145,31 @@ func TestStatusCodes(t *testing.T) {
 		{codef(5, "disk"), 50},
 	} {
 		if got := codeOf(tt.err, "STATUS").Code; got != tt.want {
+			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+// CHECK says 103 for a difference alone; what kept it from looking has a code of
+// its own, whatever else was found.
+func TestCheckCodes(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want uint
+	}{
+		{fmt.Errorf("%w: %w", libnet.ErrDifferent, kernel.ErrNotFound), 103},
+		{fmt.Errorf("%w: %w", libnet.ErrDifferent, errors.Join(firewall.ErrMissing, ipamstore.ErrLocked)), 103},
+		{ipamstore.ErrNotFound, 103},
+		{ipamstore.ErrLocked, 11},
+		{libnet.ErrBusy, 11},
+		{fmt.Errorf("list routes: %w", syscall.EMFILE), 11},
+		{fmt.Errorf("list routes: %w", syscall.ENOBUFS), 11},
+		{fmt.Errorf("receive from rtnetlink: %w", syscall.EAGAIN), 11},
+		{context.DeadlineExceeded, 11},
+		{&os.PathError{Op: "open", Path: "/x", Err: syscall.EIO}, 5},
+		{errors.New("anything"), 999},
+	} {
+		if got := codeOf(tt.err, "CHECK").Code; got != tt.want {
 			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)
 		}
 	}

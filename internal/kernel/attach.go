@@ -16,8 +16,10 @@ type Route struct {
 	Dst netip.Prefix
 	// Gateway is the next hop; the zero Addr makes the route on-link.
 	Gateway netip.Addr
-	// MTU, AdvMSS (bytes) and Priority are route attributes; 0 sets none.
-	MTU, AdvMSS, Priority int
+	// MTU and AdvMSS, in bytes, are route attributes; 0 sets none.
+	MTU, AdvMSS int
+	// Priority is the route's metric; 0 leaves it to Link.Precedence.
+	Priority int
 	// Table is the routing table; 0 is main.
 	Table int
 	// Scope is the route's scope (0 global, 253 link, ...); nil leaves the default:
@@ -42,9 +44,12 @@ type Link struct {
 	// MAC of the container's interface; nil: random, locally administered.
 	MAC net.HardwareAddr
 	// MTU of both ends in bytes; 0: the bridge's.
-	MTU    int
-	Addrs  []netip.Prefix
-	Routes []Route
+	MTU   int
+	Addrs []netip.Prefix
+	// Routes of a Priority of 0 get a metric by Precedence, so that those of
+	// several attachments in one namespace do not stand in each other's way.
+	Routes     []Route
+	Precedence Precedence
 	// Hairpin and Isolated are bridge port flags.
 	Hairpin, Isolated bool
 	// VLAN, above 0, is the port's untagged VLAN; Trunk are its tagged ones.
@@ -65,7 +70,7 @@ type Link struct {
 func (l *Link) check() error {
 	errs := []error{
 		checkName("host interface", l.HostName), checkName("bridge", l.Bridge),
-		checkName("container interface", l.IfName), checkAddrs(l.Addrs, l.IPv6),
+		checkName("container interface", l.IfName), checkAddrs(l.Addrs, l.IPv6), l.Precedence.check(),
 	}
 	if l.Netns == nil {
 		errs = append(errs, errors.New("no network namespace"))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,7 +98,11 @@ func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac ne
 	if l.Down {
 		return d.index, nil
 	}
-	if err := ct.setUp(d, l); err != nil {
+	others, err := ct.setUp(ctx, d, l)
+	if err == nil && len(others) > 0 {
+		err = h.loosen(ct.conn, d, l, br, others)
+	}
+	if err != nil {
 		return 0, err
 	}
 	if err := h.waitForwarding(ctx, br, host.index); err != nil {
@@ -114,22 +119,22 @@ func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac ne
 	return d.index, err
 }
 
-// setUp sets addresses, brings the interface up and sets routes.
-func (c *conn) setUp(d *device, l Link) error {
+// setUp sets addresses, brings the interface up and sets routes. It returns the
+// other interfaces that have routes there.
+func (c *conn) setUp(ctx context.Context, d *device, l Link) (others []int, err error) {
 	for _, p := range l.Addrs {
 		if err := c.addAddr(d.index, p, l.EnableDAD); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := c.setLink(d.index, unix.IFF_UP, unix.IFF_UP, setIPv4(setting{ipv4ArpNotify, 1})); err != nil {
-		return fmt.Errorf("set %s up: %w", l.IfName, err)
+	attrs := []*nl.RtAttr{setIPv4(setting{ipv4ArpNotify, 1})}
+	if l.Precedence.Network != "" {
+		attrs = append(attrs, attr(unix.IFLA_IFALIAS, []byte(l.Precedence.alias())))
 	}
-	for _, r := range l.Routes {
-		if err := c.addRoute(d.index, r); err != nil {
-			return err
-		}
+	if err := c.setLink(d.index, unix.IFF_UP, unix.IFF_UP, attrs...); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", l.IfName, err)
 	}
-	return nil
+	return c.placeRoutes(ctx, d, l)
 }
 
 // announce makes the kernel send a gratuitous ARP and an unsolicited neighbour

@@ -21,6 +21,10 @@ var (
 	// ErrReadOnly: a setting of the kernel is not what it has to be, and cannot
 	// be changed; the message names it.
 	ErrReadOnly = errors.New("not writable")
+	// ErrDifferent: the kernel has something else than was asked for. An error
+	// of a Verify that wraps neither it nor ErrNotFound nor ErrNotBridge says that
+	// it could not look.
+	ErrDifferent = errors.New("different")
 	// ErrInUse: the bridge still has ports.
 	ErrInUse = errors.New("in use")
 )

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -45,34 +47,12 @@ func (r *Route) scope() uint8 {
 
 // addRoute adds a route; one that is there already is success.
 func (c *conn) addRoute(index int, r Route) error {
-	msg := nl.NewRtMsg()
-	msg.Family = uint8(family(r.Dst.Addr()))
-	msg.Dst_len, msg.Scope = uint8(r.Dst.Bits()), r.scope()
-	if r.table() < 256 {
-		msg.Table = uint8(r.table())
-	} else {
-		msg.Table = unix.RT_TABLE_UNSPEC
+	have := route{
+		dst: r.Dst.Masked(), gateway: r.Gateway, oif: index, table: r.table(), scope: r.scope(), protocol: unix.RTPROT_BOOT,
+		metrics: r.metrics(),
 	}
-	req := request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, msg,
-		attr(unix.RTA_DST, r.Dst.Masked().Addr().AsSlice()),
-		attrUint32(unix.RTA_OIF, uint32(index)), attrUint32(unix.RTA_TABLE, uint32(r.table())))
-	if r.Gateway.IsValid() {
-		req.AddData(attr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
-	}
-	if r.Priority > 0 {
-		req.AddData(attrUint32(unix.RTA_PRIORITY, uint32(r.Priority)))
-	}
-	if r.MTU > 0 || r.AdvMSS > 0 {
-		metrics := nest(unix.RTA_METRICS)
-		if r.MTU > 0 {
-			metrics.AddChild(attrUint32(unix.RTAX_MTU, uint32(r.MTU)))
-		}
-		if r.AdvMSS > 0 {
-			metrics.AddChild(attrUint32(unix.RTAX_ADVMSS, uint32(r.AdvMSS)))
-		}
-		req.AddData(metrics)
-	}
-	if err := c.change(req); err != nil && !errors.Is(err, ErrExists) {
+	err := c.change(have.message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, r.Priority))
+	if err != nil && !errors.Is(err, ErrExists) {
 		return fmt.Errorf("add route %s: %w", &r, err)
 	}
 	return nil
@@ -90,12 +70,52 @@ func (c *conn) removeRoute(index int, dst netip.Prefix) error {
 	return nil
 }
 
-// route is a unicast route as the kernel has it.
+// metrics is the value of RTA_METRICS; nil: none.
+func (r *Route) metrics() []byte {
+	var value []byte
+	for _, m := range []struct{ typ, value int }{{unix.RTAX_MTU, r.MTU}, {unix.RTAX_ADVMSS, r.AdvMSS}} {
+		if m.value > 0 {
+			value = append(value, attrUint32(m.typ, uint32(m.value)).Serialize()...)
+		}
+	}
+	return value
+}
+
+// route is a unicast route as the kernel has it. One of several next hops is
+// as many routes here.
 type route struct {
 	dst                               netip.Prefix
 	gateway                           netip.Addr
 	oif, mtu, advMSS, priority, table int
 	scope, protocol                   uint8
+	metrics                           []byte // value of RTA_METRICS
+	hops                              []hop  // of one that was read; nil: oif and gateway are it
+}
+
+// message adds or deletes the route under a metric; 0: IPv4's lowest, and what
+// IPv6 has for none.
+func (r *route) message(typ, flags, metric int) *nl.NetlinkRequest {
+	msg := nl.NewRtMsg()
+	msg.Family = uint8(family(r.dst.Addr()))
+	msg.Dst_len, msg.Scope, msg.Protocol = uint8(r.dst.Bits()), r.scope, r.protocol
+	if r.table < 256 {
+		msg.Table = uint8(r.table)
+	} else {
+		msg.Table = unix.RT_TABLE_UNSPEC
+	}
+	req := request(typ, flags, msg,
+		attr(unix.RTA_DST, r.dst.Addr().AsSlice()),
+		attrUint32(unix.RTA_OIF, uint32(r.oif)), attrUint32(unix.RTA_TABLE, uint32(r.table)))
+	if r.gateway.IsValid() {
+		req.AddData(attr(unix.RTA_GATEWAY, r.gateway.AsSlice()))
+	}
+	if metric > 0 {
+		req.AddData(attrUint32(unix.RTA_PRIORITY, uint32(metric)))
+	}
+	if typ == unix.RTM_NEWROUTE && len(r.metrics) > 0 {
+		req.AddData(attr(unix.RTA_METRICS, r.metrics))
+	}
+	return req
 }
 
 // routes lists unicast routes. With oif above 0 only those of that link, with
@@ -120,10 +140,22 @@ func (c *conn) routes(fam, oif, table int) ([]route, error) {
 		return req
 	}, unix.RTM_NEWROUTE, func() { rs = nil }, func(b []byte) error {
 		r, ok, err := parseRoute(b)
-		if ok && err == nil && (oif == 0 || r.oif == oif) && (table == 0 || r.table == table) {
-			rs = append(rs, r)
+		if !ok || err != nil || table > 0 && r.table != table {
+			return err
 		}
-		return err
+		one := []hop{{r.oif, r.gateway}} // stays on the stack: a host may have very many
+		hops := r.hops
+		if len(hops) == 0 {
+			hops = one
+		}
+		r.hops = nil
+		for _, h := range hops {
+			if oif == 0 || h.oif == oif {
+				r.oif, r.gateway = h.oif, h.gateway
+				rs = append(rs, r)
+			}
+		}
+		return nil
 	})
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil // no such table
@@ -155,10 +187,11 @@ func parseRoute(b []byte) (route, bool, error) {
 		case unix.RTA_TABLE:
 			r.table = number(v)
 		case unix.RTA_PRIORITY:
-			r.priority = number(v)
+			r.priority = int(uint32(number(v)))
 		case unix.RTA_MULTIPATH:
-			r.parseHops(v)
+			return r.parseHops(v)
 		case unix.RTA_METRICS:
+			r.metrics = bytes.Clone(v)
 			return eachAttr(v, func(typ uint16, v []byte) error {
 				switch typ {
 				case unix.RTAX_MTU:
@@ -175,11 +208,33 @@ func parseRoute(b []byte) (route, bool, error) {
 	return r, msg.Type == unix.RTN_UNICAST, err
 }
 
-// parseHops takes the first of a route's next hops.
-func (r *route) parseHops(v []byte) {
-	if len(v) >= unix.SizeofRtNexthop && r.oif == 0 {
-		r.oif = number(v[4:])
+// hop is one of a route's next hops.
+type hop struct {
+	oif     int
+	gateway netip.Addr
+}
+
+// parseHops reads the next hops of a route that has several (struct rtnexthop,
+// each with attributes of its own).
+func (r *route) parseHops(v []byte) error {
+	for len(v) >= unix.SizeofRtNexthop {
+		n := int(binary.NativeEndian.Uint16(v))
+		if n < unix.SizeofRtNexthop || n > len(v) {
+			return errShort
+		}
+		h := hop{oif: number(v[4:8])}
+		if err := eachAttr(v[unix.SizeofRtNexthop:n], func(typ uint16, v []byte) error {
+			if typ == unix.RTA_GATEWAY {
+				h.gateway, _ = netip.AddrFromSlice(v)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		r.hops = append(r.hops, h)
+		v = v[min(len(v), (n+unix.RTNH_ALIGNTO-1)&^(unix.RTNH_ALIGNTO-1)):]
 	}
+	return nil
 }
 
 // UplinkMTU returns the MTU in bytes of the default routes: a route's own MTU,

@@ -9,13 +9,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diff collects differences.
+// diff collects differences, and what could not be looked at.
 type diff []error
 
-func (d *diff) add(format string, args ...any) { *d = append(*d, fmt.Errorf(format, args...)) }
+// add adds a difference.
+func (d *diff) add(format string, args ...any) {
+	*d = append(*d, difference{fmt.Errorf(format, args...)})
+}
+
+// failed adds an error of looking at something. That it is missing is a
+// difference.
+func (d *diff) failed(at string, err error) { *d = append(*d, fmt.Errorf("%s: %w", at, err)) }
+
+// difference is an error that is ErrDifferent without saying so.
+type difference struct{ error }
+
+func (d difference) Is(target error) bool { return target == ErrDifferent }
+func (d difference) Unwrap() error        { return d.error }
 
 // VerifyBridge changes nothing and returns one joined error per difference
-// between b and the kernel. A missing bridge wraps ErrNotFound.
+// between b and the kernel, which is ErrDifferent, and per thing that it could
+// not look at. A missing bridge wraps ErrNotFound.
 func (h *Handle) VerifyBridge(ctx context.Context, b Bridge) error {
 	if err := errors.Join(ctx.Err(), b.check()); err != nil {
 		return err
@@ -53,7 +67,7 @@ func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
 	if b.VLAN > 0 {
 		var err error
 		if d, err = h.device(b.vlanName()); err != nil {
-			out.add("VLAN interface %s: %w", b.vlanName(), err)
+			out.failed("VLAN interface "+b.vlanName(), err)
 			return nil
 		}
 		if !d.up() {
@@ -62,7 +76,7 @@ func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
 	}
 	as, err := h.addrs(d.index, addrFamily(b.Gateways))
 	if err != nil {
-		out.add("%s: %w", d.name, err)
+		out.failed(d.name, err)
 		return d
 	}
 	for _, p := range b.Gateways {
@@ -74,9 +88,10 @@ func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
 }
 
 // Verify changes nothing and returns one joined error per difference between l
-// and the kernel. A nil MAC and an MTU of 0 are not compared. Of the settings
-// only IPv6Off is: what keeps IPv6 safe where it is wanted, a plugin behind or
-// the container itself may choose otherwise. A missing link wraps ErrNotFound.
+// and the kernel, which is ErrDifferent, and per thing that it could not look
+// at. A nil MAC, an MTU of 0 and what a route leaves open are not compared. Of the
+// settings only IPv6Off is: what keeps IPv6 safe where it is wanted, a plugin behind
+// or the container itself may choose otherwise. A missing link wraps ErrNotFound.
 func (h *Handle) Verify(ctx context.Context, l Link) error {
 	if err := errors.Join(ctx.Err(), l.check()); err != nil {
 		return err
@@ -102,7 +117,7 @@ func (h *Handle) Verify(ctx context.Context, l Link) error {
 func (h *Handle) verifyHost(l Link, out *diff) *device {
 	d, err := h.device(l.HostName)
 	if err != nil {
-		out.add("host interface %s: %w", l.HostName, err)
+		out.failed("host interface "+l.HostName, err)
 		return nil
 	}
 	at := "host interface " + l.HostName
@@ -115,7 +130,7 @@ func (h *Handle) verifyHost(l Link, out *diff) *device {
 	verifyMTU(at, d, l.MTU, out)
 	br, err := h.bridge(l.Bridge)
 	if err != nil {
-		out.add("bridge %s: %w", l.Bridge, err)
+		out.failed("bridge "+l.Bridge, err)
 		return d
 	}
 	if d.master != br.index {
@@ -142,7 +157,7 @@ func (c *conn) verifyContainer(l Link, out *diff) *device {
 	at := "interface " + l.IfName
 	d, err := c.device(l.IfName)
 	if err != nil {
-		out.add("%s in %s: %w", at, l.Netns.path, err)
+		out.failed(at+" in "+l.Netns.path, err)
 		return nil
 	}
 	if l.MAC != nil && l.MAC.String() != d.mac.String() {
@@ -161,7 +176,7 @@ func (c *conn) verifyContainer(l Link, out *diff) *device {
 	if len(l.Addrs) > 0 {
 		as, err := c.addrs(d.index, addrFamily(l.Addrs))
 		if err != nil {
-			out.add("%s: %w", at, err)
+			out.failed(at, err)
 			return d
 		}
 		for _, p := range l.Addrs {
@@ -176,38 +191,49 @@ func (c *conn) verifyContainer(l Link, out *diff) *device {
 
 // verifyRoutes lists each table and family once.
 func (c *conn) verifyRoutes(at string, index int, want []Route, out *diff) {
-	type key struct{ fam, table int }
-	have := map[key][]route{}
+	have := map[routeTable][]route{}
 	for _, w := range want {
-		k := key{family(w.Dst.Addr()), w.table()}
+		k := routeTable{family(w.Dst.Addr()), w.table()}
 		if _, ok := have[k]; !ok {
-			rs, err := c.routes(k.fam, index, k.table)
+			rs, err := c.routes(k.family, index, k.table)
 			if err != nil {
-				out.add("%s: %w", at, err)
+				out.failed(at, err)
 				return
 			}
 			have[k] = rs
 		}
-		var same []route // destination
-		for _, r := range have[k] {
-			if r.dst == w.Dst.Masked() {
-				same = append(same, r)
-			}
-		}
+		same := slices.DeleteFunc(slices.Clone(have[k]), func(r route) bool { return r.dst != w.Dst.Masked() })
 		switch {
+		case slices.ContainsFunc(same, w.matches):
 		case len(same) == 0:
-			out.add("%s: route %s is missing", at, &w)
-		case !slices.ContainsFunc(same, w.matches):
+			c.verifyMoved(at, index, w, out)
+		default:
 			out.add("%s: route %s is changed: gateway %s, MTU %d, advmss %d, priority %d, scope %d",
 				at, &w, same[0].gateway, same[0].mtu, same[0].advMSS, same[0].priority, same[0].scope)
 		}
 	}
 }
 
-// matches compares what was asked for; the kernel gives an IPv6 route a
-// priority when none is asked for, and no scope.
+// verifyMoved looks for a route in the other tables. A plugin for source routing
+// (sbr) or VRFs puts an interface's routes into a table of its own, to which a
+// rule leads.
+func (c *conn) verifyMoved(at string, index int, w Route, out *diff) {
+	if w.Table == 0 {
+		rs, err := c.routes(family(w.Dst.Addr()), index, 0)
+		if err != nil {
+			out.failed(at, err)
+			return
+		}
+		if slices.ContainsFunc(rs, func(r route) bool { return r.dst == w.Dst.Masked() && w.matches(r) }) {
+			return
+		}
+	}
+	out.add("%s: route %s is missing", at, &w)
+}
+
+// matches compares what was asked for; the kernel gives an IPv6 route no scope.
 func (r *Route) matches(have route) bool {
-	return have.gateway == r.Gateway && have.mtu == r.MTU && have.advMSS == r.AdvMSS &&
+	return have.gateway == r.Gateway && (r.MTU == 0 || have.mtu == r.MTU) && (r.AdvMSS == 0 || have.advMSS == r.AdvMSS) &&
 		(r.Priority == 0 || have.priority == r.Priority) &&
 		(r.Dst.Addr().Is6() || have.scope == r.scope())
 }

@@ -3,6 +3,7 @@ package plugin
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -22,6 +23,7 @@ type conf struct {
 	requested []netip.Addr
 	ports     []libnet.PortMapping
 	mac       net.HardwareAddr // nil: any
+	priority  int              // of the gateway, for this container
 	dns       *libnet.DNS      // nil: the IPAM's
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*libnet.Network)
@@ -45,6 +47,9 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 		return nil, err
 	}
 	if c.mac, err = readMAC(call); err != nil {
+		return nil, err
+	}
+	if c.priority, err = readPriority(call, c.network.GatewayPriority); err != nil {
 		return nil, err
 	}
 	if c.ports, err = call.Ports(); err != nil {
@@ -74,6 +79,7 @@ func readNetwork(o *cni.Object) libnet.NetworkConfig {
 	o.Bool("isGateway", &n.Gateway)
 	o.Bool("isDefaultGateway", &n.DefaultGateway)
 	o.Bool("forceAddress", &n.ForceAddress)
+	o.Int("gwPriority", &n.GatewayPriority) // ours
 	o.Bool("ipMasq", &n.Masquerade)
 	o.Bool("hairpinMode", &n.Hairpin)
 	o.Bool("promiscMode", &n.Promiscuous)
@@ -203,6 +209,25 @@ func readMAC(call *cni.Call) (net.HardwareAddr, error) {
 		}
 	}
 	return nil, call.Conf.Err()
+}
+
+// readPriority returns the gateway priority for the container: that of the
+// capability, of args.cni or of the network, in this order of precedence.
+func readPriority(call *cni.Call, network int) (container int, err error) {
+	capability, arg := call.Conf.Object("runtimeConfig").OptionalInt("gwPriority"), call.Conf.Object("args").Object("cni").OptionalInt("gwPriority")
+	container = network
+	for _, s := range []struct {
+		key   string
+		value *int
+	}{{"gwPriority", &network}, {"args.cni.gwPriority", arg}, {"runtimeConfig.gwPriority", capability}} {
+		if s.value == nil {
+			continue
+		}
+		if container = *s.value; container < math.MinInt32 || container > math.MaxInt32 {
+			return 0, badKey(s.key, strconv.Itoa(container), "want a whole number from -2147483648 to 2147483647")
+		}
+	}
+	return container, call.Conf.Err()
 }
 
 func readTrunk(o *cni.Object) ([]libnet.VLANRange, error) {

@@ -67,6 +67,27 @@ func TestParseNetwork(t *testing.T) {
 	}
 }
 
+// The priority of the network is its record's, that of the container the
+// endpoint's.
+func TestParsePriority(t *testing.T) {
+	for _, tt := range []struct {
+		keys               string
+		network, container int
+	}{
+		{``, 0, 0},
+		{`"gwPriority":-7`, -7, -7},
+		{`"GwPriority":2147483647`, 2147483647, 2147483647},
+		{`"gwPriority":5,"args":{"cni":{"gwPriority":-2147483648}}`, 5, -2147483648},
+		{`"gwPriority":5,"args":{"cni":{"gwPriority":6}},"runtimeConfig":{"gwPriority":0}`, 5, 0},
+		{`"gwPriority":null,"args":{"cni":{"gwPriority":null}}`, 0, 0},
+	} {
+		c, err := parse(call(tt.keys))
+		if err != nil || c.network.GatewayPriority != tt.network || c.priority != tt.container {
+			t.Errorf("%s: got %+v, %v", tt.keys, c, err)
+		}
+	}
+}
+
 // What the keys of outside reachability say, and what follows from them.
 func TestParseGateway(t *testing.T) {
 	nat := libnet.NetworkConfig{Bridge: "cni0", Gateway: true, DefaultGateway: true, GatewayModeIPv4: "nat", GatewayModeIPv6: "nat"}
@@ -195,6 +216,11 @@ func TestParseRefuses(t *testing.T) {
 		`"acceptFwMark":"0x10/0x1"`:                                             `acceptFwMark: 0x10/0x1`,
 		`"ingressPolicy":"closed"`:                                              `ingressPolicy: "closed"`,
 		`"runtimeConfig":{"portMappings":[{"hostPort":"x"}]}`:                   `runtimeConfig.portMappings[0].hostPort: "x"`,
+		`"gwPriority":"high"`:                                                   `gwPriority: "high": want a whole number`,
+		`"gwPriority":1.5`:                                                      `gwPriority: 1.5`,
+		`"gwPriority":2147483648`:                                               `gwPriority: 2147483648: want a whole number from -2147483648 to 2147483647`,
+		`"args":{"cni":{"gwPriority":-2147483649}}`:                             `args.cni.gwPriority: -2147483649`,
+		`"runtimeConfig":{"gwPriority":[]}`:                                     `runtimeConfig.gwPriority: []`,
 		`"runtimeConfig":{"mac":"x"}`:                                           `runtimeConfig.mac: "x"`,
 		`"args":{"cni":{"mac":"01:00:5e:00:00:01"}}`:                            `args.cni.mac: "01:00:5e:00:00:01"`,
 		`"runtimeConfig":{"mac":"00:00:00:00:00:00"}`:                           `runtimeConfig.mac`,

@@ -25,7 +25,7 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 			return err
 		}
 		e, err := n.Attach(ctx, sb, libnet.WithIfName(call.IfName), libnet.WithMAC(conf.mac),
-			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()), libnet.WithPorts(conf.ports...), libnet.WithRuntime(cni.Runtime()))
+			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()), libnet.WithPorts(conf.ports...), libnet.WithGatewayPriority(conf.priority), libnet.WithRuntime(cni.Runtime()))
 		if err != nil {
 			return err
 		}

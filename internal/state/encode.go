@@ -22,6 +22,7 @@ func (r Endpoint) encode() []byte {
 	o.OptionalString("Backend", r.Backend)
 	o.OptionalString("Guard", r.Guard)
 	o.OptionalString("Runtime", r.Runtime)
+	o.OptionalInt("GatewayPriority", r.GatewayPriority)
 	o.Objects("Addresses", len(r.Addresses), func(i int, o *jsonw.Object) { r.Addresses[i].encode(o) })
 	o.Objects("Routes", len(r.Routes), func(i int, o *jsonw.Object) { r.Routes[i].encode(o) })
 	o.Object("DNS", r.DNS.encode)

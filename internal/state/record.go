@@ -83,6 +83,8 @@ type Endpoint struct {
 	Backend  string // of the firewall; empty: nftables
 	Guard    string // ID of what its network asked of the bridge; empty: unknown
 	Runtime  string // program that asked for it; empty: unknown
+	// GatewayPriority of this network among those of the container.
+	GatewayPriority int `json:",omitempty"`
 
 	Addresses []Address
 	Routes    []Route

@@ -79,18 +79,28 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 }
 
 // settled returns the attachment if it is there already, complete and alive;
-// what its host or rules lost is put back.
-// Anything less under the same ID is removed.
+// what its host or rules lost is put back. Anything less under the same ID is
+// removed, but not one that could not be looked at: it may be the living
+// container's.
 func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpoint, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, nil
 	}
+	if err != nil && !missing(err) { // what cannot be decoded is as good as missing
+		return nil, err
+	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
 		e := &Endpoint{n: n, rec: rec}
 		_ = n.c.takeOwnFree(ctx, rec) // Verify says what it left
-		if e.Verify(ctx) == nil || e.mend(ctx) == nil && e.Verify(ctx) == nil {
+		err := e.Verify(ctx)
+		if errors.Is(err, ErrDifferent) && e.mend(ctx) == nil {
+			err = e.Verify(ctx)
+		}
+		if err == nil {
 			return e, nil
+		} else if !errors.Is(err, ErrDifferent) {
+			return nil, err
 		}
 	}
 	return nil, n.remove(ctx, id, "")

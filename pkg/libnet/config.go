@@ -32,6 +32,12 @@ type NetworkConfig struct {
 	// DefaultGateway [isDefaultGateway] is Gateway, and a default route over it
 	// in each container, for each family whose IPAM sets none.
 	DefaultGateway bool
+	// GatewayPriority [gwPriority] orders the networks of one container, from
+	// -2147483648 to 2147483647: the one with the highest has the default route,
+	// for each family of its own. Of equal ones a network with a way out comes
+	// before an internal one, then their names decide. WithGatewayPriority is
+	// for one endpoint.
+	GatewayPriority int `json:",omitempty"`
 	// ForceAddress [forceAddress] replaces another address that the bridge has
 	// in place of the gateway's; otherwise that is an error.
 	ForceAddress bool
@@ -164,8 +170,10 @@ type Route struct {
 	// Gateway is the next hop; zero: the gateway of the endpoint's first
 	// address of the family, or on-link where it has none.
 	Gateway netip.Addr
-	// MTU and AdvMSS in bytes, Priority (metric): 0 leaves them unset.
-	MTU, AdvMSS, Priority int
+	// MTU and AdvMSS in bytes; 0 leaves them unset.
+	MTU, AdvMSS int
+	// Priority is the metric; 0: by the priorities of the container's networks.
+	Priority int
 	// Table (nil: main) and Scope (nil: chosen by the kernel's rules) are
 	// numbers as in rtnetlink(7).
 	Table, Scope *int

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -36,6 +37,7 @@ type endpointSpec struct {
 	workload string
 	runtime  string
 	ports    []PortMapping
+	priority int      // of the gateway
 	sandbox  *Sandbox // nil: not known yet
 }
 
@@ -75,8 +77,14 @@ func WithRuntime(name string) EndpointOption {
 	return func(s *endpointSpec) { s.runtime = name }
 }
 
+// WithGatewayPriority replaces NetworkConfig.GatewayPriority for one endpoint,
+// for as long as the endpoint exists. Beyond 32 bits it is a *ConfigError.
+func WithGatewayPriority(priority int) EndpointOption {
+	return func(s *endpointSpec) { s.priority = priority }
+}
+
 func (n *Network) spec(opts []EndpointOption) endpointSpec {
-	spec := endpointSpec{ifName: "eth0"}
+	spec := endpointSpec{ifName: "eth0", priority: n.config.GatewayPriority}
 	for _, o := range opts {
 		o(&spec)
 	}
@@ -127,7 +135,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		return nil, err
 	}
 	ports, err := validatePorts(spec.ports)
-	if err != nil {
+	if err := errors.Join(err, validatePriority(spec.priority)); err != nil {
 		return nil, err
 	}
 	mac := spec.mac
@@ -139,7 +147,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(),
+		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
@@ -232,7 +240,9 @@ func (e *Endpoint) plan() (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	return e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
+	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
+	p.link.Precedence = kernel.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.internal()}
+	return p, err
 }
 
 // ID returns the endpoint's identity.

@@ -98,6 +98,9 @@ func (d *fnv1a) config(c NetworkConfig) {
 	d.addr(c.SNATIPv6)
 	list(d, c.TrustedInterfaces, d.text)
 	d.tunnel(c.Tunnel)
+	if c.GatewayPriority != 0 { // as before there was one
+		d.number(c.GatewayPriority)
+	}
 }
 
 func (d *fnv1a) tunnel(t TunnelConfig) {

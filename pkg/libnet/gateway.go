@@ -2,6 +2,7 @@ package libnet
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -118,6 +119,9 @@ func (c NetworkConfig) validateGateway() error {
 	if !slices.Contains([]Backend{"", BackendAuto, BackendNFTables, BackendIPTables}, c.Backend) {
 		return badConfig("backend", fmt.Sprintf("%q", c.Backend), `want "auto", "nftables" or "iptables"`)
 	}
+	if err := validatePriority(c.GatewayPriority); err != nil {
+		return err
+	}
 	for _, name := range c.TrustedInterfaces {
 		if !ValidIfName(name) {
 			return badConfig("trustedInterfaces", fmt.Sprintf("%q", name), "want interface names of 1 to 15 bytes without '/', ':' and blanks")
@@ -127,6 +131,13 @@ func (c NetworkConfig) validateGateway() error {
 		return badConfig("acceptFwMark", m, "want a mark above 0 (0 is on every packet that nobody marked) that its mask leaves as it is")
 	}
 	return c.validateTranslation()
+}
+
+func validatePriority(p int) error {
+	if p < math.MinInt32 || p > math.MaxInt32 {
+		return badConfig("gwPriority", p, "want a whole number from -2147483648 to 2147483647")
+	}
+	return nil
 }
 
 func (c NetworkConfig) validateTranslation() error {

@@ -35,7 +35,9 @@ type Attachment struct {
 	MAC       string  // of the container's interface; empty: of a publication
 	HostName  string  // the host's end of the link; empty: of a publication
 	Backend   Backend // that holds its rules; empty: it has none
-	Ports     []PublishedPort
+	// GatewayPriority of the network among those of the container.
+	GatewayPriority int
+	Ports           []PublishedPort
 }
 
 // PublishedPort is a published port, or range of them, as it holds for one
@@ -139,15 +141,12 @@ func (c *Controller) verifyPublication(ctx context.Context, rec state.Endpoint) 
 	if err == nil {
 		err = p.verify(ctx, rec)
 	}
-	if err != nil {
-		return fmt.Errorf("%w: ports of %s %s in network %q: %w", ErrDifferent, rec.ContainerID, rec.IfName, rec.Network, err)
-	}
-	return nil
+	return judged(fmt.Sprintf("ports of %s %s in network %q", rec.ContainerID, rec.IfName, rec.Network), err)
 }
 
 func (c *Controller) attachment(rec state.Endpoint) Attachment {
 	h := holderOfRecord(rec)
-	a := Attachment{ID: h.ID, Why: c.WhyDead(h), Netns: rec.Netns, Runtime: rec.Runtime}
+	a := Attachment{ID: h.ID, Why: c.WhyDead(h), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
 	for _, addr := range rec.Addresses {
 		a.Addresses = append(a.Addresses, addr.Prefix)
 	}

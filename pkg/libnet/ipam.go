@@ -29,7 +29,8 @@ func NewClaim(id ID, path string) (Claim, error) {
 }
 
 // IPAM gives addresses to endpoints. Apply twice is once; Verify changes
-// nothing and says what differs; Remove needs the ID only, and what is missing
+// nothing and says what differs, which is ErrDifferent (or ErrNotFound or
+// ErrMismatch of package ipamstore) and not for what it could not look at; Remove needs the ID only, and what is missing
 // is success.
 type IPAM interface {
 	// Type names the kind of IPAM, as the key ipam.type does.

@@ -210,12 +210,18 @@ func (e *Endpoint) Delete(ctx context.Context) (err error) {
 }
 
 // Verify changes nothing and says what differs from what Join made, joined;
-// the error is then ErrDifferent.
+// the error is then ErrDifferent, and any other says that it could not look.
+// The MAC address, which a plugin that came after Join may have changed, is
+// compared where SpoofCheck makes it matter.
 func (e *Endpoint) Verify(ctx context.Context) error {
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
-	return e.n.Verify(ctx, e.expectation())
+	return e.n.verify(ctx, e.expectation(), func(p *plan) {
+		if !e.n.config.SpoofCheck {
+			p.link.MAC = nil
+		}
+	})
 }
 
 func (e *Endpoint) expectation() Expectation {

@@ -3,6 +3,7 @@ package libnet
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -127,6 +128,9 @@ func TestValidate(t *testing.T) {
 		{NetworkConfig{VLAN: -1}, "vlan"},
 		{NetworkConfig{VLANTrunk: []VLANRange{{5, 4}}}, "vlanTrunk"},
 		{NetworkConfig{VLANTrunk: []VLANRange{{1, 4094}}}, ""},
+		{NetworkConfig{GatewayPriority: math.MaxInt32}, ""},
+		{NetworkConfig{GatewayPriority: math.MaxInt32 + 1}, "gwPriority"},
+		{NetworkConfig{GatewayPriority: math.MinInt32 - 1}, "gwPriority"},
 		{NetworkConfig{Bridge: "a/b"}, "bridge"},
 		{NetworkConfig{Bridge: "sixteen-bytes-xx"}, "bridge"},
 		{NetworkConfig{Bridge: "all"}, "bridge"},

@@ -92,8 +92,8 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	before, err := p.load(pub.ID)
 	if err == nil {
 		_ = p.c.takeOwnFree(ctx, before) // the look at it says what that left
-		if before.Phase == state.PhaseReady && p.settled(ctx, before, rec) {
-			return portsOf(before), nil
+		if settled, err := p.settled(ctx, before, rec); settled || err != nil {
+			return portsOf(before), err
 		}
 		err = p.takeAway(ctx, before)
 	}
@@ -163,11 +163,19 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 }
 
 // settled says that an earlier publication is the one asked for, in place. What
-// a removal that was killed had closed already is opened again.
-func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) bool {
-	return before.Boot == now.Boot && NetnsID(before.NetnsID).same(NetnsID(now.NetnsID)) &&
-		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now)) &&
-		p.verifyRules(ctx, before) == nil && p.openLocalhost(before) == nil
+// a removal that was killed had closed already is opened again. It is an error if
+// that cannot be looked at: the ports may be those of the living container.
+func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bool, error) {
+	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && NetnsID(before.NetnsID).same(NetnsID(now.NetnsID)) &&
+		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now))
+	if !same {
+		return false, nil
+	}
+	err := errors.Join(p.verifyRules(ctx, before), p.openLocalhost(before))
+	if differs(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // publish puts the rules in place, choosing ports that were left open. Restored:
@@ -216,7 +224,7 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 }
 
 // Verify changes nothing and says what differs from what Publish did; the error
-// is then ErrDifferent.
+// is then ErrDifferent. Any other says that it could not look.
 func (p *Publisher) Verify(ctx context.Context, pub Publication) (err error) {
 	leave, err := p.c.enter()
 	if err != nil {
@@ -232,10 +240,7 @@ func (p *Publisher) Verify(ctx context.Context, pub Publication) (err error) {
 	if err == nil {
 		err = p.verify(ctx, rec)
 	}
-	if err != nil {
-		return fmt.Errorf("%w: ports of %s %s in network %q: %w", ErrDifferent, pub.ID.ContainerID, pub.ID.IfName, p.network, err)
-	}
-	return nil
+	return judged(fmt.Sprintf("ports of %s %s in network %q", pub.ID.ContainerID, pub.ID.IfName, p.network), err)
 }
 
 // expected is the record that should be there.

@@ -7,8 +7,10 @@ import (
 	"net"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Expectation is what an attachment should be.
@@ -18,7 +20,8 @@ type Expectation struct {
 	Addressing Addressing
 	// MAC of the container's interface; empty: not compared.
 	MAC string
-	// MTU of the container's interface in bytes; 0: not compared.
+	// MTU of the container's interface in bytes; 0: not compared. A plugin behind
+	// this one may have changed it, and does not say so.
 	MTU int
 	// HostName is the host's end of the link; empty: the one of the ID. Another
 	// one tells of an attachment that the reference bridge plugin made.
@@ -43,13 +46,19 @@ func (p *plan) adopt(want Expectation) {
 }
 
 // Verify changes nothing and says what differs from want, each difference by
-// name, joined; the error is then ErrDifferent. It needs no record.
+// name, joined; the error is then ErrDifferent. Any other error says that it
+// could not look. It needs no record.
 func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
 	leave, err := n.c.enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
+	return n.verify(ctx, want, func(*plan) {})
+}
+
+// verify is Verify of a plan that change has adjusted.
+func (n *Network) verify(ctx context.Context, want Expectation, change func(*plan)) error {
 	var mac net.HardwareAddr
 	if want.MAC != "" {
 		var err error
@@ -57,11 +66,15 @@ func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
 			return err
 		}
 	}
-	rec, ports := n.recorded(want)
+	rec, ports, err := n.recorded(want)
+	if err != nil {
+		return err
+	}
 	p, err := n.plan(want.ID, want.Addressing, mac, ports)
 	if err != nil {
 		return err
 	}
+	change(&p)
 	if want.HostName != "" && want.HostName != p.link.HostName {
 		p.adopt(want)
 	}
@@ -86,19 +99,41 @@ func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.addrs()))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("%w: %s %s in network %q: %w", ErrDifferent, want.ID.ContainerID, want.ID.IfName, n.name, err)
+	return judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.name), errs...)
+}
+
+// judged joins what was found of a thing. It is ErrDifferent if one of them
+// is a difference; else what could not be looked at is all that is known.
+func judged(what string, found ...error) error {
+	err := errors.Join(found...)
+	switch {
+	case err == nil:
+		return nil
+	case differs(err):
+		return fmt.Errorf("%w: %s: %w", ErrDifferent, what, err)
 	}
-	return nil
+	return fmt.Errorf("could not check %s: %w", what, err)
+}
+
+// differs says whether an error of a Verify of the kernel, the firewall or the
+// IPAM is, or has among others, a difference.
+func differs(err error) bool {
+	return slices.ContainsFunc([]error{
+		ErrDifferent, kernel.ErrDifferent, kernel.ErrNotFound, kernel.ErrNotBridge,
+		firewall.ErrMissing, firewall.ErrConflict, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
+	}, func(d error) bool { return errors.Is(err, d) })
 }
 
 // recorded returns the record of an attachment, as far as there is one, and its
 // ports: only the record knows those that were chosen.
-func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping) {
+func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
-	if err != nil {
+	switch {
+	case missing(err):
 		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.config.Backend)}
-		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 })
+		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 }), nil
+	case err != nil:
+		return rec, nil, err
 	}
-	return rec, portsOf(rec)
+	return rec, portsOf(rec), nil
 }

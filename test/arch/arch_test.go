@@ -27,7 +27,7 @@ var ladder = []struct {
 	{"pkg/ipamstore", []string{"internal/flock", "internal/plain"}},
 	{"internal/state", []string{"internal/jsonw", "internal/flock", "internal/plain"}},
 	{"internal/flock", []string{"internal/plain"}},
-	{"internal/kernel", []string{"internal/plain"}},
+	{"internal/kernel", []string{"internal/plain", "internal/flock"}},
 	{"internal/firewall/tool", []string{"internal/plain"}},
 	{"internal/firewall", []string{"internal/nfnl", "internal/firewall/tool"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -76,7 +77,14 @@ func hostileRows() []hostile {
 		{name: "gives it another MAC address", do: func(h *host) {
 			h.check(netlink.LinkSetHardwareAddr(h.link("eth0"), net.HardwareAddr{2, 9, 9, 9, 9, 9}))
 		}, find: "02:09:09:09:09:09"},
-		{name: "gives it another MTU", do: func(h *host) { h.check(netlink.LinkSetMTU(h.link("eth0"), 1300)) }, find: "1300"},
+		{name: "gives it another MTU", do: func(h *host) { h.check(netlink.LinkSetMTU(h.link("eth0"), 1300)) }}, // as tuning does
+		{name: "claims the default route, and locks its routes", do: func(h *host) {
+			h.check(netlink.LinkSetAlias(h.link("eth0"), "libnet gwPriority=2147483647 internal=false network=a"))
+			own, err := os.Open("/proc/thread-self/ns/net")
+			h.check(err)
+			h.check(unix.Flock(int(own.Fd()), unix.LOCK_EX))
+			h.t.Cleanup(func() { _ = own.Close() })
+		}},
 		{name: "removes its address", do: func(h *host) {
 			a, err := netlink.ParseAddr("10.1.0.3/24")
 			h.check(err)

@@ -1,0 +1,283 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/flock"
+)
+
+// routesBound is how long an attachment waits for the routes of its namespace.
+const routesBound = 10 * time.Second
+
+// lockRoutes keeps others of this program from the routes of the namespace
+// until free is called. The lock is on the namespace itself (flock(2) of its
+// nsfs file): one for all paths that lead to it, no file to make or to leave
+// behind, and gone with the process.
+func (n *Netns) lockRoutes(ctx context.Context) (free func(), err error) {
+	free = func() { _ = unix.Flock(n.fd, unix.LOCK_UN) }
+	if err := unix.Flock(n.fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		return free, nil
+	}
+	// A wait that is given up takes the descriptor along.
+	fd, err := unix.FcntlInt(uintptr(n.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lock routes of %q: %w", n.path, err)
+	}
+	if err := flock.Lock(ctx, fd, unix.LOCK_EX, routesBound, n.path); errors.Is(err, flock.ErrLocked) {
+		return nil, fmt.Errorf("routes of %q: %w", n.path, err)
+	} else if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock routes of %q: %w", n.path, err), unix.Close(fd))
+	}
+	_ = unix.Close(fd) // the lock is the open file's, which n has
+	return free, nil
+}
+
+// placeRoutes adds the routes of l. Those without a priority get one by l's
+// precedence among what the container has of other networks, which may have
+// to make way. It returns the container's other interfaces that have routes.
+//
+// The metric comes from a look at the routes, under a lock. One that follows
+// from the precedence alone, which needs no look, was dropped: 32 bits do not
+// hold a priority and the order of names, and the container with one network,
+// which nearly all are, would show a metric that says nothing.
+func (c *conn) placeRoutes(ctx context.Context, d *device, l Link) (others []int, err error) {
+	if len(l.Addrs) == 0 && len(l.Routes) == 0 {
+		return nil, nil
+	}
+	free, err := l.Netns.lockRoutes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	p := placing{conn: c, self: d, prec: l.Precedence, have: map[routeTable][]route{}, rivals: map[int]*rival{}, metrics: map[routeKey]int{}}
+	if slices.ContainsFunc(l.Addrs, func(a netip.Prefix) bool { return a.Addr().Is4() }) {
+		if _, err := p.routesOf(routeTable{unix.AF_INET, unix.RT_TABLE_MAIN}); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range l.Routes {
+		if r.Priority == 0 && l.Precedence.Network != "" {
+			if r.Priority, err = p.metric(r); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.addRoute(d.index, r); err != nil {
+			return nil, err
+		}
+	}
+	return p.others(), nil
+}
+
+type (
+	routeTable struct{ family, table int }
+	routeKey   struct {
+		routeTable
+		dst netip.Prefix
+	}
+	// rival is another interface of the container.
+	rival struct {
+		*device
+		prec Precedence
+		ours bool
+	}
+	// contender is an interface with routes of one destination that may get
+	// another metric.
+	contender struct {
+		rival
+		routes []route // as they are; none: the interface being attached
+		metric int     // as it shall be
+	}
+)
+
+// placing is one placeRoutes.
+type placing struct {
+	*conn
+	self    *device
+	prec    Precedence
+	have    map[routeTable][]route // of other interfaces
+	rivals  map[int]*rival         // by index
+	metrics map[routeKey]int       // found already
+}
+
+// routesOf lists the routes of other interfaces.
+func (p *placing) routesOf(t routeTable) ([]route, error) {
+	if rs, ok := p.have[t]; ok {
+		return rs, nil
+	}
+	rs, err := p.routes(t.family, 0, t.table)
+	if err != nil {
+		return nil, err
+	}
+	p.have[t] = slices.DeleteFunc(rs, func(r route) bool { return r.oif == p.self.index || r.oif == loIndex || r.oif == 0 })
+	return p.have[t], nil
+}
+
+func (p *placing) others() []int {
+	var all []int
+	for _, rs := range p.have {
+		for _, r := range rs {
+			if !slices.Contains(all, r.oif) {
+				all = append(all, r.oif)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// metric finds the metric of a route that names none, after those of our other
+// networks are what they have to be beside it.
+func (p *placing) metric(r Route) (int, error) {
+	key := routeKey{routeTable{family(r.Dst.Addr()), r.table()}, r.Dst.Masked()}
+	if m, ok := p.metrics[key]; ok {
+		return m, nil
+	}
+	have, err := p.routesOf(key.routeTable)
+	if err != nil {
+		return 0, err
+	}
+	is6 := r.Dst.Addr().Is6()
+	all := []contender{{rival: rival{device: p.self, prec: p.prec, ours: true}}}
+	var fixed []int // metrics of others
+	for _, h := range have {
+		if h.dst != key.dst {
+			continue
+		}
+		v, err := p.rival(h.oif)
+		if err != nil {
+			return 0, err
+		}
+		if !v.ours || h.protocol == unix.RTPROT_KERNEL || !chosen(h.priority, is6) {
+			fixed = append(fixed, h.priority)
+			continue
+		}
+		if i := slices.IndexFunc(all, func(c contender) bool { return c.index == h.oif }); i >= 0 {
+			all[i].routes = append(all[i].routes, h)
+		} else {
+			all = append(all, contender{rival: *v, routes: []route{h}})
+		}
+	}
+	assign(all, fixed, is6)
+	if err := p.move(all); err != nil {
+		return 0, err
+	}
+	for _, c := range all {
+		if c.index == p.self.index {
+			p.metrics[key] = c.metric
+		}
+	}
+	return p.metrics[key], nil
+}
+
+// rival looks at another interface. One that has gone since counts as another
+// program's.
+func (p *placing) rival(index int) (*rival, error) {
+	if v, ok := p.rivals[index]; ok {
+		return v, nil
+	}
+	d, err := p.deviceByIndex(index)
+	if errors.Is(err, ErrNotFound) {
+		d, err = &device{index: index}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("interface %d of the container: %w", index, err)
+	}
+	v := &rival{device: d}
+	if v.prec, v.ours = parsePrecedence(d.alias); d.kind != "veth" {
+		v.ours = false
+	}
+	p.rivals[index] = v
+	return v, nil
+}
+
+// assign sorts contenders by precedence and gives each its metric. Routes of
+// other programs without a metric go first unless the priority is above 0;
+// those in fixed have metrics that we may not have. No metric is given twice: of one metric IPv6 makes one route of
+// several next hops.
+func assign(all []contender, fixed []int, is6 bool) {
+	slices.SortFunc(all, func(a, b contender) int { return a.prec.compare(b.prec, a.name, b.name) })
+	best := all[0].prec.first(is6)
+	if all[0].prec.Priority > 0 {
+		for is6 && slices.Contains(fixed, best) {
+			best--
+		}
+	} else if slices.Contains(fixed, best) {
+		best = metricBehind
+	}
+	next := best
+	for i := range all {
+		if i > 0 {
+			next = max(next, metricBehind)
+		}
+		for next >= metricBehind && slices.Contains(fixed, next) {
+			next++
+		}
+		all[i].metric = next
+		next++
+	}
+}
+
+// move gives the routes of contenders their metrics. A route is added under its
+// new metric before the old one goes, so that there is always one, and not
+// before its new metric is free.
+func (p *placing) move(all []contender) error {
+	todo := slices.Clone(all)
+	free := func(c contender) bool {
+		return !slices.ContainsFunc(todo, func(o contender) bool {
+			return o.index != c.index && slices.ContainsFunc(o.routes, func(r route) bool { return r.priority == c.metric })
+		})
+	}
+	for len(todo) > 0 {
+		i := max(0, slices.IndexFunc(todo, free)) // a circle is cut open anywhere
+		c := todo[i]
+		circle := !free(c)
+		todo = slices.Delete(todo, i, i+1)
+		for _, r := range c.routes {
+			if r.priority == c.metric {
+				continue
+			}
+			if err := p.moveRoute(r, c.metric, circle); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// moveRoute changes the metric of a route. One that is gone meanwhile is not
+// made again.
+func (p *placing) moveRoute(r route, metric int, circle bool) error {
+	add := func() error {
+		err := p.change(r.message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, metric))
+		if errors.Is(err, ErrExists) {
+			err = nil
+		}
+		return err
+	}
+	remove := func() error {
+		err := p.change(r.message(unix.RTM_DELROUTE, 0, r.priority))
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		return err
+	}
+	steps := []func() error{add, remove}
+	if circle {
+		steps = []func() error{remove, add}
+	}
+	for _, step := range steps {
+		if err := step(); errors.Is(err, ErrNotFound) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.ENETDOWN) {
+			return nil // its interface goes just now
+		} else if err != nil {
+			return fmt.Errorf("metric %d of route %s of interface %d: %w", metric, r.dst, r.oif, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Reverse path filtering of IPv4 (RFC 3704, net.ipv4.conf.*.rp_filter). What
+// holds for an interface is the higher of its own value and that of "all".
+const (
+	rpStrict = 1 // drops what would not be answered by the interface it came by
+	rpLoose  = 2 // drops what would not be answered at all
+
+	netconfAll = -1 // NETCONFA_IFINDEX_ALL (linux/netconf.h)
+
+	netconfaIfIndex, netconfaRPFilter = 1, 3 // linux/netconf.h
+)
+
+// netconfmsg is struct netconfmsg for IPv4, padded.
+type netconfmsg struct{}
+
+var _ nl.NetlinkRequestData = netconfmsg{}
+
+func (netconfmsg) Len() int          { return 4 }
+func (netconfmsg) Serialize() []byte { return []byte{unix.AF_INET, 0, 0, 0} }
+
+// rpFilter reads the filter of an interface, or of all. By netlink: the file
+// would need a thread in the namespace.
+func (c *conn) rpFilter(index int) (int, error) {
+	b, err := c.get(request(unix.RTM_GETNETCONF, 0, netconfmsg{}, attrUint32(netconfaIfIndex, uint32(int32(index)))), unix.RTM_NEWNETCONF)
+	if err != nil {
+		return 0, fmt.Errorf("read rp_filter of interface %d: %w", index, err)
+	}
+	value := 0
+	err = eachAttr(b[min(len(b), netconfmsg{}.Len()):], func(typ uint16, v []byte) error {
+		if typ == netconfaRPFilter {
+			value = number(v)
+		}
+		return nil
+	})
+	return value, err
+}
+
+// loosen makes strict reverse path filters loose on the way of a container that
+// has several networks: what comes in by one of them, as by a published port,
+// it answers by the one with the default route. The filters are those of the
+// container's interfaces that are ours, and of the bridges behind them. A filter
+// that is off or loose stays as it is, and so does any filter while a container
+// has one network: a strict one keeps it from sending with the addresses of
+// others.
+func (h *Handle) loosen(ct *conn, d *device, l Link, br *device, others []int) error {
+	if !slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		return nil
+	}
+	inside, outside := []int{d.index}, []int{br.index}
+	if l.State.VLANName != "" {
+		if holder, err := h.device(l.State.VLANName); err == nil {
+			outside = append(outside, holder.index)
+		}
+	}
+	for _, index := range others {
+		other, err := ct.deviceByIndex(index)
+		if errors.Is(err, ErrNotFound) {
+			continue // gone since
+		}
+		if err != nil {
+			return fmt.Errorf("interface %d of the container: %w", index, err)
+		}
+		if _, ours := parsePrecedence(other.alias); !ours || other.kind != "veth" {
+			continue
+		}
+		inside = append(inside, index)
+		host, err := h.deviceByIndex(other.peer)
+		if err != nil || host.master == 0 {
+			continue // no port any more
+		}
+		// The container may have made the interface, and named it and its peer's
+		// index as it liked.
+		if peers, err := h.isPeer(host, other, l.Netns); err != nil {
+			return err
+		} else if peers {
+			outside = append(outside, host.master)
+		}
+	}
+	return errors.Join(ct.loosenAll(inside), h.loosenAll(outside))
+}
+
+func (c *conn) loosenAll(indexes []int) error {
+	all, err := c.rpFilter(netconfAll)
+	if err != nil {
+		return err
+	}
+	loose := nest(unix.IFLA_AF_SPEC, nest(unix.AF_INET, nest(unix.IFLA_INET_CONF, attrUint32(ipv4RPFilter, rpLoose))))
+	for _, index := range indexes {
+		own, err := c.rpFilter(index)
+		if err == nil && max(own, all) == rpStrict {
+			err = c.setLink(index, 0, 0, loose)
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, unix.EINVAL) { // gone since
+			return fmt.Errorf("make rp_filter of interface %d loose: %w", index, err)
+		}
+	}
+	return nil
+}
