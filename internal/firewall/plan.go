@@ -132,7 +132,9 @@ func (n Network) planTunnel(br []byte, add func(*set, ...[]byte)) error {
 	}
 	add(&inside, br, vx)
 	add(&inside, vx, br)
-	add(&internal, vx)
+	if n.Internal {
+		add(&internal, vx)
+	}
 	if n.NoICC {
 		add(&noicc, br, vx)
 		add(&noicc, vx, br)
@@ -147,7 +149,7 @@ func (n Network) planTunnel(br []byte, add func(*set, ...[]byte)) error {
 		add(&vteps, vx, mac)
 	}
 	add(&tunnels, vx)
-	return nil
+	return n.Underlay.plan(add)
 }
 
 func (e Endpoint) hasRules() bool {

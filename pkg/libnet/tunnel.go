@@ -48,6 +48,21 @@ func (n *Network) vteps() []net.HardwareAddr {
 	return all
 }
 
+// underlay is what the tunnel looks like from underneath.
+func (n *Network) underlay() firewall.Underlay {
+	t := n.config.Tunnel
+	if n.driver != driverOverlay || !t.used() {
+		return firewall.Underlay{}
+	}
+	u := firewall.Underlay{VNI: t.vni(n.name), Port: cmp.Or(uint16(t.Port), overlay.DefaultPort)}
+	for _, node := range t.Nodes {
+		if node.Address != t.Self {
+			u.Hosts = append(u.Hosts, node.Address)
+		}
+	}
+	return u
+}
+
 func (n *Network) planTunnel() kernel.Tunnel {
 	t := n.config.Tunnel
 	nodes := make([]overlay.Node, 0, len(t.Nodes))
