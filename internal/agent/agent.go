@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +59,9 @@ type Agent struct {
 	status   map[string]status
 	said     map[string]string          // what was logged last, by what it is about
 	former   map[string]libnet.NodeFile // of networks that have no block at the moment, and had
+	lost     map[netip.Prefix]bool      // blocks that the log has been loud about
+
+	questions map[string]*question // of the claim loop, by network
 }
 
 // errStarting is what there is no session for at first.
@@ -68,6 +72,7 @@ func New(c Config) *Agent {
 	a := &Agent{
 		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
 		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]libnet.NodeFile{},
+		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
 	}
 	a.metrics = newMetrics(a)
 	return a
@@ -146,10 +151,14 @@ func (a *Agent) situation() situation {
 	return situation{a.networks, a.view}
 }
 
-// change changes the status of a network.
+// change changes the status of a network, unless its configuration is gone: a
+// loop may still be at work on it then.
 func (a *Agent) change(network string, fn func(*status)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !slices.ContainsFunc(a.networks, func(n plugin.AgentNetwork) bool { return n.Name == network }) {
+		return
+	}
 	s := a.status[network]
 	fn(&s)
 	a.status[network] = s

@@ -14,7 +14,6 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -159,20 +158,6 @@ func (a *Agent) choose(network string, s overlay.Shared, subnet netip.Prefix) (n
 		}
 	}
 	return s.Choose(subnet, a.conf.Name)
-}
-
-// usage says how much of this host's blocks is in use, by family.
-func (a *Agent) usage(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) ([]libnet.Use, error) {
-	if len(own) == 0 {
-		return nil, nil
-	}
-	pool, err := libnet.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: libnet.BlockSets(own)}, libnet.Addressing{})
-	if err != nil {
-		return nil, err
-	}
-	use, err := pool.Usage(ctx)
-	a.change(n.Name, func(s *status) { s.use = use })
-	return use, err
 }
 
 func (a *Agent) reclaim(ctx context.Context, v overlay.View) {

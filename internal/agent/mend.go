@@ -110,6 +110,11 @@ func (k keeper) follow(ctx context.Context, v overlay.View) error {
 		return err
 	}
 	hosts, problems := v.Hosts(n.Name)
+	hosts, more, err := withoutBroadcast(hosts)
+	if err != nil {
+		return err
+	}
+	problems = append(problems, more...)
 	own := v.Own(n.Name, a.conf.Name)
 	a.change(n.Name, func(s *status) { s.problems, s.blocks = problems, own })
 	k.tellLost(shared, own)
@@ -138,12 +143,29 @@ func (k keeper) tellLost(s overlay.Shared, own []netip.Prefix) {
 	for _, b := range append(slices.Clone(k.before.Blocks), k.former().Blocks...) {
 		other := s.Blocks[b].Node
 		if slices.Contains(own, b) || other == "" && !serves(own, k.network.Subnets) {
+			k.agent.setLost(b, false)
 			continue
+		}
+		if !k.agent.setLost(b, true) {
+			continue // said before: what was left of it could not be removed yet
 		}
 		k.agent.metrics.lost.WithLabelValues(k.network.Name).Inc()
 		k.agent.log.Error("BLOCK LOST: this node was away for so long that its block was given up. "+
 			"Containers with addresses in it are cut off and have to be made anew", "network", k.network.Name, "block", b, "now of", other)
 	}
+}
+
+// setLost notes whether a block is lost, and says whether that is news.
+func (a *Agent) setLost(b netip.Prefix, lost bool) (news bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	news = a.lost[b] != lost
+	if lost {
+		a.lost[b] = true
+	} else {
+		delete(a.lost, b)
+	}
+	return news
 }
 
 func (k keeper) former() libnet.NodeFile {
@@ -173,8 +195,12 @@ func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
 	if err != nil {
 		return err
 	}
-	k.setFormer(libnet.NodeFile{})
-	return net.Disconnect(ctx)
+	// What could not be removed is known by former still, when this is tried again.
+	err = net.Disconnect(ctx)
+	if err == nil {
+		k.setFormer(libnet.NodeFile{})
+	}
+	return err
 }
 
 func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) libnet.NodeFile {

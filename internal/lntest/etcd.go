@@ -160,3 +160,6 @@ func (e *Etcd) Await() {
 	}
 	e.t.Fatalf("etcd %s does not come up: %s", e.URL, last)
 }
+
+// Health is the URL at which the member says how it is, without TLS.
+func (e *Etcd) Health() string { return e.ask }

@@ -147,6 +147,9 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 		case m.Address.Is6() != s.Terms.IPv6:
 			problems = append(problems, fmt.Sprintf("node %s has the address %s, of another family than the other hosts'", name, m.Address))
 			continue
+		case slices.ContainsFunc(s.Terms.Subnets, func(p netip.Prefix) bool { return p.Contains(m.Address) }):
+			problems = append(problems, fmt.Sprintf("node %s has the address %s, which is inside of the network itself", name, m.Address))
+			continue
 		}
 		if other, taken := byAddress[m.Address]; taken {
 			if m.replaces(other) {

@@ -43,11 +43,12 @@ func TestHosts(t *testing.T) {
 			"idle": {"idle", at("192.0.2.4"), true, true, 3},
 			"gone": {"gone", at("192.0.2.5"), false, false, 3},
 			"lost": {"lost", at("127.0.0.1"), true, true, 3},
+			"self": {"self", at("10.5.9.9"), true, true, 3},
 		},
 		Networks: map[string]Shared{"n": {Terms: Terms{Subnets: prefixes("10.5.0.0/16"), Size: BlockSize{24, 64}}, Blocks: map[netip.Prefix]Holding{
 			netip.MustParsePrefix("10.5.0.0/16"): {"odd", 1}, netip.MustParsePrefix("10.6.0.0/24"): {"b", 1}, block(8): {"lost", 1},
 			block(2): {"a", 1}, block(0): {"a", 1}, block(1): {"b", 1}, block(3): {"old", 1}, block(4): {"new", 1},
-			block(5): {"odd", 1}, block(6): {"nobody", 1}, block(7): {"gone", 1},
+			block(5): {"odd", 1}, block(6): {"nobody", 1}, block(7): {"gone", 1}, block(9): {"self", 1},
 		}}},
 	}
 	hosts, problems := v.Hosts("n")
@@ -59,7 +60,7 @@ func TestHosts(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}
-	if s := strings.Join(problems, "\n"); len(problems) != 6 || !strings.Contains(s, "10.5.0.0/16 of node odd") || !strings.Contains(s, "10.6.0.0/24 of node b") || !strings.Contains(s, "lost has blocks and no address") || !strings.Contains(s, "old has the address 192.0.2.3, which is new's") || !strings.Contains(s, "nobody has blocks") || !strings.Contains(s, "odd") {
+	if s := strings.Join(problems, "\n"); len(problems) != 7 || !strings.Contains(s, "self has the address 10.5.9.9, which is inside") || !strings.Contains(s, "10.5.0.0/16 of node odd") || !strings.Contains(s, "10.6.0.0/24 of node b") || !strings.Contains(s, "lost has blocks and no address") || !strings.Contains(s, "old has the address 192.0.2.3, which is new's") || !strings.Contains(s, "nobody has blocks") || !strings.Contains(s, "odd") {
 		t.Errorf("problems:\n%s", s)
 	}
 	if got := fmt.Sprint(v.Gone()); got != "[gone nobody]" {

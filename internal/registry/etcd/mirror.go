@@ -25,6 +25,8 @@ type mirror struct {
 	terms   map[string]agreed
 	blocks  map[string]map[netip.Prefix]overlay.Holding // by network
 	strange map[string]string                           // what is wrong with a key's value
+	// own is what this host announced, by key, and what is there of it.
+	own map[string]wanted
 }
 
 type announced struct {
@@ -40,7 +42,7 @@ type agreed struct {
 func newMirror(k keys) *mirror {
 	return &mirror{
 		keys: k, nodes: map[string]announced{}, live: map[string]bool{}, holds: map[string]bool{}, terms: map[string]agreed{},
-		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{},
+		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{}, own: map[string]wanted{},
 	}
 }
 
@@ -48,6 +50,10 @@ func newMirror(k keys) *mirror {
 func (m *mirror) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
 	m.drop(key)
+	if w, ours := m.own[key]; ours {
+		w.have = kv
+		m.own[key] = w
+	}
 	if err := m.take(key, kv); err != nil {
 		m.strange[key] = fmt.Sprintf("key %s: %v", key, err)
 	}
@@ -91,6 +97,10 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 // drop forgets a key.
 func (m *mirror) drop(key string) {
 	delete(m.strange, key)
+	if w, ours := m.own[key]; ours {
+		w.have = nil
+		m.own[key] = w
+	}
 	switch part := m.keys.split(key); {
 	case len(part) == 2 && part[0] == "nodes":
 		delete(m.nodes, part[1])
@@ -105,6 +115,20 @@ func (m *mirror) drop(key string) {
 			delete(m.blocks[part[1]], b)
 		}
 	}
+}
+
+// spoilt returns an error that names a key of this host's announcement that
+// others removed or changed.
+func (m *mirror) spoilt() error {
+	for key, w := range m.own {
+		switch {
+		case w.have == nil:
+			return fmt.Errorf("key %s was removed by others: it is put back", key)
+		case !w.fits():
+			return fmt.Errorf("key %s was changed by others: it is put back", key)
+		}
+	}
+	return nil
 }
 
 // view returns a copy.

@@ -20,6 +20,7 @@ import (
 type leases struct {
 	live, hold clientv3.LeaseID // 0: none
 	until      int64
+	keys       []wanted // that hang by them, or say where this host is
 }
 
 // Session says that this host is there and keeps saying it, and calls seen with
@@ -33,7 +34,7 @@ func (r *Registry) Session(ctx context.Context, seen func(overlay.View)) error {
 		if err != nil {
 			return err
 		}
-		m, err := r.read(ctx, c)
+		m, err := r.read(ctx, c, l.keys...)
 		if err != nil {
 			return err
 		}
@@ -52,6 +53,9 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 	// A member that has no leader, being cut off, ends the watch.
 	watch := c.Watch(clientv3.WithRequireLeader(ctx), r.keys.all(), clientv3.WithPrefix(), clientv3.WithRev(m.revision+1))
 	for {
+		if err := m.spoilt(); err != nil {
+			return err // the next session announces anew
+		}
 		seen(m.view())
 		select {
 		case m.until = <-renewed:
@@ -70,9 +74,6 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 				default:
 					more = false
 				}
-			}
-			if self := r.conf.Self.Name; !m.live[self] || !m.holds[self] {
-				return fmt.Errorf("somebody removed what says that node %s is there", self)
 			}
 		}
 	}
@@ -157,6 +158,11 @@ type wanted struct {
 	have       *mvccpb.KeyValue // nil: missing
 }
 
+// fits says that the key is there as it is wanted.
+func (w wanted) fits() bool {
+	return w.have != nil && string(w.have.Value) == w.value && clientv3.LeaseID(w.have.Lease) == w.lease
+}
+
 func (w wanted) revision() int64 {
 	if w.have == nil {
 		return 0
@@ -197,11 +203,12 @@ func (r *Registry) announceOnce(ctx context.Context, c *clientv3.Client) (l leas
 		return l, false, err
 	}
 	want[0].lease, want[1].lease, want[2].lease = l.live, l.live, l.hold
+	l.keys = want
 	var when []clientv3.Cmp
 	var puts []clientv3.Op
 	for _, w := range want {
 		when = append(when, unchanged(w.key, w.revision()))
-		if w.have == nil || string(w.have.Value) != w.value || clientv3.LeaseID(w.have.Lease) != w.lease {
+		if !w.fits() {
 			puts = append(puts, clientv3.OpPut(w.key, w.value, clientv3.WithLease(w.lease)))
 		}
 	}
