@@ -21,6 +21,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // noRegistry is one that cannot be reached.
@@ -301,5 +302,55 @@ func TestBroadcastOf(t *testing.T) {
 		if got, ok := broadcastOf(&net.IPNet{IP: ip, Mask: n.Mask}); ok != (want != "") || ok && got.String() != want {
 			t.Errorf("%s: got %s, want %q", cidr, got, want)
 		}
+	}
+}
+
+// brokenNetwork cannot be removed the first times.
+type brokenNetwork struct{ left, tries int }
+
+var _ spanning = (*brokenNetwork)(nil)
+
+func (*brokenNetwork) Connect(context.Context) (libnet.Connected, error) {
+	return libnet.Connected{}, errAway
+}
+
+func (n *brokenNetwork) Disconnect(context.Context) error {
+	n.tries++
+	if n.left--; n.left >= 0 {
+		return errAway
+	}
+	return nil
+}
+
+// What could not be removed of a network whose block is another host's is
+// tried again until it is; the log is loud once.
+func TestRemovesAgain(t *testing.T) {
+	a, log := newAgent(t)
+	c, err := libnet.New(libnet.WithStateDir(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	block := netip.MustParsePrefix("10.5.1.0/24")
+	n := plugin.AgentNetwork{Name: "n", Subnets: []netip.Prefix{block}, Size: libnet.BlockSize{IPv4: 24, IPv6: 64}}
+	a.networks = []plugin.AgentNetwork{n}
+	v := overlay.View{Networks: map[string]overlay.Shared{"n": {
+		Terms: a.terms(n), Agreed: true, Blocks: map[netip.Prefix]overlay.Holding{block: {Node: "h9"}},
+	}}}
+	broken := &brokenNetwork{left: 2}
+	k := keeper{agent: a, controller: c, network: n, define: func(libnet.NodeFile) (spanning, error) { return broken, nil }}
+	k.before = libnet.NodeFile{Network: "n", Blocks: []netip.Prefix{block}, Nodes: []libnet.NamedNode{{Name: "h1"}}}
+	for i, fails := range []bool{true, true, false, false} {
+		err := k.follow(t.Context(), v)
+		if !errors.Is(err, errSoon) || errors.Is(err, errAway) != fails {
+			t.Errorf("pass %d: %v, want an error of removing: %t", i, err, fails)
+		}
+		k.before = libnet.NodeFile{} // the node file goes first
+	}
+	if broken.tries != 3 {
+		t.Errorf("it was removed %d times, want 3: until it succeeds", broken.tries)
+	}
+	if n := strings.Count(log.String(), "BLOCK LOST"); n != 1 {
+		t.Errorf("the log says %d times that the block is lost, want once", n)
 	}
 }

@@ -78,7 +78,9 @@ func (a *Agent) mendNetwork(ctx context.Context, c *libnet.Controller, v *overla
 	if err != nil && !errors.Is(err, libnet.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
 	}
-	k := keeper{agent: a, controller: c, network: n, before: before}
+	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f libnet.NodeFile) (spanning, error) {
+		return c.DefineNetwork("overlay", n.Name, libnet.WithConfig(f.Apply(n.Config)))
+	}}
 	switch {
 	case v == nil && len(before.Nodes) == 0:
 		return nil // nothing is known yet
@@ -97,7 +99,17 @@ type keeper struct {
 	controller *libnet.Controller
 	network    plugin.AgentNetwork
 	before     libnet.NodeFile // zero: none
+	// define returns the network as a node file has it.
+	define func(libnet.NodeFile) (spanning, error)
 }
+
+// spanning is a network that spans hosts, as the kernel of this one has it.
+type spanning interface {
+	Connect(context.Context) (libnet.Connected, error)
+	Disconnect(context.Context) error
+}
+
+var _ spanning = (*libnet.Network)(nil)
 
 // follow brings kernel and node file to what a view says.
 func (k keeper) follow(ctx context.Context, v overlay.View) error {
@@ -223,10 +235,6 @@ func putOff(before, until, now int64) int64 {
 		return before
 	}
 	return until
-}
-
-func (k keeper) define(f libnet.NodeFile) (*libnet.Network, error) {
-	return k.controller.DefineNetwork("overlay", k.network.Name, libnet.WithConfig(f.Apply(k.network.Config)))
 }
 
 // connect brings the kernel to what a node file says, and writes it. A block

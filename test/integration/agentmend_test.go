@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -96,40 +95,4 @@ func (a *agents) openFiles(host string) int {
 	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.procs[host].cmd.Process.Pid))
 	a.check(err)
 	return len(all)
-}
-
-// What of a tunnel cannot be removed when its block is another host's is removed
-// as soon as it can be: the agent does not forget it.
-func TestAgentRemovesAgain(t *testing.T) {
-	t.Parallel()
-	a := newAgents(t, 2)
-	a.up(map[string]any{"subnet": "10.80.0.0/24", "blockSize": map[string]any{"ipv4": 25}}) // two blocks
-	tunnel := a.tunnelOf("h2")
-	alias := func(to string) {
-		a.in(netnsPath("h2"), func() { a.check(netlink.LinkSetAlias(a.link(tunnel), to)) })
-	}
-	alias("another's")
-	block := a.nodeFile("h2").Blocks[0]
-	for key, value := range map[string]string{
-		"nodes/h9": `{"address":"192.0.2.9"}`, "holds/h9": `{"seconds":0}`, "networks/net0/blocks/" + block: `{"node":"h9"}`,
-	} {
-		a.etcdctl("put", "/libnet/v1/"+key, value)
-	}
-	a.awaitHealth("h2", "another's")
-	alias("libnet:net0/")
-	a.awaitHealth("h2", "this node has no block yet")
-	a.in(netnsPath("h2"), func() {
-		for end := time.Now().Add(agentPatience); ; time.Sleep(10 * time.Millisecond) {
-			if _, err := netlink.LinkByName(tunnel); err != nil {
-				return
-			}
-			if time.Now().After(end) {
-				t.Fatal("the tunnel is still there")
-			}
-		}
-	})
-	log := a.procs["h2"].log.String()
-	if n := strings.Count(log, "BLOCK LOST"); n != 1 {
-		t.Errorf("the log says %d times that the block is lost, want once", n)
-	}
 }
