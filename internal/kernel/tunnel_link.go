@@ -149,3 +149,23 @@ func LocalAddrs(of []netip.Addr) ([]netip.Addr, error) {
 // localSize holds what the kernel sends at once to a socket that has received
 // nothing yet (NLMSG_GOODSIZE).
 const localSize = 8 << 10
+
+// IsLocal says whether an address is the host's: of the calling thread's
+// network namespace. It asks by binding a socket, which is much cheaper than
+// LocalAddrs; an address that duplicate address detection is not done with is
+// none yet.
+func IsLocal(a netip.Addr) bool {
+	fd, err := unix.Socket(family(a), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // it is not known
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return !errors.Is(unix.Bind(fd, sockaddr(a, 0)), unix.EADDRNOTAVAIL)
+}
+
+func sockaddr(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+}

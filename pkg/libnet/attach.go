@@ -39,7 +39,10 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 		return nil, err
 	}
 	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
-	return e, e.Join(ctx, sb)
+	if err := e.Join(ctx, sb); err != nil {
+		return e, err
+	}
+	return e, n.holdsStill(e.Addressing().Addresses)
 }
 
 // settled returns the attachment if it is there already, complete and alive.
