@@ -17,7 +17,13 @@ type vxlan struct {
 	port       uint16
 	local      netip.Addr
 	learning   bool
+	// apart: it shares its UDP port only with devices that receive in the same
+	// way, not with a plain one.
+	apart bool
 }
+
+// vxlanGPE is IFLA_VXLAN_GPE of linux/if_link.h, which netlink lacks.
+const vxlanGPE = 27
 
 func parseVXLAN(data []byte) (*vxlan, error) {
 	x := &vxlan{}
@@ -33,6 +39,10 @@ func parseVXLAN(data []byte) (*vxlan, error) {
 			x.local, _ = netip.AddrFromSlice(v)
 		case nl.IFLA_VXLAN_LEARNING:
 			x.learning = v[0] != 0
+		case nl.IFLA_VXLAN_FLOWBASED, nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, nl.IFLA_VXLAN_REMCSUM_RX: // flags
+			x.apart = x.apart || v[0] != 0
+		case nl.IFLA_VXLAN_GBP, vxlanGPE: // there or not
+			x.apart = true
 		}
 		return nil
 	})
