@@ -260,3 +260,24 @@ func TestOverlayCheckOfAgent(t *testing.T) {
 		t.Errorf("a missing entry:\n%s", out)
 	}
 }
+
+// Hosts of different MTU lose large packets one way without a word: doctor finds
+// it on the host that has the larger one.
+func TestOverlayDoctorMTU(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, 1500, false)
+	c.add(0, "h1", nil)
+	c.add(0, "h2", nil)
+	doctor := func() string {
+		var out []byte
+		c.in(netnsPath("h1"), func() { out, _ = exec.Command(program(t, "lnctl"), "doctor", "--state-dir", "/run/libnet-h1").CombinedOutput() })
+		return string(out)
+	}
+	if got := row(doctor(), "overlay MTU"); !strings.HasPrefix(got, "✓") {
+		t.Errorf("all is well: %q", got)
+	}
+	c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400))
+	if got := doctor(); !strings.HasPrefix(row(got, "overlay MTU"), "✗ overlay MTU net0: of the tunnel's 1450 bytes 1354 reach 192.0.2.2") || !strings.Contains(got, `"mtu": 1354`) {
+		t.Errorf("small MTU on the way:\n%s", got)
+	}
+}
