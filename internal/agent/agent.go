@@ -20,9 +20,9 @@ import (
 
 // Registry is where the hosts of a network meet; etcd.Registry is one.
 type Registry interface {
-	Session(ctx context.Context, seen func(overlay.View)) error
+	Session(ctx context.Context, known func() []overlay.Known, seen func(overlay.View)) error
 	Agree(ctx context.Context, network string, t overlay.Terms) error
-	Claim(ctx context.Context, network string, s overlay.Shared, block netip.Prefix) error
+	Claim(ctx context.Context, network string, s overlay.Shared, at overlay.Moment, block netip.Prefix) error
 	Reclaim(ctx context.Context, v overlay.View, node string) (freed []netip.Prefix, err error)
 	Quiet(ctx context.Context) error
 }
@@ -62,6 +62,7 @@ type Agent struct {
 	lost     map[netip.Prefix]bool      // blocks that the log has been loud about
 
 	questions map[string]*question // of the claim loop, by network
+	confRead  chan struct{}        // closed once the configurations have been read
 }
 
 // errStarting is what there is no session for at first.
@@ -73,6 +74,7 @@ func New(c Config) *Agent {
 		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
 		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]libnet.NodeFile{},
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
+		confRead: make(chan struct{}),
 	}
 	a.metrics = newMetrics(a)
 	return a
@@ -109,8 +111,13 @@ const (
 )
 
 func (a *Agent) followRegistry(ctx context.Context) error {
+	select {
+	case <-a.confRead: // what this host knows is where the configurations say
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for {
-		err := a.conf.Registry.Session(ctx, a.seen)
+		err := a.conf.Registry.Session(ctx, a.known, a.seen)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

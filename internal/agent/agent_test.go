@@ -31,11 +31,15 @@ var _ Registry = noRegistry{}
 
 var errAway = errors.New("away")
 
-func (noRegistry) Session(context.Context, func(overlay.View)) error { return errAway }
+func (noRegistry) Session(context.Context, func() []overlay.Known, func(overlay.View)) error {
+	return errAway
+}
 
 func (noRegistry) Agree(context.Context, string, overlay.Terms) error { return errAway }
 
-func (noRegistry) Claim(context.Context, string, overlay.Shared, netip.Prefix) error { return errAway }
+func (noRegistry) Claim(context.Context, string, overlay.Shared, overlay.Moment, netip.Prefix) error {
+	return errAway
+}
 
 func (noRegistry) Reclaim(context.Context, overlay.View, string) ([]netip.Prefix, error) {
 	return nil, errAway

@@ -130,13 +130,19 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.Agen
 		if has && free > capacity/spareOf {
 			continue
 		}
+		if !v.Settled && !has {
+			return ofNetwork(n.Name, errSettling)
+		}
+		if !v.Settled {
+			continue
+		}
 		block, err := a.choose(n.Name, shared, subnet)
 		if err != nil && has {
 			a.say("spare "+n.Name, err, "this node's blocks are nearly full, and there is none left to take", "")
 			continue
 		}
 		if err == nil {
-			err = a.conf.Registry.Claim(ctx, n.Name, shared, block)
+			err = a.conf.Registry.Claim(ctx, n.Name, shared, v.At, block)
 		}
 		if err != nil {
 			return ofNetwork(n.Name, err)
@@ -145,6 +151,10 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.Agen
 	}
 	return nil
 }
+
+// errSettling keeps a host that does not know the past from taking a block that
+// etcd may only have forgotten the owner of.
+var errSettling = fmt.Errorf("%w: no host that knows which blocks were given has looked at this etcd yet; see docs/etcd.md", errSoon)
 
 // choose returns a free block: one that we had, as far as there is one. Etcd may
 // have been made anew from nothing, and containers are in there.

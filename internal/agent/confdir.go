@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -31,11 +32,13 @@ func (a *Agent) followConf(ctx context.Context) error {
 	}
 	defer func() { _ = w.Close() }()
 	dir := confWatch{Watcher: w, dir: filepath.Clean(a.conf.ConfDir)}
+	first := sync.OnceFunc(func() { close(a.confRead) })
 	for {
 		if err := dir.watch(); err != nil {
 			return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
 		}
 		a.readConf()
+		first()
 		if err := dir.wait(ctx, a.log); err != nil {
 			return err
 		}

@@ -222,8 +222,14 @@ func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) l
 		Self: k.agent.conf.Address, Blocks: own, Until: v.Until, Subnets: t.Subnets,
 	}
 	for _, h := range hosts {
-		f.Nodes = append(f.Nodes, libnet.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks})
+		n := libnet.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks}
+		for _, b := range h.Blocks {
+			e := v.Networks[k.network.Name].Blocks[b].Epoch
+			n.Epochs = append(n.Epochs, [2]int64{e.Generation, e.Revision})
+		}
+		f.Nodes = append(f.Nodes, n)
 	}
+	f.Origin = originOf(v.At, k.before, f)
 	f.Until = putOff(k.before.Until, f.Until, libnet.Uptime())
 	return f
 }

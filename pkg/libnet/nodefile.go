@@ -31,7 +31,21 @@ type NodeFile struct {
 	// (CLOCK_BOOTTIME), unless the agent puts it off; 0: never.
 	Until   int64          `json:"until,omitempty"`
 	Subnets []netip.Prefix `json:"subnets"`
-	Nodes   []NamedNode    `json:"nodes"` // all of them, this host, too
+	// Origin is where the agent read it.
+	Origin NodeFileOrigin `json:"origin"`
+	Nodes  []NamedNode    `json:"nodes"` // all of them, this host, too
+}
+
+// NodeFileOrigin is a moment in the history of etcd. The agent knows by it
+// whether etcd was restored from an older copy. The zero value knows nothing.
+type NodeFileOrigin struct {
+	Lineage    string `json:"lineage,omitempty"`
+	Generation int64  `json:"generation,omitempty"`
+	Cluster    string `json:"cluster,omitempty"`
+	Revision   int64  `json:"revision,omitempty"`
+	// Witness is a key of etcd that was there as of Revision, made at WitnessRevision.
+	Witness         string `json:"witness,omitempty"`
+	WitnessRevision int64  `json:"witnessRevision,omitempty"`
 }
 
 // NamedNode is a Node of a NodeFile.
@@ -39,6 +53,9 @@ type NamedNode struct {
 	Name    string         `json:"name"`
 	Address netip.Addr     `json:"address"`
 	Blocks  []netip.Prefix `json:"blocks"`
+	// Epochs are those of the claims of Blocks, in their order: generation and
+	// revision.
+	Epochs [][2]int64 `json:"epochs,omitempty"`
 }
 
 // NodeFilePath returns where the node file of a network is.

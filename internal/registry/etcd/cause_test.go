@@ -51,7 +51,7 @@ func TestCauses(t *testing.T) {
 			if took := time.Since(start); took > 2*(patience+probeWait) {
 				t.Errorf("it took %s", took)
 			}
-			for _, err := range []error{viewErr, New(c).Session(context.Background(), nil)} {
+			for _, err := range []error{viewErr, New(c).Session(context.Background(), knowsNothing, nil)} {
 				var unreachable *UnreachableError
 				if !errors.As(err, &unreachable) || !strings.HasPrefix(err.Error(), tt.url+": ") || !strings.Contains(err.Error(), tt.says) {
 					t.Errorf("%v, want %q", err, tt.says)

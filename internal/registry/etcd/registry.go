@@ -59,6 +59,7 @@ type Registry struct {
 
 	mu     sync.Mutex
 	client *clientv3.Client // of the session; nil: none
+	last   overlay.Moment   // at which etcd was seen with all that there is
 }
 
 // New touches nothing.
@@ -164,7 +165,7 @@ func (r *Registry) read(ctx context.Context, c *clientv3.Client, own ...wanted) 
 		w.have = nil
 		m.own[w.key] = w
 	}
-	m.revision = got.Header.Revision
+	m.revision, m.cluster = got.Header.Revision, clusterName(got.Header.ClusterId)
 	for _, kv := range got.Kvs {
 		m.put(kv)
 	}
