@@ -164,6 +164,50 @@ func TestAgentEtcdLosesAll(t *testing.T) {
 	}
 }
 
+// etcd is put back as it was before a host had its block, while that host's agent
+// is not there. A host that joins then gets another block; the old one's
+// containers stay reached, and it starts more; back again, it has its block.
+func TestAgentEtcdRestored(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 3)
+	keys := map[string]any{"subnet": "10.80.0.0/24", "blockSize": map[string]any{"ipv4": 26}} // four blocks
+	for _, h := range a.hosts {
+		a.configure(0, h, keys)
+	}
+	a.start("h1")
+	a.awaitAgent("h1", "/healthz", "health", func(_ string, code int) bool { return code == 200 })
+	a.etcd.Kill()
+	old := a.etcd.Save()
+	a.startEtcd()
+	a.start("h2")
+	a.awaitPeers("h1", 1)
+	a.awaitPeers("h2", 1)
+	block := a.nodeFile("h2").Blocks[0]
+	near, far := a.attach("h1", "near", keys), a.attach("h2", "far", keys)
+	a.procs["h2"].kill(t)
+	a.etcd.Kill()
+	a.etcd.Restore(old)
+	a.start("h3")
+	a.startEtcd()
+	a.awaitPeers("h3", 2)
+	if got := a.nodeFile("h3").Blocks[0]; got == block {
+		t.Fatalf("h3 has %s, which is h2's", got)
+	}
+	third := a.attach("h3", "third", keys)
+	a.pingAll(near, far, a.attach("h2", "more", keys)) // h2 does not know h3 yet
+	a.pingAll(near, third)
+	a.start("h2")
+	a.awaitPeers("h2", 2)
+	a.awaitHealth("h2", "ok")
+	if got := a.nodeFile("h2").Blocks[0]; got != block {
+		t.Errorf("h2 has %s, had %s", got, block)
+	}
+	a.pingAll(near, far, third)
+	if log := a.procs["h2"].log.String() + a.procs["h1"].log.String(); strings.Contains(log, "BLOCK LOST") {
+		t.Errorf("a block is lost:\n%s", log)
+	}
+}
+
 // An agent that is killed, and comes again, costs no packet, on either side.
 func TestAgentKilled(t *testing.T) {
 	t.Parallel()

@@ -270,7 +270,9 @@ func TestOverlayDoctorMTU(t *testing.T) {
 	c.add(0, "h2", nil)
 	doctor := func() string {
 		var out []byte
-		c.in(netnsPath("h1"), func() { out, _ = exec.Command(program(t, "lnctl"), "doctor", "--state-dir", "/run/libnet-h1").CombinedOutput() })
+		c.in(netnsPath("h1"), func() {
+			out, _ = exec.Command(program(t, "lnctl"), "doctor", "--state-dir", "/run/libnet-h1").CombinedOutput()
+		})
 		return string(out)
 	}
 	if got := row(doctor(), "overlay MTU"); !strings.HasPrefix(got, "✓") {
