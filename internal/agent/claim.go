@@ -60,7 +60,7 @@ func (a *Agent) claimLoop(ctx context.Context) error {
 			}
 			a.say("claim "+n.Name, err, "no block can be taken", "")
 		}
-		if now.view != nil {
+		if now.view != nil && now.view.Settled { // else etcd may only have forgotten that a node is there
 			a.reclaim(ctx, *now.view)
 		}
 	}

@@ -205,30 +205,39 @@ func (r *Registry) restoreHost(ctx context.Context, c *clientv3.Client, m *mirro
 }
 
 // restoreHold lets a host that is not there itself keep its blocks for as long
-// as if it had been heard of now.
+// as if it had been heard of now. What says where it is comes after that: a host
+// without a hold is taken for one that is gone.
 func (r *Registry) restoreHold(ctx context.Context, c *clientv3.Client, m *mirror, host overlay.KnownHost) error {
-	if _, there := m.nodes[host.Name]; !there {
-		key := r.keys.node(host.Name)
-		put := clientv3.OpPut(key, encode(nodeValue{Address: host.Address}))
-		if _, err := txn(ctx, c, []clientv3.Cmp{unchanged(key, 0)}, []clientv3.Op{put}, nil); err != nil {
+	if !m.holds[host.Name] {
+		var id clientv3.LeaseID
+		if r.conf.Hold > 0 {
+			var err error
+			if id, err = r.leaseOf(ctx, c, nil, r.conf.Hold); err != nil {
+				return err
+			}
+		}
+		key := r.keys.holds(host.Name)
+		put := clientv3.OpPut(key, encode(holdsValue{int64(r.conf.Hold.Seconds())}), clientv3.WithLease(id))
+		resp, err := txn(ctx, c, []clientv3.Cmp{unchanged(key, 0)}, []clientv3.Op{put}, nil)
+		if err == nil && !resp.Succeeded && id != 0 { // it is back itself, or another host wrote it
+			err = r.revoke(ctx, c, id)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if m.holds[host.Name] {
+	if _, there := m.nodes[host.Name]; there {
 		return nil
 	}
-	id, err := r.leaseOf(ctx, c, nil, r.conf.Hold)
-	if err != nil {
-		return err
-	}
-	key := r.keys.holds(host.Name)
-	put := clientv3.OpPut(key, encode(holdsValue{int64(r.conf.Hold.Seconds())}), clientv3.WithLease(id))
-	resp, err := txn(ctx, c, []clientv3.Cmp{unchanged(key, 0)}, []clientv3.Op{put}, nil)
-	if err == nil && !resp.Succeeded && id != 0 { // it is back itself, or another host wrote it
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		_, err = c.Revoke(ctx, id)
-	}
+	key := r.keys.node(host.Name)
+	_, err := txn(ctx, c, []clientv3.Cmp{unchanged(key, 0)}, []clientv3.Op{clientv3.OpPut(key, encode(nodeValue{Address: host.Address}))}, nil)
+	return err
+}
+
+func (r *Registry) revoke(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := c.Revoke(ctx, id)
 	return err
 }
 
