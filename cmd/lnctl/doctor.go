@@ -33,6 +33,12 @@ func doctorCommand(s *settings) *cobra.Command {
 						bad++
 					}
 				}
+				for _, f := range overlayFindings(cmd.Context(), c) {
+					all = append(all, f)
+					if !f.OK {
+						bad++
+					}
+				}
 				err := s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return writeFindings(out, all) })
 				if bad > 0 {
 					err = errors.Join(err, fmt.Errorf("%d of %d checks failed", bad, len(all)))

@@ -89,18 +89,14 @@ func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*libnet.
 // spanning returns the network that is asked for, or all that span hosts.
 func spanning(ctx context.Context, c *libnet.Controller, args []string) ([]*libnet.Network, error) {
 	if len(args) == 1 {
-		n, err := c.Network(args[0])
+		n, err := c.SpanningNetwork(args[0])
+		if errors.Is(err, libnet.ErrNoOverlay) {
+			return nil, fmt.Errorf("network %q does not span hosts: it is not of overlay-ln", args[0])
+		}
 		if err != nil {
 			return nil, err
 		}
 		return []*libnet.Network{n}, nil
 	}
-	networks, err := c.Networks(ctx)
-	var all []*libnet.Network
-	for _, n := range networks {
-		if len(n.Config().Tunnel.Nodes) > 0 {
-			all = append(all, n)
-		}
-	}
-	return all, err
+	return c.SpanningNetworks(ctx)
 }

@@ -109,7 +109,7 @@ func writeOverlays(out io.Writer, all []overlayNetwork, head []string) error {
 	var notes []string
 	for _, o := range all {
 		for _, text := range o.Trouble {
-			notes = append(notes, fmt.Sprintf("%s: %s: the next ADD of the network on this host puts it right", o.Network, text))
+			notes = append(notes, fmt.Sprintf("%s: %s", o.Network, text))
 		}
 		if o.Isolated && len(head) > len(peersHead) {
 			notes = append(notes, o.Network+": nobody is asked: the network is isolated, and this host opens no connections into it")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,9 +20,9 @@ import (
 
 // Registry is where the hosts of a network meet; etcd.Registry is one.
 type Registry interface {
-	Session(ctx context.Context, seen func(overlay.View)) error
+	Session(ctx context.Context, known func() []overlay.Known, seen func(overlay.View)) error
 	Agree(ctx context.Context, network string, t overlay.Terms) error
-	Claim(ctx context.Context, network string, s overlay.Shared, block netip.Prefix) error
+	Claim(ctx context.Context, network string, s overlay.Shared, at overlay.Moment, block netip.Prefix) error
 	Reclaim(ctx context.Context, v overlay.View, node string) (freed []netip.Prefix, err error)
 	Quiet(ctx context.Context) error
 }
@@ -58,6 +59,10 @@ type Agent struct {
 	status   map[string]status
 	said     map[string]string          // what was logged last, by what it is about
 	former   map[string]libnet.NodeFile // of networks that have no block at the moment, and had
+	lost     map[netip.Prefix]bool      // blocks that the log has been loud about
+
+	questions map[string]*question // of the claim loop, by network
+	confRead  chan struct{}        // closed once the configurations have been read
 }
 
 // errStarting is what there is no session for at first.
@@ -68,6 +73,8 @@ func New(c Config) *Agent {
 	a := &Agent{
 		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
 		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]libnet.NodeFile{},
+		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
+		confRead: make(chan struct{}),
 	}
 	a.metrics = newMetrics(a)
 	return a
@@ -104,8 +111,13 @@ const (
 )
 
 func (a *Agent) followRegistry(ctx context.Context) error {
+	select {
+	case <-a.confRead: // what this host knows is where the configurations say
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for {
-		err := a.conf.Registry.Session(ctx, a.seen)
+		err := a.conf.Registry.Session(ctx, a.known, a.seen)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -146,10 +158,14 @@ func (a *Agent) situation() situation {
 	return situation{a.networks, a.view}
 }
 
-// change changes the status of a network.
+// change changes the status of a network, unless its configuration is gone: a
+// loop may still be at work on it then.
 func (a *Agent) change(network string, fn func(*status)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !slices.ContainsFunc(a.networks, func(n plugin.AgentNetwork) bool { return n.Name == network }) {
+		return
+	}
 	s := a.status[network]
 	fn(&s)
 	a.status[network] = s

@@ -6,15 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // noRegistry is one that cannot be reached.
@@ -24,11 +31,15 @@ var _ Registry = noRegistry{}
 
 var errAway = errors.New("away")
 
-func (noRegistry) Session(context.Context, func(overlay.View)) error { return errAway }
+func (noRegistry) Session(context.Context, func() []overlay.Known, func(overlay.View)) error {
+	return errAway
+}
 
 func (noRegistry) Agree(context.Context, string, overlay.Terms) error { return errAway }
 
-func (noRegistry) Claim(context.Context, string, overlay.Shared, netip.Prefix) error { return errAway }
+func (noRegistry) Claim(context.Context, string, overlay.Shared, overlay.Moment, netip.Prefix) error {
+	return errAway
+}
 
 func (noRegistry) Reclaim(context.Context, overlay.View, string) ([]netip.Prefix, error) {
 	return nil, errAway
@@ -138,5 +149,212 @@ func TestPutOff(t *testing.T) {
 		if got := putOff(tt.before, tt.until, tt.now); got != tt.want {
 			t.Errorf("%+v: got %d", tt, got)
 		}
+	}
+}
+
+// What is known of a network goes with its configuration, from health and from
+// metrics, also what a loop has to say of it afterwards.
+func TestForgets(t *testing.T) {
+	a, _ := newAgent(t)
+	path := filepath.Join(a.conf.ConfDir, "a.conf")
+	if err := os.WriteFile(path, []byte(`{"cniVersion":"1.1.0","name":"n","type":"overlay-ln","subnet":"10.5.0.0/16"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.readConf()
+	a.seen(overlay.View{})
+	a.change("n", func(s *status) { s.mendErr = overlay.ErrDiffers })
+	a.metrics.lost.WithLabelValues("n").Inc()
+	if bad := a.unwell(); len(bad) != 1 {
+		t.Fatalf("%q, want what is wrong with n", bad)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	a.readConf()
+	a.change("n", func(s *status) { s.claimErr = overlay.ErrFull })
+	if bad := a.unwell(); len(bad) != 0 {
+		t.Errorf("%q of a network that is not configured any more", bad)
+	}
+	families, err := a.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "network" {
+					t.Errorf("%s still has network %s", f.GetName(), l.GetValue())
+				}
+			}
+		}
+	}
+}
+
+// A directory of configurations that is removed and made anew, or moved and
+// replaced, with those above it or without, is read again each time.
+func TestFollowsConfDirMadeAnew(t *testing.T) {
+	t.Parallel()
+	a, _ := newAgent(t)
+	root := t.TempDir()
+	a.conf.ConfDir = filepath.Join(root, "cni", "net.d")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- a.followConf(ctx) }()
+	defer func() { cancel(); <-done }()
+	has := func(what string, want ...string) {
+		t.Helper()
+		var got []string
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			got = nil
+			for _, n := range a.situation().networks {
+				got = append(got, n.Name)
+			}
+			if slices.Equal(got, want) {
+				return
+			}
+		}
+		t.Fatalf("%s: networks are %q, want %q", what, got, want)
+	}
+	write := func(dir, name string) {
+		t.Helper()
+		conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"type":"overlay-ln","subnet":"10.5.0.0/16"}`, name)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "a.conf"), []byte(conf), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(a.conf.ConfDir, "first")
+	has("first", "first")
+	must(os.RemoveAll(a.conf.ConfDir))
+	has("removed")
+	write(a.conf.ConfDir, "second")
+	has("made anew", "second")
+	must(os.RemoveAll(filepath.Join(root, "cni")))
+	has("removed with the one above")
+	write(a.conf.ConfDir, "third")
+	has("both made anew", "third")
+	write(filepath.Join(root, "new"), "fourth")
+	must(errors.Join(os.Rename(a.conf.ConfDir, filepath.Join(root, "old")), os.Rename(filepath.Join(root, "new"), a.conf.ConfDir)))
+	has("replaced", "fourth")
+	write(a.conf.ConfDir, "fifth")
+	has("changed after it was replaced", "fifth")
+}
+
+// While the lock of a pool is held, whoever asks how much of it is in use waits
+// on one descriptor, however often it asks; once the lock is free, the answer comes.
+func TestUsageWaitsOnce(t *testing.T) {
+	t.Parallel()
+	a, _ := newAgent(t)
+	n := plugin.AgentNetwork{Name: "n", DataDir: t.TempDir()}
+	a.networks = []plugin.AgentNetwork{n}
+	own := []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}
+	if _, err := a.usage(t.Context(), n, own); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(n.DataDir, n.Name, "lock")
+	if err := os.MkdirAll(filepath.Dir(lock), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.OpenFile(lock, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = unix.Flock(int(held.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := a.usage(t.Context(), n, own); !errors.Is(err, ipamstore.ErrLocked) {
+			t.Errorf("got %v, want ErrLocked", err)
+		}
+	}
+	if n := openFiles(t, lock); n != 2 { // held, and the one that waits
+		t.Errorf("%d descriptors of the lock, want 2", n)
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if use, err := a.usage(t.Context(), n, own); err != nil || len(use) != 1 {
+		t.Errorf("once it is free: %v, %v", use, err)
+	}
+}
+
+func openFiles(t *testing.T, path string) (n int) {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == path {
+			n++
+		}
+	}
+	return n
+}
+
+func TestBroadcastOf(t *testing.T) {
+	for cidr, want := range map[string]string{"192.0.2.1/24": "192.0.2.255", "10.1.2.3/30": "10.1.2.3", "10.1.2.2/31": "", "10.1.2.2/32": "", "2001:db8::1/64": ""} {
+		ip, n, err := net.ParseCIDR(cidr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := broadcastOf(&net.IPNet{IP: ip, Mask: n.Mask}); ok != (want != "") || ok && got.String() != want {
+			t.Errorf("%s: got %s, want %q", cidr, got, want)
+		}
+	}
+}
+
+// brokenNetwork cannot be removed the first times.
+type brokenNetwork struct{ left, tries int }
+
+var _ spanning = (*brokenNetwork)(nil)
+
+func (*brokenNetwork) Connect(context.Context) (libnet.Connected, error) {
+	return libnet.Connected{}, errAway
+}
+
+func (n *brokenNetwork) Disconnect(context.Context) error {
+	n.tries++
+	if n.left--; n.left >= 0 {
+		return errAway
+	}
+	return nil
+}
+
+// What could not be removed of a network whose block is another host's is
+// tried again until it is; the log is loud once.
+func TestRemovesAgain(t *testing.T) {
+	a, log := newAgent(t)
+	c, err := libnet.New(libnet.WithStateDir(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	block := netip.MustParsePrefix("10.5.1.0/24")
+	n := plugin.AgentNetwork{Name: "n", Subnets: []netip.Prefix{block}, Size: libnet.BlockSize{IPv4: 24, IPv6: 64}}
+	a.networks = []plugin.AgentNetwork{n}
+	v := overlay.View{Networks: map[string]overlay.Shared{"n": {
+		Terms: a.terms(n), Agreed: true, Blocks: map[netip.Prefix]overlay.Holding{block: {Node: "h9"}},
+	}}}
+	broken := &brokenNetwork{left: 2}
+	k := keeper{agent: a, controller: c, network: n, define: func(libnet.NodeFile) (spanning, error) { return broken, nil }}
+	k.before = libnet.NodeFile{Network: "n", Blocks: []netip.Prefix{block}, Nodes: []libnet.NamedNode{{Name: "h1"}}}
+	for i, fails := range []bool{true, true, false, false} {
+		err := k.follow(t.Context(), v)
+		if !errors.Is(err, errSoon) || errors.Is(err, errAway) != fails {
+			t.Errorf("pass %d: %v, want an error of removing: %t", i, err, fails)
+		}
+		k.before = libnet.NodeFile{} // the node file goes first
+	}
+	if broken.tries != 3 {
+		t.Errorf("it was removed %d times, want 3: until it succeeds", broken.tries)
+	}
+	if n := strings.Count(log.String(), "BLOCK LOST"); n != 1 {
+		t.Errorf("the log says %d times that the block is lost, want once", n)
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -61,7 +60,7 @@ func (a *Agent) claimLoop(ctx context.Context) error {
 			}
 			a.say("claim "+n.Name, err, "no block can be taken", "")
 		}
-		if now.view != nil {
+		if now.view != nil && now.view.Settled { // else etcd may only have forgotten that a node is there
 			a.reclaim(ctx, *now.view)
 		}
 	}
@@ -131,13 +130,19 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.Agen
 		if has && free > capacity/spareOf {
 			continue
 		}
+		if !v.Settled && !has {
+			return ofNetwork(n.Name, errSettling)
+		}
+		if !v.Settled {
+			continue
+		}
 		block, err := a.choose(n.Name, shared, subnet)
 		if err != nil && has {
 			a.say("spare "+n.Name, err, "this node's blocks are nearly full, and there is none left to take", "")
 			continue
 		}
 		if err == nil {
-			err = a.conf.Registry.Claim(ctx, n.Name, shared, block)
+			err = a.conf.Registry.Claim(ctx, n.Name, shared, v.At, block)
 		}
 		if err != nil {
 			return ofNetwork(n.Name, err)
@@ -146,6 +151,10 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.Agen
 	}
 	return nil
 }
+
+// errSettling keeps a host that does not know the past from taking a block that
+// etcd may only have forgotten the owner of.
+var errSettling = fmt.Errorf("%w: no host that knows which blocks were given has looked at this etcd yet; see docs/etcd.md", errSoon)
 
 // choose returns a free block: one that we had, as far as there is one. Etcd may
 // have been made anew from nothing, and containers are in there.
@@ -159,20 +168,6 @@ func (a *Agent) choose(network string, s overlay.Shared, subnet netip.Prefix) (n
 		}
 	}
 	return s.Choose(subnet, a.conf.Name)
-}
-
-// usage says how much of this host's blocks is in use, by family.
-func (a *Agent) usage(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) ([]libnet.Use, error) {
-	if len(own) == 0 {
-		return nil, nil
-	}
-	pool, err := libnet.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: libnet.BlockSets(own)}, libnet.Addressing{})
-	if err != nil {
-		return nil, err
-	}
-	use, err := pool.Usage(ctx)
-	a.change(n.Name, func(s *status) { s.use = use })
-	return use, err
 }
 
 func (a *Agent) reclaim(ctx context.Context, v overlay.View) {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -28,26 +31,88 @@ func (a *Agent) followConf(ctx context.Context) error {
 		return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
 	}
 	defer func() { _ = w.Close() }()
-	if err := w.Add(a.conf.ConfDir); err != nil {
-		return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
-	}
+	dir := confWatch{Watcher: w, dir: filepath.Clean(a.conf.ConfDir)}
+	first := sync.OnceFunc(func() { close(a.confRead) })
 	for {
+		if err := dir.watch(); err != nil {
+			return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
+		}
 		a.readConf()
+		first()
+		if err := dir.wait(ctx, a.log); err != nil {
+			return err
+		}
+	}
+}
+
+// confWatch watches a directory that may be removed and made anew, as
+// installers do.
+type confWatch struct {
+	*fsnotify.Watcher
+	dir  string
+	seen os.FileInfo // of dir as it is watched; nil: it is not there
+}
+
+// watch sees to it that the directory that is there now is watched, and the one
+// above it; while they are missing the nearest one above that is not.
+func (w *confWatch) watch() error {
+	info, err := os.Stat(w.dir)
+	if w.seen != nil && (err != nil || !os.SameFile(w.seen, info)) {
+		_ = w.Remove(w.dir) // it may be gone by itself
+		w.seen = nil
+	}
+	for at := w.dir; ; at = filepath.Dir(at) {
+		addErr := w.Add(at)
+		if at == w.dir && addErr == nil {
+			w.seen, _ = os.Stat(at)
+			continue // the one above, too
+		}
+		if addErr == nil || at == filepath.Dir(at) {
+			break
+		}
+		if !errors.Is(addErr, os.ErrNotExist) {
+			return addErr
+		}
+	}
+	if now, err := os.Stat(w.dir); err == nil && (w.seen == nil || !os.SameFile(w.seen, now)) {
+		return w.watch() // it came meanwhile
+	}
+	return nil
+}
+
+// wait returns when something of the directory may have changed, and has been
+// quiet then; or after a long time, should an event have been lost.
+func (w *confWatch) wait(ctx context.Context, log *slog.Logger) error {
+	late := time.NewTimer(rarely)
+	defer late.Stop()
+	for more := true; more; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e := <-w.Events:
+			more = !w.concerns(e.Name)
+		case err := <-w.Errors: // events were lost: look
+			log.Warn("watch of configurations", "error", err)
+			more = false
+		case <-late.C:
+			return nil
+		}
+	}
+	for quiet := time.After(settle); ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-w.Events:
-		case err := <-w.Errors: // events were lost: look
-			a.log.Warn("watch of configurations", "error", err)
-		}
-		for quiet := time.After(settle); quiet != nil; {
-			select {
-			case <-w.Events:
-			case <-quiet:
-				quiet = nil
-			}
+		case <-quiet:
+			return nil
 		}
 	}
+}
+
+// concerns says that a path is the directory, or one above it, or something in it.
+func (w *confWatch) concerns(path string) bool {
+	path = filepath.Clean(path)
+	return filepath.Dir(path) == w.dir || path == w.dir || strings.HasPrefix(w.dir, strings.TrimSuffix(path, "/")+"/")
 }
 
 func (a *Agent) readConf() {
@@ -67,11 +132,24 @@ func (a *Agent) readConf() {
 	}
 	for _, b := range before {
 		if !slices.ContainsFunc(networks, func(n plugin.AgentNetwork) bool { return n.Name == b.Name }) {
+			a.forget(b.Name)
 			a.log.Warn("network has no configuration any more: it stays as it is; see ln-agent leave", "network", b.Name)
 		}
 	}
 	a.mend.give()
 	a.claim.give()
+}
+
+// forget has health and metrics know a network no more.
+func (a *Agent) forget(network string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.status, network)
+	for _, about := range []string{"mend ", "claim ", "spare "} {
+		delete(a.said, about+network)
+	}
+	a.metrics.changes.DeleteLabelValues(network)
+	a.metrics.lost.DeleteLabelValues(network)
 }
 
 // ReadConfDir returns the networks of all files that libcni reads. What cannot

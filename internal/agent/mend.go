@@ -78,7 +78,9 @@ func (a *Agent) mendNetwork(ctx context.Context, c *libnet.Controller, v *overla
 	if err != nil && !errors.Is(err, libnet.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
 	}
-	k := keeper{agent: a, controller: c, network: n, before: before}
+	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f libnet.NodeFile) (spanning, error) {
+		return c.DefineNetwork("overlay", n.Name, libnet.WithConfig(f.Apply(n.Config)))
+	}}
 	switch {
 	case v == nil && len(before.Nodes) == 0:
 		return nil // nothing is known yet
@@ -97,7 +99,17 @@ type keeper struct {
 	controller *libnet.Controller
 	network    plugin.AgentNetwork
 	before     libnet.NodeFile // zero: none
+	// define returns the network as a node file has it.
+	define func(libnet.NodeFile) (spanning, error)
 }
+
+// spanning is a network that spans hosts, as the kernel of this one has it.
+type spanning interface {
+	Connect(context.Context) (libnet.Connected, error)
+	Disconnect(context.Context) error
+}
+
+var _ spanning = (*libnet.Network)(nil)
 
 // follow brings kernel and node file to what a view says.
 func (k keeper) follow(ctx context.Context, v overlay.View) error {
@@ -110,6 +122,11 @@ func (k keeper) follow(ctx context.Context, v overlay.View) error {
 		return err
 	}
 	hosts, problems := v.Hosts(n.Name)
+	hosts, more, err := withoutBroadcast(hosts)
+	if err != nil {
+		return err
+	}
+	problems = append(problems, more...)
 	own := v.Own(n.Name, a.conf.Name)
 	a.change(n.Name, func(s *status) { s.problems, s.blocks = problems, own })
 	k.tellLost(shared, own)
@@ -138,12 +155,29 @@ func (k keeper) tellLost(s overlay.Shared, own []netip.Prefix) {
 	for _, b := range append(slices.Clone(k.before.Blocks), k.former().Blocks...) {
 		other := s.Blocks[b].Node
 		if slices.Contains(own, b) || other == "" && !serves(own, k.network.Subnets) {
+			k.agent.setLost(b, false)
 			continue
+		}
+		if !k.agent.setLost(b, true) {
+			continue // said before: what was left of it could not be removed yet
 		}
 		k.agent.metrics.lost.WithLabelValues(k.network.Name).Inc()
 		k.agent.log.Error("BLOCK LOST: this node was away for so long that its block was given up. "+
 			"Containers with addresses in it are cut off and have to be made anew", "network", k.network.Name, "block", b, "now of", other)
 	}
+}
+
+// setLost notes whether a block is lost, and says whether that is news.
+func (a *Agent) setLost(b netip.Prefix, lost bool) (news bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	news = a.lost[b] != lost
+	if lost {
+		a.lost[b] = true
+	} else {
+		delete(a.lost, b)
+	}
+	return news
 }
 
 func (k keeper) former() libnet.NodeFile {
@@ -173,8 +207,12 @@ func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
 	if err != nil {
 		return err
 	}
-	k.setFormer(libnet.NodeFile{})
-	return net.Disconnect(ctx)
+	// What could not be removed is known by former still, when this is tried again.
+	err = net.Disconnect(ctx)
+	if err == nil {
+		k.setFormer(libnet.NodeFile{})
+	}
+	return err
 }
 
 func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) libnet.NodeFile {
@@ -184,8 +222,14 @@ func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) l
 		Self: k.agent.conf.Address, Blocks: own, Until: v.Until, Subnets: t.Subnets,
 	}
 	for _, h := range hosts {
-		f.Nodes = append(f.Nodes, libnet.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks})
+		n := libnet.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks}
+		for _, b := range h.Blocks {
+			e := v.Networks[k.network.Name].Blocks[b].Epoch
+			n.Epochs = append(n.Epochs, [2]int64{e.Generation, e.Revision})
+		}
+		f.Nodes = append(f.Nodes, n)
 	}
+	f.Origin = originOf(v.At, k.before, f)
 	f.Until = putOff(k.before.Until, f.Until, libnet.Uptime())
 	return f
 }
@@ -197,10 +241,6 @@ func putOff(before, until, now int64) int64 {
 		return before
 	}
 	return until
-}
-
-func (k keeper) define(f libnet.NodeFile) (*libnet.Network, error) {
-	return k.controller.DefineNetwork("overlay", k.network.Name, libnet.WithConfig(f.Apply(k.network.Config)))
 }
 
 // connect brings the kernel to what a node file says, and writes it. A block

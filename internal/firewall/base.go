@@ -35,7 +35,7 @@ var (
 	vteps   = set{unix.NFPROTO_INET, "vteps", tuple{iifname, etherSource}, nil, false}
 
 	// vteps before tunnels: until an element of tunnels is there, nothing is refused.
-	networkSets = []*set{&internal, &inside, &noicc, &apart, &closed, &routed, &trusted, &noHost, &vteps, &tunnels}
+	networkSets = []*set{&internal, &inside, &noicc, &apart, &closed, &routed, &trusted, &noHost, &vteps, &tunnels, &hosts4, &hosts6, &underlay}
 )
 
 // owners has an element for each owner of elements in the sets of ipv4 and ipv6,
@@ -50,7 +50,7 @@ var owners = set{unix.NFPROTO_INET, "owners", tuple{{typeIPv6, 16, nowhere, 0}},
 // A set of one byte is a bitmap, which is asked faster than sets of interfaces.
 var (
 	strict     = set{unix.NFPROTO_INET, "strict", tuple{nfproto}, nil, false}
-	strictSets = []*set{&internal, &noicc, &apart}
+	strictSets = []*set{&internal, &noicc, &apart, &tunnels}
 )
 
 // familySets are the sets of endpoints for one address family; other names and

@@ -94,7 +94,7 @@ func (e elem) shared() bool { return e.set == &strict || slices.Contains(network
 // ofBridge says that an element of a network concerns the bridge alone.
 func (e elem) ofBridge(bridge string) bool {
 	v, ok := e.set.key.split(e.key)
-	if !ok || e.set == &tunnels || e.set == &vteps {
+	if !ok || e.set == &tunnels || e.set.key[len(e.set.key)-1].datatype != typeIfname {
 		return false
 	}
 	if (e.set == &inside || e.set == &noicc) && iifname.format(v[0]) != bridge {
@@ -182,7 +182,9 @@ func (n Network) planTunnel(br []byte, add func(*set, ...[]byte)) error {
 	}
 	add(&inside, br, vx)
 	add(&inside, vx, br)
-	add(&internal, vx)
+	if n.Internal {
+		add(&internal, vx)
+	}
 	if n.NoICC {
 		add(&noicc, br, vx)
 		add(&noicc, vx, br)
@@ -197,7 +199,7 @@ func (n Network) planTunnel(br []byte, add func(*set, ...[]byte)) error {
 		add(&vteps, vx, mac)
 	}
 	add(&tunnels, vx)
-	return nil
+	return n.Underlay.plan(add)
 }
 
 func (e Endpoint) hasRules() bool {

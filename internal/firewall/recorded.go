@@ -122,6 +122,9 @@ func (r *recording) read(e elem) {
 
 // read takes an element of a network.
 func (n *Network) read(s *set, v [][]byte) {
+	if s.underneath() {
+		return
+	}
 	bridge := iifname.format(v[len(v)-1]) // the last field of each set
 	policy := func(stronger Policy) {
 		p := &n.IPv4

@@ -18,11 +18,14 @@ func inetTable() table {
 		{name: marksChain, jumps: 1},
 		{name: "closed", jumps: 1, rules: closedRules()},
 		{name: "publish", jumps: 2, rules: publishRules()},
+		{name: underlayChain, jumps: 1, rules: underlayRules()},
+		{name: translatedChain, jumps: 2, rules: translatedRules()},
 		{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, []rule{
 			{"published on localhost is for this host alone", // ip daddr 127.0.0.0/8 iifname != "lo" drop
 				rules(isIPv4, destLocalhost4, notLo, drop)},
 			{"nothing out of a tunnel but of the network's hosts", // meta iifkind "vxlan" iifname @tunnels iifname . ether saddr != @vteps drop
 				rules(isVXLAN, in(&tunnels), notIn(&vteps), drop)},
+			toUnderlay(),
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPorts("publish")}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPorts("publish")}},
@@ -81,7 +84,7 @@ func forwardRules() []rule {
 				published(f, &f.hairpin[i], f.daddr, iifname), addMark)})
 		}
 	}
-	return append(all, []rule{
+	all = append(all, []rule{
 		{"no traffic between containers", // iifname . oifname @noicc drop
 			rules(in(&noicc), drop)},
 		{"between containers of a network", // iifname . oifname @inside accept
@@ -90,6 +93,8 @@ func forwardRules() []rule {
 			rules(in(&internal), drop)},
 		{"nothing into an internal network", // oifname @internal drop
 			rules(in(&internal, oifname), drop)},
+	}...)
+	return append(append(all, tunnelRules()...), []rule{
 		{"networks apart from each other", // iifname @apart oifname @apart drop
 			rules(in(&apart), in(&apart, oifname), drop)},
 		{"who may come into a closed network", // meta nfproto . oifname @closed jump closed

@@ -115,6 +115,8 @@ type Network struct {
 	Tunnel string
 	// VTEPs are the only source addresses of what comes in by Tunnel.
 	VTEPs []net.HardwareAddr
+	// Underlay says what packets carry frames for Tunnel, and who sends them.
+	Underlay Underlay
 	// NoHost keeps the host from opening connections by Bridge and Tunnel.
 	NoHost bool
 	// AcceptMark lets in packets whose mark, masked, is this, whatever the

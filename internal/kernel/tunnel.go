@@ -15,6 +15,8 @@ import (
 var (
 	// ErrVNIInUse: another VXLAN device has the VNI on the same UDP port.
 	ErrVNIInUse = errors.New("VNI in use")
+	// ErrPortInUse: something else has the UDP port.
+	ErrPortInUse = errors.New("UDP port in use")
 	// ErrRouteConflict: the host has another route to the same destination.
 	ErrRouteConflict = errors.New("route conflict")
 )
@@ -80,7 +82,8 @@ func (t *Tunnel) check() error {
 // before it deletes. What is as it should be costs reads only. created says
 // that there was no such device; one that cannot be changed is made anew. On
 // failure a device that this call made is gone. The error wraps ErrExists when
-// the name is somebody else's, ErrVNIInUse, ErrRouteConflict or ErrUnsupported.
+// the name is somebody else's, ErrVNIInUse, ErrPortInUse, ErrRouteConflict or
+// ErrUnsupported.
 func (h *Handle) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err error) {
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
 		return false, err
@@ -159,6 +162,9 @@ func (h *Handle) adjustTunnel(d *device, t Tunnel, made bool) error {
 	// The kernel takes no alias in the creating message: one that is missing is
 	// on its way, or whoever made the device was killed.
 	if err := h.setLink(d.index, unix.IFF_UP, unix.IFF_UP, attrUint32(unix.IFLA_MTU, uint32(mtu)), attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: %w", ErrPortInUse, err)
+		}
 		return fmt.Errorf("set up, MTU %d: %w", mtu, err)
 	}
 	return nil

@@ -28,10 +28,12 @@ func (h *Handle) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error)
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
 		return m, err
 	}
-	var u undo // a device is not half made when it lacks an entry
+	var u undo // a device is not half made when it lacks an entry, but when it is down
 	d, made, _, err := h.ensureVXLAN(t, &u)
 	if err == nil {
-		err = h.adjustTunnel(d, t, made)
+		if err = h.adjustTunnel(d, t, made); err != nil {
+			err = errors.Join(err, u.run())
+		}
 	}
 	var have tunnelState
 	if err == nil && !made {

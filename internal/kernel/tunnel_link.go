@@ -17,7 +17,13 @@ type vxlan struct {
 	port       uint16
 	local      netip.Addr
 	learning   bool
+	// apart: it shares its UDP port only with devices that receive in the same
+	// way, not with a plain one.
+	apart bool
 }
+
+// vxlanGPE is IFLA_VXLAN_GPE of linux/if_link.h, which netlink lacks.
+const vxlanGPE = 27
 
 func parseVXLAN(data []byte) (*vxlan, error) {
 	x := &vxlan{}
@@ -33,6 +39,10 @@ func parseVXLAN(data []byte) (*vxlan, error) {
 			x.local, _ = netip.AddrFromSlice(v)
 		case nl.IFLA_VXLAN_LEARNING:
 			x.learning = v[0] != 0
+		case nl.IFLA_VXLAN_FLOWBASED, nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, nl.IFLA_VXLAN_REMCSUM_RX: // flags
+			x.apart = x.apart || v[0] != 0
+		case nl.IFLA_VXLAN_GBP, vxlanGPE: // there or not
+			x.apart = true
 		}
 		return nil
 	})
@@ -149,3 +159,23 @@ func LocalAddrs(of []netip.Addr) ([]netip.Addr, error) {
 // localSize holds what the kernel sends at once to a socket that has received
 // nothing yet (NLMSG_GOODSIZE).
 const localSize = 8 << 10
+
+// IsLocal says whether an address is the host's: of the calling thread's
+// network namespace. It asks by binding a socket, which is much cheaper than
+// LocalAddrs; an address that duplicate address detection is not done with is
+// none yet.
+func IsLocal(a netip.Addr) bool {
+	fd, err := unix.Socket(family(a), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // it is not known
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return !errors.Is(unix.Bind(fd, sockaddr(a, 0)), unix.EADDRNOTAVAIL)
+}
+
+func sockaddr(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+}

@@ -160,3 +160,29 @@ func (e *Etcd) Await() {
 	}
 	e.t.Fatalf("etcd %s does not come up: %s", e.URL, last)
 }
+
+// Health is the URL at which the member says how it is, without TLS.
+func (e *Etcd) Health() string { return e.ask }
+
+// Save copies what a member that is not running has, and returns where to.
+func (e *Etcd) Save() string {
+	e.t.Helper()
+	copied := filepath.Join(e.t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(e.dir)); err != nil {
+		e.t.Fatal(err)
+	}
+	return copied
+}
+
+// Restore has a member that is not running know what it knew when it was saved,
+// and nothing since.
+func (e *Etcd) Restore(copied string) {
+	e.t.Helper()
+	e.Wipe()
+	if err := os.CopyFS(e.dir, os.DirFS(copied)); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := os.Chmod(e.dir, 0o700); err != nil {
+		e.t.Fatal(err)
+	}
+}

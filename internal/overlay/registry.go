@@ -82,6 +82,7 @@ type Member struct {
 type Holding struct {
 	Node     string
 	Revision int64 // of the registry's entry
+	Epoch    Epoch // of the claim
 }
 
 // Shared is a network as its hosts share it.
@@ -94,7 +95,11 @@ type Shared struct {
 
 // View is all that a registry knows at a time. It is not to be changed.
 type View struct {
-	Revision int64
+	// At is the registry's own revision, and which history that is of.
+	At Moment
+	// Settled: the registry has all that there is to know, as far as can be told,
+	// so that a block which is free there is free. See etcd.Registry.Session.
+	Settled bool
 	// Until is when this host's right to its blocks ends, in seconds since boot,
 	// if it is not heard of before; 0: never.
 	Until    int64
@@ -146,6 +151,9 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 			continue
 		case m.Address.Is6() != s.Terms.IPv6:
 			problems = append(problems, fmt.Sprintf("node %s has the address %s, of another family than the other hosts'", name, m.Address))
+			continue
+		case slices.ContainsFunc(s.Terms.Subnets, func(p netip.Prefix) bool { return p.Contains(m.Address) }):
+			problems = append(problems, fmt.Sprintf("node %s has the address %s, which is inside of the network itself", name, m.Address))
 			continue
 		}
 		if other, taken := byAddress[m.Address]; taken {

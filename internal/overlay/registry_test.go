@@ -43,11 +43,12 @@ func TestHosts(t *testing.T) {
 			"idle": {"idle", at("192.0.2.4"), true, true, 3},
 			"gone": {"gone", at("192.0.2.5"), false, false, 3},
 			"lost": {"lost", at("127.0.0.1"), true, true, 3},
+			"self": {"self", at("10.5.9.9"), true, true, 3},
 		},
 		Networks: map[string]Shared{"n": {Terms: Terms{Subnets: prefixes("10.5.0.0/16"), Size: BlockSize{24, 64}}, Blocks: map[netip.Prefix]Holding{
-			netip.MustParsePrefix("10.5.0.0/16"): {"odd", 1}, netip.MustParsePrefix("10.6.0.0/24"): {"b", 1}, block(8): {"lost", 1},
-			block(2): {"a", 1}, block(0): {"a", 1}, block(1): {"b", 1}, block(3): {"old", 1}, block(4): {"new", 1},
-			block(5): {"odd", 1}, block(6): {"nobody", 1}, block(7): {"gone", 1},
+			netip.MustParsePrefix("10.5.0.0/16"): {Node: "odd", Revision: 1}, netip.MustParsePrefix("10.6.0.0/24"): {Node: "b", Revision: 1}, block(8): {Node: "lost", Revision: 1},
+			block(2): {Node: "a", Revision: 1}, block(0): {Node: "a", Revision: 1}, block(1): {Node: "b", Revision: 1}, block(3): {Node: "old", Revision: 1}, block(4): {Node: "new", Revision: 1},
+			block(5): {Node: "odd", Revision: 1}, block(6): {Node: "nobody", Revision: 1}, block(7): {Node: "gone", Revision: 1}, block(9): {Node: "self", Revision: 1},
 		}}},
 	}
 	hosts, problems := v.Hosts("n")
@@ -59,7 +60,7 @@ func TestHosts(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}
-	if s := strings.Join(problems, "\n"); len(problems) != 6 || !strings.Contains(s, "10.5.0.0/16 of node odd") || !strings.Contains(s, "10.6.0.0/24 of node b") || !strings.Contains(s, "lost has blocks and no address") || !strings.Contains(s, "old has the address 192.0.2.3, which is new's") || !strings.Contains(s, "nobody has blocks") || !strings.Contains(s, "odd") {
+	if s := strings.Join(problems, "\n"); len(problems) != 7 || !strings.Contains(s, "self has the address 10.5.9.9, which is inside") || !strings.Contains(s, "10.5.0.0/16 of node odd") || !strings.Contains(s, "10.6.0.0/24 of node b") || !strings.Contains(s, "lost has blocks and no address") || !strings.Contains(s, "old has the address 192.0.2.3, which is new's") || !strings.Contains(s, "nobody has blocks") || !strings.Contains(s, "odd") {
 		t.Errorf("problems:\n%s", s)
 	}
 	if got := fmt.Sprint(v.Gone()); got != "[gone nobody]" {
@@ -87,5 +88,36 @@ func TestChoose(t *testing.T) {
 	}
 	if _, err := s.Choose(netip.MustParsePrefix("10.5.0.0/27"), "host"); !errors.Is(err, ErrFull) {
 		t.Errorf("of a subnet that is too small: %v", err)
+	}
+}
+
+// Whether a registry has lost what a host saw depends on both moments.
+func TestLost(t *testing.T) {
+	at := func(lineage string, generation int64, cluster string, revision int64) Moment {
+		return Moment{History: History{lineage, generation, cluster}, Revision: revision}
+	}
+	was := at("a", 2, "c", 100)
+	for name, tt := range map[string]struct {
+		now           Moment
+		lost, follows bool
+	}{
+		"later":                {at("a", 2, "c", 200), false, true},
+		"the same":             {was, false, true},
+		"older copy":           {at("a", 2, "c", 99), true, false},
+		"restored":             {at("a", 2, "d", 200), true, false},
+		"others have noticed":  {at("a", 3, "c", 200), true, false},
+		"wiped":                {at("", 0, "d", 1), true, false},
+		"another one's":        {at("b", 7, "d", 1), false, false},
+		"older, another one's": {at("b", 1, "c", 1), false, false},
+	} {
+		if was.Lost(tt.now) != tt.lost || was.Follows(tt.now) != tt.follows {
+			t.Errorf("%s: lost %t, follows %t", name, was.Lost(tt.now), was.Follows(tt.now))
+		}
+		if nothing := (Moment{}); nothing.Lost(tt.now) || nothing.Follows(tt.now) {
+			t.Errorf("%s: a host that remembers nothing knows something", name)
+		}
+	}
+	if (Epoch{1, 9}).Compare(Epoch{2, 1}) >= 0 || (Epoch{2, 1}).Compare(Epoch{2, 3}) >= 0 || (Epoch{2, 3}).Compare(Epoch{2, 3}) != 0 {
+		t.Error("epochs are not ordered by generation and revision")
 	}
 }

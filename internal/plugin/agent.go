@@ -1,16 +1,11 @@
 package plugin
 
 import (
-	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"slices"
 
 	"github.com/libnet-cni/libnet/internal/cni"
-	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -18,58 +13,18 @@ import (
 // network. The list of the other hosts, which is long, it leaves unread: libnet
 // reads it when it is needed.
 func (c *conf) readNodeFile() error {
-	path := libnet.NodeFilePath(cmp.Or(c.stateDir, libnet.DefaultStateDir), c.name)
-	not := func(why string) error { return &libnet.NotReadyError{Network: c.name, File: path, Why: why} }
-	data, err := plain.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return not("is missing")
-	}
+	dir := cmp.Or(c.stateDir, libnet.DefaultStateDir)
+	f, err := libnet.ReadNodeHead(dir, c.name)
 	if err != nil {
 		return err
 	}
-	f, until, err := parseNodeFile(data)
-	switch {
-	case err != nil:
-		return fmt.Errorf("node file %s: %w", path, err)
-	case len(f.Nodes) == 0:
-		return not("has no block of this host's")
-	case until != 0 && until <= libnet.Uptime():
-		return not("is out of date: ln-agent has not reached etcd for longer than its --block-ttl, and others may have the block by now")
+	if !libnet.IsLocal(f.Self) {
+		return &libnet.NotReadyError{Network: c.name, File: libnet.NodeFilePath(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
 	}
 	f.Device = cmp.Or(c.network.Tunnel.Device, f.Device) // each host has its own
-	if c.network.MTU == 0 {
-		c.network.MTU, c.network.AutoMTU = f.mtu, false
-	}
-	c.network.Tunnel = f.TunnelConfig
+	c.network.AutoMTU = c.network.AutoMTU && c.network.MTU != 0
+	c.network = f.Apply(c.network)
 	return nil
-}
-
-// ownPart is what a node file says of this host.
-type ownPart struct {
-	libnet.TunnelConfig
-	mtu int
-}
-
-func parseNodeFile(data []byte) (f ownPart, until int64, err error) {
-	// The nodes come last.
-	if head, _, found := bytes.Cut(data, []byte(`,"nodes":[`)); found {
-		data = append(slices.Clip(head), '}')
-	}
-	o, err := cni.ParseObject(data)
-	if err != nil {
-		return f, 0, err
-	}
-	f.Agent, f.Self, f.Subnets = true, o.Addr("self"), o.Prefixes("subnets")
-	o.Int("vni", &f.VNI)
-	o.Int("port", &f.Port)
-	o.Int("mtu", &f.mtu)
-	o.String("device", &f.Device)
-	var seconds int
-	o.Int("until", &seconds)
-	if blocks := o.Prefixes("blocks"); len(blocks) > 0 && f.Self.IsValid() {
-		f.Nodes = []libnet.Node{{Address: f.Self, Subnets: blocks}}
-	}
-	return f, int64(seconds), o.Err()
 }
 
 // AgentNetwork is a network of overlay-ln that ln-agent keeps, as a

@@ -6,10 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -20,6 +22,9 @@ import (
 func TestParseNodeFile(t *testing.T) {
 	lntest.Isolate(t)
 	dir := t.TempDir()
+	if err := lntest.Up("lo", "192.0.2.1/32"); err != nil {
+		t.Fatal(err)
+	}
 	self, block := netip.MustParseAddr("192.0.2.1"), []netip.Prefix{netip.MustParsePrefix("10.5.0.0/24"), netip.MustParsePrefix("10.5.7.0/24")}
 	good := libnet.NodeFile{
 		Network: "net1", VNI: 5000, Port: 4789, MTU: 1450, Self: self, Blocks: block, Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")},
@@ -30,6 +35,8 @@ func TestParseNodeFile(t *testing.T) {
 	}
 	late, none := good, good
 	late.Until, none.Blocks = libnet.Uptime(), nil
+	foreign := good
+	foreign.Self = self.Next()
 	fresh := good
 	fresh.Until = libnet.Uptime() + 60
 	c, err := libnet.New(libnet.WithStateDir(dir))
@@ -48,6 +55,7 @@ func TestParseNodeFile(t *testing.T) {
 		"fresh":    {fresh, "", true, 1450},
 		"late":     {late, "", false, 0},
 		"no block": {none, "", false, 0},
+		"foreign":  {foreign, "", false, 0},
 	} {
 		if _, err := c.SaveNodeFile(tt.file); err != nil {
 			t.Fatal(err)
@@ -64,11 +72,47 @@ func TestParseNodeFile(t *testing.T) {
 			t.Errorf("%s: MTU %d (-want +got):\n%s", name, got.network.MTU, diff)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay", "net1.json"), []byte(`{"network":"net1","self":5`), 0o600); err != nil {
+}
+
+// Whatever stands in the place of a node file is refused at once, by an error
+// that names the file.
+func TestBadNodeFile(t *testing.T) {
+	dir := t.TempDir()
+	path := libnet.NodeFilePath(dir, "net1")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := overlay.parse(call(fmt.Sprintf(`"stateDir":%q`, dir))); err == nil || errors.Is(err, libnet.ErrNotReady) {
-		t.Errorf("a file that is none: %v", err)
+	const good = `{"version":1,"network":"net1","vni":5000,"port":4789,"mtu":1450,"self":"192.0.2.1","blocks":["10.5.0.0/24"],"subnets":["10.5.0.0/16"],"nodes":[
+  {"name":"h1","address":"192.0.2.1","blocks":["10.5.0.0/24"]}
+]}
+`
+	text := func(s string) func() error { return func() error { return os.WriteFile(path, []byte(s), 0o600) } }
+	for name, tt := range map[string]struct {
+		put  func() error
+		says string
+	}{
+		"FIFO":          {func() error { return unix.Mkfifo(path, 0o600) }, "no regular file"},
+		"/dev/zero":     {func() error { return unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))) }, "no regular file"},
+		"link":          {func() error { return os.Symlink("/dev/zero", path) }, "no regular file"},
+		"directory":     {func() error { return os.Mkdir(path, 0o700) }, "no regular file"},
+		"empty":         {text(""), "empty"},
+		"half":          {text(good[:len(good)/2]), "only a part"},
+		"without end":   {text(good[:len(good)-4]), "only a part"},
+		"other network": {text(strings.Replace(good, "net1", "net2", 1)), `of network "net2"`},
+		"new version":   {text(strings.Replace(good, `"version":1`, `"version":2`, 1)), "version 2:"},
+		"bad self":      {text(strings.Replace(good, `"self":"192.0.2.1"`, `"self":5`, 1)), "self"},
+		"no VNI":        {text(strings.Replace(good, `"vni":5000,`, "", 1)), "want self, vni and port"},
+	} {
+		if err := tt.put(); err != nil {
+			t.Fatal(name, err)
+		}
+		c := conf{name: "net1", stateDir: dir}
+		if err := c.readNodeFile(); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v, want %q and the file", name, err, tt.says)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -29,10 +29,14 @@ func (d *Dir) SaveNodes(network string, data []byte) error {
 }
 
 // LoadNodes reads the node file of a network; ErrNotFound when there is none.
+// What is no regular file, as a FIFO, is an error.
 func (d *Dir) LoadNodes(network string) ([]byte, error) {
 	path, err := d.NodeFile(network)
 	if err != nil {
 		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("is no regular file: remove it")
 	}
 	return readFile(path)
 }

@@ -73,9 +73,11 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 		return e, err
 	}
 	if change == recordDiffers {
-		err = n.saveRecord()
+		if err := n.saveRecord(); err != nil {
+			return e, err
+		}
 	}
-	return e, err
+	return e, n.holdsStill(e.Addressing().Addresses)
 }
 
 // settled returns the attachment if it is there already, complete and alive;

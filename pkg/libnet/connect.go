@@ -65,11 +65,40 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	}
 	plan := n.planTunnel()
 	made, err := n.c.tunnels.MendTunnel(ctx, plan)
-	if errors.Is(err, kernel.ErrVNIInUse) {
-		err = n.vniInUse(plan)
+	if errors.Is(err, kernel.ErrVNIInUse) || errors.Is(err, kernel.ErrRouteConflict) {
+		if cleared, clearErr := n.clearWay(ctx); cleared {
+			made, err = n.c.tunnels.MendTunnel(ctx, plan)
+		} else {
+			errs = append(errs, clearErr)
+		}
 	}
+	err = n.tunnelConflict(plan, err)
 	done.Up, done.Created, done.Changes, done.Lacking = made.Up, made.Created, made.Changes, made.Lacking
 	return done, errors.Join(append(errs, err)...)
+}
+
+// tunnelConflict says of an error about a tunnel which key is to be changed, if
+// it is about one.
+func (n *Network) tunnelConflict(t kernel.Tunnel, err error) error {
+	switch {
+	case errors.Is(err, kernel.ErrVNIInUse):
+		return n.vniInUse(t)
+	case errors.Is(err, kernel.ErrPortInUse):
+		if inUse := n.portInUse(t); inUse != nil {
+			return inUse
+		}
+	}
+	return err
+}
+
+// portInUse is a *ConfigError that says who has the tunnel's UDP port; nil if
+// the tunnel can have it.
+func (n *Network) portInUse(t kernel.Tunnel) error {
+	user, err := n.c.tunnels.PortUser(t.Local, t.Port)
+	if err != nil || user == "" {
+		return err
+	}
+	return badConfig("port", t.Port, fmt.Sprintf("UDP port is in use (by %s): free it, or give this network another port, on every host", user))
 }
 
 func (n *Network) vniInUse(t kernel.Tunnel) error {

@@ -38,6 +38,7 @@ type (
 		VerifyTunnel(context.Context, kernel.Tunnel) error
 		RemoveTunnel(ctx context.Context, name, alias string) error
 		HasTunnel(name, alias string) (bool, error)
+		PortUser(local netip.Addr, port uint16) (string, error)
 		PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error)
 	}
 	links interface {

@@ -289,7 +289,7 @@ func (n *Network) fromIndex(b bridgeGuards) (firewall.Network, error) {
 	if err != nil {
 		return own, err
 	}
-	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, VTEPs: own.VTEPs}
+	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, VTEPs: own.VTEPs, Underlay: own.Underlay}
 	return joinGuards(blank, all)
 }
 

@@ -21,7 +21,7 @@ type Peers struct {
 	// Device is the network's VXLAN device, and MTU its MTU; 0: it is not there.
 	Device string
 	MTU    int
-	// Trouble is what is wrong with the device itself.
+	// Trouble is what is wrong with the device itself, and what to do.
 	Trouble []string
 	Peers   []Peer
 }
@@ -88,8 +88,55 @@ type peers interface {
 
 var _ peers = (*kernel.Handle)(nil)
 
-// Peers says what the kernel has of each other host of the network, by the
-// network's record, and changes nothing. A network of one host is ErrNoOverlay.
+// SpanningNetwork returns a network that spans hosts, by its record or by what
+// an agent wrote of it, as before its first container. It is ErrNotFound if there
+// is neither, and ErrNoOverlay for a network of one host.
+func (c *Controller) SpanningNetwork(name string) (*Network, error) {
+	n, err := c.Network(name)
+	if errors.Is(err, ErrNotFound) {
+		if kept, fileErr := c.keptNetwork(name); !errors.Is(fileErr, ErrNotReady) {
+			return kept, fileErr
+		}
+	}
+	if err == nil && n.driver != driverOverlay {
+		return nil, ErrNoOverlay
+	}
+	return n, err
+}
+
+// SpanningNetworks returns all of them, in the order of their names.
+func (c *Controller) SpanningNetworks(ctx context.Context) ([]*Network, error) {
+	all, err := c.Networks(ctx)
+	all = slices.DeleteFunc(all, func(n *Network) bool { return n.driver != driverOverlay })
+	names, filesErr := c.NodeFiles()
+	errs := []error{err, filesErr}
+	for _, name := range names {
+		if slices.ContainsFunc(all, func(n *Network) bool { return n.name == name }) {
+			continue
+		}
+		n, err := c.keptNetwork(name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b *Network) int { return strings.Compare(a.name, b.name) })
+	return all, errors.Join(errs...)
+}
+
+// keptNetwork returns a network as its node file has it.
+func (c *Controller) keptNetwork(name string) (*Network, error) {
+	f, err := c.NodeFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return c.DefineNetwork(driverOverlay, name, WithConfig(f.Apply(NetworkConfig{})))
+}
+
+// Peers says what the kernel has of each other host of the network, and changes
+// nothing. It goes by the network's record or, where an agent keeps the network,
+// by what that wrote last. A network of one host is ErrNoOverlay.
 func (n *Network) Peers(ctx context.Context) (_ Peers, err error) {
 	leave, err := n.c.enter()
 	if err != nil {
@@ -122,23 +169,41 @@ func (n *Network) CheckPeers(ctx context.Context, wait time.Duration) (_ Peers, 
 // foundPeers is Peers, and what is known beside.
 type foundPeers struct {
 	Peers
-	port int
-	path map[netip.Addr]int // MTU of the host's way to a peer, less what the tunnel adds
+	port  int
+	path  map[netip.Addr]int // MTU of the host's way to a peer, less what the tunnel adds
+	agent bool               // an agent keeps the tunnel
+}
+
+// whoMends is the end of an advice about what is not in the kernel.
+func (f *foundPeers) whoMends() string {
+	if f.agent {
+		return "ln-agent puts it right: see that it runs, and what its log says"
+	}
+	return "the next ADD of the network on this host puts it right"
 }
 
 func (n *Network) findPeers(ctx context.Context) (foundPeers, error) {
+	if n.config.Tunnel.Agent {
+		f, err := n.c.NodeFile(n.name)
+		if err != nil {
+			return foundPeers{}, err
+		}
+		now := *n
+		now.config = f.Apply(n.config)
+		n = &now
+	}
 	t := n.config.Tunnel
 	if !t.used() {
-		return foundPeers{}, fmt.Errorf("network %q: %w", n.name, ErrNoOverlay)
+		return foundPeers{}, ErrNoOverlay
 	}
 	plan := n.planTunnel()
 	k, err := n.c.peers.FindTunnel(ctx, plan)
 	if err != nil {
 		return foundPeers{}, err
 	}
-	out := foundPeers{Peers: Peers{Device: plan.Name, MTU: k.MTU}, port: t.Port, path: map[netip.Addr]int{}}
+	out := foundPeers{Peers: Peers{Device: plan.Name, MTU: k.MTU}, port: t.Port, path: map[netip.Addr]int{}, agent: t.Agent}
 	for _, e := range k.Device {
-		out.Trouble = append(out.Trouble, e.Error())
+		out.Trouble = append(out.Trouble, e.Error()+": "+out.whoMends())
 	}
 	at := 0
 	for _, node := range t.Nodes {
@@ -188,7 +253,7 @@ func (f *foundPeers) advise() {
 	for i := range f.Peers.Peers {
 		p := &f.Peers.Peers[i]
 		if all := p.problems(); len(all) > 0 && f.MTU > 0 {
-			p.Advice = append(p.Advice, strings.Join(all, "; ")+": the next ADD of the network on this host puts it right")
+			p.Advice = append(p.Advice, strings.Join(all, "; ")+": "+f.whoMends())
 		}
 		silent := slices.IndexFunc(p.Ways, func(w PeerWay) bool { return w.Answer.asked() && w.Answer.RTT == 0 })
 		if silent >= 0 {

@@ -213,7 +213,12 @@ func (e *Endpoint) Delete(ctx context.Context) (err error) {
 // the error is then ErrDifferent, and any other says that it could not look.
 // The MAC address, which a plugin that came after Join may have changed, is
 // compared where SpoofCheck makes it matter.
-func (e *Endpoint) Verify(ctx context.Context) error {
+func (e *Endpoint) Verify(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}

@@ -127,7 +127,8 @@ func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []Po
 func (n *Network) planRules() firewall.Network {
 	c := n.config
 	fw := firewall.Network{
-		Name: networkOwner(n.name), Guard: guardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), NoHost: c.NoHost, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
+		Name: networkOwner(n.name), Guard: guardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(),
+		NoHost: c.NoHost, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
 		IPv4: c.GatewayModeIPv4.policy(), IPv6: c.GatewayModeIPv6.policy(), Trusted: c.TrustedInterfaces,
 	}
 	if m := firewall.Mark(c.AcceptFwMark); m.Mask != 0 {
@@ -177,11 +178,8 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *
 	want := n.planBridge(a)
 	// All gateways of the pool, of whose subnets the next endpoint may get one:
 	// one does not stand in another's place.
-	for _, own := range n.ownGateways().Addresses {
-		if !slices.Contains(want.Gateways, own.Prefix) {
-			want.Gateways = append(want.Gateways, own.Prefix)
-		}
-	}
+	pool := n.planBridge(n.ownGateways())
+	want.Gateways, want.Subnets = union(want.Gateways, pool.Gateways), union(want.Subnets, pool.Subnets)
 	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, but) }
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
 	if errors.Is(err, kernel.ErrUnsupported) {
@@ -194,6 +192,15 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *
 		undo.push(func() error { return n.removeBridge(context.WithoutCancel(ctx)) })
 	}
 	return br, nil
+}
+
+func union(a, b []netip.Prefix) []netip.Prefix {
+	for _, p := range b {
+		if !slices.Contains(a, p) {
+			a = append(a, p)
+		}
+	}
+	return a
 }
 
 // needed returns which addresses of the bridge endpoints of whichever network

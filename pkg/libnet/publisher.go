@@ -264,7 +264,7 @@ func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
 	}
 	on, localErr := p.c.published.RouteLocalnet(rec.Bridge)
 	if localErr == nil && !on {
-		localErr = fmt.Errorf("sysctl net.ipv4.conf.%s.route_localnet is 0, want 1: ports on 127.0.0.1 do not answer", rec.Bridge)
+		localErr = fmt.Errorf("%w: sysctl net.ipv4.conf.%s.route_localnet is 0, want 1: ports on 127.0.0.1 do not answer", ErrDifferent, rec.Bridge)
 	}
 	return errors.Join(err, localErr)
 }

@@ -48,6 +48,21 @@ func (n *Network) vteps() []net.HardwareAddr {
 	return all
 }
 
+// underlay is what the tunnel looks like from underneath.
+func (n *Network) underlay() firewall.Underlay {
+	t := n.config.Tunnel
+	if n.driver != driverOverlay || !t.used() {
+		return firewall.Underlay{}
+	}
+	u := firewall.Underlay{VNI: t.vni(n.name), Port: cmp.Or(uint16(t.Port), overlay.DefaultPort)}
+	for _, node := range t.Nodes {
+		if node.Address != t.Self {
+			u.Hosts = append(u.Hosts, node.Address)
+		}
+	}
+	return u
+}
+
 func (n *Network) planTunnel() kernel.Tunnel {
 	t := n.config.Tunnel
 	nodes := make([]overlay.Node, 0, len(t.Nodes))
@@ -85,8 +100,15 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 	}
 	t := n.planTunnel()
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
-	if errors.Is(err, kernel.ErrVNIInUse) {
-		return n.vniInUse(t)
+	var rival error
+	if errors.Is(err, kernel.ErrVNIInUse) || errors.Is(err, kernel.ErrRouteConflict) {
+		var cleared bool
+		if cleared, rival = n.clearWay(ctx); cleared {
+			created, err = n.c.tunnels.EnsureTunnel(ctx, t)
+		}
+	}
+	if err = n.tunnelConflict(t, err); err != nil {
+		err = errors.Join(err, rival)
 	}
 	if created {
 		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
@@ -112,13 +134,17 @@ func (n *Network) hasTunnel() (bool, error) {
 	return has, err
 }
 
-// tunnelStatus says whether the tunnel's name is held by something else.
+// tunnelStatus says whether the tunnel's name is held by something else, or, if
+// it is not there yet, its UDP port.
 func (n *Network) tunnelStatus() error {
 	if n.driver != driverOverlay {
 		return nil
 	}
-	_, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name))
-	return err
+	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name))
+	if has || err != nil || !n.config.Tunnel.used() {
+		return err
+	}
+	return n.portInUse(n.planTunnel())
 }
 
 func (n *Network) verifyTunnel(ctx context.Context) error {

@@ -197,3 +197,7 @@ func (t TunnelConfig) validateNodes() error {
 	}
 	return validateApart(blocks)
 }
+
+// IsLocal says whether an address is one of this host: of the network namespace
+// of the calling thread.
+func IsLocal(a netip.Addr) bool { return kernel.IsLocal(a) }

@@ -1,17 +1,23 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // part keeps a host from etcd, and from nothing else, until heal is called.
@@ -158,6 +164,50 @@ func TestAgentEtcdLosesAll(t *testing.T) {
 	}
 }
 
+// etcd is put back as it was before a host had its block, while that host's agent
+// is not there. A host that joins then gets another block; the old one's
+// containers stay reached, and it starts more; back again, it has its block.
+func TestAgentEtcdRestored(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 3)
+	keys := map[string]any{"subnet": "10.80.0.0/24", "blockSize": map[string]any{"ipv4": 26}} // four blocks
+	for _, h := range a.hosts {
+		a.configure(0, h, keys)
+	}
+	a.start("h1")
+	a.awaitAgent("h1", "/healthz", "health", func(_ string, code int) bool { return code == 200 })
+	a.etcd.Kill()
+	old := a.etcd.Save()
+	a.startEtcd()
+	a.start("h2")
+	a.awaitPeers("h1", 1)
+	a.awaitPeers("h2", 1)
+	block := a.nodeFile("h2").Blocks[0]
+	near, far := a.attach("h1", "near", keys), a.attach("h2", "far", keys)
+	a.procs["h2"].kill(t)
+	a.etcd.Kill()
+	a.etcd.Restore(old)
+	a.start("h3")
+	a.startEtcd()
+	a.awaitPeers("h3", 2)
+	if got := a.nodeFile("h3").Blocks[0]; got == block {
+		t.Fatalf("h3 has %s, which is h2's", got)
+	}
+	third := a.attach("h3", "third", keys)
+	a.pingAll(near, far, a.attach("h2", "more", keys)) // h2 does not know h3 yet
+	a.pingAll(near, third)
+	a.start("h2")
+	a.awaitPeers("h2", 2)
+	a.awaitHealth("h2", "ok")
+	if got := a.nodeFile("h2").Blocks[0]; got != block {
+		t.Errorf("h2 has %s, had %s", got, block)
+	}
+	a.pingAll(near, far, third)
+	if log := a.procs["h2"].log.String() + a.procs["h1"].log.String(); strings.Contains(log, "BLOCK LOST") {
+		t.Errorf("a block is lost:\n%s", log)
+	}
+}
+
 // An agent that is killed, and comes again, costs no packet, on either side.
 func TestAgentKilled(t *testing.T) {
 	t.Parallel()
@@ -240,4 +290,71 @@ func (a *agents) pingOften(from string, to netip.Addr) (stop func() (sent, lost 
 		_ = conn.Close()
 		return n, n - len(seen)
 	}
+}
+
+// An ADD that takes so long that this host's right to its block is over when it
+// is done fails and leaves nothing: it waits for the lock of the pool, which the
+// test holds. With the right as it was the same ADD succeeds.
+func TestAgentLateADD(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 2)
+	a.up(nil)
+	a.mustOn("h1", a.attach("h1", "first", nil).call.as("DEL")) // all that stays is there
+	a.procs["h1"].kill(t)                                       // the file is not renewed
+	path := "/run/libnet-h1/overlay/net0.json"
+	whole, err := os.ReadFile(path)
+	a.check(err)
+	until := func(seconds int64) {
+		text := regexp.MustCompile(`"until":[0-9]+`).ReplaceAllString(string(whole), fmt.Sprintf(`"until":%d`, libnet.Uptime()+seconds))
+		a.check(os.WriteFile(path, []byte(text), 0o600))
+	}
+	until(1000)
+	var before snapshot
+	a.in(netnsPath("h1"), func() { before = a.snapshot() })
+	for _, left := range []int64{-1, 1000} {
+		until(1000)
+		name := fmt.Sprint("late", left)
+		add := attachment("overlay-ln", name, a.netns(name), a.agentConf(0, "h1", nil))
+		r := a.held("h1", "/var/lib/leases-h1/net0/lock", add.as("ADD"), func() { until(left) })
+		if left > 0 && r.code != 0 {
+			t.Errorf("in time: code %d, %q", r.code, r.msg)
+		}
+		if left < 0 && (r.code != 11 || !strings.Contains(r.msg, "out of date")) {
+			t.Errorf("late: code %d, %q, want 11 and why", r.code, r.msg)
+			a.mustOn("h1", add.as("DEL"))
+		}
+		if left < 0 {
+			until(1000)
+			a.in(netnsPath("h1"), func() { a.sameBut(before, "net0.json|last_reserved") })
+		}
+	}
+}
+
+// held makes a call while a lock is held, and does something before it goes on.
+func (a *agents) held(host, path string, c call, meanwhile func()) reply {
+	a.t.Helper()
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	a.check(err)
+	defer func() { _ = lock.Close() }()
+	a.check(unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	var st unix.Stat_t
+	a.check(unix.Fstat(int(lock.Fd()), &st))
+	cmd := exec.Command(program(a.t, c.plugin))
+	var stdout, stderr bytes.Buffer
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.environ(a.t), strings.NewReader(c.stdin), &stdout, &stderr
+	a.in(netnsPath(host), func() { a.check(cmd.Start()) })
+	waits := fmt.Sprintf(":%d ", st.Ino)
+	for end := time.Now().Add(agentPatience); ; time.Sleep(10 * time.Millisecond) {
+		locks, err := os.ReadFile("/proc/locks")
+		a.check(err)
+		if regexp.MustCompile(`-> FLOCK .*` + waits).Match(locks) {
+			break
+		}
+		if time.Now().After(end) {
+			a.t.Fatalf("the call does not wait for %s; it printed %s", path, stdout.String())
+		}
+	}
+	meanwhile()
+	a.check(unix.Flock(int(lock.Fd()), unix.LOCK_UN))
+	return a.reply(c, cmd.Wait(), stdout.String(), stderr.String())
 }

@@ -219,9 +219,67 @@ func TestOverlayCheckRefuses(t *testing.T) {
 	}
 	plain := attachment("bridge-ln", "plain", c.netns("plain"), `{"cniVersion":"1.1.0","name":"plain","type":"bridge-ln","stateDir":"/run/libnet-h1"}`)
 	c.mustOn("h1", plain.as("ADD"))
-	if _, stderr := c.lnctl(1, "overlay", "peers", "plain"); !strings.Contains(stderr, `network "plain": no overlay network`) {
+	if _, stderr := c.lnctl(1, "overlay", "peers", "plain"); stderr != "lnctl: network \"plain\" does not span hosts: it is not of overlay-ln\n" {
 		t.Errorf("a bridge: %q", stderr)
 	}
 	c.lnctl(1, "overlay", "peers", "none")
 	c.lnctl(2, "overlay", "peers", "a", "b")
+}
+
+// Of networks that an agent keeps the hosts are listed and asked as of others,
+// before the first container as well, and what is wrong is found.
+func TestOverlayCheckOfAgent(t *testing.T) {
+	t.Parallel()
+	a := newAgents(t, 2)
+	a.up(nil)
+	both := func(what string) {
+		t.Helper()
+		for _, block := range a.nodeFile("h2").Blocks {
+			out, _ := a.lnctl(0, "overlay", "peers")
+			if got := row(out, "net0", a.address(1).String(), block); !strings.HasSuffix(got, "present present present") {
+				t.Errorf("%s: peers: %q in\n%s", what, got, out)
+			}
+			out, _ = a.lnctl(0, "overlay", "check", "net0")
+			if got := row(out, "net0", a.address(1).String(), block); !strings.Contains(got, " ms 14") {
+				t.Errorf("%s: check: %q in\n%s", what, got, out)
+			}
+		}
+	}
+	both("without containers")
+	a.attach("h1", "near", nil)
+	both("with a container")
+	a.in(netnsPath("h2"), func() {
+		a.nft("table inet guard {\n chain in {\n type filter hook input priority 0; policy accept;\n udp dport 4789 drop\n }\n}\n")
+	})
+	if out, _ := a.lnctl(1, "overlay", "check", "--wait", "500ms"); !strings.Contains(out, "UDP port 4789 blocked") {
+		t.Errorf("a blocked port:\n%s", out)
+	}
+	a.procs["h1"].stop(t)
+	a.eachFDB(netlink.NeighDel)
+	if out, _ := a.lnctl(1, "overlay", "peers"); !strings.Contains(out, "the forwarding entry is missing: ln-agent puts it right") {
+		t.Errorf("a missing entry:\n%s", out)
+	}
+}
+
+// Hosts of different MTU lose large packets one way without a word: doctor finds
+// it on the host that has the larger one.
+func TestOverlayDoctorMTU(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, 1500, false)
+	c.add(0, "h1", nil)
+	c.add(0, "h2", nil)
+	doctor := func() string {
+		var out []byte
+		c.in(netnsPath("h1"), func() {
+			out, _ = exec.Command(program(t, "lnctl"), "doctor", "--state-dir", "/run/libnet-h1").CombinedOutput()
+		})
+		return string(out)
+	}
+	if got := row(doctor(), "overlay MTU"); !strings.HasPrefix(got, "✓") {
+		t.Errorf("all is well: %q", got)
+	}
+	c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400))
+	if got := doctor(); !strings.HasPrefix(row(got, "overlay MTU"), "✗ overlay MTU net0: of the tunnel's 1450 bytes 1354 reach 192.0.2.2") || !strings.Contains(got, `"mtu": 1354`) {
+		t.Errorf("small MTU on the way:\n%s", got)
+	}
 }

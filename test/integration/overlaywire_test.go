@@ -13,7 +13,9 @@ import (
 )
 
 // A frame with a source MAC that no host of the network has does not get in;
-// one with another VNI does not, either.
+// one with another VNI does not, either, nor one from another address than a
+// host's. Whoever forges address and MAC of a host underneath does get in, as
+// the README says.
 func TestOverlayStrangers(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, 1500, false)
@@ -23,17 +25,20 @@ func TestOverlayStrangers(t *testing.T) {
 	c.in(netnsPath("h1"), func() { near = c.link(c.tunnelOf("h1")) })
 	c.in(netnsPath("h2"), func() { far = c.link(c.tunnelOf("h2")) })
 	vni := near.(*netlink.Vxlan).VxlanId
+	c.setAddress(netnsPath("h3"), "lo", c.address(1).String()+"/32")
 	for _, tt := range []struct {
 		name string
 		mac  string
 		vni  int
+		from netip.Addr
 		want bool
 	}{
-		{"unknown MAC", "02:66:66:66:66:66", vni, false},
-		{"unknown VNI", far.Attrs().HardwareAddr.String(), vni + 1, false},
-		{"both known", far.Attrs().HardwareAddr.String(), vni, true}, // the test reaches the container at all
+		{"unknown MAC", "02:66:66:66:66:66", vni, c.address(1), false},
+		{"unknown VNI", far.Attrs().HardwareAddr.String(), vni + 1, c.address(1), false},
+		{"unknown address", far.Attrs().HardwareAddr.String(), vni, c.address(2), false},
+		{"all known", far.Attrs().HardwareAddr.String(), vni, c.address(1), true}, // the test reaches the container at all
 	} {
-		c.in(netnsPath("h3"), func() { c.disguise(tt.mac, tt.vni, near, known.addresses[0], to.addresses[0]) })
+		c.in(netnsPath("h3"), func() { c.disguise(tt.mac, tt.vni, tt.from, near, known.addresses[0], to.addresses[0]) })
 		if got := c.hears(to, known.addresses[0]); got != tt.want {
 			t.Errorf("%s: arrives %t, want %t", tt.name, got, tt.want)
 		}
@@ -42,14 +47,14 @@ func TestOverlayStrangers(t *testing.T) {
 
 // disguise gives the host of the calling thread a VXLAN device to the first
 // host, with an address that is another container's.
-func (c *cluster) disguise(mac string, vni int, near netlink.Link, as, to netip.Addr) {
+func (c *cluster) disguise(mac string, vni int, from netip.Addr, near netlink.Link, as, to netip.Addr) {
 	c.t.Helper()
 	if old, err := netlink.LinkByName("evil"); err == nil {
 		c.check(netlink.LinkDel(old))
 	}
 	hw, err := net.ParseMAC(mac)
 	c.check(err)
-	c.check(netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "evil", HardwareAddr: hw}, VxlanId: vni, Port: 4789}))
+	c.check(netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "evil", HardwareAddr: hw}, VxlanId: vni, Port: 4789, SrcAddr: from.AsSlice()}))
 	c.setAddress("", "evil", netip.PrefixFrom(as, 32).String())
 	index := c.link("evil").Attrs().Index
 	c.check(netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: ipNet(c, to.String()+"/32"), Scope: netlink.SCOPE_LINK}))

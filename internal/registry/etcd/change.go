@@ -52,18 +52,27 @@ func (r *Registry) Agree(ctx context.Context, network string, t overlay.Terms) e
 // Claim makes a block this host's. ErrTaken says that it is not free any more,
 // or the network's terms are others than in the view that s is of, or this host
 // is no member any more: the next view tells.
-func (r *Registry) Claim(ctx context.Context, network string, s overlay.Shared, block netip.Prefix) error {
+//
+// at is the view's moment: a registry whose history has changed since is another
+// one to claim from.
+func (r *Registry) Claim(ctx context.Context, network string, s overlay.Shared, at overlay.Moment, block netip.Prefix) error {
 	c, err := r.current()
 	if err != nil {
 		return err
 	}
 	key, self := r.keys.block(network, block), r.conf.Self.Name
+	now, err := ask(ctx, c, clientv3.OpGet(key, clientv3.WithCountOnly())) // etcd's revision, which others raise, too
+	if err != nil {
+		return fmt.Errorf("claim %s of network %s: %w", block, network, err)
+	}
+	epoch := overlay.Epoch{Generation: at.Generation, Revision: now.Header.Revision}
 	resp, err := txn(ctx, c,
 		[]clientv3.Cmp{
 			unchanged(key, 0), unchanged(r.keys.terms(network), s.Revision),
 			clientv3.Compare(clientv3.CreateRevision(r.keys.holds(self)), ">", 0),
+			clientv3.Compare(clientv3.ModRevision(r.keys.history()), "<", at.Revision+1),
 		},
-		[]clientv3.Op{clientv3.OpPut(key, encode(blockValue{self}))}, nil)
+		[]clientv3.Op{clientv3.OpPut(key, encodeBlock(self, epoch))}, nil)
 	if err == nil && !resp.Succeeded {
 		err = overlay.ErrTaken
 	}
@@ -139,8 +148,19 @@ func (r *Registry) Leave(ctx context.Context, network string) error {
 func (r *Registry) Forget(ctx context.Context) error {
 	return r.within(ctx, func(c *clientv3.Client) error {
 		self := r.conf.Self
-		return errors.Join(r.quiet(ctx, c), r.deleteAll(ctx, c, r.keys.holds(self.Name), r.keys.node(self.Name)))
+		err := errors.Join(r.quiet(ctx, c), r.deleteAll(ctx, c, r.keys.holds(self.Name), r.keys.node(self.Name), r.keys.joining(self.Name)))
+		return errors.Join(err, r.endHistory(ctx, c))
 	})
+}
+
+// endHistory removes the history with the last host and the last network.
+func (r *Registry) endHistory(ctx context.Context, c *clientv3.Client) error {
+	var none []clientv3.Cmp
+	for _, below := range []string{r.keys.node(""), r.keys.holds(""), r.keys.networks()} {
+		none = append(none, clientv3.Compare(clientv3.CreateRevision(below).WithPrefix(), "=", 0))
+	}
+	_, err := txn(ctx, c, none, []clientv3.Op{clientv3.OpDelete(r.keys.history())}, nil)
+	return err
 }
 
 // Quiet says that this host's agent is not there any more, on purpose: its name

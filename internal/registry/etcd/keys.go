@@ -17,7 +17,10 @@ func (k keys) all() string                                 { return k.prefix + "
 func (k keys) node(name string) string                     { return k.prefix + "/nodes/" + name }
 func (k keys) liveNode(name string) string                 { return k.prefix + "/live/nodes/" + name }
 func (k keys) liveAddr(a netip.Addr) string                { return k.prefix + "/live/addresses/" + a.String() }
+func (k keys) joining(name string) string                  { return k.prefix + "/joining/" + name }
+func (k keys) history() string                             { return k.prefix + "/history" }
 func (k keys) holds(name string) string                    { return k.prefix + "/holds/" + name }
+func (k keys) networks() string                            { return k.prefix + "/networks/" }
 func (k keys) vni(vni int) string                          { return k.prefix + "/vnis/" + strconv.Itoa(vni) }
 func (k keys) terms(network string) string                 { return k.prefix + "/networks/" + network + "/terms" }
 func (k keys) blocks(network string) string                { return k.prefix + "/networks/" + network + "/blocks/" }
@@ -57,6 +60,18 @@ type (
 	// blockValue is of networks/<network>/blocks/<prefix>.
 	blockValue struct {
 		Node string `json:"node"`
+		// Epoch of the claim: generation and revision; missing: of an earlier version.
+		Epoch []int64 `json:"epoch,omitempty"`
+	}
+	// historyValue is of history; see overlay.History.
+	historyValue struct {
+		Lineage    string `json:"lineage"`
+		Generation int64  `json:"generation"`
+		Cluster    string `json:"cluster"`
+	}
+	// joiningValue is of joining/<node>, while that asks the others.
+	joiningValue struct {
+		Instance string `json:"instance"`
 	}
 	// vniValue is of vnis/<vni>.
 	vniValue struct {
@@ -70,6 +85,22 @@ func encode(v any) string {
 		panic(err) // none of the above can fail
 	}
 	return string(data)
+}
+
+func encodeBlock(node string, e overlay.Epoch) string {
+	v := blockValue{Node: node}
+	if e != (overlay.Epoch{}) {
+		v.Epoch = []int64{e.Generation, e.Revision}
+	}
+	return encode(v)
+}
+
+// epoch is that of the claim.
+func (v blockValue) epoch() overlay.Epoch {
+	if len(v.Epoch) != 2 {
+		return overlay.Epoch{}
+	}
+	return overlay.Epoch{Generation: v.Epoch[0], Revision: v.Epoch[1]}
 }
 
 func encodeTerms(t overlay.Terms) string {

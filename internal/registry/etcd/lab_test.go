@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -83,13 +84,19 @@ type agent struct {
 
 func (l *lab) start(c Config) *agent {
 	l.t.Helper()
-	a := &agent{Registry: New(c), t: l.t, name: c.Self.Name, news: make(chan struct{}, 1)}
+	return l.startKnowing(c, overlay.View{})
+}
+
+// startKnowing starts a host that has been there before, and knows what it saw.
+func (l *lab) startKnowing(c Config, v overlay.View) *agent {
+	l.t.Helper()
+	a := &agent{Registry: New(c), t: l.t, name: c.Self.Name, view: v, news: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			err := a.Session(ctx, a.seen)
+			err := a.Session(ctx, a.known, a.seen)
 			a.mu.Lock()
 			a.ended = append(a.ended, err)
 			a.mu.Unlock()
@@ -103,6 +110,29 @@ func (l *lab) start(c Config) *agent {
 	a.stop = sync.OnceFunc(func() { cancel(); <-done })
 	l.t.Cleanup(a.stop)
 	return a
+}
+
+// knowsNothing is of a host that is new.
+func knowsNothing() []overlay.Known { return nil }
+
+// known is what the host saw last, as its node files have it.
+func (a *agent) known() []overlay.Known {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []overlay.Known
+	for name, s := range a.view.Networks {
+		hosts := map[string]overlay.KnownHost{}
+		for b, h := range s.Blocks {
+			if hosts[h.Node].Blocks == nil {
+				hosts[h.Node] = overlay.KnownHost{Name: h.Node, Address: a.view.Members[h.Node].Address, Blocks: map[netip.Prefix]overlay.Epoch{}}
+			}
+			hosts[h.Node].Blocks[b] = h.Epoch
+		}
+		if _, member := hosts[a.name]; member {
+			all = append(all, overlay.Known{Network: name, At: a.view.At, Hosts: slices.Collect(maps.Values(hosts))})
+		}
+	}
+	return all
 }
 
 func (a *agent) seen(v overlay.View) {
@@ -132,6 +162,7 @@ func (a *agent) await(what string, has func(overlay.View) bool) overlay.View {
 		}
 		select {
 		case <-a.news:
+		case <-time.After(100 * time.Millisecond): // what failed brings no news
 		case <-bound:
 			a.t.Fatalf("%s: no %s; the view is %+v, sessions ended with %v", a.name, what, v, ended)
 		}
@@ -170,15 +201,44 @@ func (a *agent) claim() (netip.Prefix, error) {
 	const network = "net1"
 	for {
 		a.mu.Lock()
-		s := a.view.Networks[network]
+		v := a.view
 		a.mu.Unlock()
+		if !v.Settled {
+			<-a.news
+			continue
+		}
+		s := v.Networks[network]
 		b, err := s.Choose(s.Terms.Subnets[0], a.name)
 		if err != nil {
 			return b, err
 		}
-		if err = a.Claim(context.Background(), network, s, b); !errors.Is(err, overlay.ErrTaken) {
+		if err = a.Claim(context.Background(), network, s, v.At, b); !errors.Is(err, overlay.ErrTaken) {
 			return b, err
 		}
 		<-a.news
 	}
+}
+
+// claimAgain is claim as the agent does it: again after whatever error.
+func (a *agent) claimAgain() (b netip.Prefix) {
+	a.t.Helper()
+	a.await("block", func(v overlay.View) bool {
+		var err error
+		if v.Settled {
+			b, err = a.choice()
+		}
+		return v.Settled && err == nil && a.Claim(context.Background(), "net1", v.Networks["net1"], v.At, b) == nil
+	})
+	return b
+}
+
+// choice is the block that the host would take.
+func (a *agent) choice() (netip.Prefix, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.view.Networks["net1"]
+	if len(s.Terms.Subnets) == 0 {
+		return netip.Prefix{}, errors.New("no terms")
+	}
+	return s.Choose(s.Terms.Subnets[0], a.name)
 }

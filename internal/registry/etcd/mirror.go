@@ -25,6 +25,18 @@ type mirror struct {
 	terms   map[string]agreed
 	blocks  map[string]map[netip.Prefix]overlay.Holding // by network
 	strange map[string]string                           // what is wrong with a key's value
+	// own is what this host announced, by key, and what is there of it.
+	own map[string]wanted
+
+	cluster  string // of etcd
+	history  history
+	joining  map[string]bool
+	settling settling
+}
+
+type history struct {
+	overlay.History
+	revision int64
 }
 
 type announced struct {
@@ -40,7 +52,8 @@ type agreed struct {
 func newMirror(k keys) *mirror {
 	return &mirror{
 		keys: k, nodes: map[string]announced{}, live: map[string]bool{}, holds: map[string]bool{}, terms: map[string]agreed{},
-		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{},
+		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{}, own: map[string]wanted{},
+		joining: map[string]bool{},
 	}
 }
 
@@ -48,6 +61,10 @@ func newMirror(k keys) *mirror {
 func (m *mirror) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
 	m.drop(key)
+	if w, ours := m.own[key]; ours {
+		w.have = kv
+		m.own[key] = w
+	}
 	if err := m.take(key, kv); err != nil {
 		m.strange[key] = fmt.Sprintf("key %s: %v", key, err)
 	}
@@ -64,6 +81,13 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 		m.live[part[2]] = true
 	case len(part) == 2 && part[0] == "holds":
 		m.holds[part[1]] = true
+	case len(part) == 1 && part[0] == "history":
+		var v historyValue
+		if err = json.Unmarshal(kv.Value, &v); err == nil {
+			m.history = history{overlay.History{Lineage: v.Lineage, Generation: v.Generation, Cluster: v.Cluster}, kv.ModRevision}
+		}
+	case len(part) == 2 && part[0] == "joining":
+		m.joining[part[1]] = true
 	case len(part) == 3 && part[0] == "networks" && part[2] == "terms":
 		a := agreed{revision: kv.ModRevision}
 		if a.Terms, err = decodeTerms(kv.Value); err == nil {
@@ -79,7 +103,7 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 			if m.blocks[part[1]] == nil {
 				m.blocks[part[1]] = map[netip.Prefix]overlay.Holding{}
 			}
-			m.blocks[part[1]][block] = overlay.Holding{Node: v.Node, Revision: kv.ModRevision}
+			m.blocks[part[1]][block] = overlay.Holding{Node: v.Node, Revision: kv.ModRevision, Epoch: v.epoch()}
 		}
 	case part[0] == "vnis" || part[0] == "live": // for transactions only
 	default:
@@ -91,6 +115,10 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 // drop forgets a key.
 func (m *mirror) drop(key string) {
 	delete(m.strange, key)
+	if w, ours := m.own[key]; ours {
+		w.have = nil
+		m.own[key] = w
+	}
 	switch part := m.keys.split(key); {
 	case len(part) == 2 && part[0] == "nodes":
 		delete(m.nodes, part[1])
@@ -98,6 +126,10 @@ func (m *mirror) drop(key string) {
 		delete(m.live, part[2])
 	case len(part) == 2 && part[0] == "holds":
 		delete(m.holds, part[1])
+	case len(part) == 1 && part[0] == "history":
+		m.history = history{}
+	case len(part) == 2 && part[0] == "joining":
+		delete(m.joining, part[1])
 	case len(part) == 3 && part[0] == "networks" && part[2] == "terms":
 		delete(m.terms, part[1])
 	case len(part) == 4 && part[0] == "networks" && part[2] == "blocks":
@@ -107,10 +139,24 @@ func (m *mirror) drop(key string) {
 	}
 }
 
+// spoilt returns an error that names a key of this host's announcement that
+// others removed or changed.
+func (m *mirror) spoilt() error {
+	for key, w := range m.own {
+		switch {
+		case w.have == nil:
+			return fmt.Errorf("key %s was removed by others: it is put back", key)
+		case !w.fits():
+			return fmt.Errorf("key %s was changed by others: it is put back", key)
+		}
+	}
+	return nil
+}
+
 // view returns a copy.
 func (m *mirror) view() overlay.View {
 	v := overlay.View{
-		Revision: m.revision, Until: m.until, Members: make(map[string]overlay.Member, len(m.nodes)), Networks: map[string]overlay.Shared{},
+		At: m.moment(), Settled: m.settling.settled, Until: m.until, Members: make(map[string]overlay.Member, len(m.nodes)), Networks: map[string]overlay.Shared{},
 		Problems: slices.Sorted(maps.Values(m.strange)),
 	}
 	for name, n := range m.nodes {

@@ -59,6 +59,7 @@ type Registry struct {
 
 	mu     sync.Mutex
 	client *clientv3.Client // of the session; nil: none
+	last   overlay.Moment   // at which etcd was seen with all that there is
 }
 
 // New touches nothing.
@@ -99,8 +100,13 @@ func (r *Registry) open(ctx context.Context) (*clientv3.Client, error) {
 	return client, nil
 }
 
-// within calls fn with a client of its own.
-func (r *Registry) within(ctx context.Context, fn func(*clientv3.Client) error) (err error) {
+// within calls fn with a client of its own. Where no answer comes, the error says
+// of each endpoint why: *UnreachableError.
+func (r *Registry) within(ctx context.Context, fn func(*clientv3.Client) error) error {
+	return r.explain(ctx, r.withClient(ctx, fn))
+}
+
+func (r *Registry) withClient(ctx context.Context, fn func(*clientv3.Client) error) (err error) {
 	client, err := r.open(ctx)
 	if err != nil {
 		return err
@@ -146,8 +152,8 @@ func unchanged(key string, revision int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
 }
 
-// read returns all there is.
-func (r *Registry) read(ctx context.Context, c *clientv3.Client) (*mirror, error) {
+// read returns all there is, and notes of the keys in own how they are.
+func (r *Registry) read(ctx context.Context, c *clientv3.Client, own ...wanted) (*mirror, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*patience)
 	defer cancel()
 	got, err := c.Get(ctx, r.keys.all(), clientv3.WithPrefix())
@@ -155,7 +161,11 @@ func (r *Registry) read(ctx context.Context, c *clientv3.Client) (*mirror, error
 		return nil, fmt.Errorf("read %s: %w", r.keys.all(), err)
 	}
 	m := newMirror(r.keys)
-	m.revision = got.Header.Revision
+	for _, w := range own {
+		w.have = nil
+		m.own[w.key] = w
+	}
+	m.revision, m.cluster = got.Header.Revision, clusterName(got.Header.ClusterId)
 	for _, kv := range got.Kvs {
 		m.put(kv)
 	}
@@ -165,6 +175,10 @@ func (r *Registry) read(ctx context.Context, c *clientv3.Client) (*mirror, error
 // View reads what the hosts share, once. It needs no session.
 func (r *Registry) View(ctx context.Context) (v overlay.View, err error) {
 	err = r.within(ctx, func(c *clientv3.Client) error {
+		// All there is may take long to read; that there is something, not.
+		if _, err := ask(ctx, c, clientv3.OpGet(r.keys.all(), clientv3.WithPrefix(), clientv3.WithCountOnly())); err != nil {
+			return fmt.Errorf("read %s: %w", r.keys.all(), err)
+		}
 		m, err := r.read(ctx, c)
 		if err == nil {
 			v = m.view()

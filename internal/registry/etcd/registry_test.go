@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,11 +32,12 @@ func TestKeys(t *testing.T) {
 	l.must(err)
 	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())
 	l.must(err)
+	chance := regexp.MustCompile(`"(lineage|cluster)":"[0-9a-zA-Z]+"`)
 	leased := map[string]bool{"live": true, "holds": true}
 	var keys []string
 	for _, kv := range got.Kvs {
 		key := strings.Replace(string(kv.Key), block.String(), "10.5.1.0/24", 1)
-		keys = append(keys, key+" "+string(kv.Value))
+		keys = append(keys, key+" "+chance.ReplaceAllString(string(kv.Value), `"$1":"…"`))
 		if want := leased[strings.Split(key, "/")[3]]; want != (kv.Lease != 0) {
 			t.Errorf("%s has lease %d", key, kv.Lease)
 		}
@@ -107,6 +109,36 @@ func TestMoves(t *testing.T) {
 	m := l.start(moved)
 	m.await("new address", func(v overlay.View) bool { return v.Members["h1"].Address == moved.Self.Address })
 	l.start(next).awaitMember("h2")
+}
+
+// Whatever others do to what a living host announced, it is put back: each of
+// its keys, removed, changed, or without its lease.
+func TestOwnKeys(t *testing.T) {
+	l := newLab(t, 16, 1)
+	c := l.client()
+	ctx := context.Background()
+	a := l.start(l.conf(1))
+	a.awaitMember("h1")
+	k := keys{DefaultPrefix}
+	for _, key := range []string{k.node("h1"), k.liveNode("h1"), k.liveAddr(l.conf(1).Self.Address), k.holds("h1")} {
+		before, err := c.Get(ctx, key)
+		l.must(err)
+		want := before.Kvs[0]
+		spoil := map[string]clientv3.Op{"removed": clientv3.OpDelete(key)}
+		if key == k.node("h1") {
+			spoil["changed"] = clientv3.OpPut(key, `{"address":"192.0.2.99"}`)
+		} else {
+			spoil["without its lease"] = clientv3.OpPut(key, string(want.Value))
+		}
+		for name, op := range spoil {
+			_, err := c.Do(ctx, op)
+			l.must(err)
+			a.await(key+" again that was "+name, func(overlay.View) bool {
+				got, err := c.Get(ctx, key)
+				return err == nil && len(got.Kvs) == 1 && string(got.Kvs[0].Value) == string(want.Value) && (got.Kvs[0].Lease != 0) == (want.Lease != 0)
+			})
+		}
+	}
 }
 
 // Hosts that race for blocks never have one twice, and the last one is had.

@@ -20,6 +20,7 @@ import (
 type leases struct {
 	live, hold clientv3.LeaseID // 0: none
 	until      int64
+	keys       []wanted // that hang by them, or say where this host is
 }
 
 // Session says that this host is there and keeps saying it, and calls seen with
@@ -27,14 +28,22 @@ type leases struct {
 // ends with ctx, or when contact is lost in whatever way; who calls it again
 // has everything read anew. ErrTaken says that another living host has our name
 // or address.
-func (r *Registry) Session(ctx context.Context, seen func(overlay.View)) error {
+//
+// known is what this host knows by itself of networks. What etcd has lost of it,
+// being restored from an older copy, is written again before seen is called. A
+// view is Settled once a host that remembers the past has looked at this etcd,
+// or all of them have had the time to.
+func (r *Registry) Session(ctx context.Context, known func() []overlay.Known, seen func(overlay.View)) error {
 	return r.within(ctx, func(c *clientv3.Client) error {
 		l, err := r.announce(ctx, c)
 		if err != nil {
 			return err
 		}
-		m, err := r.read(ctx, c)
+		m, err := r.read(ctx, c, l.keys...)
 		if err != nil {
+			return err
+		}
+		if m, err = r.settle(ctx, c, m, l, known()); err != nil {
 			return err
 		}
 		m.until = l.until
@@ -44,6 +53,23 @@ func (r *Registry) Session(ctx context.Context, seen func(overlay.View)) error {
 	})
 }
 
+// settle does what comes before blocks may be taken, and returns etcd as it is
+// then.
+func (r *Registry) settle(ctx context.Context, c *clientv3.Client, m *mirror, l leases, known []overlay.Known) (*mirror, error) {
+	s, changed, err := r.begin(ctx, c, m, known)
+	if err == nil && !s.settled {
+		changed, err = true, r.askOthers(ctx, c, l)
+	}
+	if err == nil && changed {
+		m, err = r.read(ctx, c, l.keys...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.settling = s
+	return m, nil
+}
+
 func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l leases, seen func(overlay.View)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -51,9 +77,26 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 	go func() { lost <- r.renew(ctx, c, l, renewed) }()
 	// A member that has no leader, being cut off, ends the watch.
 	watch := c.Watch(clientv3.WithRequireLeader(ctx), r.keys.all(), clientv3.WithPrefix(), clientv3.WithRev(m.revision+1))
+	var late <-chan time.Time
+	if m.settling.waits > 0 {
+		late = time.After(m.settling.waits)
+	}
 	for {
+		if err := m.spoilt(); err != nil {
+			return err // the next session announces anew
+		}
+		m.settling.settled = m.settling.settled || !m.joining[r.conf.Self.Name]
+		r.remember(m)
+		if err := r.answer(ctx, c, m); err != nil {
+			return err
+		}
 		seen(m.view())
 		select {
+		case <-late: // none that remembers is there
+			m.settling.settled = true
+			if err := r.deleteAll(ctx, c, r.keys.joining(r.conf.Self.Name)); err != nil {
+				return fmt.Errorf("take the question to the others back: %w", err)
+			}
 		case m.until = <-renewed:
 		case err := <-lost:
 			return err
@@ -70,9 +113,6 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 				default:
 					more = false
 				}
-			}
-			if self := r.conf.Self.Name; !m.live[self] || !m.holds[self] {
-				return fmt.Errorf("somebody removed what says that node %s is there", self)
 			}
 		}
 	}
@@ -113,7 +153,11 @@ func (r *Registry) renew(ctx context.Context, c *clientv3.Client, l leases, rene
 				until = 0
 				continue
 			}
-			if _, err := r.keepAlive(ctx, c, id); err != nil {
+			resp, err := r.keepAlive(ctx, c, id)
+			if err == nil {
+				err = r.sameEtcd(ctx, c, resp.ResponseHeader)
+			}
+			if err != nil {
 				return fmt.Errorf("say that node %s is there: %w", r.conf.Self.Name, err)
 			}
 		}
@@ -125,14 +169,10 @@ func (r *Registry) renew(ctx context.Context, c *clientv3.Client, l leases, rene
 	}
 }
 
-func (r *Registry) keepAlive(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID) (ttl int64, err error) {
+func (r *Registry) keepAlive(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID) (*clientv3.LeaseKeepAliveResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, min(patience, r.conf.Live/3))
 	defer cancel()
-	resp, err := c.KeepAliveOnce(ctx, id)
-	if err != nil {
-		return 0, err
-	}
-	return resp.TTL, nil
+	return c.KeepAliveOnce(ctx, id)
 }
 
 // announce writes what says that this host is there. What stands there already,
@@ -155,6 +195,11 @@ type wanted struct {
 	key, value string
 	lease      clientv3.LeaseID
 	have       *mvccpb.KeyValue // nil: missing
+}
+
+// fits says that the key is there as it is wanted.
+func (w wanted) fits() bool {
+	return w.have != nil && string(w.have.Value) == w.value && clientv3.LeaseID(w.have.Lease) == w.lease
 }
 
 func (w wanted) revision() int64 {
@@ -197,11 +242,12 @@ func (r *Registry) announceOnce(ctx context.Context, c *clientv3.Client) (l leas
 		return l, false, err
 	}
 	want[0].lease, want[1].lease, want[2].lease = l.live, l.live, l.hold
+	l.keys = want
 	var when []clientv3.Cmp
 	var puts []clientv3.Op
 	for _, w := range want {
 		when = append(when, unchanged(w.key, w.revision()))
-		if w.have == nil || string(w.have.Value) != w.value || clientv3.LeaseID(w.have.Lease) != w.lease {
+		if !w.fits() {
 			puts = append(puts, clientv3.OpPut(w.key, w.value, clientv3.WithLease(w.lease)))
 		}
 	}
@@ -252,8 +298,8 @@ func (r *Registry) lease(ctx context.Context, c *clientv3.Client, live, hold *mv
 func (r *Registry) leaseOf(ctx context.Context, c *clientv3.Client, kv *mvccpb.KeyValue, d time.Duration) (clientv3.LeaseID, error) {
 	seconds := int64(d.Seconds())
 	if kv != nil && kv.Lease != 0 {
-		ttl, err := r.keepAlive(ctx, c, clientv3.LeaseID(kv.Lease))
-		if err == nil && ttl == seconds {
+		resp, err := r.keepAlive(ctx, c, clientv3.LeaseID(kv.Lease))
+		if err == nil && resp.TTL == seconds {
 			return clientv3.LeaseID(kv.Lease), nil
 		}
 		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {

@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+const (
+	// usageWait is how long the claim loop waits for the lock of a pool: other
+	// networks wait with it.
+	usageWait = 2 * time.Second
+	// ever is a wait that ends with the agent.
+	ever = 365 * 24 * time.Hour
+)
+
+// question asks how much of a network's pool is in use. It is asked by one
+// goroutine at a time: whoever gives up a wait for a lock leaves a thread and
+// a descriptor behind until the lock is free, and a holder that is stopped may
+// keep it for ever.
+type question struct {
+	done chan struct{}
+	use  []libnet.Use
+	err  error // once done
+
+	mu   sync.Mutex
+	busy error // who has the lock; nil: not known yet
+}
+
+func (q *question) setBusy(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy = err
+}
+
+// waiting says that there is no answer yet.
+func (q *question) waiting() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.busy != nil {
+		return q.busy
+	}
+	return fmt.Errorf("use of the pool: no answer within %s: %w", usageWait, ipamstore.ErrLocked)
+}
+
+// ask puts a question for a host's blocks of a network.
+func (a *Agent) ask(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) *question {
+	q := &question{done: make(chan struct{})}
+	look := func(timeout time.Duration) ([]libnet.Use, error) {
+		pool, err := libnet.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: libnet.BlockSets(own), LockTimeout: timeout}, libnet.Addressing{})
+		if err != nil {
+			return nil, err
+		}
+		return pool.Usage(ctx)
+	}
+	go func() {
+		defer a.claim.give()
+		defer close(q.done)
+		q.use, q.err = look(0)
+		if errors.Is(q.err, ipamstore.ErrLocked) && ctx.Err() == nil {
+			q.setBusy(q.err)
+			q.use, q.err = look(ever)
+		}
+	}()
+	return q
+}
+
+// usage says how much of this host's blocks is in use, by family. Only the claim
+// loop calls it.
+func (a *Agent) usage(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) ([]libnet.Use, error) {
+	if len(own) == 0 {
+		return nil, nil
+	}
+	q := a.questions[n.Name]
+	if q == nil {
+		q = a.ask(ctx, n, own)
+		a.questions[n.Name] = q
+	}
+	late := time.NewTimer(usageWait)
+	defer late.Stop()
+	select {
+	case <-q.done:
+	case <-late.C:
+		return nil, q.waiting()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	delete(a.questions, n.Name)
+	a.change(n.Name, func(s *status) { s.use = q.use })
+	return q.use, q.err
+}
