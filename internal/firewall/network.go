@@ -37,6 +37,11 @@ func (f *Firewall) RemoveNetwork(ctx context.Context, n Network) error {
 
 // setNetwork leaves of owner's elements for networks only those of p.
 func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) error {
+	if len(p.elems) > 0 {
+		if err := f.renew(ctx, []table{inetTable()}, false); err != nil {
+			return supported(err)
+		}
+	}
 	err := f.transact(ctx, func(c *conn, b *batch) error {
 		state := tableIntact
 		if len(p.elems) > 0 {
@@ -45,15 +50,11 @@ func (f *Firewall) setNetwork(ctx context.Context, owner string, p planned) erro
 				return err
 			}
 		}
-		if state != tableIntact {
-			b.ensure(inetTable())
+		if state == tableMissing {
+			b.make(inetTable())
 		}
-		anyStrict, err := c.delOthers(b, owner, p.elems)
-		if err != nil {
+		if _, err := c.delOthers(b, owner, p.elems); err != nil {
 			return err
-		}
-		if anyStrict && state != tableIntact {
-			b.putStrict()
 		}
 		if p.mark == nil {
 			if _, err := c.delMarks(b, owner, ""); err != nil {
