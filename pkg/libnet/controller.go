@@ -36,6 +36,7 @@ type (
 	links interface {
 		Attach(context.Context, kernel.Link) (kernel.Attached, error)
 		Verify(context.Context, kernel.Link) error
+		Plug(context.Context, kernel.Link) (plugged bool, err error)
 		SetDown(context.Context, kernel.Ref) error
 		Detach(context.Context, kernel.Ref) error
 		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
@@ -50,6 +51,8 @@ type (
 		List(context.Context) ([]string, error)
 		CheckPorts(context.Context, firewall.Endpoint) error
 		Intact(context.Context) error
+		Restore(context.Context) (changed bool, err error)
+		Complete(context.Context) error
 		Used() bool
 		Available() error
 	}
@@ -71,6 +74,7 @@ type (
 		CreateShared(context.Context, state.Endpoint) error
 		Alone(ctx context.Context, network string, but state.Endpoint, fn func() error) error
 		Own(ctx context.Context, network, containerID, ifName string, create state.Creation) (release func(), err error)
+		TryOwn(network, containerID, ifName string) (release func(), owned bool, err error)
 		SaveEndpoint(state.Endpoint) error
 		LoadEndpoint(network, containerID, ifName string) (state.Endpoint, error)
 		DeleteEndpoint(network, containerID, ifName string) error

@@ -116,6 +116,8 @@ func (w fakeLinks) Verify(_ context.Context, l kernel.Link) error {
 	return nil
 }
 
+func (w fakeLinks) Plug(context.Context, kernel.Link) (bool, error) { return false, nil }
+
 func (w fakeLinks) SetDown(context.Context, kernel.Ref) error { return w.step(func() {}) }
 
 func (w fakeLinks) Detach(_ context.Context, r kernel.Ref) error {
@@ -150,6 +152,10 @@ func (w fakeRules) Used() bool { return true }
 func (w fakeRules) CheckPorts(context.Context, firewall.Endpoint) error { return nil }
 
 func (w fakeRules) Intact(context.Context) error { return nil }
+
+func (w fakeRules) Restore(context.Context) (bool, error) { return false, nil }
+
+func (w fakeRules) Complete(context.Context) error { return nil }
 
 func (w fakeRules) List(context.Context) ([]string, error) { return nil, nil }
 
@@ -218,6 +224,10 @@ func (w *world) CreateShared(_ context.Context, e state.Endpoint) error { return
 
 func (w *world) Own(context.Context, string, string, string, state.Creation) (func(), error) {
 	return func() {}, nil
+}
+
+func (w *world) TryOwn(string, string, string) (func(), bool, error) {
+	return func() {}, true, nil
 }
 
 func (w *world) Alone(_ context.Context, _ string, but state.Endpoint, fn func() error) error {

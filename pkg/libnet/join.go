@@ -84,6 +84,11 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err := e.n.ensureTunnel(ctx, undo); err != nil {
 		return err
 	}
+	if br.Created { // what cannot be mended of others does not concern this one
+		if _, mac, _ := c.reconnect(ctx, e.n, true, e.ID()); mac != nil {
+			br.MAC = mac
+		}
+	}
 	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.link)
 	if err != nil {

@@ -335,13 +335,16 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) error {
 }
 
 // Status says why nothing could be published now; nil if something could.
-func (p *Publisher) Status(context.Context) error {
+func (p *Publisher) Status(ctx context.Context) error {
 	err := p.c.rulesAvailable(p.cfg.Chosen())
 	if slices.Contains([]Backend{wordsOf(p.cfg.ConditionsIPv4), wordsOf(p.cfg.ConditionsIPv6)}, BackendNFTables) {
 		err = errors.Join(err, firewall.ConditionsAvailable())
 	}
 	if dirErr := p.c.sandboxes.Writable(); dirErr != nil {
 		err = errors.Join(err, fmt.Errorf("state directory: %w", dirErr))
+	}
+	if err == nil {
+		p.heal(ctx)
 	}
 	return err
 }
