@@ -119,8 +119,6 @@ type Owned struct {
 	Index       int
 	// Bridge is true for a bridge, false for a veth.
 	Bridge bool
-	// Master is the index of the bridge that a veth is a port of; 0: of none.
-	Master int
 }
 
 // List returns the veths and bridges whose alias starts with prefix. Links
@@ -136,7 +134,7 @@ func (h *Handle) List(ctx context.Context, prefix string) ([]Owned, error) {
 	var owned []Owned
 	for _, d := range ds {
 		if d.alias != "" && strings.HasPrefix(d.alias, prefix) && (d.kind == "veth" || d.kind == "bridge") {
-			owned = append(owned, Owned{Owner: d.alias, Name: d.name, Index: d.index, Bridge: d.kind == "bridge", Master: d.master})
+			owned = append(owned, Owned{Owner: d.alias, Name: d.name, Index: d.index, Bridge: d.kind == "bridge"})
 		}
 	}
 	return owned, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,4 +57,28 @@ func (h *Handle) replug(l Link) (bool, error) {
 		return false, errors.Join(err, h.setLink(host.index, 0, 0, attrUint32(unix.IFLA_MASTER, 0)))
 	}
 	return true, nil
+}
+
+// noMaster asks for links without a master only (Linux 6.1; an earlier kernel
+// then lists none).
+const noMaster = -1
+
+// Strays returns the veths whose alias starts with prefix and that are ports of
+// no bridge. Its cost grows with the number of links without a master, not with
+// that of ports. It needs Linux 6.1; before, it finds none.
+func (h *Handle) Strays(ctx context.Context, prefix string) ([]Owned, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ds, err := h.devices(noMaster)
+	if err != nil {
+		return nil, fmt.Errorf("list links without a master: %w", err)
+	}
+	var all []Owned
+	for _, d := range ds {
+		if d.kind == "veth" && d.master == 0 && strings.HasPrefix(d.alias, prefix) {
+			all = append(all, Owned{Owner: d.alias, Name: d.name, Index: d.index})
+		}
+	}
+	return all, nil
 }

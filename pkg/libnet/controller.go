@@ -37,6 +37,7 @@ type (
 		Attach(context.Context, kernel.Link) (kernel.Attached, error)
 		Verify(context.Context, kernel.Link) error
 		Plug(context.Context, kernel.Link) (plugged bool, err error)
+		Strays(ctx context.Context, prefix string) ([]kernel.Owned, error)
 		SetDown(context.Context, kernel.Ref) error
 		Detach(context.Context, kernel.Ref) error
 		List(ctx context.Context, prefix string) ([]kernel.Owned, error)

@@ -118,6 +118,8 @@ func (w fakeLinks) Verify(_ context.Context, l kernel.Link) error {
 
 func (w fakeLinks) Plug(context.Context, kernel.Link) (bool, error) { return false, nil }
 
+func (w fakeLinks) Strays(context.Context, string) ([]kernel.Owned, error) { return nil, nil }
+
 func (w fakeLinks) SetDown(context.Context, kernel.Ref) error { return w.step(func() {}) }
 
 func (w fakeLinks) Detach(_ context.Context, r kernel.Ref) error {

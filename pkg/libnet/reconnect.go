@@ -67,8 +67,7 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 
 // strays are the host's ends of the network's links that are ports of no bridge.
 func (n *Network) strays(ctx context.Context) ([]kernel.Owned, error) {
-	all, err := n.c.links.List(ctx, networkOwner(n.name))
-	return slices.DeleteFunc(all, func(o kernel.Owned) bool { return o.Bridge || o.Master != 0 }), err
+	return n.c.links.Strays(ctx, networkOwner(n.name))
 }
 
 // reconnect makes the bridge of a network hold the gateways of all attachments
