@@ -131,12 +131,14 @@ func (p *Pool) Collect(ctx context.Context, keep func(Holder) bool) error {
 }
 
 // NearlyFull names the range sets of which WarnAt percent or more are held, or
-// all, in words for an operator; empty if there are none.
+// all and by holders that are not dead, in words for an operator; empty if there
+// are none.
 func (p *Pool) NearlyFull(ctx context.Context) string {
-	usage, _ := p.store.Status(ctx) // its error is Status's to report
+	usage, err := p.store.Status(ctx) // an error is Status's to report
+	exhausted := errors.Is(err, ipamstore.ErrExhausted)
 	var full []string
 	for i, s := range usage.Sets {
-		if s.Warn || s.Held+s.Cooling >= s.Capacity {
+		if s.Warn || exhausted && s.Held+s.Cooling >= s.Capacity {
 			full = append(full, fmt.Sprintf("range set %d: %d of %d addresses are held", i, s.Held, s.Capacity))
 		}
 	}
