@@ -127,14 +127,25 @@ type Controller struct {
 	dataDir   string
 	netnsDir  string
 	poolsFile string
-	routes    func() ([]netip.Prefix, error) // of the host; nil: of the calling thread's namespace
+	routes    func() ([]netip.Prefix, error)                    // of the host; nil: of the calling thread's namespace
+	configs   func(network string) (NetworkConfig, bool, error) // nil: none are known
 	close     func()
 }
 
 // Option refines New.
 type Option func(*options)
 
-type options struct{ stateDir, dataDir, netnsDir, poolsFile string }
+type options struct {
+	stateDir, dataDir, netnsDir, poolsFile string
+
+	configs func(network string) (NetworkConfig, bool, error)
+}
+
+// WithConfigurations has Rebuild ask for the configuration of a network of which
+// neither a record nor rules are left; false: there is none.
+func WithConfigurations(of func(network string) (NetworkConfig, bool, error)) Option {
+	return func(o *options) { o.configs = of }
+}
 
 // DefaultStateDir is where records are kept unless told otherwise.
 const DefaultStateDir = state.DefaultPath
@@ -171,7 +182,7 @@ func New(opts ...Option) (*Controller, error) {
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, nodeFiles: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		routes: handle.Prefixes, close: handle.Close,
+		routes: handle.Prefixes, configs: o.configs, close: handle.Close,
 	}, nil
 }
 

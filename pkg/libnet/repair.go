@@ -89,22 +89,36 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			m.fail(n, ctx.Err())
 			return
 		}
-		if !rec.Rules {
+		if !rec.Rules && !n.config.needsRules() {
 			continue
 		}
 		m.fail(n, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
 			m.done.Looked++
 			e := &Endpoint{n: n, rec: rec}
+			if !rec.Rules { // rebuilt when nothing told of any
+				e.rec.Rules, e.rec.Backend = true, string(n.backend())
+				if err := e.save(); err != nil {
+					return err
+				}
+			}
 			if m.compare && e.verifyRules(ctx) == nil {
 				return nil
 			}
-			err := e.reapply(ctx, rec.Backend)
+			err := e.reapply(ctx, e.rec.Backend)
 			if err == nil && m.compare {
 				m.done.Rules = append(m.done.Rules, idOf(rec))
 			}
 			return err
 		}))
 	}
+}
+
+// backend is the one that holds the rules of a network where no record tells.
+func (n *Network) backend() Backend {
+	if n.config.Backend == BackendIPTables || n.c.nftables.Available() != nil {
+		return BackendIPTables
+	}
+	return BackendNFTables
 }
 
 // own calls fn with the record of an attachment that is complete and alive, as
