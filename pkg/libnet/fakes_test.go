@@ -22,6 +22,7 @@ var errInjected = errors.New("injected failure")
 type world struct {
 	steps, failAt int
 	after         bool
+	busy          bool              // another call owns every attachment
 	dies          bool              // the step does not fail: the process ends there
 	things        map[string]string // what exists, by kind and name
 	records       map[string]state.Endpoint
@@ -229,7 +230,7 @@ func (w *world) Own(context.Context, string, string, string, state.Creation) (fu
 }
 
 func (w *world) TryOwn(string, string, string) (func(), bool, error) {
-	return func() {}, true, nil
+	return func() {}, !w.busy, nil
 }
 
 func (w *world) Alone(_ context.Context, _ string, but state.Endpoint, fn func() error) error {

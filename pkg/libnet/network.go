@@ -125,12 +125,29 @@ func (n *Network) remember(ctx context.Context, undo *undoStack) error {
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		undo.push(func() error { return n.c.networks.DeleteNetwork(n.name) })
-	case err == nil && before.Fingerprint != unknownConfig:
+	case err == nil:
+		undo.push(func() error { return n.reinstate(context.WithoutCancel(ctx), before, want) })
+		if before.Fingerprint == unknownConfig {
+			break
+		}
 		if err := n.changeRules(ctx, before); err != nil {
 			return err
 		}
 	}
 	return n.c.networks.SaveNetwork(want)
+}
+
+// reinstate makes the network what it was by an earlier record: what has the
+// present one was refused.
+func (n *Network) reinstate(ctx context.Context, before, refused state.Network) error {
+	old, err := n.c.networkOf(before)
+	if err != nil {
+		return err
+	}
+	if before.Fingerprint != unknownConfig {
+		err = old.changeRules(ctx, refused)
+	}
+	return errors.Join(err, n.c.networks.SaveNetwork(before))
 }
 
 // ownGateways returns the gateways that are known before any endpoint is.
