@@ -165,6 +165,9 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 		}
 	}
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
+	if errors.Is(err, kernel.ErrAddressConflict) {
+		br, err = n.replaceBridge(ctx, want, err)
+	}
 	if errors.Is(err, kernel.ErrUnsupported) {
 		err = n.unsupported(err)
 	}
@@ -175,6 +178,15 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, undo *undoStac
 		undo.push(func() error { return n.removeBridge(context.WithoutCancel(ctx)) })
 	}
 	return br, nil
+}
+
+// replaceBridge makes the bridge anew if it is the network's own, of an earlier
+// configuration, and has no port; else the conflict stands.
+func (n *Network) replaceBridge(ctx context.Context, want kernel.Bridge, conflict error) (kernel.BridgeState, error) {
+	if err := n.removeBridge(ctx); err != nil {
+		return kernel.BridgeState{}, errors.Join(conflict, err)
+	}
+	return n.c.bridges.EnsureBridge(ctx, want)
 }
 
 // unsupported names the key of the configuration that asks for more than the
