@@ -63,7 +63,9 @@ func TestDoctor(t *testing.T) {
 			[]string{"records", "lost records"}, []string{"1 cannot be read and are set aside: " + endpoints + "c1:eth0.json.corrupt"},
 		},
 		"changed rule": {
-			func(l *lab) { l.nft("flush chain inet libnet direct\nadd rule inet libnet direct accept comment \"open4\"\n", "-f", "-") },
+			func(l *lab) {
+				l.nft("flush chain inet libnet direct\nadd rule inet libnet direct accept comment \"open4\"\n", "-f", "-")
+			},
 			[]string{"rules", "attachments", "portmap ports"}, []string{`rules of table inet libnet, as this release writes them: missing`},
 		},
 		"lost record": {

@@ -34,7 +34,7 @@ func mustComplete(t *testing.T, f *Firewall) {
 	if err := f.Complete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Intact(t.Context()); err != nil {
+	if err := f.Intact(t.Context(), Network{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -46,7 +46,7 @@ func TestRestore(t *testing.T) {
 	f := start(t)
 	n, e := released()
 	mustApply(t, f, n, e)
-	if err := f.Intact(t.Context()); !errors.Is(err, ErrMissing) {
+	if err := f.Intact(t.Context(), Network{}); !errors.Is(err, ErrMissing) {
 		t.Errorf("intact before Complete: %v, want ErrMissing: others may have lost their elements", err)
 	}
 	mustComplete(t, f)
@@ -81,7 +81,7 @@ func TestRestore(t *testing.T) {
 			}
 		}
 	}
-	if err := f.Intact(t.Context()); !errors.Is(err, ErrMissing) {
+	if err := f.Intact(t.Context(), Network{}); !errors.Is(err, ErrMissing) {
 		t.Errorf("intact after Restore: %v, want ErrMissing until Complete", err)
 	}
 	mustComplete(t, f)

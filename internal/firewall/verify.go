@@ -37,11 +37,16 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 
 // Intact is ErrMissing if our table of packet rules is not there or lacks a
 // rule, was written by another release, or may lack elements (see Complete), and
-// ErrChanged if a rule is not what we write. It looks at no element, and is
-// much cheaper than Verify.
-func (f *Firewall) Intact(ctx context.Context) error {
+// ErrChanged if a rule is not what we write. Of elements it looks only at those
+// of n, whether they are there: the zero Network has none. It is much cheaper than
+// Verify.
+func (f *Firewall) Intact(ctx context.Context, n Network) error {
 	var found differences
-	err := f.settled(ctx, &found, func() error {
+	elems, _, err := n.plan()
+	if err != nil {
+		return err
+	}
+	err = f.settled(ctx, &found, func() error {
 		t := inetTable()
 		state, err := found.c.stateOf(t)
 		switch {
@@ -54,7 +59,7 @@ func (f *Firewall) Intact(ctx context.Context) error {
 		case state == tableWritten:
 			found.add("elements of table inet "+tableName+", since its rules were written anew", ErrMissing)
 		default:
-			return found.rules(t)
+			return errors.Join(found.rules(t), found.missing(elems))
 		}
 		return nil
 	})
@@ -185,6 +190,17 @@ func (d *differences) chain(name string, ch chain, held []heldRule) {
 			d.add(fmt.Sprintf("rule %s %q", name, r.why), ErrChanged)
 		}
 	}
+}
+
+// missing looks for elements that are not there, whoever has them.
+func (d *differences) missing(want []elem) error {
+	there, err := d.c.look(want)
+	for _, f := range there {
+		if f.missing() && err == nil {
+			d.add("element "+f.asked.String(), ErrMissing)
+		}
+	}
+	return err
 }
 
 func (d *differences) elems(want []elem) error {

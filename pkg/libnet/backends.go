@@ -39,7 +39,7 @@ func (r iptablesRules) Apply(ctx context.Context, n firewall.Network, e firewall
 }
 
 // Intact does not look: that takes a process.
-func (iptablesRules) Intact(context.Context) error { return nil }
+func (iptablesRules) Intact(context.Context, firewall.Network) error { return nil }
 
 // Restore does nothing: Apply compares every rule.
 func (iptablesRules) Restore(context.Context) (bool, error) { return false, nil }

@@ -49,7 +49,7 @@ func (n *Network) Connect(ctx context.Context) (Connected, error) {
 	done.Dropped = dropped
 	errs := []error{err}
 	rules := n.c.rulesOf(string(n.config.Backend))
-	lacks := rules.Intact(ctx)
+	lacks := rules.Intact(ctx, firewall.Network{})
 	done.Restored = errors.Is(lacks, firewall.ErrMissing) || errors.Is(lacks, firewall.ErrChanged)
 	if err := rules.ApplyNetwork(ctx, n.planRules()); err != nil {
 		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules

@@ -51,7 +51,7 @@ type (
 		RemoveLast(context.Context, firewall.Network, firewall.Endpoint) error
 		List(context.Context) ([]string, error)
 		CheckPorts(context.Context, firewall.Endpoint) error
-		Intact(context.Context) error
+		Intact(context.Context, firewall.Network) error
 		Restore(context.Context) (changed bool, err error)
 		Complete(context.Context) error
 		Used() bool

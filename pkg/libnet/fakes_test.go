@@ -154,7 +154,7 @@ func (w fakeRules) Used() bool { return true }
 
 func (w fakeRules) CheckPorts(context.Context, firewall.Endpoint) error { return nil }
 
-func (w fakeRules) Intact(context.Context) error { return nil }
+func (w fakeRules) Intact(context.Context, firewall.Network) error { return nil }
 
 func (w fakeRules) Restore(context.Context) (bool, error) { return false, nil }
 

@@ -136,7 +136,7 @@ func TestRepairBesideOthers(t *testing.T) {
 // lossyRules have lost all.
 type lossyRules struct{ fakeRules }
 
-func (l lossyRules) Intact(context.Context) error {
+func (l lossyRules) Intact(context.Context, firewall.Network) error {
 	for k := range l.things {
 		if len(k) > 6 && k[:6] == "rules " {
 			return nil

@@ -197,9 +197,10 @@ func (c *Controller) hasOthers(rec state.Endpoint) bool {
 	return false
 }
 
-// intact says what of the rules is missing; nil where the kernel has none.
-func (c *Controller) intact(ctx context.Context, b Backend) error {
-	err := c.rulesOf(string(b)).Intact(ctx)
+// intact says what is missing of the rules and of a network's elements; nil where
+// the kernel has none.
+func (c *Controller) intact(ctx context.Context, b Backend, n firewall.Network) error {
+	err := c.rulesOf(string(b)).Intact(ctx, n)
 	if errors.Is(err, firewall.ErrUnsupported) {
 		return nil // that is for rulesAvailable
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 )
 
@@ -76,7 +77,7 @@ func (n *Network) heal(ctx context.Context) error {
 // back keeps no port from being published.
 func (p *Publisher) heal(ctx context.Context) {
 	has, err := p.dir.HasReady(p.network)
-	if err != nil || !has || p.c.intact(ctx, p.cfg.Chosen()) == nil {
+	if err != nil || !has || p.c.intact(ctx, p.cfg.Chosen(), firewall.Network{}) == nil {
 		return
 	}
 	release, ok, err := p.c.sandboxes.TryRepair()
@@ -103,7 +104,7 @@ func (n *Network) lacks(ctx context.Context) error {
 	}
 	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx), n.unplugged(ctx)}
 	if n.config.needsRules() {
-		errs = append(errs, n.c.intact(ctx, n.config.Backend))
+		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.planRules()))
 	}
 	return errors.Join(append(errs, n.forwarding())...)
 }

@@ -83,7 +83,7 @@ func changes() []change {
 		{name: "rules of a chain flushed", want: "closed", healed: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
 		{name: "masquerade element deleted", want: "masq4 { 10.1.0.2 }", do: func(h *host) { h.nft("flush set inet libnet masq4") }},
 		{name: "port element deleted", want: "anyport6 { tcp . 8080", do: func(h *host) { h.nft("flush map inet libnet anyport6") }},
-		{name: "network element deleted", want: "closed { ipv4 . br0 }", mended: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
+		{name: "network element deleted", want: "closed { ipv4 . br0 }", healed: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
 		{name: "iptables flushed", want: "LIBNET", mended: true, keys: keys{"backend": "iptables", "macspoofchk": nil}, do: func(h *host) {
 			for _, tool := range []string{"iptables", "ip6tables"} {
 				for _, table := range []string{"filter", "nat", "raw"} {
