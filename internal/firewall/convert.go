@@ -81,7 +81,7 @@ func (c *conn) convert(t table, sets []heldSet) ([]elem, error) {
 			if ok {
 				all = append(all, turned)
 			} else if slices.Contains(closing, t.sets[i]) { // without it a network would be open
-				return nil, fmt.Errorf("element %s of another release: %w", e, ErrUnsupported)
+				return nil, fmt.Errorf("element %s: %w", e, ErrOtherRelease)
 			}
 		}
 	}

@@ -176,8 +176,11 @@ func TestOtherReleaseStaysClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := listed(t)
-	if _, err := f.Apply(t.Context(), n, e); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("apply: %v, want ErrUnsupported", err)
+	if _, err := f.Apply(t.Context(), n, e); !errors.Is(err, ErrOtherRelease) {
+		t.Errorf("apply: %v, want ErrOtherRelease", err)
+	}
+	if err := f.Remove(t.Context(), e); !errors.Is(err, ErrOtherRelease) {
+		t.Errorf("remove: %v, want ErrOtherRelease: it removes nothing", err)
 	}
 	if after := listed(t); after != before {
 		t.Errorf("the refused Apply changed the rules:\n%s", after)

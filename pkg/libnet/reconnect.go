@@ -58,7 +58,7 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 	}
 	fresh := errors.Is(err, kernel.ErrNotFound)
 	plugged, _, err := m.c.reconnect(ctx, n, fresh, ID{})
-	if fresh && err == nil {
+	if fresh && m.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}) == nil { // not if all its attachments are dead
 		m.done.Bridges = append(m.done.Bridges, n.config.Bridge)
 	}
 	m.done.Plugged = append(m.done.Plugged, plugged...)
