@@ -52,15 +52,48 @@ func TestDoctor(t *testing.T) {
 		},
 		"rules": {
 			func(l *lab) { l.nft("", "delete", "table", "inet", "libnet") },
-			[]string{"attachments", "portmap ports"}, []string{"3 of 3 differ", "1 of 1 differ", "lnctl repair"},
+			[]string{"rules", "attachments", "portmap ports"}, []string{"table inet libnet: missing", "c2 eth0", "c3 eth0", "c1 eth0", "lnctl repair"},
 		},
 		"bridge": {
 			func(l *lab) { l.must(netlink.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "ln0"}})) },
-			[]string{"bridges", "attachments"}, []string{`network "web": bridge ln0: `, "1 of 3 differ"},
+			[]string{"bridges", "attachments"}, []string{`network "web": bridge ln0: `, "c1 eth0", "lnctl repair makes it anew"},
 		},
 		"unreadable record": {
 			func(l *lab) { l.must(os.WriteFile(endpoints+"c1:eth0.json", []byte("{"), 0o600)) },
-			[]string{"records"}, []string{"1 cannot be read and are set aside: " + endpoints + "c1:eth0.json.corrupt"},
+			[]string{"records", "lost records"}, []string{"1 cannot be read and are set aside: " + endpoints + "c1:eth0.json.corrupt"},
+		},
+		"changed rule": {
+			func(l *lab) {
+				l.nft("flush chain inet libnet direct\nadd rule inet libnet direct accept comment \"open4\"\n", "-f", "-")
+			},
+			[]string{"rules", "attachments", "portmap ports"}, []string{`rules of table inet libnet, as this release writes them: missing`},
+		},
+		"lost record": {
+			func(l *lab) { l.must(os.Remove(endpoints + "c1:eth0.json")) },
+			[]string{"lost records"}, []string{`c1 eth0 in network "web" has a link (veth`, "lnctl repair writes it"},
+		},
+		"lost network": {
+			func(l *lab) { l.must(os.Remove("/run/libnet/networks/web/network.json")) },
+			[]string{"lost records"}, []string{`network "web" has containers and no record`},
+		},
+		"lost state": {
+			func(l *lab) { l.must(os.RemoveAll("/run/libnet")) },
+			[]string{"lost records"}, []string{"not there yet", `c2 eth0 in network "plain"`, `network "plain" has containers`},
+		},
+		"left lease": {
+			func(l *lab) {
+				l.must(os.WriteFile("/var/lib/cni/networks/web/10.32.0.77", []byte("dead1\r\neth0"), 0o600))
+			},
+			[]string{"left leases"}, []string{`10.32.0.77 of network "web" is held for dead1 eth0`, "rm /var/lib/cni/networks/web/10.32.0.77"},
+		},
+		"left link": {
+			func(l *lab) {
+				l.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "vethdeadbeef"}, PeerName: "other"}))
+				link, err := netlink.LinkByName("vethdeadbeef")
+				l.must(err)
+				l.must(netlink.LinkSetAlias(link, "libnet:web/gone/eth0"))
+			},
+			[]string{"left links", "bridges"}, []string{"vethdeadbeef carries the alias of gone eth0", "ip link del vethdeadbeef"},
 		},
 		"read-only state": {
 			func(l *lab) {
@@ -71,7 +104,7 @@ func TestDoctor(t *testing.T) {
 		},
 		"dead": {
 			func(l *lab) { l.kill("c1") },
-			[]string{"dead attachments"}, []string{`1, one: c1 eth0 in network "web"`, "lnctl gc"},
+			[]string{"dead attachments"}, []string{`c1 eth0 in network "web"`, "lnctl gc"},
 		},
 		"full pool": {
 			func(l *lab) { l.attach(l.network("small", libnet.NetworkConfig{Bridge: "ln2"}, "10.34.0.0/30"), "c5") },

@@ -9,11 +9,11 @@ import (
 func networkCommand(s *settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "network",
-		Short: "List networks, look into one",
+		Short: "List networks, look into one, remove those without containers",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(networkListCommand(s), networkInspectCommand(s))
+	cmd.AddCommand(networkListCommand(s), networkInspectCommand(s), networkRemoveCommand(s), networkPruneCommand(s))
 	return cmd
 }
 

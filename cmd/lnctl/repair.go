@@ -15,8 +15,16 @@ import (
 // repaired is what repair did.
 type repaired struct {
 	Rebuilt []rebuilt `json:"rebuilt"`
-	Looked  int       `json:"looked"`
-	Failed  []string  `json:"failed"`
+	// Looked counts the attachments and publications whose rules were compared,
+	// Restored are those whose rules were put back.
+	Looked   int       `json:"looked"`
+	Restored []rebuilt `json:"restored"`
+	// Rewritten: the rules themselves were missing, changed, or of another release.
+	Rewritten bool      `json:"rewritten"`
+	Bridges   []string  `json:"bridges"`
+	Tunnels   []string  `json:"tunnels"`
+	Plugged   []rebuilt `json:"plugged"`
+	Failed    []string  `json:"failed"`
 }
 
 // rebuilt is an attachment, or a container with published ports, whose record
@@ -28,12 +36,14 @@ type rebuilt struct {
 }
 
 func repairCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "repair",
-		Short: "Put back lost records, leases and firewall rules",
-		Long: "Write the records and address leases that are lost, by what the kernel still tells of running containers.\n" +
-			"Then put the firewall rules of every attachment and published port back, by their records, after somebody\n" +
-			"flushed or removed them. What is as it should be stays untouched. Links and addresses are not remade.",
+		Short: "Put back lost records, leases, firewall rules, bridges and tunnels",
+		Long: "Write the records and address leases that are lost, by what the kernel still tells of running containers, and,\n" +
+			"where no rules tell of a network, by its configuration. Then put back, by the records: the firewall rules of every\n" +
+			"attachment and published port, and bridges and tunnels that are gone, with their addresses and the containers' links.\n" +
+			"What is in place stays untouched. Links and addresses of containers are not remade. The exit status is 1 if something\n" +
+			"could not be put back, or could not be told.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.with(func(c *libnet.Controller) error {
@@ -42,32 +52,57 @@ func repairCommand(s *settings) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&s.confDir, "conf-dir", defaultConfDir, "where the configurations of networks are, for one of which neither a record nor rules are left")
+	return cmd
 }
 
 func repair(ctx context.Context, c *libnet.Controller) (repaired, error) {
 	ids, err := c.Rebuild(ctx)
-	looked, rulesErr := c.Repair(ctx)
-	err = errors.Join(err, rulesErr)
-	r := repaired{Rebuilt: []rebuilt{}, Looked: looked, Failed: failures(err)}
+	mended, mendErr := c.Mend(ctx, libnet.CompareFirst)
+	err = errors.Join(err, mendErr)
+	return repaired{
+		Rebuilt: rows(ids), Looked: mended.Looked, Restored: rows(mended.Rules), Rewritten: mended.Rewritten,
+		Bridges: append([]string{}, mended.Bridges...), Tunnels: append([]string{}, mended.Tunnels...), Plugged: rows(mended.Plugged),
+		Failed: failures(err),
+	}, err
+}
+
+func rows(ids []libnet.ID) []rebuilt {
+	all := []rebuilt{}
 	for _, id := range ids {
-		r.Rebuilt = append(r.Rebuilt, rebuilt{id.Network, id.ContainerID, id.IfName})
+		all = append(all, rebuilt{id.Network, id.ContainerID, id.IfName})
 	}
-	return r, err
+	return all
 }
 
 func (r repaired) write(out io.Writer) error {
 	var errs []error
+	line := func(format string, args ...any) {
+		_, err := fmt.Fprintf(out, format+"\n", args...)
+		errs = append(errs, err)
+	}
 	if len(r.Rebuilt) > 0 {
 		var rows [][]string
 		for _, b := range r.Rebuilt {
 			rows = append(rows, []string{b.Network, b.Container, b.Interface})
 		}
 		errs = append(errs, table(out, []string{"NETWORK", "CONTAINER", "INTERFACE"}, rows))
-		_, err := fmt.Fprintf(out, "records and leases of %d rebuilt\n", len(r.Rebuilt))
-		errs = append(errs, err)
+		line("records and leases of %d rebuilt", len(r.Rebuilt))
 	}
-	_, err := fmt.Fprintf(out, "rules of %d attachments and publications looked at, %d problems\n", r.Looked, len(r.Failed))
-	return errors.Join(append(errs, err)...)
+	if r.Rewritten {
+		line("rules were missing, changed, or of another release: written anew")
+	}
+	for _, b := range r.Bridges {
+		line("bridge %s made anew", b)
+	}
+	for _, t := range r.Tunnels {
+		line("tunnel %s made anew", t)
+	}
+	if len(r.Plugged) > 0 {
+		line("links of %d attachments put back on their bridge", len(r.Plugged))
+	}
+	line("rules of %d attachments and publications put back, %d untouched, %d problems", len(r.Restored), r.Looked-len(r.Restored), len(r.Failed))
+	return errors.Join(errs...)
 }
 
 // failures returns each of the errors that were joined.

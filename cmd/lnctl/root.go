@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,14 +11,19 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // settings are the flags that every command has.
 type settings struct {
 	stateDir, dataDir string
+	confDir           string // of repair
 	json              bool
 }
+
+// defaultConfDir is where runtimes look for configurations of networks.
+const defaultConfDir = "/etc/cni/net.d"
 
 // usageError is a command line that cannot be.
 type usageError struct{ error }
@@ -50,7 +56,10 @@ func noArgs(cmd *cobra.Command, args []string) error {
 
 // with calls fn with a Controller of the settings.
 func (s *settings) with(fn func(*libnet.Controller) error) error {
-	c, err := libnet.New(libnet.WithStateDir(s.stateDir), libnet.WithDataDir(s.dataDir))
+	configured := func(network string) (libnet.NetworkConfig, bool, error) {
+		return plugin.Configured(cmp.Or(s.confDir, defaultConfDir), network)
+	}
+	c, err := libnet.New(libnet.WithStateDir(s.stateDir), libnet.WithDataDir(s.dataDir), libnet.WithConfigurations(configured))
 	if err != nil {
 		return err
 	}

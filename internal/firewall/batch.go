@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -47,10 +48,16 @@ func (b *batch) add(typ uint8, flags uint16, family uint8, put func(*nfnl.Attrs)
 	b.buf.Add(message(typ, flags, family, put))
 }
 
-// ensure adds what makes t stand as it is written in rules.go, whatever was
-// there of it. Elements stay. The kernel takes one transaction at a time, so
-// two who do this at once leave the rules there once.
+// ensure adds a table that is not there. The kernel takes one transaction at a
+// time, so two who do this at once leave the rules there once.
 func (b *batch) ensure(t table) {
+	b.write(t)
+	b.addChain(t.family, t.written())
+}
+
+// write adds what makes t stand as it is written in rules.go, where nothing of
+// it is of another type. Elements stay.
+func (b *batch) write(t table) {
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_TABLE_NAME, tableName)
 	})
@@ -85,17 +92,10 @@ const (
 // addSet needs an id that no other set of the batch has.
 func (b *batch) addSet(s *set, id uint32) {
 	datatype, size := s.key.datatype()
-	var flags uint32
-	if s.interval {
-		flags |= unix.NFT_SET_INTERVAL | nftSetConcat
-	}
-	if s.data != nil {
-		flags |= unix.NFT_SET_MAP
-	}
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_TABLE, tableName)
 		a.String(unix.NFTA_SET_NAME, s.name)
-		a.Uint32(unix.NFTA_SET_FLAGS, flags)
+		a.Uint32(unix.NFTA_SET_FLAGS, s.flags())
 		a.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
 		a.Uint32(unix.NFTA_SET_KEY_LEN, size)
 		a.Uint32(unix.NFTA_SET_ID, id)
@@ -111,6 +111,16 @@ func (b *batch) addSet(s *set, id uint32) {
 			a.Bytes(unix.NFTA_SET_USERDATA, hostByteOrder)
 		}
 	})
+}
+
+func (s *set) flags() (flags uint32) {
+	if s.interval {
+		flags |= unix.NFT_SET_INTERVAL | nftSetConcat
+	}
+	if s.data != nil {
+		flags |= unix.NFT_SET_MAP
+	}
+	return flags
 }
 
 // describe lists the lengths of the fields.
@@ -144,6 +154,13 @@ func (b *batch) delChain(family uint8, name string) {
 	b.add(unix.NFT_MSG_DELCHAIN, 0, family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_CHAIN_TABLE, tableName)
 		a.String(unix.NFTA_CHAIN_NAME, name)
+	})
+}
+
+func (b *batch) delSet(family uint8, name string) {
+	b.add(unix.NFT_MSG_DELSET, 0, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_SET_TABLE, tableName)
+		a.String(unix.NFTA_SET_NAME, name)
 	})
 }
 
@@ -220,21 +237,17 @@ func (b *batch) flush() {
 	b.elems, b.bytes = nil, 0
 }
 
-// drop adds the deletion of t with its elements. The transaction is EBUSY if
+// drop adds the deletion of t with its elements, but see conn.drop. The transaction is EBUSY if
 // others have chains or sets in the table, ENOENT if it is not as it should be.
 func (b *batch) drop(t table) {
-	for i := range t.chains { // those that jump come after those jumped to
-		c := t.chains[len(t.chains)-1-i]
+	for _, c := range slices.Backward(t.chains) { // those that jump come after those jumped to
 		b.add(unix.NFT_MSG_DELCHAIN, 0, t.family, func(a *nfnl.Attrs) {
 			a.String(unix.NFTA_CHAIN_TABLE, tableName)
 			a.String(unix.NFTA_CHAIN_NAME, c.name)
 		})
 	}
 	for _, s := range t.sets {
-		b.add(unix.NFT_MSG_DELSET, 0, t.family, func(a *nfnl.Attrs) {
-			a.String(unix.NFTA_SET_TABLE, tableName)
-			a.String(unix.NFTA_SET_NAME, s.name)
-		})
+		b.delSet(t.family, s.name)
 	}
 	b.add(unix.NFT_MSG_DELTABLE, unix.NLM_F_NONREC, t.family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_TABLE_NAME, tableName)

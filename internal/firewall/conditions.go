@@ -99,10 +99,13 @@ func ConditionsAvailable() error {
 	return err
 }
 
+// chainPrefix starts the names of such chains.
+const chainPrefix = "ep-"
+
 func chainOf(owner string) string {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(Key(owner)))
-	return fmt.Sprintf("ep-%016x", h.Sum64())
+	return fmt.Sprintf(chainPrefix+"%016x", h.Sum64())
 }
 
 func (g gate) chain() string { return chainOf(g.owner) }

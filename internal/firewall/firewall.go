@@ -28,12 +28,13 @@ func New() *Firewall { return &Firewall{} }
 // An element that another endpoint holds for the same address is a *HeldError, a
 // published port a *PortHeldError: the caller knows whether that owner lives. A Network or Endpoint that has no rules is passed over, even
 // if it is the zero value. If our tables, sets, chains or rules are not there,
-// they are written in the same transaction; restored then says that there were
-// none, so that what others had in them is gone. It is ErrInvalid for a name,
-// address or port no rule can hold, before anything changes, and ErrUnsupported
-// if the kernel lacks something; it needs Linux 5.6. Conditions are put in place
-// after all else: a *ConditionError, about their words, leaves that for Remove;
-// one about a missing nft comes before anything changes.
+// they are written in the same transaction, and so are those of another release.
+// Restored then says that what others had in them may be gone, until Complete.
+// It is ErrInvalid for a name, address or port no rule can hold, before anything
+// changes, and ErrUnsupported if the kernel lacks something; it needs Linux 5.6.
+// Conditions are put in place after all else: a *ConditionError, about their
+// words, leaves that for Remove; one about a missing nft comes before anything
+// changes.
 func (f *Firewall) Apply(ctx context.Context, n Network, e Endpoint) (restored bool, err error) {
 	p, err := plan(n, e)
 	if err == nil {
@@ -55,7 +56,7 @@ func (f *Firewall) Apply(ctx context.Context, n Network, e Endpoint) (restored b
 // free needs no deletion: a transaction without one is 50 times cheaper (see
 // commit), and so is looking than a transaction that fails.
 func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err error) {
-	whole := false
+	tables := tablesOf(p.elems)
 	send := func(c *conn) error {
 		var generation uint32
 		if len(p.claims) > 0 || p.mark != nil || p.exact != nil { // what we look at must not change until we are done
@@ -65,17 +66,17 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 			}
 		}
 		b := newBatch(generation)
-		for _, t := range tablesOf(p.elems) {
+		for _, t := range tables {
 			state, err := c.stateOf(t)
 			if err != nil {
 				return err
 			}
-			restored = restored || state == tableMissing && !t.rare()
-			if whole || state != tableIntact {
-				b.ensure(t)
-			}
-			if state == tableBroken && t.family == unix.NFPROTO_INET { // of an earlier version: who is strict is not looked up here
-				b.putStrict()
+			restored = restored || state == tableWritten || state == tableMissing && !t.rare()
+			switch state {
+			case tableBroken:
+				return errBroken
+			case tableMissing:
+				b.make(t)
 			}
 		}
 		if err := c.placeChains(b, p.gates); err != nil {
@@ -92,9 +93,11 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 		return c.commit(b)
 	}
 	err = f.do(ctx, send)
-	if errors.Is(err, unix.ENOENT) { // a set is missing, or the tables went since we looked
-		whole = true
-		err = f.do(ctx, send)
+	for try := 0; try < maxRenewals && (errors.Is(err, unix.ENOENT) || errors.Is(err, errBroken)); try++ {
+		// ENOENT: a set is missing, or the tables went since we looked.
+		if err = f.renew(ctx, tables, errors.Is(err, unix.ENOENT)); err == nil {
+			err = f.do(ctx, send)
+		}
 	}
 	return restored, supported(err)
 }
@@ -166,27 +169,46 @@ type tableState int
 
 const (
 	tableMissing tableState = iota
+	// tableBroken: a rule is missing, or another release wrote it.
 	tableBroken
+	// tableWritten: the rules are there, but maybe not the elements of all (see Complete).
+	tableWritten
 	tableIntact
 )
 
-// stateOf returns whether t has its chains, and these their number of rules.
-// A flushed chain is a firewall that is off without a word.
+// stateOf returns whether t has its chains, and these their number of rules, and
+// by which release. A flushed chain is a firewall that is off without a word.
 func (c *conn) stateOf(t table) (tableState, error) {
 	requests := []nfnl.Message{askTable(t.family)}
-	for _, ch := range t.chains {
+	chains := append(slices.Clone(t.chains), t.release(), t.written())
+	for _, ch := range chains {
 		requests = append(requests, askChain(t.family, ch.name))
 	}
-	state := tableIntact
+	uses := make([]int, len(chains))
+	missing := false
 	err := c.ask(requests, func(i int, attrs []byte) error {
-		switch {
-		case i == 0 && attrs == nil:
-			state = tableMissing
-		case i > 0 && state == tableIntact && !t.chains[i-1].intact(ruleCount(attrs)):
-			state = tableBroken
+		if i == 0 {
+			missing = attrs == nil
+		} else {
+			uses[i-1] = ruleCount(attrs)
 		}
 		return nil
 	})
+	complete, written := uses[len(t.chains)] >= 0, uses[len(t.chains)+1] >= 0
+	state := tableIntact
+	switch {
+	case missing:
+		state = tableMissing
+	case !complete && !written:
+		state = tableBroken
+	case !complete:
+		state = tableWritten
+	}
+	for i, ch := range t.chains {
+		if state != tableMissing && !ch.intact(uses[i]) {
+			state = tableBroken
+		}
+	}
 	return state, err
 }
 

@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,21 +14,24 @@ import (
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// ForeignChain is somebody else's base chain at hook forward that drops or
-// rejects what none of its rules lets through.
+// ForeignChain is another owner's base chain that drops or rejects what none of
+// its rules lets through, or a rule that drops all of an interface asked for.
 type ForeignChain struct {
 	Family string // as nft names it: "ip", "ip6", "inet", "bridge"; "legacy ip", "legacy ip6" for the older iptables
 	Table  string
 	Chain  string
-	End    string // "policy drop", "last rule drop", "last rule reject"
+	Hook   string // "prerouting", "forward", "postrouting"
+	End    string // "policy drop", "last rule drop", "last rule reject"; of a rule "drop", "reject"
+	Handle uint64 // of the rule; 0: it is the chain
 	// Named are those of the interfaces asked for that a rule of the table
-	// names: somebody has thought of them.
+	// names: its owner has thought of them. Of a rule, those it drops.
 	Named []string
 }
 
-// ForwardDrops returns other owners' chains that may drop what networks
-// forward, in the order of families. It changes nothing. Without nf_tables only
-// the older iptables is looked at. A chain that ends in a jump is not followed.
+// ForwardDrops returns other owners' chains and rules that may drop what
+// networks forward, in the order of families. It changes nothing. Without
+// nf_tables only the older iptables is looked at. Rules that ask for more than an
+// interface are taken to mean what they say.
 func (f *Firewall) ForwardDrops(ctx context.Context, interfaces ...string) ([]ForeignChain, error) {
 	var all []ForeignChain
 	err := f.do(ctx, func(c *conn) error {
@@ -67,62 +69,119 @@ var foreignFamilies = []family{
 // hookForward is NF_INET_FORWARD and NF_BR_FORWARD.
 const hookForward = 2
 
+// hooks are those that forwarded packets pass; the numbers are the same for
+// bridges.
+var hooks = map[uint32]string{unix.NF_INET_PRE_ROUTING: "prerouting", hookForward: "forward", unix.NF_INET_POST_ROUTING: "postrouting"}
+
+// maxJumps is how deep jumps are followed (NFT_JUMP_STACK_SIZE).
+const maxJumps = 16
+
 func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, error) {
-	var all []ForeignChain
+	var bases []ForeignChain
 	err := c.dump(unix.NFT_MSG_GETCHAIN, fam.number, nil, func(attrs []byte) error {
 		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
 		ch := ForeignChain{Family: fam.name, Table: text(attrs, unix.NFTA_CHAIN_TABLE), Chain: text(attrs, unix.NFTA_CHAIN_NAME)}
-		if hook == nil || nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)) != hookForward || ch.Table == tableName {
+		ch.Hook = hooks[nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM))]
+		if hook == nil || ch.Hook == "" || ch.Table == tableName {
 			return nil
 		}
 		if nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_POLICY)) == nfDrop {
 			ch.End = "policy drop"
 		}
-		all = append(all, ch)
+		bases = append(bases, ch)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	var drops []ForeignChain
-	for _, ch := range all {
-		if err := c.examine(fam, &ch, interfaces); err != nil {
-			return nil, err
+	tables := map[string]*foreignTable{}
+	for _, ch := range bases {
+		t := tables[ch.Table]
+		if t == nil {
+			if t, err = c.foreignTable(fam, ch.Table, interfaces); err != nil {
+				return nil, err
+			}
+			tables[ch.Table] = t
+			drops = append(drops, t.drops...)
 		}
-		if ch.End != "" {
+		switch does := t.decides(ch.Chain, 0); does {
+		case "":
+		case "accept":
+			ch.End = ""
+		default:
+			ch.End = "last rule " + does
+		}
+		if ch.Named = t.named; ch.End != "" && !t.gone {
 			drops = append(drops, ch)
 		}
 	}
 	return drops, nil
 }
 
-// examine goes through the rules of the chain's table: its last rule may decide
-// before the policy does, and any may name an interface.
-func (c *conn) examine(fam family, ch *ForeignChain, interfaces []string) error {
-	var last []byte
-	var named []string
+// foreignTable is the rules of another owner's table.
+type foreignTable struct {
+	rules map[string][]verdictOf // by chain
+	named []string
+	drops []ForeignChain // rules
+	gone  bool
+}
+
+// verdictOf is what a rule does with packets, and with which.
+type verdictOf struct {
+	does   string // "accept", "drop", "reject", "return", "jump", "goto"; "": goes on
+	chain  string // of a jump
+	always bool   // it asks for nothing of the packet
+	byName bool   // it asks for nothing but interfaces
+}
+
+func (c *conn) foreignTable(fam family, table string, interfaces []string) (*foreignTable, error) {
+	t := &foreignTable{rules: map[string][]verdictOf{}}
 	err := c.dump(unix.NFT_MSG_GETRULE, fam.number, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, ch.Table)
+		a.String(unix.NFTA_RULE_TABLE, table)
 	}, func(attrs []byte) error {
-		if text(attrs, unix.NFTA_RULE_CHAIN) == ch.Chain {
-			last = bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS))
+		chain := text(attrs, unix.NFTA_RULE_CHAIN)
+		v, names := readVerdict(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)), naming(attrs, interfaces)
+		t.rules[chain] = append(t.rules[chain], v)
+		t.named = append(t.named, names...)
+		if v.byName && len(names) > 0 && (v.does == "drop" || v.does == "reject") {
+			t.drops = append(t.drops, ForeignChain{
+				Family: fam.name, Table: table, Chain: chain, End: v.does, Named: names,
+				Handle: beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
+			})
 		}
-		named = append(named, naming(attrs, interfaces)...)
 		return nil
 	})
-	switch end := always(last); end {
-	case "":
-	case "accept":
-		ch.End = ""
-	default:
-		ch.End = cmp.Or(ch.End, "last rule "+end)
+	slices.Sort(t.named)
+	t.named = slices.Compact(t.named)
+	if errors.Is(err, unix.ENOENT) {
+		return &foreignTable{gone: true}, nil
 	}
-	slices.Sort(named)
-	ch.Named = slices.Compact(named)
-	if errors.Is(err, unix.ENOENT) { // gone meanwhile
-		ch.End, err = "", nil
+	return t, err
+}
+
+// decides returns what a chain does with what none of its rules with conditions
+// concerns: "accept", "drop", "reject", or nothing.
+func (t *foreignTable) decides(chain string, depth int) string {
+	if depth > maxJumps {
+		return ""
 	}
-	return err
+	for _, v := range t.rules[chain] {
+		switch {
+		case !v.always || v.does == "":
+		case v.does == "return":
+			return ""
+		case v.does == "goto":
+			return t.decides(v.chain, depth+1)
+		case v.does == "jump":
+			if does := t.decides(v.chain, depth+1); does != "" {
+				return does
+			}
+		default:
+			return v.does
+		}
+	}
+	return ""
 }
 
 // naming returns the interfaces that stand in b with the final NUL that a
@@ -137,39 +196,52 @@ func naming(b []byte, interfaces []string) []string {
 	return all
 }
 
-// always returns what a rule does with each packet, "accept", "drop" or
-// "reject"; empty if that depends on the packet.
-func always(exprs []byte) string {
-	does := ""
+// readVerdict reads the expressions of a rule.
+func readVerdict(exprs []byte) verdictOf {
+	v := verdictOf{always: true, byName: true}
 	_ = nfnl.Each(exprs, func(_ uint16, e []byte) error {
 		data := nfnl.Find(e, unix.NFTA_EXPR_DATA)
 		switch name := text(e, unix.NFTA_EXPR_NAME); {
-		case name == "counter" || name == "log":
+		case name == "counter" || name == "log" || name == "target" && text(data, unix.NFTA_TARGET_NAME) == "LOG":
 		case name == "reject" || name == "target" && text(data, unix.NFTA_TARGET_NAME) == "REJECT":
-			does += "reject"
+			v.does = "reject"
 		case name == "immediate":
-			does += decision(nfnl.Find(data, unix.NFTA_IMMEDIATE_DATA))
+			v.does, v.chain = decision(nfnl.Find(data, unix.NFTA_IMMEDIATE_DATA))
+		case name == "cmp" || name == "meta" && isInterface(nfnl.Uint32(nfnl.Find(data, unix.NFTA_META_KEY))):
+			v.always = false
 		default:
-			does += "?"
+			v.always, v.byName = false, false
 		}
 		return nil
 	})
-	if !slices.Contains([]string{"accept", "drop", "reject"}, does) {
-		return ""
-	}
-	return does
+	v.byName = v.byName && !v.always
+	return v
 }
 
-func decision(data []byte) string {
-	code := nfnl.Find(nfnl.Find(data, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CODE)
-	switch {
-	case code == nil:
-	case nfnl.Uint32(code) == nfDrop:
-		return "drop"
-	case nfnl.Uint32(code) == nfAccept:
-		return "accept"
+// isInterface says that a key of meta is the name or number of an interface.
+func isInterface(key uint32) bool {
+	return slices.Contains([]uint32{unix.NFT_META_IIF, unix.NFT_META_OIF, unix.NFT_META_IIFNAME, unix.NFT_META_OIFNAME}, key)
+}
+
+func decision(data []byte) (does, chain string) {
+	verdict := nfnl.Find(data, unix.NFTA_DATA_VERDICT)
+	code := nfnl.Find(verdict, unix.NFTA_VERDICT_CODE)
+	if code == nil {
+		return "", ""
 	}
-	return "?"
+	switch int32(nfnl.Uint32(code)) {
+	case nfDrop:
+		return "drop", ""
+	case nfAccept:
+		return "accept", ""
+	case unix.NFT_RETURN:
+		return "return", ""
+	case unix.NFT_JUMP:
+		return "jump", text(verdict, unix.NFTA_VERDICT_CHAIN)
+	case unix.NFT_GOTO:
+		return "goto", text(verdict, unix.NFTA_VERDICT_CHAIN)
+	}
+	return "", ""
 }
 
 // BridgeNetfilter says whether frames inside of a bridge pass the rules of IPv4

@@ -30,27 +30,43 @@ func TestForwardDrops(t *testing.T) {
 		want           []ForeignChain
 	}{
 		"nothing": {"nft", "", nil},
-		"accepting": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname "br0" drop; }
+		"accepting": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname "br7" drop; iifname "br0" tcp dport 25 drop; }
 			chain i { type filter hook input priority 0; policy drop; } chain plain { drop; } }`, nil},
+		"a rule drops all of ours": {"nft", `table inet a { chain f { type filter hook prerouting priority 0; policy accept; jump g; }
+			chain g { tcp dport 80 accept; iifname "br0" counter drop; } }`,
+			[]ForeignChain{{Family: "inet", Table: "a", Chain: "g", End: "drop", Handle: 5, Named: []string{"br0"}}}},
+		"a chain jumped to rejects": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; tcp dport 80 accept; jump g; }
+			chain h { reject; } chain g { tcp dport 80 return; goto h; } }`,
+			[]ForeignChain{{Family: "inet", Table: "a", Chain: "f", Hook: "forward", End: "last rule reject"}}},
+		"a chain jumped to returns": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; jump g; } chain g { return; drop; } }`, nil},
+		"prerouting": {"nft", `table ip a { chain f { type filter hook prerouting priority 0; policy accept; ip saddr 10.0.0.0/8 accept; drop; } }`,
+			[]ForeignChain{{Family: "ip", Table: "a", Chain: "f", Hook: "prerouting", End: "last rule drop"}}},
+		"legacy that rejects": {"iptables-legacy", "-A FORWARD -i br1 -j ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited",
+			[]ForeignChain{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
+		"legacy IPv6 that drops": {"ip6tables-legacy", "-A FORWARD -j DROP",
+			[]ForeignChain{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule drop"}}},
+		"legacy, a chain jumped to": {"iptables-legacy", "-N last\n-N first\n-A first -p tcp -j RETURN\n-A first -s 10.0.0.1 -j DROP\n-A last -p udp -j ACCEPT\n-A last -j DROP\n-A FORWARD -j first\n-A FORWARD -j last",
+			[]ForeignChain{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule drop"}}},
+		"legacy that accepts all": {"iptables-legacy", "-P FORWARD DROP\n-A FORWARD -j ACCEPT\n-A FORWARD -j DROP", nil},
 		"policy": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy drop; } }`,
-			[]ForeignChain{{"ip", "a", "f", "policy drop", nil}}},
+			[]ForeignChain{{Family: "ip", Table: "a", Chain: "f", Hook: "forward", End: "policy drop"}}},
 		"policy that is never reached": {"nft", `table ip6 a { chain f { type filter hook forward priority 0; policy drop; counter accept; } }`, nil},
 		"named in another chain of the table": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy drop; jump z; }
 			chain z { oifname "br0" accept; iifname "br10" accept; iifname { "br0", "br3" } accept; iifname "br2*" accept; } }`,
-			[]ForeignChain{{"inet", "a", "f", "policy drop", []string{"br0"}}}},
+			[]ForeignChain{{Family: "inet", Table: "a", Chain: "f", Hook: "forward", End: "policy drop", Named: []string{"br0"}}}},
 		"firewalld": {"nft", `table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept;
 			ct state established accept; jump z; reject with icmpx admin-prohibited; } chain z { iifname "br1" accept; } }`,
-			[]ForeignChain{{"inet", "firewalld", "filter_FORWARD", "last rule reject", []string{"br1"}}}},
+			[]ForeignChain{{Family: "inet", Table: "firewalld", Chain: "filter_FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
 		"last rule drops": {"nft", `table bridge a { chain f { type filter hook forward priority 0; policy accept; log counter drop; } }`,
-			[]ForeignChain{{"bridge", "a", "f", "last rule drop", nil}}},
+			[]ForeignChain{{Family: "bridge", Table: "a", Chain: "f", Hook: "forward", End: "last rule drop"}}},
 		"last rule drops some": {"nft", `table ip a { chain f { type filter hook forward priority 0; tcp dport 80 drop; } }`, nil},
 		"iptables": {"iptables-nft", "-P FORWARD DROP\n-A FORWARD -i br1 -j ACCEPT",
-			[]ForeignChain{{"ip", "filter", "FORWARD", "policy drop", []string{"br1"}}}},
+			[]ForeignChain{{Family: "ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop", Named: []string{"br1"}}}},
 		"iptables that rejects": {"iptables-nft", "-A FORWARD -i br1 -j ACCEPT\n-A FORWARD -j REJECT",
-			[]ForeignChain{{"ip", "filter", "FORWARD", "last rule reject", []string{"br1"}}}},
+			[]ForeignChain{{Family: "ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
 		"legacy": {"iptables-legacy", "-P FORWARD DROP\n-A FORWARD -o br0 -j ACCEPT",
-			[]ForeignChain{{"legacy ip", "filter", "FORWARD", "policy drop", []string{"br0"}}}},
-		"legacy IPv6":           {"ip6tables-legacy", "-P FORWARD DROP", []ForeignChain{{"legacy ip6", "filter", "FORWARD", "policy drop", nil}}},
+			[]ForeignChain{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop", Named: []string{"br0"}}}},
+		"legacy IPv6":           {"ip6tables-legacy", "-P FORWARD DROP", []ForeignChain{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop"}}},
 		"legacy that accepts":   {"iptables-legacy", "-A FORWARD -i br0 -j DROP", nil},
 		"legacy drops on input": {"iptables-legacy", "-P INPUT DROP", nil},
 	} {

@@ -23,6 +23,8 @@ const (
 	entriesAt    = 40 // of struct ipt_get_entries, where the rules are
 	verdictAt    = 32 // of struct xt_standard_target
 	legacyDrop   = -nfDrop - 1
+	legacyAccept = -nfAccept - 1
+	legacyReturn = -5 // XT_RETURN
 )
 
 // legacyInfo is struct ipt_getinfo.
@@ -38,29 +40,34 @@ type legacyFamily struct {
 	name, tables  string
 	domain, level int
 	targetAt      int // target_offset in struct ipt_entry
+	flagsAt       int // flags, and then invflags, in struct ipt_ip
+	size          int // of struct ipt_entry
 }
 
 var legacyFamilies = []legacyFamily{
-	{"legacy ip", "ip_tables_names", unix.AF_INET, unix.IPPROTO_IP, 88},
-	{"legacy ip6", "ip6_tables_names", unix.AF_INET6, unix.IPPROTO_IPV6, 140},
+	{"legacy ip", "ip_tables_names", unix.AF_INET, unix.IPPROTO_IP, 88, 82, 112},
+	{"legacy ip6", "ip6_tables_names", unix.AF_INET6, unix.IPPROTO_IPV6, 140, 131, 168},
 }
 
-// legacyForwardDrops returns the chains FORWARD of the older iptables that have
-// policy drop.
+// legacyForwardDrops returns the chains FORWARD of the older iptables that drop
+// or reject what none of their rules lets through. A user who may not ask, as in
+// a user namespace without such tables, is told of none.
 func legacyForwardDrops(interfaces []string) ([]ForeignChain, error) {
 	var all []ForeignChain
 	var errs []error
 	for _, f := range legacyFamilies {
 		tables, err := os.ReadFile("/proc/thread-self/net/" + f.tables)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			continue
 		}
 		// To ask for a table that is not there would make it.
 		if err == nil && slices.Contains(strings.Fields(string(tables)), "filter") {
-			var drops bool
-			var rules []byte
-			if drops, rules, err = f.forward(); drops {
-				all = append(all, ForeignChain{f.name, "filter", "FORWARD", "policy drop", naming(rules, interfaces)})
+			var l legacyRules
+			if l, err = f.rules(); err == nil {
+				var end string
+				if end, err = l.end(); end != "" {
+					all = append(all, ForeignChain{Family: f.name, Table: "filter", Chain: "FORWARD", Hook: "forward", End: end, Named: naming(l.rules, interfaces)})
+				}
 			}
 		}
 		if err != nil {
@@ -72,35 +79,108 @@ func legacyForwardDrops(interfaces []string) ([]ForeignChain, error) {
 
 var errLegacy = errors.New("the kernel's answer is not understood")
 
-// forward reads the table filter: whether FORWARD has policy drop, and all rules.
-func (f legacyFamily) forward() (drops bool, rules []byte, err error) {
+// legacyRules is the table filter: all its rules, and where in them FORWARD
+// begins and its policy is.
+type legacyRules struct {
+	legacyFamily
+	rules         []byte
+	begin, policy int
+}
+
+// rules reads the table filter.
+func (f legacyFamily) rules() (legacyRules, error) {
+	l := legacyRules{legacyFamily: f}
 	fd, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return false, nil, err
+		return l, err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	info := legacyInfo{}
 	copy(info.name[:], "filter")
 	if err := getsockopt(fd, f.level, soGetInfo, unsafe.Pointer(&info), int(unsafe.Sizeof(info))); err != nil {
-		return false, nil, err
+		return l, err
 	}
 	buf := make([]byte, entriesAt+int(info.entryByte))
 	copy(buf, "filter")
 	binary.NativeEndian.PutUint32(buf[len(info.name):], info.entryByte)
 	if err := getsockopt(fd, f.level, soGetEntries, unsafe.Pointer(&buf[0]), len(buf)); err != nil {
-		return false, nil, err // EAGAIN: changed meanwhile
+		return l, err // EAGAIN: changed meanwhile
 	}
-	rules = buf[entriesAt:]
-	policy := rules[min(int(info.policy[hookForward]), len(rules)):]
-	if len(policy) < f.targetAt+2 {
-		return false, nil, errLegacy
+	l.rules, l.begin, l.policy = buf[entriesAt:], int(info.hookEntry[hookForward]), int(info.policy[hookForward])
+	return l, nil
+}
+
+// end says how FORWARD ends if not in accept.
+func (l legacyRules) end() (string, error) {
+	policy, err := l.entry(l.policy)
+	if err != nil {
+		return "", err
 	}
-	at := int(binary.NativeEndian.Uint16(policy[f.targetAt:])) + verdictAt
-	if len(policy) < at+4 {
-		return false, nil, errLegacy
+	does, err := l.decides(l.begin, l.policy, 0)
+	switch {
+	case err != nil || does == "accept":
+		return "", err
+	case does != "":
+		return "last rule " + does, nil
+	case policy.verdict == legacyDrop:
+		return "policy drop", nil
 	}
-	code := int32(binary.NativeEndian.Uint32(policy[at:]))
-	return code == legacyDrop, bytes.Clone(rules), nil
+	return "", nil
+}
+
+// legacyEntry is one rule.
+type legacyEntry struct {
+	next    int    // where the next one is
+	always  bool   // it asks for nothing of the packet
+	target  string // "": a verdict
+	verdict int32  // above 0: where the chain is that it jumps to
+}
+
+func (l legacyRules) entry(at int) (legacyEntry, error) {
+	if at < 0 || at+l.size > len(l.rules) {
+		return legacyEntry{}, errLegacy
+	}
+	b := l.rules[at:]
+	target, next := int(binary.NativeEndian.Uint16(b[l.targetAt:])), int(binary.NativeEndian.Uint16(b[l.targetAt+2:]))
+	if target < l.size || next < target+verdictAt+4 || next > len(b) {
+		return legacyEntry{}, errLegacy
+	}
+	name, _, _ := bytes.Cut(b[target+2:target+verdictAt-1], []byte{0})
+	return legacyEntry{
+		next: at + next, target: string(name), verdict: int32(binary.NativeEndian.Uint32(b[target+verdictAt:])),
+		always: target == l.size && len(bytes.Trim(b[:l.flagsAt], "\x00")) == 0 && b[l.flagsAt+1] == 0,
+	}, nil
+}
+
+// decides returns what the rules from at on, up to end, do with what none of
+// those with conditions concerns: "accept", "drop", "reject", or nothing.
+func (l legacyRules) decides(at, end, depth int) (string, error) {
+	for at < end && depth < maxJumps {
+		e, err := l.entry(at)
+		if err != nil {
+			return "", err
+		}
+		at = e.next
+		switch {
+		case !e.always:
+		case e.target == "REJECT":
+			return "reject", nil
+		case e.target == "ERROR": // the head of the next chain
+			return "", nil
+		case e.target != "":
+		case e.verdict == legacyDrop:
+			return "drop", nil
+		case e.verdict == legacyAccept:
+			return "accept", nil
+		case e.verdict == legacyReturn:
+			return "", nil
+		case e.verdict > 0:
+			if does, err := l.decides(int(e.verdict), len(l.rules), depth+1); does != "" || err != nil {
+				return does, err
+			}
+		}
+	}
+	return "", nil
 }
 
 func getsockopt(fd, level, opt int, p unsafe.Pointer, size int) error {

@@ -32,6 +32,9 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 	if err != nil {
 		return err
 	}
+	if err := f.renewOther(ctx); err != nil {
+		return absent(err)
+	}
 	return absent(f.transact(ctx, func(c *conn, b *batch) error { return c.delHoldings(b, h) }))
 }
 
@@ -52,6 +55,9 @@ func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error 
 }
 
 func (f *Firewall) removeLast(ctx context.Context, n Network, h holdings) error {
+	if err := f.renewOther(ctx); err != nil {
+		return absent(supported(err))
+	}
 	drop := true
 	fill := func(c *conn, b *batch) error {
 		if err := c.delHoldings(b, h); err != nil {
@@ -93,8 +99,11 @@ func (c *conn) dropUnused(b *batch, n Network, endpoint string) error {
 		if err != nil {
 			return err
 		}
-		if !used {
-			b.drop(t)
+		if used {
+			continue
+		}
+		if err := c.drop(b, t); err != nil {
+			return err
 		}
 	}
 	return nil

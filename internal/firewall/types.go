@@ -17,6 +17,11 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrMissing is what Verify reports for a table, chain, rule or element that is not there.
 	ErrMissing = errors.New("missing")
+	// ErrChanged is what Verify reports for a rule that does not do what we wrote.
+	ErrChanged = errors.New("is not what was written")
+	// ErrOtherRelease says that another release keeps packets out by an element that
+	// this one has no form for: its rules stay until that release removes it.
+	ErrOtherRelease = errors.New("of another release, and this one has no form for it")
 	// ErrConflict is what Verify reports for an element that another owner holds.
 	ErrConflict = errors.New("held by another owner")
 )

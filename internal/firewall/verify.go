@@ -6,21 +6,22 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // Verify changes nothing and returns what differs from the state after Apply,
-// joined: ErrMissing with the table, chain, rule, set or element by name, or
-// ErrConflict with the element and its holder, or with the chain that has more
-// rules than ours. Nil means nothing differs.
+// joined: ErrMissing with the table, chain, rule, set or element by name,
+// ErrChanged with a rule that does something else, or ErrConflict with the
+// element and its holder, or with the chain that has more rules than ours. Nil means nothing differs.
 func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 	p, err := plan(n, e)
 	if err != nil || len(p.elems) == 0 {
 		return err
 	}
 	var found differences
-	err = f.do(ctx, func(c *conn) error {
-		found = differences{c: c}
+	err = f.settled(ctx, &found, func() error {
 		for _, t := range tablesOf(p.elems) {
 			if err := found.table(t, p); err != nil {
 				return err
@@ -34,21 +35,57 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 	return errors.Join(found.all...)
 }
 
-// Intact is ErrMissing if our table of packet rules is not there, or a chain of
-// it has not its number of rules. It looks at no element, and is much cheaper
-// than Verify.
-func (f *Firewall) Intact(ctx context.Context) error {
-	return f.do(ctx, func(c *conn) error {
-		state, err := c.stateOf(inetTable())
+// Intact is ErrMissing if our table of packet rules is not there or lacks a
+// rule, was written by another release, or may lack elements (see Complete), and
+// ErrChanged if a rule is not what we write. Of elements it looks only at those
+// of n, whether they are there: the zero Network has none. It is much cheaper than
+// Verify.
+func (f *Firewall) Intact(ctx context.Context, n Network) error {
+	var found differences
+	elems, _, err := n.plan()
+	if err != nil {
+		return err
+	}
+	err = f.settled(ctx, &found, func() error {
+		t := inetTable()
+		state, err := found.c.stateOf(t)
 		switch {
 		case err != nil:
-			return supported(err)
+			return err
 		case state == tableMissing:
-			return fmt.Errorf("table inet %s: %w", tableName, ErrMissing)
+			found.add("table inet "+tableName, ErrMissing)
 		case state == tableBroken:
-			return fmt.Errorf("rules of table inet %s: %w", tableName, ErrMissing)
+			found.add("rules of table inet "+tableName+", as this release writes them", ErrMissing)
+		case state == tableWritten:
+			found.add("elements of table inet "+tableName+", since its rules were written anew", ErrMissing)
+		default:
+			return errors.Join(found.rules(t), found.missing(elems))
 		}
 		return nil
+	})
+	if err != nil {
+		return supported(err)
+	}
+	return errors.Join(found.all...)
+}
+
+// settled has look gather differences, again if the rules changed meanwhile: a
+// list of rules may have some of before and some of after.
+func (f *Firewall) settled(ctx context.Context, found *differences, look func() error) error {
+	return f.do(ctx, func(c *conn) error {
+		*found = differences{c: c}
+		before, err := c.generation()
+		if err == nil {
+			err = look()
+		}
+		if err != nil || len(found.all) == 0 {
+			return err
+		}
+		after, err := c.generation()
+		if err == nil && after != before {
+			err = unix.ERESTART
+		}
+		return err
 	})
 }
 
@@ -77,10 +114,11 @@ func (d *differences) table(t table, p planned) error {
 		d.add("table "+name, ErrMissing)
 		return nil
 	}
-	for _, ch := range t.chains {
-		if err := d.chain(t.family, name+" "+ch.name, ch, p.mark); err != nil {
-			return err
-		}
+	if err := d.marks(t, p.mark); err != nil {
+		return err
+	}
+	if err := d.rules(t); err != nil {
+		return err
 	}
 	missing := map[*set]bool{}
 	for i, s := range t.sets {
@@ -91,29 +129,52 @@ func (d *differences) table(t table, p planned) error {
 	return d.elems(slices.DeleteFunc(slices.Clone(p.elems), func(e elem) bool { return e.set.family != t.family || missing[e.set] }))
 }
 
-func (d *differences) chain(family uint8, name string, ch chain, mark *markRule) error {
-	there, err := d.c.holds(askChain(family, ch.name))
-	if err != nil {
-		return err
-	}
-	if !there[0] {
-		d.add("chain "+name, ErrMissing)
+// marks looks for the rule of a network in chain marks.
+func (d *differences) marks(t table, mark *markRule) error {
+	if mark == nil || t.family != unix.NFPROTO_INET {
 		return nil
 	}
-	held, err := d.c.rules(family, ch.name)
+	held, err := d.c.rules(t.family, marksChain)
+	if err == nil && !slices.ContainsFunc(held, func(r heldRule) bool { return r.why == mark.comment() }) {
+		d.add(fmt.Sprintf("rule %s %s %s %q", familyName(t.family), tableName, marksChain, mark.comment()), ErrMissing)
+	}
+	return err
+}
+
+// rules compares the rules of a table that is there with those that we write.
+func (d *differences) rules(t table) error {
+	there, err := d.c.holds(chainsAsked(t)...)
 	if err != nil {
 		return err
 	}
-	has := func(why string) bool { return slices.ContainsFunc(held, func(r heldRule) bool { return r.why == why }) }
-	if ch.name == marksChain {
-		if mark != nil && !has(mark.comment()) {
-			d.add(fmt.Sprintf("rule %s %q", name, mark.comment()), ErrMissing)
+	held, err := d.c.written(t.family)
+	if err != nil {
+		return err
+	}
+	for i, ch := range t.chains {
+		name := familyName(t.family) + " " + tableName + " " + ch.name
+		switch {
+		case !there[i]:
+			d.add("chain "+name, ErrMissing)
+		case ch.name != marksChain:
+			d.chain(name, ch, held[ch.name])
 		}
-		return nil
 	}
+	return nil
+}
+
+func chainsAsked(t table) []nfnl.Message {
+	var all []nfnl.Message
+	for _, ch := range t.chains {
+		all = append(all, askChain(t.family, ch.name))
+	}
+	return all
+}
+
+func (d *differences) chain(name string, ch chain, held []heldRule) {
 	missing := 0
 	for _, r := range ch.rules {
-		if !has(r.why) {
+		if !slices.ContainsFunc(held, func(h heldRule) bool { return h.why == r.why }) {
 			d.add(fmt.Sprintf("rule %s %q", name, r.why), ErrMissing)
 			missing++
 		}
@@ -121,7 +182,25 @@ func (d *differences) chain(family uint8, name string, ch chain, mark *markRule)
 	if len(held) > len(ch.rules)-missing {
 		d.add("rules of chain "+name, ErrConflict)
 	}
-	return nil
+	if missing > 0 || len(held) != len(ch.rules) {
+		return
+	}
+	for i, r := range ch.rules {
+		if held[i].why != r.why || !sameExprs(r.encoded(), held[i].exprs) {
+			d.add(fmt.Sprintf("rule %s %q", name, r.why), ErrChanged)
+		}
+	}
+}
+
+// missing looks for elements that are not there, whoever has them.
+func (d *differences) missing(want []elem) error {
+	there, err := d.c.look(want)
+	for _, f := range there {
+		if f.missing() && err == nil {
+			d.add("element "+f.asked.String(), ErrMissing)
+		}
+	}
+	return err
 }
 
 func (d *differences) elems(want []elem) error {

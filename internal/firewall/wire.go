@@ -259,6 +259,7 @@ func (c *conn) elems(s *set) ([]elem, error) {
 type heldRule struct {
 	why    string
 	handle uint64
+	exprs  []byte // only from conn.written
 }
 
 // rules returns a chain's rules, in order; a chain that is not there has none.
@@ -269,8 +270,27 @@ func (c *conn) rules(family uint8, chain string) ([]heldRule, error) {
 		a.String(unix.NFTA_RULE_CHAIN, chain)
 	}, func(attrs []byte) error {
 		all = append(all, heldRule{
-			parseComment(nfnl.Find(attrs, unix.NFTA_RULE_USERDATA)),
-			beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
+			why:    parseComment(nfnl.Find(attrs, unix.NFTA_RULE_USERDATA)),
+			handle: beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
+		})
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return all, err
+}
+
+// written returns the rules of our table of a family, by chain, in order.
+func (c *conn) written(family uint8) (map[string][]heldRule, error) {
+	all := map[string][]heldRule{}
+	err := c.dump(unix.NFT_MSG_GETRULE, family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_RULE_TABLE, tableName)
+	}, func(attrs []byte) error {
+		chain := text(attrs, unix.NFTA_RULE_CHAIN)
+		all[chain] = append(all[chain], heldRule{
+			why:   parseComment(nfnl.Find(attrs, unix.NFTA_RULE_USERDATA)),
+			exprs: bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)),
 		})
 		return nil
 	})

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ type Bridge struct {
 	Name string
 	// MTU in bytes; 0 leaves the kernel's default, or what an existing bridge has.
 	MTU int
+	// MAC is given to the bridge if it has another one; nil: a new bridge gets a
+	// random one, an existing one keeps its own.
+	MAC net.HardwareAddr
 	// Gateways are the addresses the bridge must hold, host bits included.
 	Gateways []netip.Prefix
 	// ForceAddress replaces gateways that EnsureBridge gave the bridge before
@@ -248,6 +252,11 @@ func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error 
 	if created || d.unfinished() {
 		set = append(set, attr(unix.IFLA_IFALIAS, []byte(b.Alias)), attrUint32(unix.IFLA_GROUP, 0))
 		d.alias = b.Alias
+	}
+	if b.MAC != nil && !bytes.Equal(b.MAC, d.mac) {
+		set = append(set, attr(unix.IFLA_ADDRESS, b.MAC))
+		back = append(back, attr(unix.IFLA_ADDRESS, d.mac))
+		d.mac = b.MAC
 	}
 	if b.MTU > 0 && b.MTU != d.mtu {
 		// Not in the creating message: only a change makes the bridge keep

@@ -66,12 +66,13 @@ func (c *conn) readDevice(data ...nl.NetlinkRequestData) (*device, error) {
 	return parseDevice(b)
 }
 
-// devices lists the links; with a master above 0 only its ports.
+// devices lists the links; with a master above 0 only its ports, with noMaster
+// those that have none.
 func (c *conn) devices(master int) ([]*device, error) {
 	msgs, err := c.dump(func() *nl.NetlinkRequest {
 		req := request(unix.RTM_GETLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), attrUint32(unix.IFLA_EXT_MASK, skipStats))
-		if master > 0 {
-			req.AddData(attrUint32(unix.IFLA_MASTER, uint32(master)))
+		if master != 0 {
+			req.AddData(attrUint32(unix.IFLA_MASTER, uint32(int32(master))))
 		}
 		return req
 	}, unix.RTM_NEWLINK)
@@ -84,7 +85,7 @@ func (c *conn) devices(master int) ([]*device, error) {
 		if err != nil {
 			return nil, err
 		}
-		if master == 0 || d.master == master {
+		if master <= 0 || d.master == master {
 			ds = append(ds, d)
 		}
 	}

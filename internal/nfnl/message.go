@@ -48,6 +48,9 @@ func (b *Buffer) AckLast() {
 	binary.NativeEndian.PutUint16(h, binary.NativeEndian.Uint16(h)|unix.NLM_F_ACK)
 }
 
+// Bytes returns the messages as they are sent; they stay the buffer's.
+func (b *Buffer) Bytes() []byte { return b.data }
+
 // Len returns how many messages are in the buffer.
 func (b *Buffer) Len() int { return b.count }
 

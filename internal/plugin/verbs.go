@@ -2,6 +2,8 @@ package plugin
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -85,7 +87,12 @@ func (d driver) status(ctx context.Context, call *cni.Call) error {
 		return err
 	}
 	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
-		if err := n.Status(ctx); err != nil {
+		err := n.Status(ctx)
+		if errors.Is(err, libnet.ErrLimited) { // what old containers suffer must keep no new one away
+			call.Warn(strings.ReplaceAll(err.Error(), "\n", "; "))
+			err = nil
+		}
+		if err != nil {
 			return err
 		}
 		call.WarnNearlyFull(ctx, conf.ipam)

@@ -71,9 +71,7 @@ func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, crea
 	if err := CheckName(network); err != nil {
 		return nil, err
 	}
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(containerID + ":" + ifName))
-	at := int64(h.Sum64() >> 2)
+	at := attachmentByte(containerID, ifName)
 	if create == OnlyExisting {
 		if err := unix.Access(filepath.Dir(d.lockFile(network)), unix.F_OK); err != nil {
 			return func() {}, nil
@@ -85,6 +83,13 @@ func (d *Dir) Own(ctx context.Context, network, containerID, ifName string, crea
 		}
 		return lockByte(ctx, fd, at, path)
 	})
+}
+
+// attachmentByte is what owners of an attachment lock.
+func attachmentByte(containerID, ifName string) int64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(containerID + ":" + ifName))
+	return int64(h.Sum64() >> 2)
 }
 
 // networkByte is what writers of a network's own record lock, above those of all

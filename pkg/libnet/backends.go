@@ -39,7 +39,13 @@ func (r iptablesRules) Apply(ctx context.Context, n firewall.Network, e firewall
 }
 
 // Intact does not look: that takes a process.
-func (iptablesRules) Intact(context.Context) error { return nil }
+func (iptablesRules) Intact(context.Context, firewall.Network) error { return nil }
+
+// Restore does nothing: Apply compares every rule.
+func (iptablesRules) Restore(context.Context) (bool, error) { return false, nil }
+
+// Complete does nothing, likewise.
+func (iptablesRules) Complete(context.Context) error { return nil }
 
 // rulesOf returns the backend that a record names.
 func (c *Controller) rulesOf(backend string) rules {

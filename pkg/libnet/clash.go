@@ -114,11 +114,12 @@ func clash(subnet netip.Prefix, network, what string) error {
 	return badConfig("subnet", subnet, "is in use on this host by "+what+": want another subnet, or \"auto\"")
 }
 
-// networkOf returns the network of a link's alias; empty: it is none of ours.
+// networkOf returns the network of a link's alias, or of another owner in that
+// form; empty: it is none of ours.
 func networkOf(alias string) string {
 	rest, ours := strings.CutPrefix(alias, ownerPrefix)
-	name, _, _ := strings.Cut(rest, "/")
-	if !ours {
+	name, _, found := strings.Cut(rest, "/")
+	if !ours || !found || !ValidName(name) {
 		return ""
 	}
 	return name

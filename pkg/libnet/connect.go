@@ -55,7 +55,8 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	done.Dropped = dropped
 	errs := []error{err}
 	rules := n.c.rulesOf(string(n.config.Backend))
-	done.Restored = errors.Is(rules.Intact(ctx), firewall.ErrMissing)
+	lacks := rules.Intact(ctx, firewall.Network{})
+	done.Restored = errors.Is(lacks, firewall.ErrMissing) || errors.Is(lacks, firewall.ErrChanged)
 	if err := n.applyNetworkRules(ctx); err != nil {
 		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules
 	}

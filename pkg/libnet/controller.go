@@ -45,6 +45,8 @@ type (
 		Attach(context.Context, kernel.Link) (kernel.Attached, error)
 		Verify(context.Context, kernel.Link) error
 		Settle(context.Context, kernel.Link) error
+		Plug(context.Context, kernel.Link) (plugged bool, err error)
+		Strays(ctx context.Context, prefix string) ([]kernel.Owned, error)
 		SetDown(context.Context, kernel.Ref) error
 		Detach(context.Context, kernel.Ref) error
 		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
@@ -58,7 +60,9 @@ type (
 		RemoveLast(context.Context, firewall.Network, firewall.Endpoint) error
 		List(context.Context) ([]string, error)
 		CheckPorts(context.Context, firewall.Endpoint) error
-		Intact(context.Context) error
+		Intact(context.Context, firewall.Network) error
+		Restore(context.Context) (changed bool, err error)
+		Complete(context.Context) error
 		Used() bool
 		Available() error
 	}
@@ -81,6 +85,7 @@ type (
 		CreateEndpoint(state.Endpoint) error
 		Alone(ctx context.Context, network string, fn func() error) error
 		Own(ctx context.Context, network, containerID, ifName string, create state.Creation) (release func(), err error)
+		TryOwn(network, containerID, ifName string) (release func(), owned bool, err error)
 		SaveEndpoint(state.Endpoint) error
 		LoadEndpoint(network, containerID, ifName string) (state.Endpoint, error)
 		DeleteEndpoint(network, containerID, ifName string) error
@@ -140,7 +145,8 @@ type Controller struct {
 	dataDir   string
 	netnsDir  string
 	poolsFile string
-	routes    func() ([]netip.Prefix, error) // of the host; nil: of the calling thread's namespace
+	routes    func() ([]netip.Prefix, error)                    // of the host; nil: of the calling thread's namespace
+	configs   func(network string) (NetworkConfig, bool, error) // nil: none are known
 	// occupants is as kernel.Handle has it; nil: every subnet is free.
 	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]kernel.Occupant, error)
 	oneAtATime func(context.Context) (release func(), err error)
@@ -153,6 +159,14 @@ type Option func(*options)
 type options struct {
 	stateDir, dataDir, netnsDir, poolsFile string
 	one                                    bool
+
+	configs func(network string) (NetworkConfig, bool, error)
+}
+
+// WithConfigurations has Rebuild ask for the configuration of a network of which
+// neither a record nor rules are left; false: there is none.
+func WithConfigurations(of func(network string) (NetworkConfig, bool, error)) Option {
+	return func(o *options) { o.configs = of }
 }
 
 // DefaultStateDir is where records are kept unless told otherwise.
@@ -195,7 +209,7 @@ func New(opts ...Option) (*Controller, error) {
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
 		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
+		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime, configs: o.configs,
 		close: func() { handle.Close(); _ = nft.Close() },
 	}
 	if !o.one {

@@ -24,6 +24,7 @@ var errInjected = errors.New("injected failure")
 type world struct {
 	steps, failAt int
 	after         bool
+	busy          bool              // another call owns every attachment
 	dies          bool              // the step does not fail: the process ends there
 	things        map[string]string // what exists, by kind and name
 	records       map[string]state.Endpoint
@@ -177,7 +178,10 @@ func (w fakeLinks) Verify(_ context.Context, l kernel.Link) error {
 	return nil
 }
 
-func (w fakeLinks) Settle(context.Context, kernel.Link) error { return w.step(func() {}) }
+func (w fakeLinks) Settle(context.Context, kernel.Link) error       { return w.step(func() {}) }
+func (w fakeLinks) Plug(context.Context, kernel.Link) (bool, error) { return false, nil }
+
+func (w fakeLinks) Strays(context.Context, string) ([]kernel.Owned, error) { return nil, nil }
 
 func (w fakeLinks) SetDown(context.Context, kernel.Ref) error { return w.step(func() {}) }
 
@@ -231,7 +235,11 @@ func (w fakeRules) Used() bool { return true }
 
 func (w fakeRules) CheckPorts(context.Context, firewall.Endpoint) error { return nil }
 
-func (w fakeRules) Intact(context.Context) error { return nil }
+func (w fakeRules) Intact(context.Context, firewall.Network) error { return nil }
+
+func (w fakeRules) Restore(context.Context) (bool, error) { return false, nil }
+
+func (w fakeRules) Complete(context.Context) error { return nil }
 
 func (w fakeRules) List(context.Context) ([]string, error) { return nil, nil }
 
@@ -336,6 +344,15 @@ func (w *world) Own(_ context.Context, network, id, ifName string, create state.
 	freeNetwork := w.locks.shared(w.stage, "network "+network)
 	freeEndpoint := w.locks.exclusive(w.stage, "endpoint "+recordKey(network, id, ifName))
 	return func() { freeEndpoint(); freeNetwork() }, nil
+}
+
+func (w *world) TryOwn(network, id, ifName string) (func(), bool, error) {
+	free, ok := w.locks.tryExclusive(w.stage, "endpoint "+recordKey(network, id, ifName))
+	if !ok || w.busy {
+		return func() {}, false, nil
+	}
+	freeNetwork := w.locks.shared(w.stage, "network "+network)
+	return func() { free(); freeNetwork() }, true, nil
 }
 
 func (w *world) Alone(_ context.Context, network string, fn func() error) error {

@@ -293,6 +293,20 @@ func (n *Network) fromIndex(b bridgeGuards) (firewall.Network, error) {
 	return joinGuards(blank, all)
 }
 
+// inPlace is what the bridge's index asks for now, and the network's tunnel.
+func (n *Network) inPlace(ctx context.Context) firewall.Network {
+	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_SH, state.OnlyExisting)
+	if err != nil {
+		return n.planRules()
+	}
+	defer b.Unlock()
+	rules, err := n.fromIndex(b)
+	if err != nil {
+		return n.planRules()
+	}
+	return rules
+}
+
 // verifiable is the rules of holdFor for a look at them.
 func (n *Network) verifiable(ctx context.Context, rec state.Endpoint) (firewall.Network, error) {
 	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)

@@ -8,9 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 )
 
@@ -29,11 +29,20 @@ func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
 		return []Finding{{"network namespace", err.Error(), "try again as root; nothing was looked at"}}
 	}
 	defer leave(&err) // a thread that cannot come back ends with its goroutine
+	if f, ok := c.permitted(); !ok {
+		return []Finding{f}
+	}
 	s := c.survey(ctx)
 	all = []Finding{c.checkBackend()}
 	all = append(all, s.checkForwarding(ctx)...)
 	all = append(all, s.checkForeign(ctx)...)
-	all = append(all, c.checkState(), c.checkRecords(s.unread), s.checkBridges(ctx), s.checkAttachments(ctx), s.checkPublications(ctx), s.checkDead())
+	all = append(all, c.checkState(), c.checkRecords(s.unread))
+	all = append(all, s.checkLost(ctx)...)
+	all = append(all, s.checkRules(ctx))
+	all = append(all, s.checkBridges(ctx)...)
+	all = append(all, s.checkAttachments(ctx)...)
+	all = append(all, s.checkPublications(ctx)...)
+	all = append(all, s.checkDead()...)
 	return append(all, s.checkPools(ctx)...)
 }
 
@@ -192,8 +201,10 @@ func (c *Controller) checkRecords(unread error) Finding {
 	f := Finding{About: "records", Found: "all are readable"}
 	var aside []string
 	err := filepath.WalkDir(c.stateDir, func(path string, _ fs.DirEntry, err error) error {
-		if strings.HasSuffix(path, ".corrupt") {
-			aside = append(aside, path)
+		if record, is := strings.CutSuffix(path, ".corrupt"); is {
+			if _, err := os.Stat(record); err != nil { // else it was rebuilt
+				aside = append(aside, path)
+			}
 		}
 		return err
 	})
@@ -203,78 +214,61 @@ func (c *Controller) checkRecords(unread error) Finding {
 	switch {
 	case len(aside) > 0:
 		f.Found = fmt.Sprintf("%d cannot be read and are set aside: %s", len(aside), strings.Join(aside, ", "))
-		f.Advice = "restart that container, for a network.json any container of the network; then delete the file"
+		f.Advice = "lnctl repair writes it anew by what the kernel tells"
 	case unread != nil:
 		f.Found, f.Advice = oneLine(unread), "see that the files can be read by root"
 	}
 	return f
 }
 
-func (s survey) checkBridges(ctx context.Context) Finding {
-	f := Finding{About: "bridges", Found: "all are there"}
-	var errs []error
+// checkRules compares the rules that all networks share, which CHECK of one
+// attachment does, too, but for those without containers.
+func (s survey) checkRules(ctx context.Context) Finding {
+	f := Finding{About: "rules", Found: "as this release writes them"}
+	ruled := false
+	for _, endpoints := range s.endpoints {
+		for _, e := range endpoints {
+			ruled = ruled || e.rec.Rules && e.rec.Backend != string(BackendIPTables)
+		}
+	}
+	if !ruled {
+		f.Found = "none are needed now"
+		return f
+	}
+	if err := s.c.intact(ctx, BackendNFTables, firewall.Network{}); err != nil {
+		f.Found, f.Advice = oneLine(err), "lnctl repair puts them back; so do STATUS and the next ADD"
+	}
+	return f
+}
+
+func (s survey) checkBridges(ctx context.Context) []Finding {
+	var all []Finding
 	for _, n := range s.networks {
 		if len(s.endpoints[n]) == 0 {
 			continue // made anew with the first container
 		}
-		if err := s.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}); err != nil {
-			errs = append(errs, fmt.Errorf("network %q: %w", n.name, err))
+		err := errors.Join(s.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.unplugged(ctx))
+		if err != nil {
+			all = append(all, Finding{"bridges", fmt.Sprintf("network %q: %s", n.name, oneLine(err)),
+				"lnctl repair makes it anew, and puts the containers' links back on it; so do STATUS and the next ADD"})
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		f.Found = oneLine(err)
-		f.Advice = "restart the containers of that network: their links went with the bridge (a bridge that is down: ip link set NAME up)"
+	if len(all) == 0 {
+		return []Finding{{About: "bridges", Found: "all are there"}}
 	}
-	return f
+	return all
 }
 
-func (s survey) checkAttachments(ctx context.Context) Finding {
-	var errs []error
-	looked := 0
-	for _, n := range s.networks {
-		for _, e := range s.endpoints[n] {
-			looked++
-			want := e.expectation()
-			want.butForwarding = true
-			errs = append(errs, n.Verify(ctx, want))
-		}
+func (s survey) checkDead() []Finding {
+	var all []Finding
+	for _, id := range s.dead {
+		all = append(all, Finding{"dead attachments", fmt.Sprintf("%s %s in network %q", id.ContainerID, id.IfName, id.Network),
+			"lnctl gc removes it and frees its addresses"})
 	}
-	return differing("attachments", looked, errs)
-}
-
-func (s survey) checkPublications(ctx context.Context) Finding {
-	recs, _ := s.c.publicationRecords()
-	var errs []error
-	looked := 0
-	for _, rec := range recs {
-		if a := s.c.attachment(rec); a.Life == Alive {
-			looked++
-			errs = append(errs, s.c.verifyPublication(ctx, rec))
-		}
+	if len(all) == 0 {
+		return []Finding{{About: "dead attachments", Found: "none"}}
 	}
-	return differing("portmap ports", looked, errs)
-}
-
-// differing sums up what Verify said of so many.
-func differing(about string, looked int, errs []error) Finding {
-	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
-	switch {
-	case looked == 0:
-		return Finding{About: about, Found: "none"}
-	case len(errs) == 0:
-		return Finding{About: about, Found: fmt.Sprintf("%d, as they were made", looked)}
-	}
-	return Finding{about, fmt.Sprintf("%d of %d differ, one: %s", len(errs), looked, oneLine(errs[0])),
-		"lnctl repair puts rules back; for anything else restart the container"}
-}
-
-func (s survey) checkDead() Finding {
-	f := Finding{About: "dead attachments", Found: "none"}
-	if len(s.dead) > 0 {
-		f.Found = fmt.Sprintf("%d, one: %s %s in network %q", len(s.dead), s.dead[0].ContainerID, s.dead[0].IfName, s.dead[0].Network)
-		f.Advice = "lnctl gc removes them and frees their addresses"
-	}
-	return f
+	return all
 }
 
 // nearlyFull is the percentage at which a pool without WarnAt is reported.

@@ -34,6 +34,11 @@ func (s survey) checkForeign(ctx context.Context) []Finding {
 	for _, ch := range chains {
 		all = append(all, Finding{About: about, Found: fmt.Sprintf("table %s %s, chain %s: %s", ch.Family, ch.Table, ch.Chain, ch.End)})
 		f := &all[len(all)-1]
+		if ch.Handle != 0 {
+			f.Found = fmt.Sprintf("table %s %s, chain %s: a rule is %s for all of %s", ch.Family, ch.Table, ch.Chain, ch.End, strings.Join(ch.Named, ", "))
+			f.Advice = fmt.Sprintf("nft delete rule %s %s %s handle %d, unless it is meant to cut them off", ch.Family, ch.Table, ch.Chain, ch.Handle)
+			continue
+		}
 		unnamed := slices.DeleteFunc(slices.Clone(bridges), func(b string) bool { return slices.Contains(ch.Named, b) })
 		switch {
 		case len(bridges) == 0:

@@ -126,6 +126,11 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err := e.n.ensureTunnel(ctx, undo); err != nil {
 		return err
 	}
+	if br.Created { // what cannot be put back of others does not concern this one
+		if _, mac, _ := c.reconnect(ctx, e.n, true, e.ID()); mac != nil {
+			br.MAC = mac
+		}
+	}
 	if err := c.endEarlierFlows(ctx, addrsOf(e.rec)); err != nil {
 		return err
 	}
@@ -222,7 +227,11 @@ func (e *Endpoint) Verify(ctx context.Context) (err error) {
 	if e.rec.Netns == "" {
 		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
 	}
-	return e.n.verify(ctx, e.expectation(), func(p *plan) {
+	return e.verifyAs(ctx, e.expectation())
+}
+
+func (e *Endpoint) verifyAs(ctx context.Context, want Expectation) error {
+	return e.n.verify(ctx, want, func(p *plan) {
 		if !e.n.config.SpoofCheck {
 			p.link.MAC = nil
 		}

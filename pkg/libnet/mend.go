@@ -28,10 +28,19 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		}
 	}
 	var undo undoStack // a bridge that was missing is made for the ADD that follows
-	if _, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo); err != nil {
+	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo)
+	if err != nil {
 		return err
 	}
-	p.link.Netns, p.link.MTU = ns, 0
+	if br.Created { // what cannot be put back of others does not concern this one
+		if _, mac, _ := c.reconnect(ctx, e.n, true, e.ID()); mac != nil {
+			br.MAC = mac
+		}
+	}
+	p.link.Netns, p.link.MTU, p.link.State = ns, 0, br
+	if _, err := c.links.Plug(ctx, p.link); err != nil {
+		return err
+	}
 	if err := c.links.Settle(ctx, p.link); err != nil {
 		return err
 	}

@@ -336,7 +336,7 @@ func TestLinkLocalGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := h.NewNetwork(ctx, "bridge", "net1", WithIPAM(pool))
+	n, err := h.NewNetwork(ctx, "bridge", "net1", WithIPAM(pool), WithMasquerade())
 	if err != nil {
 		t.Fatal(err)
 	}

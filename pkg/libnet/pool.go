@@ -143,22 +143,33 @@ func (p *Pool) holders(ctx context.Context, list func(*ipamstore.Store, context.
 	return all, err
 }
 
-// NearlyFull names the range sets of which WarnAt percent or more are held, in
-// words for an operator; empty if there are none.
+// NearlyFull names the range sets of which WarnAt percent or more are held, or
+// all and by holders that are not dead, in words for an operator; empty if there
+// are none.
 func (p *Pool) NearlyFull(ctx context.Context) string {
-	usage, _ := p.store.Status(ctx) // its error is Status's to report
+	usage, err := p.store.Status(ctx) // an error is Status's to report
+	exhausted := errors.Is(err, ipamstore.ErrExhausted)
 	var full []string
 	for i, s := range usage.Sets {
-		if s.Warn {
+		if s.Warn || exhausted && s.Held+s.Cooling >= s.Capacity {
 			full = append(full, fmt.Sprintf("range set %d: %d of %d addresses are held", i, s.Held, s.Capacity))
 		}
 	}
 	return strings.Join(full, "; ")
 }
 
-// Status says why no address could be given now.
+// Status says why the pool cannot be used now. One with no address left is none
+// of these reasons: NearlyFull tells of it.
 func (p *Pool) Status(ctx context.Context) error {
 	_, err := p.store.Status(ctx)
+	return ignoreFull(err)
+}
+
+// ignoreFull returns nil for a pool that has no address left.
+func ignoreFull(err error) error {
+	if errors.Is(err, ipamstore.ErrExhausted) {
+		return nil
+	}
 	return err
 }
 

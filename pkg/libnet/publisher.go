@@ -420,7 +420,7 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) (err er
 }
 
 // Status says why nothing could be published now; nil if something could.
-func (p *Publisher) Status(context.Context) (err error) {
+func (p *Publisher) Status(ctx context.Context) (err error) {
 	leave, err := p.c.enter()
 	if err != nil {
 		return err
@@ -432,6 +432,9 @@ func (p *Publisher) Status(context.Context) (err error) {
 	}
 	if dirErr := p.c.sandboxes.Writable(); dirErr != nil {
 		err = errors.Join(err, fmt.Errorf("state directory: %w", dirErr))
+	}
+	if err == nil {
+		p.heal(ctx)
 	}
 	return err
 }

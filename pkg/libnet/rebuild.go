@@ -36,7 +36,8 @@ var (
 // comments of rules. What is there stays as it is. A network whose own record
 // was lost gets one with as much of its configuration as shows; the next Attach
 // completes it. Leases whose place no record tells go where WithDataDir says.
-// Rules of iptables are not read: what has any keeps working, without a record.
+// Where no rules tell of it, WithConfigurations does; if that does not either,
+// the error says so. Rules of iptables are not read: what has any keeps working, without a record.
 // It goes on after errors and reports them joined, and for whom it wrote what.
 func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
 	leave, err := c.enter()
@@ -54,7 +55,7 @@ func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
 			errs = append(errs, fmt.Errorf("rebuild %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, err))
 		}
 	}
-	errs = append(errs, r.publications(ctx), r.leases(ctx))
+	errs = append(append(errs, r.untold...), r.networkRecords(ctx), r.publications(ctx), r.leases(ctx))
 	slices.SortFunc(r.done, func(a, b ID) int { return cmp.Compare(a.String(), b.String()) })
 	return slices.Compact(r.done), errors.Join(errs...)
 }
@@ -67,6 +68,7 @@ type rebuilder struct {
 	rules    firewall.Recorded
 	iptables []string // owners of rules by it
 	done     []ID
+	untold   []error // networks that may have been closed
 }
 
 // look reads what the kernel has.
@@ -126,13 +128,16 @@ func (r *rebuilder) endpoint(ctx context.Context, id ID, o kernel.Owned) error {
 		return err
 	}
 	found, err := r.c.finder.Find(ctx, o, r.ns)
+	if errors.Is(err, kernel.ErrNotFound) {
+		return fmt.Errorf("%w: if no container has it: ip link del %s", err, o.Name)
+	}
 	if err != nil {
 		return err
 	}
 	if slices.Contains(r.iptables, firewall.Key(id.String())) {
 		return errors.Join(r.leaseAlone(ctx, id, found), errByIPTables)
 	}
-	n, err := r.network(id, found)
+	n, err := r.network(ctx, id, found)
 	if err != nil {
 		return err
 	}

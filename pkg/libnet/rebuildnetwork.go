@@ -1,8 +1,10 @@
 package libnet
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -18,12 +20,16 @@ const unknownConfig = ""
 
 // network returns the network of an attachment, with a record written for it if
 // it has none.
-func (r *rebuilder) network(id ID, f kernel.Found) (*Network, error) {
+func (r *rebuilder) network(ctx context.Context, id ID, f kernel.Found) (*Network, error) {
 	n, err := r.c.Network(id.Network)
 	if err == nil || !errors.Is(err, ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
 		return n, err
 	}
-	saved := savedConfig{NetworkConfig: r.config(id, f)}
+	config, untold := r.config(ctx, id, f)
+	if untold != nil {
+		r.untold = append(r.untold, fmt.Errorf("network %q: %w", id.Network, untold))
+	}
+	saved := savedConfig{NetworkConfig: config}
 	if len(f.Addrs) > 0 {
 		pool := savedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
 		if _, err := NewPool(pool.config(id.Network), Addressing{}); err != nil {
@@ -66,14 +72,80 @@ func subnetSets(f kernel.Found) []ipamstore.RangeSet {
 	return sets
 }
 
-// config is as much of a network's configuration as its rules, its bridge and
-// its attachments show.
-func (r *rebuilder) config(id ID, f kernel.Found) NetworkConfig {
+// errUntold says that a network may have been closed, and is not now.
+var errUntold = errors.New("no rules are left, and no configuration names it: whether it was closed cannot be told. " +
+	"It is open; start a container of it, or name the directory of its configuration (--conf-dir)")
+
+// config is the network's configuration: as much of it as its rules, its bridge
+// and its attachments show, or, without rules, as WithConfigurations tells.
+func (r *rebuilder) config(ctx context.Context, id ID, f kernel.Found) (NetworkConfig, error) {
+	if r.ruled(ctx, id.Network) {
+		return r.shown(ctx, id, f), nil
+	}
+	c, ok, err := r.c.configured(id.Network)
+	switch {
+	case err != nil:
+		return r.shown(ctx, id, f), fmt.Errorf("%w: %w", errUntold, err)
+	case ok && c.Bridge == f.Bridge:
+		return c, nil
+	case len(f.Addrs) == 0:
+		return r.shown(ctx, id, f), nil
+	}
+	return r.shown(ctx, id, f), errUntold
+}
+
+// configured returns the network's configuration, if WithConfigurations knows it.
+func (c *Controller) configured(network string) (NetworkConfig, bool, error) {
+	if c.configs == nil {
+		return NetworkConfig{}, false, nil
+	}
+	cfg, ok, err := c.configs(network)
+	if cfg.Bridge == "" {
+		cfg.Bridge = bridgeName(network)
+	}
+	return cfg, ok, err
+}
+
+// ruled says that rules tell of the network or of one of its attachments.
+func (r *rebuilder) ruled(ctx context.Context, network string) bool {
+	for id, o := range r.owned {
+		if id.Network != network {
+			continue
+		}
+		if f, err := r.c.finder.Find(ctx, o, r.ns); err == nil {
+			if _, ok := r.rules.Networks[firewall.Key(guardOwner(f.Bridge))]; ok {
+				return true
+			}
+		}
+	}
+	for id := range r.owned {
+		if _, ok := r.rules.Endpoints[firewall.Key(id.String())]; ok && id.Network == network {
+			return true
+		}
+	}
+	return false
+}
+
+// hairpin says whether the network's ports have the flag by its configuration:
+// one whose container has published ports has it anyway.
+func (r *rebuilder) hairpin(ctx context.Context, network string) bool {
+	for id, o := range r.owned {
+		if id.Network != network || len(r.rules.Endpoints[firewall.Key(id.String())].Ports) > 0 {
+			continue
+		}
+		if f, err := r.c.finder.Find(ctx, o, r.ns); err == nil {
+			return f.Hairpin
+		}
+	}
+	return false
+}
+
+func (r *rebuilder) shown(ctx context.Context, id ID, f kernel.Found) NetworkConfig {
 	fw := r.rules.Networks[firewall.Key(guardOwner(f.Bridge))]
 	e := r.rules.Endpoints[firewall.Key(id.String())]
 	c := NetworkConfig{
 		Bridge: f.Bridge, Promiscuous: f.Promisc, Gateway: len(f.BridgeAddrs) > 0,
-		Hairpin: f.Hairpin && len(e.Ports) == 0, Isolated: f.Isolated && !fw.NoICC,
+		Hairpin: r.hairpin(ctx, id.Network), Isolated: f.Isolated && !fw.NoICC,
 		Internal: fw.Internal, NoICC: fw.NoICC, SpoofCheck: e.MAC != nil,
 		GatewayModeIPv4: modeOf(fw.IPv4), GatewayModeIPv6: modeOf(fw.IPv6), TrustedInterfaces: fw.Trusted,
 	}
@@ -114,4 +186,36 @@ func modeOf(p firewall.Policy) GatewayMode {
 		return GatewayRouted
 	}
 	return GatewayOpen
+}
+
+// networkRecords writes the records of networks that have attachments with
+// records and none themselves.
+func (r *rebuilder) networkRecords(ctx context.Context) error {
+	networks, err := r.c.endpoints.EndpointNetworks()
+	errs := []error{err}
+	for _, name := range networks {
+		if _, err := r.c.networks.LoadNetwork(name); !missing(err) {
+			continue
+		}
+		recs, err := r.c.endpoints.Endpoints(name)
+		errs = append(errs, err)
+		for _, rec := range recs {
+			id := idOf(rec)
+			o, linked := r.owned[id]
+			if rec.Phase != state.PhaseReady || !linked || r.c.dead(rec) {
+				continue
+			}
+			found, err := r.c.finder.Find(ctx, o, r.ns)
+			if err == nil {
+				_, err = r.network(ctx, id, found)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("rebuild network %q: %w", name, err))
+				continue
+			}
+			r.done = append(r.done, id)
+			break
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -72,6 +72,11 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id ID, fw f
 		}
 		rec.Bridge = device
 	}
+	release, err := dir.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := dir.CreateEndpoint(rec); err != nil {
 		return err
 	}

@@ -6,66 +6,204 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// Repair puts the guard of every bridge and the rules of every attachment, tunnel
-// and publication in place again, by their records, as after a flush of all rules.
-// What is in place stays untouched; dead attachments are left to Collect. It goes
-// on after errors and reports them joined, and how many it looked at.
+// Mended is what Mend did.
+type Mended struct {
+	// Looked counts the attachments and publications that were looked at.
+	Looked int
+	// Rewritten: the rules themselves were missing, changed, or of another release.
+	Rewritten bool
+	// Rules are those whose rules were put back, if these are compared first.
+	Rules []ID
+	// Bridges and Tunnels were made anew, by name.
+	Bridges, Tunnels []string
+	// Plugged are those whose links are ports of their bridge again.
+	Plugged []ID
+}
+
+// Compare says whether Mend asks of each attachment whether its rules differ
+// before it puts them back, to report it.
+type Compare bool
+
+// What Mend does with the rules of an attachment.
+const (
+	PutBack      Compare = false
+	CompareFirst Compare = true
+)
+
+// Repair is Mend without a report: it returns how many it looked at.
 func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 	leave, err := c.enter()
 	if err != nil {
 		return 0, err
 	}
 	defer leave(&err)
-	errs := []error{c.repairGuards(ctx)}
-	networks, err := c.Networks(ctx)
-	errs = append(errs, err)
-	for _, n := range networks {
-		errs = append(errs, n.repairTunnelRules(ctx))
-		recs, err := n.c.endpoints.Endpoints(n.name)
-		errs = append(errs, err)
-		for _, rec := range recs {
-			did, err := n.repairEndpoint(ctx, idOf(rec))
-			if did {
-				looked++
-			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("network %q: %w", n.name, err))
-			}
-		}
-	}
-	published, err := c.repairPublications(ctx)
-	return looked + published, errors.Join(append(errs, err, c.takeFree(ctx))...)
+	done, err := c.Mend(ctx, PutBack)
+	return done.Looked, err
 }
 
-// repairEndpoint puts the rules of an attachment in place again, unless it is gone
-// by now, incomplete or dead.
-func (n *Network) repairEndpoint(ctx context.Context, id ID) (looked bool, err error) {
-	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+// Mend puts back what every attachment, tunnel and publication needs of the
+// host, by their records: the guards of bridges, rules, then bridges with their
+// addresses and ports, tunnels, forwarding. What is in place stays untouched; an attachment that
+// another call is at work on is left to that one, dead ones to Collect. It goes
+// on after errors and reports them joined.
+func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err error) {
+	leave, err := c.enter()
 	if err != nil {
-		return false, err
+		return Mended{}, err
+	}
+	defer leave(&err)
+	m := mender{c: c, compare: compare}
+	changed, err := c.nftables.Restore(ctx)
+	m.done.Rewritten = changed
+	m.errs = append(m.errs, err, c.repairGuards(ctx))
+	networks, err := c.Networks(ctx)
+	m.errs = append(m.errs, err)
+	for _, n := range networks {
+		m.rules(ctx, n)
+	}
+	m.publications(ctx)
+	m.errs = append(m.errs, c.takeFree(ctx))
+	if ctx.Err() == nil {
+		m.errs = append(m.errs, c.nftables.Complete(ctx))
+	}
+	for _, n := range networks {
+		m.links(ctx, n)
+	}
+	return m.done, errors.Join(m.errs...)
+}
+
+// mender is one Mend at work.
+type mender struct {
+	c       *Controller
+	compare Compare
+	done    Mended
+	errs    []error
+}
+
+func (m *mender) fail(n *Network, err error) {
+	if err != nil {
+		m.errs = append(m.errs, fmt.Errorf("network %q: %w", n.name, err))
+	}
+}
+
+// rules puts back the rules of a network and of its attachments.
+func (m *mender) rules(ctx context.Context, n *Network) {
+	m.errs = append(m.errs, n.repairTunnelRules(ctx))
+	recs, err := m.c.endpoints.Endpoints(n.name)
+	m.errs = append(m.errs, err)
+	for _, rec := range recs {
+		if ctx.Err() != nil {
+			m.fail(n, ctx.Err())
+			return
+		}
+		if !rec.Rules && !n.config.needsRules() {
+			continue
+		}
+		m.fail(n, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
+			m.done.Looked++
+			e := &Endpoint{n: n, rec: rec}
+			if !rec.Rules { // rebuilt when nothing told of any
+				e.rec.Rules, e.rec.Backend = true, string(n.backend())
+				if err := e.save(); err != nil {
+					return err
+				}
+			}
+			if m.compare && e.verifyRules(ctx) == nil {
+				return nil
+			}
+			err := e.reapply(ctx)
+			if err == nil && m.compare {
+				m.done.Rules = append(m.done.Rules, idOf(rec))
+			}
+			return err
+		}))
+	}
+}
+
+// backend is the one that holds the rules of a network where no record tells.
+func (n *Network) backend() Backend {
+	if n.config.Backend == BackendIPTables || n.c.nftables.Available() != nil {
+		return BackendIPTables
+	}
+	return BackendNFTables
+}
+
+// own calls fn with the record of an attachment that is complete and alive, as
+// it is now; not if another is at work on it, who puts its rules in place or
+// takes them away.
+func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endpoint) error) error {
+	release, owned, err := dir.TryOwn(rec.Network, rec.ContainerID, rec.IfName)
+	if err != nil || !owned {
+		return err
 	}
 	defer release()
-	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	rec, err = dir.LoadEndpoint(rec.Network, rec.ContainerID, rec.IfName)
 	if missing(err) {
-		return false, nil
+		return nil // removed meanwhile
 	}
-	if err != nil || rec.Phase != state.PhaseReady || !rec.Rules || n.c.dead(rec) {
-		return false, err
+	if err != nil || rec.Phase != state.PhaseReady || m.c.dead(rec) {
+		return err
 	}
-	return true, (&Endpoint{n: n, rec: rec}).reapply(ctx)
+	return fn(rec)
 }
 
-// repairOthers is Repair if the endpoint found all rules flushed. What cannot be
-// put back does not concern it. The caller owns no attachment. The first attachment
-// of a host has no others.
+// verifyRules says what of the endpoint's rules differs.
+func (e *Endpoint) verifyRules(ctx context.Context) error {
+	p, err := e.plan()
+	if err != nil || !p.rules {
+		return err
+	}
+	network, err := e.n.verifiable(ctx, e.rec)
+	if err != nil {
+		return err
+	}
+	return e.n.c.verifyRules(ctx, e.rec, network, p.endpoint)
+}
+
+func (m *mender) publications(ctx context.Context) {
+	recs, err := m.c.publicationRecords()
+	m.errs = append(m.errs, err)
+	for _, rec := range recs {
+		m.errs = append(m.errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
+			m.done.Looked++
+			if m.compare && m.c.verifyPublication(ctx, rec) == nil {
+				return nil
+			}
+			err := m.c.reapplyPublication(ctx, rec)
+			if err == nil && m.compare {
+				m.done.Rules = append(m.done.Rules, idOf(rec))
+			}
+			return err
+		}))
+	}
+}
+
+// repairOthers is that of the Controller if the endpoint found all rules flushed.
 func (e *Endpoint) repairOthers(ctx context.Context) {
-	if e.restored && e.n.c.hasOthers(e.rec) {
-		_, _ = e.n.c.Repair(ctx)
+	if e.restored {
+		e.n.c.repairOthers(ctx, e.rec)
 	}
 	e.restored = false
+}
+
+// repairOthers is Mend after all rules were found missing for rec. What cannot be
+// put back does not concern it. The caller owns no attachment. The first attachment
+// of a host has no others. Where another call is at it already, that one is enough.
+func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
+	if !c.hasOthers(rec) {
+		_ = c.nftables.Complete(ctx)
+		return
+	}
+	release, ok, err := c.sandboxes.TryRepair()
+	if err != nil || !ok {
+		return
+	}
+	defer release()
+	_, _ = c.Repair(ctx)
 }
 
 // hasOthers says that there may be another network, attachment or publication.
@@ -82,15 +220,12 @@ func (c *Controller) hasOthers(rec state.Endpoint) bool {
 	return false
 }
 
-func (c *Controller) repairPublications(ctx context.Context) (looked int, err error) {
-	recs, err := c.publicationRecords()
-	errs := []error{err}
-	for _, rec := range recs {
-		if rec.Phase != state.PhaseReady || c.dead(rec) {
-			continue
-		}
-		looked++
-		errs = append(errs, c.reapplyPublication(ctx, rec))
+// intact says what is missing of the rules and of a network's elements; nil where
+// the kernel has none.
+func (c *Controller) intact(ctx context.Context, b Backend, n firewall.Network) error {
+	err := c.rulesOf(string(b)).Intact(ctx, n)
+	if errors.Is(err, firewall.ErrUnsupported) {
+		return nil // that is for rulesAvailable
 	}
-	return looked, errors.Join(errs...)
+	return err
 }

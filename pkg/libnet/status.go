@@ -4,20 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 )
 
-// Status says why no endpoint could be made now; nil if one could. It changes
-// nothing. If the endpoints there are may be cut off, the error is ErrLimited.
+// healBudget bounds how long Status puts back what is missing. The next one
+// goes on.
+const healBudget = 5 * time.Second
+
+// Status says why no endpoint could be made now; nil if one could. What any
+// endpoint would put back, it puts back: the rules of all networks, a bridge that
+// is gone, with its address and ports, a tunnel, forwarding. If that does not
+// succeed for endpoints there are already, the error is ErrLimited: these may be
+// cut off, a new one is not. A full pool is no error: to have a runtime take its
+// host out of service would stop all that runs there.
 func (n *Network) Status(ctx context.Context) (err error) {
 	leave, err := n.c.enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
-	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus(), n.limits(ctx)}
+	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus()}
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
@@ -28,9 +37,15 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	case n.auto != nil:
 		errs = append(errs, n.auto.Status(ctx))
 	case n.ipam != nil:
-		errs = append(errs, n.ipam.Status(ctx))
+		errs = append(errs, ignoreFull(n.ipam.Status(ctx)))
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := n.heal(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrLimited, err)
+	}
+	return nil
 }
 
 // bridgeStatus says whether the bridge's name is held by something else. A
@@ -43,45 +58,81 @@ func (n *Network) bridgeStatus(ctx context.Context) error {
 	return nil
 }
 
-// limits says what of the network is gone that its endpoints need. The next
-// Attach mends it, and Repair the rules; until then they are cut off.
-func (n *Network) limits(ctx context.Context) error {
+// heal puts back what is missing, and says what is missing still. Where another
+// call is at it already, that one is enough.
+func (n *Network) heal(ctx context.Context) error {
+	if n.lacks(ctx) == nil {
+		return nil
+	}
+	release, ok, err := n.c.sandboxes.TryRepair()
+	if err != nil || !ok {
+		return err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, healBudget)
+	defer cancel()
+	_, mendErr := n.c.Mend(ctx, PutBack)
+	if lacks := n.lacks(ctx); lacks != nil {
+		return errors.Join(lacks, mendErr)
+	}
+	return nil // what others lack is for their Status
+}
+
+// heal puts rules back that are missing, as Publish would. What cannot be put
+// back keeps no port from being published.
+func (p *Publisher) heal(ctx context.Context) {
+	has, err := p.dir.HasReady(p.network)
+	if err != nil || !has || p.c.intact(ctx, p.cfg.Chosen(), firewall.Network{}) == nil {
+		return
+	}
+	release, ok, err := p.c.sandboxes.TryRepair()
+	if err != nil || !ok {
+		return
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, healBudget)
+	defer cancel()
+	_, _ = p.c.Mend(ctx, PutBack)
+}
+
+// lacks says what of the network is gone that its endpoints need.
+func (n *Network) lacks(ctx context.Context) error {
 	has, err := n.c.endpoints.HasReady(n.name)
 	if err != nil {
 		return err
 	}
 	if !has {
 		if n.config.Tunnel.Agent { // it is there before the first endpoint
-			if err := n.verifyTunnel(ctx); err != nil {
-				return fmt.Errorf("%w: %w", ErrLimited, err)
-			}
+			return n.verifyTunnel(ctx)
 		}
 		return nil
 	}
-	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx)}
+	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx), n.unplugged(ctx)}
 	if n.config.needsRules() {
-		err := n.c.rulesOf(string(n.config.Backend)).Intact(ctx)
-		if !errors.Is(err, firewall.ErrUnsupported) { // that is for rulesAvailable
-			errs = append(errs, err)
-		}
+		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx)))
 	}
-	if n.config.hasGateway() && !n.config.internal() {
-		errs = append(errs, n.forwarding())
+	return errors.Join(append(errs, n.forwarding())...)
+}
+
+// unplugged names links of the network that are ports of no bridge.
+func (n *Network) unplugged(ctx context.Context) error {
+	stray, err := n.strays(ctx)
+	if err == nil && len(stray) > 0 {
+		err = fmt.Errorf("%d links are no ports of bridge %s, one is %s", len(stray), n.config.Bridge, stray[0].Name)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("%w: %w", ErrLimited, err)
-	}
-	return nil
+	return err
 }
 
 // forwarding says whether the host forwards what the network's endpoints send.
-// Which families they have, the pool tells; of another IPAM nothing is known.
 func (n *Network) forwarding() error {
+	want4, want6 := n.forwards()
+	if !want4 && !want6 {
+		return nil
+	}
 	v4, v6, err := n.c.bridges.Forwarding()
 	if err != nil {
 		return err
 	}
-	want4, want6 := n.ownGateways().families()
 	var errs []error
 	if want4 && !v4 {
 		errs = append(errs, errors.New("net.ipv4.ip_forward is 0: set it to 1"))

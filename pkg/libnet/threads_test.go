@@ -44,7 +44,7 @@ func traces() (string, error) {
 	}
 	fw := firewall.New()
 	owners, err := fw.List(context.Background())
-	missing := fw.Intact(context.Background()) != nil
+	missing := fw.Intact(context.Background(), firewall.Network{}) != nil
 	forward, readErr := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
 	localnet, _ := os.ReadFile("/proc/sys/net/ipv4/conf/brt/route_localnet")
 	err = errors.Join(err, readErr, fw.Close())

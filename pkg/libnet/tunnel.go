@@ -110,10 +110,29 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 	if err = n.tunnelConflict(t, err); err != nil {
 		err = errors.Join(err, rival)
 	}
+	if errors.Is(err, kernel.ErrRouteConflict) {
+		return n.inTheWay(ctx, err)
+	}
 	if created {
 		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
 	}
 	return err
+}
+
+// inTheWay names the network whose tunnel has a route that this one needs.
+func (n *Network) inTheWay(ctx context.Context, conflict error) error {
+	networks, _ := n.c.Networks(ctx) // of what cannot be read nothing is said
+	for _, other := range networks {
+		if other.name == n.name || other.driver != driverOverlay {
+			continue
+		}
+		for _, block := range other.config.Tunnel.blocks() {
+			if slices.ContainsFunc(n.config.Tunnel.blocks(), block.Overlaps) {
+				return fmt.Errorf("%w: of network %q, which has %s, too; if it has no container any more: lnctl network rm %s", conflict, other.name, block, other.name)
+			}
+		}
+	}
+	return conflict
 }
 
 func (n *Network) removeTunnel(ctx context.Context) error {

@@ -20,7 +20,7 @@ var ladder = []struct {
 	{"plugins/*", []string{"internal/cni", "internal/plugin", "pkg/libnet"}},
 	{"internal/plugin", []string{"internal/cni", "internal/plain", "pkg/libnet"}},
 	{"internal/overlay", []string{"internal/kernel"}},
-	{"cmd/lnctl", []string{"pkg/libnet"}},
+	{"cmd/lnctl", []string{"internal/plugin", "pkg/libnet"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "pkg/libnet"}},
 	{"internal/agent", []string{"internal/overlay", "internal/plugin", "pkg/libnet", "pkg/ipamstore"}},
 	{"internal/registry/etcd", []string{"internal/overlay"}},

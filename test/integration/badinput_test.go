@@ -293,7 +293,6 @@ func badVerbs() []bad {
 		{name: "GC on 1.0.0", call: env("CNI_COMMAND=GC"), keys: keys{"cniVersion": "1.0.0"}, code: codeVersion, want: []string{"1.0.0", "GC", "1.1.0"}},
 		{name: "GC with a garbled list", call: env("CNI_COMMAND=GC"), keys: keys{"cni.dev/valid-attachments": "all"}, code: codeConfig, want: []string{"all"}},
 		{name: "STATUS on 1.0.0", call: env("CNI_COMMAND=STATUS"), keys: keys{"cniVersion": "1.0.0"}, code: codeVersion, want: []string{"1.0.0", "STATUS", "1.1.0"}},
-		{name: "STATUS of a full pool", call: env("CNI_COMMAND=STATUS"), setup: other, keys: sets(`[{"subnet":"10.1.0.0/24","rangeStart":"10.1.0.2","rangeEnd":"10.1.0.2"}]`), code: 50, want: []string{"10.1.0.2"}},
 		{name: "STATUS with the bridge's name held", call: env("CNI_COMMAND=STATUS"), setup: nonBridge("br0"), code: 50, want: []string{"br0"}},
 		{name: "STATUS with a read-only state directory", call: env("CNI_COMMAND=STATUS"), setup: readOnly("/run/libnet"), code: 50, want: []string{"/run/libnet"}},
 		{name: "ipam-ln without ipam", call: ipamOnly, keys: keys{"ipam": nil}, code: codeConfig, want: []string{"ipam", "missing"}},

@@ -24,10 +24,9 @@ type change struct {
 	keys keys // of the configuration that differ
 	do   func(h *host)
 	want string // in CHECK's message
-	// status is the code of STATUS, 0: success; mended says that the next ADD
-	// of the network puts it right for the others, too.
-	status uint
-	mended bool
+	// mended says that the next ADD of the network puts it right for the others,
+	// too; healed, that STATUS does.
+	mended, healed bool
 }
 
 func changes() []change {
@@ -72,16 +71,18 @@ func changes() []change {
 			h.check(netlink.LinkSetHardwareAddr(l, []byte{2, 0, 0, 0, 0, 0x99}))
 		})},
 		{name: "host end down", want: "is down", do: port(netlink.LinkSetDown)},
-		{name: "host end left the bridge", want: "not a port of br0", do: port(netlink.LinkSetNoMaster)},
+		{name: "host end left the bridge", want: "not a port of br0", healed: true, do: port(netlink.LinkSetNoMaster)},
 		{name: "hairpin off", want: "hairpin", do: port(func(l netlink.Link) error { return netlink.LinkSetHairpin(l, false) })},
-		{name: "bridge down", want: "br0 is down", status: 51, mended: true, do: onLink("br0", netlink.LinkSetDown)},
+		{name: "bridge down", want: "br0 is down", healed: true, do: onLink("br0", netlink.LinkSetDown)},
 		{name: "gateway removed", want: "10.1.0.1/24", mended: true, do: onLink("br0", func(l netlink.Link) error { return netlink.AddrDel(l, addr("10.1.0.1/24")) })},
-		{name: "tables flushed", want: "table inet libnet", status: 51, mended: true, do: func(h *host) { h.nft("flush ruleset") }},
+		{name: "tables flushed", want: "table inet libnet", healed: true, do: func(h *host) { h.nft("flush ruleset") }},
+		{name: "bridge deleted", want: "br0: not found", healed: true, do: onLink("br0", netlink.LinkDel)},
+		{name: "rule changed", want: `closed "nobody else": is not what was written`, healed: true, do: func(h *host) { h.openClosed() }},
 		{name: "chain flushed", want: "no other source", do: func(h *host) { h.nft("flush chain bridge libnet prerouting") }},
-		{name: "rules of a chain flushed", want: "closed", status: 51, mended: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
+		{name: "rules of a chain flushed", want: "closed", healed: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
 		{name: "masquerade element deleted", want: "masq4 { 10.1.0.2 . br0 }", do: func(h *host) { h.nft("flush set inet libnet masq4") }},
 		{name: "port element deleted", want: "anyport6 { tcp . 8080", do: func(h *host) { h.nft("flush map inet libnet anyport6") }},
-		{name: "network element deleted", want: "closed { ipv4 . br0 }", mended: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
+		{name: "network element deleted", want: "closed { ipv4 . br0 }", healed: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
 		{name: "iptables flushed", want: "LIBNET", mended: true, keys: keys{"backend": "iptables", "macspoofchk": nil}, do: func(h *host) {
 			for _, tool := range []string{"iptables", "ip6tables"} {
 				for _, table := range []string{"filter", "nat", "raw"} {
@@ -90,12 +91,12 @@ func changes() []change {
 			}
 		}},
 		{name: "lease gone", want: "10.1.0.2", do: func(h *host) { h.check(os.Remove(leaseDir + "/10.1.0.2")) }},
-		{name: "forwarding off", status: 51, mended: true, do: func(h *host) { h.check(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)) }},
+		{name: "forwarding off", healed: true, do: func(h *host) { h.check(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)) }},
 	}
 }
 
-// CHECK names each single thing that was changed by hand, and STATUS what cuts
-// off more than one container.
+// CHECK names each single thing that was changed by hand. STATUS succeeds as an
+// ADD would, and puts back what an ADD would.
 func TestCheckFinds(t *testing.T) {
 	for _, c := range changes() {
 		t.Run(c.name, func(t *testing.T) {
@@ -117,16 +118,32 @@ func (c change) test(t *testing.T) {
 	if r := h.run(a.as("CHECK")); c.want != "" && (r.code != 103 || !strings.Contains(r.msg, c.want)) {
 		t.Errorf("CHECK: code %d, %q; want code 103 and %q", r.code, r.msg, c.want)
 	}
-	if r := h.run(status); r.code != c.status {
-		t.Errorf("STATUS: code %d, %q; want %d", r.code, r.msg, c.status)
+	if r := h.run(status); r.code != 0 || r.stderr != "" {
+		t.Errorf("STATUS: code %d, %q, %q; want success: an ADD would", r.code, r.msg, r.stderr)
 	}
-	if !c.mended {
+	if c.healed {
+		h.must(a.as("CHECK"))
+	}
+	if !c.mended && !c.healed {
 		h.must(a.as("DEL"))
 		return
 	}
 	h.must(attachment("bridge-ln", "c2", h.netns("c2"), edit(t, conf, keys{"runtimeConfig": nil})).as("ADD"))
 	h.must(a.as("CHECK"))
 	h.must(status)
+}
+
+// openClosed has the last rule of chain closed accept, under its comment.
+func (h *host) openClosed() {
+	h.t.Helper()
+	out, err := exec.Command("nft", "-a", "list", "chain", "inet", "libnet", "closed").Output()
+	h.check(err)
+	_, handle, ok := strings.Cut(string(out), `drop comment "nobody else" # handle `)
+	if !ok {
+		h.t.Fatalf("no rule \"nobody else\":\n%s", out)
+	}
+	handle, _, _ = strings.Cut(handle, "\n")
+	h.nft("replace rule inet libnet closed handle " + handle + ` accept comment "nobody else"`)
 }
 
 // hostEnd is the name of the host's end of the only attachment.

@@ -130,8 +130,14 @@ type reply struct {
 // run calls a plugin.
 func (h *host) run(c call) reply {
 	h.t.Helper()
+	return h.runProgram(program(h.t, c.plugin), c)
+}
+
+// runProgram calls a plugin by its path.
+func (h *host) runProgram(path string, c call) reply {
+	h.t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.Command(program(h.t, c.plugin))
+	cmd := exec.Command(path)
 	cmd.Env = c.environ(h.t)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.stdin), &stdout, &stderr
 	return h.reply(c, cmd.Run(), stdout.String(), stderr.String())

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/pkg/libnet"
+)
+
+func networkRemoveCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm NAME",
+		Short: "Remove a network that has no container",
+		Long: "Remove what is left of a network that has no container: its bridge, if libnet made it, its tunnel, rules, record\n" +
+			"and the addresses of dead containers, whether its configuration is still there or not. A network with containers is\n" +
+			"refused, and they are named. The next container of a configuration that is still there makes the network anew.",
+		Args: oneNetwork,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return s.with(func(c *libnet.Controller) error {
+				if err := c.RemoveNetwork(cmd.Context(), args[0]); err != nil {
+					return fmt.Errorf("network %q: %w", args[0], err)
+				}
+				return s.printRemoved(cmd.OutOrStdout(), []string{args[0]})
+			})
+		},
+	}
+}
+
+func networkPruneCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "prune",
+		Short: "Remove all networks that have no container",
+		Long:  "Do what \"lnctl network rm\" does for every network that has no container. Networks with containers stay as they are.",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.with(func(c *libnet.Controller) error {
+				removed, err := c.PruneNetworks(cmd.Context())
+				return errors.Join(s.printRemoved(cmd.OutOrStdout(), removed), err)
+			})
+		},
+	}
+}
+
+func (s *settings) printRemoved(out io.Writer, names []string) error {
+	return s.print(out, struct {
+		Removed []string `json:"removed"`
+	}{append([]string{}, names...)}, func(out io.Writer) error {
+		var errs []error
+		for _, name := range names {
+			_, err := fmt.Fprintf(out, "removed network %s\n", name)
+			errs = append(errs, err)
+		}
+		if len(names) == 0 {
+			_, err := fmt.Fprintln(out, "no network is without containers")
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+}

@@ -1,0 +1,253 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// A table tells which release of this package wrote it by the names of two
+// chains without rules. "written-<hash>" comes in the transaction that writes
+// the rules; "release-<hash>" once all elements are there, too (see Complete).
+// User data of the table would do as well, but needs Linux 5.10, and cannot be
+// changed afterwards.
+const (
+	releasePrefix = "release-"
+	writtenPrefix = "written-"
+)
+
+func (t table) release() chain { return chain{name: releasePrefix + releases[t.family]} }
+func (t table) written() chain { return chain{name: writtenPrefix + releases[t.family]} }
+
+// sum is the hash of all that ensure writes but the chains above.
+func (t table) sum() string {
+	b := newBatch(0)
+	b.write(t)
+	b.flush()
+	h := fnv.New64a()
+	_, _ = h.Write(b.buf.Bytes())
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// gateChain says that a chain belongs to an endpoint with conditions.
+func gateChain(name string) bool { return strings.HasPrefix(name, chainPrefix) }
+
+// Complete says that our tables hold the elements of all networks and endpoints:
+// until then each Apply returns restored. Tables that are complete, or of another
+// release, or not there, stay as they are.
+func (f *Firewall) Complete(ctx context.Context) error {
+	err := f.transact(ctx, func(c *conn, b *batch) error {
+		for _, family := range tableFamilies {
+			t := tableOf(family)
+			state, err := c.stateOf(t)
+			if err != nil {
+				return err
+			}
+			if state == tableWritten {
+				b.addChain(family, t.release())
+			}
+		}
+		return nil
+	})
+	if err := absent(supported(err)); err != nil {
+		return fmt.Errorf("note that all rules are there: %w", err)
+	}
+	return nil
+}
+
+// Restore writes each of our tables anew that is there and differs in any rule
+// from what this release writes, in one transaction per table: packets meet
+// either the old rules or the new ones. Elements stay. It returns whether it
+// wrote anything; Complete has to follow once the elements of all are there.
+func (f *Firewall) Restore(ctx context.Context) (changed bool, err error) {
+	for _, family := range tableFamilies {
+		t, wrote := tableOf(family), false
+		err := f.transact(ctx, func(c *conn, b *batch) error {
+			wrote = false
+			differs, err := c.differs(t)
+			if err == nil && differs {
+				err = c.renew(b, t)
+				wrote = true
+			}
+			return err
+		})
+		if err := absent(supported(err)); err != nil {
+			return changed, fmt.Errorf("restore rules of table %s %s: %w", familyName(family), tableName, err)
+		}
+		changed = changed || wrote
+	}
+	return changed, nil
+}
+
+// differs says whether a table is there and not as this release writes it.
+func (c *conn) differs(t table) (bool, error) {
+	state, err := c.stateOf(t)
+	if err != nil || state == tableMissing {
+		return false, err
+	}
+	d := differences{c: c} // in a transaction, which fails if something changed
+	err = d.rules(t)
+	return state == tableBroken || len(d.all) > 0, err
+}
+
+// heldChain is a chain as it stands in a table.
+type heldChain struct {
+	name, kind string
+	hook       uint32
+	priority   int32
+}
+
+// chains returns the chains of our table of a family.
+func (c *conn) chains(family uint8) ([]heldChain, error) {
+	var all []heldChain
+	err := c.dump(unix.NFT_MSG_GETCHAIN, family, nil, func(attrs []byte) error {
+		if text(attrs, unix.NFTA_CHAIN_TABLE) != tableName {
+			return nil
+		}
+		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
+		all = append(all, heldChain{
+			text(attrs, unix.NFTA_CHAIN_NAME), text(attrs, unix.NFTA_CHAIN_TYPE),
+			nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)), int32(nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_PRIORITY))),
+		})
+		return nil
+	})
+	return all, err
+}
+
+// renew adds to b what makes a table that is there stand as this release writes
+// it. Sets that stay what they were keep their elements; those of another type
+// are made anew, with their elements in the new form as far as that can be told.
+// What else is in the table is of another release and goes. What c saw must not
+// change until b is sent.
+func (c *conn) renew(b *batch, t table) error {
+	chains, err := c.chains(t.family)
+	if err != nil {
+		return err
+	}
+	sets, err := c.sets(t.family)
+	if err != nil {
+		return err
+	}
+	moved, err := c.convert(t, sets)
+	if err != nil {
+		return err
+	}
+	for _, ch := range chains { // no rule may lead to a chain or a set that goes
+		if ch.name != marksChain && !gateChain(ch.name) {
+			b.delRules(t.family, ch.name)
+		}
+	}
+	for _, ch := range chains {
+		if !ch.stays(t) {
+			b.delChain(t.family, ch.name)
+		}
+	}
+	for _, s := range sets {
+		if !s.stays(t) {
+			b.delSet(t.family, s.name)
+		}
+	}
+	b.write(t)
+	b.addChain(t.family, t.written())
+	for _, e := range moved {
+		b.put(e)
+	}
+	if t.family == unix.NFPROTO_INET { // who is strict is not looked up here
+		b.putStrict()
+	}
+	return nil
+}
+
+// stays says that a chain is one of t.
+func (h heldChain) stays(t table) bool {
+	return gateChain(h.name) || slices.ContainsFunc(t.chains, func(c chain) bool {
+		return c.name == h.name && c.kind == h.kind && (c.kind == "" || c.hook == h.hook && c.priority == h.priority)
+	})
+}
+
+// maxRenewals bounds how often a table is written anew for one Apply.
+const maxRenewals = 3
+
+// errBroken says that a table has to be written anew first.
+var errBroken = errors.New("rules are missing, or of another release")
+
+// make adds a table that is not there. One that is rare is complete at once.
+func (b *batch) make(t table) {
+	b.ensure(t)
+	if t.rare() {
+		b.addChain(t.family, t.release())
+	}
+}
+
+// renew writes those of tables anew that are not whole, or all that are there.
+// Each is a transaction of its own: until it is through it is not known of what
+// type the sets are.
+func (f *Firewall) renew(ctx context.Context, tables []table, all bool) error {
+	for _, t := range tables {
+		err := f.transact(ctx, func(c *conn, b *batch) error {
+			state, err := c.stateOf(t)
+			if err == nil && (state == tableBroken || all && state != tableMissing) {
+				err = c.renew(b, t)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// renewOther writes those of our tables anew that are there and of another
+// release: it may have other elements.
+func (f *Firewall) renewOther(ctx context.Context) error {
+	var others []table
+	err := f.do(ctx, func(c *conn) error {
+		others = nil
+		var requests []nfnl.Message
+		for _, family := range tableFamilies {
+			mark := table{family: family}
+			requests = append(requests, askTable(family), askChain(family, mark.release().name), askChain(family, mark.written().name))
+		}
+		there, err := c.holds(requests...)
+		if errors.Is(err, unix.EINVAL) { // nfnetlink does not know this subsystem
+			err = fmt.Errorf("nf_tables: %w", ErrUnsupported)
+		}
+		if err != nil {
+			return err
+		}
+		for i, family := range tableFamilies {
+			if there[3*i] && !there[3*i+1] && !there[3*i+2] {
+				others = append(others, tableOf(family))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return f.renew(ctx, others, true)
+}
+
+// drop adds the deletion of a table that is there, with its elements.
+func (c *conn) drop(b *batch, t table) error {
+	marks := []chain{t.release(), t.written()}
+	there, err := c.holds(askChain(t.family, marks[0].name), askChain(t.family, marks[1].name))
+	if err != nil {
+		return err
+	}
+	for i, m := range marks {
+		if there[i] {
+			b.delChain(t.family, m.name)
+		}
+	}
+	b.drop(t)
+	return nil
+}

@@ -1,0 +1,84 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Plug makes the host end of an attachment a port of its bridge again, and as
+// Attach made it: with a bridge that is deleted its ports stay, without a master.
+// It reports false for a host end that is a port already, of this bridge or
+// another. Of l the container's end is not looked at. The error wraps ErrNotFound
+// if there is no host end, ErrExists if it is another owner's.
+func (h *Handle) Plug(ctx context.Context, l Link) (plugged bool, err error) {
+	if err := errors.Join(ctx.Err(), checkName("host interface", l.HostName), checkName("bridge", l.Bridge)); err != nil {
+		return false, err
+	}
+	plugged, err = h.replug(l)
+	if err != nil {
+		return false, fmt.Errorf("plug %s into %s: %w", l.HostName, l.Bridge, err)
+	}
+	return plugged, nil
+}
+
+func (h *Handle) replug(l Link) (bool, error) {
+	host, err := h.device(l.HostName)
+	if err != nil {
+		return false, err
+	}
+	if host.kind != "veth" || host.alias != l.Owner {
+		return false, fmt.Errorf("alias %q: %w", host.alias, ErrExists)
+	}
+	if host.master != 0 {
+		return false, nil
+	}
+	br := l.State.device
+	if br == nil {
+		if br, err = h.bridge(l.Bridge); err != nil {
+			return false, fmt.Errorf("bridge %s: %w", l.Bridge, err)
+		}
+	}
+	// Down until it has its flags: nothing may pass by a port that is to be isolated.
+	if err := h.setLink(host.index, 0, unix.IFF_UP); err != nil {
+		return false, err
+	}
+	if err := h.setLink(host.index, 0, 0, attrUint32(unix.IFLA_MASTER, uint32(br.index))); err != nil {
+		return false, err
+	}
+	_, err = h.plug(br, host, port{
+		name: l.HostName, hairpin: l.Hairpin, isolated: l.Isolated,
+		vlan: l.VLAN, trunk: l.Trunk, preserve: l.PreserveDefaultVLAN,
+	})
+	if err != nil {
+		return false, errors.Join(err, h.setLink(host.index, 0, 0, attrUint32(unix.IFLA_MASTER, 0)))
+	}
+	return true, nil
+}
+
+// noMaster asks for links without a master only (Linux 6.1; an earlier kernel
+// then lists none).
+const noMaster = -1
+
+// Strays returns the veths whose alias starts with prefix and that are ports of
+// no bridge. Its cost grows with the number of links without a master, not with
+// that of ports. It needs Linux 6.1; before, it finds none.
+func (h *Handle) Strays(ctx context.Context, prefix string) ([]Owned, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ds, err := h.devices(noMaster)
+	if err != nil {
+		return nil, fmt.Errorf("list links without a master: %w", err)
+	}
+	var all []Owned
+	for _, d := range ds {
+		if d.kind == "veth" && d.master == 0 && strings.HasPrefix(d.alias, prefix) {
+			all = append(all, Owned{Owner: d.alias, Name: d.name, Index: d.index})
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,166 @@
+package libnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// links makes the bridge and the tunnel of a network with attachments again if
+// they are gone, and switches forwarding on. Their rules are in place.
+func (m *mender) links(ctx context.Context, n *Network) {
+	has, err := m.c.endpoints.HasReady(n.name)
+	if err != nil || !has && !n.config.Tunnel.Agent {
+		m.fail(n, err)
+		return
+	}
+	if has {
+		m.fail(n, m.bridge(ctx, n))
+	}
+	if n.verifyTunnel(ctx) != nil {
+		var undo undoStack // what could be made stays
+		err := n.ensureTunnel(ctx, &undo)
+		if err == nil && len(undo) > 0 {
+			m.done.Tunnels = append(m.done.Tunnels, n.tunnelName())
+		}
+		m.fail(n, err)
+	}
+	if has {
+		v4, v6 := n.forwards()
+		m.fail(n, m.c.bridges.Forward(ctx, v4, v6))
+	}
+}
+
+// forwards says for which families packets of the network have to be forwarded.
+// Which ones its endpoints have, the pool tells; of another IPAM nothing is known.
+func (n *Network) forwards() (v4, v6 bool) {
+	if !n.config.hasGateway() || n.config.internal() {
+		return false, false
+	}
+	return n.ownGateways().families()
+}
+
+func (m *mender) bridge(ctx context.Context, n *Network) error {
+	err := m.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
+	if err == nil {
+		stray, err := n.strays(ctx)
+		if len(stray) == 0 || err != nil {
+			return err
+		}
+	}
+	if errors.Is(err, kernel.ErrNotBridge) {
+		return err
+	}
+	fresh := errors.Is(err, kernel.ErrNotFound)
+	plugged, _, err := m.c.reconnect(ctx, n, fresh, ID{})
+	if fresh && m.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}) == nil { // not if all its attachments are dead
+		m.done.Bridges = append(m.done.Bridges, n.config.Bridge)
+	}
+	m.done.Plugged = append(m.done.Plugged, plugged...)
+	return err
+}
+
+// strays are the host's ends of the network's links that are ports of no bridge.
+func (n *Network) strays(ctx context.Context) ([]kernel.Owned, error) {
+	return n.c.links.Strays(ctx, networkOwner(n.name))
+}
+
+// reconnect makes the bridge of a network hold the gateways of all attachments
+// that are recorded for it, whatever their network, and their links its ports
+// again: those of a bridge that is deleted stay, without a master. A bridge that
+// was made anew, fresh, gets the MAC that containers know their gateway by.
+// The attachment but is left alone; it may be zero. What cannot be mended is in
+// the error, joined, and keeps nothing else from being mended.
+func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but ID) (plugged []ID, mac net.HardwareAddr, err error) {
+	networks, err := c.Networks(ctx)
+	errs := []error{err}
+	m := mender{c: c}
+	for _, other := range networks {
+		if other.config.Bridge != n.config.Bridge {
+			continue
+		}
+		recs, err := c.endpoints.Endpoints(other.name)
+		errs = append(errs, err)
+		recs = slices.DeleteFunc(recs, func(rec state.Endpoint) bool {
+			return rec.Phase != state.PhaseReady || idOf(rec) == but || rec.Bridge != n.config.Bridge || c.dead(rec)
+		})
+		if len(recs) == 0 {
+			continue
+		}
+		if fresh && mac == nil {
+			mac = bridgeMAC(recs)
+		}
+		br, err := other.rebridge(ctx, recs, mac)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, rec := range recs {
+			err := m.own(c.endpoints, rec, func(rec state.Endpoint) error {
+				done, err := other.replug(ctx, rec, br)
+				if done {
+					plugged = append(plugged, idOf(rec))
+				}
+				return err
+			})
+			errs = append(errs, err)
+		}
+	}
+	return plugged, mac, errors.Join(errs...)
+}
+
+// bridgeMAC is the MAC that the bridge had for these attachments; nil: unknown.
+func bridgeMAC(recs []state.Endpoint) net.HardwareAddr {
+	for _, rec := range recs {
+		for _, l := range rec.Links {
+			if mac, err := net.ParseMAC(l.MAC); l.Name == rec.Bridge && err == nil {
+				return mac
+			}
+		}
+	}
+	return nil
+}
+
+// rebridge makes the bridge as all these attachments want it.
+func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.HardwareAddr) (kernel.BridgeState, error) {
+	if err := n.resolveMTU(); err != nil {
+		return kernel.BridgeState{}, err
+	}
+	var all Addressing
+	for _, rec := range recs {
+		all.Addresses = append(all.Addresses, (&Endpoint{n: n, rec: rec}).Addressing().Addresses...)
+	}
+	if n.config.Tunnel.Agent {
+		all.Addresses = append(all.Addresses, n.ownGateways().Addresses...)
+	}
+	want := n.planBridge(all)
+	gateways := want.Gateways
+	want.Gateways, want.MAC = nil, mac
+	for _, g := range gateways { // each once, in order: the first IPv4 address is the primary one
+		if !slices.Contains(want.Gateways, g) {
+			want.Gateways = append(want.Gateways, g)
+		}
+	}
+	return n.c.bridges.EnsureBridge(ctx, want)
+}
+
+func (n *Network) replug(ctx context.Context, rec state.Endpoint, br kernel.BridgeState) (bool, error) {
+	p, err := (&Endpoint{n: n, rec: rec}).plan()
+	if err != nil {
+		return false, err
+	}
+	p.link.State = br
+	done, err := n.c.links.Plug(ctx, p.link)
+	if errors.Is(err, kernel.ErrNotFound) {
+		return false, nil // the container is gone, or its link: that is for DEL, and CHECK tells
+	}
+	if err != nil {
+		err = fmt.Errorf("network %q: %w", n.name, err)
+	}
+	return done, err
+}

@@ -1,0 +1,116 @@
+package integration
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// healNets are networks of several kinds.
+func healNets(t *testing.T) []string {
+	var all []string
+	for i, k := range []keys{
+		{"bridge": "br0", "gatewayMode": "nat", "icc": false},
+		{"bridge": "br1", "internal": true},
+		{"bridge": "br2", "gatewayMode": "routed", "macspoofchk": true},
+	} {
+		conf := `{"cniVersion": "1.1.0", "type": "bridge-ln", "isGateway": true, "ipam": {"type": "ipam-ln"}}`
+		conf = edit(t, conf, keys{"name": fmt.Sprintf("net%d", i), "ipam.ranges": []any{[]any{keys{"subnet": fmt.Sprintf("10.7%d.0.0/24", i)}}, []any{keys{"subnet": fmt.Sprintf("fd7%d::/64", i)}}}})
+		all = append(all, edit(t, conf, k))
+	}
+	return all
+}
+
+// healed is a host with a container on each of these networks; check is CHECK of
+// all of them.
+func (h *host) healed(confs []string) (adds []call, check func(when string)) {
+	h.t.Helper()
+	var checks []call
+	for i, conf := range confs {
+		a := attachment("bridge-ln", fmt.Sprintf("c%d", i), h.netns(fmt.Sprintf("c%d", i)), conf)
+		result := h.must(a.as("ADD")).stdout
+		adds = append(adds, a)
+		checks = append(checks, a.with(edit(h.t, conf, keys{"prevResult": raw(result)})).as("CHECK"))
+	}
+	return adds, func(when string) {
+		h.t.Helper()
+		for _, c := range checks {
+			if r := h.run(c); r.code != 0 {
+				h.t.Errorf("%s: CHECK %s: code %d, %s", when, c.cid, r.code, r.msg)
+			}
+		}
+	}
+}
+
+// One STATUS, or one ADD, of any network puts back what all networks of the host
+// lost: rules, bridges with their addresses, MACs and ports.
+func TestHeal(t *testing.T) {
+	for _, by := range []string{"STATUS", "ADD", "repair"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			confs := healNets(t)
+			adds, check := h.healed(confs)
+			check("before")
+			h.nft("flush ruleset")
+			for _, br := range []string{"br0", "br1", "br2"} {
+				l, err := netlink.LinkByName(br)
+				h.check(err)
+				if by == "STATUS" || by == "repair" || br == "br0" { // an ADD makes its own bridge only
+					h.check(netlink.LinkDel(l))
+				}
+			}
+			switch by {
+			case "STATUS":
+				h.must(adds[0].as("STATUS"))
+			case "ADD":
+				more := attachment("bridge-ln", "more", h.netns("more"), confs[0])
+				h.must(more.as("ADD"))
+				check("with one more")
+				h.must(more.as("DEL"))
+			case "repair":
+				if out := h.exec(program(t, "lnctl"), "repair"); !strings.Contains(out, "bridge br0 made anew") || !strings.Contains(out, "0 problems") {
+					t.Errorf("repair: %s", out)
+				}
+			}
+			check("after")
+			for i, a := range adds {
+				h.must(a.as("STATUS"))
+				h.ping(a.netns, netip.MustParseAddr(fmt.Sprintf("10.7%d.0.1", i)))
+			}
+		})
+	}
+}
+
+// STATUS beside itself, ADD and DEL: all succeed, and what lives is whole after.
+func TestHealAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	confs := healNets(t)
+	adds, check := h.healed(confs)
+	var spaces []string
+	for i := range 6 {
+		spaces = append(spaces, h.netns(fmt.Sprintf("x%d", i)))
+	}
+	for round := range 3 {
+		h.nft("flush ruleset")
+		for _, br := range []string{"br0", "br1"} {
+			l, err := netlink.LinkByName(br)
+			h.check(err)
+			h.check(netlink.LinkDel(l))
+		}
+		var calls []call
+		for i, ns := range spaces {
+			x := attachment("bridge-ln", fmt.Sprintf("x%d", i), ns, confs[i%3])
+			calls = append(calls, x.as([]string{"ADD", "DEL"}[round%2]), adds[i%3].as("STATUS"))
+		}
+		h.atOnce(calls)
+		for _, a := range adds { // what came while another was at it is seen to now
+			h.must(a.as("STATUS"))
+		}
+		check(fmt.Sprintf("round %d", round))
+	}
+}

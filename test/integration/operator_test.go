@@ -1,0 +1,81 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// What a network without containers leaves stands in the way of its successor
+// until lnctl takes it away, as the error says.
+func TestNetworkInTheWay(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.world()
+	conf := `{"cniVersion": "1.1.0", "type": "overlay-ln", "nodes": ["192.0.2.1", "192.0.2.2"], "subnet": ["10.78.0.0/16"]}`
+	old := attachment("overlay-ln", "c1", h.netns("c1"), edit(t, conf, keys{"name": "old"}))
+	h.must(old.as("ADD"))
+	next := attachment("overlay-ln", "c2", h.netns("c2"), edit(t, conf, keys{"name": "new"}))
+	h.refused(next.as("ADD"), 7, `of network "old"`, "lnctl network rm old")
+	lnctl := program(t, "lnctl")
+	if out, err := exec.Command(lnctl, "network", "rm", "old").CombinedOutput(); err == nil || !strings.Contains(string(out), "c1 eth0") {
+		t.Errorf("rm of a network in use: %v, %s", err, out)
+	}
+	h.must(old.as("DEL"))
+	h.exec(lnctl, "network", "rm", "old")
+	h.must(next.as("ADD"))
+	h.must(next.as("DEL"))
+	h.exec(lnctl, "network", "prune")
+	if rules := strings.TrimSpace(h.ruleset()); rules != "" {
+		t.Errorf("left of the rules:\n%s", rules)
+	}
+}
+
+// A changed subnet is taken by a network's own bridge that has no container.
+func TestChangedSubnet(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	conf := func(subnet string) string {
+		return `{"cniVersion": "1.1.0", "name": "ed", "type": "bridge-ln", "bridge": "bre", "gatewayMode": "nat", "ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "` + subnet + `"}]]}}`
+	}
+	c := attachment("bridge-ln", "c1", h.netns("c1"), conf("10.31.0.0/24"))
+	h.must(c.as("ADD"))
+	other := attachment("bridge-ln", "c2", h.netns("c2"), conf("10.32.0.0/24"))
+	h.refused(other.as("ADD"), 7, "bre already has an IP address")
+	h.must(c.as("DEL"))
+	h.must(other.as("ADD"))
+	if out := h.exec("ip", "-br", "addr", "show", "bre"); strings.Contains(out, "10.31.0.1") || !strings.Contains(out, "10.32.0.1") {
+		t.Errorf("addresses: %s", out)
+	}
+	h.must(other.as("DEL"))
+}
+
+// A user who may not look is told so, and nothing else.
+func TestDoctorNeedsRoot(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	data, err := os.ReadFile(program(t, "lnctl"))
+	h.check(err)
+	const copied = "/run/lnctl"
+	h.check(os.WriteFile(copied, data, 0o755))
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+		ok   bool
+	}{
+		"as another user":     {[]string{copied, "doctor"}, "run lnctl doctor as root", false},
+		"in a user namespace": {[]string{"unshare", "-U", "-r", "-n", copied, "--state-dir", "/tmp/none", "doctor"}, "✓ other firewalls", true},
+	} {
+		cmd := exec.Command(tt.args[0], tt.args[1:]...)
+		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != tt.ok || !strings.Contains(string(out), tt.want) || strings.Contains(string(out), "modprobe") {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if !tt.ok && strings.Contains(string(out), "✓") {
+			t.Errorf("%s: says of something that it is well:\n%s", name, out)
+		}
+	}
+}

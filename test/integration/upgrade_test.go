@@ -1,0 +1,169 @@
+package integration
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// previousRelease is the commit whose rules hosts have that are upgraded.
+const previousRelease = "8a97e5f"
+
+// buildPrevious builds the plugins of the previous release, and returns where
+// they are.
+func buildPrevious(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	script := `set -e; cd "$(git rev-parse --show-toplevel)"; git archive ` + previousRelease + ` | tar -x -C "$1"; cd "$1"; go build -o "$1/bin/" ./plugins/...`
+	cmd := exec.Command("sh", "-c", script, "sh", dir)
+	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the previous release, commit %s (a shallow clone has no history: git fetch --unshallow): %v\n%s", previousRelease, err, out)
+	}
+	return filepath.Join(dir, "bin")
+}
+
+// upgraded is a network of the previous release's with a container on it.
+type upgraded struct {
+	name, subnet string
+	keys         keys
+	ports        []any
+	open         bool // outside reaches the container's own address
+	out          bool // the container reaches outside
+}
+
+func upgrades() []upgraded {
+	return []upgraded{
+		{name: "nat", subnet: "10.61.0.0/24", keys: keys{"gatewayMode": "nat", "ipMasq": true}, out: true,
+			ports: []any{keys{"hostPort": 8081, "containerPort": flowPort, "protocol": "tcp"}, keys{"hostPort": 8081, "containerPort": flowPort, "protocol": "udp"}}},
+		{name: "routed", subnet: "10.62.0.0/24", keys: keys{"gatewayMode": "routed"}, out: true},
+		{name: "internal", subnet: "10.63.0.0/24", keys: keys{"internal": true}},
+		{name: "noicc", subnet: "10.64.0.0/24", keys: keys{"icc": false, "gatewayMode": "nat"}, out: true},
+		{name: "plain", subnet: "10.65.0.0/24", keys: keys{"ipMasq": true, "macspoofchk": true}, out: true, open: true},
+	}
+}
+
+func (u upgraded) conf(t *testing.T) string {
+	conf := `{"cniVersion": "1.1.0", "type": "bridge-ln", "isGateway": true, "capabilities": {"portMappings": true}, "ipam": {"type": "ipam-ln"}}`
+	conf = edit(t, conf, keys{"name": u.name, "bridge": "br-" + u.name, "ipam.ranges": []any{[]any{keys{"subnet": u.subnet}}}})
+	if u.keys["internal"] == nil {
+		conf = edit(t, conf, keys{"isDefaultGateway": true})
+	}
+	if u.ports != nil {
+		conf = edit(t, conf, keys{"runtimeConfig": keys{"portMappings": u.ports}})
+	}
+	return edit(t, conf, u.keys)
+}
+
+// An upgrade renews the rules under living containers: nothing of an established
+// flow is lost, nothing closed is open meanwhile, and what the previous release
+// made the new one removes.
+func TestUpgrade(t *testing.T) {
+	old := buildPrevious(t)
+	for _, first := range []string{"STATUS", "ADD", "DEL"} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			testUpgrade(t, old, first)
+		})
+	}
+}
+
+func testUpgrade(t *testing.T, old, first string) {
+	h := newHost(t)
+	h.world()
+	world := netnsPath("world")
+	echoBack(t, world)
+	closed := newProber(t, world)
+	calls := map[string]call{}
+	var flows []*flow
+	for _, u := range upgrades() {
+		ns := h.netns(u.name)
+		c := attachment("bridge-ln", u.name, ns, u.conf(t))
+		r := h.runProgram(old+"/bridge-ln", c.as("ADD"))
+		if r.code != 0 {
+			t.Fatalf("ADD by the previous release: %s", r.msg)
+		}
+		calls[u.name] = c
+		addr := h.theAddress(r)
+		h.route(world, netip.PrefixFrom(addr, 24).Masked().String(), hostAddr(false).String())
+		echoBack(t, ns)
+		to := netip.AddrPortFrom(addr, flowPort).String()
+		if u.out {
+			flows = append(flows, newFlow(t, u.name+" to outside", ns, netip.AddrPortFrom(worldAddr(false), flowPort).String())...)
+		}
+		if u.open {
+			flows = append(flows, newFlow(t, "outside to "+u.name, world, to)...)
+		} else {
+			closed.add(to)
+		}
+	}
+	flows = append(flows, newFlow(t, "outside to a published port", world, hostAddr(false).String()+":8081")...)
+	neighbour := attachment("bridge-ln", "more", h.netns("more"), edit(t, upgrades()[3].conf(t), nil))
+	if r := h.runProgram(old+"/bridge-ln", neighbour.as("ADD")); r.code != 0 {
+		t.Fatal(r.msg)
+	}
+	if strings.Contains(h.ruleset(), "release-") {
+		t.Fatal("the previous release names itself: the test shows nothing")
+	}
+	run := startAll(t, flows, closed)
+
+	switch first {
+	case "STATUS":
+		h.must(calls["nat"].as("STATUS"))
+	case "ADD":
+		h.must(attachment("bridge-ln", "new", h.netns("new"), upgrades()[4].conf(t)).as("ADD"))
+	case "DEL":
+		h.must(neighbour.as("DEL"))
+		h.must(calls["nat"].as("STATUS"))
+	}
+	if rules := h.ruleset(); !strings.Contains(rules, "release-") {
+		t.Errorf("after %s the rules are not those of this release:\n%s", first, rules)
+	}
+	run.stop()
+	h.nft("flush ruleset")
+	if !closed.reaches() { // or the probes show nothing
+		t.Error("no probe is answered without any rules")
+	}
+	for _, u := range upgrades() {
+		h.must(calls[u.name].as("STATUS"))
+	}
+	for _, c := range calls {
+		h.must(c.as("DEL"))
+	}
+	for _, c := range []call{neighbour, attachment("bridge-ln", "new", netnsPath("new"), upgrades()[4].conf(t))} {
+		h.must(c.as("DEL"))
+	}
+	if rules := strings.TrimSpace(h.ruleset()); rules != "" {
+		t.Errorf("left of the rules:\n%s", rules)
+	}
+}
+
+// What the new release made the previous one can remove, as after a downgrade.
+func TestDowngrade(t *testing.T) {
+	old := buildPrevious(t)
+	h := newHost(t)
+	h.world()
+	for _, u := range upgrades() {
+		c := attachment("bridge-ln", u.name, h.netns(u.name), u.conf(t))
+		h.must(c.as("ADD"))
+	}
+	for _, u := range upgrades() {
+		c := attachment("bridge-ln", u.name, netnsPath(u.name), u.conf(t))
+		if r := h.runProgram(old+"/bridge-ln", c.as("DEL")); r.code != 0 {
+			t.Errorf("DEL by the previous release: code %d, %s", r.code, r.msg)
+		}
+	}
+	if rules := h.ruleset(); strings.Contains(rules, "10.6") || strings.Contains(rules, "br-") {
+		t.Errorf("elements are left:\n%s", rules)
+	}
+}
+
+func (h *host) ruleset() string {
+	h.t.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").Output()
+	h.check(err)
+	return string(out)
+}
