@@ -139,7 +139,7 @@ func (p *publication) add(m PortMap, n Network) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	routed := n.policy(p.target) == Routed
+	routed := n.PublishesBy(p.target) == Routed
 	if open := routed || len(n.Trusted) > 0; open && p.gated {
 		return fmt.Errorf("port %s with conditions, on the container's address: %w", m, ErrInvalid)
 	} else if open {

@@ -168,7 +168,7 @@ func (e *Endpoint) applyGuarded(ctx context.Context, p plan, undo *undoStack) (f
 		return false, err
 	}
 	if !p.rules {
-		return false, g.free(true, e.n.config.Backend)
+		return false, e.applyOthers(ctx, g)
 	}
 	ports, used, restored, err := c.publish(ctx, e.Ports(), func(ports []PortMapping) ruleset {
 		p.endpoint.Ports = firewallPorts(ports)
@@ -187,6 +187,21 @@ func (e *Endpoint) applyGuarded(ctx context.Context, p plan, undo *undoStack) (f
 		return g.fresh, c.repairGuards(ctx)
 	}
 	return g.fresh, nil
+}
+
+// applyOthers has the guard in place that others have on the bridge of an endpoint
+// without rules. After a flush all rules come back, as with any other endpoint.
+func (e *Endpoint) applyOthers(ctx context.Context, g guarded) error {
+	c := e.n.c
+	if err := g.free(true, e.n.config.Backend); err != nil || !g.shared {
+		return err
+	}
+	restored, err := c.repairGuard(ctx, e.n.config.Bridge)
+	if err != nil || !restored {
+		return err
+	}
+	e.restored = true
+	return c.repairGuards(ctx)
 }
 
 // openLocalhost has 127.0.0.0/8 lead to published ports, once the bridge is there.
@@ -212,7 +227,13 @@ func isChosen(held *PortHeldError, asked []PortMapping) bool {
 }
 
 // reapply puts the rules of an attachment in place by the backend that holds them.
+// The network may have another bridge by now than the attachment.
 func (e *Endpoint) reapply(ctx context.Context) error {
+	if e.rec.Bridge != "" && e.rec.Bridge != e.n.config.Bridge {
+		at := *e.n
+		at.config.Bridge = e.rec.Bridge
+		e.n = &at
+	}
 	p, err := e.plan()
 	if err != nil || !p.rules {
 		return err

@@ -38,10 +38,11 @@ func endpointRules(f family, n firewall.Network, e firewall.Endpoint) []rule {
 	}
 	p.to = e.Addrs[first]
 	ports := slices.DeleteFunc(slices.Clone(e.Ports), func(m firewall.PortMap) bool { return !p.serves(m) })
-	if policy := f.policy(n); n.Bridge != "" && (policy == firewall.Published || policy == firewall.Routed) {
+	policy := n.PublishesBy(p.to)
+	if n.Bridge != "" && (policy == firewall.Published || policy == firewall.Routed) {
 		p.open(ports)
 	}
-	if f.policy(n) != firewall.Routed && len(ports) > 0 {
+	if policy != firewall.Routed && len(ports) > 0 {
 		p.publish(ports)
 	}
 	return p.rules
