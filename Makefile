@@ -39,7 +39,8 @@ test: build tools ## run the tests (as root: they make network namespaces)
 	$(GO) vet ./...
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 10m ./...
 
-soak: build tools ## storm for STORM (default 5m), and kill at every system call
+soak: build tools ## storm for STORM (default 5m), every world of the matrix, long churn, and kill at every system call
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_MATRIX=full LIBNET_CHURN=full $(GO) test -count=1 -v -timeout 30m -run 'TestMatrix|TestChurn' ./test/integration
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_STORM=$(STORM) $(GO) test -count=1 -v -timeout 30m ./test/storm
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_KILL=full $(GO) test -count=1 -v -timeout 60m ./test/kill
 
