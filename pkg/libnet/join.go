@@ -101,8 +101,9 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err := e.openLocalhost(p); err != nil {
 		return err
 	}
-	if fresh && !br.Created {
-		if err := c.bridges.ForgetNeighbours(ctx, e.rec.Bridge); err != nil {
+	if fresh || br.Created {
+		// Connections first: until they are gone, their packets wait for neighbours.
+		if err := errors.Join(c.endEarlier(ctx, p), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
 			return err
 		}
 	}

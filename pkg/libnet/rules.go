@@ -315,6 +315,19 @@ func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, targets [
 	return nil
 }
 
+// endEarlier ends what conntrack knows of connections to the addresses of an
+// endpoint from before its bridge led to them, which its rules would let in.
+func (c *Controller) endEarlier(ctx context.Context, p plan) error {
+	if !p.v4 && !p.v6 {
+		return nil // the host does not lead there
+	}
+	err := c.flush(ctx, conntrack.Filter{Targets: p.endpoint.Addrs})
+	if err != nil && !errors.Is(err, conntrack.ErrUnsupported) {
+		return fmt.Errorf("flush connections from before: %w", err)
+	}
+	return nil
+}
+
 // retireTunnel removes the rules of the network's tunnel, which is gone, unless it
 // has endpoints.
 func (n *Network) retireTunnel(ctx context.Context) error {
