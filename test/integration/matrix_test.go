@@ -209,6 +209,10 @@ func (l *matrixLab) editedAdds(two string) {
 		l.check(netlink.LinkDel(left))
 	}
 	l.holds("the container on the other bridge is gone", "a", "b")
+	c := attachment("bridge-ln", "c", netnsPath("c"), two)
+	l.must(c.as("ADD"))
+	l.holds("the configuration is as it was", "a", "b")
+	l.must(c.as("DEL"))
 }
 
 // flushes take all rules away, and have each of the verbs that mend that.

@@ -75,6 +75,7 @@ func (b *bench) killAddAt(i int, p plugin, n int, total *count) (killed bool) {
 	var where string
 	r := b.run(p, call{"ADD", c1.id, c1.netns}, conf, killAt(n, total, &where))
 	where = fmt.Sprintf("%s ADD killed %s", p.name, where)
+	b.still(where)
 	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
 		where = p.name + " ADD not killed"
 		if err := r.err(); err != nil {
@@ -130,6 +131,7 @@ func (b *bench) killDelAt(i int, p plugin, n int, total *count) (killed bool) {
 	var where string
 	r := b.run(p, call{"DEL", c1.id, c1.netns}, with(p.conf, "prevResult", result), killAt(n, total, &where))
 	where = fmt.Sprintf("%s DEL killed %s", p.name, where)
+	b.still(where)
 	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
 		where = p.name + " DEL not killed"
 		if err := r.err(); err != nil {
