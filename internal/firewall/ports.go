@@ -93,7 +93,7 @@ func (e Endpoint) planPorts(n Network) (planned, error) {
 // plan gathers the elements of e for p's family.
 func (p *publication) plan(e Endpoint, n Network) error {
 	is4 := p.target.Is4()
-	if n.policy(p.target) == Routed { // ports of the host mean nothing
+	if n.PublishesBy(p.target) == Routed { // ports of the host mean nothing
 		return p.open(e.Ports)
 	}
 	ports, err := Resolve(e.Ports, nil, is4)

@@ -112,6 +112,10 @@ type Network struct {
 	Apart bool
 	// IPv4 and IPv6 are the policies by family.
 	IPv4, IPv6 Policy
+	// Own are the policies of the endpoint's own network, where IPv4 and IPv6 are
+	// the strictest of several on Bridge: they say how its Ports are published. Nil:
+	// the same.
+	Own *Policies
 	// Trusted are interfaces from which published container ports can be
 	// reached by the container's address under Published.
 	Trusted []string
@@ -145,6 +149,17 @@ func (n Network) policy(a netip.Addr) Policy {
 		return n.IPv4
 	}
 	return n.IPv6
+}
+
+// Policies are one for each family.
+type Policies struct{ IPv4, IPv6 Policy }
+
+// PublishesBy returns the policy by which ports of the endpoint at a are published.
+func (n Network) PublishesBy(a netip.Addr) Policy {
+	if n.Own != nil {
+		n.IPv4, n.IPv6 = n.Own.IPv4, n.Own.IPv6
+	}
+	return n.policy(a)
 }
 
 // Families is a choice of address families.

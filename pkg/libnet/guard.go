@@ -79,7 +79,9 @@ type guarded struct {
 	rules firewall.Network
 	// fresh: until now the bridge had no guard.
 	fresh bool
-	free  func(applied bool, used Backend) error
+	// shared: the bridge has an index, so that others may have a guard on it.
+	shared bool
+	free   func(applied bool, used Backend) error
 }
 
 // holdGuard returns the rules that hold for the network's bridge with an endpoint
@@ -101,7 +103,7 @@ func (n *Network) holdGuard(ctx context.Context, always bool) (guarded, error) {
 			b.Unlock()
 			return guarded{}, err
 		}
-		return guarded{rules: rules, free: func(bool, Backend) error { b.Unlock(); return nil }}, nil
+		return guarded{rules: rules, shared: true, free: func(bool, Backend) error { b.Unlock(); return nil }}, nil
 	}
 	b.Unlock()
 	if b, err = n.c.guards.LockBridge(ctx, bridge, unix.LOCK_EX, state.Create); err != nil {
@@ -163,7 +165,7 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 		}
 		return errors.Join(errs...)
 	}
-	return guarded{rules: rules, fresh: fresh, free: free}, nil
+	return guarded{rules: rules, fresh: fresh, shared: true, free: free}, nil
 }
 
 func (n *Network) guardID() string { return policy.ID(n.planRules()) }
@@ -190,7 +192,9 @@ func joinGuards(n firewall.Network, all []state.Guard) (firewall.Network, error)
 		}
 		others = append(others, o)
 	}
-	return policy.Join(n, others...), nil
+	joined := policy.Join(n, others...)
+	joined.Own = &firewall.Policies{IPv4: n.IPv4, IPv6: n.IPv6}
+	return joined, nil
 }
 
 // seedGuards returns what networks ask of a bridge on which their endpoints live,
@@ -271,7 +275,7 @@ func (n *Network) holdFor(ctx context.Context, rec state.Endpoint) (guarded, err
 	}
 	if err == nil {
 		if b.Has(state.Guard{Network: n.name, ID: rec.Guard}) {
-			rules, err := n.fromIndex(b)
+			rules, err := n.fromIndex(b, rec.Guard)
 			if err != nil {
 				b.Unlock()
 			}
@@ -282,15 +286,25 @@ func (n *Network) holdFor(ctx context.Context, rec state.Endpoint) (guarded, err
 	return n.holdGuard(ctx, true)
 }
 
-// fromIndex is what the guards of the index b ask for, and the network's tunnel.
-func (n *Network) fromIndex(b bridgeGuards) (firewall.Network, error) {
+// fromIndex is what the guards of the index b ask for, and the network's tunnel. The
+// ports of an endpoint are published as the guard with ID id has it, with which the
+// endpoint came, or as the network's configuration has it now.
+func (n *Network) fromIndex(b bridgeGuards, id string) (firewall.Network, error) {
 	own := n.planRules()
 	all, err := b.Guards()
 	if err != nil {
 		return own, err
 	}
 	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, VTEPs: own.VTEPs, Underlay: own.Underlay}
-	return joinGuards(blank, all)
+	joined, err := joinGuards(blank, all)
+	if err != nil {
+		return own, err
+	}
+	if i := slices.IndexFunc(all, func(g state.Guard) bool { return g.Network == n.name && g.ID == id }); i >= 0 {
+		err = json.Unmarshal(all[i].Rules, &own)
+	}
+	joined.Own = &firewall.Policies{IPv4: own.IPv4, IPv6: own.IPv6}
+	return joined, err
 }
 
 // inPlace is what the bridge's index asks for now, and the network's tunnel.
@@ -300,7 +314,7 @@ func (n *Network) inPlace(ctx context.Context) firewall.Network {
 		return n.planRules()
 	}
 	defer b.Unlock()
-	rules, err := n.fromIndex(b)
+	rules, err := n.fromIndex(b, "")
 	if err != nil {
 		return n.planRules()
 	}
@@ -323,7 +337,7 @@ func (n *Network) verifiable(ctx context.Context, rec state.Endpoint) (firewall.
 	if !b.Has(state.Guard{Network: n.name, ID: rec.Guard}) {
 		return n.joined(b)
 	}
-	return n.fromIndex(b)
+	return n.fromIndex(b, rec.Guard)
 }
 
 // applyNetworkRules puts the rules of the network in place without an endpoint, as
@@ -342,34 +356,36 @@ func (c *Controller) repairGuards(ctx context.Context) error {
 	bridges, err := c.guards.Bridges()
 	errs := []error{err}
 	for _, bridge := range bridges {
-		errs = append(errs, c.repairGuard(ctx, bridge))
+		_, err := c.repairGuard(ctx, bridge)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Controller) repairGuard(ctx context.Context, bridge string) error {
+// repairGuard also says whether all rules had been flushed.
+func (c *Controller) repairGuard(ctx context.Context, bridge string) (restored bool, err error) {
 	b, err := c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer b.Unlock()
 	all, err := b.Guards()
 	if err != nil {
-		return err
+		return false, err
 	}
 	joined, err := joinGuards(bridgeRules(bridge), all)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var errs []error
 	for _, by := range []rules{c.nftables, c.iptables} {
 		if slices.ContainsFunc(all, func(g state.Guard) bool { return c.rulesOf(g.Backend) == by }) {
-			_, err := by.Apply(ctx, joined, firewall.Endpoint{})
-			errs = append(errs, err)
+			flushed, err := by.Apply(ctx, joined, firewall.Endpoint{})
+			restored, errs = restored || flushed, append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return restored, errors.Join(errs...)
 }

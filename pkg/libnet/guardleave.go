@@ -1,6 +1,7 @@
 package libnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -33,9 +34,12 @@ func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
 	if err != nil {
 		return err
 	}
+	mine := state.Guard{Network: n.name, ID: rec.Guard, Backend: cmp.Or(rec.Backend, string(n.config.Backend))}
+	// An ADD that was killed may have left a guard of which the index knows nothing.
+	unsaid := rec.Phase != state.PhaseReady && b.Len() > 0 && !b.Has(mine)
 	alone := b.Len() <= 1
 	b.Unlock()
-	if alone {
+	if alone && !unsaid {
 		return nil
 	}
 	b, err = n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_EX, state.OnlyExisting)
@@ -47,6 +51,9 @@ func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
 	}
 	defer b.Unlock()
 	left, stale, err := n.c.weedGuards(b, rec.Bridge, idOf(rec))
+	if unsaid && !b.Has(mine) {
+		stale = append(stale, mine)
+	}
 	if err != nil || len(stale) == 0 || len(left) == 0 {
 		return err
 	}

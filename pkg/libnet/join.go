@@ -118,8 +118,9 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err := e.openLocalhost(p); err != nil {
 		return err
 	}
-	if fresh || e.restored {
-		if err := errors.Join(c.bridges.ForgetNeighbours(ctx, e.rec.Bridge), c.endUnguardedFlows(ctx, e.rec)); err != nil {
+	if fresh || e.restored || br.Created {
+		// Connections first: until they are gone, their packets wait for neighbours.
+		if err := errors.Join(c.endUnguardedFlows(ctx, e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
 			return err
 		}
 	}

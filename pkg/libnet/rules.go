@@ -101,12 +101,12 @@ func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (resto
 // caller has the lock of lockPorts.
 func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fresh bool, err error) {
 	c := e.n.c
-	if !p.rules { // nothing of its own, but others may have a guard
+	if !p.rules {
 		g, err := e.n.holdGuard(ctx, false)
 		if err != nil {
 			return false, err
 		}
-		return false, g.free(true, e.n.config.Backend)
+		return false, e.applyOthers(ctx, g)
 	}
 	undo.push(func() error {
 		ctx := context.WithoutCancel(ctx)
@@ -134,6 +134,21 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fre
 	return done.fresh, nil
 }
 
+// applyOthers has the guard in place that others have on the bridge of an endpoint
+// without rules. After a flush all rules come back, as with any other endpoint.
+func (e *Endpoint) applyOthers(ctx context.Context, g guarded) error {
+	c := e.n.c
+	if err := g.free(true, e.n.config.Backend); err != nil || !g.shared {
+		return err
+	}
+	restored, err := c.repairGuard(ctx, e.n.config.Bridge)
+	if err != nil || !restored {
+		return err
+	}
+	e.restored = true
+	return c.repairGuards(ctx)
+}
+
 // openLocalhost has 127.0.0.0/8 lead to published ports, once the bridge is there.
 func (e *Endpoint) openLocalhost(p plan) error {
 	if !p.localnet {
@@ -144,7 +159,13 @@ func (e *Endpoint) openLocalhost(p plan) error {
 }
 
 // reapply puts the rules of an attachment in place by the backend that holds them.
+// The network may have another bridge by now than the attachment.
 func (e *Endpoint) reapply(ctx context.Context) error {
+	if e.rec.Bridge != "" && e.rec.Bridge != e.n.config.Bridge {
+		at := *e.n
+		at.config.Bridge = e.rec.Bridge
+		e.n = &at
+	}
 	p, err := e.plan()
 	if err != nil || !p.rules {
 		return err

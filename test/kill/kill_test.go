@@ -76,6 +76,7 @@ func (b *bench) killAddAt(i int, p plugin, n int, total *count) (killed bool) {
 	var where string
 	r := b.run(p, call{command: "ADD", id: c1.id, netns: c1.netns}, conf, killAt(n, total, &where))
 	where = fmt.Sprintf("%s ADD killed %s", p.name, where)
+	b.still(where)
 	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
 		where = p.name + " ADD not killed"
 		if err := r.err(); err != nil {
@@ -131,6 +132,7 @@ func (b *bench) killDelAt(i int, p plugin, n int, total *count) (killed bool) {
 	var where string
 	r := b.run(p, call{command: "DEL", id: c1.id, netns: c1.netns}, with(p.conf, "prevResult", result), killAt(n, total, &where))
 	where = fmt.Sprintf("%s DEL killed %s", p.name, where)
+	b.still(where)
 	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
 		where = p.name + " DEL not killed"
 		if err := r.err(); err != nil {

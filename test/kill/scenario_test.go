@@ -33,12 +33,17 @@ type scenario struct {
 	chain []plugin
 	// beside: another container stays in the network all the time.
 	beside bool
+	// second: a closed network, the first one, has a container on the same bridge.
+	second bool
 	// cold: the network does not exist before ADD, and GC removes it.
 	cold bool
 }
 
 func scenarios() []scenario {
 	alone := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat",` + ipam + `,` + ports + `}`}}
+	// It asks for what the first one does not, and does not for what that one does.
+	second := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat","icc":false,` +
+		strings.NewReplacer(`10.91.0.0/29"`, `10.91.0.0/29","rangeEnd":"10.91.0.5"`, `fd91::/64"`, `fd91::/64","rangeStart":"fd91::10"`).Replace(ipam) + `,` + ports + `}`}}
 	chained := []plugin{
 		{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","isDefaultGateway":true,"ipMasq":true,` + ipam + `}`},
 		{"portmap-ln", named + `"type":"portmap-ln",` + ports + `}`},
@@ -52,6 +57,8 @@ func scenarios() []scenario {
 		{name: "bridge-ln", chain: alone},
 		{name: "bridge-ln beside another", chain: alone, beside: true},
 		{name: "bridge-ln cold", chain: alone, cold: true},
+		{name: "bridge-ln beside another network", chain: second, second: true},
+		{name: "bridge-ln beside another network cold", chain: second, second: true, cold: true},
 		{name: "overlay-ln", chain: spanning},
 		{name: "overlay-ln cold", chain: spanning, cold: true},
 		{name: "bridge-ln and portmap-ln", chain: chained},
@@ -66,7 +73,8 @@ type bench struct {
 	*host
 	scenario
 	before snapshot
-	bridge []string // sysctls of the bridge after ADD
+	closed *closedOne // nil: none
+	bridge []string   // sysctls of the bridge after ADD
 	bad    int
 }
 
@@ -75,6 +83,9 @@ type bench struct {
 func newBench(t *testing.T, s scenario) *bench {
 	t.Helper()
 	b := &bench{host: newHost(t, s.chain), scenario: s}
+	if s.second {
+		b.closed = b.closedFirst()
+	}
 	if s.cold {
 		b.before = b.snapshot()
 	}
@@ -148,6 +159,7 @@ const maxBad = 25
 // finds.
 func (b *bench) compare(where string) {
 	b.t.Helper()
+	b.still(where)
 	if now, same := b.sameAs(b.before, where); !same {
 		b.before = now.without(func(line string) bool { return strings.HasPrefix(line, "flow ") }) // these end
 	}

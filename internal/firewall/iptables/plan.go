@@ -54,11 +54,11 @@ func entry(f family, n firewall.Network) [][2]string {
 	if n.AcceptMark != nil {
 		all = append(all, [2]string{to + " -m mark --mark " + maskedMark(n.AcceptMark.Value, n.AcceptMark.Mask), "ACCEPT"})
 	}
+	all = append(all, [2]string{to + " -m conntrack --ctstate DNAT", "ACCEPT"})
 	if policy == firewall.Routed {
 		all = append(all, [2]string{to + " -p " + f.icmp(), "ACCEPT"}, [2]string{to, chainPorts})
 		return append(all, [2]string{to, "DROP"})
 	}
-	all = append(all, [2]string{to + " -m conntrack --ctstate DNAT", "ACCEPT"})
 	for _, dev := range n.Trusted {
 		all = append(all, [2]string{"-i " + dev + " " + to, chainPorts})
 	}

@@ -76,6 +76,7 @@ COMMIT
 -I FORWARD 2 -j LIBNET-FORWARD
 -A LIBNET-INTO -o br0 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment net -j ACCEPT
 -A LIBNET-INTO -i br0 -o br0 -m comment --comment net -j ACCEPT
+-A LIBNET-INTO -o br0 -m conntrack --ctstate DNAT -m comment --comment net -j ACCEPT
 -A LIBNET-INTO -o br0 -p ipv6-icmp -m comment --comment net -j ACCEPT
 -A LIBNET-INTO -o br0 -m comment --comment net -j LIBNET-PORTS
 -A LIBNET-INTO -o br0 -m comment --comment net -j DROP

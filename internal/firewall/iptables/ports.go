@@ -38,13 +38,14 @@ func endpointRules(f family, n firewall.Network, e firewall.Endpoint) []rule {
 	}
 	p.to = e.Addrs[first]
 	ports, _ := firewall.Resolve(e.Ports, nil, f == ipv4) // check has refused what has none
-	if policy := f.policy(n); n.Bridge != "" && (policy == firewall.Published || policy == firewall.Routed) {
+	policy := n.PublishesBy(p.to)
+	if n.Bridge != "" && (policy == firewall.Published || policy == firewall.Routed) {
 		p.open(ports)
 	}
 	if len(e.Standby) > 0 {
 		ports, _ = firewall.Resolve(e.Ports, e.Standby, f == ipv4)
 	}
-	if f.policy(n) != firewall.Routed && len(ports) > 0 {
+	if policy != firewall.Routed && len(ports) > 0 {
 		p.publish(ports)
 	}
 	return p.rules
