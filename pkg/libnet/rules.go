@@ -267,8 +267,7 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 	if has || err != nil || !rec.Rules {
 		return errors.Join(err, n.removeRules(ctx, rec))
 	}
-	unsaid := rec.Phase != state.PhaseReady && rec.Bridge != "" // ports come into the record last
-	if unsaid || publishesLocalhost(portsOf(rec)) {
+	if publishesLocalhost(portsOf(rec)) {
 		if err := n.c.closeLocalhost(ctx, rec); err != nil {
 			return err
 		}
