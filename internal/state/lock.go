@@ -111,9 +111,12 @@ func (d *Dir) HasEndpoint(network string, but Endpoint) (bool, error) {
 	return d.hasEndpoint(network, endpointFile(but))
 }
 
-// hasEndpoint says whether there is an attachment whose file is not called but.
+// hasEndpoint says whether there is an attachment whose file is not called but; a
+// draft that a killed process left of that file is none.
 func (d *Dir) hasEndpoint(network, but string) (bool, error) {
-	return d.anyEndpoint(network, func(path string) bool { return filepath.Base(path) != but })
+	return d.anyEndpoint(network, func(path string) bool {
+		return filepath.Base(path) != but && path != draft(filepath.Join(filepath.Dir(path), but))
+	})
 }
 
 // anyEndpoint says whether the file of some attachment is one. It reads no more
