@@ -109,11 +109,11 @@ func setsOf(family uint8, suffix string, bits int, saddr, daddr field) familySet
 	target := tuple{daddr, dport}
 	return familySets{
 		family: family, bits: bits, saddr: saddr, daddr: daddr,
-		masq:     named("masq", tuple{saddr, iifname}, nil, false),
+		masq:     named("masquerade", tuple{saddr, iifname}, nil, false),
 		home:     named("home", tuple{saddr, oifname}, nil, false),
-		source:   named("source", tuple{saddr, iifname}, tuple{daddr}, false),
+		source:   named("snat", tuple{saddr, iifname}, tuple{daddr}, false),
 		hairpin:  [2]set{named("hairpin", tuple{daddr, oifname}, nil, false), named("besidehairpin", tuple{daddr, oifname}, nil, false)},
-		masqAll:  [2]set{named("masqall", tuple{daddr, oifname}, nil, false), named("besidemasqall", tuple{daddr, oifname}, nil, false)},
+		masqAll:  [2]set{named("masqueradeall", tuple{daddr, oifname}, nil, false), named("besidemasqueradeall", tuple{daddr, oifname}, nil, false)},
 		anyPort:  named("anyport", tuple{protocol, dport}, target, false),
 		port:     named("port", tuple{daddr, protocol, dport}, target, false),
 		from:     named("from", tuple{saddr, daddr, protocol, dport}, target, true),

@@ -59,7 +59,7 @@ func (c *conn) convert(t table, sets []heldSet) ([]elem, error) {
 	var all []elem
 	var homes map[string][]byte
 	for _, h := range sets {
-		i := slices.IndexFunc(t.sets, func(s *set) bool { return s.name == h.name })
+		i := slices.IndexFunc(t.sets, func(s *set) bool { return s.name == h.name || s.name == renamed[h.name] })
 		if i < 0 || h.stays(t) || t.sets[i] == &strict || t.sets[i] == &owners {
 			continue
 		}
@@ -87,6 +87,19 @@ func (c *conn) convert(t table, sets []heldSet) ([]elem, error) {
 	}
 	return dedupe(all), nil
 }
+
+// renamed are the sets whose key has changed, by the name they had before. With
+// the old name the DEL of an earlier release would delete by a key of the wrong
+// length, which the kernel refuses; a set that does not exist it passes over.
+var renamed = func() map[string]string {
+	all := map[string]string{}
+	for before, now := range map[string]string{
+		"masq": "masquerade", "source": "snat", "masqall": "masqueradeall", "besidemasqall": "besidemasqueradeall",
+	} {
+		all[before+"4"], all[before+"6"] = now+"4", now+"6"
+	}
+	return all
+}()
 
 // closing are the sets that keep packets out by what is in them.
 var closing = []*set{&internal, &noicc, &apart, &closed, &noHost, &tunnels, &guarded}

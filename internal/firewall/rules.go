@@ -144,11 +144,11 @@ func postroutingRules() []rule {
 		}
 		leaves := rules(isFamily(f.family), in(&f.masq), notIn(&f.home), notMulticast(f))
 		all = append(all,
-			rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @source4
+			rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @snat4
 				rules(leaves, in(&f.source), translate(unix.NFT_NAT_SNAT, &f.source))},
-			rule{"masquerade what leaves the bridge, " + version, // ip saddr @masq4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
+			rule{"masquerade what leaves the bridge, " + version, // ip saddr @masquerade4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
 				rules(leaves, masquerade)})
-		for i := range f.masqAll { // ct status dnat ip daddr @masqall4 masquerade
+		for i := range f.masqAll { // ct status dnat ip daddr @masqueradeall4 masquerade
 			all = append(all, rule{"masquerade all published connections: " + f.masqAll[i].name, rules(published(f, &f.masqAll[i]), masquerade)})
 		}
 	}

@@ -54,7 +54,7 @@ func (e *PortHeldError) Is(target error) bool { return target == ErrConflict }
 // address or an interface of the endpoint. Nothing is changed then.
 type HeldError struct {
 	Owner   string // in the form of Key
-	Element string // as "inet libnet masq4 { 10.1.0.2 . br0 }"
+	Element string // as "inet libnet masquerade4 { 10.1.0.2 . br0 }"
 }
 
 // Error names the element and its owner.

@@ -45,7 +45,11 @@ func Join(n firewall.Network, others ...firewall.Network) firewall.Network {
 	return n
 }
 
-// closes says that a network keeps connections out, for one family at least.
+// Closes says that a network keeps connections from outside out, for one family at
+// least.
+func Closes(n firewall.Network) bool { return n.Internal || closes(n) }
+
+// closes says that the policy of a family does.
 func closes(n firewall.Network) bool { return rank(n.IPv4) > 1 || rank(n.IPv6) > 1 }
 
 func stricter(a, b firewall.Policy) firewall.Policy {

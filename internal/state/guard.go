@@ -74,7 +74,7 @@ func openDir(dir string, create Creation) (int, error) {
 		switch {
 		case err == nil:
 			return fd, nil
-		case !errors.Is(err, fs.ErrNotExist):
+		case !absent(err):
 			return -1, &fs.PathError{Op: "open", Path: dir, Err: err}
 		case !bool(create):
 			return -1, ErrNotFound

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
+	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -54,12 +55,16 @@ func (c *Controller) endEarlierFlows(ctx context.Context, addrs []netip.Addr) er
 
 // endUnguardedFlows ends the connections to addresses of the endpoint's subnets: a
 // bridge that had no guard let them in, or the host sent them elsewhere.
-func (c *Controller) endUnguardedFlows(ctx context.Context, rec state.Endpoint) error {
+// Where every connection may come in anyway, none is ended.
+func (n *Network) endUnguardedFlows(ctx context.Context, rec state.Endpoint) error {
+	if rules := n.planRules(); !policy.Closes(rules) {
+		return nil
+	}
 	var subnets []netip.Prefix
 	for _, a := range rec.Addresses {
 		subnets = append(subnets, a.Prefix.Masked())
 	}
-	return c.forget(ctx, conntrack.Filter{To: subnets})
+	return n.c.forget(ctx, conntrack.Filter{To: subnets})
 }
 
 func (c *Controller) forget(ctx context.Context, filter conntrack.Filter) error {

@@ -77,7 +77,8 @@ func (n *Network) guardRecord() (state.Guard, error) {
 // held until free is called.
 type guarded struct {
 	rules firewall.Network
-	// fresh: until now the bridge had no guard.
+	// fresh: until now the bridge had no guard: neither an index nor, as of an earlier
+	// release, an endpoint.
 	fresh bool
 	// shared: the bridge has an index, so that others may have a guard on it.
 	shared bool
@@ -122,10 +123,10 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 	if err != nil {
 		return guarded{}, err
 	}
-	fresh := b.Len() == 0
+	fresh, living := b.Len() == 0, false
 	var left, stale, seeded []state.Guard
 	if fresh {
-		seeded, err = n.c.seedGuards(n.config.Bridge, mine)
+		seeded, living, err = n.c.seedGuards(n.config.Bridge, mine)
 		left = seeded
 	} else {
 		left, stale, err = n.c.weedGuards(b, n.config.Bridge, ID{})
@@ -165,7 +166,7 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 		}
 		return errors.Join(errs...)
 	}
-	return guarded{rules: rules, fresh: fresh, shared: true, free: free}, nil
+	return guarded{rules: rules, fresh: fresh && !living, shared: true, free: free}, nil
 }
 
 func (n *Network) guardID() string { return policy.ID(n.planRules()) }
@@ -198,13 +199,13 @@ func joinGuards(n firewall.Network, all []state.Guard) (firewall.Network, error)
 }
 
 // seedGuards returns what networks ask of a bridge on which their endpoints live,
-// but for mine, by their records: for an index that is new or was lost.
-func (c *Controller) seedGuards(bridge string, mine state.Guard) ([]state.Guard, error) {
+// but for mine, by their records: for an index that is new or was lost. Living says
+// that there is such an endpoint.
+func (c *Controller) seedGuards(bridge string, mine state.Guard) (all []state.Guard, living bool, err error) {
 	recs, err := c.networks.Networks()
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside
 	}
-	var all []state.Guard
 	errs := []error{err}
 	for _, rec := range recs {
 		if rec.Bridge != bridge {
@@ -213,6 +214,7 @@ func (c *Controller) seedGuards(bridge string, mine state.Guard) ([]state.Guard,
 		has, err := c.endpoints.AnyEndpoint(rec.Name, func(e state.Endpoint) bool {
 			return e.Bridge == bridge && (rec.Name != mine.Network || e.Guard != mine.ID)
 		})
+		living = living || has
 		if err == nil && has {
 			var g state.Guard
 			if g, err = c.guardOf(rec); err == nil && (g.Network != mine.Network || g.ID != mine.ID) {
@@ -221,7 +223,7 @@ func (c *Controller) seedGuards(bridge string, mine state.Guard) ([]state.Guard,
 		}
 		errs = append(errs, err)
 	}
-	return all, errors.Join(errs...)
+	return all, living, errors.Join(errs...)
 }
 
 // guardOf is what a network asks of its bridge by its record.

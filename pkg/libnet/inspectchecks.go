@@ -25,11 +25,14 @@ type Finding struct {
 // nothing but that it sets unreadable records aside, as every reader does.
 func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
 	leave, err := c.enter()
+	if f, ok := permitted(err); !ok {
+		return []Finding{f}
+	}
 	if err != nil {
 		return []Finding{{"network namespace", err.Error(), "try again as root; nothing was looked at"}}
 	}
 	defer leave(&err) // a thread that cannot come back ends with its goroutine
-	if f, ok := c.permitted(); !ok {
+	if f, ok := permitted(c.nftables.Available()); !ok {
 		return []Finding{f}
 	}
 	s := c.survey(ctx)

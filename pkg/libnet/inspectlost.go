@@ -16,8 +16,7 @@ import (
 )
 
 // permitted is a finding if rules and links cannot be read: then nothing is known.
-func (c *Controller) permitted() (Finding, bool) {
-	err := c.nftables.Available()
+func permitted(err error) (Finding, bool) {
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
 		return Finding{}, true
 	}

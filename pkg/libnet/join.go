@@ -120,7 +120,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	}
 	if fresh || e.restored || br.Created {
 		// Connections first: until they are gone, their packets wait for neighbours.
-		if err := errors.Join(c.endUnguardedFlows(ctx, e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
+		if err := errors.Join(e.n.endUnguardedFlows(ctx, e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
 			return err
 		}
 	}

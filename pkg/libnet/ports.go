@@ -58,7 +58,7 @@ func (e *PortHeldError) Error() string {
 // AddressHeldError says that another endpoint holds an address by the same bridge.
 type AddressHeldError struct {
 	Owner string // "libnet:<network>/<container>/<interface>"
-	Rule  string // of the firewall, as "inet libnet masq4 { 10.1.0.2 . br0 }"
+	Rule  string // of the firewall, as "inet libnet masquerade4 { 10.1.0.2 . br0 }"
 }
 
 // Error names the owner and what it holds.

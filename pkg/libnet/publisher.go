@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -100,9 +101,17 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err != nil && !errors.Is(err, state.ErrNotFound) || len(asked) == 0 {
 		return nil, ignoreMissing(err)
 	}
+	spare, err := plain.Spare(takeAwayFiles)
+	if err != nil {
+		return nil, err
+	}
+	defer spare()
 	var undo undoStack
 	defer undo.rollback(&err)
-	undo.push(func() error { return p.takeAway(context.WithoutCancel(ctx), rec) })
+	undo.push(func() error {
+		spare()
+		return p.takeAway(context.WithoutCancel(ctx), rec)
+	})
 	if err := p.dir.CreateEndpoint(rec); err != nil {
 		return nil, err
 	}
@@ -112,6 +121,9 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	}
 	return portsOf(rec), nil
 }
+
+// takeAwayFiles is how many files takeAway has open at once, and some more.
+const takeAwayFiles = 8
 
 // publishAlone publishes and records it while no other call works on the ports of
 // the container. Others' rules are repaired after it, as that takes locks, too.
@@ -315,7 +327,7 @@ func (p *Publisher) removeUnless(ctx context.Context, id ID, spared func() bool)
 func (p *Publisher) forgetNetwork(ctx context.Context) error {
 	err := p.dir.Alone(ctx, p.network, func() error {
 		tables := firewall.Network{Name: publicationPrefix + p.network + "/"} // ours go if nothing is in them
-		return errors.Join(p.c.removeNetworkBy(ctx, "", p.cfg.Backend, tables), p.dir.DeleteNetwork(p.network))
+		return errors.Join(p.c.nftables.RemoveNetwork(ctx, tables), p.dir.DeleteNetwork(p.network))
 	})
 	if errors.Is(err, state.ErrInUse) {
 		return nil
@@ -373,11 +385,9 @@ func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw fire
 		return errors.Join(err, p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw))
 	}
 	if rec.Bridge != "" {
-		if err := p.c.closeLocalhost(ctx, rec); err != nil {
-			return err
-		}
+		err = p.c.closeLocalhost(ctx, rec)
 	}
-	return p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw)
+	return errors.Join(err, p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw))
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.

@@ -159,6 +159,9 @@ func (n *Network) replug(ctx context.Context, rec state.Endpoint, br kernel.Brid
 	if errors.Is(err, kernel.ErrNotFound) {
 		return false, nil // the container is gone, or its link: that is for DEL, and CHECK tells
 	}
+	if err == nil && p.localnet {
+		_, err = n.c.published.SetRouteLocalnet(rec.Bridge, true)
+	}
 	if err != nil {
 		err = fmt.Errorf("network %q: %w", n.name, err)
 	}

@@ -75,7 +75,7 @@ func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
 	if has || err != nil {
 		return err
 	}
-	return n.c.removeNetworkBy(ctx, rec.Backend, n.config.Backend, n.tables())
+	return n.c.nftables.RemoveNetwork(ctx, n.tables())
 }
 
 // takeApart removes rules, link and connections. The kernel frees the rules

@@ -206,7 +206,7 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 
 // tables owns nothing: what is removed of it is our tables, if nothing is in them.
 func (n *Network) tables() firewall.Network {
-	return firewall.Network{Name: networkOwner(n.name), Exact: firewall.ExactBridge}
+	return firewall.Network{Name: networkOwner(n.name), Guard: guardOwner(""), Exact: firewall.ExactBridge}
 }
 
 // retireRules removes the rules of an endpoint that goes. With the last one of the

@@ -8,6 +8,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // healBudget bounds how long Status puts back what is missing. The next one
@@ -108,7 +109,12 @@ func (n *Network) lacks(ctx context.Context) error {
 		return nil
 	}
 	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx), n.unplugged(ctx)}
-	if n.config.needsRules() {
+	ruled := n.config.needsRules()
+	if !ruled {
+		ruled, err = n.c.endpoints.AnyEndpoint(n.name, func(e state.Endpoint) bool { return e.Phase == state.PhaseReady && e.Rules })
+		errs = append(errs, err)
+	}
+	if ruled {
 		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx)))
 	}
 	return errors.Join(append(errs, n.forwarding())...)

@@ -120,7 +120,7 @@ func judged(what string, found ...error) error {
 func differs(err error) bool {
 	return slices.ContainsFunc([]error{
 		ErrDifferent, kernel.ErrDifferent, kernel.ErrNotFound, kernel.ErrNotBridge,
-		firewall.ErrMissing, firewall.ErrConflict, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
+		firewall.ErrMissing, firewall.ErrConflict, firewall.ErrChanged, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
 	}, func(d error) bool { return errors.Is(err, d) })
 }
 

@@ -80,7 +80,7 @@ func changes() []change {
 		{name: "rule changed", want: `closed "nobody else": is not what was written`, healed: true, do: func(h *host) { h.openClosed() }},
 		{name: "chain flushed", want: "no other source", do: func(h *host) { h.nft("flush chain bridge libnet prerouting") }},
 		{name: "rules of a chain flushed", want: "closed", healed: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
-		{name: "masquerade element deleted", want: "masq4 { 10.1.0.2 . br0 }", do: func(h *host) { h.nft("flush set inet libnet masq4") }},
+		{name: "masquerade element deleted", want: "masquerade4 { 10.1.0.2 . br0 }", do: func(h *host) { h.nft("flush set inet libnet masquerade4") }},
 		{name: "port element deleted", want: "anyport6 { tcp . 8080", do: func(h *host) { h.nft("flush map inet libnet anyport6") }},
 		{name: "network element deleted", want: "closed { ipv4 . br0 }", healed: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
 		{name: "iptables flushed", want: "LIBNET", mended: true, keys: keys{"backend": "iptables", "macspoofchk": nil}, do: func(h *host) {

@@ -114,3 +114,19 @@ func TestHealAtOnce(t *testing.T) {
 		check(fmt.Sprintf("round %d", round))
 	}
 }
+
+// Ports of a network that needs no rules otherwise come back, too.
+func TestHealPorts(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	conf := `{"cniVersion": "1.1.0", "name": "open", "type": "bridge-ln", "isGateway": true, "capabilities": {"portMappings": true}, "ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "10.75.0.0/24"}]]}}`
+	c := attachment("bridge-ln", "c", h.netns("c"), edit(t, conf, keys{"runtimeConfig": keys{"portMappings": []any{keys{"hostPort": 8075, "containerPort": 80, "protocol": "tcp"}}}}))
+	c.stdin = edit(t, c.stdin, keys{"prevResult": raw(h.must(c.as("ADD")).stdout)})
+	h.nft("flush ruleset")
+	h.must(call{plugin: "bridge-ln", command: "STATUS", stdin: conf})
+	h.must(c.as("CHECK"))
+	if rules := h.ruleset(); !strings.Contains(rules, "8075") {
+		t.Errorf("no port:\n%s", rules)
+	}
+	h.must(c.as("DEL"))
+}

@@ -33,7 +33,8 @@ func TestNetworkInTheWay(t *testing.T) {
 	}
 }
 
-// A changed subnet is taken by a network's own bridge that has no container.
+// A changed subnet is taken by the next container: those of before keep their
+// gateway, which goes when the bridge has no container.
 func TestChangedSubnet(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -41,15 +42,23 @@ func TestChangedSubnet(t *testing.T) {
 		return `{"cniVersion": "1.1.0", "name": "ed", "type": "bridge-ln", "bridge": "bre", "gatewayMode": "nat", "ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "` + subnet + `"}]]}}`
 	}
 	c := attachment("bridge-ln", "c1", h.netns("c1"), conf("10.31.0.0/24"))
-	h.must(c.as("ADD"))
+	c.stdin = edit(t, c.stdin, keys{"prevResult": raw(h.must(c.as("ADD")).stdout)})
 	other := attachment("bridge-ln", "c2", h.netns("c2"), conf("10.32.0.0/24"))
-	h.refused(other.as("ADD"), 7, "bre already has an IP address")
-	h.must(c.as("DEL"))
 	h.must(other.as("ADD"))
-	if out := h.exec("ip", "-br", "addr", "show", "bre"); strings.Contains(out, "10.31.0.1") || !strings.Contains(out, "10.32.0.1") {
+	for _, gateway := range []string{"10.31.0.1", "10.32.0.1"} { // each container has its own
+		if out := h.exec("ip", "-br", "addr", "show", "bre"); !strings.Contains(out, gateway) {
+			t.Errorf("no %s: %s", gateway, out)
+		}
+	}
+	h.must(c.as("CHECK"))
+	h.must(c.as("DEL"))
+	h.must(other.as("DEL"))
+	third := attachment("bridge-ln", "c3", h.netns("c3"), conf("10.33.0.0/24"))
+	h.must(third.as("ADD"))
+	if out := h.exec("ip", "-br", "addr", "show", "bre"); strings.Contains(out, "10.31.0.1") || strings.Contains(out, "10.32.0.1") || !strings.Contains(out, "10.33.0.1") {
 		t.Errorf("addresses: %s", out)
 	}
-	h.must(other.as("DEL"))
+	h.must(third.as("DEL"))
 }
 
 // A user who may not look is told so, and nothing else.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -187,6 +188,11 @@ func chainLines(conn *nftables.Conn, table string, t *nftables.Table, c *nftable
 		return nil, err
 	}
 	for _, r := range rules {
+		for _, e := range r.Exprs {
+			if c, ok := e.(*expr.Counter); ok {
+				*c = expr.Counter{} // packets that pass are no change
+			}
+		}
 		exprs, err := json.Marshal(r.Exprs)
 		if err != nil {
 			return nil, err

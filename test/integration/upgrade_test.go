@@ -136,12 +136,17 @@ func testUpgrade(t *testing.T, old, first string) {
 	for _, c := range []call{neighbour, attachment("bridge-ln", "new", netnsPath("new"), upgrades()[4].conf(t))} {
 		h.must(c.as("DEL"))
 	}
+	for _, u := range upgrades() { // the bridge and its guard stay until then
+		h.must(call{plugin: "bridge-ln", command: "GC", stdin: edit(t, u.conf(t), keys{"cni.dev/valid-attachments": []string{}})})
+	}
 	if rules := strings.TrimSpace(h.ruleset()); rules != "" {
 		t.Errorf("left of the rules:\n%s", rules)
 	}
 }
 
-// What the new release made the previous one can remove, as after a downgrade.
+// The previous release's DEL takes leases, links and ports of what the new one
+// made, as after a downgrade. It does not know the guards of bridges and some
+// sets; what they hold is for an address that is free, and for no other bridge.
 func TestDowngrade(t *testing.T) {
 	old := buildPrevious(t)
 	h := newHost(t)
@@ -156,9 +161,17 @@ func TestDowngrade(t *testing.T) {
 			t.Errorf("DEL by the previous release: code %d, %s", r.code, r.msg)
 		}
 	}
-	if rules := h.ruleset(); strings.Contains(rules, "10.6") || strings.Contains(rules, "br-") {
-		t.Errorf("elements are left:\n%s", rules)
+	for _, line := range strings.Split(h.ruleset(), "\n") {
+		if strings.Contains(line, "10.6") && !strings.Contains(line, "libnet:") || strings.Contains(line, "8081") {
+			t.Errorf("an element is left: %s", line)
+		}
 	}
+	for _, dir := range []string{"/run/libnet/networks/*/endpoints/*", "/var/lib/cni/networks/*/10.*"} {
+		if left, err := filepath.Glob(dir); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+	h.must(attachment("bridge-ln", "again", h.netns("again"), upgrades()[0].conf(t)).as("ADD")) // the new release again
 }
 
 func (h *host) ruleset() string {
