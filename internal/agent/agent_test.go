@@ -200,7 +200,10 @@ func TestFollowsConfDirMadeAnew(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- a.followConf(ctx) }()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		<-done
+	}()
 	has := func(what string, want ...string) {
 		t.Helper()
 		var got []string

@@ -117,7 +117,7 @@ func (c *conn) usedByOthers(t table, n Network, endpoint string) (bool, error) {
 	for _, s := range sets {
 		all, err := c.elems(s)
 		ofNetwork := slices.Contains(networkSets, s)
-		if err != nil || slices.ContainsFunc(all, func(e elem) bool { return e.owner != endpoint && !(ofNetwork && n.holds(e)) }) {
+		if err != nil || slices.ContainsFunc(all, func(e elem) bool { return e.owner != endpoint && (!ofNetwork || !n.holds(e)) }) {
 			return true, err
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 // uplink gives the host an interface up0 with addresses of its own, and returns
 // the namespace at its other end, eth0.
-func uplink(t testing.TB, h *Handle, cidrs ...string) *Netns {
+func uplink(t testing.TB, cidrs ...string) *Netns {
 	t.Helper()
 	if err := lntest.NoDAD(); err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func uplink(t testing.TB, h *Handle, cidrs ...string) *Netns {
 func TestForwardBy(t *testing.T) {
 	t.Parallel()
 	h := newHandle(t)
-	out := uplink(t, h, "192.0.2.1/24", "2001:db8::1/64")
+	out := uplink(t, "192.0.2.1/24", "2001:db8::1/64")
 	if err := out.Do(func() error { return lntest.Via("192.0.2.1", "2001:db8::1") }); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestGatewaysOfOthers(t *testing.T) {
 func TestGatewayOutside(t *testing.T) {
 	t.Parallel()
 	h := newHandle(t)
-	out := uplink(t, h, "192.0.2.1/24", "2001:db8::1/64")
+	out := uplink(t, "192.0.2.1/24", "2001:db8::1/64")
 	if err := out.Do(func() error { return lntest.Via("2001:db8::1") }); err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestIsolatedBridge(t *testing.T) {
 	t.Parallel()
 	for _, isolated := range []bool{false, true} {
 		h := newHandle(t)
-		uplink(t, h, "192.0.2.1/24", "2001:db8::1/64")
+		uplink(t, "192.0.2.1/24", "2001:db8::1/64")
 		b := Bridge{Name: "iso", Alias: "libnet:net1/", Isolated: isolated}
 		st := mustBridge(t, h, b)
 		if err := h.VerifyBridge(t.Context(), b); err != nil {

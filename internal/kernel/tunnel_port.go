@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // PortUser says who has the UDP port that a VXLAN device with the address local
@@ -64,7 +66,7 @@ func udpPortFree(is6 bool, port uint16) (bool, error) {
 // for error messages only.
 func udpUser(is6 bool, port uint16) string {
 	for _, table := range []string{"udp", "udp6"} { // a socket of IPv6 may take both
-		data, _ := os.ReadFile("/proc/thread-self/net/" + table)
+		data, _ := plain.ReadFile("/proc/thread-self/net/" + table)
 		for line := range strings.Lines(string(data)) {
 			const inode = 9
 			f := strings.Fields(line)
@@ -86,7 +88,7 @@ func socketOwner(inode string) string {
 			continue
 		}
 		pid := strings.Split(fd, "/")[2]
-		name, _ := os.ReadFile("/proc/" + pid + "/comm")
+		name, _ := plain.ReadFile("/proc/" + pid + "/comm")
 		if _, err := strconv.Atoi(pid); err == nil {
 			return fmt.Sprintf("process %s, %s", pid, strings.TrimSpace(string(name)))
 		}

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -26,7 +26,7 @@ func Configured(dir, network string) (cfg libnet.NetworkConfig, found bool, err 
 	slices.Sort(names)
 	var errs []error
 	for _, name := range names {
-		data, err := os.ReadFile(name)
+		data, err := plain.ReadFile(name)
 		if err == nil {
 			cfg, found, err = configured(data, network)
 		}

@@ -23,6 +23,9 @@ func (r Endpoint) encode() []byte {
 	o.OptionalString("Guard", r.Guard)
 	o.OptionalString("Runtime", r.Runtime)
 	o.OptionalInt("GatewayPriority", r.GatewayPriority)
+	if r.OwnRules != nil {
+		o.Object("OwnRules", r.OwnRules.encode)
+	}
 	o.Objects("Addresses", len(r.Addresses), func(i int, o *jsonw.Object) { r.Addresses[i].encode(o) })
 	o.Objects("Routes", len(r.Routes), func(i int, o *jsonw.Object) { r.Routes[i].encode(o) })
 	o.Object("DNS", r.DNS.encode)
@@ -40,6 +43,19 @@ func (n NetnsID) encode(o *jsonw.Object) {
 	o.Uint("Dev", n.Dev)
 	o.Uint("Ino", n.Ino)
 	o.Uint("Cookie", n.Cookie)
+}
+
+func (r OwnRules) encode(o *jsonw.Object) {
+	o.Bool("MasqueradeIPv4", r.MasqueradeIPv4)
+	o.Bool("MasqueradeIPv6", r.MasqueradeIPv6)
+	o.Bool("SpoofCheck", r.SpoofCheck)
+	o.Bool("NoHairpin", r.NoHairpin)
+	o.Bool("MasqueradeAll", r.MasqueradeAll)
+	var source []string
+	for _, a := range r.Source {
+		source = append(source, text(a))
+	}
+	o.Strings("Source", source)
 }
 
 func (a Address) encode(o *jsonw.Object) {

@@ -86,12 +86,23 @@ type Endpoint struct {
 	// GatewayPriority of this network among those of the container.
 	GatewayPriority int `json:",omitempty"`
 
+	// OwnRules is what its own rules were made for; nil: unknown.
+	OwnRules *OwnRules `json:",omitempty"`
+
 	Addresses []Address
 	Routes    []Route
 	DNS       DNS
 	Links     []Link // known once it is ready
 	Ports     []Port
 	Config    json.RawMessage `json:",omitempty"` // of a publication; only its writer reads it
+}
+
+// OwnRules are the choices by which an attachment's own rules are made again,
+// whatever the network's configuration says meanwhile.
+type OwnRules struct {
+	MasqueradeIPv4, MasqueradeIPv6       bool
+	SpoofCheck, NoHairpin, MasqueradeAll bool
+	Source                               []netip.Addr // fixed, in place of the interface's; nil: none
 }
 
 // Port is a published port of the host, or a range of them.

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"hash/fnv"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // Standby are the attachments of a container that wait for ports of the host
@@ -72,7 +72,7 @@ func (d *Dir) SaveStandby(s Standby) error {
 
 // Standbys returns the IDs of all containers with attachments that wait.
 func (d *Dir) Standbys() ([]string, error) {
-	entries, err := os.ReadDir(d.portsDir())
+	entries, err := plain.ReadDir(d.portsDir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -148,6 +148,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
+		OwnRules: n.config.ownRules(),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
@@ -241,6 +242,7 @@ func (e *Endpoint) plan() (plan, error) {
 		return plan{}, err
 	}
 	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
+	p.asRecorded(e.rec)
 	p.link.Precedence = kernel.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.internal()}
 	return p, err
 }

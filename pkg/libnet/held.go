@@ -96,7 +96,7 @@ func (c *Controller) takeFromDead(ctx context.Context, r state.Endpoint, owner s
 		return false, err
 	}
 	if rec, err := c.recordOf(owner); err == nil && rec.ContainerID != r.ContainerID {
-		var dir endpointRecords = c.endpoints
+		dir := c.endpoints
 		if isPublication(rec) {
 			dir = c.publications()
 		}

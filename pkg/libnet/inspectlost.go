@@ -146,8 +146,8 @@ func (l lost) leases(ctx context.Context, networks []*Network) []Finding {
 			continue
 		}
 		for _, h := range list {
-			id := ID{n.name, h.Owner.ContainerID, h.Owner.IfName}
-			if _, linked := l.links[id]; h.Problem != "" || h.Owner.IfName == "" || linked || l.recorded[id] {
+			id := ID{n.name, h.ContainerID, h.IfName}
+			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] {
 				continue
 			}
 			all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for %s %s, which has neither a link nor a record", h.Addr, n.name, id.ContainerID, id.IfName),

@@ -56,6 +56,33 @@ func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr, ports []PortMa
 	return p, nil
 }
 
+// ownRules are the choices of the configuration for endpoints made by it.
+func (c NetworkConfig) ownRules() *state.OwnRules {
+	m := c.masqueradeFamilies()
+	return &state.OwnRules{
+		MasqueradeIPv4: m.IPv4, MasqueradeIPv6: m.IPv6, Source: c.snat(),
+		SpoofCheck: c.SpoofCheck, NoHairpin: c.NoHairpin, MasqueradeAll: c.MasqueradeAll,
+	}
+}
+
+// asRecorded has the endpoint's own rules as they were made: the network's
+// configuration may have changed since.
+func (p *plan) asRecorded(rec state.Endpoint) {
+	p.rules = p.rules || rec.Rules
+	r := rec.OwnRules
+	if r == nil {
+		return
+	}
+	e := &p.endpoint
+	e.Source, e.Hairpin, e.MasqueradeAll, e.MAC = r.Source, !r.NoHairpin, r.MasqueradeAll, nil
+	if r.SpoofCheck {
+		e.MAC = p.link.MAC
+	}
+	if len(e.Addrs) > 0 {
+		e.Masquerade = firewall.Families{IPv4: r.MasqueradeIPv4, IPv6: r.MasqueradeIPv6}
+	}
+}
+
 func (n *Network) planBridge(a Addressing) kernel.Bridge {
 	b := kernel.Bridge{
 		Name:          n.config.Bridge,

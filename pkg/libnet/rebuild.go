@@ -166,7 +166,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Foun
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
-		Rules: ruled || n.config.needsRules(), Guard: n.guardID(),
+		Rules: ruled || n.config.needsRules(), Guard: n.guardID(), OwnRules: n.config.ownRules(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
 			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},

@@ -220,7 +220,7 @@ func (c *Controller) serveWaiting(ctx context.Context, containerID string, leave
 }
 
 func (c *Controller) waiter(containerID string, w state.Waiting) (state.Endpoint, error) {
-	var dir endpointRecords = c.endpoints
+	dir := c.endpoints
 	if w.Publication {
 		dir = c.publications()
 	}

@@ -21,12 +21,12 @@ import (
 
 // newHostAt is newHost in the namespace at path, which the test's threads are
 // not in.
-func newHostAt(t *testing.T, path string, opts ...Option) *host {
+func newHostAt(t *testing.T, path string) *host {
 	t.Helper()
 	dir := t.TempDir()
 	h := &host{t: t, dir: dir, dataDir: filepath.Join(dir, "leases"), netnsDir: filepath.Join(dir, "netns")}
 	err := lntest.In(t, path, func() (err error) {
-		h.Controller, err = New(append(opts, WithStateDir(filepath.Join(dir, "state")), WithDataDir(h.dataDir), WithNetnsDir(h.netnsDir))...)
+		h.Controller, err = New(WithStateDir(filepath.Join(dir, "state")), WithDataDir(h.dataDir), WithNetnsDir(h.netnsDir))
 		return err
 	})
 	if err != nil {

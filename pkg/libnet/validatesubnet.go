@@ -37,7 +37,7 @@ func (c NetworkConfig) validateSubnet(key string, subnet netip.Prefix, gateway n
 	}
 	switch in := subnet.Contains(gateway); {
 	case !gateway.IsValid():
-	case !in && c.hasGateway() && !(gateway.Is6() && gateway.IsLinkLocalUnicast()):
+	case !in && c.hasGateway() && (gateway.Is4() || !gateway.IsLinkLocalUnicast()):
 		return refuse("is not in subnet %s, so the bridge cannot be the gateway: want an address of it (IPv6: or a link-local one, as fe80::1), or isGateway and isDefaultGateway false", subnet)
 	case in && subnet.Addr().Is4() && subnet.Bits() < 31 && (gateway == subnet.Addr() || gateway == last(subnet)):
 		return refuse("is the network or the broadcast address of subnet %s", subnet)

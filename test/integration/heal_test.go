@@ -130,3 +130,35 @@ func TestHealPorts(t *testing.T) {
 	}
 	h.must(c.as("DEL"))
 }
+
+// A container's own rules come back as they were made, whatever configuration
+// the network has by now.
+func TestHealAsMade(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	conf := `{"cniVersion": "1.1.0", "name": "as-made", "type": "bridge-ln", "isGateway": true, "bridge": "brm", "ipMasq": true, "macspoofchk": true, "ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "10.76.0.0/24"}]]}}`
+	now := edit(t, conf, keys{"ipMasq": nil, "macspoofchk": nil})
+	first := attachment("bridge-ln", "first", h.netns("first"), conf)
+	first.stdin = edit(t, conf, keys{"prevResult": raw(h.must(first.as("ADD")).stdout)})
+	second := attachment("bridge-ln", "second", h.netns("second"), now)
+	second.stdin = edit(t, now, keys{"prevResult": raw(h.must(second.as("ADD")).stdout)})
+	check := func(when string) {
+		t.Helper()
+		rules := h.ruleset()
+		for addr, want := range map[string]bool{`10.76.0.2 . "brm" comment`: true, `10.76.0.3 . "brm" comment`: false} {
+			_, masq, _ := strings.Cut(rules, "set masquerade4")
+			masq, _, _ = strings.Cut(masq, "\n\t}")
+			if strings.Contains(masq, addr) != want {
+				t.Errorf("%s: %q among the masqueraded: want %v:\n%s", when, addr, want, masq)
+			}
+		}
+		h.must(first.as("CHECK"))
+		h.must(second.as("CHECK"))
+	}
+	check("before")
+	h.nft("flush ruleset")
+	h.must(call{plugin: "bridge-ln", command: "STATUS", stdin: now})
+	check("after")
+	h.must(first.as("DEL"))
+	h.must(second.as("DEL"))
+}

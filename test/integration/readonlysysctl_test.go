@@ -21,9 +21,9 @@ const readOnlyConf = `{
 
 // preset sets what an administrator, or a runtime in a new namespace, has to
 // set before /proc/sys is read-only.
-func (h *host) preset(ns, name, value string) {
+func (h *host) preset(ns, name string) {
 	h.t.Helper()
-	h.in(ns, func() { h.check(os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)) })
+	h.in(ns, func() { h.check(os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0)) })
 }
 
 func (h *host) readOnlySysctls() {
@@ -40,9 +40,9 @@ func TestReadOnlySysctls(t *testing.T) {
 	h.world()
 	c := attachment("bridge-ln", "c1", h.netns("c1"), readOnlyConf)
 	before := h.snapshot()
-	h.preset("", "ipv4/ip_forward", "1")
-	h.preset("", "ipv6/conf/default/disable_ipv6", "1")
-	h.preset(c.netns, "ipv6/conf/default/disable_ipv6", "1")
+	h.preset("", "ipv4/ip_forward")
+	h.preset("", "ipv6/conf/default/disable_ipv6")
+	h.preset(c.netns, "ipv6/conf/default/disable_ipv6")
 	h.readOnlySysctls()
 	added := h.must(c.as("ADD"))
 	h.ping(c.netns, worldAddr(false))
@@ -91,11 +91,11 @@ func TestReadOnlySysctlsWrong(t *testing.T) {
 			conf := edit(t, readOnlyConf, keys{"ipam.ranges": raw(`[[{"subnet":"` + netip.MustParsePrefix(tt.subnet).String() + `"}]]`)})
 			c := attachment("bridge-ln", "c1", h.netns("c1"), conf)
 			if tt.name != "forwarding" {
-				h.preset("", "ipv4/ip_forward", "1")
+				h.preset("", "ipv4/ip_forward")
 			}
 			for ns, off := range map[string]bool{"": tt.host, c.netns: tt.inside} {
 				if off {
-					h.preset(ns, "ipv6/conf/default/disable_ipv6", "1")
+					h.preset(ns, "ipv6/conf/default/disable_ipv6")
 				}
 			}
 			h.readOnlySysctls()

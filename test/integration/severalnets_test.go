@@ -122,14 +122,14 @@ func (c severalCase) test(t *testing.T, h *host, family, order, cid string) {
 	if now := h.indexes(ns); now != links {
 		t.Errorf("%s: repeated ADDs made links anew: %s before, %s now", order, links, now)
 	}
-	h.leadsOut(t, order, ns, family, added[c.wins], !c.none)
+	h.leadsOut(t, order, ns, added[c.wins], !c.none)
 	loses := map[string]string{"a": "b", "b": "a"}[c.wins]
 	h.must(calls[c.wins].as("DEL"))
 	steady(loses)
-	h.leadsOut(t, order+", without the first", ns, family, added[loses], c.after)
+	h.leadsOut(t, order+", without the first", ns, added[loses], c.after)
 	added[c.wins] = h.must(calls[c.wins].as("ADD")).stdout
 	steady("a", "b")
-	h.leadsOut(t, order+", with the first again", ns, family, added[c.wins], !c.none)
+	h.leadsOut(t, order+", with the first again", ns, added[c.wins], !c.none)
 	h.must(calls["a"].as("DEL"))
 	h.must(calls["b"].as("DEL"))
 }
@@ -183,7 +183,7 @@ func (h *host) indexes(ns string) string {
 
 // leadsOut has the container ask the remote machine, which must see the address
 // of an ADD's result, or must not hear of it.
-func (h *host) leadsOut(t *testing.T, when, ns, family, added string, reached bool) {
+func (h *host) leadsOut(t *testing.T, when, ns, added string, reached bool) {
 	t.Helper()
 	for _, p := range parseResult(t, added).addresses(t) {
 		to := remote4

@@ -70,7 +70,7 @@ func (r rule) key() string {
 	case r.ofNetwork():
 		return "network " + r.bridge()
 	case r.chain == chainSNAT && r.get("-d") == "":
-		dev, _, _ := r.value("-o")
+		dev, _ := r.value("-o")
 		return strings.Join([]string{"source", r.get("-s"), dev}, " ")
 	case r.chain == chainPorts:
 		return strings.Join([]string{"port", r.get("-d"), r.get("-p"), r.get("--dport")}, " ")

@@ -12,18 +12,19 @@ type rule struct {
 	args         []string
 }
 
-// value returns the word after flag, and whether a "!" stands before it.
-func (r rule) value(flag string) (value string, negated, found bool) {
+// value returns the word after flag, and whether a "!" stands before it;
+// "" if there is none.
+func (r rule) value(flag string) (value string, negated bool) {
 	i := slices.Index(r.args, flag)
 	if i < 0 || i+1 >= len(r.args) {
-		return "", false, false
+		return "", false
 	}
-	return r.args[i+1], i > 0 && r.args[i-1] == "!", true
+	return r.args[i+1], i > 0 && r.args[i-1] == "!"
 }
 
 // get is value of what is there and not negated, else "".
 func (r rule) get(flag string) string {
-	v, negated, _ := r.value(flag)
+	v, negated := r.value(flag)
 	if negated {
 		return ""
 	}
