@@ -202,7 +202,9 @@ func TestFollowsConfDirMadeAnew(t *testing.T) {
 	go func() { done <- a.followConf(ctx) }()
 	defer func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}()
 	has := func(what string, want ...string) {
 		t.Helper()

@@ -1,5 +1,5 @@
 // Package state keeps what libnet remembers between two calls: one small JSON
-// file per network, attachment and sandbox below one directory.
+// file per network, attachment, sandbox and guard of a bridge below one directory.
 //
 // The directory lives on a tmpfs (default /run/libnet): nothing in it has to
 // survive a power cut, so nothing is synced. Every file is replaced as a whole
@@ -8,10 +8,18 @@
 //
 //	networks/<network>/network.json
 //	networks/<network>/endpoints/<containerID>:<ifname>.json
+//	networks/<network>/lock
+//	bridges/<bridge>/<network>:<id>.json
 //	sandboxes/<id>.json
 //	overlay/<network>.json
+//	ports/<containerID>.json
+//	ports/lock
+//	addresses
 //
-// The last is ln-agent's: which hosts a network spans. Its content is libnet's.
+// bridges/ has what each network asks of a bridge, ports/ which attachments of a
+// container wait for ports, and addresses which were given before. overlay/ is
+// ln-agent's: which hosts a network spans. Its content is libnet's. A second
+// directory of this layout, portmap/ below the first, has what portmap-ln publishes.
 //
 // A colon separates container ID and interface name because neither may hold
 // one (CNI spec 1.1.0, parameters), so two attachments never share a file.

@@ -19,5 +19,5 @@
 // owner's name and removed by the next Attach, Remove or Collect.
 //
 // Making networks needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and Linux 5.6
-// or later.
+// or later; 5.7 to masquerade by nf_tables.
 package libnet

@@ -213,14 +213,14 @@ func (n *Network) tables() firewall.Network {
 // network our tables go in the same transaction if nothing else is in them, as the
 // kernel takes its time for each one that deletes something.
 func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
-	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
-	if has || err != nil || !rec.Rules {
-		return errors.Join(err, n.removeRules(ctx, rec))
-	}
-	if publishesLocalhost(portsOf(rec)) {
+	if rec.Rules && publishesLocalhost(portsOf(rec)) {
 		if err := n.c.closeLocalhost(ctx, rec); err != nil {
 			return err
 		}
+	}
+	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	if has || err != nil || !rec.Rules {
+		return errors.Join(err, n.removeRules(ctx, rec))
 	}
 	return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, n.tables(), n.heldBy(rec))
 }

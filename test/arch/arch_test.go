@@ -1,5 +1,5 @@
-// Package arch holds the shape of the module: who may import whom, and what
-// the plugin binaries must not carry.
+// Package arch holds the shape of the module: the imports of its packages, the weight of
+// the plugin binaries, and the links and lines of its pages.
 package arch
 
 import (
