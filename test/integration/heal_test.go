@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // healNets are networks of several kinds.
@@ -112,5 +114,43 @@ func TestHealAtOnce(t *testing.T) {
 			h.must(a.as("STATUS"))
 		}
 		check(fmt.Sprintf("round %d", round))
+	}
+}
+
+// STATUS puts back rules of each backend, and of a network that has none but
+// published ports, after each way to lose them.
+func TestHealBackends(t *testing.T) {
+	modes := map[string]keys{"nat": {"gatewayMode": "nat"}, "ports only": {}, "masquerade": {"ipMasq": true}}
+	losses := map[string][]string{
+		"nft flush ruleset": {"nft flush ruleset"},
+		"iptables -F":       {"iptables -F", "iptables -t nat -F", "ip6tables -F", "ip6tables -t nat -F"},
+		"iptables -t nat":   {"iptables -t nat -F", "ip6tables -t nat -F"},
+	}
+	for mode, k := range modes {
+		for _, plugin := range []string{"bridge-ln", "portmap-ln"} {
+			for loss, commands := range losses {
+				for _, backend := range []string{"nftables", "iptables"} {
+					if backend == "nftables" && loss != "nft flush ruleset" {
+						continue
+					}
+					t.Run(strings.Join([]string{mode, plugin, loss, backend}, "/"), func(t *testing.T) {
+						t.Parallel()
+						h := newHost(t)
+						h.remote()
+						adds, checks := h.publishedBy(plugin, k, keys{"backend": backend})
+						lntest.Serve(t, h.open(netnsPath("c1")), 80)
+						h.publishes("before", checks)
+						for _, c := range commands {
+							words := strings.Fields(c)
+							h.exec(words[0], words[1:]...)
+						}
+						for _, a := range adds {
+							h.must(a.as("STATUS"))
+						}
+						h.publishes("after", checks)
+					})
+				}
+			}
+		}
 	}
 }

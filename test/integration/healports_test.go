@@ -11,9 +11,16 @@ import (
 
 // publishedBy is a container with a port on the host, published by bridge-ln or by
 // portmap-ln behind it, and another container of the same network.
-func (h *host) publishedBy(plugin string) (adds, checks []call) {
+func (h *host) publishedBy(plugin string, more ...keys) (adds, checks []call) {
 	h.t.Helper()
-	net := `{"cniVersion":"1.1.0","name":"net","type":"bridge-ln","bridge":"br0","isDefaultGateway":true,"ipMasq":true,"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.70.0.0/24"}]]}}`
+	net := `{"cniVersion":"1.1.0","name":"net","type":"bridge-ln","bridge":"br0","isDefaultGateway":true,"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.70.0.0/24"}]]}}`
+	pub := `{"cniVersion":"1.1.0","name":"net","type":"portmap-ln"}`
+	for _, k := range more {
+		net = edit(h.t, net, k)
+		if backend, has := k["backend"]; has {
+			pub = edit(h.t, pub, keys{"backend": backend})
+		}
+	}
 	ports := keys{"runtimeConfig.portMappings": raw(`[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]`)}
 	conf := net
 	if plugin == "bridge-ln" {
@@ -26,9 +33,9 @@ func (h *host) publishedBy(plugin string) (adds, checks []call) {
 		prev := keys{"prevResult": raw(h.must(a.as("ADD")).stdout)}
 		checks = append(checks, a.with(edit(h.t, a.stdin, prev)).as("CHECK"))
 		if plugin == "portmap-ln" && a.cid == "c1" {
-			pub := attachment(plugin, "c1", a.netns, edit(h.t, edit(h.t, `{"cniVersion":"1.1.0","name":"net","type":"portmap-ln"}`, ports), prev))
-			h.must(pub.as("ADD"))
-			adds, checks = append(adds, pub), append(checks, pub.as("CHECK"))
+			p := attachment(plugin, "c1", a.netns, edit(h.t, edit(h.t, pub, ports), prev))
+			h.must(p.as("ADD"))
+			adds, checks = append(adds, p), append(checks, p.as("CHECK"))
 		}
 	}
 	return adds, checks
@@ -63,7 +70,7 @@ func TestHealPorts(t *testing.T) {
 				h := newHost(t)
 				h.check(lntest.Sysctl("bridge/bridge-nf-call-iptables", "1"))
 				h.remote()
-				adds, checks := h.publishedBy(plugin)
+				adds, checks := h.publishedBy(plugin, keys{"ipMasq": true})
 				lntest.Serve(t, h.open(netnsPath("c1")), 80)
 				works := func(when string) { h.publishes(when, checks) }
 				works("before")
