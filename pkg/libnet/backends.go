@@ -38,7 +38,7 @@ func (r iptablesRules) Apply(ctx context.Context, n firewall.Network, e firewall
 	return r.ApplyReporting(ctx, n, e)
 }
 
-// Intact does not look: that takes a process.
+// Intact does not look: what it takes a process for, sample looks at.
 func (iptablesRules) Intact(context.Context, firewall.Network) error { return nil }
 
 // Restore does nothing: Apply compares every rule.

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -209,10 +210,8 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []P
 	if err := p.c.setWaiting(*rec, done.standby); err != nil {
 		return done.restored, err
 	}
-	if !p.cfg.NoHairpin {
-		if err := p.c.published.SetHairpin(rec.Netns, rec.IfName); err != nil {
-			return done.restored, err
-		}
+	if err := p.letHairpin(*rec); err != nil {
+		return done.restored, err
 	}
 	return done.restored, errors.Join(p.openLocalhost(*rec), p.c.endFlows(ctx, *rec, done.standby))
 }
@@ -232,7 +231,13 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 	if err != nil {
 		return err
 	}
-	return c.reapply(ctx, rec.Backend, p.ruleset(rec))
+	if err := c.reapply(ctx, rec.Backend, p.ruleset(rec)); err != nil {
+		return err
+	}
+	if err := p.openLocalhost(rec); !errors.Is(err, kernel.ErrNotFound) {
+		return err
+	}
+	return nil // its bridge is made anew afterwards, and this with it
 }
 
 // Verify changes nothing and says what differs from what Publish did; the error

@@ -49,8 +49,11 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 	err := m.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
 	if err == nil {
 		stray, err := n.strays(ctx)
-		if len(stray) == 0 || err != nil {
+		if err != nil {
 			return err
+		}
+		if len(stray) == 0 {
+			return m.localhost(n)
 		}
 	}
 	if errors.Is(err, kernel.ErrNotBridge) {
@@ -63,6 +66,31 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 	}
 	m.done.Plugged = append(m.done.Plugged, plugged...)
 	return err
+}
+
+// localhost switches route_localnet of a bridge that is there on again, if one of the
+// network's attachments has a port that 127.0.0.0/8 leads to by it.
+func (m *mender) localhost(n *Network) error {
+	on, err := m.c.published.RouteLocalnet(n.config.Bridge)
+	if on || err != nil {
+		return err
+	}
+	recs, err := m.c.endpoints.Endpoints(n.name)
+	errs := []error{err}
+	for _, rec := range recs {
+		if rec.Bridge != n.config.Bridge || len(rec.Ports) == 0 {
+			continue
+		}
+		errs = append(errs, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
+			e := &Endpoint{n: n, rec: rec}
+			p, err := e.plan()
+			if err != nil {
+				return err
+			}
+			return e.openLocalhost(p)
+		}))
+	}
+	return errors.Join(errs...)
 }
 
 // strays are the host's ends of the network's links that are ports of no bridge.
@@ -111,7 +139,41 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, m.reopen(n.config.Bridge, plugged))
 	return plugged, mac, errors.Join(errs...)
+}
+
+// reopen has 127.0.0.0/8 lead again to what others than bridge-ln have published on
+// a bridge, and lets those of the attachments that were plugged anew reach
+// themselves by it.
+func (m *mender) reopen(bridge string, plugged []ID) error {
+	recs, err := m.c.publicationRecords()
+	errs := []error{err}
+	for _, rec := range recs {
+		if rec.Bridge != bridge {
+			continue
+		}
+		errs = append(errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
+			p, err := m.c.publisherOf(rec)
+			if err != nil {
+				return err
+			}
+			ours := func(id ID) bool { return id.ContainerID == rec.ContainerID && id.IfName == rec.IfName }
+			if slices.ContainsFunc(plugged, ours) {
+				err = p.letHairpin(rec)
+			}
+			return errors.Join(err, p.openLocalhost(rec))
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// letHairpin lets a container reach itself by its ports.
+func (p *Publisher) letHairpin(rec state.Endpoint) error {
+	if p.cfg.NoHairpin {
+		return nil
+	}
+	return p.c.published.SetHairpin(rec.Netns, rec.IfName)
 }
 
 // bridgeMAC is the MAC that the bridge had for these attachments; nil: unknown.
@@ -150,17 +212,18 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 }
 
 func (n *Network) replug(ctx context.Context, rec state.Endpoint, br kernel.BridgeState) (bool, error) {
-	p, err := (&Endpoint{n: n, rec: rec}).plan()
+	e := &Endpoint{n: n, rec: rec}
+	p, err := e.plan()
 	if err != nil {
 		return false, err
+	}
+	if err := e.openLocalhost(p); err != nil { // first: a stray link is looked for again, this is not
+		return false, fmt.Errorf("network %q: %w", n.name, err)
 	}
 	p.link.State = br
 	done, err := n.c.links.Plug(ctx, p.link)
 	if errors.Is(err, kernel.ErrNotFound) {
 		return false, nil // the container is gone, or its link: that is for DEL, and CHECK tells
-	}
-	if err == nil && p.localnet {
-		_, err = n.c.published.SetRouteLocalnet(rec.Bridge, true)
 	}
 	if err != nil {
 		err = fmt.Errorf("network %q: %w", n.name, err)

@@ -83,7 +83,10 @@ func (n *Network) heal(ctx context.Context) error {
 // back keeps no port from being published.
 func (p *Publisher) heal(ctx context.Context) {
 	has, err := p.dir.HasReady(p.network)
-	if err != nil || !has || p.c.intact(ctx, p.cfg.Chosen(), firewall.Network{}) == nil {
+	if err != nil || !has {
+		return
+	}
+	if p.c.intact(ctx, p.cfg.Chosen(), firewall.Network{}) == nil && p.c.sample(ctx, p.dir, p.network, p.c.verifyPublication) == nil {
 		return
 	}
 	release, ok, err := p.c.sandboxes.TryRepair()
@@ -109,15 +112,59 @@ func (n *Network) lacks(ctx context.Context) error {
 		return nil
 	}
 	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx), n.unplugged(ctx)}
-	ruled := n.config.needsRules()
-	if !ruled {
-		ruled, err = n.c.endpoints.AnyEndpoint(n.name, func(e state.Endpoint) bool { return e.Phase == state.PhaseReady && e.Rules })
-		errs = append(errs, err)
-	}
-	if ruled {
-		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx)))
-	}
+	errs = append(errs, n.rulesInPlace(ctx), n.c.sample(ctx, n.c.endpoints, n.name, n.sampled))
 	return errors.Join(append(errs, n.forwarding())...)
+}
+
+// rulesInPlace says what is missing of the network's rules in nf_tables. A network
+// may have none but the published ports of its endpoints.
+func (n *Network) rulesInPlace(ctx context.Context) error {
+	if n.config.needsRules() {
+		return n.c.intact(ctx, n.config.Backend, n.inPlace(ctx))
+	}
+	missing := n.c.intact(ctx, n.config.Backend, firewall.Network{})
+	if missing == nil {
+		return nil
+	}
+	ruled, err := n.c.endpoints.AnyEndpoint(n.name, func(rec state.Endpoint) bool {
+		return rec.Rules && rec.Phase == state.PhaseReady && n.c.rulesOf(rec.Backend) == n.c.nftables
+	})
+	if !ruled {
+		return err
+	}
+	return missing
+}
+
+// sample looks at the rules of one attachment in iptables, or of one publication,
+// by verify: to look at those of all takes too many processes, and a flush takes
+// all. One with ports has rules in more tables. One that another call is at work
+// on says nothing.
+func (c *Controller) sample(ctx context.Context, dir endpointRecords, network string, verify func(context.Context, state.Endpoint) error) error {
+	if !c.iptables.Used() {
+		return nil
+	}
+	var one *state.Endpoint
+	_, err := dir.AnyEndpoint(network, func(rec state.Endpoint) bool {
+		fits := rec.Phase == state.PhaseReady && rec.Rules && c.rulesOf(rec.Backend) == c.iptables && !c.dead(rec)
+		if fits && (one == nil || len(rec.Ports) > 0) {
+			one = &rec
+		}
+		return one != nil && len(one.Ports) > 0
+	})
+	if err != nil || one == nil {
+		return err
+	}
+	m := mender{c: c}
+	return m.own(dir, *one, func(rec state.Endpoint) error { return verify(ctx, rec) })
+}
+
+// sampled is verifyRules by a record. An attachment on another bridge than the
+// network has now says nothing.
+func (n *Network) sampled(ctx context.Context, rec state.Endpoint) error {
+	if rec.Bridge != n.config.Bridge {
+		return nil
+	}
+	return (&Endpoint{n: n, rec: rec}).verifyRules(ctx)
 }
 
 // unplugged names links of the network that are ports of no bridge.

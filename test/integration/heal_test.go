@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // healNets are networks of several kinds.
@@ -115,22 +117,6 @@ func TestHealAtOnce(t *testing.T) {
 	}
 }
 
-// Ports of a network that needs no rules otherwise come back, too.
-func TestHealPorts(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
-	conf := `{"cniVersion": "1.1.0", "name": "open", "type": "bridge-ln", "isGateway": true, "capabilities": {"portMappings": true}, "ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "10.75.0.0/24"}]]}}`
-	c := attachment("bridge-ln", "c", h.netns("c"), edit(t, conf, keys{"runtimeConfig": keys{"portMappings": []any{keys{"hostPort": 8075, "containerPort": 80, "protocol": "tcp"}}}}))
-	c.stdin = edit(t, c.stdin, keys{"prevResult": raw(h.must(c.as("ADD")).stdout)})
-	h.nft("flush ruleset")
-	h.must(call{plugin: "bridge-ln", command: "STATUS", stdin: conf})
-	h.must(c.as("CHECK"))
-	if rules := h.ruleset(); !strings.Contains(rules, "8075") {
-		t.Errorf("no port:\n%s", rules)
-	}
-	h.must(c.as("DEL"))
-}
-
 // A container's own rules come back as they were made, whatever configuration
 // the network has by now.
 func TestHealAsMade(t *testing.T) {
@@ -161,4 +147,42 @@ func TestHealAsMade(t *testing.T) {
 	check("after")
 	h.must(first.as("DEL"))
 	h.must(second.as("DEL"))
+}
+
+// STATUS puts back rules of each backend, and of a network that has none but
+// published ports, after each way to lose them.
+func TestHealBackends(t *testing.T) {
+	modes := map[string]keys{"nat": {"gatewayMode": "nat"}, "ports only": {}, "masquerade": {"ipMasq": true}}
+	losses := map[string][]string{
+		"nft flush ruleset": {"nft flush ruleset"},
+		"iptables -F":       {"iptables -F", "iptables -t nat -F", "ip6tables -F", "ip6tables -t nat -F"},
+		"iptables -t nat":   {"iptables -t nat -F", "ip6tables -t nat -F"},
+	}
+	for mode, k := range modes {
+		for _, plugin := range []string{"bridge-ln", "portmap-ln"} {
+			for loss, commands := range losses {
+				for _, backend := range []string{"nftables", "iptables"} {
+					if backend == "nftables" && loss != "nft flush ruleset" {
+						continue
+					}
+					t.Run(strings.Join([]string{mode, plugin, loss, backend}, "/"), func(t *testing.T) {
+						t.Parallel()
+						h := newHost(t)
+						h.remote()
+						adds, checks := h.publishedBy(plugin, k, keys{"backend": backend})
+						lntest.Serve(t, h.open(netnsPath("c1")), 80)
+						h.publishes("before", checks)
+						for _, c := range commands {
+							words := strings.Fields(c)
+							h.exec(words[0], words[1:]...)
+						}
+						for _, a := range adds {
+							h.must(a.as("STATUS"))
+						}
+						h.publishes("after", checks)
+					})
+				}
+			}
+		}
+	}
 }
