@@ -168,13 +168,18 @@ func (d *Dir) Bridges() ([]string, error) {
 }
 
 // AnyEndpoint says whether an attachment of the network is one. It reads no more
-// records than it takes to find it; what cannot be read is none.
+// records than it takes to find it; one that is gone meanwhile, or is no record, is
+// none.
 func (d *Dir) AnyEndpoint(network string, is func(Endpoint) bool) (bool, error) {
 	if err := CheckName(network); err != nil {
 		return false, err
 	}
-	return d.anyEndpoint(network, func(path string) bool {
+	return d.anyEndpoint(network, func(path string) (bool, error) {
 		var e Endpoint
-		return read(path, &e) == nil && is(e)
+		err := read(path, &e)
+		if absent(err) || errors.Is(err, ErrCorrupt) {
+			return false, nil
+		}
+		return err == nil && is(e), err
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -114,14 +115,14 @@ func (d *Dir) HasEndpoint(network string, but Endpoint) (bool, error) {
 // hasEndpoint says whether there is an attachment whose file is not called but; a
 // draft that a killed process left of that file is none.
 func (d *Dir) hasEndpoint(network, but string) (bool, error) {
-	return d.anyEndpoint(network, func(path string) bool {
-		return filepath.Base(path) != but && path != draft(filepath.Join(filepath.Dir(path), but))
+	return d.anyEndpoint(network, func(path string) (bool, error) {
+		return filepath.Base(path) != but && path != draft(filepath.Join(filepath.Dir(path), but)), nil
 	})
 }
 
 // anyEndpoint says whether the file of some attachment is one. It reads no more
-// of the directory than it takes to find it.
-func (d *Dir) anyEndpoint(network string, one func(path string) bool) (bool, error) {
+// of the directory than it takes to find it. That it could not look is an error.
+func (d *Dir) anyEndpoint(network string, one func(path string) (bool, error)) (bool, error) {
 	dir, err := plain.Open(d.endpointDir(network))
 	if absent(err) {
 		return false, nil
@@ -131,13 +132,19 @@ func (d *Dir) anyEndpoint(network string, one func(path string) bool) (bool, err
 	}
 	defer func() { _ = dir.Close() }()
 	for {
-		names, _ := dir.Readdirnames(16)
-		if len(names) == 0 {
+		names, err := dir.Readdirnames(16)
+		if errors.Is(err, io.EOF) || absent(err) {
 			return false, nil
 		}
+		if err != nil {
+			return false, err
+		}
 		for _, name := range names {
-			if filepath.Ext(name) == ".json" && one(filepath.Join(dir.Name(), name)) {
-				return true, nil
+			if filepath.Ext(name) != ".json" {
+				continue
+			}
+			if is, err := one(filepath.Join(dir.Name(), name)); is || err != nil {
+				return is, err
 			}
 		}
 	}

@@ -222,13 +222,7 @@ func (d *Dir) DeleteSandbox(id string) error {
 // HasReady says whether an attachment of the network is complete. It reads no
 // more records than it takes to find one.
 func (d *Dir) HasReady(network string) (bool, error) {
-	if err := CheckName(network); err != nil {
-		return false, err
-	}
-	return d.anyEndpoint(network, func(path string) bool {
-		var e Endpoint
-		return read(path, &e) == nil && e.Phase == PhaseReady
-	})
+	return d.AnyEndpoint(network, func(e Endpoint) bool { return e.Phase == PhaseReady })
 }
 
 // Writable says why no record could be written now; nil if one could. It
