@@ -64,7 +64,9 @@ func TestRestored(t *testing.T) {
 		t.Errorf("a fifth block: %s, %v", b, err)
 	}
 	has(third, "h2")
-	v := a.await("generation", func(v overlay.View) bool { return v.At.Generation == 2 && v.Members["h2"].Holds })
+	v := a.await("generation", func(v overlay.View) bool {
+		return v.At.Generation == 2 && v.Members["h2"].Holds && v.Networks["net1"].Blocks[own["h3"]].Node == "h3"
+	})
 	if e := v.Networks["net1"].Blocks[own["h3"]].Epoch; e.Generation != 2 {
 		t.Errorf("the claim after the loss is of generation %d", e.Generation)
 	}
