@@ -95,6 +95,7 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 	m.errs = append(m.errs, n.repairTunnelRules(ctx))
 	recs, err := m.c.endpoints.Endpoints(n.name)
 	m.errs = append(m.errs, err)
+	m.lostFirst(ctx, recs)
 	for _, rec := range recs {
 		if ctx.Err() != nil {
 			m.fail(n, ctx.Err())
@@ -122,6 +123,27 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			return err
 		}))
 	}
+}
+
+// lostFirst has those come first that have no rules in iptables, where to find one
+// in order takes processes, too: a Mend whose time is short goes on where the last
+// one stopped.
+func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
+	inIPTables := func(rec state.Endpoint) bool { return m.c.rulesOf(rec.Backend) == m.c.iptables }
+	if !m.c.iptables.Used() || !slices.ContainsFunc(recs, inIPTables) {
+		return
+	}
+	owners, err := m.c.iptables.List(ctx)
+	if err != nil {
+		return // the order is no more than a help
+	}
+	lost := func(rec state.Endpoint) int {
+		if _, there := slices.BinarySearch(owners, firewall.Key(idOf(rec).String())); there || !inIPTables(rec) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(recs, func(a, b state.Endpoint) int { return lost(a) - lost(b) })
 }
 
 // backend is the one that holds the rules of a network where no record tells.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -70,13 +71,17 @@ func (n *Network) heal(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	ctx, cancel := context.WithTimeout(ctx, healBudget)
+	bounded, cancel := context.WithTimeout(ctx, healBudget)
 	defer cancel()
-	_, mendErr := n.c.Mend(ctx, PutBack)
-	if lacks := n.lacks(ctx); lacks != nil {
-		return errors.Join(lacks, mendErr)
+	_, mendErr := n.c.Mend(bounded, PutBack)
+	lacks := n.lacks(ctx)
+	switch {
+	case lacks == nil:
+		return nil // what others lack is for their Status
+	case bounded.Err() != nil:
+		return fmt.Errorf("not all could be put back in %v; lnctl repair takes the time it needs: %w", healBudget, lacks)
 	}
-	return nil // what others lack is for their Status
+	return errors.Join(lacks, mendErr)
 }
 
 // heal puts rules back that are missing, as Publish would. What cannot be put
@@ -135,27 +140,34 @@ func (n *Network) rulesInPlace(ctx context.Context) error {
 	return missing
 }
 
-// sample looks at the rules of one attachment in iptables, or of one publication,
+// sample looks at the rules of two attachments in iptables, or of two publications,
 // by verify: to look at those of all takes too many processes, and a flush takes
-// all. One with ports has rules in more tables. One that another call is at work
-// on says nothing.
+// all. They are those that Mend comes to last, so that it is called again where its
+// time was not enough: the last one, and the last one with ports, which has rules in
+// more tables. One that another call is at work on says nothing.
 func (c *Controller) sample(ctx context.Context, dir endpointRecords, network string, verify func(context.Context, state.Endpoint) error) error {
 	if !c.iptables.Used() {
 		return nil
 	}
-	var one *state.Endpoint
-	_, err := dir.AnyEndpoint(network, func(rec state.Endpoint) bool {
-		fits := rec.Phase == state.PhaseReady && rec.Rules && c.rulesOf(rec.Backend) == c.iptables && !c.dead(rec)
-		if fits && (one == nil || len(rec.Ports) > 0) {
-			one = &rec
-		}
-		return one != nil && len(one.Ports) > 0
-	})
-	if err != nil || one == nil {
-		return err
+	recs, err := dir.Endpoints(network)
+	if errors.Is(err, state.ErrCorrupt) {
+		err = nil // the others say enough
 	}
+	errs := []error{err}
 	m := mender{c: c}
-	return m.own(dir, *one, func(rec state.Endpoint) error { return verify(ctx, rec) })
+	last, lastWithPorts := false, false
+	for _, rec := range slices.Backward(recs) {
+		ports := len(rec.Ports) > 0
+		if lastWithPorts || last && !ports {
+			continue
+		}
+		if rec.Phase != state.PhaseReady || !rec.Rules || c.rulesOf(rec.Backend) != c.iptables || c.dead(rec) {
+			continue
+		}
+		last, lastWithPorts = true, ports
+		errs = append(errs, m.own(dir, rec, func(rec state.Endpoint) error { return verify(ctx, rec) }))
+	}
+	return errors.Join(errs...)
 }
 
 // sampled is verifyRules by a record. An attachment on another bridge than the
