@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,35 +14,15 @@ import (
 const (
 	rpStrict = 1 // drops what would not be answered by the interface it came by
 	rpLoose  = 2 // drops what would not be answered at all
-
-	netconfAll = -1 // NETCONFA_IFINDEX_ALL (linux/netconf.h)
-
-	netconfaIfIndex, netconfaRPFilter = 1, 3 // linux/netconf.h
 )
 
-// netconfmsg is struct netconfmsg for IPv4, padded.
-type netconfmsg struct{}
-
-var _ nl.NetlinkRequestData = netconfmsg{}
-
-func (netconfmsg) Len() int          { return 4 }
-func (netconfmsg) Serialize() []byte { return []byte{unix.AF_INET, 0, 0, 0} }
-
-// rpFilter reads the filter of an interface, or of all. By netlink: the file
-// would need a thread in the namespace.
+// rpFilter reads the filter of an interface, or of all.
 func (c *conn) rpFilter(index int) (int, error) {
-	b, err := c.get(request(unix.RTM_GETNETCONF, 0, netconfmsg{}, attrUint32(netconfaIfIndex, uint32(int32(index)))), unix.RTM_NEWNETCONF)
+	value, err := c.netconf(unix.AF_INET, index, netconfaRPFilter)
 	if err != nil {
 		return 0, fmt.Errorf("read rp_filter of interface %d: %w", index, err)
 	}
-	value := 0
-	err = eachAttr(b[min(len(b), netconfmsg{}.Len()):], func(typ uint16, v []byte) error {
-		if typ == netconfaRPFilter {
-			value = number(v)
-		}
-		return nil
-	})
-	return value, err
+	return value, nil
 }
 
 // loosen makes strict reverse path filters loose on the way of a container that

@@ -34,20 +34,6 @@ func (h *Handle) Forward(ctx context.Context, v4, v6 bool) error {
 	return nil
 }
 
-// Forwarding reports whether IPv4 and IPv6 forwarding are on in the calling
-// thread's namespace. A kernel without IPv6 reports false.
-func (h *Handle) Forwarding() (v4, v6 bool, err error) {
-	s4, err := getSysctl(forwardV4)
-	if err != nil {
-		return false, false, err
-	}
-	s6, err := getSysctl(forwardV6)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return false, false, err
-	}
-	return s4 == "1", s6 == "1", nil
-}
-
 // noIPv6 says why an IPv6 sysctl can be missing.
 func noIPv6(err error) error {
 	if errors.Is(err, ErrNotFound) {

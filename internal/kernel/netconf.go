@@ -1,0 +1,56 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	netconfAll = -1 // NETCONFA_IFINDEX_ALL (linux/netconf.h)
+
+	netconfaIfIndex, netconfaForwarding, netconfaRPFilter = 1, 2, 3 // linux/netconf.h
+)
+
+// netconfmsg is struct netconfmsg for a family, padded.
+type netconfmsg struct{ family uint8 }
+
+var _ nl.NetlinkRequestData = netconfmsg{}
+
+func (netconfmsg) Len() int            { return 4 }
+func (m netconfmsg) Serialize() []byte { return []byte{m.family, 0, 0, 0} }
+
+// netconf reads a setting of an interface, or of all, which is a file under
+// net/<family>/conf as well. That would need a thread in the namespace, and in
+// /proc/sys a look at one directory of each other namespace of the host.
+func (c *conn) netconf(family uint8, index int, attr uint16) (int, error) {
+	msg := netconfmsg{family}
+	b, err := c.get(request(unix.RTM_GETNETCONF, 0, msg, attrUint32(netconfaIfIndex, uint32(int32(index)))), unix.RTM_NEWNETCONF)
+	if err != nil {
+		return 0, err
+	}
+	value := 0
+	err = eachAttr(b[min(len(b), msg.Len()):], func(typ uint16, v []byte) error {
+		if typ == attr {
+			value = number(v)
+		}
+		return nil
+	})
+	return value, err
+}
+
+// Forwarding reports whether IPv4 and IPv6 forwarding are on in the Handle's
+// namespace. A kernel without IPv6 reports false.
+func (h *Handle) Forwarding() (v4, v6 bool, err error) {
+	on4, err := h.netconf(unix.AF_INET, netconfAll, netconfaForwarding)
+	if err != nil {
+		return false, false, fmt.Errorf("read net.ipv4.ip_forward: %w", err)
+	}
+	on6, err := h.netconf(unix.AF_INET6, netconfAll, netconfaForwarding)
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return false, false, fmt.Errorf("read net.ipv6.conf.all.forwarding: %w", err)
+	}
+	return on4 != 0, on6 != 0, nil
+}
