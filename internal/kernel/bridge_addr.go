@@ -105,6 +105,11 @@ func (c conflict) stays(forced bool) string {
 
 // removeGateway removes an address that addGateway made.
 func (h *Handle) removeGateway(index int, p netip.Prefix, u *undo) error {
+	if p.Addr().Is4() { // or the other addresses of the subnet go with the first one
+		if err := h.setLink(index, 0, 0, setIPv4(setting{ipv4PromoteSecondaries, 1})); err != nil {
+			return fmt.Errorf("promote_secondaries of interface %d: %w", index, err)
+		}
+	}
 	if err := h.removeAddr(index, p); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return err
 	}

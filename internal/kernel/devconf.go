@@ -10,14 +10,15 @@ import (
 // Settings of a link by their numbers: IPV4_DEVCONF_* (linux/ip.h), which count
 // from 1, and DEVCONF_* (linux/ipv6.h), which count from 0.
 const (
-	ipv4Forwarding    = 1
-	ipv4RPFilter      = 8
-	ipv4ArpIgnore     = 19
-	ipv4ArpNotify     = 22
-	ipv4RouteLocalnet = 26
-	ipv6Forwarding    = 0
-	ipv6AcceptRA      = 3
-	ipv6DisableIPv6   = 26
+	ipv4Forwarding         = 1
+	ipv4RPFilter           = 8
+	ipv4ArpIgnore          = 19
+	ipv4PromoteSecondaries = 20
+	ipv4ArpNotify          = 22
+	ipv4RouteLocalnet      = 26
+	ipv6Forwarding         = 0
+	ipv6AcceptRA           = 3
+	ipv6DisableIPv6        = 26
 )
 
 // ipv4Conf are settings under net/ipv4/conf/<link>. The kernel tells them with

@@ -205,8 +205,12 @@ func (d *demo) del() error {
 }
 
 // kept says that a file is one the pool has for itself: its lock, the address
-// given last, and the index, which is made anew from the leases if it is lost.
+// given last, and the index, which is made anew from the leases if it is lost; or
+// a lock that all networks or containers share.
 func kept(line string) bool {
+	if line == "+ files /run/libnet/addresses" || line == "+ files /run/libnet/ports/lock" {
+		return true
+	}
 	name, inPool := strings.CutPrefix(line, "+ files /var/lib/cni/networks/")
 	base := filepath.Base(name)
 	return inPool && (strings.HasPrefix(name, ".libnet/") || base == "lock" || strings.HasPrefix(base, "last_reserved_ip."))
@@ -231,8 +235,8 @@ func (d *demo) left() error {
 		return fmt.Errorf("not as before:\n    %s", strings.Join(left, "\n    "))
 	}
 	d.step(green, "✓", "No difference in %s.", d.before)
-	d.row("", "Kept by design: forwarding stays on, as others may need it, and the pool")
-	d.row("", "has %d files of its own (lock, index, the addresses given last).", keep)
+	d.row("", "Kept by design: forwarding stays on, as others may need it, and pool")
+	d.row("", "and networks have %d files of their own (locks, index, the addresses given last).", keep)
 	return nil
 }
 

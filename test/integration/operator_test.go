@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -87,4 +88,25 @@ func TestDoctorNeedsRoot(t *testing.T) {
 			t.Errorf("%s: says of something that it is well:\n%s", name, out)
 		}
 	}
+}
+
+// forceAddress takes the gateway that is in the way, and leaves those of living
+// containers, also where the kernel has them as secondary addresses of it.
+func TestForceAddressBesideOthers(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	conf := func(gateway string, force bool) string {
+		conf := `{"cniVersion": "1.1.0", "type": "bridge-ln", "bridge": "brg", "isDefaultGateway": true, "ipam": {"type": "ipam-ln"}}`
+		return edit(t, conf, keys{"name": "n" + gateway, "forceAddress": force, "ipam.ranges": []any{[]any{keys{"subnet": "10.34.0.0/24", "gateway": "10.34.0." + gateway}}}})
+	}
+	first := attachment("bridge-ln", "c1", h.netns("c1"), conf("1", false))
+	h.must(first.as("ADD"))
+	h.must(attachment("bridge-ln", "c2", h.netns("c2"), conf("254", false)).as("ADD"))
+	h.must(first.as("DEL"))
+	h.must(attachment("bridge-ln", "c3", h.netns("c3"), conf("250", true)).as("ADD"))
+	out := h.exec("ip", "-br", "addr", "show", "brg")
+	if strings.Contains(out, "10.34.0.1/") || !strings.Contains(out, "10.34.0.254/24") || !strings.Contains(out, "10.34.0.250/24") {
+		t.Errorf("addresses: %s", out)
+	}
+	h.ping(netnsPath("c2"), netip.MustParseAddr("10.34.0.254"))
 }
