@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/kernel"
@@ -52,7 +53,7 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 		if err != nil {
 			return err
 		}
-		if len(stray) == 0 {
+		if len(stray) == 0 && n.bridgeInPlace(ctx) == nil {
 			return m.localhost(n)
 		}
 	}
@@ -66,6 +67,27 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 	}
 	m.done.Plugged = append(m.done.Plugged, plugged...)
 	return err
+}
+
+// bridgeInPlace says what of the network's bridge is missing that an attachment needs:
+// the first one that is alive, as that takes as long with many.
+func (n *Network) bridgeInPlace(ctx context.Context) error {
+	want := kernel.Bridge{Name: n.config.Bridge}
+	var planErr error
+	_, err := n.c.endpoints.AnyEndpoint(n.name, func(rec state.Endpoint) bool {
+		if rec.Phase != state.PhaseReady || rec.Bridge != n.config.Bridge || n.c.dead(rec) {
+			return false
+		}
+		var p plan
+		p, planErr = (&Endpoint{n: n, rec: rec}).plan()
+		want.Gateways, want.RouteLocalnet = p.bridge.Gateways, p.localnet
+		want.ForwardIPv4, want.ForwardIPv6 = p.bridge.ForwardIPv4, p.bridge.ForwardIPv6
+		return true
+	})
+	if err := errors.Join(err, planErr); err != nil {
+		return err
+	}
+	return n.c.bridges.VerifyBridge(ctx, want)
 }
 
 // localhost switches route_localnet of a bridge that is there on again, if one of the
@@ -208,6 +230,7 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 			want.Gateways = append(want.Gateways, g)
 		}
 	}
+	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, ID{}) }
 	return n.c.bridges.EnsureBridge(ctx, want)
 }
 

@@ -87,11 +87,7 @@ func (n *Network) heal(ctx context.Context) error {
 // heal puts rules back that are missing, as Publish would. What cannot be put
 // back keeps no port from being published.
 func (p *Publisher) heal(ctx context.Context) {
-	has, err := p.dir.HasReady(p.network)
-	if err != nil || !has {
-		return
-	}
-	if p.c.intact(ctx, p.cfg.Chosen(), firewall.Network{}) == nil && p.c.sample(ctx, p.dir, p.network, p.c.verifyPublication) == nil {
+	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.dir, p.network, p.c.verifyPublication) == nil {
 		return
 	}
 	release, ok, err := p.c.sandboxes.TryRepair()
@@ -110,34 +106,47 @@ func (n *Network) lacks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	errs := []error{n.c.tablesLost(ctx)}
 	if !has {
 		if n.config.Tunnel.Agent { // it is there before the first endpoint
-			return n.verifyTunnel(ctx)
+			errs = append(errs, n.verifyTunnel(ctx))
 		}
-		return nil
+		return errors.Join(errs...)
 	}
-	errs := []error{n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.verifyTunnel(ctx), n.unplugged(ctx)}
-	errs = append(errs, n.rulesInPlace(ctx), n.c.sample(ctx, n.c.endpoints, n.name, n.sampled))
+	errs = append(errs, n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx))
+	if n.config.needsRules() {
+		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx)))
+	}
+	errs = append(errs, n.c.sample(ctx, n.c.endpoints, n.name, n.sampled))
 	return errors.Join(append(errs, n.forwarding())...)
 }
 
-// rulesInPlace says what is missing of the network's rules in nf_tables. A network
-// may have none but the published ports of its endpoints.
-func (n *Network) rulesInPlace(ctx context.Context) error {
-	if n.config.needsRules() {
-		return n.c.intact(ctx, n.config.Backend, n.inPlace(ctx))
-	}
-	missing := n.c.intact(ctx, n.config.Backend, firewall.Network{})
+// tablesLost says that our tables of nf_tables are gone, though an attachment or a
+// publication has rules there: of whatever network, as a flush takes those of all.
+// The records are read only where the tables are gone.
+func (c *Controller) tablesLost(ctx context.Context) error {
+	missing := c.intact(ctx, BackendNFTables, firewall.Network{})
 	if missing == nil {
 		return nil
 	}
-	ruled, err := n.c.endpoints.AnyEndpoint(n.name, func(rec state.Endpoint) bool {
-		return rec.Rules && rec.Phase == state.PhaseReady && n.c.rulesOf(rec.Backend) == n.c.nftables
-	})
-	if !ruled {
-		return err
+	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
+		names, err := dir.EndpointNetworks()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			ruled, err := dir.AnyEndpoint(name, func(rec state.Endpoint) bool {
+				return rec.Rules && rec.Phase == state.PhaseReady && c.rulesOf(rec.Backend) == c.nftables
+			})
+			if err != nil {
+				return err
+			}
+			if ruled {
+				return missing
+			}
+		}
 	}
-	return missing
+	return nil
 }
 
 // sample looks at the rules of two attachments in iptables, or of two publications,
