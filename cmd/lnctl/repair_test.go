@@ -81,10 +81,12 @@ func TestRepairWithoutRules(t *testing.T) {
 		t.Fatalf("without rules: %q, %v: the test shows nothing", got, err)
 	}
 	dir := t.TempDir()
-	if got := l.lnctl(exitProblem, "repair", "--conf-dir", dir); !strings.Contains(got, `network "web"`) || !strings.Contains(got, "cannot be told") || !strings.Contains(got, "1 problems") {
-		t.Errorf("repair without configuration:\n%s", got)
+	for range 2 { // it does not forget
+		if got := l.lnctl(exitProblem, "repair", "--conf-dir", dir); !strings.Contains(got, `network "web"`) || !strings.Contains(got, "cannot be told") || !strings.Contains(got, "1 problems") {
+			t.Errorf("repair without configuration:\n%s", got)
+		}
+		l.failing("records")
 	}
-	l.must(os.RemoveAll("/run/libnet"))
 	conf := `{"cniVersion":"1.0.0","name":"web","plugins":[{"type":"bridge-ln","bridge":"ln0","gatewayMode":"nat","ipam":{"type":"ipam-ln"}}]}`
 	l.must(os.WriteFile(filepath.Join(dir, "10-web.conflist"), []byte(conf), 0o600))
 	if got := l.lnctl(exitOK, "repair", "--conf-dir", dir); !strings.Contains(got, "rules of 1 attachments and publications put back, 0 untouched, 0 problems") {

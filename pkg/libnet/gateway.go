@@ -119,6 +119,9 @@ func (c NetworkConfig) validateGateway() error {
 	if !slices.Contains([]Backend{"", BackendAuto, BackendNFTables, BackendIPTables}, c.Backend) {
 		return badConfig("backend", fmt.Sprintf("%q", c.Backend), `want "auto", "nftables" or "iptables"`)
 	}
+	if c.SpoofCheck && c.Backend == BackendIPTables {
+		return badConfig("macspoofchk", true, `needs nf_tables: want backend "nftables" or "auto", or macspoofchk false`)
+	}
 	if err := validatePriority(c.GatewayPriority); err != nil {
 		return err
 	}

@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // Finding is what Diagnose found of one thing.
@@ -214,7 +216,15 @@ func (c *Controller) checkRecords(unread error) Finding {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		unread = errors.Join(unread, err)
 	}
+	networks, err := c.networks.Networks()
+	untold := slices.DeleteFunc(networks, func(rec state.Network) bool { return rec.Fingerprint != untoldConfig })
+	if err != nil && !errors.Is(err, state.ErrCorrupt) {
+		unread = errors.Join(unread, err)
+	}
 	switch {
+	case len(untold) > 0:
+		f.Found = fmt.Sprintf("network %q: whether it was closed cannot be told, and it is open", untold[0].Name)
+		f.Advice = "start a container of it, or name the directory of its configuration: lnctl repair --conf-dir"
 	case len(aside) > 0:
 		f.Found = fmt.Sprintf("%d cannot be read and are set aside: %s", len(aside), strings.Join(aside, ", "))
 		f.Advice = "lnctl repair writes it anew by what the kernel tells"

@@ -49,7 +49,7 @@ func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
 	if err := r.look(ctx); err != nil {
 		return nil, err
 	}
-	var errs []error
+	errs := []error{r.retell()}
 	for id, o := range r.owned {
 		if err := r.endpoint(ctx, id, o); err != nil {
 			errs = append(errs, fmt.Errorf("rebuild %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, err))
@@ -166,7 +166,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Foun
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
-		Rules: ruled || n.config.needsRules(), Guard: n.guardID(), OwnRules: n.config.ownRules(),
+		Rules: ruled || n.config.needsRules(), Guard: n.guardID(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
 			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},
@@ -178,6 +178,9 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Foun
 	}
 	if rec.Rules {
 		rec.Backend = string(BackendNFTables)
+	}
+	if !r.c.networks.HasNetwork(n.name, untoldConfig) { // else the configuration tells, once it is known
+		rec.OwnRules = n.config.ownRules()
 	}
 	if rec.Addresses, err = r.addresses(ctx, n, id, f, fw.Addrs); err != nil {
 		return state.Endpoint{}, err

@@ -18,6 +18,10 @@ import (
 // such a configuration does not know of are nevertheless wanted.
 const unknownConfig = ""
 
+// untoldConfig is the fingerprint of a rebuilt record of a network of which nothing
+// told whether it was closed: Rebuild asks again.
+const untoldConfig = "untold"
+
 // network returns the network of an attachment, with a record written for it if
 // it has none.
 func (r *rebuilder) network(ctx context.Context, id ID, f kernel.Found) (*Network, error) {
@@ -26,7 +30,9 @@ func (r *rebuilder) network(ctx context.Context, id ID, f kernel.Found) (*Networ
 		return n, err
 	}
 	config, untold := r.config(ctx, id, f)
+	fingerprint := unknownConfig
 	if untold != nil {
+		fingerprint = untoldConfig
 		r.untold = append(r.untold, fmt.Errorf("network %q: %w", id.Network, untold))
 	}
 	saved := savedConfig{NetworkConfig: config}
@@ -41,11 +47,47 @@ func (r *rebuilder) network(ctx context.Context, id ID, f kernel.Found) (*Networ
 	if err != nil {
 		return nil, err
 	}
-	rec := state.Network{Name: id.Network, Driver: driverBridge, Bridge: f.Bridge, Fingerprint: unknownConfig, Config: data}
+	rec := state.Network{Name: id.Network, Driver: driverBridge, Bridge: f.Bridge, Fingerprint: fingerprint, Config: data}
 	if err := r.c.networks.CreateNetwork(rec); err != nil && !errors.Is(err, state.ErrExists) {
 		return nil, err
 	}
 	return r.c.Network(id.Network)
+}
+
+// retell asks again for the configurations of networks of which nothing told.
+func (r *rebuilder) retell() error {
+	recs, err := r.c.networks.Networks()
+	errs := []error{err}
+	for _, rec := range recs {
+		if rec.Fingerprint != untoldConfig {
+			continue
+		}
+		config, ok, err := r.c.configured(rec.Name)
+		if err != nil || !ok || config.Bridge != rec.Bridge {
+			r.untold = append(r.untold, fmt.Errorf("network %q: %w", rec.Name, errors.Join(errUntold, err)))
+			continue
+		}
+		errs = append(errs, r.c.complete(rec.Name, config))
+	}
+	return errors.Join(errs...)
+}
+
+// complete writes the configuration of a network of which nothing told, unless an
+// ADD did that meanwhile. An ADD that comes later writes its own, if that differs.
+func (c *Controller) complete(network string, config NetworkConfig) error {
+	rec, err := c.networks.LoadNetwork(network)
+	if err != nil || rec.Fingerprint != untoldConfig {
+		return err
+	}
+	var saved savedConfig
+	if err := json.Unmarshal(rec.Config, &saved); err != nil {
+		return err
+	}
+	saved.NetworkConfig, rec.Fingerprint = config, unknownConfig
+	if rec.Config, err = json.Marshal(saved); err != nil {
+		return err
+	}
+	return c.networks.SaveNetwork(rec)
 }
 
 // subnetSets are the subnets of the bridge that the container has addresses of.

@@ -284,6 +284,7 @@ func noFiltering(h *host) {
 func badVerbs() []bad {
 	check := env("CNI_COMMAND=CHECK")
 	return []bad{
+		{name: "a MAC check by iptables", keys: keys{"macspoofchk": true, "backend": "iptables"}, code: codeConfig, want: []string{"macspoofchk", "backend", "nftables"}},
 		{name: "CHECK without prevResult", call: check, code: codeConfig, want: []string{"prevResult", "missing"}},
 		{name: "CHECK with a null prevResult", call: check, keys: keys{"prevResult": raw("null")}, code: codeConfig, want: []string{"prevResult", "missing"}},
 		{name: "CHECK with a garbled prevResult", call: check, keys: keys{"prevResult": "ok"}, code: codeDecode, want: []string{"prevResult"}},
