@@ -3,23 +3,12 @@ package cni
 import (
 	"errors"
 	"os"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
 
-// gcPercent has Go collect garbage for the first time at 16 MB. At 4 MB, as is its
-// default, most calls of a plugin had one collection shortly before their end, which
-// took an ADD up to a fifth of its time (make bench BENCH=attach, with and without
-// GOGC=100).
-const gcPercent = 400
-
-// Standard returns the streams of the process, and prepares it for one call: it
-// collects garbage late, unless GOGC says when.
+// Standard returns the streams of the process.
 func Standard() Streams {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	return Streams{Stdin: os.Stdin, Stdout: descriptor(unix.Stdout), Stderr: descriptor(unix.Stderr)}
 }
 
