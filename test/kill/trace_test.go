@@ -84,7 +84,26 @@ func (tr *tracer) follow(pid int) (unix.WaitStatus, error) {
 			return ws, err
 		}
 		if tid == pid && (ws.Exited() || ws.Signaled()) {
-			return ws, nil
+			return ws, release()
+		}
+	}
+}
+
+// release lets go of what the tracee has started and not waited for: it would stay
+// stopped, with the locks that it has until it executes its program.
+func release() error {
+	for {
+		var ws unix.WaitStatus
+		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		switch {
+		case errors.Is(err, unix.ECHILD):
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case err == nil && ws.Stopped():
+			if err := unix.PtraceDetach(tid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
 		}
 	}
 }
