@@ -106,16 +106,18 @@ func (n *Network) lacks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{n.c.tablesLost(ctx)}
 	if !has {
+		errs := []error{n.c.tablesLost(ctx)}
 		if n.config.Tunnel.Agent { // it is there before the first endpoint
 			errs = append(errs, n.verifyTunnel(ctx))
 		}
 		return errors.Join(errs...)
 	}
-	errs = append(errs, n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx))
-	if n.config.needsRules() {
-		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx)))
+	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx)}
+	if n.config.needsRules() && n.c.rulesOf(string(n.config.Backend)) == n.c.nftables {
+		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx))) // of the tables, too
+	} else {
+		errs = append(errs, n.c.tablesLost(ctx))
 	}
 	errs = append(errs, n.c.sample(ctx, n.c.endpoints, n.name, n.sampled))
 	return errors.Join(append(errs, n.forwarding())...)
