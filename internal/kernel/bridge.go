@@ -48,6 +48,11 @@ type Bridge struct {
 	// Subnets are those without a gateway among their own addresses: the host
 	// gets a route to each by the interface that has the Gateways.
 	Subnets []netip.Prefix
+	// Reach are addresses that VerifyBridge wants the host's packets to get to by the
+	// interface that has the Gateways. AllRoutes has it look at the routes to all
+	// subnets that libnet gave that interface an address in, not only the Gateways'.
+	Reach     []netip.Addr
+	AllRoutes bool
 	// ForwardIPv4 and ForwardIPv6 let the interface with the Gateways forward,
 	// which can be off while the host's forwarding is on.
 	ForwardIPv4, ForwardIPv6 bool

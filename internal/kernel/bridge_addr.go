@@ -23,6 +23,9 @@ func (h *Handle) ensureAddrs(d, br *device, b Bridge, fresh bool, u *undo) error
 			return err
 		}
 	}
+	if err := h.ensureConnected(d, have, b.Gateways); err != nil {
+		return err
+	}
 	missing, inTheWay := planAddrs(have, b.Gateways)
 	if err := h.clearWay(d, br, b, inTheWay, u); err != nil {
 		return err

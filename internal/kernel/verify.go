@@ -84,6 +84,7 @@ func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
 			out.add("%s: address %s is missing", d.name, p)
 		}
 	}
+	h.verifyPaths(d, as, b, out)
 	return d
 }
 
@@ -106,6 +107,9 @@ func (h *Handle) Verify(ctx context.Context, l Link) error {
 		ours, err := h.isPeer(host, cont, l.Netns)
 		if err == nil && !ours {
 			out.add("interface %s is not the other end of %s", l.IfName, l.HostName)
+		}
+		if ours && host.master != 0 {
+			h.verifyNeighbours(l, host.master, cont.mac, &out)
 		}
 		return err
 	}); err != nil {
@@ -143,6 +147,7 @@ func (h *Handle) verifyHost(l Link, out *diff) *device {
 	if d.isolated != l.Isolated {
 		out.add("%s: isolated is %t, want %t", at, d.isolated, l.Isolated)
 	}
+	verifyPort(at, d, br, out)
 	h.verifyVLANs(at, d.index, l, out)
 	return d
 }

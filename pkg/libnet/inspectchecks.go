@@ -40,6 +40,7 @@ func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
 	s := c.survey(ctx)
 	all = []Finding{c.checkBackend()}
 	all = append(all, s.checkForwarding(ctx)...)
+	all = append(all, s.checkPolicyRules(ctx)...)
 	all = append(all, s.checkForeign(ctx)...)
 	all = append(all, c.checkState(), c.checkRecords(s.unread))
 	all = append(all, s.checkLost(ctx)...)

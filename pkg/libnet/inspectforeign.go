@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
 )
 
 // checkForeign looks for other firewalls that drop what is forwarded: a drop is
@@ -51,6 +53,45 @@ func (s survey) checkForeign(ctx context.Context) []Finding {
 		}
 	}
 	return append(all, bridgeNetfilter())
+}
+
+// checkPolicyRules looks for rules of the host's routing that drop what containers
+// send, or what is sent to them.
+func (s survey) checkPolicyRules(ctx context.Context) []Finding {
+	const about = "policy routing"
+	h, err := kernel.Open()
+	if err != nil {
+		return []Finding{{about, oneLine(err), "run it as root"}}
+	}
+	defer h.Close()
+	var all []Finding
+	for _, n := range s.networks {
+		if v4, v6 := s.forwards(n); !v4 && !v6 {
+			continue
+		}
+		var subnets []netip.Prefix
+		for _, e := range s.endpoints[n] {
+			for _, a := range e.Addressing().Addresses {
+				subnets = union(subnets, []netip.Prefix{a.Prefix.Masked()})
+			}
+		}
+		rules, err := h.DroppingRules(ctx, n.gatewayInterface(), subnets)
+		if err != nil {
+			return []Finding{{about, oneLine(err), "try again; which rules drop is not known"}}
+		}
+		for _, r := range rules {
+			tool := "ip"
+			if r.IPv6 {
+				tool = "ip -6"
+			}
+			all = append(all, Finding{about, fmt.Sprintf("network %q: the rule %q drops packets of its containers", n.name, r),
+				fmt.Sprintf("%s rule del pref %d, unless it is meant to cut them off", tool, r.Priority)})
+		}
+	}
+	if len(all) == 0 {
+		return []Finding{{About: about, Found: "no rule drops what is forwarded"}}
+	}
+	return all
 }
 
 // letThrough says how a firewall is told to let a bridge's packets through.

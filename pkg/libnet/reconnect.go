@@ -72,7 +72,7 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 // bridgeInPlace says what of the network's bridge is missing that an attachment needs:
 // the first one that is alive, as that takes as long with many.
 func (n *Network) bridgeInPlace(ctx context.Context) error {
-	want := kernel.Bridge{Name: n.config.Bridge}
+	want := kernel.Bridge{Name: n.config.Bridge, AllRoutes: true}
 	var planErr error
 	_, err := n.c.endpoints.AnyEndpoint(n.name, func(rec state.Endpoint) bool {
 		if rec.Phase != state.PhaseReady || rec.Bridge != n.config.Bridge || n.c.dead(rec) {

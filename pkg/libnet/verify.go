@@ -45,6 +45,16 @@ func (p *plan) adopt(want Expectation) {
 	}
 }
 
+// reach has the bridge compared with how the host gets to the link's addresses.
+func (p *plan) reach() {
+	if len(p.bridge.Gateways) == 0 {
+		return
+	}
+	for _, a := range p.link.Addrs {
+		p.bridge.Reach = append(p.bridge.Reach, a.Addr())
+	}
+}
+
 // Verify changes nothing and says what differs from want, each difference by
 // name, joined; the error is then ErrDifferent. Any other error says that it
 // could not look. It needs no record.
@@ -84,6 +94,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	}
 	defer func() { _ = ns.Close() }()
 	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
+	p.reach()
 	if want.butForwarding {
 		p.bridge.ForwardIPv4, p.bridge.ForwardIPv6 = false, false
 	}

@@ -1,0 +1,320 @@
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// How the host's own packets get to the containers of a bridge: the route that the
+// kernel makes with each address of the bridge, what comes before that route, and the
+// neighbour table.
+
+// Advised is a difference that a restart of the container does not mend.
+type Advised struct {
+	Err    error
+	Advice string // what to do, in words or as a command
+}
+
+// Error says what differs, and the advice.
+func (a Advised) Error() string { return a.Err.Error() + " (" + a.Advice + ")" }
+
+// Unwrap returns what differs.
+func (a Advised) Unwrap() error { return a.Err }
+
+// advise adds a difference with what to do about it.
+func (d *diff) advise(advice, format string, args ...any) {
+	*d = append(*d, difference{Advised{fmt.Errorf(format, args...), advice}})
+}
+
+// leadsBy says whether the host's packets to a leave by the interface, with no router
+// in between. One lookup costs as much on a host with a million routes.
+func (c *conn) leadsBy(index int, a netip.Addr) bool {
+	oif := 0
+	if a.IsLinkLocalUnicast() && a.Is6() {
+		oif = index // each interface has this subnet
+	}
+	r, err := c.routeTo(a, oif)
+	return err == nil && r.oif == index && !r.gateway.IsValid()
+}
+
+// probe returns an address of the subnet that is neither p's own, nor a broadcast one;
+// false: the kernel makes no route with p.
+func probe(p netip.Prefix) (netip.Addr, bool) {
+	if p.IsSingleIP() {
+		return netip.Addr{}, false
+	}
+	a := p.Addr().Next()
+	last := !p.Contains(a.Next()) && p.Bits() < p.Addr().BitLen()-1
+	if !p.Contains(a) || last {
+		a = p.Addr().Prev()
+	}
+	return a, p.Contains(a)
+}
+
+// lacksConnected says that the route is gone that the kernel made with address p of the
+// link. A route in another table to which a rule leads is as good.
+func (c *conn) lacksConnected(d *device, p netip.Prefix) (bool, error) {
+	a, has := probe(p)
+	if !has || d.master != 0 || c.leadsBy(d.index, a) { // a VRF has them in a table of its own
+		return false, nil
+	}
+	has, err := c.hasSubnet(d.index, p.Masked())
+	return !has, err
+}
+
+// ensureConnected makes the routes again that the kernel made with the wanted addresses
+// of the link, and with those that libnet gave it for others. It makes them as the
+// kernel does, which takes them away with the address.
+func (c *conn) ensureConnected(d *device, have []address, want []netip.Prefix) error {
+	for _, a := range have {
+		if a.protocol != protoLibnet && !slices.Contains(want, a.prefix) {
+			continue
+		}
+		lacks, err := c.lacksConnected(d, a.prefix)
+		if err != nil {
+			return err
+		}
+		if !lacks {
+			continue
+		}
+		if err := c.addConnected(d.index, a.prefix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ip6Connected is the metric of IPv6 routes that the kernel makes (IP6_RT_PRIO_ADDRCONF).
+const ip6Connected = 256
+
+func (c *conn) addConnected(index int, p netip.Prefix) error {
+	r := route{dst: p.Masked(), oif: index, table: unix.RT_TABLE_MAIN, protocol: unix.RTPROT_KERNEL}
+	flags, metric := unix.NLM_F_CREATE, ip6Connected
+	if p.Addr().Is4() {
+		flags, metric, r.scope = flags|unix.NLM_F_EXCL, 0, unix.RT_SCOPE_LINK
+	}
+	req := r.message(unix.RTM_NEWROUTE, flags, metric)
+	if p.Addr().Is4() {
+		req.AddData(attr(unix.RTA_PREFSRC, p.Addr().AsSlice()))
+	}
+	if err := c.change(req); err != nil && !errors.Is(err, ErrExists) {
+		return fmt.Errorf("add route %s: %w", r.dst, err)
+	}
+	return nil
+}
+
+// verifyPaths is what VerifyBridge says of how the host leads to b's subnets and
+// addresses. d is the interface with the gateways, and have its addresses. It costs a
+// request for each address of b.Reach, and one for each gateway in whose subnet is none.
+func (h *Handle) verifyPaths(d *device, have []address, b Bridge, out *diff) {
+	if d.master != 0 || !d.up() {
+		return
+	}
+	var good, astray []netip.Addr
+	for _, a := range b.Reach {
+		if h.leadsBy(d.index, a) {
+			good = append(good, a)
+		} else {
+			astray = append(astray, a)
+		}
+	}
+	for _, a := range have {
+		wanted := slices.Contains(b.Gateways, a.prefix) || b.AllRoutes && a.protocol == protoLibnet
+		if !wanted || slices.ContainsFunc(good, a.prefix.Contains) {
+			continue
+		}
+		switch lacks, err := h.lacksConnected(d, a.prefix); {
+		case err != nil:
+			out.failed(d.name, err)
+		case lacks:
+			out.advise("lnctl repair puts it back; so do STATUS and the next ADD", "%s: route to %s is missing", d.name, a.prefix.Masked())
+			astray = slices.DeleteFunc(astray, a.prefix.Contains)
+		}
+	}
+	for _, s := range b.Subnets { // verifyHostSide tells of these
+		if has, err := h.hasSubnet(d.index, s); err != nil || !has {
+			astray = slices.DeleteFunc(astray, s.Contains)
+		}
+	}
+	for _, a := range astray {
+		out.advise(fmt.Sprintf("look at ip route get %s, ip rule and ip route, and delete what leads elsewhere or drops", a),
+			"packets of the host to %s do not leave by %s: %s", a, d.name, h.whither(a))
+	}
+}
+
+// whither says in words where the kernel leads to an address instead.
+func (h *Handle) whither(a netip.Addr) string {
+	r, err := h.routeTo(a, 0)
+	switch {
+	case errors.Is(err, ErrNotFound) || unreachable(err):
+		return "a rule or a route drops them"
+	case err != nil:
+		return err.Error()
+	}
+	by := fmt.Sprintf("interface %d", r.oif)
+	if d, err := h.deviceByIndex(r.oif); err == nil {
+		by = d.name
+	}
+	return fmt.Sprintf("route %s leads by %s", r.dst, by)
+}
+
+// verifyNeighbours compares the permanent entries that the host's neighbour table has of
+// the container's addresses with its MAC; what the kernel learned it mends itself.
+func (h *Handle) verifyNeighbours(l Link, bridge int, mac net.HardwareAddr, out *diff) {
+	dev, index := l.Bridge, bridge
+	if l.VLAN > 0 {
+		dev = (&Bridge{Name: l.Bridge, VLAN: l.VLAN}).vlanName()
+		d, err := h.device(dev)
+		if err != nil {
+			return // a VLAN without a gateway has none
+		}
+		index = d.index
+	}
+	for _, p := range l.Addrs {
+		e, err := h.neighbour(index, p.Addr())
+		switch {
+		case err != nil:
+			out.failed(fmt.Sprintf("%s: neighbour %s", dev, p.Addr()), err)
+		case e.state&(unix.NUD_PERMANENT|unix.NUD_NOARP) != 0 && !bytes.Equal(e.mac[:], mac):
+			out.advise(fmt.Sprintf("ip neigh del %s dev %s", p.Addr(), dev), "%s: the permanent neighbour entry of %s has MAC %s, and the container has %s", dev, p.Addr(), e.mac, mac)
+		}
+	}
+}
+
+// neighbour returns one entry of the neighbour table; the zero entry if there is none,
+// and before Linux 5.0, which cannot be asked for one.
+func (c *conn) neighbour(index int, a netip.Addr) (entry, error) {
+	b, err := c.get(request(unix.RTM_GETNEIGH, 0, ndmsg{family: uint8(family(a)), index: index}, attr(unix.NDA_DST, a.AsSlice())), unix.RTM_NEWNEIGH)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnsupported) {
+		return entry{}, nil
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	return parseEntry(b)
+}
+
+// verifyPort compares the state of a bridge port whose link has a carrier: the bridge
+// itself disables only those that have none.
+func verifyPort(at string, d, br *device, out *diff) {
+	if d.up() && d.flags&unix.IFF_LOWER_UP != 0 && d.port && d.portState == portDisabled {
+		out.advise(fmt.Sprintf("bridge link set dev %s state %d", d.name, portForwarding), "%s: the port of %s is disabled", at, br.name)
+	}
+}
+
+// DroppingRule is a policy routing rule that drops what it matches.
+type DroppingRule struct {
+	IPv6     bool
+	Priority int
+	// Does is "unreachable", "blackhole" or "prohibit".
+	Does string
+	// From and To are what it matches; the zero Prefix is all.
+	From, To netip.Prefix
+}
+
+// String is the rule as ip-rule(8) writes it.
+func (r DroppingRule) String() string {
+	words := func(p netip.Prefix) string {
+		if !p.IsValid() {
+			return "all"
+		}
+		return p.String()
+	}
+	s := fmt.Sprintf("%d: from %s", r.Priority, words(r.From))
+	if r.To.IsValid() {
+		s += " to " + words(r.To)
+	}
+	return s + " " + r.Does
+}
+
+// DroppingRules returns the policy routing rules that come before the table main and
+// drop what a bridge's containers send, or what is sent to them. Rules that ask for
+// more than addresses and this interface are left out.
+func (h *Handle) DroppingRules(ctx context.Context, dev string, subnets []netip.Prefix) ([]DroppingRule, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var all []DroppingRule
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		msgs, err := h.dump(func() *nl.NetlinkRequest {
+			msg := nl.NewRtDelMsg()
+			msg.Family, msg.Table, msg.Scope = fam, 0, 0
+			return request(unix.RTM_GETRULE, 0, msg)
+		}, unix.RTM_NEWRULE)
+		if errors.Is(err, ErrUnsupported) {
+			continue // a kernel without policy routing
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list rules: %w", err)
+		}
+		for _, b := range msgs {
+			r, drops, err := parseRule(b, dev)
+			if err != nil {
+				return nil, err
+			}
+			hit := slices.ContainsFunc(subnets, func(s netip.Prefix) bool {
+				return s.Addr().Is6() == r.IPv6 && (!r.From.IsValid() || !r.To.IsValid()) && // what goes between the two is not all
+					(r.From.IsValid() && r.From.Overlaps(s) || r.To.IsValid() && r.To.Overlaps(s) || !r.From.IsValid() && !r.To.IsValid())
+			})
+			if drops && hit {
+				all = append(all, r)
+			}
+		}
+	}
+	return all, nil
+}
+
+// mainRule is the priority of the rule that leads to the table main.
+const mainRule = 32766
+
+// parseRule returns a rule, and whether it drops whatever it matches and comes before
+// the table main.
+func parseRule(b []byte, dev string) (r DroppingRule, drops bool, err error) {
+	if len(b) < unix.SizeofRtMsg {
+		return r, false, errShort
+	}
+	const invert = 2              // FIB_RULE_INVERT
+	hdr := nl.DeserializeRtMsg(b) // struct fib_rule_hdr: the action is where a route's type is
+	switch hdr.Type {
+	case nl.FR_ACT_BLACKHOLE:
+		r.Does = "blackhole"
+	case nl.FR_ACT_UNREACHABLE:
+		r.Does = "unreachable"
+	case nl.FR_ACT_PROHIBIT:
+		r.Does = "prohibit"
+	default:
+		return r, false, nil
+	}
+	r.IPv6, drops = hdr.Family == unix.AF_INET6, hdr.Flags&invert == 0 && hdr.Tos == 0
+	err = eachAttr(b[unix.SizeofRtMsg:], func(typ uint16, v []byte) error {
+		switch typ {
+		case nl.FRA_SRC, nl.FRA_DST:
+			a, _ := netip.AddrFromSlice(v)
+			if typ == nl.FRA_SRC {
+				r.From = netip.PrefixFrom(a, int(hdr.Src_len))
+			} else {
+				r.To = netip.PrefixFrom(a, int(hdr.Dst_len))
+			}
+		case nl.FRA_PRIORITY:
+			r.Priority = number(v)
+		case nl.FRA_IIFNAME, nl.FRA_OIFNAME:
+			drops = drops && text(v) == dev
+		case nl.FRA_TABLE, nl.FRA_PROTOCOL, nl.FRA_SUPPRESS_PREFIXLEN, nl.FRA_SUPPRESS_IFGROUP, fraPad:
+		default: // a mark, a user, a port, a tunnel
+			drops = false
+		}
+		return nil
+	})
+	return r, drops && r.Priority < mainRule, err
+}
+
+// fraPad is FRA_PAD (linux/fib_rules.h).
+const fraPad = 18
