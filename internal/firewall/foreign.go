@@ -78,11 +78,15 @@ const maxJumps = 16
 
 func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, error) {
 	var bases []ForeignChain
+	aside := map[string]bool{} // base chains that nothing forwarded passes
 	err := c.dump(unix.NFT_MSG_GETCHAIN, fam.number, nil, func(attrs []byte) error {
 		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
 		ch := ForeignChain{Family: fam.name, Table: text(attrs, unix.NFTA_CHAIN_TABLE), Chain: text(attrs, unix.NFTA_CHAIN_NAME)}
 		ch.Hook = hooks[nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM))]
 		if hook == nil || ch.Hook == "" || ch.Table == tableName {
+			if hook != nil {
+				aside[ch.Table+" "+ch.Chain] = true
+			}
 			return nil
 		}
 		if nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_POLICY)) == nfDrop {
@@ -103,7 +107,11 @@ func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, er
 				return nil, err
 			}
 			tables[ch.Table] = t
-			drops = append(drops, t.drops...)
+			for _, d := range t.drops {
+				if !aside[d.Table+" "+d.Chain] {
+					drops = append(drops, d)
+				}
+			}
 		}
 		switch does := t.decides(ch.Chain, 0); does {
 		case "":
@@ -123,6 +131,7 @@ func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, er
 type foreignTable struct {
 	rules map[string][]verdictOf // by chain
 	named []string
+	all   []foreignRule
 	drops []ForeignChain // rules
 	gone  bool
 }
@@ -144,18 +153,16 @@ func (c *conn) foreignTable(fam family, table string, interfaces []string) (*for
 		v, names := readVerdict(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)), naming(attrs, interfaces)
 		t.rules[chain] = append(t.rules[chain], v)
 		t.named = append(t.named, names...)
-		if v.byName && len(names) > 0 && (v.does == "drop" || v.does == "reject") {
-			t.drops = append(t.drops, ForeignChain{
-				Family: fam.name, Table: table, Chain: chain, End: v.does, Named: names,
-				Handle: beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
-			})
-		}
+		t.all = append(t.all, newForeignRule(attrs, table, chain))
 		return nil
 	})
 	slices.Sort(t.named)
 	t.named = slices.Compact(t.named)
 	if errors.Is(err, unix.ENOENT) {
 		return &foreignTable{gone: true}, nil
+	}
+	if err == nil {
+		c.droppingRules(fam, t, interfaces)
 	}
 	return t, err
 }

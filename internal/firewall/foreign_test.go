@@ -23,6 +23,17 @@ func command(t *testing.T, stdin, name string, args ...string) {
 	}
 }
 
+// ofRule is a rule of table a that drops br0, ofRules one that drops br1, too.
+func ofRule(family, chain, end string, handle uint64) []ForeignChain {
+	return []ForeignChain{{Family: family, Table: "a", Chain: chain, End: end, Handle: handle, Named: []string{"br0"}}}
+}
+
+func ofRules(family, chain, end string, handle uint64) []ForeignChain {
+	all := ofRule(family, chain, end, handle)
+	all[0].Named = []string{"br0", "br1"}
+	return all
+}
+
 func TestForwardDrops(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -35,6 +46,22 @@ func TestForwardDrops(t *testing.T) {
 		"a rule drops all of ours": {"nft", `table inet a { chain f { type filter hook prerouting priority 0; policy accept; jump g; }
 			chain g { tcp dport 80 accept; iifname "br0" counter drop; } }`,
 			[]ForeignChain{{Family: "inet", Table: "a", Chain: "g", End: "drop", Handle: 5, Named: []string{"br0"}}}},
+		"a set of interfaces": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname { "br0", "br7" } drop; } }`, ofRule("inet", "f", "drop", 3)},
+		"a set without ours":  {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname { "br6", "br7" } drop; } }`, nil},
+		"a wildcard":          {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; oifname "br*" reject; } }`, ofRules("inet", "f", "reject", 2)},
+		"all but ours":        {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname != "br0" drop; } }`, nil},
+		"a source network":    {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.0/16 drop; } }`, ofRule("ip", "f", "drop", 2)},
+		"a source in a /20":   {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; ip daddr 10.9.0.0/20 drop; } }`, ofRule("inet", "f", "drop", 2)},
+		"one container":       {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.7 drop; ip saddr 10.8.0.0/16 drop; } }`, nil},
+		"a verdict map":       {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname vmap { "br0" : drop, "br7" : accept }; } }`, ofRule("inet", "f", "drop", 3)},
+		"a jump on condition": {"nft", `table inet a { chain g { log; drop; } chain f { type filter hook forward priority 0; policy accept; iifname "br0" jump g; } }`, ofRule("inet", "f", "drop", 5)},
+		"input": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; }
+			chain i { type filter hook input priority 0; policy accept; iifname "br0" drop; ip saddr 10.9.0.0/24 drop; } }`, nil},
+		"an index": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iif "br0" drop; } }`, ofRule("inet", "f", "drop", 2)},
+		"docker": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; jump i; oifname "docker0" ct state established accept; iifname "docker0" oifname != "docker0" accept; }
+			chain i { iifname "docker0" oifname != "docker0" jump j; return; } chain j { oifname "docker0" drop; return; } }`, nil},
+		"kube-proxy": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ct state new jump k; }
+			chain k { meta mark & 0x4000 == 0x4000 accept; ip daddr 10.96.0.9 tcp dport 80 reject; ct state invalid drop; } }`, nil},
 		"a chain jumped to rejects": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; tcp dport 80 accept; jump g; }
 			chain h { reject; } chain g { tcp dport 80 return; goto h; } }`,
 			[]ForeignChain{{Family: "inet", Table: "a", Chain: "f", Hook: "forward", End: "last rule reject"}}},
@@ -73,6 +100,8 @@ func TestForwardDrops(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			lntest.Isolate(t)
+			command(t, "", "ip", "link", "add", "br0", "type", "bridge")
+			command(t, "", "ip", "address", "add", "10.9.0.1/24", "dev", "br0")
 			if tt.program == "nft" {
 				command(t, strings.NewReplacer("; }", ";\n}\n").Replace(tt.rules), "nft", "-f", "-")
 			} else {
