@@ -57,6 +57,11 @@ func TestForwardDrops(t *testing.T) {
 		"a jump on condition": {"nft", `table inet a { chain g { log; drop; } chain f { type filter hook forward priority 0; policy accept; iifname "br0" jump g; } }`, ofRule("inet", "f", "drop", 5)},
 		"input": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; }
 			chain i { type filter hook input priority 0; policy accept; iifname "br0" drop; ip saddr 10.9.0.0/24 drop; } }`, nil},
+		"accepted before":    {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname "br0" accept; oifname "br0" accept; ip saddr 10.0.0.0/8 drop; } }`, nil},
+		"iptables, a source": {"iptables-nft", "-A FORWARD -s 10.9.0.0/24 -j DROP", []ForeignChain{{Family: "ip", Table: "filter", Chain: "FORWARD", End: "drop", Handle: 2, Named: []string{"br0"}}}},
+		"kube-proxy by nft": {"nft", `table ip a { map no-endpoint-services { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 10.96.0.9 . tcp . 80 : goto reject-chain }; }
+			chain reject-chain { reject; } chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
+			chain f { type filter hook forward priority -110; policy accept; ct state new jump service-endpoints-check; } }`, nil},
 		"an index": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iif "br0" drop; } }`, ofRule("inet", "f", "drop", 2)},
 		"docker": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; jump i; oifname "docker0" ct state established accept; iifname "docker0" oifname != "docker0" accept; }
 			chain i { iifname "docker0" oifname != "docker0" jump j; return; } chain j { oifname "docker0" drop; return; } }`, nil},

@@ -70,8 +70,8 @@ func (p passer) value(field string) ([]byte, int) {
 	return nil, 0
 }
 
-// drops says what a rule does with all these packets if it drops or rejects them, or
-// jumps to a chain that does; empty: it does not, or that cannot be told.
+// drops says what a rule does with all these packets: "drop", "reject", "accept" or
+// "return", itself or by a chain that it jumps to; empty: nothing, or that cannot be told.
 func (c *conn) drops(fam family, t *foreignTable, r foreignRule, p passer) string {
 	var field string
 	mask := 0 // leading bits that are compared; 0: all
@@ -116,10 +116,7 @@ func (c *conn) drops(fam family, t *foreignTable, r foreignRule, p passer) strin
 	if does == "jump" || does == "goto" {
 		does = t.decides(chain, 1)
 	}
-	if does == "drop" || does == "reject" {
-		return does
-	}
-	return ""
+	return does
 }
 
 // equal says that the field of all packets begins with want, as far as mask goes.
@@ -206,16 +203,34 @@ type errNotAllPackets struct{}
 
 func (errNotAllPackets) Error() string { return "not all packets" }
 
-// droppingRules adds the rules that drop all packets of an interface.
+// droppingRules adds the rules that drop all packets of an interface, unless an earlier
+// rule of the chain lets all of them go.
 func (c *conn) droppingRules(fam family, t *foreignTable, interfaces []string) {
+	type way struct {
+		chain string
+		passer
+	}
+	var all []passer
+	for _, name := range interfaces {
+		all = append(all, passers(name)...)
+	}
+	decided := map[way]bool{}
 	for _, r := range t.all {
 		var names []string
 		end := ""
-		for _, name := range interfaces {
-			for _, p := range passers(name) {
-				if does := c.drops(fam, t, r, p); does != "" && !slices.Contains(names, name) {
-					names, end = append(names, name), does
+		for _, p := range all {
+			if decided[way{r.chain, p}] {
+				continue
+			}
+			switch does := c.drops(fam, t, r, p); does {
+			case "":
+			case "accept", "return":
+				decided[way{r.chain, p}] = true
+			default:
+				if !slices.Contains(names, p.name) {
+					names = append(names, p.name)
 				}
+				end = does
 			}
 		}
 		if end != "" {
