@@ -93,7 +93,7 @@ func (c *conn) differs(t table) (bool, error) {
 		return false, err
 	}
 	d := differences{c: c} // in a transaction, which fails if something changed
-	err = d.rules(t)
+	err = d.rules(t, nil)
 	return state == tableBroken || len(d.all) > 0, err
 }
 
@@ -111,14 +111,18 @@ func (c *conn) chains(family uint8) ([]heldChain, error) {
 		if text(attrs, unix.NFTA_CHAIN_TABLE) != tableName {
 			return nil
 		}
-		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
-		all = append(all, heldChain{
-			text(attrs, unix.NFTA_CHAIN_NAME), text(attrs, unix.NFTA_CHAIN_TYPE),
-			nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)), int32(nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_PRIORITY))),
-		})
+		all = append(all, readChain(attrs))
 		return nil
 	})
 	return all, err
+}
+
+func readChain(attrs []byte) heldChain {
+	hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
+	return heldChain{
+		text(attrs, unix.NFTA_CHAIN_NAME), text(attrs, unix.NFTA_CHAIN_TYPE),
+		nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)), int32(nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_PRIORITY))),
+	}
 }
 
 // renew adds to b what makes a table that is there stand as this release writes
@@ -137,6 +141,10 @@ func (c *conn) renew(b *batch, t table) error {
 	}
 	moved, err := c.convert(t, sets)
 	if err != nil {
+		return err
+	}
+	b.wake(t) // first: what is added or deleted then is so for packets, too
+	if err := c.delForeignMarks(b, t); err != nil {
 		return err
 	}
 	for _, ch := range chains { // no rule may lead to a chain or a set that goes
@@ -168,8 +176,13 @@ func (c *conn) renew(b *batch, t table) error {
 // stays says that a chain is one of t.
 func (h heldChain) stays(t table) bool {
 	return gateChain(h.name) || slices.ContainsFunc(t.chains, func(c chain) bool {
-		return c.name == h.name && c.kind == h.kind && (c.kind == "" || c.hook == h.hook && c.priority == h.priority)
+		return c.name == h.name && h.at(c)
 	})
+}
+
+// at says that it is of the kind of ch, and at its place.
+func (h heldChain) at(ch chain) bool {
+	return ch.kind == h.kind && (ch.kind == "" || ch.hook == h.hook && ch.priority == h.priority)
 }
 
 // maxRenewals bounds how often a table is written anew for one Apply.
