@@ -64,26 +64,43 @@ func (f *Firewall) Complete(ctx context.Context) error {
 
 // Restore writes each of our tables anew that is there and differs in any rule
 // from what this release writes, in one transaction per table: packets meet
-// either the old rules or the new ones. Elements stay. It returns whether it
+// either the old rules or the new ones. Elements stay, but for those without an
+// owner, which are not ours. It returns whether it
 // wrote anything; Complete has to follow once the elements of all are there.
 func (f *Firewall) Restore(ctx context.Context) (changed bool, err error) {
 	for _, family := range tableFamilies {
-		t, wrote := tableOf(family), false
-		err := f.transact(ctx, func(c *conn, b *batch) error {
-			wrote = false
-			differs, err := c.differs(t)
-			if err == nil && differs {
-				err = c.renew(b, t)
-				wrote = true
+		t := tableOf(family)
+		for _, mend := range []func(*conn, *batch, table) (bool, error){(*conn).restore, (*conn).weed} {
+			wrote := false
+			err := f.transact(ctx, func(c *conn, b *batch) (err error) {
+				wrote, err = mend(c, b, t)
+				return err
+			})
+			if err := absent(supported(err)); err != nil {
+				return changed, fmt.Errorf("restore rules of table %s: %w", t, err)
 			}
-			return err
-		})
-		if err := absent(supported(err)); err != nil {
-			return changed, fmt.Errorf("restore rules of table %s %s: %w", familyName(family), tableName, err)
+			changed = changed || wrote
 		}
-		changed = changed || wrote
 	}
 	return changed, nil
+}
+
+// restore adds to b what writes a table anew that differs.
+func (c *conn) restore(b *batch, t table) (bool, error) {
+	differs, err := c.differs(t)
+	if err != nil || !differs {
+		return false, err
+	}
+	return true, c.renew(b, t)
+}
+
+// weed adds to b the deletion of elements that are not ours.
+func (c *conn) weed(b *batch, t table) (bool, error) {
+	foreign, err := c.ownerless(t)
+	for _, e := range foreign {
+		b.del(e)
+	}
+	return len(foreign) > 0, err
 }
 
 // differs says whether a table is there and not as this release writes it.

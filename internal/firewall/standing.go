@@ -1,6 +1,8 @@
 package firewall
 
 import (
+	"context"
+	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -113,4 +115,46 @@ func (c *conn) foreignChains(t table) ([]heldChain, error) {
 	return slices.DeleteFunc(all, func(ch heldChain) bool {
 		return ch.stays(t) || ch.name == t.release().name || ch.name == t.written().name
 	}), err
+}
+
+// Ownerless returns the elements of our sets that have no owner, by name: none of
+// ours is without. Without our tables there are none. Its cost grows with what exists.
+func (f *Firewall) Ownerless(ctx context.Context) ([]string, error) {
+	var all []string
+	err := f.do(ctx, func(c *conn) error {
+		all = nil
+		if _, err := c.generation(); err != nil {
+			return err
+		}
+		for _, family := range tableFamilies {
+			elems, err := c.ownerless(tableOf(family))
+			if err != nil {
+				return err
+			}
+			for _, e := range elems {
+				all = append(all, e.String())
+			}
+		}
+		return nil
+	})
+	if err := absent(supported(err)); err != nil {
+		return nil, fmt.Errorf("look for elements without an owner: %w", err)
+	}
+	return all, nil
+}
+
+// ownerless returns the elements of a table that have no owner and ought to.
+func (c *conn) ownerless(t table) ([]elem, error) {
+	var all []elem
+	for _, s := range t.sets {
+		if s.name == strict.name {
+			continue
+		}
+		elems, err := c.elems(s)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, slices.DeleteFunc(elems, func(e elem) bool { return e.owner != "" })...)
+	}
+	return all, nil
 }

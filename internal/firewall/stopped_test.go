@@ -44,11 +44,7 @@ func TestRulesThatDoNotHold(t *testing.T) {
 				mustComplete(t, f)
 				mustVerify(t, f, n, e)
 				nftIn(t, c.script)
-				seen := map[string]error{"Verify": f.Verify(t.Context(), n, e)}
-				if !strings.Contains(c.script, " bridge ") { // Intact is for packets
-					seen["Intact"] = f.Intact(t.Context(), n)
-				}
-				for verb, err := range seen {
+				for verb, err := range map[string]error{"Verify": f.Verify(t.Context(), n, e), "Intact": f.Intact(t.Context(), n)} {
 					if err == nil || !strings.Contains(err.Error(), c.says) || !errors.Is(err, ErrChanged) && !errors.Is(err, ErrConflict) {
 						t.Errorf("%s: %v, want %q", verb, err, c.says)
 					}
@@ -104,4 +100,39 @@ func TestDormantIsOpen(t *testing.T) {
 	}
 	l.wantNothing(l.out, "10.10.0.2")
 	mustVerify(t, l.f, n, l.eA)
+}
+
+// An element that has no owner opens what it says to whoever it names. It is named,
+// and Restore deletes it; what has an owner stays.
+func TestOwnerless(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	n, e := released()
+	mustApply(t, f, n, e)
+	mustComplete(t, f)
+	nftIn(t, `add element inet libnet inside { "br0" . "br9" }
+add element inet libnet routed { ipv4 . "br0" }
+add element inet libnet open4 { 10.0.0.2 . tcp . 22 }
+add element inet libnet openspan4 { 0.0.0.0-255.255.255.255 . 10.0.0.2 . tcp . 1-9 }
+flush chain inet libnet closed
+add element inet libnet port4 { 192.0.2.1 . tcp . 80 : 10.0.0.2 . 80 }`)
+	want := []string{"inside { br0 . br9 }", "routed { ipv4 . br0 }", "open4 { 10.0.0.2 . tcp . 22 }", "openspan4", "port4 { 192.0.2.1 . tcp . 80"}
+	all, err := f.Ownerless(t.Context())
+	says := strings.Join(all, "; ")
+	if err != nil || len(all) != len(want) {
+		t.Errorf("Ownerless: %q, %v; want %q", all, err, want)
+	}
+	for _, w := range want {
+		if !strings.Contains(says, w) {
+			t.Errorf("Ownerless: %q, want %q, too", says, w)
+		}
+	}
+	if changed, err := f.Restore(t.Context()); err != nil || !changed {
+		t.Errorf("Restore: %t, %v", changed, err)
+	}
+	if all, err := f.Ownerless(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("after Restore: %q, %v", all, err)
+	}
+	mustComplete(t, f)
+	mustVerify(t, f, n, e)
 }

@@ -35,9 +35,10 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 	return errors.Join(found.all...)
 }
 
-// Intact is ErrMissing if our table of packet rules is not there or lacks a
-// rule, was written by another release, or may lack elements (see Complete), and
-// ErrChanged if a rule is not what we write. Of elements it looks only at those
+// Intact is ErrMissing if our table of packet rules is not there, if that or the one
+// of frames lacks a rule or was written by another release, or if it may lack elements
+// (see Complete); ErrChanged if a rule is not what we write, or a table is dormant;
+// ErrConflict if a rule or chain there is not ours. Of elements it looks only at those
 // of n, whether they are there: the zero Network has none. It is much cheaper than
 // Verify.
 func (f *Firewall) Intact(ctx context.Context, n Network) error {
@@ -47,28 +48,47 @@ func (f *Firewall) Intact(ctx context.Context, n Network) error {
 		return err
 	}
 	err = f.settled(ctx, &found, func() error {
+		if err := found.stands(bridgeTable()); err != nil {
+			return err
+		}
 		t := inetTable()
 		now, err := found.c.standing(t, t.chains)
 		if err != nil {
 			return err
 		}
-		switch state := now.state(t); {
-		case state == tableMissing:
+		if !now.there {
 			found.add("table "+t.String(), ErrMissing)
 			return nil
-		case state == tableBroken && !now.stopped():
-			found.add("rules of table "+t.String()+", as this release writes them", ErrMissing)
-			return found.standing(t, now)
-		case state == tableWritten:
-			found.add("elements of table "+t.String()+", since its rules were written anew", ErrMissing)
-			return found.standing(t, now)
 		}
-		return errors.Join(found.standing(t, now), found.rules(t, nil), found.missing(elems))
+		if now.state(t) == tableWritten {
+			found.add("elements of table "+t.String()+", since its rules were written anew", ErrMissing)
+		}
+		if err := found.whole(t, now); err != nil || len(found.all) > 0 {
+			return err
+		}
+		return errors.Join(found.rules(t, nil), found.missing(elems))
 	})
 	if err != nil {
 		return supported(err)
 	}
 	return errors.Join(found.all...)
+}
+
+// stands is whole of a table that need not be there.
+func (d *differences) stands(t table) error {
+	now, err := d.c.standing(t, t.chains)
+	if err != nil || !now.there {
+		return err
+	}
+	return d.whole(t, now)
+}
+
+// whole says whether a table has its rules, by their number, and these hold.
+func (d *differences) whole(t table, now standing) error {
+	if now.state(t) == tableBroken && !now.stopped() {
+		d.add("rules of table "+t.String()+", as this release writes them", ErrMissing)
+	}
+	return d.standing(t, now)
 }
 
 // settled has look gather differences, again if the rules changed meanwhile: a
