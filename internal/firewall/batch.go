@@ -76,6 +76,14 @@ func (b *batch) write(t table) {
 	}
 }
 
+// wake has packets meet the rules of a table that is there, if it is dormant.
+func (b *batch) wake(t table) {
+	b.add(unix.NFT_MSG_NEWTABLE, 0, t.family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_TABLE_NAME, tableName)
+		a.Uint32(unix.NFTA_TABLE_FLAGS, 0)
+	})
+}
+
 // hostByteOrder is user data for nft, which lists names as "" without it:
 // NFTNL_UDATA_SET_KEYBYTEORDER, four bytes, BYTEORDER_HOST_ENDIAN.
 var hostByteOrder = []byte{0, 4, 1, 0, 0, 0}

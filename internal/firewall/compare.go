@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -93,11 +94,7 @@ func isDefault(name string, a attribute, sent []byte, read func([]byte, uint16) 
 		case unix.NFTA_NAT_REG_PROTO_MAX:
 			return bytes.Equal(register(a.value), read(sent, unix.NFTA_NAT_REG_PROTO_MIN))
 		case nftaNATFlags:
-			flags := uint32(natAddrs)
-			if nfnl.Find(sent, unix.NFTA_NAT_REG_PROTO_MIN) != nil {
-				flags |= natPorts
-			}
-			return nfnl.Uint32(a.value) == flags
+			return nfnl.Uint32(a.value) == natFlags(sent)
 		}
 	}
 	return len(bytes.Trim(a.value, "\x00")) == 0
@@ -114,10 +111,23 @@ const (
 // register is the number of a register of four bytes for that of the one of 16
 // bytes that begins with it.
 func register(b []byte) []byte {
-	n := nfnl.Uint32(b)
-	if len(b) != 4 || n < unix.NFT_REG_1 || n > unix.NFT_REG_4 {
+	if len(b) != 4 {
 		return b
 	}
-	n = unix.NFT_REG32_00 + (n-unix.NFT_REG_1)*4
-	return []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+	return binary.BigEndian.AppendUint32(nil, registerNumber(nfnl.Uint32(b)))
+}
+
+func registerNumber(n uint32) uint32 {
+	if n < unix.NFT_REG_1 || n > unix.NFT_REG_4 {
+		return n
+	}
+	return unix.NFT_REG32_00 + (n-unix.NFT_REG_1)*4
+}
+
+// natFlags is what the kernel says of a translation to these registers.
+func natFlags(data []byte) uint32 {
+	if nfnl.Find(data, unix.NFTA_NAT_REG_PROTO_MIN) != nil {
+		return natAddrs | natPorts
+	}
+	return natAddrs
 }

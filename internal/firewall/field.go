@@ -195,6 +195,8 @@ func (s *set) String() string {
 	return familyName(s.family) + " " + tableName + " " + s.name
 }
 
+func (t table) String() string { return familyName(t.family) + " " + tableName }
+
 func familyName(family uint8) string {
 	switch family {
 	case unix.NFPROTO_BRIDGE:

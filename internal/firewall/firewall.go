@@ -9,8 +9,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // Firewall applies rules. Every call works in the network namespace of the
@@ -177,39 +175,21 @@ const (
 )
 
 // stateOf returns whether t has its chains, and these their number of rules, and
-// by which release. A flushed chain is a firewall that is off without a word.
+// by which release; and whether anything keeps the rules from working. A flushed
+// chain is a firewall that is off without a word.
 func (c *conn) stateOf(t table) (tableState, error) {
-	requests := []nfnl.Message{askTable(t.family)}
-	chains := append(slices.Clone(t.chains), t.release(), t.written())
-	for _, ch := range chains {
-		requests = append(requests, askChain(t.family, ch.name))
+	now, err := c.standing(t, t.chains)
+	if err != nil {
+		return tableMissing, err
 	}
-	uses := make([]int, len(chains))
-	missing := false
-	err := c.ask(requests, func(i int, attrs []byte) error {
-		if i == 0 {
-			missing = attrs == nil
-		} else {
-			uses[i-1] = ruleCount(attrs)
-		}
-		return nil
-	})
-	complete, written := uses[len(t.chains)] >= 0, uses[len(t.chains)+1] >= 0
-	state := tableIntact
-	switch {
-	case missing:
-		state = tableMissing
-	case !complete && !written:
-		state = tableBroken
-	case !complete:
-		state = tableWritten
-	}
-	for i, ch := range t.chains {
-		if state != tableMissing && !ch.intact(uses[i]) {
-			state = tableBroken
+	state := now.state(t)
+	if (state == tableIntact || state == tableWritten) && now.use > now.wanted(t) {
+		foreign, err := c.foreignChains(t)
+		if err != nil || len(foreign) > 0 {
+			return tableBroken, err
 		}
 	}
-	return state, err
+	return state, nil
 }
 
 // intact says whether a chain that is used so often, by its rules and by jumps

@@ -68,3 +68,36 @@ func (c *conn) delMarks(b *batch, owner, keep string) (there bool, err error) {
 	}
 	return there, nil
 }
+
+// readMark reads the comment of a rule in chain marks; false: it is not ours. The
+// owner may be cut.
+func readMark(comment string) (markRule, bool) {
+	f := strings.Fields(comment)
+	if len(f) < 3 {
+		return markRule{}, false
+	}
+	m := markRule{bridge: f[len(f)-2]}
+	_, err := fmt.Sscanf(f[len(f)-1], "0x%x/0x%x", &m.mark.Value, &m.mark.Mask)
+	return m, err == nil && len(m.bridge) < unix.IFNAMSIZ
+}
+
+// isMark says that a rule in chain marks is one of ours: that it does what its
+// comment says.
+func (r heldRule) isMark() bool {
+	m, ok := readMark(r.why)
+	return ok && sameExprs(m.rule().encoded(), r.exprs)
+}
+
+// delForeignMarks adds the deletion of the rules in chain marks that are not ours.
+func (c *conn) delForeignMarks(b *batch, t table) error {
+	if t.family != unix.NFPROTO_INET {
+		return nil
+	}
+	all, err := c.rules(t.family, marksChain)
+	for _, r := range all {
+		if !r.isMark() {
+			b.delRule(t.family, marksChain, r.handle)
+		}
+	}
+	return err
+}

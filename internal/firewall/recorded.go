@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -152,17 +151,13 @@ func (n *Network) read(s *set, v [][]byte) {
 
 // readMark takes the comment of a rule in chain marks.
 func (r *recording) readMark(comment string) {
-	f := strings.Fields(comment)
-	if len(f) < 3 {
-		return
-	}
-	var m Mark
-	if _, err := fmt.Sscanf(f[len(f)-1], "0x%x/0x%x", &m.Value, &m.Mask); err != nil {
+	m, ok := readMark(comment)
+	if !ok {
 		return
 	}
 	for owner, n := range r.networks {
-		if (markRule{owner, n.Bridge, m}).comment() == comment {
-			n.AcceptMark = &m
+		if (markRule{owner, n.Bridge, m.mark}).comment() == comment {
+			n.AcceptMark = &m.mark
 		}
 	}
 }

@@ -64,26 +64,43 @@ func (f *Firewall) Complete(ctx context.Context) error {
 
 // Restore writes each of our tables anew that is there and differs in any rule
 // from what this release writes, in one transaction per table: packets meet
-// either the old rules or the new ones. Elements stay. It returns whether it
+// either the old rules or the new ones. Elements stay, but for those without an
+// owner, which are not ours. It returns whether it
 // wrote anything; Complete has to follow once the elements of all are there.
 func (f *Firewall) Restore(ctx context.Context) (changed bool, err error) {
 	for _, family := range tableFamilies {
-		t, wrote := tableOf(family), false
-		err := f.transact(ctx, func(c *conn, b *batch) error {
-			wrote = false
-			differs, err := c.differs(t)
-			if err == nil && differs {
-				err = c.renew(b, t)
-				wrote = true
+		t := tableOf(family)
+		for _, mend := range []func(*conn, *batch, table) (bool, error){(*conn).restore, (*conn).weed} {
+			wrote := false
+			err := f.transact(ctx, func(c *conn, b *batch) (err error) {
+				wrote, err = mend(c, b, t)
+				return err
+			})
+			if err := absent(supported(err)); err != nil {
+				return changed, fmt.Errorf("restore rules of table %s: %w", t, err)
 			}
-			return err
-		})
-		if err := absent(supported(err)); err != nil {
-			return changed, fmt.Errorf("restore rules of table %s %s: %w", familyName(family), tableName, err)
+			changed = changed || wrote
 		}
-		changed = changed || wrote
 	}
 	return changed, nil
+}
+
+// restore adds to b what writes a table anew that differs.
+func (c *conn) restore(b *batch, t table) (bool, error) {
+	differs, err := c.differs(t)
+	if err != nil || !differs {
+		return false, err
+	}
+	return true, c.renew(b, t)
+}
+
+// weed adds to b the deletion of elements that are not ours.
+func (c *conn) weed(b *batch, t table) (bool, error) {
+	foreign, err := c.ownerless(t)
+	for _, e := range foreign {
+		b.del(e)
+	}
+	return len(foreign) > 0, err
 }
 
 // differs says whether a table is there and not as this release writes it.
@@ -93,7 +110,7 @@ func (c *conn) differs(t table) (bool, error) {
 		return false, err
 	}
 	d := differences{c: c} // in a transaction, which fails if something changed
-	err = d.rules(t)
+	err = d.rules(t, nil)
 	return state == tableBroken || len(d.all) > 0, err
 }
 
@@ -111,14 +128,18 @@ func (c *conn) chains(family uint8) ([]heldChain, error) {
 		if text(attrs, unix.NFTA_CHAIN_TABLE) != tableName {
 			return nil
 		}
-		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
-		all = append(all, heldChain{
-			text(attrs, unix.NFTA_CHAIN_NAME), text(attrs, unix.NFTA_CHAIN_TYPE),
-			nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)), int32(nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_PRIORITY))),
-		})
+		all = append(all, readChain(attrs))
 		return nil
 	})
 	return all, err
+}
+
+func readChain(attrs []byte) heldChain {
+	hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
+	return heldChain{
+		text(attrs, unix.NFTA_CHAIN_NAME), text(attrs, unix.NFTA_CHAIN_TYPE),
+		nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)), int32(nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_PRIORITY))),
+	}
 }
 
 // renew adds to b what makes a table that is there stand as this release writes
@@ -137,6 +158,10 @@ func (c *conn) renew(b *batch, t table) error {
 	}
 	moved, err := c.convert(t, sets)
 	if err != nil {
+		return err
+	}
+	b.wake(t) // first: what is added or deleted then is so for packets, too
+	if err := c.delForeignMarks(b, t); err != nil {
 		return err
 	}
 	for _, ch := range chains { // no rule may lead to a chain or a set that goes
@@ -168,8 +193,13 @@ func (c *conn) renew(b *batch, t table) error {
 // stays says that a chain is one of t.
 func (h heldChain) stays(t table) bool {
 	return gateChain(h.name) || slices.ContainsFunc(t.chains, func(c chain) bool {
-		return c.name == h.name && c.kind == h.kind && (c.kind == "" || c.hook == h.hook && c.priority == h.priority)
+		return c.name == h.name && h.at(c)
 	})
+}
+
+// at says that it is of the kind of ch, and at its place.
+func (h heldChain) at(ch chain) bool {
+	return ch.kind == h.kind && (ch.kind == "" || ch.hook == h.hook && ch.priority == h.priority)
 }
 
 // maxRenewals bounds how often a table is written anew for one Apply.

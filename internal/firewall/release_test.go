@@ -17,6 +17,9 @@ func TestReleases(t *testing.T) {
 		if want := tableOf(family).sum(); releases[family] != want {
 			t.Errorf("releases of family %s: %q; the rules of today are %q: put that into releases.go", familyName(family), releases[family], want)
 		}
+		if want := tableOf(family).content(); contents[family] != want {
+			t.Errorf("contents of family %s: %#x; the rules of today have %#x: put that into releases.go", familyName(family), contents[family], want)
+		}
 	}
 }
 

@@ -35,9 +35,10 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 	return errors.Join(found.all...)
 }
 
-// Intact is ErrMissing if our table of packet rules is not there or lacks a
-// rule, was written by another release, or may lack elements (see Complete), and
-// ErrChanged if a rule is not what we write. Of elements it looks only at those
+// Intact is ErrMissing if our table of packet rules is not there, if that or the one
+// of frames lacks a rule or was written by another release, or if it may lack elements
+// (see Complete); ErrChanged if a rule is not what we write, or a table is dormant;
+// ErrConflict if a rule or chain there is not ours. Of elements it looks only at those
 // of n, whether they are there: the zero Network has none. It is much cheaper than
 // Verify.
 func (f *Firewall) Intact(ctx context.Context, n Network) error {
@@ -47,26 +48,47 @@ func (f *Firewall) Intact(ctx context.Context, n Network) error {
 		return err
 	}
 	err = f.settled(ctx, &found, func() error {
-		t := inetTable()
-		state, err := found.c.stateOf(t)
-		switch {
-		case err != nil:
+		if err := found.stands(bridgeTable()); err != nil {
 			return err
-		case state == tableMissing:
-			found.add("table inet "+tableName, ErrMissing)
-		case state == tableBroken:
-			found.add("rules of table inet "+tableName+", as this release writes them", ErrMissing)
-		case state == tableWritten:
-			found.add("elements of table inet "+tableName+", since its rules were written anew", ErrMissing)
-		default:
-			return errors.Join(found.rules(t), found.missing(elems))
 		}
-		return nil
+		t := inetTable()
+		now, err := found.c.standing(t, t.chains)
+		if err != nil {
+			return err
+		}
+		if !now.there {
+			found.add("table "+t.String(), ErrMissing)
+			return nil
+		}
+		if now.state(t) == tableWritten {
+			found.add("elements of table "+t.String()+", since its rules were written anew", ErrMissing)
+		}
+		if err := found.whole(t, now); err != nil || len(found.all) > 0 {
+			return err
+		}
+		return errors.Join(found.rules(t, nil), found.missing(elems))
 	})
 	if err != nil {
 		return supported(err)
 	}
 	return errors.Join(found.all...)
+}
+
+// stands is whole of a table that need not be there.
+func (d *differences) stands(t table) error {
+	now, err := d.c.standing(t, t.chains)
+	if err != nil || !now.there {
+		return err
+	}
+	return d.whole(t, now)
+}
+
+// whole says whether a table has its rules, by their number, and these hold.
+func (d *differences) whole(t table, now standing) error {
+	if now.state(t) == tableBroken && !now.stopped() {
+		d.add("rules of table "+t.String()+", as this release writes them", ErrMissing)
+	}
+	return d.standing(t, now)
 }
 
 // settled has look gather differences, again if the rules changed meanwhile: a
@@ -101,48 +123,91 @@ func (d *differences) add(what string, err error) {
 }
 
 func (d *differences) table(t table, p planned) error {
-	name := familyName(t.family) + " " + tableName
-	requests := []nfnl.Message{askTable(t.family)}
-	for _, s := range t.sets {
-		requests = append(requests, askSet(s))
-	}
-	there, err := d.c.holds(requests...)
+	now, err := d.c.standing(t, t.fixed())
 	if err != nil {
 		return err
 	}
-	if !there[0] {
-		d.add("table "+name, ErrMissing)
+	if !now.there {
+		d.add("table "+t.String(), ErrMissing)
 		return nil
 	}
-	if err := d.marks(t, p.mark); err != nil {
+	if err := d.standing(t, now); err != nil {
 		return err
 	}
-	if err := d.rules(t); err != nil {
+	if err := d.rules(t, p.mark); err != nil {
 		return err
 	}
 	missing := map[*set]bool{}
-	for i, s := range t.sets {
-		if missing[s] = !there[i+1]; missing[s] {
-			d.add("set "+s.String(), ErrMissing)
+	if len(d.all) > 0 || now.use != now.wanted(t) { // else the rules keep the sets in place
+		if missing, err = d.sets(t); err != nil {
+			return err
 		}
 	}
 	return d.elems(slices.DeleteFunc(slices.Clone(p.elems), func(e elem) bool { return e.set.family != t.family || missing[e.set] }))
 }
 
-// marks looks for the rule of a network in chain marks.
-func (d *differences) marks(t table, mark *markRule) error {
-	if mark == nil || t.family != unix.NFPROTO_INET {
+// standing says what of a table that is there keeps its rules from working, though
+// they may all be there.
+func (d *differences) standing(t table, now standing) error {
+	if now.dormant {
+		d.add("table "+t.String()+", which is dormant", ErrChanged)
+	}
+	for i, ch := range now.asked {
+		if now.uses[i] >= 0 && now.moved[i] {
+			d.add("base chain "+t.String()+" "+ch.name, ErrChanged)
+		}
+	}
+	if now.use <= now.wanted(t) {
 		return nil
 	}
-	held, err := d.c.rules(t.family, marksChain)
-	if err == nil && !slices.ContainsFunc(held, func(r heldRule) bool { return r.why == mark.comment() }) {
-		d.add(fmt.Sprintf("rule %s %s %s %q", familyName(t.family), tableName, marksChain, mark.comment()), ErrMissing)
+	foreign, err := d.c.foreignChains(t)
+	for _, ch := range foreign {
+		d.add("chain "+t.String()+" "+ch.name+", which is not ours", ErrConflict)
 	}
 	return err
 }
 
-// rules compares the rules of a table that is there with those that we write.
-func (d *differences) rules(t table) error {
+// sets returns those that are missing.
+func (d *differences) sets(t table) (map[*set]bool, error) {
+	var requests []nfnl.Message
+	for _, s := range t.sets {
+		requests = append(requests, askSet(s))
+	}
+	there, err := d.c.holds(requests...)
+	missing := map[*set]bool{}
+	for i, s := range t.sets {
+		if err == nil && !there[i] {
+			missing[s] = true
+			d.add("set "+s.String(), ErrMissing)
+		}
+	}
+	return missing, err
+}
+
+// rules compares the rules of a table that is there with those that we write, and
+// looks for the rule of a network in chain marks; nil: it has none.
+func (d *differences) rules(t table, mark *markRule) error {
+	sum, marks, err := d.c.contents(t)
+	if err != nil {
+		return err
+	}
+	name := t.String() + " " + marksChain
+	for _, r := range marks {
+		if !r.isMark() {
+			d.add(fmt.Sprintf("rule %s %q, which is not ours", name, r.why), ErrConflict)
+		}
+	}
+	if mark != nil && t.family == unix.NFPROTO_INET && !slices.ContainsFunc(marks, func(r heldRule) bool { return r.why == mark.comment() }) {
+		d.add(fmt.Sprintf("rule %s %q", name, mark.comment()), ErrMissing)
+	}
+	if sum == contents[t.family] {
+		return nil
+	}
+	return d.eachRule(t)
+}
+
+// eachRule names the rules that differ.
+func (d *differences) eachRule(t table) error {
 	there, err := d.c.holds(chainsAsked(t)...)
 	if err != nil {
 		return err
@@ -152,7 +217,7 @@ func (d *differences) rules(t table) error {
 		return err
 	}
 	for i, ch := range t.chains {
-		name := familyName(t.family) + " " + tableName + " " + ch.name
+		name := t.String() + " " + ch.name
 		switch {
 		case !there[i]:
 			d.add("chain "+name, ErrMissing)

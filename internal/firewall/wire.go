@@ -259,7 +259,7 @@ func (c *conn) elems(s *set) ([]elem, error) {
 type heldRule struct {
 	why    string
 	handle uint64
-	exprs  []byte // only from conn.written
+	exprs  []byte
 }
 
 // rules returns a chain's rules, in order; a chain that is not there has none.
@@ -272,6 +272,7 @@ func (c *conn) rules(family uint8, chain string) ([]heldRule, error) {
 		all = append(all, heldRule{
 			why:    parseComment(nfnl.Find(attrs, unix.NFTA_RULE_USERDATA)),
 			handle: beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
+			exprs:  bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)),
 		})
 		return nil
 	})

@@ -251,6 +251,15 @@ func (s survey) checkRules(ctx context.Context) Finding {
 	}
 	if err := s.c.intact(ctx, BackendNFTables, firewall.Network{}); err != nil {
 		f.Found, f.Advice = oneLine(err), "lnctl repair puts them back; so do STATUS and the next ADD"
+		return f
+	}
+	foreign, err := s.c.recorder.Ownerless(ctx)
+	switch {
+	case err != nil:
+		f.Found, f.Advice = oneLine(err), "try again"
+	case len(foreign) > 0:
+		f.Found = "elements in our sets that are not ours, as they have no owner: " + strings.Join(foreign, "; ")
+		f.Advice = "lnctl repair deletes them; look for what put them there"
 	}
 	return f
 }

@@ -23,6 +23,7 @@ type (
 	// recorder reads rules back.
 	recorder interface {
 		Recorded(context.Context) (firewall.Recorded, error)
+		Ownerless(context.Context) ([]string, error)
 	}
 )
 

@@ -83,6 +83,15 @@ func changes() []change {
 		{name: "masquerade element deleted", want: "masquerade4 { 10.1.0.2 . br0 }", do: func(h *host) { h.nft("flush set inet libnet masquerade4") }},
 		{name: "port element deleted", want: "anyport6 { tcp . 8080", do: func(h *host) { h.nft("flush map inet libnet anyport6") }},
 		{name: "network element deleted", want: "closed { ipv4 . br0 }", healed: true, do: func(h *host) { h.nft("flush set inet libnet closed") }},
+		{name: "table dormant", want: "dormant", healed: true, do: func(h *host) { h.nft("add table inet libnet { flags dormant; }") }},
+		{name: "table of frames dormant", want: "dormant", healed: true, do: func(h *host) { h.nft("add table bridge libnet { flags dormant; }") }},
+		{name: "rule in marks", want: "marks", healed: true, do: func(h *host) { h.nft("add rule inet libnet marks accept") }},
+		{name: "chain in our table", want: "theirs", healed: true, do: func(h *host) {
+			h.nft("add chain inet libnet theirs { type filter hook forward priority -20; policy drop; }")
+		}},
+		{name: "policy changed", want: "forward", healed: true, do: func(h *host) {
+			h.nft("add chain inet libnet forward { type filter hook forward priority -1; policy drop; }")
+		}},
 		{name: "iptables flushed", want: "LIBNET", mended: true, keys: keys{"backend": "iptables", "macspoofchk": nil}, do: func(h *host) {
 			for _, tool := range []string{"iptables", "ip6tables"} {
 				for _, table := range []string{"filter", "nat", "raw"} {
