@@ -132,13 +132,43 @@ func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.End
 	}
 	words := n.planRules()
 	if b.Len() == 0 && n.hasBridge(ctx) {
+		kept, err := n.seedIndex(ctx, b)
+		if err != nil {
+			return err
+		}
 		words = firewall.Network{Name: words.Name}
+		if kept {
+			return n.c.removeNetworkBy(ctx, gone.Backend, n.config.Backend, words)
+		}
 	}
 	errs := []error{n.c.removeNetworkBy(ctx, gone.Backend, n.config.Backend, words)}
 	for _, g := range stale {
 		errs = append(errs, b.Delete(g))
 	}
 	return errors.Join(append(errs, b.Remove())...)
+}
+
+// seedIndex makes the index of the network's bridge, which has none, by the records
+// of the networks that have endpoints on it, and puts their guard in place: what
+// closes the bridge may have the name of the network that goes, as of a release
+// before v0.2. It returns whether there is such an endpoint.
+func (n *Network) seedIndex(ctx context.Context, b bridgeGuards) (living bool, err error) {
+	all, living, err := n.c.seedGuards(n.config.Bridge, state.Guard{})
+	if err != nil || !living {
+		return living, err
+	}
+	how, err := n.c.exactWithoutIndex(ctx, living)
+	if err != nil {
+		return true, err
+	}
+	if _, err := n.c.applyGuard(ctx, n.config.Bridge, all, min(how, firewall.AdoptBridge)); err != nil {
+		return true, err
+	}
+	var errs []error
+	for _, g := range all {
+		errs = append(errs, b.Put(g))
+	}
+	return true, errors.Join(errs...)
 }
 
 func (n *Network) hasBridge(ctx context.Context) bool {
