@@ -165,43 +165,6 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 	return guarded{rules: rules, fresh: fresh && !living, shared: true, free: free}, nil
 }
 
-// exactWithoutIndex says what of a bridge's rules gives way to a guard by records
-// alone. Rules that no record tells of may close bridges of living containers.
-// Where records tell of all, what networks closed of a bridge under their own names,
-// as releases before v0.2 did, is in the guard: beside it, it could let in more.
-func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewall.Exactness, error) {
-	links, err := c.links.List(ctx, ownerPrefix)
-	if err != nil {
-		return firewall.AddOnly, err
-	}
-	links = slices.DeleteFunc(links, func(o kernel.Owned) bool { return o.Bridge })
-	switch {
-	case len(links) == 0:
-		return firewall.ExactBridge, nil
-	case !living:
-		return firewall.AddOnly, nil
-	}
-	networks := map[string]bool{}
-	for _, o := range links {
-		id, ok := parseOwner(o.Owner)
-		if !ok {
-			return firewall.AddOnly, nil
-		}
-		_, err := c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
-		if err == nil && !networks[id.Network] {
-			networks[id.Network] = true
-			_, err = c.networks.LoadNetwork(id.Network)
-		}
-		if missing(err) {
-			return firewall.AddOnly, nil
-		}
-		if err != nil {
-			return firewall.AddOnly, err
-		}
-	}
-	return firewall.AdoptBridge, nil
-}
-
 func (n *Network) guardID() string { return policy.ID(n.planRules()) }
 
 // joined is the network's rules with all guards of an index that has its own.
