@@ -51,6 +51,29 @@ func (c *conn) placeMark(b *batch, m markRule) error {
 	return err
 }
 
+// hasMark says, by its comment, that a rule of chain marks belongs to n.
+func (n Network) hasMark(why string) bool {
+	return strings.HasPrefix(why, markOwner(Key(n.Name))+" ") || strings.HasPrefix(why, markOwner(n.GuardKey())+" ")
+}
+
+// adoptsMark says that a rule of chain marks is for n's bridge and has another
+// owner than its guard.
+func (n Network) adoptsMark(why string) bool {
+	words := strings.Fields(why)
+	return n.Guard != "" && len(words) > 2 && words[len(words)-2] == n.Bridge && !strings.HasPrefix(why, markOwner(n.GuardKey())+" ")
+}
+
+// delMarksIf adds the deletion of rules of chain marks to b, by their comments.
+func (c *conn) delMarksIf(b *batch, gone func(why string) bool) error {
+	all, err := c.rules(unix.NFPROTO_INET, marksChain)
+	for _, r := range all {
+		if err == nil && gone(r.why) {
+			b.delRule(unix.NFPROTO_INET, marksChain, r.handle)
+		}
+	}
+	return err
+}
+
 // delMarks adds the deletion of the owner's rules but keep's to b, and returns
 // whether that is there.
 func (c *conn) delMarks(b *batch, owner, keep string) (there bool, err error) {

@@ -45,12 +45,10 @@ func (c *conn) delOthers(b *batch, n Network, keep []elem) error {
 	if err != nil || !there[0] {
 		return err
 	}
-	if n.AcceptMark == nil || len(keep) == 0 {
-		for _, owner := range slices.Compact([]string{Key(n.Name), n.GuardKey()}) {
-			if _, err := c.delMarks(b, owner, ""); err != nil {
-				return err
-			}
-		}
+	own := n.Exact != AdoptBridge && (n.AcceptMark == nil || len(keep) == 0)
+	err = c.delMarksIf(b, func(why string) bool { return n.adoptsMark(why) || own && n.hasMark(why) })
+	if err != nil {
+		return err
 	}
 	anyStrict := slices.ContainsFunc(keep, func(e elem) bool { return e.set == &strict })
 	kept := make(map[slot]bool, len(keep)) // of a tunnel to a thousand hosts there are as many

@@ -82,8 +82,11 @@ func plan(n Network, e Endpoint) (planned, error) {
 func (n Network) GuardKey() string { return Key(cmp.Or(n.Guard, n.Name)) }
 
 // holds says that an element of a network is n's: of its bridge, whatever owner
-// stands in it, or of its tunnel.
+// stands in it, or of its tunnel. With AdoptBridge it says what the guard adopts.
 func (n Network) holds(e elem) bool {
+	if n.Exact == AdoptBridge {
+		return e.owner != n.GuardKey() && e.ofBridge(n.Bridge)
+	}
 	return e.owner == Key(n.Name) && n.Exact != ExactBridge || e.owner == n.GuardKey() || n.Guard != "" && e.ofBridge(n.Bridge)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -126,7 +125,7 @@ func (c *conn) usedByOthers(t table, n Network, endpoint string) (bool, error) {
 	}
 	marks, err := c.rules(t.family, marksChain)
 	return slices.ContainsFunc(marks, func(r heldRule) bool {
-		return !strings.HasPrefix(r.why, markOwner(Key(n.Name))+" ") && !strings.HasPrefix(r.why, markOwner(n.GuardKey())+" ")
+		return !n.hasMark(r.why) && !n.adoptsMark(r.why)
 	}), err
 }
 

@@ -139,6 +139,7 @@ type Exactness uint8
 // What Apply removes.
 const (
 	AddOnly      Exactness = iota // nothing
+	AdoptBridge                   // what concerns Bridge alone and has another owner than Guard, as releases before v0.2 wrote it
 	ExactBridge                   // what concerns Bridge alone
 	ExactNetwork                  // that, and what concerns Tunnel
 )

@@ -139,13 +139,9 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 		return guarded{}, err
 	}
 	rules.Exact = firewall.ExactBridge
-	if fresh { // rules that no record tells of may close bridges of living containers
-		links, err := n.c.links.List(ctx, ownerPrefix)
-		if err != nil {
+	if fresh {
+		if rules.Exact, err = n.c.exactWithoutIndex(ctx, living); err != nil {
 			return guarded{}, err
-		}
-		if slices.ContainsFunc(links, func(o kernel.Owned) bool { return !o.Bridge }) {
-			rules.Exact = firewall.AddOnly
 		}
 	}
 	free := func(applied bool, used Backend) error {
@@ -157,8 +153,8 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 			return nil
 		}
 		mine.Backend = string(used)
-		errs := []error{b.Put(mine)}
-		for _, g := range seeded {
+		var errs []error
+		for _, g := range append(seeded, mine) { // mine last: it says that the others are there
 			errs = append(errs, b.Put(g))
 		}
 		for _, g := range stale {
@@ -325,11 +321,11 @@ func (n *Network) inPlace(ctx context.Context) firewall.Network {
 
 // verifiable is the rules of holdFor for a look at them.
 func (n *Network) verifiable(ctx context.Context, rec state.Endpoint) (firewall.Network, error) {
+	if rec.Bridge == "" { // without a record
+		return n.planRules(), nil
+	}
 	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
-	if rec.Guard == "" || errors.Is(err, state.ErrNotFound) {
-		if err == nil {
-			b.Unlock()
-		}
+	if errors.Is(err, state.ErrNotFound) {
 		return n.planRules(), nil
 	}
 	if err != nil {
@@ -354,18 +350,18 @@ func (n *Network) applyNetworkRules(ctx context.Context) error {
 }
 
 // repairGuards puts the guard of every bridge in place again.
-func (c *Controller) repairGuards(ctx context.Context) error {
+func (c *Controller) repairGuards(ctx context.Context, how firewall.Exactness) error {
 	bridges, err := c.guards.Bridges()
 	errs := []error{err}
 	for _, bridge := range bridges {
-		_, err := c.repairGuard(ctx, bridge)
+		_, err := c.repairGuard(ctx, bridge, how)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
 // repairGuard also says whether all rules had been flushed.
-func (c *Controller) repairGuard(ctx context.Context, bridge string) (restored bool, err error) {
+func (c *Controller) repairGuard(ctx context.Context, bridge string, how firewall.Exactness) (restored bool, err error) {
 	b, err := c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
 		return false, nil
@@ -378,10 +374,16 @@ func (c *Controller) repairGuard(ctx context.Context, bridge string) (restored b
 	if err != nil {
 		return false, err
 	}
+	return c.applyGuard(ctx, bridge, all, how)
+}
+
+// applyGuard puts the guard of a bridge in place that asks for all.
+func (c *Controller) applyGuard(ctx context.Context, bridge string, all []state.Guard, how firewall.Exactness) (restored bool, err error) {
 	joined, err := joinGuards(bridgeRules(bridge), all)
 	if err != nil {
 		return false, err
 	}
+	joined.Exact = how
 	var errs []error
 	for _, by := range []rules{c.nftables, c.iptables} {
 		if slices.ContainsFunc(all, func(g state.Guard) bool { return c.rulesOf(g.Backend) == by }) {

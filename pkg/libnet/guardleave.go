@@ -132,13 +132,80 @@ func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.End
 	}
 	words := n.planRules()
 	if b.Len() == 0 && n.hasBridge(ctx) {
+		kept, err := n.seedIndex(ctx, b)
+		if err != nil {
+			return err
+		}
 		words = firewall.Network{Name: words.Name}
+		if kept {
+			return n.c.removeNetworkBy(ctx, gone.Backend, n.config.Backend, words)
+		}
 	}
 	errs := []error{n.c.removeNetworkBy(ctx, gone.Backend, n.config.Backend, words)}
 	for _, g := range stale {
 		errs = append(errs, b.Delete(g))
 	}
 	return errors.Join(append(errs, b.Remove())...)
+}
+
+// seedIndex makes the index of the network's bridge, which has none, by the records
+// of the networks that have endpoints on it, and puts their guard in place: what
+// closes the bridge may have the name of the network that goes, as of a release
+// before v0.2. It returns whether there is such an endpoint.
+func (n *Network) seedIndex(ctx context.Context, b bridgeGuards) (living bool, err error) {
+	all, living, err := n.c.seedGuards(n.config.Bridge, state.Guard{})
+	if err != nil || !living {
+		return living, err
+	}
+	how, err := n.c.exactWithoutIndex(ctx, living)
+	if err != nil {
+		return true, err
+	}
+	if _, err := n.c.applyGuard(ctx, n.config.Bridge, all, min(how, firewall.AdoptBridge)); err != nil {
+		return true, err
+	}
+	var errs []error
+	for _, g := range all {
+		errs = append(errs, b.Put(g))
+	}
+	return true, errors.Join(errs...)
+}
+
+// exactWithoutIndex says what of a bridge's rules gives way to a guard by records
+// alone. Rules that no record tells of may close bridges of living containers.
+// Where records tell of all, what networks closed of a bridge under their own names,
+// as releases before v0.2 did, is in the guard: beside it, it could let in more.
+func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewall.Exactness, error) {
+	links, err := c.links.List(ctx, ownerPrefix)
+	if err != nil {
+		return firewall.AddOnly, err
+	}
+	links = slices.DeleteFunc(links, func(o kernel.Owned) bool { return o.Bridge })
+	switch {
+	case len(links) == 0:
+		return firewall.ExactBridge, nil
+	case !living:
+		return firewall.AddOnly, nil
+	}
+	networks := map[string]bool{}
+	for _, o := range links {
+		id, ok := parseOwner(o.Owner)
+		if !ok {
+			return firewall.AddOnly, nil
+		}
+		_, err := c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+		if err == nil && !networks[id.Network] {
+			networks[id.Network] = true
+			_, err = c.networks.LoadNetwork(id.Network)
+		}
+		if missing(err) {
+			return firewall.AddOnly, nil
+		}
+		if err != nil {
+			return firewall.AddOnly, err
+		}
+	}
+	return firewall.AdoptBridge, nil
 }
 
 func (n *Network) hasBridge(ctx context.Context) bool {

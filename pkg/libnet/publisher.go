@@ -231,7 +231,7 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 	if err != nil {
 		return err
 	}
-	if err := c.reapply(ctx, rec.Backend, p.ruleset(rec)); err != nil {
+	if _, err := c.reapply(ctx, rec.Backend, p.ruleset(rec)); err != nil {
 		return err
 	}
 	if err := p.openLocalhost(rec); !errors.Is(err, kernel.ErrNotFound) {

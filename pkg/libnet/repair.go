@@ -59,7 +59,7 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	m := mender{c: c, compare: compare}
 	changed, err := c.nftables.Restore(ctx)
 	m.done.Rewritten = changed
-	m.errs = append(m.errs, err, c.repairGuards(ctx))
+	m.errs = append(m.errs, err, c.repairGuards(ctx, m.guards(ctx, changed)))
 	networks, err := c.Networks(ctx)
 	m.errs = append(m.errs, err)
 	for _, n := range networks {
@@ -82,6 +82,19 @@ type mender struct {
 	compare Compare
 	done    Mended
 	errs    []error
+}
+
+// guards says what gives way to the guards of bridges: after an upgrade, and where
+// all is compared, what networks closed under their own names before v0.2.
+func (m *mender) guards(ctx context.Context, rewritten bool) firewall.Exactness {
+	if !rewritten && m.compare == PutBack {
+		return firewall.AddOnly
+	}
+	how, err := m.c.exactWithoutIndex(ctx, true)
+	if err != nil || how != firewall.AdoptBridge {
+		return firewall.AddOnly
+	}
+	return how
 }
 
 func (m *mender) fail(n *Network, err error) {

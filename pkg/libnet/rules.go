@@ -129,7 +129,7 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fre
 	e.standby = done.standby
 	if done.restored {
 		e.restored = true
-		return done.fresh, c.repairGuards(ctx)
+		return done.fresh, c.repairGuards(ctx, firewall.AddOnly)
 	}
 	return done.fresh, nil
 }
@@ -141,12 +141,12 @@ func (e *Endpoint) applyOthers(ctx context.Context, g guarded) error {
 	if err := g.free(true, e.n.config.Backend); err != nil || !g.shared {
 		return err
 	}
-	restored, err := c.repairGuard(ctx, e.n.config.Bridge)
+	restored, err := c.repairGuard(ctx, e.n.config.Bridge, firewall.AddOnly)
 	if err != nil || !restored {
 		return err
 	}
 	e.restored = true
-	return c.repairGuards(ctx)
+	return c.repairGuards(ctx, firewall.AddOnly)
 }
 
 // openLocalhost has 127.0.0.0/8 lead to published ports, once the bridge is there.
@@ -171,29 +171,31 @@ func (e *Endpoint) reapply(ctx context.Context) error {
 		return err
 	}
 	r := ruleset{member: e.n, endpoint: p.endpoint, rec: e.rec}
-	return e.n.c.reapply(ctx, e.rec.Backend, r)
+	restored, err := e.n.c.reapply(ctx, e.rec.Backend, r)
+	e.restored = e.restored || restored
+	return err
 }
 
 // reapply puts the rules of an attachment in place as they were: what it waited
-// for it waits for.
-func (c *Controller) reapply(ctx context.Context, backend string, r ruleset) error {
+// for it waits for. Restored says that those of others may be gone.
+func (c *Controller) reapply(ctx context.Context, backend string, r ruleset) (restored bool, err error) {
 	release, err := c.lockPorts(ctx, r.rec)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
 	before, err := c.waiting(r.rec)
 	if err != nil {
-		return err
+		return false, err
 	}
 	r.endpoint.Standby = before
-	if _, err := c.applyBy(ctx, c.rulesOf(backend), &r); err != nil {
-		return err
+	if restored, err = c.applyBy(ctx, c.rulesOf(backend), &r); err != nil {
+		return restored, err
 	}
 	if len(r.endpoint.Standby) == len(before) {
-		return nil
+		return restored, nil
 	}
-	return c.setWaiting(r.rec, r.endpoint.Standby)
+	return restored, c.setWaiting(r.rec, r.endpoint.Standby)
 }
 
 // removeRules removes an endpoint's rules.
