@@ -75,10 +75,14 @@ func (r *rebuilder) retell() error {
 // complete writes the configuration of a network of which nothing told, unless an
 // ADD did that meanwhile. An ADD that comes later writes its own, if that differs.
 func (c *Controller) complete(network string, config NetworkConfig) error {
-	rec, err := c.networks.LoadNetwork(network)
-	if err != nil || rec.Fingerprint != untoldConfig {
+	old, err := c.networks.LoadNetwork(network)
+	if missing(err) || err == nil && old.Fingerprint != untoldConfig {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
+	rec := old
 	var saved savedConfig
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return err
@@ -87,7 +91,8 @@ func (c *Controller) complete(network string, config NetworkConfig) error {
 	if rec.Config, err = json.Marshal(saved); err != nil {
 		return err
 	}
-	return c.networks.SaveNetwork(rec)
+	_, err = c.networks.SwapNetwork(old, rec)
+	return err
 }
 
 // subnetSets are the subnets of the bridge that the container has addresses of.
