@@ -135,8 +135,12 @@ func directRules() []rule {
 func postroutingRules() []rule {
 	// A nat chain sees the first packet of each connection only, and none of
 	// neighbour discovery.
-	all := []rule{{"no connections from the host", // oifname @nohost fib saddr type local drop
-		rules(in(&noHost), fromLocal, drop)}}
+	all := []rule{
+		{"no connections from the host", // oifname @nohost fib saddr type local drop
+			rules(in(&noHost), fromLocal, drop)},
+		{"no connections from the host, by an address that is anycast, too", // oifname @nohost fib saddr type anycast drop
+			rules(in(&noHost), fromAnycast, drop)},
+	}
 	for _, f := range bothFamilies() {
 		version := "ipv4"
 		if f.family == unix.NFPROTO_IPV6 {
@@ -300,6 +304,12 @@ func isLocal() []expr {
 }
 func fromLocal() []expr {
 	return []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+}
+
+// fib saddr type anycast. While a link forwards IPv6 the first address of its
+// subnet is anycast, also where it is the host's own on another link.
+func fromAnycast() []expr {
+	return []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_ANYCAST))}
 }
 
 // meta iifkind "vxlan"
