@@ -29,6 +29,12 @@ func inetTable() table {
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPorts("publish")}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPorts("publish")}},
+		{"input", "filter", unix.NF_INET_LOCAL_IN, priFilter - 1, 0, []rule{
+			// rp_filter lets what has no source through. Not in raw, where br_netfilter
+			// shows what only passes the bridge.
+			{"nothing without a source into the host", // ip saddr 0.0.0.0/8 iifname @nohost drop
+				rules(isIPv4, sourceNone4, in(&noHost, iifname), drop)},
+		}},
 		{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, forwardRules()},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, postroutingRules()},
 	}
@@ -341,6 +347,11 @@ func notLo() []expr {
 // ip saddr 127.0.0.0/8
 func sourceLocalhost4() []expr {
 	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip saddr 0.0.0.0/8
+func sourceNone4() []expr {
+	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{0}, nil)
 }
 
 // ip daddr 127.0.0.0/8

@@ -115,6 +115,7 @@ func rebuiltNetworks() map[string]NetworkConfig {
 		"strict":     strict,
 		"internal":   {Bridge: "br1", Gateway: true, Internal: true, Isolated: true, IngressPolicy: IngressSameBridge},
 		"no address": {Bridge: "br1", Hairpin: true},
+		"isolated":   {Bridge: "br1", GatewayModeIPv4: GatewayIsolated, GatewayModeIPv6: GatewayIsolated},
 	}
 }
 

@@ -201,6 +201,9 @@ func (r *rebuilder) shown(ctx context.Context, id ID, f kernel.Found) NetworkCon
 			c.NoHairpin, c.MasqueradeAll = !o.Hairpin, o.MasqueradeAll // the same for all
 		}
 	}
+	if fw.NoHost && len(f.BridgeAddrs) == 0 {
+		c.Internal, c.GatewayModeIPv4, c.GatewayModeIPv6 = false, GatewayIsolated, GatewayIsolated
+	}
 	if fw.Apart {
 		c.IngressPolicy = IngressSameBridge
 	}
