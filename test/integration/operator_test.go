@@ -71,7 +71,8 @@ func TestDoctorNeedsRoot(t *testing.T) {
 	const copied = "/run/lnctl"
 	h.check(os.WriteFile(copied, data, 0o755))
 	const none = "/run/none"
-	h.check(os.Mkdir(none, 0o777))
+	h.check(os.Mkdir(none, 0o755))
+	h.check(os.Chown(none, 12345, 12345))
 	for name, tt := range map[string]struct {
 		args []string
 		want string
