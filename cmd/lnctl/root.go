@@ -34,10 +34,10 @@ type usageError struct{ error }
 func rootCommand() *cobra.Command {
 	var s settings
 	root := &cobra.Command{
-		Use:           "lnctl",
-		Short:         "Look after the container networks of this host",
-		Args:          noArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:   "lnctl",
+		Short: "Look after the container networks of this host",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if !filepath.IsAbs(s.dataDir) { // it comes with the first pool
 				return usageError{fmt.Errorf("--data-dir %q: want an absolute path", s.dataDir)}
