@@ -123,7 +123,7 @@ func TestRepairFails(t *testing.T) {
 	// Somebody else takes port 8080 before the repair does.
 	l.publish("other", "c3", "10.33.0.99", 8080)
 	got := l.lnctl(1, "repair")
-	for _, want := range []string{"untouched, 1 problems", "8080", "libnet-portmap:other/c3/eth0"} {
+	for _, want := range []string{"untouched, 1 problem\n", "8080", "libnet-portmap:other/c3/eth0"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("repair: no %q in\n%s", want, got)
 		}

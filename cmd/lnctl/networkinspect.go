@@ -141,14 +141,44 @@ func given(c libnet.NetworkConfig) map[string]any {
 	return all
 }
 
-// words are a configuration as "DefaultGateway, MTU 1400".
+// words are a configuration as "DefaultGateway, MTU 1400", what has parts of its
+// own as "Tunnel (Port 4790, VNI 7)".
 func words(config map[string]any) []string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(config)) {
 		if value := config[name]; value != true {
-			name = fmt.Sprintf("%s %v", name, value)
+			name += " " + word(reflect.ValueOf(value))
 		}
 		all = append(all, name)
 	}
 	return all
+}
+
+// word is a value: a list in brackets, the fields of a struct that are set in
+// parentheses, unless it has words of its own.
+func word(v reflect.Value) string {
+	if _, has := v.Interface().(fmt.Stringer); has {
+		return fmt.Sprint(v.Interface())
+	}
+	var parts []string
+	switch v.Kind() {
+	case reflect.Slice:
+		for i := range v.Len() {
+			parts = append(parts, word(v.Index(i)))
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Field(i)
+			switch name := v.Type().Field(i).Name; {
+			case f.IsZero():
+			case f.Kind() == reflect.Bool:
+				parts = append(parts, name)
+			default:
+				parts = append(parts, name+" "+word(f))
+			}
+		}
+		return "(" + strings.Join(parts, ", ") + ")"
+	}
+	return fmt.Sprint(v.Interface())
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,12 +23,20 @@ func networkRemoveCommand(s *settings) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.with(func(c *libnet.Controller) error {
 				if err := c.RemoveNetwork(cmd.Context(), args[0]); err != nil {
-					return fmt.Errorf("network %q: %w", args[0], err)
+					return named(args[0], err)
 				}
 				return s.printRemoved(cmd.OutOrStdout(), []string{args[0]})
 			})
 		},
 	}
+}
+
+// named puts the name of a network before an error, unless the error has it.
+func named(network string, err error) error {
+	if strings.Contains(err.Error(), strconv.Quote(network)) {
+		return err
+	}
+	return fmt.Errorf("network %q: %w", network, err)
 }
 
 func networkPruneCommand(s *settings) *cobra.Command {

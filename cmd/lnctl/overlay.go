@@ -65,6 +65,9 @@ func networkOrAll(_ *cobra.Command, args []string) error {
 func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*libnet.Network) (libnet.Peers, error), head []string) error {
 	return s.with(func(c *libnet.Controller) error {
 		networks, err := spanning(cmd.Context(), c, args)
+		if err != nil && len(networks) == 0 {
+			return err // there is no answer, so no table
+		}
 		errs := []error{err}
 		all := []overlayNetwork{}
 		total, bad := 0, 0

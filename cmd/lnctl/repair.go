@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -46,6 +47,9 @@ func repairCommand(s *settings) *cobra.Command {
 			"could not be put back, or could not be told.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := directory("--conf-dir", s.confDir, cmd.Flags().Changed("conf-dir")); err != nil {
+				return err
+			}
 			return s.with(func(c *libnet.Controller) error {
 				report, err := repair(cmd.Context(), c)
 				return errors.Join(s.print(cmd.OutOrStdout(), report, report.write), err)
@@ -59,7 +63,7 @@ func repairCommand(s *settings) *cobra.Command {
 func repair(ctx context.Context, c *libnet.Controller) (repaired, error) {
 	ids, err := c.Rebuild(ctx)
 	mended, mendErr := c.Mend(ctx, libnet.CompareFirst)
-	err = errors.Join(err, mendErr)
+	err = once(errors.Join(err, mendErr))
 	return repaired{
 		Rebuilt: rows(ids), Looked: mended.Looked, Restored: rows(mended.Rules), Rewritten: mended.Rewritten,
 		Bridges: append([]string{}, mended.Bridges...), Tunnels: append([]string{}, mended.Tunnels...), Plugged: rows(mended.Plugged),
@@ -99,9 +103,29 @@ func (r repaired) write(out io.Writer) error {
 		line("tunnel %s made anew", t)
 	}
 	if len(r.Plugged) > 0 {
-		line("links of %d attachments put back on their bridge", len(r.Plugged))
+		line("links of %s put back on their bridge", counted(len(r.Plugged), "attachment"))
 	}
-	line("rules of %d attachments and publications put back, %d untouched, %d problems", len(r.Restored), r.Looked-len(r.Restored), len(r.Failed))
+	line("rules of %d attachments and publications put back, %d untouched, %s", len(r.Restored), r.Looked-len(r.Restored), counted(len(r.Failed), "problem"))
+	return errors.Join(errs...)
+}
+
+// counted is a number of things, as "1 problem" and "2 problems".
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprint(n, " ", thing)
+}
+
+// once leaves out what two steps found both, as that this user may not look.
+func once(err error) error {
+	var errs []error
+	var said []string
+	for _, line := range failures(err) {
+		if !slices.Contains(said, line) {
+			said, errs = append(said, line), append(errs, errors.New(line))
+		}
+	}
 	return errors.Join(errs...)
 }
 

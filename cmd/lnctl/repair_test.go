@@ -82,7 +82,7 @@ func TestRepairWithoutRules(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for range 2 { // it does not forget
-		if got := l.lnctl(exitProblem, "repair", "--conf-dir", dir); !strings.Contains(got, `network "web"`) || !strings.Contains(got, "cannot be told") || !strings.Contains(got, "1 problems") {
+		if got := l.lnctl(exitProblem, "repair", "--conf-dir", dir); !strings.Contains(got, `network "web"`) || !strings.Contains(got, "cannot be told") || !strings.Contains(got, "1 problem\n") {
 			t.Errorf("repair without configuration:\n%s", got)
 		}
 		l.failing("records")

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -31,13 +34,21 @@ type usageError struct{ error }
 func rootCommand() *cobra.Command {
 	var s settings
 	root := &cobra.Command{
-		Use:           "lnctl",
-		Short:         "Look after the container networks of this host",
-		Args:          noArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:   "lnctl",
+		Short: "Look after the container networks of this host",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if !filepath.IsAbs(s.dataDir) { // it comes with the first pool
+				return usageError{fmt.Errorf("--data-dir %q: want an absolute path", s.dataDir)}
+			}
+			return directory("--state-dir", s.stateDir, cmd.Flags().Changed("state-dir"))
+		},
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("lnctl {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
 	flags.StringVar(&s.dataDir, "data-dir", libnet.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
@@ -45,6 +56,26 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(networkCommand(&s), portsCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))
 	return root
+}
+
+// directory refuses the value of a flag that was given and names no directory: from
+// an empty answer it could not be told from one that is right.
+func directory(flag, path string, given bool) error {
+	if !given {
+		return nil
+	}
+	if !filepath.IsAbs(path) {
+		return usageError{fmt.Errorf("%s %q: want an absolute path", flag, path)}
+	}
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return usageError{fmt.Errorf("%s %q: there is no such directory", flag, path)}
+	case err != nil:
+		return fmt.Errorf("%s: %w", flag, err)
+	case !info.IsDir():
+		return usageError{fmt.Errorf("%s %q: it is no directory", flag, path)}
+	}
+	return nil
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {

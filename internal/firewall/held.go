@@ -110,7 +110,7 @@ func (c *conn) refuseHeld(p planned, there []found) (handed []elem, err error) {
 			handed = append(handed, r)
 		default:
 			if refused == nil {
-				refused = &PortHeldError{Owner: held.owner, Port: parts[0].whole.String()}
+				refused = &PortHeldError{Owner: held.owner, Port: parts[0].part.String()}
 			}
 			if refused.Owner == held.owner {
 				for _, c := range parts {

@@ -216,3 +216,24 @@ func TestApplyNetwork(t *testing.T) {
 	mustRemoveNetwork(t, f, Network{Name: "other"})
 	wantTables(t, f, false, false) // nothing of "net" was left in them
 }
+
+// The error names the port that is held, of all that were asked for.
+func TestPortHeldNamesIt(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		held, want PortMap
+		says       string
+	}{
+		{tcp(85, 1), upTo(90, tcp(80, 80)), "tcp 0.0.0.0:85"},
+		{at("192.0.2.1", tcp(85, 1)), upTo(190, tcp(80, 80)), "tcp 192.0.2.1:85"},
+		{upTo(90, tcp(80, 80)), upTo(99, tcp(88, 88)), "tcp 0.0.0.0:88-90"},
+	} {
+		f := start(t)
+		mustApply(t, f, Network{}, Endpoint{Owner: "one", Bridge: "br0", Addrs: addrs("10.0.0.2"), Ports: []PortMap{tt.held}})
+		_, err := f.Apply(t.Context(), Network{}, Endpoint{Owner: "two", Bridge: "br0", Addrs: addrs("10.0.0.3"), Ports: []PortMap{tt.want}})
+		var held *PortHeldError
+		if !errors.As(err, &held) || held.Port != tt.says {
+			t.Errorf("%s held, %s asked for: %v, want %s", tt.held, tt.want, held, tt.says)
+		}
+	}
+}

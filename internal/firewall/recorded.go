@@ -136,6 +136,8 @@ func (n *Network) read(s *set, v [][]byte) {
 	switch s {
 	case &internal:
 		n.Internal = true
+	case &noHost:
+		n.NoHost = true
 	case &noicc:
 		n.NoICC = true
 	case &apart:

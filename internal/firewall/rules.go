@@ -29,6 +29,12 @@ func inetTable() table {
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []rule{toPorts("publish")}},
 		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []rule{toPorts("publish")}},
+		{"input", "filter", unix.NF_INET_LOCAL_IN, priFilter - 1, 0, []rule{
+			// rp_filter lets what has no source through. Not in raw, where br_netfilter
+			// shows what only passes the bridge.
+			{"nothing without a source into the host", // ip saddr 0.0.0.0/8 iifname @nohost drop
+				rules(isIPv4, sourceNone4, in(&noHost, iifname), drop)},
+		}},
 		{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, forwardRules()},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, postroutingRules()},
 	}
@@ -135,8 +141,12 @@ func directRules() []rule {
 func postroutingRules() []rule {
 	// A nat chain sees the first packet of each connection only, and none of
 	// neighbour discovery.
-	all := []rule{{"no connections from the host", // oifname @nohost fib saddr type local drop
-		rules(in(&noHost), fromLocal, drop)}}
+	all := []rule{
+		{"no connections from the host", // oifname @nohost fib saddr type local drop
+			rules(in(&noHost), fromLocal, drop)},
+		{"no connections from the host, by an address that is anycast, too", // oifname @nohost fib saddr type anycast drop
+			rules(in(&noHost), fromAnycast, drop)},
+	}
 	for _, f := range bothFamilies() {
 		version := "ipv4"
 		if f.family == unix.NFPROTO_IPV6 {
@@ -302,6 +312,12 @@ func fromLocal() []expr {
 	return []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
 }
 
+// fib saddr type anycast. While a link forwards IPv6 the first address of its
+// subnet is anycast, also where it is the host's own on another link.
+func fromAnycast() []expr {
+	return []expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_ANYCAST))}
+}
+
 // meta iifkind "vxlan"
 func isVXLAN() []expr {
 	return []expr{meta(metaIIFKind, regKey), compare(unix.NFT_CMP_EQ, iifname.bytes("vxlan"))}
@@ -331,6 +347,11 @@ func notLo() []expr {
 // ip saddr 127.0.0.0/8
 func sourceLocalhost4() []expr {
 	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip saddr 0.0.0.0/8
+func sourceNone4() []expr {
+	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{0}, nil)
 }
 
 // ip daddr 127.0.0.0/8

@@ -126,7 +126,8 @@ type Network struct {
 	VTEPs []net.HardwareAddr
 	// Underlay says what packets carry frames for Tunnel, and who sends them.
 	Underlay Underlay
-	// NoHost keeps the host from opening connections by Bridge and Tunnel.
+	// NoHost keeps the host from opening connections by Bridge and Tunnel, and takes
+	// no IPv4 packet from there that has no source, as of a DHCP client.
 	NoHost bool
 	// AcceptMark lets in packets whose mark, masked, is this, whatever the
 	// policy says; nil: none.

@@ -354,3 +354,37 @@ func TestStandbyAndAddresses(t *testing.T) {
 		}
 	}
 }
+
+// Of those who replace a record at once, all having read the same one, one does.
+func TestSwapNetwork(t *testing.T) {
+	d := New(filepath.Join(t.TempDir(), "state"))
+	old := Network{Name: "net1", Driver: "bridge", Bridge: "br0", Fingerprint: "old"}
+	swap := func(n Network) bool {
+		swapped, err := d.SwapNetwork(old, n)
+		if err != nil {
+			t.Error(err)
+		}
+		return swapped
+	}
+	if swap(Network{Name: "net1", Fingerprint: "new"}) {
+		t.Error("there is none")
+	}
+	if entries, err := os.ReadDir(d.root); len(entries) > 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	if err := d.SaveNetwork(old); err != nil {
+		t.Fatal(err)
+	}
+	var swapped [8]bool
+	var wg sync.WaitGroup
+	for i := range swapped {
+		wg.Go(func() { swapped[i] = swap(Network{Name: "net1", Bridge: fmt.Sprint("br", i), Fingerprint: "new"}) })
+	}
+	wg.Wait()
+	rec, err := d.LoadNetwork("net1")
+	for i, did := range swapped {
+		if err != nil || did != (rec.Bridge == fmt.Sprint("br", i)) {
+			t.Errorf("%d swapped: %t, and the record is %+v, %v", i, did, rec, err)
+		}
+	}
+}

@@ -21,14 +21,37 @@ func (d *Dir) SaveNetwork(n Network) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := d.locked(n.Name, Create, func(fd int, lock string) error { // the first ADDs of a network all write it
-		return flock.LockByte(context.Background(), fd, networkByte, lockTimeout, lock)
-	})
+	unlock, err := d.lockRecord(n.Name) // the first ADDs of a network all write it
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	return replace(path, n.encode())
+}
+
+// lockRecord keeps other writers of a network's record out.
+func (d *Dir) lockRecord(network string) (unlock func(), err error) {
+	return d.locked(network, Create, func(fd int, lock string) error {
+		return flock.LockByte(context.Background(), fd, networkByte, lockTimeout, lock)
+	})
+}
+
+// SwapNetwork replaces the record of a network if it still has the fingerprint that
+// old has. Otherwise, and where there is none, it changes nothing: swapped is false.
+func (d *Dir) SwapNetwork(old, n Network) (swapped bool, err error) {
+	path, err := d.networkFile(n.Name)
+	if err != nil || !d.HasNetwork(n.Name, old.Fingerprint) { // before a lock file is made
+		return false, err
+	}
+	unlock, err := d.lockRecord(n.Name)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if !d.HasNetwork(n.Name, old.Fingerprint) {
+		return false, nil
+	}
+	return true, replace(path, n.encode())
 }
 
 // CreateNetwork writes the record of a new network; ErrExists when there is one.

@@ -194,7 +194,7 @@ func (x *session) exhausted(set int) error {
 			slices.SortFunc(most, share.compare)
 		}
 	}
-	msg := fmt.Sprintf("%d of %d addresses are leased, to %d owners", leases, p.size, owners)
+	msg := fmt.Sprintf("%d of %s leased, to %s", leases, counted(p.size, "address is", "addresses are"), counted(owners, "owner", "owners"))
 	for i, sh := range most {
 		msg += []string{"; mostly ", ", ", ", "}[i] + sh.String()
 	}
@@ -223,4 +223,12 @@ func (s share) compare(o share) int {
 
 func (s share) String() string {
 	return fmt.Sprintf("%.160s (%d since %s)", s.text(), s.n, time.Unix(0, s.since).UTC().Format(time.DateTime))
+}
+
+// counted is a number with the word for one, or for any other number.
+func counted[N ~int | ~int64 | ~uint64](n N, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", more)
 }

@@ -114,7 +114,7 @@ func (c NetworkConfig) Validate() error {
 		return badConfig("bridge", fmt.Sprintf("%q", c.Bridge), `want an interface name of 1 to 15 bytes without '/', ':', '%' and blanks, and not "lo", "all" or "default"`)
 	}
 	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
-		return badConfig("mtu", c.MTU, `want "auto", 0 (the kernel's default) or 68 to 65535 bytes`)
+		return badConfig("mtu", c.MTU, `want "auto", 0 (the bridge's MTU) or 68 to 65535 bytes`)
 	}
 	if c.VLAN < 0 || c.VLAN > 4094 {
 		return badConfig("vlan", c.VLAN, "want 0 (none) or 1 to 4094")

@@ -76,6 +76,7 @@ type (
 	networkRecords interface {
 		CreateNetwork(state.Network) error
 		SaveNetwork(state.Network) error
+		SwapNetwork(old, n state.Network) (swapped bool, err error)
 		LoadNetwork(name string) (state.Network, error)
 		HasNetwork(name, fingerprint string) bool
 		DeleteNetwork(name string) error

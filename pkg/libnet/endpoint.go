@@ -135,7 +135,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		return nil, err
 	}
 	ports, err := validatePorts(spec.ports)
-	if err := errors.Join(err, validatePriority(spec.priority)); err != nil {
+	if err := errors.Join(err, n.publishable(ports), validatePriority(spec.priority)); err != nil {
 		return nil, err
 	}
 	mac := spec.mac
@@ -175,6 +175,16 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	}
 	e.rec.Phase = state.PhaseLeased
 	return e, nil
+}
+
+// publishable refuses ports where the container gets no address: they would lead
+// nowhere. The error is a *ConfigError.
+func (n *Network) publishable(ports []PortMapping) error {
+	if n.ipam != nil || len(ports) == 0 {
+		return nil
+	}
+	return badConfig("portMappings[0]", ports[0], "cannot be published, as the container gets no address without ipam: "+
+		"give the network an ipam section, or publish no port (take portMappings out of capabilities)")
 }
 
 // lease gets the endpoint's addresses and completes them.

@@ -430,6 +430,13 @@ func (w *world) CreateNetwork(n state.Network) error {
 	return w.step(func() { w.networks[n.Name] = n })
 }
 
+func (w *world) SwapNetwork(old, n state.Network) (bool, error) {
+	if !w.HasNetwork(n.Name, old.Fingerprint) {
+		return false, nil
+	}
+	return true, w.SaveNetwork(n)
+}
+
 func (w *world) SaveNetwork(n state.Network) error {
 	return w.step(func() { w.networks[n.Name] = n })
 }

@@ -2,10 +2,7 @@ package libnet
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
 func (s survey) checkAttachments(ctx context.Context) []Finding {
@@ -39,14 +36,10 @@ func (s survey) checkPublications(ctx context.Context) []Finding {
 	return orWell(all, "portmap ports", looked)
 }
 
-// differing is what Verify said, with the advice for it: what concerns rules
-// alone, or the bridge, Mend puts back.
+// differing is what Verify said, with the advice for it: what concerns rules, the
+// bridge, its ports or leases Mend puts back, and Rebuild.
 func differing(about string, err error) Finding {
-	f := Finding{about, oneLine(err), "restart the container"}
-	if errors.Is(err, firewall.ErrMissing) || errors.Is(err, firewall.ErrChanged) || errors.Is(err, firewall.ErrConflict) {
-		f.Advice = "lnctl repair puts rules back; for anything else restart the container"
-	}
-	return f
+	return Finding{about, oneLine(err), "lnctl repair; if that leaves it, restart the container"}
 }
 
 // orWell returns what was found, or that all is well.

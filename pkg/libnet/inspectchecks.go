@@ -239,13 +239,23 @@ func (c *Controller) checkRecords(unread error) Finding {
 // attachment does, too, but for those without containers.
 func (s survey) checkRules(ctx context.Context) Finding {
 	f := Finding{About: "rules", Found: "as this release writes them"}
-	ruled := false
+	ruled, byIPTables := false, 0
 	for _, endpoints := range s.endpoints {
 		for _, e := range endpoints {
-			ruled = ruled || e.rec.Rules && e.rec.Backend != string(BackendIPTables)
+			switch {
+			case !e.rec.Rules:
+			case s.c.rulesOf(e.rec.Backend) == s.c.iptables:
+				byIPTables++
+			default:
+				ruled = true
+			}
 		}
 	}
-	if !ruled {
+	switch {
+	case !ruled && byIPTables > 0: // those are compared with each attachment
+		f.Found = fmt.Sprintf("by iptables, for %d of the attachments below", byIPTables)
+		return f
+	case !ruled:
 		f.Found = "none are needed now"
 		return f
 	}
@@ -270,7 +280,10 @@ func (s survey) checkBridges(ctx context.Context) []Finding {
 		if len(s.endpoints[n]) == 0 {
 			continue // made anew with the first container
 		}
-		err := errors.Join(s.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}), n.unplugged(ctx))
+		err := s.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
+		if !errors.Is(err, kernel.ErrNotFound) { // else no link can be its port
+			err = errors.Join(err, n.unplugged(ctx))
+		}
 		if err != nil {
 			all = append(all, Finding{"bridges", fmt.Sprintf("network %q: %s", n.name, oneLine(err)),
 				"lnctl repair makes it anew, and puts the containers' links back on it; so do STATUS and the next ADD"})

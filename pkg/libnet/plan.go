@@ -155,7 +155,7 @@ func (n *Network) planRules() firewall.Network {
 	c := n.config
 	fw := firewall.Network{
 		Name: networkOwner(n.name), Guard: guardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(),
-		NoHost: c.NoHost, Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
+		NoHost: c.NoHost || c.isolated(), Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
 		IPv4: c.GatewayModeIPv4.policy(), IPv6: c.GatewayModeIPv6.policy(), Trusted: c.TrustedInterfaces,
 	}
 	if m := firewall.Mark(c.AcceptFwMark); m.Mask != 0 {

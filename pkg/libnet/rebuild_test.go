@@ -115,6 +115,7 @@ func rebuiltNetworks() map[string]NetworkConfig {
 		"strict":     strict,
 		"internal":   {Bridge: "br1", Gateway: true, Internal: true, Isolated: true, IngressPolicy: IngressSameBridge},
 		"no address": {Bridge: "br1", Hairpin: true},
+		"isolated":   {Bridge: "br1", GatewayModeIPv4: GatewayIsolated, GatewayModeIPv6: GatewayIsolated},
 	}
 }
 
@@ -404,5 +405,43 @@ func TestRebuildIPTables(t *testing.T) {
 	}
 	if owners, err := h.iptables.List(ctx); err != nil || len(owners) > 0 {
 		t.Errorf("rules left: %v, %v", owners, err)
+	}
+}
+
+// finishing is networkRecords beside which an ADD finishes, once one is read.
+type finishing struct {
+	networkRecords
+	add func()
+}
+
+func (f *finishing) LoadNetwork(name string) (state.Network, error) {
+	rec, err := f.networkRecords.LoadNetwork(name)
+	if add := f.add; add != nil {
+		f.add = nil
+		add()
+	}
+	return rec, err
+}
+
+// What an ADD writes of its network while Rebuild completes the record stays.
+func TestRebuildBesideADD(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	n := h.network("10.70.0.0/24", WithConfig(NetworkConfig{Gateway: true, MTU: 1400}))
+	h.attach(n, "a")
+	rec, err := h.networks.LoadNetwork("net1")
+	must(t, err)
+	untold := rec
+	untold.Fingerprint = untoldConfig
+	must(t, h.networks.SaveNetwork(untold))
+	h.configs = func(string) (NetworkConfig, bool, error) {
+		return NetworkConfig{Bridge: n.config.Bridge, Gateway: true, MTU: 1300}, true, nil
+	}
+	whole := h.networks
+	h.networks = &finishing{whole, func() { must(t, whole.SaveNetwork(rec)) }}
+	_, err = h.Rebuild(context.Background())
+	must(t, err)
+	if got, err := whole.LoadNetwork("net1"); err != nil || got.Fingerprint != rec.Fingerprint || string(got.Config) != string(rec.Config) {
+		t.Errorf("the record is %s %s, %v, want that of ADD", got.Fingerprint, got.Config, err)
 	}
 }

@@ -75,10 +75,14 @@ func (r *rebuilder) retell() error {
 // complete writes the configuration of a network of which nothing told, unless an
 // ADD did that meanwhile. An ADD that comes later writes its own, if that differs.
 func (c *Controller) complete(network string, config NetworkConfig) error {
-	rec, err := c.networks.LoadNetwork(network)
-	if err != nil || rec.Fingerprint != untoldConfig {
+	old, err := c.networks.LoadNetwork(network)
+	if missing(err) || err == nil && old.Fingerprint != untoldConfig {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
+	rec := old
 	var saved savedConfig
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return err
@@ -87,7 +91,8 @@ func (c *Controller) complete(network string, config NetworkConfig) error {
 	if rec.Config, err = json.Marshal(saved); err != nil {
 		return err
 	}
-	return c.networks.SaveNetwork(rec)
+	_, err = c.networks.SwapNetwork(old, rec)
+	return err
 }
 
 // subnetSets are the subnets of the bridge that the container has addresses of.
@@ -195,6 +200,9 @@ func (r *rebuilder) shown(ctx context.Context, id ID, f kernel.Found) NetworkCon
 		if o := r.rules.Endpoints[firewall.Key(other.String())]; other.Network == id.Network && len(o.Ports) > 0 {
 			c.NoHairpin, c.MasqueradeAll = !o.Hairpin, o.MasqueradeAll // the same for all
 		}
+	}
+	if fw.NoHost && len(f.BridgeAddrs) == 0 {
+		c.Internal, c.GatewayModeIPv4, c.GatewayModeIPv6 = false, GatewayIsolated, GatewayIsolated
 	}
 	if fw.Apart {
 		c.IngressPolicy = IngressSameBridge

@@ -114,6 +114,7 @@ func (c *Controller) PruneNetworks(ctx context.Context) (removed []string, err e
 		switch err := c.RemoveNetwork(ctx, name); {
 		case err == nil:
 			removed = append(removed, name)
+		case errors.Is(err, ErrNotFound): // it went meanwhile
 		case !errors.Is(err, ErrNetworkInUse):
 			errs = append(errs, fmt.Errorf("network %q: %w", name, err))
 		}

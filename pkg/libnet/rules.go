@@ -2,6 +2,7 @@ package libnet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/netip"
@@ -270,17 +271,19 @@ func (n *Network) retireTunnel(ctx context.Context) error {
 // hasLocalhost says that another endpoint than gone, or a publication, has a port
 // that 127.0.0.0/8 leads to by gone's bridge, the guards of which are b, if any.
 func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, error) {
-	opens := func(rec state.Endpoint) bool {
+	other := func(rec state.Endpoint) bool {
 		same := idOf(rec) == idOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
-		return rec.Bridge == gone.Bridge && !same && publishesLocalhost(portsOf(rec))
+		return rec.Bridge == gone.Bridge && !same
 	}
 	recs, err := c.publicationRecords()
-	if slices.ContainsFunc(recs, opens) {
+	if slices.ContainsFunc(recs, func(rec state.Endpoint) bool { return other(rec) && c.publicationOpens(rec) }) {
 		return true, nil
 	}
 	names := []string{gone.Network}
+	var all []state.Guard
 	if b != nil {
-		all, guardsErr := b.Guards()
+		var guardsErr error
+		all, guardsErr = b.Guards()
 		err = errors.Join(err, guardsErr)
 		for _, g := range all {
 			names = append(names, g.Network)
@@ -290,12 +293,36 @@ func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, er
 		err = nil // set aside
 	}
 	for _, name := range names {
-		has, endpointsErr := c.endpoints.AnyEndpoint(name, opens)
+		has, endpointsErr := c.endpoints.AnyEndpoint(name, func(rec state.Endpoint) bool { return other(rec) && c.opensLocalhost(rec, all) })
 		if has || endpointsErr != nil {
 			return has, endpointsErr
 		}
 	}
 	return false, err
+}
+
+// opensLocalhost says that 127.0.0.0/8 leads to ports of an endpoint by its record,
+// as plan says it of one that is made now. In which gateway mode its ports are
+// published the guard tells that it came with, which is one of guards, else its
+// network's record; where nothing tells, they are open.
+func (c *Controller) opensLocalhost(rec state.Endpoint, guards []state.Guard) bool {
+	hairpin := rec.OwnRules == nil || !rec.OwnRules.NoHairpin
+	if !hairpin || !slices.ContainsFunc(addrsOf(rec), netip.Addr.Is4) || !publishesLocalhost(portsOf(rec)) {
+		return false
+	}
+	i := slices.IndexFunc(guards, func(g state.Guard) bool { return g.Network == rec.Network && g.ID == rec.Guard })
+	if i >= 0 {
+		var asked firewall.Network
+		return json.Unmarshal(guards[i].Rules, &asked) != nil || asked.IPv4 != firewall.Routed
+	}
+	n, err := c.Network(rec.Network)
+	return err != nil || n.config.GatewayModeIPv4 != GatewayRouted
+}
+
+// publicationOpens is opensLocalhost for the record of a publication.
+func (c *Controller) publicationOpens(rec state.Endpoint) bool {
+	p, err := c.publisherOf(rec)
+	return err != nil || p.opensLocalhost(rec)
 }
 
 // closeLocalhost switches route_localnet of an endpoint's bridge off, unless another

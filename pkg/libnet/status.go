@@ -193,10 +193,13 @@ func (n *Network) sampled(ctx context.Context, rec state.Endpoint) error {
 // unplugged names links of the network that are ports of no bridge.
 func (n *Network) unplugged(ctx context.Context) error {
 	stray, err := n.strays(ctx)
-	if err == nil && len(stray) > 0 {
-		err = fmt.Errorf("%d links are no ports of bridge %s, one is %s", len(stray), n.config.Bridge, stray[0].Name)
+	switch {
+	case err != nil || len(stray) == 0:
+		return err
+	case len(stray) == 1:
+		return fmt.Errorf("link %s is no port of bridge %s", stray[0].Name, n.config.Bridge)
 	}
-	return err
+	return fmt.Errorf("%d links are no ports of bridge %s, one is %s", len(stray), n.config.Bridge, stray[0].Name)
 }
 
 // forwarding says whether the host forwards what the network's endpoints send.

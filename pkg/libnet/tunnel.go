@@ -107,11 +107,12 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 			created, err = n.c.tunnels.EnsureTunnel(ctx, t)
 		}
 	}
-	if err = n.tunnelConflict(t, err); err != nil {
-		err = errors.Join(err, rival)
-	}
+	err = n.tunnelConflict(t, err)
 	if errors.Is(err, kernel.ErrRouteConflict) {
-		return n.inTheWay(ctx, err)
+		return n.inTheWay(ctx, err, rival)
+	}
+	if err != nil {
+		return errors.Join(err, rival)
 	}
 	if created {
 		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
@@ -119,8 +120,9 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 	return err
 }
 
-// inTheWay names the network whose tunnel has a route that this one needs.
-func (n *Network) inTheWay(ctx context.Context, conflict error) error {
+// inTheWay names the network whose tunnel has a route that this one needs, or says
+// what clearWay found instead.
+func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 	networks, _ := n.c.Networks(ctx) // of what cannot be read nothing is said
 	for _, other := range networks {
 		if other.name == n.name || other.driver != driverOverlay {
@@ -132,7 +134,7 @@ func (n *Network) inTheWay(ctx context.Context, conflict error) error {
 			}
 		}
 	}
-	return conflict
+	return errors.Join(conflict, rival)
 }
 
 func (n *Network) removeTunnel(ctx context.Context) error {

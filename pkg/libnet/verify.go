@@ -116,7 +116,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 // judged joins what was found of a thing. It is ErrDifferent if one of them
 // is a difference; else what could not be looked at is all that is known.
 func judged(what string, found ...error) error {
-	err := errors.Join(found...)
+	err := errors.Join(distinct(found)...)
 	switch {
 	case err == nil:
 		return nil
@@ -124,6 +124,29 @@ func judged(what string, found ...error) error {
 		return fmt.Errorf("%w: %s: %w", ErrDifferent, what, err)
 	}
 	return fmt.Errorf("could not check %s: %w", what, err)
+}
+
+// distinct leaves out errors that say what one before says: that a bridge is missing
+// both it and its port tell.
+func distinct(found []error) []error {
+	var all []error
+	said := map[string]bool{}
+	for _, err := range found {
+		if err == nil {
+			continue
+		}
+		parts := []error{err}
+		if joined, is := err.(interface{ Unwrap() []error }); is && errors.Join(joined.Unwrap()...).Error() == err.Error() {
+			parts = joined.Unwrap()
+		}
+		for _, part := range parts {
+			if !said[part.Error()] {
+				said[part.Error()] = true
+				all = append(all, part)
+			}
+		}
+	}
+	return all
 }
 
 // differs says whether an error of a Verify of the kernel, the firewall or the

@@ -70,13 +70,16 @@ func TestDoctorNeedsRoot(t *testing.T) {
 	h.check(err)
 	const copied = "/run/lnctl"
 	h.check(os.WriteFile(copied, data, 0o755))
+	const none = "/run/none"
+	h.check(os.Mkdir(none, 0o755))
+	h.check(os.Chown(none, 12345, 12345))
 	for name, tt := range map[string]struct {
 		args []string
 		want string
 		ok   bool
 	}{
 		"as another user":     {[]string{copied, "doctor"}, "run lnctl doctor as root", false},
-		"in a user namespace": {[]string{"unshare", "-U", "-r", "-n", copied, "--state-dir", "/tmp/none", "doctor"}, "✓ other firewalls", true},
+		"in a user namespace": {[]string{"unshare", "-U", "-r", "-n", copied, "--state-dir", none, "doctor"}, "✓ other firewalls", true},
 	} {
 		cmd := exec.Command(tt.args[0], tt.args[1:]...)
 		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // After DEL only the network is left, and after GC with a list of nobody, not
@@ -72,26 +74,36 @@ func TestOverlayMTU(t *testing.T) {
 }
 
 // isolated keeps hosts out, and nobody else; internal keeps out all but the
-// network's own.
+// network's own. That holds, too, where a host forwards IPv6 before it has the
+// network: then the first address of each block, which is its own, is anycast.
 func TestOverlayShut(t *testing.T) {
 	for key, hostReaches := range map[string]bool{"isolated": false, "internal": true} {
-		t.Run(key, func(t *testing.T) {
-			t.Parallel()
-			c := newCluster(t, 2, 1500, false)
-			keys := map[string]any{key: true}
-			near, far := c.add(0, "h1", keys), c.add(0, "h2", keys)
-			for _, a := range append(near.addresses, far.addresses...) {
-				c.ping(near.netns, a)
-				if hostReaches {
-					c.ping(netnsPath("h1"), a)
-				} else {
-					c.noPing(netnsPath("h1"), a)
-				}
-			}
-			if out := c.echo(near.netns, c.address(1), noPingWait); (out == nil) != (key == "isolated") {
-				t.Errorf("ping of the other host's address underneath: %v", out)
-			}
-		})
+		for _, forwards := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, forwards %t", key, forwards), func(t *testing.T) { testOverlayShut(t, key, hostReaches, forwards) })
+		}
+	}
+}
+
+func testOverlayShut(t *testing.T, key string, hostReaches, forwards bool) {
+	t.Parallel()
+	c := newCluster(t, 2, 1500, false)
+	if forwards {
+		for _, h := range c.hosts {
+			c.in(netnsPath(h), func() { c.check(lntest.Sysctl("ipv6/conf/all/forwarding", "1")) })
+		}
+	}
+	keys := map[string]any{key: true}
+	near, far := c.add(0, "h1", keys), c.add(0, "h2", keys)
+	for _, a := range append(near.addresses, far.addresses...) {
+		c.ping(near.netns, a)
+		if hostReaches {
+			c.ping(netnsPath("h1"), a)
+		} else {
+			c.noPing(netnsPath("h1"), a)
+		}
+	}
+	if out := c.echo(near.netns, c.address(1), noPingWait); (out == nil) != (key == "isolated") {
+		t.Errorf("ping of the other host's address underneath: %v", out)
 	}
 }
 

@@ -82,7 +82,7 @@ func TestOverlaySuccessor(t *testing.T) {
 			old := c.add(0, "h1", first)
 			next := attachment("overlay-ln", "next", c.netns("next"), c.conf(0, "h1", merge(map[string]any{"name": "next", "subnet": "10.80.0.0/16"}, keys)))
 			r := c.try(next.as("ADD"))
-			if r.code != 7 || !strings.Contains(r.msg, `"net0"`) {
+			if r.code != 7 || strings.Count(r.msg, `"net0"`) != 1 {
 				t.Errorf("beside a container: code %d, %q, want 7 and the network", r.code, r.msg)
 			}
 			c.ping(netnsPath("h1"), old.addresses[0])

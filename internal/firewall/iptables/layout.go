@@ -17,6 +17,7 @@ const (
 	chainPorts   = "LIBNET-PORTS"   // from INTO: published container ports
 	chainDNAT    = "LIBNET-DNAT"    // published ports of the host
 	chainSNAT    = "LIBNET-SNAT"    // masquerade
+	chainHost    = "LIBNET-HOST"    // from where the host takes nothing without a source
 	chainGuard   = "LIBNET-GUARD"   // loopback addresses stay on lo, whatever route_localnet says
 
 	prefixEndpoint = "LIBNET-EP-" // from DNAT: the ports of an endpoint with conditions
@@ -100,5 +101,11 @@ func layout(f family) []unit {
 		jumps:  []jump{{from: "PREROUTING", to: chainGuard}},
 		usedBy: []string{chainDNAT},
 	}
-	return []unit{guard, filter, snat, dnat}
+	host := unit{
+		table:  "filter",
+		chains: []string{chainHost},
+		jumps:  []jump{{from: "INPUT", to: chainHost}},
+		usedBy: []string{chainHost},
+	}
+	return []unit{guard, host, filter, snat, dnat}
 }

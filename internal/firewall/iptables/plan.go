@@ -33,6 +33,9 @@ func networkRules(f family, n firewall.Network) []rule {
 		add(chainIsolate, "-i "+br+" ! -o "+br, chainApart)
 		add(chainApart, "-o "+br, "DROP")
 	}
+	if n.NoHost && f == ipv4 {
+		add(chainHost, "-s 0.0.0.0/8 -i "+br, "DROP")
+	}
 	for _, r := range entry(f, n) {
 		add(chainInto, r[0], r[1])
 	}
