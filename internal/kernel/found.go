@@ -179,14 +179,23 @@ func (h *Handle) followed(o Owned, ns Namespaces) (Found, error) {
 	msg.Index = int32(host.peer)
 	cont, err := h.readDevice(msg, attrUint32(iflaTargetNetnsID, uint32(host.peerNS)))
 	if err != nil {
-		return Found{}, err
+		return Found{}, elsewhere(err)
 	}
 	if cont.kind != "veth" || cont.peer != host.index {
 		return Found{}, ErrNotFound
 	}
 	f.IfName, f.MAC, f.MTU = cont.name, cont.mac, cont.mtu
 	f.Addrs, err = h.addrsElsewhere(cont.index, host.peerNS)
-	return f, err
+	return f, elsewhere(err)
+}
+
+// elsewhere is ErrNotFound for the kernel's answer that no namespace has the nsid:
+// the namespace went after its link was read.
+func elsewhere(err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
 }
 
 // addBridge adds the bridge of which the host end is a port.

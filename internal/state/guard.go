@@ -177,7 +177,7 @@ func (d *Dir) AnyEndpoint(network string, is func(Endpoint) bool) (bool, error) 
 	return d.anyEndpoint(network, func(path string) (bool, error) {
 		var e Endpoint
 		err := read(path, &e)
-		if absent(err) || errors.Is(err, ErrCorrupt) {
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) { // deleted meanwhile, or set aside
 			return false, nil
 		}
 		return err == nil && is(e), err

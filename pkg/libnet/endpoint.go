@@ -191,7 +191,7 @@ func (n *Network) publishable(ports []PortMapping) error {
 func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
 	claim.Netns, claim.NetnsID = spec.netns()
-	if err := e.n.keepLost(ctx); err != nil {
+	if err := e.n.keepLost(ctx, e.ID()); err != nil {
 		return err
 	}
 	got, err := e.n.ipam.Apply(ctx, claim)

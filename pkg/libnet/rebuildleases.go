@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -137,7 +138,7 @@ func adoptionOf(id ID, f kernel.Found) ipamstore.Adoption {
 // no lease at all, but may have lost some, what living attachments have is
 // leased to them first, by their records and their links. A pool that has some
 // leases costs no more than a look at its index.
-func (n *Network) keepLost(ctx context.Context) error {
+func (n *Network) keepLost(ctx context.Context, self ID) error {
 	pool, ok := n.ipam.(*Pool)
 	if !ok || !pool.store.Blank() {
 		return nil
@@ -149,15 +150,56 @@ func (n *Network) keepLost(ctx context.Context) error {
 	if len(living) == 0 {
 		return nil
 	}
-	_, err = pool.store.Adopt(ctx, living)
+	// All at once: a pool with some leases looks whole to other calls.
+	made, err := pool.store.Adopt(ctx, living)
 	if errors.Is(err, ipamstore.ErrTaken) { // and so is not given away
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, n.dropGone(ctx, pool, self, made))
+}
+
+// maxGone is how long an ADD waits for another call that may end an attachment.
+const maxGone = 2 * time.Second
+
+// dropGone takes back what was leased anew to attachments that ended meanwhile: a DEL
+// gives the lease back while it owns the attachment, so that is asked once more as
+// its owner. The caller owns self. What another call owns for long is left to it, and
+// to GC.
+func (n *Network) dropGone(ctx context.Context, pool *Pool, self ID, made []ipamstore.Owner) error {
+	waiting, cancel := context.WithTimeout(ctx, maxGone)
+	defer cancel()
+	var errs []error
+	for _, o := range made {
+		id := ID{n.name, o.ContainerID, o.IfName}
+		if id == self {
+			continue
+		}
+		release, err := n.c.endpoints.Own(waiting, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+		if err != nil {
+			continue
+		}
+		ended, err := n.ended(ctx, id)
+		if ended && err == nil {
+			err = pool.Remove(ctx, id)
+		}
+		release()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// ended says that an attachment has neither a record nor a link.
+func (n *Network) ended(ctx context.Context, id ID) (bool, error) {
+	_, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if !missing(err) {
+		return false, nil
+	}
+	links, err := n.c.attachments(ctx, id.String())
+	_, linked := links[id]
+	return !linked, err
 }
 
 // living returns what attachments of the network have that is not provably dead.
-// To those that have no link, as they have not joined yet, it is leased here.
 func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption, error) {
 	recs, err := n.c.endpoints.Endpoints(n.name)
 	if err != nil && !errors.Is(err, state.ErrCorrupt) { // set aside; the link tells
@@ -169,20 +211,9 @@ func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption,
 	}
 	var all []ipamstore.Adoption
 	for _, rec := range recs {
-		_, linked := links[idOf(rec)]
 		delete(links, idOf(rec))
-		if rec.IPAM != PoolType || rec.DataDir != pool.cfg.DataDir || len(rec.Addresses) == 0 || n.c.dead(rec) {
-			continue
-		}
-		if linked {
+		if rec.IPAM == PoolType && rec.DataDir == pool.cfg.DataDir && len(rec.Addresses) > 0 && !n.c.dead(rec) {
 			all = append(all, adoption(rec))
-			continue
-		}
-		// A DEL removes the link, then the lease, then the record: it may be
-		// between the last two, and the lease would stay for ever.
-		err := (&rebuilder{c: n.c}).lease(ctx, pool, rec)
-		if err != nil && !errors.Is(err, ipamstore.ErrTaken) {
-			return nil, err
 		}
 	}
 	if len(links) == 0 {

@@ -307,7 +307,9 @@ func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, er
 // network's record; where nothing tells, they are open.
 func (c *Controller) opensLocalhost(rec state.Endpoint, guards []state.Guard) bool {
 	hairpin := rec.OwnRules == nil || !rec.OwnRules.NoHairpin
-	if !hairpin || !slices.ContainsFunc(addrsOf(rec), netip.Addr.Is4) || !publishesLocalhost(portsOf(rec)) {
+	// The record of an ADD under way may not have its addresses yet.
+	ipv4 := rec.Phase != state.PhaseReady || slices.ContainsFunc(addrsOf(rec), netip.Addr.Is4)
+	if !hairpin || !ipv4 || !publishesLocalhost(portsOf(rec)) {
 		return false
 	}
 	i := slices.IndexFunc(guards, func(g state.Guard) bool { return g.Network == rec.Network && g.ID == rec.Guard })

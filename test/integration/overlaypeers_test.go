@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -206,6 +207,7 @@ func TestOverlayCheckManyPeers(t *testing.T) {
 func TestOverlayCheckRefuses(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2, 1500, false)
+	c.in(netnsPath("h1"), func() { c.check(os.MkdirAll("/run/libnet-h1", 0o700)) })
 	if out, _ := c.lnctl(0, "overlay", "check", "--json"); out != "[]\n" {
 		t.Errorf("without networks: %q", out)
 	}
