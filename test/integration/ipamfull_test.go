@@ -201,6 +201,9 @@ func TestHoldLock(t *testing.T) {
 	if err == nil {
 		err = unix.Kill(os.Getpid(), unix.SIGSTOP)
 	}
+	for err == nil {
+		_ = unix.Pause() // another thread may take the signal, a moment later
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
