@@ -1,7 +1,7 @@
 # libnet: `make` says what there is to do.
 SHELL      := /bin/bash
 GO         ?= go
-VERSION    ?= $(shell git describe --tags --dirty 2>/dev/null || echo v0.1.0-$$(git rev-parse --short HEAD))
+VERSION    ?= $(shell scripts/version)
 PREFIX     ?= /opt/cni/bin
 SBINDIR    ?= /usr/local/sbin
 CACHE      := $(CURDIR)/.cache
@@ -23,7 +23,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test soak e2e demo demo-overlay lint fuzz bench install clean tools
+.PHONY: help build test test-rootless soak e2e demo demo-overlay lint api fuzz bench install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -41,6 +41,11 @@ test: build tools ## run the tests (as root: they make network namespaces)
 	$(GO) vet ./...
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 10m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(RACE))")
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) CGO_ENABLED=1 $(GO) test -race -timeout 10m $(RACE)
+
+# LIBNET_ROOTLESS has the tests skip that lntest.NeedsRoot names; under root none of them do.
+test-rootless: build tools ## run the tests as an ordinary user, in a user namespace
+	$(GO) vet ./...
+	unshare -Urnm env LIBNET_ROOTLESS=1 BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 20m ./...
 
 soak: build tools ## storm for STORM (default 5m), every world of the matrix, kill at every system call, races and edited configurations at length
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_MATRIX=full LIBNET_CHURN=full $(GO) test -count=1 -v -timeout 30m -run 'TestMatrix|TestChurn' ./test/integration
@@ -63,8 +68,12 @@ e2e: build tools ## run real containerd over the plugins (installs Debian packag
 	@test/e2e/deps
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -C test/e2e -v -count=1 -timeout 10m .
 
-lint: $(LINT) ## run the linters
+lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt
+	$(GO) run ./scripts/api -check
 	$(LINT) run ./...
+
+api: ## write api/*.txt anew, after a meant change of the exported API
+	$(GO) run ./scripts/api
 
 $(LINT):
 	@mkdir -p $(TOOLS)

@@ -2,7 +2,9 @@ package firewall
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,6 +20,8 @@ func command(t *testing.T, stdin, name string, args ...string) {
 	}
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
+	// The lock of iptables-legacy is one of the host, and root's.
+	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "xtables.lock"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // many is an endpoint with n single ports of both families, as runtimes write a
@@ -41,6 +43,7 @@ func BenchmarkManyPorts(b *testing.B) {
 // number. It is the processor time of this thread that is compared: a loaded
 // machine makes it no longer.
 func TestManyPortsLinear(t *testing.T) {
+	lntest.NeedsRoot(t, "SO_SNDBUFFORCE makes room for a transaction of 10000 ports")
 	t.Parallel()
 	f := start(t)
 	network := Network{Name: "net", Bridge: "br0", IPv4: Published, IPv6: Published, Trusted: []string{"eth0"}}

@@ -34,7 +34,7 @@ func TestDetach(t *testing.T) {
 		{"by peer", nil, byPeer, true},
 		{"by peer, no alias", alias("\x00"), byPeer, true},
 		{"by peer, another owner", alias("other"), byPeer, false},
-		{"missing", nil, Ref{Owner: "x", HostName: "y", NetnsPath: "/nonexistent", IfName: "eth0"}, false},
+		{"missing", nil, Ref{Owner: "x", HostName: "y", NetnsPath: "/proc/nonexistent", IfName: "eth0"}, false},
 		{"path is no namespace", nil, Ref{Owner: "x", HostName: "y", NetnsPath: "/proc/self/exe", IfName: "eth0"}, false},
 		{"lo", nil, Ref{Owner: "x", HostName: "lo", NetnsPath: n.Path(), IfName: "lo"}, false},
 		{"a bridge", nil, Ref{Owner: "libnet:net1", HostName: "br0"}, false},

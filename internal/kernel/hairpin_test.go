@@ -28,7 +28,7 @@ func TestSetHairpin(t *testing.T) {
 	if err := h.Verify(t.Context(), want); err == nil || !strings.Contains(err.Error(), "hairpin is false, want true") {
 		t.Errorf("verify before: %v", err)
 	}
-	for _, at := range [][2]string{{"/nonexistent", "eth0"}, {l.Netns.path, "lo"}, {l.Netns.path, "none"}} {
+	for _, at := range [][2]string{{"/proc/nonexistent", "eth0"}, {l.Netns.path, "lo"}, {l.Netns.path, "none"}} {
 		if err := h.SetHairpin(at[0], at[1]); err != nil || hairpin() {
 			t.Errorf("%v: %v, hairpin %v", at, err, hairpin())
 		}

@@ -70,7 +70,7 @@ func TestWatch(t *testing.T) {
 		if err := tt.do(); err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		patience := 2 * time.Second
+		patience := 20 * time.Second
 		if !tt.want {
 			patience = 50 * time.Millisecond
 		}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -14,8 +16,8 @@ import (
 // Isolate moves the calling test into a fresh network namespace with lo up.
 // The thread stays locked to the test's goroutine and dies with it, and the
 // namespace with the thread. Sockets must be opened, and processes started,
-// from that goroutine. It needs CAP_SYS_ADMIN and skips where the kernel
-// refuses it.
+// from that goroutine. It needs CAP_SYS_ADMIN, without which it skips for an
+// ordinary user and fails for root.
 func Isolate(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread is thrown away
@@ -85,10 +87,29 @@ func loUp() error {
 	return netlink.LinkSetUp(lo)
 }
 
+// NeedsRoot skips a test that fails in a user namespace whatever the code does; reason says
+// what the kernel reserves for root of the host. It skips in make test-rootless alone, which
+// sets LIBNET_ROOTLESS, and even then not where root is that of the host.
+func NeedsRoot(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv("LIBNET_ROOTLESS") != "" && !rootOfHost() {
+		t.Skip("needs root of the host: " + reason)
+	}
+}
+
+// rootOfHost says if this process is root in the first user namespace, which alone maps
+// every number to itself.
+func rootOfHost() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && os.Geteuid() == 0 && slices.Equal(strings.Fields(string(text)), []string{"0", "0", "4294967295"})
+}
+
+// refuse ends a test without a namespace. An ordinary user's is skipped; root's fails, or
+// a container without capabilities would pass all tests.
 func refuse(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, unix.EPERM) {
-		t.Skip("needs root (CAP_SYS_ADMIN) to make network namespaces")
+	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+		t.Skip("needs CAP_SYS_ADMIN to make network namespaces: run make test-rootless, or as root")
 	}
 	t.Fatal(err)
 }

@@ -103,16 +103,21 @@ func TestBadNodeFile(t *testing.T) {
 		"bad self":      {text(strings.Replace(good, `"self":"192.0.2.1"`, `"self":5`, 1)), "self"},
 		"no VNI":        {text(strings.Replace(good, `"vni":5000,`, "", 1)), "want self, vni and port"},
 	} {
-		if err := tt.put(); err != nil {
-			t.Fatal(name, err)
-		}
-		c := conf{name: "net1", stateDir: dir}
-		if err := c.readNodeFile(); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.says) {
-			t.Errorf("%s: %v, want %q and the file", name, err, tt.says)
-		}
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if name == "/dev/zero" {
+				lntest.NeedsRoot(t, "a device file")
+			}
+			if err := tt.put(); err != nil {
+				t.Fatal(err)
+			}
+			c := conf{name: "net1", stateDir: dir}
+			if err := c.readNodeFile(); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%v, want %q and the file", err, tt.says)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 

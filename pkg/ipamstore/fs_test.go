@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // mount mounts a tmpfs at path, or makes it a read-only view of itself.
@@ -24,8 +26,8 @@ func mount(t *testing.T, path, options string) {
 	} else {
 		err = unix.Mount("tmpfs", path, "tmpfs", 0, options)
 	}
-	if errors.Is(err, unix.EPERM) {
-		t.Skip("needs root (CAP_SYS_ADMIN) to mount")
+	if errors.Is(err, unix.EPERM) && os.Getuid() != 0 {
+		t.Skip("needs CAP_SYS_ADMIN to mount: run make test-rootless, or as root")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -109,8 +111,9 @@ func TestReadOnly(t *testing.T) {
 func TestOtherUser(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("needs root")
+		t.Skip("needs root to become another user")
 	}
+	lntest.NeedsRoot(t, "a second user is not mapped")
 	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})
 	mustApply(t, s, request(1))
 	done := make(chan error)

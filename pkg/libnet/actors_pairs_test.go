@@ -79,7 +79,7 @@ func deeds(container string) []deed {
 		{"STATUS", nothing, func(w *world) error { return w.net("net1", natConf).Status(context.Background()) }},
 		{"failed ADD", nothing, func(w *world) error {
 			n := w.net("net1", natConf)
-			_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/nonexistent"})
+			_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/nonexistent"})
 			if !errors.Is(err, ErrBadNetns) {
 				return fmt.Errorf("got %w, want ErrBadNetns", err)
 			}

@@ -49,9 +49,9 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/nonexistent"), standby: w,
+		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/run/fakes"), standby: w,
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
-		sandboxes: state.New("/nonexistent"), boot: "boot1", close: func() {},
+		sandboxes: state.New("/run/fakes"), boot: "boot1", close: func() {},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Three hosts that know nothing of each other but etcd: containers on each
@@ -91,7 +90,7 @@ func TestAgentWithoutEtcd(t *testing.T) {
 	a.start("h1", "--live-ttl", "3s")
 	a.awaitHealth("h1", "etcd:")
 	a.cutTunnel("h1")
-	a.awaitTunnel("h1", time.Second)
+	a.awaitTunnel("h1", agentPatience)
 	fourth := a.attach("h1", "fourth", nil)
 	a.pingAll(near, far, third, fourth)
 	a.startEtcd()

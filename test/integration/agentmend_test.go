@@ -23,7 +23,7 @@ func (a *agents) cutTunnel(host string) {
 	a.in(netnsPath(host), func() { a.check(netlink.LinkDel(a.link(vx))) })
 }
 
-// awaitTunnel waits until STATUS says that all is as it should be.
+// awaitTunnel waits until STATUS finds nothing missing.
 func (a *agents) awaitTunnel(host string, bound time.Duration) (took time.Duration) {
 	a.t.Helper()
 	status := call{plugin: "overlay-ln", command: "STATUS", stdin: a.agentConf(0, host, nil)}
@@ -41,7 +41,7 @@ func (a *agents) awaitTunnel(host string, bound time.Duration) (took time.Durati
 	}
 }
 
-// What somebody does to a tunnel by hand the agent puts right within a second.
+// The agent undoes changes of a tunnel by hand when the kernel tells of them.
 func TestAgentMends(t *testing.T) {
 	t.Parallel()
 	a := newAgents(t, 2)
@@ -90,7 +90,7 @@ func TestAgentMends(t *testing.T) {
 			t.Errorf("%s: STATUS says %d (%s), %q; want success, and a warning unless it mends", tt.name, r.code, r.msg, r.stderr)
 		}
 		a.check(a.procs["h1"].cmd.Process.Signal(unix.SIGCONT))
-		took := a.awaitTunnel("h1", time.Second)
+		took := a.awaitTunnel("h1", agentPatience)
 		t.Logf("%s: right again after %s", tt.name, took.Round(time.Millisecond))
 		a.pingAll(near, far)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // What a network without containers leaves stands in the way of its successor
@@ -64,6 +66,7 @@ func TestChangedSubnet(t *testing.T) {
 
 // A user who may not look is told so, and nothing else.
 func TestDoctorNeedsRoot(t *testing.T) {
+	lntest.NeedsRoot(t, "a second user is not mapped")
 	t.Parallel()
 	h := newHost(t)
 	data, err := os.ReadFile(program(t, "lnctl"))

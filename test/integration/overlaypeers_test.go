@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // lnctl runs the operator's tool on the first host and returns what it printed.
@@ -166,6 +168,7 @@ func (c *cluster) nft(rules string) {
 
 // Many peers that do not answer take no longer than one.
 func TestOverlayCheckManyPeers(t *testing.T) {
+	lntest.NeedsRoot(t, "SO_SNDBUFFORCE makes room for a transaction of a thousand elements")
 	t.Parallel()
 	c := newCluster(t, 2, 1500, false)
 	nodes := []string{c.address(0).String(), c.address(1).String()}
@@ -177,8 +180,8 @@ func TestOverlayCheckManyPeers(t *testing.T) {
 	c.add(0, "h2", keys)
 	began := time.Now()
 	out, _ := c.lnctl(1, "overlay", "check", "--json", "--wait", "1s")
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("took %s, want 2 s and a little", took)
+	if took := time.Since(began); took > 2*time.Minute { // one after the other: half an hour
+		t.Errorf("took %s, want 2 s on an idle machine", took)
 	}
 	var got []struct {
 		Peers []struct {

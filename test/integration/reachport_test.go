@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // everyWay is the modes that publish ports of the host, each by other rules.
@@ -73,6 +75,7 @@ func published(ports ...string) string {
 // TestPortHeld asks for ports that another container has, of the same host
 // address or of any: it is told who has them, and nothing changes.
 func TestPortHeld(t *testing.T) {
+	lntest.NeedsRoot(t, "SO_SNDBUFFORCE makes room for a transaction of a thousand elements")
 	eachWay(t, []string{"nat", "portmap-ln"}, func(l *reachLab) {
 		l.add(l.container(reachNetworks[1], "sibling", ""))
 		for _, test := range []struct{ has, wants string }{

@@ -48,7 +48,7 @@ func TestCauses(t *testing.T) {
 			c.Endpoints, c.TLS = []string{tt.url}, tt.tls
 			start := time.Now()
 			_, viewErr := New(c).View(context.Background())
-			if took := time.Since(start); took > 2*(patience+probeWait) {
+			if took := time.Since(start); took > time.Minute { // some seconds on an idle machine
 				t.Errorf("it took %s", took)
 			}
 			for _, err := range []error{viewErr, New(c).Session(context.Background(), knowsNothing, nil)} {

@@ -117,18 +117,16 @@ func TestJoins(t *testing.T) {
 	_, err := a.claim()
 	l.must(err)
 	a.await("block", func(v overlay.View) bool { return len(v.Own("net1", "h1")) == 1 })
-	began := time.Now()
-	b := l.start(l.conf(2))
+	second := l.conf(2)
+	second.Live = time.Hour // longer than await waits: it is the word that settles it
+	b := l.start(second)
 	b.await("word of h1", func(v overlay.View) bool { return v.Settled })
-	if took := time.Since(began); took > l.conf(2).Live {
-		t.Errorf("beside a host that knows: %s, as long as without", took)
-	}
 	a.stop()
 	b.stop()
-	began = time.Now()
+	began := time.Now()
 	c := l.start(l.conf(3))
 	c.await("time", func(v overlay.View) bool { return v.Settled })
-	if took := time.Since(began); took < l.conf(3).Live/2 {
+	if took := time.Since(began); took < l.conf(3).Live/2 { // longer is a slow machine
 		t.Errorf("without one: %s, want about %s", took, l.conf(3).Live)
 	}
 	if got, err := l.client().Get(context.Background(), keys{DefaultPrefix}.joining("h3")); err != nil || len(got.Kvs) > 0 {
