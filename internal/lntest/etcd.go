@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,16 +34,16 @@ type Etcd struct {
 // with this process, however that ends: Pdeathsig is about a thread, so one is
 // kept for it.
 func startTied(cmd *exec.Cmd) (done chan error, err error) {
-	ns, err := os.Open("/proc/thread-self/ns/net")
+	here, err := ns.GetCurrentNS()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = ns.Close() }()
+	defer func() { _ = here.Close() }()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	started, done := make(chan error), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked
-		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		err := here.Set()
 		if err == nil {
 			err = cmd.Start()
 		}

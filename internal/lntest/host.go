@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,12 +46,7 @@ func BindNetns(t testing.TB, path string) {
 	t.Helper()
 	err := os.MkdirAll(filepath.Dir(path), 0o755)
 	if err == nil {
-		err = os.WriteFile(path, nil, 0o600)
-	}
-	if err == nil {
-		err = onThread(func() error {
-			return errors.Join(unshareNet(), unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""))
-		})
+		err = bindNew(path)
 	}
 	if err != nil {
 		t.Fatalf("make network namespace %s: %v", path, err)
@@ -62,32 +58,26 @@ func BindNetns(t testing.TB, path string) {
 // The caller is a test after Isolate or IsolateHost.
 func Enter(t testing.TB, path string, fn func()) {
 	t.Helper()
-	err := onThread(func() error {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		err = errors.Join(unix.Setns(int(f.Fd()), unix.CLONE_NEWNET), f.Close())
-		if err == nil {
-			fn()
-		}
-		return err
-	})
-	if err != nil {
+	if err := enter(path, fn); err != nil {
 		t.Fatalf("enter network namespace %s: %v", path, err)
 	}
 }
 
-// onThread runs fn and then returns the thread to its network namespace.
-func onThread(fn func() error) (err error) {
+func enter(path string, fn func()) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
+	home, err := ns.GetCurrentNS()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, unix.Setns(int(home.Fd()), unix.CLONE_NEWNET), home.Close())
-	}()
-	return fn()
+	defer func() { err = errors.Join(err, home.Set(), home.Close()) }()
+	there, err := ns.GetNS(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(there.Set(), there.Close()); err != nil {
+		return err
+	}
+	fn()
+	return nil
 }

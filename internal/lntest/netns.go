@@ -2,6 +2,7 @@ package lntest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -31,15 +33,7 @@ func Isolate(t testing.TB) {
 func NewNetns(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "netns")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	errc := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		errc <- errors.Join(unshareNet(), unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""))
-	}()
-	if err := <-errc; err != nil {
+	if err := bindNew(path); err != nil {
 		refuse(t, err)
 	}
 	t.Cleanup(func() {
@@ -50,26 +44,27 @@ func NewNetns(t testing.TB) string {
 	return path
 }
 
+// bindNew binds a new network namespace with lo up to a new file at path.
+// testutils.NewNS of the reference plugins would make the machine's /run/netns
+// a shared mount, which stays after a test that works in the machine's mount
+// namespace.
+func bindNew(path string) error {
+	n, err := ns.TempNetNS()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(n.Do(func(ns.NetNS) error { return loUp() }), os.WriteFile(path, nil, 0o600))
+	if err == nil {
+		err = unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", n.Fd()), path, "", unix.MS_BIND, "")
+	}
+	return errors.Join(err, n.Close())
+}
+
 // In runs fn on a thread inside the namespace at path and waits for it.
 // fn must not call t.Fatal: it runs on another goroutine than the test.
 func In(t testing.TB, path string, fn func() error) error {
 	t.Helper()
-	errc := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		f, err := os.Open(path)
-		if err != nil {
-			errc <- err
-			return
-		}
-		defer func() { _ = f.Close() }()
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			errc <- err
-			return
-		}
-		errc <- fn()
-	}()
-	return <-errc
+	return ns.WithNetNSPath(path, func(ns.NetNS) error { return fn() })
 }
 
 func unshareNet() error {

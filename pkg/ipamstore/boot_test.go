@@ -52,7 +52,7 @@ func TestRebootForeign(t *testing.T) {
 	for i := range 3 {
 		mustApply(t, s, request(i))
 	}
-	hl := hostLocal{s.path()}
+	hl := newHostLocal(t, s)
 	hl.add(t, owner(9), "10.1.0.9")
 	hl.del(t, owner(1))
 	hl.add(t, owner(1), "10.1.0.3") // the same container, started again
@@ -88,7 +88,7 @@ func TestHeritage(t *testing.T) {
 	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})
 	start := time.Now().Add(-time.Hour)
 	s.bootStart = func() time.Time { return start }
-	hl := hostLocal{s.path()}
+	hl := newHostLocal(t, s)
 	hl.add(t, owner(1), "10.1.0.2")
 	hl.add(t, owner(2), "10.1.0.3")
 	hl.add(t, owner(3), "10.1.0.4")
@@ -118,7 +118,7 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, Config{Sets: sets("10.1.0.0/30"), Dead: func(h Holder) bool { return h.NetnsID == "1" }})
 	a := mustApply(t, s, request(1))
-	hl := hostLocal{s.path()}
+	hl := newHostLocal(t, s)
 	hl.del(t, owner(1))
 	hl.add(t, owner(1), a)
 	if _, err := s.Apply(t.Context(), request(2)); !errors.Is(err, ErrExhausted) {
@@ -137,7 +137,7 @@ func TestDeadSelf(t *testing.T) {
 	mustApply(t, mustOpen(t, one), request(1))
 	c.DataDir = one.DataDir
 	s := mustOpen(t, c)
-	hostLocal{s.path()}.add(t, owner(2), "fd00::")
+	newHostLocal(t, s).add(t, owner(2), "fd00::")
 	if _, err := s.Apply(t.Context(), request(1)); !errors.Is(err, ErrExhausted) {
 		t.Error(err)
 	}

@@ -84,7 +84,7 @@ func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})
 	mustApply(t, s, request(1))
-	hostLocal{s.path()}.add(t, owner(2), "10.1.0.9")
+	newHostLocal(t, s).add(t, owner(2), "10.1.0.9")
 	mount(t, s.conf.DataDir, "ro")
 	if _, err := s.Apply(t.Context(), request(3)); !errors.Is(err, ErrIO) || !errors.Is(err, unix.EROFS) {
 		t.Errorf("apply: %v", err)

@@ -55,7 +55,7 @@ func TestModel(t *testing.T) {
 			c.Cooldown = 10 * time.Second
 		}
 		s := mustOpen(t, c)
-		r := &run{t: t, s: s, m: model{}, rng: rng, now: clock(s), hl: hostLocal{s.path()}}
+		r := &run{t: t, s: s, m: model{}, rng: rng, now: clock(s), hl: newHostLocal(t, s)}
 		for range 100 {
 			r.step()
 			if t.Failed() {

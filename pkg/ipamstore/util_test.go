@@ -1,7 +1,9 @@
 package ipamstore
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 )
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -179,42 +183,46 @@ func checkBits(t testing.TB, x *session, tab *table) {
 	}
 }
 
-// hostLocal does to a pool's directory what the reference plugin does, without
-// its lock: tests that use it run one operation at a time.
-type hostLocal struct{ dir string }
+// hostLocal is the store of the reference plugin host-local, on our pool.
+type hostLocal struct{ *disk.Store }
 
-func (h hostLocal) add(t testing.TB, o Owner, a string) {
+func newHostLocal(t testing.TB, s *Store) hostLocal {
 	t.Helper()
-	if err := os.MkdirAll(h.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(filepath.Join(h.dir, a), os.O_RDWR|os.O_EXCL|os.O_CREATE, 0o600)
+	d, err := disk.New(s.conf.Network, s.conf.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = f.WriteString(o.ContainerID + "\r\n" + o.IfName)
-	if err != nil || f.Close() != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(h.dir, cursorPrefix+"0"), []byte(a), 0o600); err != nil {
+	t.Cleanup(func() { _ = d.Close() })
+	return hostLocal{d}
+}
+
+// add is host-local's ADD of one address, under its lock.
+func (h hostLocal) add(t testing.TB, o Owner, a string) {
+	t.Helper()
+	err := h.locked(func() error {
+		if taken, err := h.Reserve(o.ContainerID, o.IfName, net.ParseIP(a), "0"); err != nil || !taken {
+			return fmt.Errorf("reserve %s: %t, %w", a, taken, err)
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
+// del is host-local's DEL, under its lock.
 func (h hostLocal) del(t testing.TB, o Owner) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(h.dir, "*"))
-	if err != nil {
+	if err := h.locked(func() error { return h.ReleaseByID(o.ContainerID, o.IfName) }); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err == nil && strings.TrimSpace(string(data)) == o.ContainerID+"\r\n"+o.IfName {
-			if err := os.Remove(f); err != nil {
-				t.Fatal(err)
-			}
-		}
+}
+
+func (h hostLocal) locked(fn func() error) error {
+	if err := h.Lock(); err != nil {
+		return err
 	}
+	return errors.Join(fn(), h.Unlock())
 }
 
 // clock is a Store's clock that stands still until it is moved.
