@@ -3,12 +3,15 @@ package cni
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // What we write is what the CNI module writes, but that results of before 1.1.0
@@ -65,4 +68,17 @@ func decoded(t *testing.T, data []byte) any {
 		t.Fatalf("%v: %s", err, data)
 	}
 	return v
+}
+
+// BenchmarkWriteResult is the first result that a process prints, by us and by
+// the CNI module.
+func BenchmarkWriteResult(b *testing.B) {
+	r := &types100.Result{
+		CNIVersion: "1.1.0", Interfaces: []*types100.Interface{{Name: "br0"}, {Name: "veth0"}, {Name: "eth0", Sandbox: "/run/netns/c1"}},
+		IPs: []*types100.IPConfig{{Interface: types100.Int(2), Address: net.IPNet{IP: net.IPv4(10, 1, 0, 2), Mask: net.CIDRMask(24, 32)}, Gateway: net.IPv4(10, 1, 0, 1)}},
+	}
+	lntest.Cold(b, map[string]func(){
+		"jsonw":      func() { _ = writeResult(io.Discard, r, "1.1.0") },
+		"cni-module": func() { _ = r.PrintTo(io.Discard) },
+	})
 }

@@ -15,8 +15,8 @@ import (
 // others. A missing key and null leave what they would set as it is. The first
 // value of a wrong type is kept as the error, with its key, for Err.
 //
-// It stands in for decoding into structs, which names a wrong value less well
-// and costs each process half a millisecond to learn the structs' fields.
+// It stands in for decoding into structs, which neither names a wrong value by
+// its whole key nor tells a missing key from its zero value.
 type Object struct {
 	path string // of the object: "ipam.ranges[0][1]"; empty: the configuration
 	keys map[string]json.RawMessage

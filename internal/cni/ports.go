@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/jsonw"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -65,33 +64,29 @@ func (r *Result) NamePorts(asked, got []libnet.PortMapping) {
 
 // withPorts adds ports to those of a result.
 func withPorts(result []byte, ports []libnet.PortMapping) []byte {
-	var o jsonw.Object
-	var list jsonw.List
-	copyKeys(&o, result, portMappings)
-	for key, value := range splitObject(result) {
+	keys := splitObject(result)
+	all := []any{}
+	for key, value := range keys {
 		if strings.EqualFold(key, portMappings) && isList(value) {
 			for _, item := range splitList(value) {
-				list.Add(item)
+				all = append(all, item)
 			}
 		}
 	}
 	for _, p := range ports {
-		list.Add(encodePort(p))
+		all = append(all, namedPort{p.HostPort, p.HostPortEnd, p.ContainerPort, p.Protocol, p.HostIP})
 	}
-	o.Raw(portMappings, list.Bytes())
-	return o.Bytes()
+	setKey(keys, portMappings, all)
+	return mustMarshal(keys)
 }
 
-func encodePort(p libnet.PortMapping) []byte {
-	var o jsonw.Object
-	o.Int("hostPort", p.HostPort)
-	o.OptionalInt("hostPortEnd", p.HostPortEnd)
-	o.Int("containerPort", p.ContainerPort)
-	o.String("protocol", p.Protocol)
-	if p.HostIP.IsValid() {
-		o.String("hostIP", p.HostIP.String())
-	}
-	return o.Bytes()
+// namedPort is a port as a result names it.
+type namedPort struct {
+	HostPort      int        `json:"hostPort"`
+	HostPortEnd   int        `json:"hostPortEnd,omitempty"`
+	ContainerPort int        `json:"containerPort"`
+	Protocol      string     `json:"protocol"`
+	HostIP        netip.Addr `json:"hostIP,omitzero"`
 }
 
 // Choice returns a key's value, which must be one of those allowed; empty if it

@@ -167,8 +167,8 @@ func TestPrevResult(t *testing.T) {
 			if err := r.write(&out, "1.0.0"); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.TrimSuffix(out.String(), "\n"); got != tt.want {
-				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
+			if diff := cmp.Diff(decoded(t, []byte(tt.want)), decoded(t, out.Bytes())); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,7 +14,6 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
-	"github.com/libnet-cni/libnet/internal/jsonw"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -172,20 +172,24 @@ func (c *Call) PrevResult() (*Result, error) {
 
 // withVersion returns a result that says which version it is of.
 func withVersion(result []byte, version string) []byte {
-	var o jsonw.Object
-	o.String("cniVersion", version)
-	copyKeys(&o, result, "cniVersion")
-	return o.Bytes()
+	keys := splitObject(result)
+	setKey(keys, "cniVersion", version)
+	return mustMarshal(keys)
 }
 
-// copyKeys copies a valid object to another, but for one key.
-func copyKeys(to *jsonw.Object, from []byte, but string) {
-	items := splitItems(from)
-	for i := 0; i+1 < len(items); i += 2 {
-		if key, _ := unquote(items[i]); !strings.EqualFold(key, but) {
-			to.Raw(key, items[i+1])
-		}
+// setKey sets a key of an object, which may spell it in another case.
+func setKey(keys map[string]json.RawMessage, key string, value any) {
+	maps.DeleteFunc(keys, func(k string, _ json.RawMessage) bool { return strings.EqualFold(k, key) })
+	keys[key] = mustMarshal(value)
+}
+
+// mustMarshal is json.Marshal of what always has a JSON form.
+func mustMarshal(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
 	}
+	return data
 }
 
 // PrevAddresses returns the first address of each family that prevResult has on

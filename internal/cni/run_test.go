@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/pkg/testutils"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -242,5 +243,12 @@ func TestValidAttachments(t *testing.T) {
 				t.Errorf("keeps living %v, other %v, empty %v", keep(living), keep(other), valid.Empty())
 			}
 		})
+	}
+}
+
+// The reference plugins serve the same versions.
+func TestVersions(t *testing.T) {
+	if diff := cmp.Diff(testutils.AllSpecVersions[:], supported); diff != "" {
+		t.Errorf("(-reference +ours):\n%s", diff)
 	}
 }

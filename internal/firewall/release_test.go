@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // A change of what we write has to give the tables another name, or no host
@@ -201,4 +203,20 @@ func TestTurn(t *testing.T) {
 	if want := to.key.of([]byte("br0"), []byte{10, 0, 0, 2}); !ok || string(got.key) != string(want) || got.owner != "o" {
 		t.Errorf("turned: %v, %v", got, ok)
 	}
+}
+
+// BenchmarkRelease is the first look at which release wrote the tables, by the
+// names that are written down and by hashes of the messages.
+func BenchmarkRelease(b *testing.B) {
+	each := func(name func(table) string) func() {
+		return func() {
+			for _, family := range []uint8{unix.NFPROTO_INET, unix.NFPROTO_BRIDGE} {
+				_ = name(tableOf(family))
+			}
+		}
+	}
+	lntest.Cold(b, map[string]func(){
+		"written-down": each(func(t table) string { return t.release().name }),
+		"computed":     each(table.sum),
+	})
 }

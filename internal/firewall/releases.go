@@ -3,8 +3,8 @@ package firewall
 import "golang.org/x/sys/unix"
 
 // releases are the names of what inetTable, bridgeTable and conditionTable say,
-// by family: a hash of the messages that write them. To compute it would cost
-// each ADD some 80 µs. After a change of any rule, set or chain
+// by family: a hash of the messages that write them. To compute it costs
+// 4 % of an ADD's CPU time (BenchmarkRelease). After a change of any rule, set or chain
 // TestReleases says what is right here.
 var releases = map[uint8]string{
 	unix.NFPROTO_INET:   "d013d91f0599cd75",

@@ -1,6 +1,7 @@
 // Package jsonw writes JSON (RFC 8259) field by field. What encoding/json does
-// with a struct it first has to learn by reflection: in a process that writes
-// a record and a result and ends, that took a tenth of its life.
+// with a struct it first has to learn by reflection, in every process anew: for
+// records that costs 5 % of an ADD's CPU time (BenchmarkEncode in internal/state),
+// for results 3 % (BenchmarkWriteResult in internal/cni).
 package jsonw
 
 import (
@@ -113,27 +114,6 @@ func (o *Object) Bytes() []byte {
 		return []byte("{}")
 	}
 	return append(o.buf, '}')
-}
-
-// List is a list of values that are JSON already. The zero value is an empty one.
-type List struct{ buf []byte }
-
-// Add appends a value.
-func (l *List) Add(value []byte) {
-	if len(l.buf) == 0 {
-		l.buf = append(l.buf, '[')
-	} else {
-		l.buf = append(l.buf, ',')
-	}
-	l.buf = append(l.buf, value...)
-}
-
-// Bytes ends the list and returns it.
-func (l *List) Bytes() []byte {
-	if len(l.buf) == 0 {
-		return []byte("[]")
-	}
-	return append(l.buf, ']')
 }
 
 // appendString appends s as a JSON string.

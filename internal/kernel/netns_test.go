@@ -112,3 +112,20 @@ func TestNamespaceIDIsTheCookie(t *testing.T) {
 		t.Errorf("cookie %d (%v), namespace ID %d", cookie, err, id)
 	}
 }
+
+// BenchmarkDo is a process's first visit to a namespace, by Do and by a thread
+// that is made for it and thrown away.
+func BenchmarkDo(b *testing.B) {
+	lntest.Isolate(b)
+	n, err := CurrentNetns()
+	if err != nil {
+		b.Fatal(err)
+	}
+	visit := func() error { return nil }
+	lntest.Cold(b, map[string]func(){
+		"own-thread": func() { _ = n.Do(visit) },
+		"thrown-away": func() {
+			_ = onThrownThread(func() error { return errors.Join(unix.Setns(n.fd, unix.CLONE_NEWNET), visit()) })
+		},
+	})
+}

@@ -15,10 +15,8 @@ type Conn struct {
 	buf []byte
 }
 
-// receiveBuffer holds what the kernel sends at once: at most 32 KiB less the 320
-// bytes of its skb_shared_info. What is above 32 KiB less 8 bytes Go allocates
-// another way, at the price of three page faults.
-const receiveBuffer = 32<<10 - 256
+// receiveBuffer holds what the kernel sends at once, in bytes.
+const receiveBuffer = 32 << 10
 
 // Open returns a new socket.
 func Open() (*Conn, error) {

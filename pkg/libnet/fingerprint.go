@@ -10,7 +10,8 @@ import (
 )
 
 // fingerprint tells one configuration from another without encoding it. Every
-// ADD asks for it: by reflection it took 50 µs.
+// ADD asks for it: by encoding/json it costs 5 % of an ADD's CPU time
+// (BenchmarkFingerprint).
 func (n *Network) fingerprint() string {
 	d := fnv1a(offset64)
 	d.config(n.config)
