@@ -40,19 +40,6 @@ func hasIPv6(ps []netip.Prefix) bool {
 	return false
 }
 
-// checkAddrs refuses addresses the kernel could not set.
-func checkAddrs(ps []netip.Prefix, mode IPv6Mode) error {
-	for _, p := range ps {
-		if !p.IsValid() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
-			return fmt.Errorf("invalid address %s", p)
-		}
-		if p.Addr().Is6() && mode == IPv6Off {
-			return fmt.Errorf("address %s on an interface with IPv6 off", p)
-		}
-	}
-	return nil
-}
-
 func addrRequest(typ, flags, index int, p netip.Prefix) *nl.NetlinkRequest {
 	msg := nl.NewIfAddrmsg(family(p.Addr()))
 	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())

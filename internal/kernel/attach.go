@@ -11,22 +11,6 @@ import (
 // VLANRange is a range of VLAN IDs, both ends included.
 type VLANRange struct{ Min, Max uint16 }
 
-// Route is a route inside a container.
-type Route struct {
-	Dst netip.Prefix
-	// Gateway is the next hop; the zero Addr makes the route on-link.
-	Gateway netip.Addr
-	// MTU and AdvMSS, in bytes, are route attributes; 0 sets none.
-	MTU, AdvMSS int
-	// Priority is the route's metric; 0 leaves it to Link.Precedence.
-	Priority int
-	// Table is the routing table; 0 is main.
-	Table int
-	// Scope is the route's scope (0 global, 253 link, ...); nil leaves the default:
-	// link for an on-link IPv4 route, global otherwise.
-	Scope *int
-}
-
 // Link is one attachment: a veth pair of which one end is a bridge port and
 // the other the container's interface.
 type Link struct {
@@ -132,7 +116,7 @@ func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
 	}
 	p := pair{
 		host: l.HostName, hostMAC: randomMAC(), peer: l.IfName, peerMAC: l.MAC,
-		peerNS: l.Netns.fd, mtu: l.MTU, master: br.index,
+		peerNS: l.Netns.FD(), mtu: l.MTU, master: br.index,
 	}
 	if p.peerMAC == nil {
 		p.peerMAC = randomMAC()
@@ -188,7 +172,7 @@ func (h *Handle) createAttachment(p pair, l Link) (*device, error) {
 func (h *Handle) removeLeftover(l Link) error {
 	host, err := h.device(l.HostName)
 	if errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("interface %s in %s: %w", l.IfName, l.Netns.path, ErrExists)
+		return fmt.Errorf("interface %s in %s: %w", l.IfName, l.Netns.Path(), ErrExists)
 	}
 	if err != nil {
 		return err
@@ -196,7 +180,7 @@ func (h *Handle) removeLeftover(l Link) error {
 	if !host.ownedBy(l.Owner) {
 		return fmt.Errorf("interface %s of another owner (%s, alias %q): %w", l.HostName, host.kind, host.alias, ErrExists)
 	}
-	cont, err := l.Netns.device(l.IfName)
+	cont, err := deviceIn(l.Netns, l.IfName)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}

@@ -91,7 +91,7 @@ func TestAttachAfterCrash(t *testing.T) {
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	l := testLink(n)
-	if _, err := h.createPair(pair{host: l.HostName, peer: l.IfName, hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}); err != nil {
+	if _, err := h.createPair(pair{host: l.HostName, peer: l.IfName, hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.FD(), mtu: 1500, master: br.Index}); err != nil {
 		t.Fatal(err)
 	}
 	mustAttach(t, h, l)
@@ -241,7 +241,7 @@ func TestAttachFails(t *testing.T) {
 
 func newNetnsClosed(t *testing.T) *Netns {
 	n := newNetns(t)
-	return &Netns{fd: 1 << 20, path: n.path}
+	return &Netns{fd: 1 << 20, path: n.Path()}
 }
 
 func mustDetach(t testing.TB, h *Handle, l Link) {
@@ -374,7 +374,7 @@ func TestBridgeFull(t *testing.T) {
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	for i := range maxPorts {
-		p := pair{host: fmt.Sprint("p", i), peer: fmt.Sprint("q", i), hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}
+		p := pair{host: fmt.Sprint("p", i), peer: fmt.Sprint("q", i), hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.FD(), mtu: 1500, master: br.Index}
 		if _, err := h.createPair(p); err != nil {
 			t.Fatalf("port %d: %v", i, err)
 		}

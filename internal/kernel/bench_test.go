@@ -39,7 +39,7 @@ func BenchmarkAttach(b *testing.B) {
 			n := newNetns(b)
 			br := mustBridge(b, h, testBridge())
 			addPorts(b, h, br.Index, tt.ports)
-			bare := pair{host: "bare", peer: "eth0", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.fd, mtu: 1500, master: br.Index}
+			bare := pair{host: "bare", peer: "eth0", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.FD(), mtu: 1500, master: br.Index}
 			l := testLink(n)
 			l.Addrs, l.Routes = l.Addrs[:tt.addrs], l.Routes[:tt.addrs]
 			m := timer{}

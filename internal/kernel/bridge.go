@@ -13,19 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IPv6Mode says whether an interface speaks IPv6.
-type IPv6Mode int
-
-// The IPv6 modes of an interface.
-const (
-	// IPv6Keep leaves disable_ipv6 as the kernel made it.
-	IPv6Keep IPv6Mode = iota
-	// IPv6Off sets disable_ipv6=1 before the interface comes up.
-	IPv6Off
-	// IPv6On sets disable_ipv6=0 before the interface comes up.
-	IPv6On
-)
-
 // Bridge is a wanted Linux bridge.
 type Bridge struct {
 	// Name of the bridge, 1 to 15 bytes.
@@ -225,22 +212,6 @@ func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
 	return d, created, err
 }
 
-// ownIPv6 prepares a new link of the host, before it comes up: no routes from
-// router advertisements, IPv6 as wanted, and no DAD: until it has its link-local
-// address a host cannot ask for the MAC of a container it forwards to.
-func ownIPv6(name string, mode IPv6Mode, need bool) error {
-	var ss []sysctl
-	switch {
-	case mode == IPv6Off: // first: without IPv6 the others are of no effect
-		ss = append(ss, sysctl{"disable_ipv6", "1"})
-	case mode == IPv6On || need:
-		ss = append(ss, sysctl{"disable_ipv6", "0"})
-	}
-	ss = append(ss, sysctl{"accept_ra", "0"}, sysctl{"accept_dad", "0"})
-	_, err := setIPv6(name, need, ss...)
-	return err
-}
-
 // adjustBridge brings up the bridge and sets what differs, in one message, and
 // keeps d true.
 func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error {
@@ -286,3 +257,12 @@ func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error 
 	}
 	return nil
 }
+
+// ErrNotBridge: a link of the bridge's name is of another kind.
+var ErrNotBridge = errors.New("not a bridge")
+
+// ErrAddressConflict: the bridge holds an address that excludes the wanted one.
+var ErrAddressConflict = errors.New("address conflict")
+
+// ErrInUse: the bridge still has ports.
+var ErrInUse = errors.New("in use")

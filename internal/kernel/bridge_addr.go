@@ -134,7 +134,7 @@ func planAddrs(have []address, want []netip.Prefix) (missing []netip.Prefix, inT
 		if slices.Contains(want, a.prefix) {
 			continue
 		}
-		if i := slices.IndexFunc(missing, a.excludes); i >= 0 {
+		if i := slices.IndexFunc(missing, func(w netip.Prefix) bool { return a.excludes(w) }); i >= 0 {
 			inTheWay = append(inTheWay, conflict{a, missing[i]})
 		}
 	}

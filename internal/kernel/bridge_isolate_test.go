@@ -161,7 +161,7 @@ func askByARP() error {
 // toLinkLocal connects from the host to the container's link-local address.
 func toLinkLocal(n *Netns) error {
 	var to string
-	err := n.withConn(func(c *conn) error {
+	err := withConn(n, func(c *conn) error {
 		d, err := c.device("eth0")
 		if err != nil {
 			return err

@@ -140,6 +140,41 @@ func (c *conn) stream(req *nl.NetlinkRequest, reply uint16, fn func(b []byte) er
 	}
 }
 
+// dumpSome is a dump that fn may end by asking for no more: it has a socket of
+// its own, with which the rest goes. It reports false for one that ended so, or
+// during which the table changed.
+func (c *conn) dumpSome(req *nl.NetlinkRequest, reply uint16, fn func(b []byte) (more bool, err error)) (whole bool, err error) {
+	s, err := openBeside(c.first)
+	if err != nil {
+		return false, err
+	}
+	defer s.close()
+	r := c.rooms.take()
+	defer c.rooms.give(r)
+	req.Flags |= unix.NLM_F_DUMP
+	if err := s.send(req); err != nil {
+		return false, err
+	}
+	for {
+		msgs, err := s.receive(r)
+		if err != nil {
+			return false, err
+		}
+		for _, m := range msgs {
+			interrupted := m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
+			if m.Header.Type != reply {
+				return m.Header.Type == unix.NLMSG_DONE && !interrupted, nil
+			}
+			if interrupted {
+				return false, nil
+			}
+			if more, err := fn(m.Data); err != nil || !more {
+				return false, err
+			}
+		}
+	}
+}
+
 // answerError reads the errno that ends an answer, with the kernel's text.
 func answerError(m syscall.NetlinkMessage) error {
 	if len(m.Data) < 4 {

@@ -30,7 +30,7 @@ func (h *Handle) openContainer(l Link) (*container, error) {
 	if !ok {
 		return h.openContainerByThread(l, sysctls)
 	}
-	ct := container{conn: connOf(fds[0], h.rooms)}
+	ct := container{conn: h.adopt(fds[0])}
 	var err error
 	if sockets > 1 {
 		ct.events, err = eventsOf(fds[1])
@@ -54,9 +54,9 @@ func (h *Handle) openContainerByThread(l Link, sysctls []ifSysctl) (*container, 
 	var ct container
 	err := l.Netns.Do(func() (err error) {
 		if err = setSysctls(sysctls, hasIPv6(l.Addrs)); err != nil {
-			return fmt.Errorf("in %s: %w%s", l.Netns.path, err, presetHint(err))
+			return fmt.Errorf("in %s: %w%s", l.Netns.Path(), err, presetHint(err))
 		}
-		if ct.conn, err = openConnOver(h.rooms); err == nil && l.waitsForIPv6() {
+		if ct.conn, err = h.openWith(); err == nil && l.waitsForIPv6() {
 			ct.events, err = openEvents()
 		}
 		return err

@@ -183,7 +183,7 @@ func attachAtOnce(t *testing.T, n *Netns, links []Link) {
 	defer func() { _ = here.Close() }()
 	var wg sync.WaitGroup
 	for _, l := range links {
-		own, err := OpenNetns(n.path)
+		own, err := OpenNetns(n.Path())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -314,7 +314,7 @@ func TestLockRoutes(t *testing.T) {
 	t.Parallel()
 	h, n := newHandle(t), newNetns(t)
 	l := several(t, h, n, Precedence{Network: "a"})[0]
-	other, err := OpenNetns(n.path)
+	other, err := OpenNetns(n.Path())
 	if err != nil {
 		t.Fatal(err)
 	}

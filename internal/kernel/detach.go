@@ -102,7 +102,7 @@ func (h *Handle) hostEnd(path, ifName string) (*device, error) {
 		return nil, err
 	}
 	defer func() { _ = n.Close() }()
-	cont, err := n.device(ifName)
+	cont, err := deviceIn(n, ifName)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,9 @@ import (
 // all CPUs and cost more than all the rest of the answer.
 const skipStats = 1 << 3
 
+// loIndex is the index of lo, the first link of every namespace.
+const loIndex = 1
+
 const (
 	operUp         = 6 // IF_OPER_UP (RFC 2863)
 	portDisabled   = 0 // BR_STATE_DISABLED (linux/if_bridge.h)

@@ -260,7 +260,7 @@ func HasAddr(path string, addr netip.Addr) (has bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = n.withConn(func(c *conn) error {
+	err = withConn(n, func(c *conn) error {
 		msgs, err := c.dump(func() *nl.NetlinkRequest {
 			return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(family(addr)))
 		}, unix.RTM_NEWADDR)

@@ -28,7 +28,7 @@ func TestSetHairpin(t *testing.T) {
 	if err := h.Verify(t.Context(), want); err == nil || !strings.Contains(err.Error(), "hairpin is false, want true") {
 		t.Errorf("verify before: %v", err)
 	}
-	for _, at := range [][2]string{{"/proc/nonexistent", "eth0"}, {l.Netns.path, "lo"}, {l.Netns.path, "none"}} {
+	for _, at := range [][2]string{{"/proc/nonexistent", "eth0"}, {l.Netns.Path(), "lo"}, {l.Netns.Path(), "none"}} {
 		if err := h.SetHairpin(at[0], at[1]); err != nil || hairpin() {
 			t.Errorf("%v: %v, hairpin %v", at, err, hairpin())
 		}
@@ -44,12 +44,12 @@ func TestSetHairpin(t *testing.T) {
 		}
 	}
 	promisc(unix.IFF_PROMISC)
-	if err := h.SetHairpin(l.Netns.path, l.IfName); err != nil || hairpin() {
+	if err := h.SetHairpin(l.Netns.Path(), l.IfName); err != nil || hairpin() {
 		t.Errorf("of a promiscuous bridge: %v, hairpin %v", err, hairpin())
 	}
 	promisc(0)
 	for range 2 {
-		if err := h.SetHairpin(l.Netns.path, l.IfName); err != nil || !hairpin() {
+		if err := h.SetHairpin(l.Netns.Path(), l.IfName); err != nil || !hairpin() {
 			t.Errorf("%v, hairpin %v", err, hairpin())
 		}
 	}

@@ -96,7 +96,7 @@ func linkNames(t testing.TB, h *Handle) string {
 // in runs fn in n and fails the test on an error.
 func in(t testing.TB, n *Netns, fn func(c *conn) error) {
 	t.Helper()
-	if err := n.withConn(fn); err != nil {
+	if err := withConn(n, fn); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -16,23 +16,6 @@ import (
 // kernel makes with each address of the bridge, what comes before that route, and the
 // neighbour table.
 
-// Advised is a difference that a restart of the container does not mend.
-type Advised struct {
-	Err    error
-	Advice string // what to do, in words or as a command
-}
-
-// Error says what differs, and the advice.
-func (a Advised) Error() string { return a.Err.Error() + " (" + a.Advice + ")" }
-
-// Unwrap returns what differs.
-func (a Advised) Unwrap() error { return a.Err }
-
-// advise adds a difference with what to do about it.
-func (d *diff) advise(advice, format string, args ...any) {
-	*d = append(*d, difference{Advised{fmt.Errorf(format, args...), advice}})
-}
-
 // leadsBy says whether the host's packets to a leave by the interface, with no router
 // in between. One lookup costs as much on a host with a million routes.
 func (c *conn) leadsBy(index int, a netip.Addr) bool {

@@ -1,9 +1,6 @@
 package kernel
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -39,18 +36,4 @@ func (c *conn) netconf(family uint8, index int, attr uint16) (int, error) {
 		return nil
 	})
 	return value, err
-}
-
-// Forwarding reports whether IPv4 and IPv6 forwarding are on in the Handle's
-// namespace. A kernel without IPv6 reports false.
-func (h *Handle) Forwarding() (v4, v6 bool, err error) {
-	on4, err := h.netconf(unix.AF_INET, netconfAll, netconfaForwarding)
-	if err != nil {
-		return false, false, fmt.Errorf("read net.ipv4.ip_forward: %w", err)
-	}
-	on6, err := h.netconf(unix.AF_INET6, netconfAll, netconfaForwarding)
-	if err != nil && !errors.Is(err, ErrUnsupported) {
-		return false, false, fmt.Errorf("read net.ipv6.conf.all.forwarding: %w", err)
-	}
-	return on4 != 0, on6 != 0, nil
 }

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"unsafe"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,8 +17,15 @@ const threadNetns = "/proc/thread-self/ns/net"
 // nsGetNstype is the ioctl NS_GET_NSTYPE (linux/nsfs.h, kernel 4.11).
 const nsGetNstype = 0xb703
 
-// loIndex is the index of lo, the first link of every namespace.
-const loIndex = 1
+// Sentinels that this package's errors wrap; test for them with errors.Is.
+var (
+	// ErrNetnsMissing: the namespace file is missing.
+	ErrNetnsMissing = errors.New("not found")
+	// ErrNetnsExists: the name is taken by something that is not ours.
+	ErrNetnsExists = errors.New("already exists")
+	// ErrNotNetns: the file is not a network namespace.
+	ErrNotNetns = errors.New("not a network namespace")
+)
 
 // NetnsID identifies a network namespace. Dev and Ino are those of its nsfs
 // file and are reused after it is gone; Cookie (SO_NETNS_COOKIE, kernel 5.14)
@@ -32,13 +38,13 @@ type Netns struct {
 	path string
 }
 
-// OpenNetns opens the namespace file at path. The error wraps ErrNotFound
+// OpenNetns opens the namespace file at path. The error wraps ErrNetnsMissing
 // when there is no such file and ErrNotNetns when it is something else.
 func OpenNetns(path string) (*Netns, error) {
 	// O_NONBLOCK: a path that is a FIFO must not hang us.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return nil, fmt.Errorf("open network namespace %q: %w", path, ErrNotFound)
+		return nil, fmt.Errorf("open network namespace %q: %w", path, ErrNetnsMissing)
 	}
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENAMETOOLONG) {
 		err = fmt.Errorf("%w: %w", ErrNotNetns, err)
@@ -76,12 +82,12 @@ func (n *Netns) IsCurrent() (bool, error) {
 }
 
 // CreateNetns makes a network namespace with lo up and binds it to a new file
-// at path. The error wraps ErrExists when path is taken. Nothing is left
+// at path. The error wraps ErrNetnsExists when path is taken. Nothing is left
 // behind on failure. It needs CAP_SYS_ADMIN.
 func CreateNetns(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
 	if err != nil {
-		return fmt.Errorf("create network namespace %q: %w", path, translate(err))
+		return fmt.Errorf("create network namespace %q: %w", path, sentinel(err))
 	}
 	_ = unix.Close(fd)
 	if err := onThrownThread(func() error { return bindNewNetns(path) }); err != nil {
@@ -90,22 +96,43 @@ func CreateNetns(path string) error {
 	return nil
 }
 
+// sentinel gives an errno of a file our sentinel.
+func sentinel(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w: %w", ErrNetnsMissing, err)
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%w: %w", ErrNetnsExists, err)
+	}
+	return err
+}
+
 func bindNewNetns(path string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	c, err := openConn()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	if err := c.setLink(loIndex, unix.IFF_UP, unix.IFF_UP); err != nil {
+	if err := setLoUp(); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
 	if err := unix.Mount(threadNetns, path, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	return nil
+}
+
+// setLoUp sets lo up in the calling thread's namespace, where it has no other flag.
+func setLoUp() error {
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(s) }()
+	lo.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo)
 }
 
 // RemoveNetns unbinds and removes the file at path; missing is success. The
@@ -161,6 +188,9 @@ func nsGetID(fd int) (uint64, error) {
 	}
 	return id, nil
 }
+
+// FD returns the descriptor of the open file; it is good until Close.
+func (n *Netns) FD() int { return n.fd }
 
 // Path returns the path the namespace was opened at.
 func (n *Netns) Path() string { return n.path }
@@ -240,28 +270,11 @@ func onThrownThread(fn func() error) error {
 	return <-done
 }
 
-// nsid returns the number under which c's namespace knows n, -1 for none. The
-// kernel gives one when a veth pair first spans the two.
-func (c *conn) nsid(n *Netns) (int, error) {
-	req := request(unix.RTM_GETNSID, 0, &rtgenmsg{}, attrUint32(unix.NETNSA_FD, uint32(n.fd)))
-	b, err := c.get(req, unix.RTM_NEWNSID)
+// OfSocket opens the namespace of a socket.
+func OfSocket(socket int) (*Netns, error) {
+	fd, err := unix.IoctlRetInt(socket, unix.SIOCGSKNS)
 	if err != nil {
-		return -1, fmt.Errorf("read nsid of %q: %w", n.path, err)
+		return nil, fmt.Errorf("open the network namespace of a socket: %w", err)
 	}
-	id := -1
-	err = eachAttr(b[min(len(b), (&rtgenmsg{}).Len()):], func(typ uint16, v []byte) error {
-		if typ == unix.NETNSA_NSID {
-			id = number(v)
-		}
-		return nil
-	})
-	return id, err
+	return &Netns{fd: fd, path: "of a socket"}, nil
 }
-
-// rtgenmsg is struct rtgenmsg for AF_UNSPEC, padded.
-type rtgenmsg struct{}
-
-var _ nl.NetlinkRequestData = (*rtgenmsg)(nil)
-
-func (*rtgenmsg) Len() int          { return 4 }
-func (*rtgenmsg) Serialize() []byte { return make([]byte, 4) }

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -104,48 +103,4 @@ func (h *Handle) learnt() (map[int]bool, error) {
 		}
 	}
 	return by, nil
-}
-
-// NotForwarding returns which of the bridges, and of the interfaces that IPv4
-// default routes lead by, do not forward IPv4 whatever the host does: of the
-// setting of an interface the kernel asks for every packet that comes in by it.
-// A bridge that is missing is left out.
-func (h *Handle) NotForwarding(ctx context.Context, bridges []string) (off, uplinks []string, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
-	}
-	for _, name := range bridges {
-		d, err := h.device(name)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		if d.v4.known && d.v4.forwarding == 0 && !slices.Contains(off, name) {
-			off = append(off, name)
-		}
-	}
-	rs, err := h.routes(unix.AF_INET, 0, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	seen := map[int]bool{}
-	for _, r := range rs {
-		if r.dst.Bits() != 0 || r.oif == 0 || seen[r.oif] {
-			continue
-		}
-		seen[r.oif] = true
-		d, err := h.deviceByIndex(r.oif)
-		if errors.Is(err, ErrNotFound) {
-			continue // gone since the list
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		if d.v4.known && d.v4.forwarding == 0 {
-			uplinks = append(uplinks, d.name)
-		}
-	}
-	return off, uplinks, nil
 }

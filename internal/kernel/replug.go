@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,4 +82,28 @@ func (h *Handle) Strays(ctx context.Context, prefix string) ([]Owned, error) {
 		}
 	}
 	return all, nil
+}
+
+// SetHairpin has the bridge send frames back by the port that leads to ifName in
+// the namespace at path: where br_netfilter has DNAT done inside the bridge, a
+// container reaches itself by a published port of the host that way alone. It is
+// no error that there is no such port of a bridge; a promiscuous bridge is left as
+// it is, as it would give back everything twice.
+func (h *Handle) SetHairpin(path, ifName string) error {
+	d, err := h.hostEnd(path, ifName)
+	if errors.Is(err, ErrNotFound) || err == nil && (!d.port || d.hairpin) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the bridge port of %s: %w", ifName, err)
+	}
+	br, err := h.deviceByIndex(d.master)
+	if err == nil && br.flags&unix.IFF_PROMISC == 0 {
+		err = h.setLink(d.index, 0, 0, nest(unix.IFLA_LINKINFO,
+			attr(nl.IFLA_INFO_SLAVE_KIND, []byte("bridge")), nest(nl.IFLA_INFO_SLAVE_DATA, attrBool(nl.IFLA_BRPORT_MODE, true))))
+	}
+	if err != nil {
+		return fmt.Errorf("set hairpin of bridge port %s: %w", d.name, err)
+	}
+	return nil
 }

@@ -11,76 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func (r *Route) check() error {
-	if !r.Dst.IsValid() || r.Dst.Addr().Is4In6() {
-		return fmt.Errorf("invalid route destination %s", r.Dst)
-	}
-	if r.Gateway.IsValid() && r.Gateway.Is4() != r.Dst.Addr().Is4() {
-		return fmt.Errorf("route %s via %s: not of one family", r.Dst, r.Gateway)
-	}
-	return nil
-}
-
-func (r *Route) String() string {
-	if r.Gateway.IsValid() {
-		return fmt.Sprintf("%s via %s", r.Dst.Masked(), r.Gateway)
-	}
-	return r.Dst.Masked().String()
-}
-
-func (r *Route) table() int {
-	if r.Table == 0 {
-		return unix.RT_TABLE_MAIN
-	}
-	return r.Table
-}
-
-func (r *Route) scope() uint8 {
-	switch {
-	case r.Scope != nil:
-		return uint8(*r.Scope)
-	case !r.Gateway.IsValid() && r.Dst.Addr().Is4():
-		return unix.RT_SCOPE_LINK
-	}
-	return unix.RT_SCOPE_UNIVERSE
-}
-
-// addRoute adds a route; one that is there already is success.
-func (c *conn) addRoute(index int, r Route) error {
-	have := route{
-		dst: r.Dst.Masked(), gateway: r.Gateway, oif: index, table: r.table(), scope: r.scope(), protocol: unix.RTPROT_BOOT,
-		metrics: r.metrics(),
-	}
-	err := c.change(have.message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, r.Priority))
-	if err != nil && !errors.Is(err, ErrExists) {
-		return fmt.Errorf("add route %s: %w", &r, err)
-	}
-	return nil
-}
-
-// removeRoute removes an on-link route of the main table.
-func (c *conn) removeRoute(index int, dst netip.Prefix) error {
-	msg := nl.NewRtDelMsg()
-	msg.Family, msg.Dst_len = uint8(family(dst.Addr())), uint8(dst.Bits())
-	err := c.change(request(unix.RTM_DELROUTE, 0, msg,
-		attr(unix.RTA_DST, dst.Masked().Addr().AsSlice()), attrUint32(unix.RTA_OIF, uint32(index))))
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("remove route %s: %w", dst, err)
-	}
-	return nil
-}
-
-// metrics is the value of RTA_METRICS; nil: none.
-func (r *Route) metrics() []byte {
-	var value []byte
-	for _, m := range []struct{ typ, value int }{{unix.RTAX_MTU, r.MTU}, {unix.RTAX_ADVMSS, r.AdvMSS}} {
-		if m.value > 0 {
-			value = append(value, attrUint32(m.typ, uint32(m.value)).Serialize()...)
-		}
-	}
-	return value
-}
-
 // route is a unicast route as the kernel has it. One of several next hops is
 // as many routes here.
 type route struct {
@@ -237,37 +167,23 @@ func (r *route) parseHops(v []byte) error {
 	return nil
 }
 
-// UplinkMTU returns the MTU in bytes of the default routes: a route's own MTU,
-// else its device's; the lowest of them all. ErrNotFound without a default route.
-func (h *Handle) UplinkMTU() (int, error) {
-	lowest := 0
-	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
-		rs, err := h.routes(fam, 0, unix.RT_TABLE_MAIN)
-		if err != nil {
-			return 0, fmt.Errorf("uplink MTU: %w", err)
-		}
-		for _, r := range rs {
-			if r.dst.Bits() != 0 || r.oif == 0 {
-				continue
-			}
-			mtu := r.mtu
-			if mtu == 0 {
-				d, err := h.deviceByIndex(r.oif)
-				if errors.Is(err, ErrNotFound) {
-					continue // gone since the list
-				}
-				if err != nil {
-					return 0, fmt.Errorf("uplink MTU: %w", err)
-				}
-				mtu = d.mtu
-			}
-			if lowest == 0 || mtu < lowest {
-				lowest = mtu
-			}
-		}
+// routeTo returns the route that packets to an address take. The MTU is the
+// route's own: what path MTU discovery found is not asked for, as it passes.
+func (c *conn) routeTo(a netip.Addr, oif int) (route, error) {
+	msg := nl.NewRtDelMsg() // all zero but table and scope
+	msg.Family, msg.Dst_len, msg.Table, msg.Scope = uint8(family(a)), uint8(a.BitLen()), 0, 0
+	msg.Flags = unix.RTM_F_FIB_MATCH
+	req := request(unix.RTM_GETROUTE, 0, msg, attr(unix.RTA_DST, a.AsSlice()))
+	if oif != 0 {
+		req.AddData(attrUint32(unix.RTA_OIF, uint32(oif)))
 	}
-	if lowest == 0 {
-		return 0, fmt.Errorf("uplink MTU: default route: %w", ErrNotFound)
+	b, err := c.get(req, unix.RTM_NEWROUTE)
+	if err != nil {
+		return route{}, err
 	}
-	return lowest, nil
+	r, unicast, err := parseRoute(b)
+	if err == nil && !unicast {
+		err = ErrNotFound
+	}
+	return r, err
 }

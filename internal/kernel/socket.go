@@ -19,6 +19,8 @@ const (
 	receiveSize = 32<<10 - 256
 	// maxIdle bounds the sockets and the buffers that are kept between requests.
 	maxIdle = 8
+	// smallSize is NLMSG_GOODSIZE.
+	smallSize = 8 << 10
 )
 
 // conn is rtnetlink in the namespace of the thread that opened it, whatever
@@ -56,6 +58,16 @@ func openSocket() (int, error) {
 func connOf(fd int, r *rooms) *conn {
 	return &conn{first: fd, idle: []*socket{newSocket(fd)}, rooms: r}
 }
+
+// openSmall is openConn for one short answer: its buffer holds what the kernel
+// sends at once to a socket that has received nothing yet (NLMSG_GOODSIZE).
+func openSmall() (*conn, error) { return openConnOver(newRooms(smallSize)) }
+
+// openWith opens rtnetlink in the calling thread's namespace with the buffers of c.
+func (c *conn) openWith() (*conn, error) { return openConnOver(c.rooms) }
+
+// adopt makes a conn of a rtnetlink socket, with the buffers of c.
+func (c *conn) adopt(fd int) *conn { return connOf(fd, c.rooms) }
 
 // close closes the sockets; one in use is closed when its request ends.
 func (c *conn) close() {
@@ -98,7 +110,7 @@ func (c *conn) give(s *socket) {
 
 // openBeside opens a socket in the namespace of another one.
 func openBeside(fd int) (*socket, error) {
-	n, err := namespaceOf(fd)
+	n, err := OfSocket(fd)
 	if err != nil {
 		return nil, err
 	}

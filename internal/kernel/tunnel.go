@@ -103,7 +103,7 @@ func (h *Handle) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err 
 	}
 	var have tunnelState
 	if !made {
-		if have, err = h.tunnelState(d, t); err != nil {
+		if have, err = h.readTunnel(d, t); err != nil {
 			return false, err
 		}
 	}
@@ -178,7 +178,7 @@ type tunnelState struct {
 	fdb        []FDBEntry
 }
 
-func (c *conn) tunnelState(d *device, t Tunnel) (s tunnelState, err error) {
+func (c *conn) readTunnel(d *device, t Tunnel) (s tunnelState, err error) {
 	if s.addrs, err = c.addrs(d.index, addrFamily(t.Addrs)); err != nil {
 		return s, err
 	}

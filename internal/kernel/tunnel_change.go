@@ -37,7 +37,7 @@ func (h *Handle) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error)
 	}
 	var have tunnelState
 	if err == nil && !made {
-		have, err = h.tunnelState(d, t)
+		have, err = h.readTunnel(d, t)
 	}
 	if err != nil {
 		return Mended{Lacking: len(t.FDB)}, fmt.Errorf("tunnel %s: %w", t.Name, err)

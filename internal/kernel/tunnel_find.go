@@ -51,7 +51,7 @@ func (h *Handle) FindTunnel(ctx context.Context, t Tunnel) (FoundTunnel, error) 
 		return f, err
 	default:
 		f.MTU = d.mtu
-		if have, err = h.tunnelState(d, t); err != nil {
+		if have, err = h.readTunnel(d, t); err != nil {
 			return f, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
 	}

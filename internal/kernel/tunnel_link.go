@@ -4,50 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
-
-// vxlan is what we read of a VXLAN device.
-type vxlan struct {
-	vni, lower int
-	port       uint16
-	local      netip.Addr
-	learning   bool
-	// apart: it shares its UDP port only with devices that receive in the same
-	// way, not with a plain one.
-	apart bool
-}
-
-// vxlanGPE is IFLA_VXLAN_GPE of linux/if_link.h, which netlink lacks.
-const vxlanGPE = 27
-
-func parseVXLAN(data []byte) (*vxlan, error) {
-	x := &vxlan{}
-	err := eachAttr(data, func(typ uint16, v []byte) error {
-		switch typ {
-		case nl.IFLA_VXLAN_ID:
-			x.vni = number(v)
-		case nl.IFLA_VXLAN_LINK:
-			x.lower = number(v)
-		case nl.IFLA_VXLAN_PORT:
-			x.port = binary.BigEndian.Uint16(v)
-		case nl.IFLA_VXLAN_LOCAL, nl.IFLA_VXLAN_LOCAL6:
-			x.local, _ = netip.AddrFromSlice(v)
-		case nl.IFLA_VXLAN_LEARNING:
-			x.learning = v[0] != 0
-		case nl.IFLA_VXLAN_FLOWBASED, nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, nl.IFLA_VXLAN_REMCSUM_RX: // flags
-			x.apart = x.apart || v[0] != 0
-		case nl.IFLA_VXLAN_GBP, vxlanGPE: // there or not
-			x.apart = true
-		}
-		return nil
-	})
-	return x, err
-}
 
 // deviceDiff says what of a device is not as wanted and cannot be changed.
 func (t *Tunnel) deviceDiff(d *device, lower int) diff {
@@ -111,71 +71,4 @@ func (h *Handle) createVXLAN(t Tunnel, lower int, u *undo) (*device, bool, error
 	}
 	u.push(func() error { return h.deleteLinkByName(t.Name) })
 	return d, true, getErr
-}
-
-// localAddrs returns the host's addresses of a family and where they are.
-func (c *conn) localAddrs(fam int) (map[netip.Addr]int, error) {
-	msgs, err := c.dump(func() *nl.NetlinkRequest {
-		return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(fam))
-	}, unix.RTM_NEWADDR)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	all := make(map[netip.Addr]int, len(msgs))
-	for _, b := range msgs {
-		a, index, err := parseAddr(b)
-		if err != nil {
-			return nil, err
-		}
-		all[a.prefix.Addr()] = index
-	}
-	return all, nil
-}
-
-// LocalAddrs says which of some addresses are the host's: those of the calling thread's network namespace.
-func LocalAddrs(of []netip.Addr) ([]netip.Addr, error) {
-	if len(of) == 0 {
-		return nil, nil
-	}
-	c, err := openConnOver(newRooms(localSize))
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	fam := family(of[0])
-	if slices.ContainsFunc(of, func(a netip.Addr) bool { return family(a) != fam }) {
-		fam = unix.AF_UNSPEC
-	}
-	own, err := c.localAddrs(fam)
-	var all []netip.Addr
-	for _, a := range of {
-		if _, ok := own[a]; ok {
-			all = append(all, a)
-		}
-	}
-	return all, err
-}
-
-// localSize holds what the kernel sends at once to a socket that has received
-// nothing yet (NLMSG_GOODSIZE).
-const localSize = 8 << 10
-
-// IsLocal says whether an address is the host's: of the calling thread's
-// network namespace. It asks by binding a socket, which is much cheaper than
-// LocalAddrs; an address that duplicate address detection is not done with is
-// none yet.
-func IsLocal(a netip.Addr) bool {
-	fd, err := unix.Socket(family(a), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return true // it is not known
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return !errors.Is(unix.Bind(fd, sockaddr(a, 0)), unix.EADDRNOTAVAIL)
-}
-
-func sockaddr(a netip.Addr, port int) unix.Sockaddr {
-	if a.Is4() {
-		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
-	}
-	return &unix.SockaddrInet6{Addr: a.As16(), Port: port}
 }

@@ -64,27 +64,6 @@ func (h *Handle) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int,
 	return h.deviceMTU(index, known)
 }
 
-// routeTo returns the route that packets to an address take. The MTU is the
-// route's own: what path MTU discovery found is not asked for, as it passes.
-func (c *conn) routeTo(a netip.Addr, oif int) (route, error) {
-	msg := nl.NewRtDelMsg() // all zero but table and scope
-	msg.Family, msg.Dst_len, msg.Table, msg.Scope = uint8(family(a)), uint8(a.BitLen()), 0, 0
-	msg.Flags = unix.RTM_F_FIB_MATCH
-	req := request(unix.RTM_GETROUTE, 0, msg, attr(unix.RTA_DST, a.AsSlice()))
-	if oif != 0 {
-		req.AddData(attrUint32(unix.RTA_OIF, uint32(oif)))
-	}
-	b, err := c.get(req, unix.RTM_NEWROUTE)
-	if err != nil {
-		return route{}, err
-	}
-	r, unicast, err := parseRoute(b)
-	if err == nil && !unicast {
-		err = ErrNotFound
-	}
-	return r, err
-}
-
 // Where there are more than fewPeers, those are found first that one route is
 // for, unless the host has more than mostRoutes: then to ask for each peer is
 // cheaper than to read them all.
@@ -134,36 +113,18 @@ func (c *conn) destinations(fam int) (known map[netip.Prefix]bool, lengths [129]
 	if err != nil || slices.ContainsFunc(rules, func(b []byte) bool { return len(b) < unix.SizeofRtMsg || b[1] > 0 }) { // struct fib_rule_hdr: dst_len
 		return nil, lengths, false
 	}
-	// A dump that is not read to its end goes with its socket.
-	s, err := openBeside(c.first)
-	if err != nil {
-		return nil, lengths, false
-	}
-	defer s.close()
-	room := c.rooms.take()
-	defer c.rooms.give(room)
 	known = map[netip.Prefix]bool{}
-	if err := s.send(request(unix.RTM_GETROUTE, unix.NLM_F_DUMP, zero)); err != nil {
+	read := 0
+	whole, err := c.dumpSome(request(unix.RTM_GETROUTE, 0, zero), unix.RTM_NEWROUTE, func(b []byte) (more bool, err error) {
+		r, _, err := parseRoute(b)
+		if err == nil && r.protocol != protocolOurs { // these lead to containers, not to hosts
+			known[r.dst], lengths[r.dst.Bits()] = true, true
+		}
+		read++
+		return read <= mostRoutes, err
+	})
+	if err != nil || !whole {
 		return nil, lengths, false
 	}
-	for read := 0; read <= mostRoutes; {
-		msgs, err := s.receive(room)
-		if err != nil {
-			return nil, lengths, false
-		}
-		read += len(msgs)
-		for _, m := range msgs {
-			if m.Header.Type != unix.RTM_NEWROUTE {
-				return known, lengths, m.Header.Type == unix.NLMSG_DONE && m.Header.Flags&unix.NLM_F_DUMP_INTR == 0
-			}
-			r, _, err := parseRoute(m.Data)
-			if err != nil || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
-				return nil, lengths, false
-			}
-			if r.protocol != protocolOurs { // these lead to containers, not to hosts
-				known[r.dst], lengths[r.dst.Bits()] = true, true
-			}
-		}
-	}
-	return nil, lengths, false
+	return known, lengths, true
 }

@@ -68,7 +68,7 @@ func snapshotTunnel(h *Handle, want Tunnel) (*device, tunnelState, error) {
 	if err != nil {
 		return nil, tunnelState{}, err
 	}
-	s, err := h.tunnelState(d, want)
+	s, err := h.readTunnel(d, want)
 	return d, s, err
 }
 

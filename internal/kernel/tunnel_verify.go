@@ -18,7 +18,7 @@ func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
 	if err != nil {
 		return err
 	}
-	have, err := h.tunnelState(d, t)
+	have, err := h.readTunnel(d, t)
 	if err != nil {
 		out = append(out, fmt.Errorf("%s: %w", at, err))
 		return errors.Join(out...)

@@ -9,24 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diff collects differences, and what could not be looked at.
-type diff []error
-
-// add adds a difference.
-func (d *diff) add(format string, args ...any) {
-	*d = append(*d, difference{fmt.Errorf(format, args...)})
-}
-
-// failed adds an error of looking at something. That it is missing is a
-// difference.
-func (d *diff) failed(at string, err error) { *d = append(*d, fmt.Errorf("%s: %w", at, err)) }
-
-// difference is an error that is ErrDifferent without saying so.
-type difference struct{ error }
-
-func (d difference) Is(target error) bool { return target == ErrDifferent }
-func (d difference) Unwrap() error        { return d.error }
-
 // VerifyBridge changes nothing and returns one joined error per difference
 // between b and the kernel, which is ErrDifferent, and per thing that it could
 // not look at. A missing bridge wraps ErrNotFound.
@@ -99,7 +81,7 @@ func (h *Handle) Verify(ctx context.Context, l Link) error {
 	}
 	var out diff
 	host := h.verifyHost(l, &out)
-	if err := l.Netns.withConn(func(c *conn) error {
+	if err := withConn(l.Netns, func(c *conn) error {
 		cont := c.verifyContainer(l, &out)
 		if host == nil || cont == nil {
 			return nil
@@ -152,17 +134,11 @@ func (h *Handle) verifyHost(l Link, out *diff) *device {
 	return d
 }
 
-func verifyMTU(at string, d *device, want int, out *diff) {
-	if want > 0 && d.mtu != want {
-		out.add("%s: MTU is %d, want %d", at, d.mtu, want)
-	}
-}
-
 func (c *conn) verifyContainer(l Link, out *diff) *device {
 	at := "interface " + l.IfName
 	d, err := c.device(l.IfName)
 	if err != nil {
-		out.failed(at+" in "+l.Netns.path, err)
+		out.failed(at+" in "+l.Netns.Path(), err)
 		return nil
 	}
 	if l.MAC != nil && l.MAC.String() != d.mac.String() {
@@ -170,7 +146,7 @@ func (c *conn) verifyContainer(l Link, out *diff) *device {
 	}
 	verifyMTU(at, d, l.MTU, out)
 	if l.IPv6 == IPv6Off && d.v6.known && !d.v6.disabled {
-		out.add("sysctl %s in %s is 0, want 1", sysctlName(ipv6Conf(l.IfName, "disable_ipv6")), l.Netns.path)
+		out.add("sysctl %s in %s is 0, want 1", sysctlName(ipv6Conf(l.IfName, "disable_ipv6")), l.Netns.Path())
 	}
 	if l.Down {
 		return d
@@ -234,11 +210,4 @@ func (c *conn) verifyMoved(at string, index int, w Route, out *diff) {
 		}
 	}
 	out.add("%s: route %s is missing", at, &w)
-}
-
-// matches compares what was asked for; the kernel gives an IPv6 route no scope.
-func (r *Route) matches(have route) bool {
-	return have.gateway == r.Gateway && (r.MTU == 0 || have.mtu == r.MTU) && (r.AdvMSS == 0 || have.advMSS == r.AdvMSS) &&
-		(r.Priority == 0 || have.priority == r.Priority) &&
-		(r.Dst.Addr().Is6() || have.scope == r.scope())
 }

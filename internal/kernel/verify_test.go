@@ -24,7 +24,7 @@ func TestVerify(t *testing.T) {
 		return func() error { return h.setLink(a.HostIndex, set, mask, attrs...) }
 	}
 	cont := func(fn func(c *conn) error) func() error {
-		return func() error { return n.withConn(fn) }
+		return func() error { return withConn(n, fn) }
 	}
 	mtu := attrUint32(unix.IFLA_MTU, 1300)
 	for _, tt := range []struct {

@@ -113,24 +113,3 @@ func (h *Handle) plug(br, d *device, p port) (_ *device, err error) {
 	}
 	return d, nil
 }
-
-// device reads a link inside n.
-func (n *Netns) device(name string) (d *device, err error) {
-	err = n.withConn(func(c *conn) error {
-		d, err = c.device(name)
-		return err
-	})
-	return d, err
-}
-
-// withConn runs fn with rtnetlink of n, on a thread in n.
-func (n *Netns) withConn(fn func(*conn) error) error {
-	return n.Do(func() error {
-		c, err := openConn()
-		if err != nil {
-			return err
-		}
-		defer c.close()
-		return fn(c)
-	})
-}

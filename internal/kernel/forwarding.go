@@ -1,0 +1,93 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	forwardV4 = "net/ipv4/ip_forward"
+	forwardV6 = "net/ipv6/conf/all/forwarding"
+)
+
+// Forwarding reports whether IPv4 and IPv6 forwarding are on in the Handle's
+// namespace. A kernel without IPv6 reports false.
+func (h *Handle) Forwarding() (v4, v6 bool, err error) {
+	on4, err := h.netconf(unix.AF_INET, netconfAll, netconfaForwarding)
+	if err != nil {
+		return false, false, fmt.Errorf("read net.ipv4.ip_forward: %w", err)
+	}
+	on6, err := h.netconf(unix.AF_INET6, netconfAll, netconfaForwarding)
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return false, false, fmt.Errorf("read net.ipv6.conf.all.forwarding: %w", err)
+	}
+	return on4 != 0, on6 != 0, nil
+}
+
+// Forward turns on IPv4 and/or IPv6 forwarding in the calling thread's
+// namespace, writing only what is not already on. False leaves a family
+// alone. Interfaces by which the host gets its own IPv6 from router
+// advertisements keep on taking them (accept_ra 2), which is not undone. IPv6
+// on a kernel without it is ErrUnsupported.
+func (h *Handle) Forward(ctx context.Context, v4, v6 bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if v4 {
+		if err := setSysctl(forwardV4, "1"); err != nil {
+			return err
+		}
+	}
+	if v6 {
+		return h.forwardIPv6()
+	}
+	return nil
+}
+
+// NotForwarding returns which of the bridges, and of the interfaces that IPv4
+// default routes lead by, do not forward IPv4 whatever the host does: of the
+// setting of an interface the kernel asks for every packet that comes in by it.
+// A bridge that is missing is left out.
+func (h *Handle) NotForwarding(ctx context.Context, bridges []string) (off, uplinks []string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range bridges {
+		d, err := h.device(name)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.v4.known && d.v4.forwarding == 0 && !slices.Contains(off, name) {
+			off = append(off, name)
+		}
+	}
+	rs, err := h.routes(unix.AF_INET, 0, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	seen := map[int]bool{}
+	for _, r := range rs {
+		if r.dst.Bits() != 0 || r.oif == 0 || seen[r.oif] {
+			continue
+		}
+		seen[r.oif] = true
+		d, err := h.deviceByIndex(r.oif)
+		if errors.Is(err, ErrNotFound) {
+			continue // gone since the list
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.v4.known && d.v4.forwarding == 0 {
+			uplinks = append(uplinks, d.name)
+		}
+	}
+	return off, uplinks, nil
+}
