@@ -93,7 +93,7 @@ type Attached struct {
 // with the same Owner left under the same names is replaced. The error wraps
 // ErrExists when IfName or HostName is taken by something else, ErrNotFound
 // when the bridge is missing, ErrNotBridge, ErrBridgeFull or ErrUnsupported.
-func (h *Handle) Attach(ctx context.Context, l Link) (Attached, error) {
+func (h *Links) Attach(ctx context.Context, l Link) (Attached, error) {
 	if err := errors.Join(ctx.Err(), l.check()); err != nil {
 		return Attached{}, err
 	}
@@ -104,10 +104,10 @@ func (h *Handle) Attach(ctx context.Context, l Link) (Attached, error) {
 	return a, nil
 }
 
-func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
+func (h *Links) attach(ctx context.Context, l Link) (a Attached, err error) {
 	br := l.State.device
 	if br == nil {
-		if br, err = h.bridge(l.Bridge); err != nil {
+		if br, err = bridge(h.conn, l.Bridge); err != nil {
 			return a, fmt.Errorf("bridge %s: %w", l.Bridge, err)
 		}
 	}
@@ -129,7 +129,7 @@ func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
 		return a, err
 	}
 	var u undo
-	u.push(func() error { return h.deleteLinkByName(l.HostName) })
+	u.push(func() error { return h.conn.deleteLinkByName(l.HostName) })
 	defer func() {
 		if err != nil {
 			a, err = Attached{}, errors.Join(err, u.run())
@@ -149,13 +149,13 @@ func (h *Handle) attach(ctx context.Context, l Link) (a Attached, err error) {
 
 // createAttachment makes the pair. When a name is taken it looks for what an
 // earlier, killed call left, removes that and tries once more.
-func (h *Handle) createAttachment(p pair, l Link) (*device, error) {
-	host, err := h.createPair(p)
+func (h *Links) createAttachment(p pair, l Link) (*device, error) {
+	host, err := createPair(h.conn, p)
 	if errors.Is(err, ErrExists) {
 		if err := h.removeLeftover(l); err != nil {
 			return nil, err
 		}
-		host, err = h.createPair(p)
+		host, err = createPair(h.conn, p)
 	}
 	if errors.Is(err, ErrBridgeFull) {
 		return nil, fmt.Errorf("bridge %s has %w: a Linux bridge holds %d ports", l.Bridge, ErrBridgeFull, maxPorts)
@@ -169,15 +169,15 @@ func (h *Handle) createAttachment(p pair, l Link) (*device, error) {
 // removeLeftover removes the host link that is in the way if it is this very
 // attachment: our alias, or none yet, and its other end is IfName in the
 // container's namespace.
-func (h *Handle) removeLeftover(l Link) error {
-	host, err := h.device(l.HostName)
+func (h *Links) removeLeftover(l Link) error {
+	host, err := h.conn.device(l.HostName)
 	if errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("interface %s in %s: %w", l.IfName, l.Netns.Path(), ErrExists)
 	}
 	if err != nil {
 		return err
 	}
-	if !host.ownedBy(l.Owner) {
+	if !ownedBy(host, l.Owner) {
 		return fmt.Errorf("interface %s of another owner (%s, alias %q): %w", l.HostName, host.kind, host.alias, ErrExists)
 	}
 	cont, err := deviceIn(l.Netns, l.IfName)
@@ -193,7 +193,7 @@ func (h *Handle) removeLeftover(l Link) error {
 	if !ours {
 		return fmt.Errorf("interface %s, of another attachment of the same owner: %w", l.HostName, ErrExists)
 	}
-	if err := h.deleteLink(host.index); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := h.conn.deleteLink(host.index); err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("remove leftover %s: %w", l.HostName, err)
 	}
 	return nil
@@ -201,16 +201,16 @@ func (h *Handle) removeLeftover(l Link) error {
 
 // ownedBy says that the link is a veth with this alias, or with none as after
 // a crash between creation and alias.
-func (d *device) ownedBy(owner string) bool {
+func ownedBy(d *device, owner string) bool {
 	return d.kind == "veth" && (d.alias == "" || d.alias == owner)
 }
 
 // isPeer says that cont, in namespace n, is the other end of host. Indexes are
 // per namespace, so the namespace must be compared as well.
-func (h *Handle) isPeer(host, cont *device, n *Netns) (bool, error) {
+func (h *Links) isPeer(host, cont *device, n *Netns) (bool, error) {
 	if host.peer != cont.index || cont.peer != host.index || cont.kind != "veth" {
 		return false, nil
 	}
-	id, err := h.nsid(n)
+	id, err := h.conn.nsid(n)
 	return err == nil && id == host.peerNS && id >= 0, err
 }

@@ -28,14 +28,14 @@ func TestAttach(t *testing.T) {
 	if a.MAC.String() != "02:00:00:00:00:09" || a.MTU != 1400 {
 		t.Errorf("got %+v", a)
 	}
-	host, err := h.device("vethc1")
+	host, err := h.conn.device("vethc1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if host.index != a.HostIndex || host.mac.String() != a.HostMAC.String() || host.master != br.Index || host.portState != 3 {
 		t.Errorf("host end is %+v, want as in %+v, a forwarding port of %d", host, a, br.Index)
 	}
-	as, err := h.addrs(host.index, unix.AF_UNSPEC)
+	as, err := h.conn.addrs(host.index, unix.AF_UNSPEC)
 	if err != nil || len(as) != 0 {
 		t.Errorf("host end has addresses %v (%v), want none", as, err)
 	}
@@ -91,7 +91,7 @@ func TestAttachAfterCrash(t *testing.T) {
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	l := testLink(n)
-	if _, err := h.createPair(pair{host: l.HostName, peer: l.IfName, hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.FD(), mtu: 1500, master: br.Index}); err != nil {
+	if _, err := createPair(h.conn, pair{host: l.HostName, peer: l.IfName, hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.FD(), mtu: 1500, master: br.Index}); err != nil {
 		t.Fatal(err)
 	}
 	mustAttach(t, h, l)
@@ -255,7 +255,7 @@ func TestAttachBridgeDown(t *testing.T) {
 	t.Parallel()
 	h := newHandle(t)
 	st := mustBridge(t, h, testBridge())
-	if err := h.setLink(st.Index, 0, unix.IFF_UP); err != nil {
+	if err := h.conn.setLink(st.Index, 0, unix.IFF_UP); err != nil {
 		t.Fatal(err)
 	}
 	l := testLink(newNetns(t))
@@ -375,7 +375,7 @@ func TestBridgeFull(t *testing.T) {
 	br := mustBridge(t, h, testBridge())
 	for i := range maxPorts {
 		p := pair{host: fmt.Sprint("p", i), peer: fmt.Sprint("q", i), hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: n.FD(), mtu: 1500, master: br.Index}
-		if _, err := h.createPair(p); err != nil {
+		if _, err := createPair(h.conn, p); err != nil {
 			t.Fatalf("port %d: %v", i, err)
 		}
 	}

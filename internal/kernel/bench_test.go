@@ -45,8 +45,8 @@ func BenchmarkAttach(b *testing.B) {
 			m := timer{}
 			for b.Loop() {
 				m.run(b, "ensure", func() error { _, err := h.EnsureBridge(b.Context(), testBridge()); return err })
-				m.run(b, "bare-add", func() error { _, err := h.createPair(bare); return err })
-				m.run(b, "bare-del", func() error { return h.deleteLinkByName("bare") })
+				m.run(b, "bare-add", func() error { _, err := createPair(h.conn, bare); return err })
+				m.run(b, "bare-del", func() error { return h.conn.deleteLinkByName("bare") })
 				m.run(b, "attach", func() error { _, err := h.Attach(b.Context(), l); return err })
 				m.run(b, "verify", func() error { return h.Verify(b.Context(), l) })
 				m.run(b, "detach", func() error { return h.Detach(b.Context(), Ref{Owner: l.Owner, HostName: l.HostName}) })
@@ -59,7 +59,7 @@ func BenchmarkAttach(b *testing.B) {
 func addPorts(b *testing.B, h *Handle, bridge, ports int) {
 	for i := range ports {
 		p := pair{host: fmt.Sprint("p", i), peer: fmt.Sprint("q", i), hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: bridge}
-		if _, err := h.createPair(p); err != nil {
+		if _, err := createPair(h.conn, p); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -102,7 +102,7 @@ func (b *Bridge) check() error {
 // ours says that d is a bridge that EnsureBridge made, for whichever network.
 func (b *Bridge) ours(d *device) bool {
 	prefix, _, ok := strings.Cut(b.Alias, ":")
-	return ok && strings.HasPrefix(d.alias, prefix+":") || d.unfinished()
+	return ok && strings.HasPrefix(d.alias, prefix+":") || unfinished(d)
 }
 
 // needsIPv6 says that the device holding the gateways must speak IPv6.
@@ -112,7 +112,7 @@ func (b *Bridge) needsIPv6() bool { return b.IPv6 == IPv6On || hasIPv6(b.Gateway
 // On failure what this call made is undone. The error wraps ErrNotBridge when
 // the name belongs to a link of another kind, ErrAddressConflict, or
 // ErrUnsupported.
-func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, err error) {
+func (h *Links) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, err error) {
 	if err := errors.Join(ctx.Err(), b.check()); err != nil {
 		return BridgeState{}, err
 	}
@@ -126,12 +126,12 @@ func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, er
 			st, err = BridgeState{}, errors.Join(fmt.Errorf("bridge %s: %w", b.Name, err), u.run())
 		}
 	}()
-	d, err := h.bridge(b.Name)
+	d, err := bridge(h.conn, b.Name)
 	created := errors.Is(err, ErrNotFound)
 	if created {
 		d, created, err = h.createBridge(b, &u)
 	}
-	if err == nil && (created || d.unfinished()) {
+	if err == nil && (created || unfinished(d)) {
 		err = ownIPv6(b.Name, b.IPv6, b.needsIPv6() && b.VLAN == 0)
 	}
 	if err == nil && !created {
@@ -164,7 +164,7 @@ func (h *Handle) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, er
 }
 
 // bridge reads the bridge called name; the error wraps ErrNotFound or ErrNotBridge.
-func (c *conn) bridge(name string) (*device, error) {
+func bridge(c *conn, name string) (*device, error) {
 	d, err := c.device(name)
 	if err != nil {
 		return nil, err
@@ -184,16 +184,16 @@ func (c *conn) bridge(name string) (*device, error) {
 // left by a process that was killed in between.
 const groupNew = 0x6c6e
 
-func (d *device) unfinished() bool { return d.group == groupNew && d.alias == "" }
+func unfinished(d *device) bool { return d.group == groupNew && d.alias == "" }
 
 // createBridge makes the bridge, down. It reports false when another process
 // made it first.
-func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
+func (h *Links) createBridge(b Bridge, u *undo) (*device, bool, error) {
 	data := nest(nl.IFLA_INFO_DATA)
 	if b.VLANFiltering {
 		data.AddChild(attrBool(nl.IFLA_BR_VLAN_FILTERING, true))
 	}
-	err := h.change(request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+	err := h.conn.change(request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		nl.NewIfInfomsg(unix.AF_UNSPEC),
 		attrString(unix.IFLA_IFNAME, b.Name),
 		attr(unix.IFLA_ADDRESS, randomMAC()),
@@ -201,20 +201,20 @@ func (h *Handle) createBridge(b Bridge, u *undo) (*device, bool, error) {
 		nest(unix.IFLA_LINKINFO, attr(nl.IFLA_INFO_KIND, []byte("bridge")), data)))
 	created := err == nil
 	if created {
-		u.push(func() error { return h.deleteLinkByName(b.Name) })
+		u.push(func() error { return h.conn.deleteLinkByName(b.Name) })
 	} else if !errors.Is(err, ErrExists) {
 		if b.VLANFiltering && errors.Is(err, ErrUnsupported) {
 			return nil, false, noVLANs()
 		}
 		return nil, false, fmt.Errorf("create: %w", err)
 	}
-	d, err := h.bridge(b.Name)
+	d, err := bridge(h.conn, b.Name)
 	return d, created, err
 }
 
 // adjustBridge brings up the bridge and sets what differs, in one message, and
 // keeps d true.
-func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error {
+func (h *Links) adjustBridge(d *device, b Bridge, created bool, u *undo) error {
 	if !created && b.needsIPv6() && b.VLAN == 0 {
 		if _, err := setIPv6(d.name, true, sysctl{"disable_ipv6", "0"}); err != nil {
 			return err
@@ -225,7 +225,7 @@ func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error 
 		want |= unix.IFF_PROMISC
 	}
 	var set, back []*nl.RtAttr
-	if created || d.unfinished() {
+	if created || unfinished(d) {
 		set = append(set, attr(unix.IFLA_IFALIAS, []byte(b.Alias)), attrUint32(unix.IFLA_GROUP, 0))
 		d.alias = b.Alias
 	}
@@ -243,12 +243,12 @@ func (h *Handle) adjustBridge(d *device, b Bridge, created bool, u *undo) error 
 	}
 	mask := want ^ d.flags
 	if mask != 0 || len(set) > 0 {
-		if err := h.setLink(d.index, want&mask, mask, set...); err != nil {
+		if err := h.conn.setLink(d.index, want&mask, mask, set...); err != nil {
 			return fmt.Errorf("set up, MTU %d: %w", d.mtu, err)
 		}
 		if !created {
 			old := d.flags
-			u.push(func() error { return h.setLink(d.index, old&mask, mask, back...) })
+			u.push(func() error { return h.conn.setLink(d.index, old&mask, mask, back...) })
 		}
 		d.flags = want
 	}

@@ -12,18 +12,18 @@ import (
 // ensureAddrs makes the device, the bridge br itself or its VLAN interface,
 // hold the wanted addresses. fresh says it was just made and has none, which
 // saves the look.
-func (h *Handle) ensureAddrs(d, br *device, b Bridge, fresh bool, u *undo) error {
+func (h *Links) ensureAddrs(d, br *device, b Bridge, fresh bool, u *undo) error {
 	if len(b.Gateways) == 0 {
 		return nil
 	}
 	var have []address
 	if !fresh {
 		var err error
-		if have, err = h.addrs(d.index, addrFamily(b.Gateways)); err != nil {
+		if have, err = h.conn.addrs(d.index, addrFamily(b.Gateways)); err != nil {
 			return err
 		}
 	}
-	if err := h.ensureConnected(d, have, b.Gateways); err != nil {
+	if err := ensureConnected(h.conn, d, have, b.Gateways); err != nil {
 		return err
 	}
 	missing, inTheWay := planAddrs(have, b.Gateways)
@@ -31,14 +31,14 @@ func (h *Handle) ensureAddrs(d, br *device, b Bridge, fresh bool, u *undo) error
 		return err
 	}
 	for _, p := range missing {
-		err := h.addGateway(d.index, p)
+		err := h.conn.addGateway(d.index, p)
 		if errors.Is(err, ErrExists) {
 			continue // another process added it meanwhile
 		}
 		if err != nil {
 			return err
 		}
-		u.push(func() error { return h.removeAddr(d.index, p) })
+		u.push(func() error { return h.conn.removeAddr(d.index, p) })
 	}
 	return nil
 }
@@ -53,7 +53,7 @@ type conflict struct {
 // stay. What another attachment needs excludes nothing. The host's own
 // addresses are never removed, nor, unasked, those of a bridge with ports: they
 // may be of a network that only another state directory knows.
-func (h *Handle) clearWay(d, br *device, b Bridge, all []conflict, u *undo) error {
+func (h *Links) clearWay(d, br *device, b Bridge, all []conflict, u *undo) error {
 	if len(all) == 0 {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (h *Handle) clearWay(d, br *device, b Bridge, all []conflict, u *undo) erro
 	for _, c := range all {
 		forced := b.ForceAddress
 		if !forced && b.ours(br) && c.have.protocol == protoLibnet {
-			ports, err := h.devices(br.index)
+			ports, err := h.conn.devices(br.index)
 			if err != nil {
 				return err
 			}
@@ -107,16 +107,16 @@ func (c conflict) stays(forced bool) string {
 }
 
 // removeGateway removes an address that addGateway made.
-func (h *Handle) removeGateway(index int, p netip.Prefix, u *undo) error {
+func (h *Links) removeGateway(index int, p netip.Prefix, u *undo) error {
 	if p.Addr().Is4() { // or the other addresses of the subnet go with the first one
-		if err := h.setLink(index, 0, 0, setIPv4(setting{ipv4PromoteSecondaries, 1})); err != nil {
+		if err := h.conn.setLink(index, 0, 0, setIPv4(setting{ipv4PromoteSecondaries, 1})); err != nil {
 			return fmt.Errorf("promote_secondaries of interface %d: %w", index, err)
 		}
 	}
-	if err := h.removeAddr(index, p); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+	if err := h.conn.removeAddr(index, p); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return err
 	}
-	u.push(func() error { return h.addGateway(index, p) })
+	u.push(func() error { return h.conn.addGateway(index, p) })
 	return nil
 }
 
@@ -134,14 +134,14 @@ func planAddrs(have []address, want []netip.Prefix) (missing []netip.Prefix, inT
 		if slices.Contains(want, a.prefix) {
 			continue
 		}
-		if i := slices.IndexFunc(missing, func(w netip.Prefix) bool { return a.excludes(w) }); i >= 0 {
+		if i := slices.IndexFunc(missing, func(w netip.Prefix) bool { return excludes(a, w) }); i >= 0 {
 			inTheWay = append(inTheWay, conflict{a, missing[i]})
 		}
 	}
 	return missing, inTheWay
 }
 
-func (a address) excludes(w netip.Prefix) bool {
+func excludes(a address, w netip.Prefix) bool {
 	p := a.prefix
 	if p.Addr().Is4() {
 		return w.Addr().Is4()
@@ -151,10 +151,10 @@ func (a address) excludes(w netip.Prefix) bool {
 
 // ensureSubnets makes the routes to subnets whose gateway is none of their own
 // addresses; to the others the kernel makes them with the address.
-func (h *Handle) ensureSubnets(d *device, b Bridge, fresh bool, u *undo) error {
+func (h *Links) ensureSubnets(d *device, b Bridge, fresh bool, u *undo) error {
 	for _, s := range b.Subnets {
 		if !fresh {
-			has, err := h.hasSubnet(d.index, s)
+			has, err := hasSubnet(h.conn, d.index, s)
 			if err != nil {
 				return err
 			}
@@ -162,15 +162,15 @@ func (h *Handle) ensureSubnets(d *device, b Bridge, fresh bool, u *undo) error {
 				continue
 			}
 		}
-		if err := h.addRoute(d.index, Route{Dst: s}); err != nil {
+		if err := addRoute(h.conn, d.index, Route{Dst: s}); err != nil {
 			return err
 		}
-		u.push(func() error { return h.removeRoute(d.index, s) })
+		u.push(func() error { return removeRoute(h.conn, d.index, s) })
 	}
 	return nil
 }
 
-func (c *conn) hasSubnet(index int, s netip.Prefix) (bool, error) {
+func hasSubnet(c *conn, index int, s netip.Prefix) (bool, error) {
 	rs, err := c.routes(family(s.Addr()), index, unix.RT_TABLE_MAIN)
 	return slices.ContainsFunc(rs, func(r route) bool { return r.dst == s && !r.gateway.IsValid() }), err
 }

@@ -25,7 +25,7 @@ const (
 )
 
 // takeOver prepares a bridge that is there already.
-func (h *Handle) takeOver(d *device, b Bridge, u *undo) error {
+func (h *Links) takeOver(d *device, b Bridge, u *undo) error {
 	if !b.ours(d) {
 		return h.pinMAC(d)
 	}
@@ -47,16 +47,16 @@ func (h *Handle) takeOver(d *device, b Bridge, u *undo) error {
 
 // shouldBeOff says that IPv6 is on, on a bridge that was made without it, and
 // that no other network on it has an IPv6 gateway there.
-func (h *Handle) shouldBeOff(d *device, b Bridge) (bool, error) {
+func (h *Links) shouldBeOff(d *device, b Bridge) (bool, error) {
 	if b.IPv6 != IPv6Off || b.Alias == "" || d.alias != b.Alias || !d.v6.known || d.v6.disabled {
 		return false, nil
 	}
-	have, err := h.addrs(d.index, unix.AF_INET6)
+	have, err := h.conn.addrs(d.index, unix.AF_INET6)
 	return err == nil && len(given(have)) == 0, err
 }
 
 // setBack sets an IPv6 setting of a link and pushes how to put it back.
-func (h *Handle) setBack(d *device, s sysctl, before string, u *undo) error {
+func (h *Links) setBack(d *device, s sysctl, before string, u *undo) error {
 	if _, err := setIPv6(d.name, true, s); err != nil {
 		return err
 	}
@@ -70,11 +70,11 @@ func (h *Handle) setBack(d *device, s sysctl, before string, u *undo) error {
 // pinMAC makes the MAC of a bridge its own. One that has none of its own takes
 // the lowest of its ports', and loses it with that port: neighbours would send
 // to a MAC that is gone. A bridge without a port may have none at all.
-func (h *Handle) pinMAC(d *device) error {
+func (h *Links) pinMAC(d *device) error {
 	if macIsSet(d) {
 		return nil
 	}
-	ports, err := h.devices(d.index)
+	ports, err := h.conn.devices(d.index)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (h *Handle) pinMAC(d *device) error {
 		steps = []net.HardwareAddr{randomMAC(), mac}
 	}
 	for _, m := range steps {
-		if err := h.setLink(d.index, 0, 0, attr(unix.IFLA_ADDRESS, m)); err != nil {
+		if err := h.conn.setLink(d.index, 0, 0, attr(unix.IFLA_ADDRESS, m)); err != nil {
 			return fmt.Errorf("pin MAC %s: %w", mac, err)
 		}
 	}
@@ -120,7 +120,7 @@ func macIsSet(d *device) bool {
 
 // isolate keeps the host out of a bridge, before it comes up, or lets it in
 // again.
-func (h *Handle) isolate(d *device, b Bridge, created bool, u *undo) error {
+func (h *Links) isolate(d *device, b Bridge, created bool, u *undo) error {
 	if !b.Isolated {
 		return h.readmit(d, b, u)
 	}
@@ -145,22 +145,22 @@ func (h *Handle) isolate(d *device, b Bridge, created bool, u *undo) error {
 }
 
 // setSettings changes IPv4 settings of a link and pushes how to put them back.
-func (h *Handle) setSettings(d *device, set, back []setting, u *undo) error {
+func (h *Links) setSettings(d *device, set, back []setting, u *undo) error {
 	if len(set) == 0 {
 		return nil
 	}
-	if err := h.setLink(d.index, 0, 0, setIPv4(set...)); err != nil {
+	if err := h.conn.setLink(d.index, 0, 0, setIPv4(set...)); err != nil {
 		return fmt.Errorf("IPv4 settings of %s: %w", d.name, err)
 	}
-	u.push(func() error { return h.setLink(d.index, 0, 0, setIPv4(back...)) })
+	u.push(func() error { return h.conn.setLink(d.index, 0, 0, setIPv4(back...)) })
 	return nil
 }
 
 // dropGateways removes the gateways that a bridge, now isolated, has from a
 // time when it was not. Any other address means that the host, or another
 // network, takes part in this bridge.
-func (h *Handle) dropGateways(d *device, b Bridge, u *undo) error {
-	have, err := h.addrs(d.index, unix.AF_UNSPEC)
+func (h *Links) dropGateways(d *device, b Bridge, u *undo) error {
+	have, err := h.conn.addrs(d.index, unix.AF_UNSPEC)
 	if err != nil {
 		return err
 	}
@@ -191,11 +191,11 @@ func (h *Handle) dropGateways(d *device, b Bridge, u *undo) error {
 
 // readmit takes back what isolate did, for a network with a gateway. Containers
 // that are on the bridge were promised that the host is not.
-func (h *Handle) readmit(d *device, b Bridge, u *undo) error {
+func (h *Links) readmit(d *device, b Bridge, u *undo) error {
 	if len(b.Gateways) == 0 || b.VLAN > 0 || !b.ours(d) || d.v4.arpIgnore != arpIgnoreAll {
 		return nil
 	}
-	ports, err := h.devices(d.index)
+	ports, err := h.conn.devices(d.index)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (h *Handle) readmit(d *device, b Bridge, u *undo) error {
 
 // forwardBy lets a link forward. It inherits that from "default", which an
 // administrator may have switched off again after the host's was switched on.
-func (h *Handle) forwardBy(d *device, b Bridge, u *undo) error {
+func (h *Links) forwardBy(d *device, b Bridge, u *undo) error {
 	if b.ForwardIPv4 && d.v4.forwarding == 0 {
 		if err := h.setSettings(d, []setting{{ipv4Forwarding, 1}}, []setting{{ipv4Forwarding, 0}}, u); err != nil {
 			return err
@@ -234,12 +234,12 @@ func (h *Handle) forwardBy(d *device, b Bridge, u *undo) error {
 
 // verifyHostSide is what VerifyBridge says of the bridge's relation to its host.
 // d is the interface that has the gateways, or would have them.
-func (h *Handle) verifyHostSide(d *device, b Bridge, out *diff) {
+func (h *Links) verifyHostSide(d *device, b Bridge, out *diff) {
 	if b.ForwardIPv4 && d.v4.forwarding == 0 {
 		out.add("%s does not forward IPv4: sysctl %s is 0, want 1", d.name, sysctlName("net/ipv4/conf/"+d.name+"/forwarding"))
 	}
 	if b.ForwardIPv4 || b.ForwardIPv6 {
-		v4, v6, err := h.Forwarding()
+		v4, v6, err := h.host.Forwarding()
 		if err != nil {
 			*out = append(*out, err)
 			return
@@ -252,7 +252,7 @@ func (h *Handle) verifyHostSide(d *device, b Bridge, out *diff) {
 		}
 	}
 	for _, s := range b.Subnets {
-		switch has, err := h.hasSubnet(d.index, s); {
+		switch has, err := hasSubnet(h.conn, d.index, s); {
 		case err != nil:
 			out.add("%s: %w", d.name, err)
 		case !has:
@@ -262,7 +262,7 @@ func (h *Handle) verifyHostSide(d *device, b Bridge, out *diff) {
 }
 
 // verifySettings is what VerifyBridge says of the settings of the bridge itself.
-func (h *Handle) verifySettings(d *device, b Bridge, out *diff) {
+func (h *Links) verifySettings(d *device, b Bridge, out *diff) {
 	name := func(key string) string { return sysctlName("net/ipv4/conf/" + d.name + "/" + key) }
 	if b.RouteLocalnet && d.v4.routeLocalnet == 0 {
 		out.add("sysctl %s is 0, want 1: ports on 127.0.0.1 do not answer", name("route_localnet"))
@@ -274,7 +274,7 @@ func (h *Handle) verifySettings(d *device, b Bridge, out *diff) {
 		if d.v4.rpFilter == 0 {
 			out.add("sysctl %s is %d, want %d: an isolated bridge takes no IPv4", name("rp_filter"), d.v4.rpFilter, rpFilterStrict)
 		}
-		as, err := h.addrs(d.index, unix.AF_UNSPEC)
+		as, err := h.conn.addrs(d.index, unix.AF_UNSPEC)
 		if err != nil {
 			out.add("%s: %w", d.name, err)
 		}

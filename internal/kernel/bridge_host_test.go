@@ -97,11 +97,11 @@ func TestForceAddressOfHost(t *testing.T) {
 	if !errors.Is(err, ErrAddressConflict) || !strings.Contains(err.Error(), "lan0") || !strings.Contains(err.Error(), "172.16.9.5/24") {
 		t.Errorf("got %v", err)
 	}
-	as, err := h.addrs(st.Index, unix.AF_INET)
+	as, err := h.conn.addrs(st.Index, unix.AF_INET)
 	if err != nil || len(as) != 1 || as[0].prefix.String() != "172.16.9.5/24" {
 		t.Errorf("addresses are %v (%v)", as, err)
 	}
-	rs, err := h.routes(unix.AF_INET, st.Index, unix.RT_TABLE_MAIN)
+	rs, err := h.conn.routes(unix.AF_INET, st.Index, unix.RT_TABLE_MAIN)
 	if err != nil || len(rs) != 1 {
 		t.Errorf("routes are %v (%v)", rs, err)
 	}
@@ -131,11 +131,11 @@ func TestGatewaysOfOthers(t *testing.T) {
 	l.Addrs, l.Routes = prefixes("10.1.0.2/24"), nil
 	mustAttach(t, h, l)
 	gateways := func() string {
-		d, err := h.device("br0")
+		d, err := h.conn.device("br0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		as, err := h.addrs(d.index, unix.AF_INET)
+		as, err := h.conn.addrs(d.index, unix.AF_INET)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,9 +190,9 @@ func TestGatewayOutside(t *testing.T) {
 		if err := h.VerifyBridge(t.Context(), b); err != nil {
 			t.Error(err)
 		}
-		d, err := h.device("br0")
+		d, err := h.conn.device("br0")
 		if err == nil {
-			err = h.removeRoute(d.index, b.Subnets[0])
+			err = removeRoute(h.conn, d.index, b.Subnets[0])
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -212,7 +212,7 @@ func TestPinMAC(t *testing.T) {
 	if err := addLink(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}); err != nil {
 		t.Fatal(err)
 	}
-	before, err := h.device("br0")
+	before, err := h.conn.device("br0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,12 +222,12 @@ func TestPinMAC(t *testing.T) {
 	}
 	same := func(when string) {
 		t.Helper()
-		if d, err := h.device("br0"); err != nil || d.mac.String() != st.MAC.String() {
+		if d, err := h.conn.device("br0"); err != nil || d.mac.String() != st.MAC.String() {
 			t.Errorf("%s: MAC is %v (%v), want %s", when, d.mac, err, st.MAC)
 		}
 	}
 	low := pair{host: "v0", peer: "v1", hostMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: st.Index}
-	if _, err := h.createPair(low); err != nil {
+	if _, err := createPair(h.conn, low); err != nil {
 		t.Fatal(err)
 	}
 	same("with a port of a lower MAC")
@@ -235,7 +235,7 @@ func TestPinMAC(t *testing.T) {
 	mustAttach(t, h, l)
 	same("with a container")
 	mustDetach(t, h, l)
-	if err := h.deleteLinkByName("v0"); err != nil {
+	if err := h.conn.deleteLinkByName("v0"); err != nil {
 		t.Fatal(err)
 	}
 	same("without ports")
@@ -245,10 +245,10 @@ func TestPinMAC(t *testing.T) {
 		t.Fatal(err)
 	}
 	low.master = bare.Attrs().Index
-	if _, err := h.createPair(low); err != nil {
+	if _, err := createPair(h.conn, low); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.deleteLinkByName("v0"); err != nil {
+	if err := h.conn.deleteLinkByName("v0"); err != nil {
 		t.Fatal(err)
 	}
 	b := testBridge()

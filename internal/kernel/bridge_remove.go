@@ -12,12 +12,12 @@ import (
 // non-empty alias, one whose alias does not start so is not ours and is left alone,
 // which is success. A bridge with other ports is ErrInUse, and nothing
 // is removed. Missing is success.
-func (h *Handle) RemoveBridge(ctx context.Context, name, alias string) error {
+func (h *Links) RemoveBridge(ctx context.Context, name, alias string) error {
 	if err := errors.Join(ctx.Err(), checkName("bridge", name)); err != nil {
 		return err
 	}
-	d, err := h.bridge(name)
-	notOurs := alias != "" && (errors.Is(err, ErrNotBridge) || err == nil && !strings.HasPrefix(d.alias, alias) && !d.unfinished())
+	d, err := bridge(h.conn, name)
+	notOurs := alias != "" && (errors.Is(err, ErrNotBridge) || err == nil && !strings.HasPrefix(d.alias, alias) && !unfinished(d))
 	if notOurs || errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -30,8 +30,8 @@ func (h *Handle) RemoveBridge(ctx context.Context, name, alias string) error {
 	return nil
 }
 
-func (h *Handle) removeBridge(br *device) error {
-	ports, err := h.devices(br.index)
+func (h *Links) removeBridge(br *device) error {
+	ports, err := h.conn.devices(br.index)
 	if err != nil {
 		return err
 	}
@@ -45,20 +45,20 @@ func (h *Handle) removeBridge(br *device) error {
 		}
 	}
 	for _, p := range ports {
-		if err := h.deleteLink(p.index); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := h.conn.deleteLink(p.index); err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("VLAN interface of port %s: %w", p.name, err)
 		}
 	}
-	return h.deleteLink(br.index)
+	return h.conn.deleteLink(br.index)
 }
 
 // isVLANPort says that the other end of a port is in this namespace and called
 // "<bridge>.<vlan>", as ensureVLANDevice makes it.
-func (h *Handle) isVLANPort(br, p *device) (bool, error) {
+func (h *Links) isVLANPort(br, p *device) (bool, error) {
 	if p.kind != "veth" || p.peerNS >= 0 || p.peer == 0 {
 		return false, nil
 	}
-	d, err := h.deviceByIndex(p.peer)
+	d, err := h.conn.deviceByIndex(p.peer)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
@@ -71,15 +71,15 @@ func (h *Handle) isVLANPort(br, p *device) (bool, error) {
 // DropAddrs removes a bridge's addresses that lie in one of within and in none
 // of keep, and returns them. A bridge that is missing, or has not the alias,
 // has none.
-func (h *Handle) DropAddrs(ctx context.Context, name, alias string, within, keep []netip.Prefix) (dropped []netip.Prefix, err error) {
-	d, err := h.bridge(name)
+func (h *Links) DropAddrs(ctx context.Context, name, alias string, within, keep []netip.Prefix) (dropped []netip.Prefix, err error) {
+	d, err := bridge(h.conn, name)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotBridge) || err == nil && d.alias != alias {
 		return nil, nil
 	}
 	if err := errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
-	have, err := h.addrs(d.index, addrFamily(within))
+	have, err := h.conn.addrs(d.index, addrFamily(within))
 	if err != nil {
 		return nil, fmt.Errorf("bridge %s: %w", name, err)
 	}
@@ -88,7 +88,7 @@ func (h *Handle) DropAddrs(ctx context.Context, name, alias string, within, keep
 		if !anyContains(within, a.prefix.Addr()) || anyContains(keep, a.prefix.Addr()) {
 			continue
 		}
-		if err := h.removeAddr(d.index, a.prefix); err != nil {
+		if err := h.conn.removeAddr(d.index, a.prefix); err != nil {
 			errs = append(errs, fmt.Errorf("bridge %s: %w", name, err))
 			continue
 		}

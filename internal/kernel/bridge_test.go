@@ -53,7 +53,7 @@ func TestEnsureBridgeExisting(t *testing.T) {
 	if err := h.VerifyBridge(t.Context(), b); err != nil {
 		t.Error(err)
 	}
-	d, err := h.device("br0")
+	d, err := h.conn.device("br0")
 	if err != nil || d.alias != "" {
 		t.Errorf("alias of a bridge we found is %q (%v)", d.alias, err)
 	}
@@ -98,10 +98,10 @@ func TestEnsureBridgeFails(t *testing.T) {
 	h := newHandle(t)
 	st := mustBridge(t, h, Bridge{Name: "br0", Gateways: prefixes("10.1.0.1/24", "fd00:1::1/64")})
 	dummy := pair{host: "v0", peer: "v1", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: st.Index}
-	if _, err := h.createPair(dummy); err != nil {
+	if _, err := createPair(h.conn, dummy); err != nil {
 		t.Fatal(err)
 	}
-	before, err := h.addrs(st.Index, unix.AF_UNSPEC)
+	before, err := h.conn.addrs(st.Index, unix.AF_UNSPEC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,11 +133,11 @@ func TestEnsureBridgeFails(t *testing.T) {
 		if got := linkNames(t, h); got != links {
 			t.Errorf("%s: links are %q, want %q", tt.name, got, links)
 		}
-		after, err := h.addrs(st.Index, unix.AF_UNSPEC)
+		after, err := h.conn.addrs(st.Index, unix.AF_UNSPEC)
 		if diff := cmp.Diff(before, after, cmp.AllowUnexported(address{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); err != nil || diff != "" {
 			t.Errorf("%s: addresses changed (%v) %s", tt.name, err, diff)
 		}
-		if d, err := h.device("br0"); err != nil || d.mtu != st.MTU {
+		if d, err := h.conn.device("br0"); err != nil || d.mtu != st.MTU {
 			t.Errorf("%s: MTU is %d (%v), want %d", tt.name, d.mtu, err, st.MTU)
 		}
 	}
@@ -149,7 +149,7 @@ func TestForceAddress(t *testing.T) {
 	mustBridge(t, h, Bridge{Name: "br0", Gateways: prefixes("10.1.0.1/24", "fd00:1::1/64", "fd00:9::1/64")})
 	b := Bridge{Name: "br0", Gateways: prefixes("10.2.0.1/24", "fd00:1::2/64"), ForceAddress: true}
 	st := mustBridge(t, h, b)
-	as, err := h.addrs(st.Index, unix.AF_UNSPEC)
+	as, err := h.conn.addrs(st.Index, unix.AF_UNSPEC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestRemoveBridge(t *testing.T) {
 	}
 	// The shape of a VLAN interface, which not every kernel can make.
 	vlan := pair{host: "vethvlan", peer: "br0.5", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: st.Index}
-	if _, err := h.createPair(vlan); err != nil {
+	if _, err := createPair(h.conn, vlan); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // missing is success
@@ -238,7 +238,7 @@ func TestVerifyBridge(t *testing.T) {
 	st := mustBridge(t, h, b)
 	b.MTU, b.Promisc, b.VLANFiltering = 9000, true, true
 	b.Gateways = append(b.Gateways, prefixes("10.7.0.1/24")...)
-	if err := h.setLink(st.Index, 0, unix.IFF_UP); err != nil {
+	if err := h.conn.setLink(st.Index, 0, unix.IFF_UP); err != nil {
 		t.Fatal(err)
 	}
 	err := fmt.Sprint(h.VerifyBridge(t.Context(), b))
@@ -282,7 +282,7 @@ func TestUplinkMTU(t *testing.T) {
 		{Route{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("2001:db8::1")}, 1450},
 		{Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.0.2.1"), MTU: 1400}, 1400},
 	} {
-		if err := h.addRoute(st.Index, tt.r); err != nil {
+		if err := addRoute(h.conn, st.Index, tt.r); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := h.UplinkMTU(); got != tt.want || err != nil {

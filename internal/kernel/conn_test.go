@@ -59,7 +59,7 @@ func TestAwait(t *testing.T) {
 	looks := 0
 	err := await(t.Context(), nil, func() (string, error) {
 		if looks++; looks == 2 { // the socket is open: make an event
-			if err := h.setLink(loIndex, 0, unix.IFF_UP); err != nil {
+			if err := h.conn.setLink(loIndex, 0, unix.IFF_UP); err != nil {
 				return "", err
 			}
 		}
@@ -105,7 +105,7 @@ func FuzzParse(f *testing.F) {
 	} {
 		req := request(d.get, unix.NLM_F_DUMP)
 		req.AddRawData(make([]byte, d.size))
-		msgs, err := h.execute(req, uint16(d.reply))
+		msgs, err := h.conn.execute(req, uint16(d.reply))
 		if err != nil {
 			f.Fatal(err)
 		}

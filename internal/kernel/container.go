@@ -17,7 +17,7 @@ type container struct {
 	events *events // nil without IPv6 addresses
 }
 
-func (h *Handle) openContainer(l Link) (*container, error) {
+func (h *Links) openContainer(l Link) (*container, error) {
 	sysctls, want := sysctlsOf(l), []string{""}
 	if l.waitsForIPv6() {
 		want = append(want, "")
@@ -30,7 +30,7 @@ func (h *Handle) openContainer(l Link) (*container, error) {
 	if !ok {
 		return h.openContainerByThread(l, sysctls)
 	}
-	ct := container{conn: h.adopt(fds[0])}
+	ct := container{conn: h.conn.adopt(fds[0])}
 	var err error
 	if sockets > 1 {
 		ct.events, err = eventsOf(fds[1])
@@ -50,13 +50,13 @@ func (h *Handle) openContainer(l Link) (*container, error) {
 
 // openContainerByThread is openContainer for what a thread in the namespace
 // has to look at: a container without IPv6, or with a read-only /proc/sys.
-func (h *Handle) openContainerByThread(l Link, sysctls []ifSysctl) (*container, error) {
+func (h *Links) openContainerByThread(l Link, sysctls []ifSysctl) (*container, error) {
 	var ct container
 	err := l.Netns.Do(func() (err error) {
 		if err = setSysctls(sysctls, hasIPv6(l.Addrs)); err != nil {
 			return fmt.Errorf("in %s: %w%s", l.Netns.Path(), err, presetHint(err))
 		}
-		if ct.conn, err = h.openWith(); err == nil && l.waitsForIPv6() {
+		if ct.conn, err = h.conn.openWith(); err == nil && l.waitsForIPv6() {
 			ct.events, err = openEvents()
 		}
 		return err
@@ -88,7 +88,7 @@ func (ct *container) close() {
 }
 
 // configure sets up the container's end, waits until it works, and returns its index.
-func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac net.HardwareAddr) (int, error) {
+func (h *Links) configure(ctx context.Context, l Link, br, host *device, mac net.HardwareAddr) (int, error) {
 	ct, err := h.openContainer(l)
 	if err != nil {
 		return 0, err
@@ -98,7 +98,7 @@ func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac ne
 	if l.Down {
 		return d.index, nil
 	}
-	others, err := ct.setUp(ctx, d, l)
+	others, err := setUp(ctx, ct.conn, d, l)
 	if err == nil && len(others) > 0 {
 		err = h.loosen(ct.conn, d, l, br, others)
 	}
@@ -109,19 +109,19 @@ func (h *Handle) configure(ctx context.Context, l Link, br, host *device, mac ne
 		return 0, err
 	}
 	if hasIPv6(l.Addrs) {
-		if err := await(ctx, ct.events, func() (string, error) { return ct.pending(d.index, 0) }); err != nil {
+		if err := await(ctx, ct.events, func() (string, error) { return pending(ct.conn, d.index, 0) }); err != nil {
 			return 0, err
 		}
 	}
 	if len(l.Addrs) > 0 {
-		err = ct.announce(d)
+		err = announce(ct.conn, d)
 	}
 	return d.index, err
 }
 
 // setUp sets addresses, brings the interface up and sets routes. It returns the
 // other interfaces that have routes there.
-func (c *conn) setUp(ctx context.Context, d *device, l Link) (others []int, err error) {
+func setUp(ctx context.Context, c *conn, d *device, l Link) (others []int, err error) {
 	for _, p := range l.Addrs {
 		if err := c.addAddr(d.index, p, l.EnableDAD); err != nil {
 			return nil, err
@@ -134,7 +134,7 @@ func (c *conn) setUp(ctx context.Context, d *device, l Link) (others []int, err 
 	if err := c.setLink(d.index, unix.IFF_UP, unix.IFF_UP, attrs...); err != nil {
 		return nil, fmt.Errorf("set %s up: %w", l.IfName, err)
 	}
-	return c.placeRoutes(ctx, d, l)
+	return placeRoutes(ctx, c, d, l)
 }
 
 // announce makes the kernel send a gratuitous ARP and an unsolicited neighbour
@@ -142,7 +142,7 @@ func (c *conn) setUp(ctx context.Context, d *device, l Link) (others []int, err 
 // that is there. What came with link-up the bridge dropped: its port was not
 // yet forwarding. Neighbours of an earlier holder of the address, the host
 // above all, would send to its MAC for seconds more.
-func (c *conn) announce(d *device) error {
+func announce(c *conn, d *device) error {
 	if err := c.setLink(d.index, 0, 0, attr(unix.IFLA_ADDRESS, d.mac)); err != nil {
 		return fmt.Errorf("announce addresses of %s: %w", d.name, err)
 	}
@@ -174,7 +174,7 @@ func setSysctls(all []ifSysctl, need bool) error {
 
 // Settle sets again what Attach set of the container's interface under
 // /proc/sys.
-func (h *Handle) Settle(ctx context.Context, l Link) error {
+func (h *Links) Settle(ctx context.Context, l Link) error {
 	if err := errors.Join(ctx.Err(), l.check()); err != nil {
 		return err
 	}

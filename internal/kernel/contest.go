@@ -18,7 +18,7 @@ import (
 // from the precedence alone, which needs no look, was dropped: 32 bits do not
 // hold a priority and the order of names, and the container with one network,
 // which nearly all are, would show a metric that says nothing.
-func (c *conn) placeRoutes(ctx context.Context, d *device, l Link) (others []int, err error) {
+func placeRoutes(ctx context.Context, c *conn, d *device, l Link) (others []int, err error) {
 	if len(l.Addrs) == 0 && len(l.Routes) == 0 {
 		return nil, nil
 	}
@@ -39,7 +39,7 @@ func (c *conn) placeRoutes(ctx context.Context, d *device, l Link) (others []int
 				return nil, err
 			}
 		}
-		if err := c.addRoute(d.index, r); err != nil {
+		if err := addRoute(c, d.index, r); err != nil {
 			return nil, err
 		}
 	}

@@ -208,9 +208,9 @@ func attachAtOnce(t *testing.T, n *Netns, links []Link) {
 
 // foreign makes another program's link with an address and a default route of each
 // family, as the reference plugins set them.
-func (c *conn) foreign(t *testing.T, name string, net int) {
+func foreign(c *conn, t *testing.T, name string, net int) {
 	t.Helper()
-	if _, err := c.createPair(pair{host: name, peer: name + "-peer", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500}); err != nil {
+	if _, err := createPair(c, pair{host: name, peer: name + "-peer", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500}); err != nil {
 		t.Fatal(err)
 	}
 	d, err := c.device(name)
@@ -221,8 +221,8 @@ func (c *conn) foreign(t *testing.T, name string, net int) {
 	addrs := prefixes(fmt.Sprintf("10.%d.0.9/24", net), fmt.Sprintf("fd00:%d::9/64", net))
 	gateways := []netip.Addr{addrs[0].Masked().Addr().Next(), addrs[1].Masked().Addr().Next()}
 	err = errors.Join(c.addAddr(d.index, addrs[0], false), c.addAddr(d.index, addrs[1], false), c.setLink(d.index, unix.IFF_UP, unix.IFF_UP),
-		c.addRoute(d.index, Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gateways[0]}),
-		c.addRoute(d.index, Route{Dst: netip.MustParsePrefix("::/0"), Gateway: gateways[1]}))
+		addRoute(c, d.index, Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gateways[0]}),
+		addRoute(c, d.index, Route{Dst: netip.MustParsePrefix("::/0"), Gateway: gateways[1]}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestRoutesBesideOthers(t *testing.T) {
 	} {
 		h, n := newHandle(t), newNetns(t)
 		l := several(t, h, n, Precedence{Network: "a", Priority: tt.priority})[0]
-		foreign := func() { in(t, n, func(c *conn) error { c.foreign(t, "ext", 9); return nil }) }
+		foreign := func() { in(t, n, func(c *conn) error { foreign(c, t, "ext", 9); return nil }) }
 		if tt.before {
 			foreign()
 		}

@@ -18,13 +18,13 @@ type Ref struct{ Owner, HostName, NetnsPath, IfName string }
 // other end is IfName in NetnsPath; else the one with Owner as alias, wherever
 // it was renamed to. A link that carries the alias of another owner is left
 // alone. Missing, also of the namespace, is success.
-func (h *Handle) Detach(ctx context.Context, r Ref) error {
+func (h *Links) Detach(ctx context.Context, r Ref) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	d, err := h.find(r)
 	if err == nil {
-		err = h.deleteLink(d.index)
+		err = h.conn.deleteLink(d.index)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("detach %s: %w", r.HostName, err)
@@ -34,13 +34,13 @@ func (h *Handle) Detach(ctx context.Context, r Ref) error {
 
 // SetDown cuts the attachment that Detach would remove off: what the host's end
 // would forward or receive is dropped. Missing is success.
-func (h *Handle) SetDown(ctx context.Context, r Ref) error {
+func (h *Links) SetDown(ctx context.Context, r Ref) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	d, err := h.find(r)
 	if err == nil {
-		err = h.setLink(d.index, 0, unix.IFF_UP)
+		err = h.conn.setLink(d.index, 0, unix.IFF_UP)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("set %s down: %w", r.HostName, err)
@@ -50,10 +50,10 @@ func (h *Handle) SetDown(ctx context.Context, r Ref) error {
 
 // find returns the host end of the attachment or ErrNotFound. Only the last
 // way, for what is gone or was renamed, looks at all links.
-func (h *Handle) find(r Ref) (*device, error) {
+func (h *Links) find(r Ref) (*device, error) {
 	if r.HostName != "" {
-		d, err := h.device(r.HostName)
-		if err == nil && d.ownedBy(r.Owner) {
+		d, err := h.conn.device(r.HostName)
+		if err == nil && ownedBy(d, r.Owner) {
 			return d, nil
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -69,7 +69,7 @@ func (h *Handle) find(r Ref) (*device, error) {
 	if r.Owner == "" {
 		return nil, ErrNotFound
 	}
-	ds, err := h.devices(0)
+	ds, err := h.conn.devices(0)
 	if err != nil {
 		return nil, err
 	}
@@ -83,9 +83,9 @@ func (h *Handle) find(r Ref) (*device, error) {
 
 // findPeer returns the host end of the veth that is IfName in NetnsPath, unless it
 // is another owner's.
-func (h *Handle) findPeer(r Ref) (*device, error) {
+func (h *Links) findPeer(r Ref) (*device, error) {
 	host, err := h.hostEnd(r.NetnsPath, r.IfName)
-	if err == nil && !host.ownedBy(r.Owner) {
+	if err == nil && !ownedBy(host, r.Owner) {
 		return nil, ErrNotFound
 	}
 	return host, err
@@ -93,7 +93,7 @@ func (h *Handle) findPeer(r Ref) (*device, error) {
 
 // hostEnd returns the host's end of the veth that is ifName in the namespace at
 // path; ErrNotFound if that is no veth, or leads elsewhere.
-func (h *Handle) hostEnd(path, ifName string) (*device, error) {
+func (h *Links) hostEnd(path, ifName string) (*device, error) {
 	n, err := OpenNetns(path)
 	if errors.Is(err, ErrNotNetns) {
 		return nil, fmt.Errorf("%w: %w", ErrNotFound, err) // what was bound there is gone
@@ -109,7 +109,7 @@ func (h *Handle) hostEnd(path, ifName string) (*device, error) {
 	if cont.kind != "veth" || cont.peer == 0 {
 		return nil, ErrNotFound
 	}
-	host, err := h.deviceByIndex(cont.peer)
+	host, err := h.conn.deviceByIndex(cont.peer)
 	if err != nil {
 		return nil, err
 	}
@@ -134,11 +134,11 @@ type Owned struct {
 
 // List returns the veths and bridges whose alias starts with prefix. Links
 // without an alias are never listed.
-func (h *Handle) List(ctx context.Context, prefix string) ([]Owned, error) {
+func (h *Links) List(ctx context.Context, prefix string) ([]Owned, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ds, err := h.devices(0)
+	ds, err := h.conn.devices(0)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

@@ -14,10 +14,10 @@ func TestDetach(t *testing.T) {
 	n := newNetns(t)
 	mustBridge(t, h, testBridge())
 	alias := func(s string) func(Attached) error {
-		return func(a Attached) error { return h.setLink(a.HostIndex, 0, 0, attr(unix.IFLA_IFALIAS, []byte(s))) }
+		return func(a Attached) error { return h.conn.setLink(a.HostIndex, 0, 0, attr(unix.IFLA_IFALIAS, []byte(s))) }
 	}
 	rename := func(a Attached) error {
-		return h.setLink(a.HostIndex, 0, 0, attrString(unix.IFLA_IFNAME, "renamed"))
+		return h.conn.setLink(a.HostIndex, 0, 0, attrString(unix.IFLA_IFNAME, "renamed"))
 	}
 	byName := Ref{Owner: testOwner, HostName: "vethc1"}
 	byPeer := Ref{Owner: testOwner, HostName: "gone", NetnsPath: n.Path(), IfName: "eth0"}
@@ -50,12 +50,12 @@ func TestDetach(t *testing.T) {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}
-		_, err := h.deviceByIndex(a.HostIndex)
+		_, err := h.conn.deviceByIndex(a.HostIndex)
 		if gone := err != nil; gone != tt.gone {
 			t.Errorf("%s: gone is %t, want %t", tt.name, gone, tt.gone)
 		}
 		if err == nil {
-			if err := h.deleteLink(a.HostIndex); err != nil {
+			if err := h.conn.deleteLink(a.HostIndex); err != nil {
 				t.Fatal(err)
 			}
 		}

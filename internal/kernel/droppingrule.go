@@ -39,13 +39,13 @@ func (r DroppingRule) String() string {
 // DroppingRules returns the policy routing rules that come before the table main and
 // drop what a bridge's containers send, or what is sent to them. Rules that ask for
 // more than addresses and this interface are left out.
-func (h *Handle) DroppingRules(ctx context.Context, dev string, subnets []netip.Prefix) ([]DroppingRule, error) {
+func (h *Host) DroppingRules(ctx context.Context, dev string, subnets []netip.Prefix) ([]DroppingRule, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	var all []DroppingRule
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := h.dump(func() *nl.NetlinkRequest {
+		msgs, err := h.conn.dump(func() *nl.NetlinkRequest {
 			msg := nl.NewRtDelMsg()
 			msg.Family, msg.Table, msg.Scope = fam, 0, 0
 			return request(unix.RTM_GETRULE, 0, msg)

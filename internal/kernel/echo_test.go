@@ -12,11 +12,11 @@ import (
 func TestEchoAll(t *testing.T) {
 	t.Parallel()
 	h := newHandle(t)
-	lo, err := h.device("lo")
+	lo, err := h.conn.device("lo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.setLink(lo.index, 0, 0, attrUint32(unix.IFLA_MTU, 4000)); err != nil {
+	if err := h.conn.setLink(lo.index, 0, 0, attrUint32(unix.IFLA_MTU, 4000)); err != nil {
 		t.Fatal(err)
 	}
 	all := []Echo{

@@ -16,12 +16,12 @@ const (
 
 // Forwarding reports whether IPv4 and IPv6 forwarding are on in the Handle's
 // namespace. A kernel without IPv6 reports false.
-func (h *Handle) Forwarding() (v4, v6 bool, err error) {
-	on4, err := h.netconf(unix.AF_INET, netconfAll, netconfaForwarding)
+func (h *Host) Forwarding() (v4, v6 bool, err error) {
+	on4, err := h.conn.netconf(unix.AF_INET, netconfAll, netconfaForwarding)
 	if err != nil {
 		return false, false, fmt.Errorf("read net.ipv4.ip_forward: %w", err)
 	}
-	on6, err := h.netconf(unix.AF_INET6, netconfAll, netconfaForwarding)
+	on6, err := h.conn.netconf(unix.AF_INET6, netconfAll, netconfaForwarding)
 	if err != nil && !errors.Is(err, ErrUnsupported) {
 		return false, false, fmt.Errorf("read net.ipv6.conf.all.forwarding: %w", err)
 	}
@@ -33,7 +33,7 @@ func (h *Handle) Forwarding() (v4, v6 bool, err error) {
 // alone. Interfaces by which the host gets its own IPv6 from router
 // advertisements keep on taking them (accept_ra 2), which is not undone. IPv6
 // on a kernel without it is ErrUnsupported.
-func (h *Handle) Forward(ctx context.Context, v4, v6 bool) error {
+func (h *Host) Forward(ctx context.Context, v4, v6 bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -52,12 +52,12 @@ func (h *Handle) Forward(ctx context.Context, v4, v6 bool) error {
 // default routes lead by, do not forward IPv4 whatever the host does: of the
 // setting of an interface the kernel asks for every packet that comes in by it.
 // A bridge that is missing is left out.
-func (h *Handle) NotForwarding(ctx context.Context, bridges []string) (off, uplinks []string, err error) {
+func (h *Host) NotForwarding(ctx context.Context, bridges []string) (off, uplinks []string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
 	for _, name := range bridges {
-		d, err := h.device(name)
+		d, err := h.conn.device(name)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -68,7 +68,7 @@ func (h *Handle) NotForwarding(ctx context.Context, bridges []string) (off, upli
 			off = append(off, name)
 		}
 	}
-	rs, err := h.routes(unix.AF_INET, 0, 0)
+	rs, err := h.conn.routes(unix.AF_INET, 0, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,7 +78,7 @@ func (h *Handle) NotForwarding(ctx context.Context, bridges []string) (off, upli
 			continue
 		}
 		seen[r.oif] = true
-		d, err := h.deviceByIndex(r.oif)
+		d, err := h.conn.deviceByIndex(r.oif)
 		if errors.Is(err, ErrNotFound) {
 			continue // gone since the list
 		}

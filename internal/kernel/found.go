@@ -55,7 +55,7 @@ type Namespaces map[int]string
 
 // Namespaces looks for network namespaces that links of this one lead to: where
 // one is bound to a file, and at processes. Each is found once.
-func (h *Handle) Namespaces() (Namespaces, error) {
+func (h *Links) Namespaces() (Namespaces, error) {
 	ns := Namespaces{}
 	var own unix.Stat_t
 	if err := unix.Stat(threadNetns, &own); err != nil {
@@ -75,7 +75,7 @@ func (h *Handle) Namespaces() (Namespaces, error) {
 		if err != nil {
 			continue // gone meanwhile, or a file that hides the namespace
 		}
-		id, err := h.nsid(n)
+		id, err := h.conn.nsid(n)
 		if err := errors.Join(err, n.Close()); err != nil {
 			return nil, err
 		}
@@ -149,7 +149,7 @@ func processNamespaces() []string {
 // Find follows a veth that List gave to its other end. The error wraps
 // ErrNotFound if it is not there any more, or its other end is out of reach. It
 // needs Linux 4.20.
-func (h *Handle) Find(ctx context.Context, o Owned, ns Namespaces) (Found, error) {
+func (h *Links) Find(ctx context.Context, o Owned, ns Namespaces) (Found, error) {
 	if err := ctx.Err(); err != nil {
 		return Found{}, err
 	}
@@ -160,8 +160,8 @@ func (h *Handle) Find(ctx context.Context, o Owned, ns Namespaces) (Found, error
 	return f, nil
 }
 
-func (h *Handle) followed(o Owned, ns Namespaces) (Found, error) {
-	host, err := h.deviceByIndex(o.Index)
+func (h *Links) followed(o Owned, ns Namespaces) (Found, error) {
+	host, err := h.conn.deviceByIndex(o.Index)
 	if err != nil {
 		return Found{}, err
 	}
@@ -177,7 +177,7 @@ func (h *Handle) followed(o Owned, ns Namespaces) (Found, error) {
 	}
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(host.peer)
-	cont, err := h.readDevice(msg, attrUint32(iflaTargetNetnsID, uint32(host.peerNS)))
+	cont, err := h.conn.readDevice(msg, attrUint32(iflaTargetNetnsID, uint32(host.peerNS)))
 	if err != nil {
 		return Found{}, elsewhere(err)
 	}
@@ -185,7 +185,7 @@ func (h *Handle) followed(o Owned, ns Namespaces) (Found, error) {
 		return Found{}, ErrNotFound
 	}
 	f.IfName, f.MAC, f.MTU = cont.name, cont.mac, cont.mtu
-	f.Addrs, err = h.addrsElsewhere(cont.index, host.peerNS)
+	f.Addrs, err = addrsElsewhere(h.conn, cont.index, host.peerNS)
 	return f, elsewhere(err)
 }
 
@@ -199,22 +199,22 @@ func elsewhere(err error) error {
 }
 
 // addBridge adds the bridge of which the host end is a port.
-func (h *Handle) addBridge(f *Found, master int) error {
+func (h *Links) addBridge(f *Found, master int) error {
 	if master == 0 {
 		return nil
 	}
-	br, err := h.deviceByIndex(master)
+	br, err := h.conn.deviceByIndex(master)
 	if err != nil {
 		return err
 	}
 	f.Bridge, f.BridgeMAC, f.BridgeMTU, f.Promisc = br.name, br.mac, br.mtu, br.flags&unix.IFF_PROMISC != 0
-	as, err := h.addrs(br.index, unix.AF_UNSPEC)
+	as, err := h.conn.addrs(br.index, unix.AF_UNSPEC)
 	f.BridgeAddrs = given(as)
 	return err
 }
 
 // addrsElsewhere is addrs for a link of another namespace.
-func (c *conn) addrsElsewhere(index, nsid int) ([]netip.Prefix, error) {
+func addrsElsewhere(c *conn, index, nsid int) ([]netip.Prefix, error) {
 	as, err := c.addrs(index, unix.AF_UNSPEC, attrUint32(ifaTargetNetnsID, uint32(nsid)))
 	return given(as), err
 }
@@ -233,7 +233,7 @@ func given(as []address) []netip.Prefix {
 
 // Holder returns the path of the namespace, out of ns, that has an address.
 // ErrNotFound if none has it, or more than one.
-func (h *Handle) Holder(ctx context.Context, addr netip.Addr, ns Namespaces) (string, error) {
+func (h *Links) Holder(ctx context.Context, addr netip.Addr, ns Namespaces) (string, error) {
 	var holders []string
 	for _, path := range ns {
 		if err := ctx.Err(); err != nil {

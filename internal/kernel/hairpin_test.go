@@ -17,7 +17,7 @@ func TestSetHairpin(t *testing.T) {
 	mustAttach(t, h, l)
 	hairpin := func() bool {
 		t.Helper()
-		d, err := h.device(l.HostName)
+		d, err := h.conn.device(l.HostName)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,13 +33,13 @@ func TestSetHairpin(t *testing.T) {
 			t.Errorf("%v: %v, hairpin %v", at, err, hairpin())
 		}
 	}
-	br, err := h.device(l.Bridge)
+	br, err := h.conn.device(l.Bridge)
 	if err != nil {
 		t.Fatal(err)
 	}
 	promisc := func(flags uint32) {
 		t.Helper()
-		if err := h.setLink(br.index, flags, unix.IFF_PROMISC); err != nil {
+		if err := h.conn.setLink(br.index, flags, unix.IFF_PROMISC); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,11 +1,16 @@
 package kernel
 
-// Handle talks rtnetlink in the network namespace of the thread that called
-// Open. Sysctls and event sockets are those of the calling thread, so its
-// methods must be called from threads in that same namespace: every thread of a
-// process that leaves its threads alone is, any other one Enter brings there.
-// Many goroutines may use it at once.
-type Handle struct{ *conn }
+// Handle is the Host, its Links and its Tunnels by one rtnetlink, in the network
+// namespace of the thread that called Open. Sysctls and event sockets are those
+// of the calling thread, so its methods must be called from threads in that same
+// namespace: every thread of a process that leaves its threads alone is, any
+// other one Enter brings there. Many goroutines may use it at once.
+type Handle struct {
+	*Host
+	*Links
+	*Tunnels
+	conn *conn
+}
 
 // Open opens rtnetlink in the calling thread's network namespace.
 func Open() (*Handle, error) {
@@ -13,11 +18,12 @@ func Open() (*Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handle{c}, nil
+	host := NewHost(c)
+	return &Handle{Host: host, Links: NewLinks(c, host), Tunnels: NewTunnels(c), conn: c}, nil
 }
 
 // Close closes the sockets. The Handle must not be used afterwards.
-func (h *Handle) Close() { h.close() }
+func (h *Handle) Close() { h.conn.close() }
 
 // Enter brings the calling goroutine's thread into the Handle's namespace and
 // keeps the goroutine on it, until leave is called, once. A thread that is there

@@ -82,7 +82,7 @@ func testLink(n *Netns) Link {
 // linkNames lists the links of h's namespace; "nothing left" compares it.
 func linkNames(t testing.TB, h *Handle) string {
 	t.Helper()
-	ds, err := h.devices(0)
+	ds, err := h.conn.devices(0)
 	if err != nil {
 		t.Fatal(err)
 	}

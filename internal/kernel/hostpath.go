@@ -18,7 +18,7 @@ import (
 
 // leadsBy says whether the host's packets to a leave by the interface, with no router
 // in between. One lookup costs as much on a host with a million routes.
-func (c *conn) leadsBy(index int, a netip.Addr) bool {
+func leadsBy(c *conn, index int, a netip.Addr) bool {
 	oif := 0
 	if a.IsLinkLocalUnicast() && a.Is6() {
 		oif = index // each interface has this subnet
@@ -43,31 +43,31 @@ func probe(p netip.Prefix) (netip.Addr, bool) {
 
 // lacksConnected says that the route is gone that the kernel made with address p of the
 // link. A route in another table to which a rule leads is as good.
-func (c *conn) lacksConnected(d *device, p netip.Prefix) (bool, error) {
+func lacksConnected(c *conn, d *device, p netip.Prefix) (bool, error) {
 	a, has := probe(p)
-	if !has || d.master != 0 || c.leadsBy(d.index, a) { // a VRF has them in a table of its own
+	if !has || d.master != 0 || leadsBy(c, d.index, a) { // a VRF has them in a table of its own
 		return false, nil
 	}
-	has, err := c.hasSubnet(d.index, p.Masked())
+	has, err := hasSubnet(c, d.index, p.Masked())
 	return !has, err
 }
 
 // ensureConnected makes the routes again that the kernel made with the wanted addresses
 // of the link, and with those that libnet gave it for others. It makes them as the
 // kernel does, which takes them away with the address.
-func (c *conn) ensureConnected(d *device, have []address, want []netip.Prefix) error {
+func ensureConnected(c *conn, d *device, have []address, want []netip.Prefix) error {
 	for _, a := range have {
 		if a.protocol != protoLibnet && !slices.Contains(want, a.prefix) {
 			continue
 		}
-		lacks, err := c.lacksConnected(d, a.prefix)
+		lacks, err := lacksConnected(c, d, a.prefix)
 		if err != nil {
 			return err
 		}
 		if !lacks {
 			continue
 		}
-		if err := c.addConnected(d.index, a.prefix); err != nil {
+		if err := addConnected(c, d.index, a.prefix); err != nil {
 			return err
 		}
 	}
@@ -77,7 +77,7 @@ func (c *conn) ensureConnected(d *device, have []address, want []netip.Prefix) e
 // ip6Connected is the metric of IPv6 routes that the kernel makes (IP6_RT_PRIO_ADDRCONF).
 const ip6Connected = 256
 
-func (c *conn) addConnected(index int, p netip.Prefix) error {
+func addConnected(c *conn, index int, p netip.Prefix) error {
 	r := route{dst: p.Masked(), oif: index, table: unix.RT_TABLE_MAIN, protocol: unix.RTPROT_KERNEL}
 	flags, metric := unix.NLM_F_CREATE, ip6Connected
 	if p.Addr().Is4() {
@@ -96,13 +96,13 @@ func (c *conn) addConnected(index int, p netip.Prefix) error {
 // verifyPaths is what VerifyBridge says of how the host leads to b's subnets and
 // addresses. d is the interface with the gateways, and have its addresses. It costs a
 // request for each address of b.Reach, and one for each gateway in whose subnet is none.
-func (h *Handle) verifyPaths(d *device, have []address, b Bridge, out *diff) {
+func (h *Links) verifyPaths(d *device, have []address, b Bridge, out *diff) {
 	if d.master != 0 || !d.up() {
 		return
 	}
 	var good, astray []netip.Addr
 	for _, a := range b.Reach {
-		if h.leadsBy(d.index, a) {
+		if leadsBy(h.conn, d.index, a) {
 			good = append(good, a)
 		} else {
 			astray = append(astray, a)
@@ -113,7 +113,7 @@ func (h *Handle) verifyPaths(d *device, have []address, b Bridge, out *diff) {
 		if !wanted || slices.ContainsFunc(good, a.prefix.Contains) {
 			continue
 		}
-		switch lacks, err := h.lacksConnected(d, a.prefix); {
+		switch lacks, err := lacksConnected(h.conn, d, a.prefix); {
 		case err != nil:
 			out.failed(d.name, err)
 		case lacks:
@@ -122,7 +122,7 @@ func (h *Handle) verifyPaths(d *device, have []address, b Bridge, out *diff) {
 		}
 	}
 	for _, s := range b.Subnets { // verifyHostSide tells of these
-		if has, err := h.hasSubnet(d.index, s); err != nil || !has {
+		if has, err := hasSubnet(h.conn, d.index, s); err != nil || !has {
 			astray = slices.DeleteFunc(astray, s.Contains)
 		}
 	}
@@ -133,8 +133,8 @@ func (h *Handle) verifyPaths(d *device, have []address, b Bridge, out *diff) {
 }
 
 // whither says in words where the kernel leads to an address instead.
-func (h *Handle) whither(a netip.Addr) string {
-	r, err := h.routeTo(a, 0)
+func (h *Links) whither(a netip.Addr) string {
+	r, err := h.conn.routeTo(a, 0)
 	switch {
 	case errors.Is(err, ErrNotFound) || unreachable(err):
 		return "a rule or a route drops them"
@@ -142,7 +142,7 @@ func (h *Handle) whither(a netip.Addr) string {
 		return err.Error()
 	}
 	by := fmt.Sprintf("interface %d", r.oif)
-	if d, err := h.deviceByIndex(r.oif); err == nil {
+	if d, err := h.conn.deviceByIndex(r.oif); err == nil {
 		by = d.name
 	}
 	return fmt.Sprintf("route %s leads by %s", r.dst, by)
@@ -150,18 +150,18 @@ func (h *Handle) whither(a netip.Addr) string {
 
 // verifyNeighbours compares the permanent entries that the host's neighbour table has of
 // the container's addresses with its MAC; what the kernel learned it mends itself.
-func (h *Handle) verifyNeighbours(l Link, bridge int, mac net.HardwareAddr, out *diff) {
+func (h *Links) verifyNeighbours(l Link, bridge int, mac net.HardwareAddr, out *diff) {
 	dev, index := l.Bridge, bridge
 	if l.VLAN > 0 {
 		dev = (&Bridge{Name: l.Bridge, VLAN: l.VLAN}).vlanName()
-		d, err := h.device(dev)
+		d, err := h.conn.device(dev)
 		if err != nil {
 			return // a VLAN without a gateway has none
 		}
 		index = d.index
 	}
 	for _, p := range l.Addrs {
-		state, held, err := h.neighbour(index, p.Addr())
+		state, held, err := neighbour(h.conn, index, p.Addr())
 		switch {
 		case err != nil:
 			out.failed(fmt.Sprintf("%s: neighbour %s", dev, p.Addr()), err)
@@ -173,7 +173,7 @@ func (h *Handle) verifyNeighbours(l Link, bridge int, mac net.HardwareAddr, out 
 
 // neighbour returns state and MAC of one entry of the neighbour table; zero if there
 // is none, and before Linux 5.0, which cannot be asked for one.
-func (c *conn) neighbour(index int, a netip.Addr) (state uint16, mac net.HardwareAddr, err error) {
+func neighbour(c *conn, index int, a netip.Addr) (state uint16, mac net.HardwareAddr, err error) {
 	b, err := c.get(request(unix.RTM_GETNEIGH, 0, ndmsg{family: uint8(family(a)), index: index}, attr(unix.NDA_DST, a.AsSlice())), unix.RTM_NEWNEIGH)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnsupported) {
 		return 0, nil, nil

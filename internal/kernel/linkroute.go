@@ -78,7 +78,7 @@ func (r *Route) matches(have route) bool {
 }
 
 // addRoute adds a route; one that is there already is success.
-func (c *conn) addRoute(index int, r Route) error {
+func addRoute(c *conn, index int, r Route) error {
 	have := route{
 		dst: r.Dst.Masked(), gateway: r.Gateway, oif: index, table: r.table(), scope: r.scope(), protocol: unix.RTPROT_BOOT,
 		metrics: r.metrics(),
@@ -91,7 +91,7 @@ func (c *conn) addRoute(index int, r Route) error {
 }
 
 // removeRoute removes an on-link route of the main table.
-func (c *conn) removeRoute(index int, dst netip.Prefix) error {
+func removeRoute(c *conn, index int, dst netip.Prefix) error {
 	msg := nl.NewRtDelMsg()
 	msg.Family, msg.Dst_len = uint8(family(dst.Addr())), uint8(dst.Bits())
 	err := c.change(request(unix.RTM_DELROUTE, 0, msg,

@@ -11,7 +11,7 @@ import (
 )
 
 // localAddrs returns the host's addresses of a family and where they are.
-func (c *conn) localAddrs(fam int) (map[netip.Addr]int, error) {
+func localAddrs(c *conn, fam int) (map[netip.Addr]int, error) {
 	msgs, err := c.dump(func() *nl.NetlinkRequest {
 		return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(fam))
 	}, unix.RTM_NEWADDR)
@@ -43,7 +43,7 @@ func LocalAddrs(of []netip.Addr) ([]netip.Addr, error) {
 	if slices.ContainsFunc(of, func(a netip.Addr) bool { return family(a) != fam }) {
 		fam = unix.AF_UNSPEC
 	}
-	own, err := c.localAddrs(fam)
+	own, err := localAddrs(c, fam)
 	var all []netip.Addr
 	for _, a := range of {
 		if _, ok := own[a]; ok {

@@ -10,8 +10,8 @@ import (
 
 // ForgetNeighbours deletes the neighbours of an interface whose MAC is not known
 // yet, with the packets that wait for it. A missing interface has none.
-func (h *Handle) ForgetNeighbours(ctx context.Context, dev string) error {
-	d, err := h.device(dev)
+func (h *Tunnels) ForgetNeighbours(ctx context.Context, dev string) error {
+	d, err := h.conn.device(dev)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -19,7 +19,7 @@ func (h *Handle) ForgetNeighbours(ctx context.Context, dev string) error {
 		return err
 	}
 	var waiting []Neighbour
-	err = h.eachEntry(unix.AF_UNSPEC, d.index, func() { waiting = nil }, func(e entry) {
+	err = eachEntry(h.conn, unix.AF_UNSPEC, d.index, func() { waiting = nil }, func(e entry) {
 		if e.state&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) != 0 {
 			waiting = append(waiting, Neighbour{Addr: e.dst})
 		}
@@ -28,7 +28,7 @@ func (h *Handle) ForgetNeighbours(ctx context.Context, dev string) error {
 		return fmt.Errorf("list neighbours of %s: %w", dev, err)
 	}
 	for _, n := range waiting {
-		if err := h.changeNeighbour(unix.RTM_DELNEIGH, d.index, n); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := changeNeighbour(h.conn, unix.RTM_DELNEIGH, d.index, n); err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("%s: %w", dev, err)
 		}
 	}

@@ -40,7 +40,7 @@ func (o Occupant) String() string {
 // subnet; addresses of interfaces with an alias that starts with prefix whose
 // subnet overlaps; and routes of the main table to the subnet or to a part of it
 // that lead elsewhere. Wider routes are not: the bridge's own is more specific.
-func (h *Handle) Occupants(bridge, prefix string, subnet netip.Prefix) ([]Occupant, error) {
+func (h *Host) Occupants(bridge, prefix string, subnet netip.Prefix) ([]Occupant, error) {
 	o := occupants{h.conn, bridge, prefix, subnet, map[int]*device{}}
 	all, err := o.addresses()
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 // its own addresses. Left out are default routes and what stands in for one
 // (0.0.0.0/1, 2000::/3: anything shorter than /8), link-local networks,
 // multicast and broadcast.
-func (h *Handle) Prefixes() ([]netip.Prefix, error) {
+func (h *Host) Prefixes() ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := h.dump(func() *nl.NetlinkRequest {
+		msgs, err := h.conn.dump(func() *nl.NetlinkRequest {
 			msg := nl.NewRtDelMsg() // all zero but the table
 			msg.Family, msg.Scope, msg.Table = fam, 0, unix.RT_TABLE_UNSPEC
 			return request(unix.RTM_GETROUTE, 0, msg)

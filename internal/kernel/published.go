@@ -20,7 +20,7 @@ const (
 // DeviceTo returns the name of the interface by which the host reaches addr:
 // "lo" for its own addresses. ErrNotFound if it has no route, or one that
 // drops.
-func (h *Handle) DeviceTo(addr netip.Addr) (string, error) {
+func (h *Host) DeviceTo(addr netip.Addr) (string, error) {
 	name, err := h.deviceTo(addr.Unmap())
 	if err != nil {
 		return "", fmt.Errorf("route to %s: %w", addr, err)
@@ -28,14 +28,14 @@ func (h *Handle) DeviceTo(addr netip.Addr) (string, error) {
 	return name, nil
 }
 
-func (h *Handle) deviceTo(addr netip.Addr) (string, error) {
+func (h *Host) deviceTo(addr netip.Addr) (string, error) {
 	if !addr.IsValid() {
 		return "", ErrNotFound
 	}
 	msg := nl.NewRtDelMsg()
 	msg.Family, msg.Dst_len = uint8(family(addr)), uint8(addr.BitLen())
 	msg.Table, msg.Scope = 0, 0 // strict checking wants nothing here
-	b, err := h.get(request(unix.RTM_GETROUTE, 0, msg, attr(unix.RTA_DST, addr.AsSlice())), unix.RTM_NEWROUTE)
+	b, err := h.conn.get(request(unix.RTM_GETROUTE, 0, msg, attr(unix.RTA_DST, addr.AsSlice())), unix.RTM_NEWROUTE)
 	if unreachable(err) {
 		return "", fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
@@ -52,7 +52,7 @@ func (h *Handle) deviceTo(addr netip.Addr) (string, error) {
 	case !unicast:
 		return "", ErrNotFound
 	}
-	d, err := h.deviceByIndex(r.oif)
+	d, err := h.conn.deviceByIndex(r.oif)
 	if err != nil {
 		return "", err
 	}
@@ -74,7 +74,7 @@ func unreachable(err error) bool {
 // SetRouteLocalnet lets an interface carry packets for and from 127.0.0.0/8, or
 // no longer. It reports whether that was a change. Switching it off where the
 // interface is missing is success. Guard these addresses first.
-func (h *Handle) SetRouteLocalnet(dev string, on bool) (changed bool, err error) {
+func (h *Host) SetRouteLocalnet(dev string, on bool) (changed bool, err error) {
 	if err := checkName("interface", dev); err != nil {
 		return false, err
 	}
@@ -102,7 +102,7 @@ func routeLocalnet(dev string) string { return "net/ipv4/conf/" + dev + "/route_
 
 // RouteLocalnet reports what SetRouteLocalnet sets. ErrNotFound: the interface
 // is missing.
-func (h *Handle) RouteLocalnet(dev string) (bool, error) {
+func (h *Host) RouteLocalnet(dev string) (bool, error) {
 	if err := checkName("interface", dev); err != nil {
 		return false, err
 	}
@@ -111,17 +111,17 @@ func (h *Handle) RouteLocalnet(dev string) (bool, error) {
 }
 
 // setNamed changes an IPv4 setting of a link.
-func (h *Handle) setNamed(name string, s setting) error {
-	d, err := h.device(name)
+func (h *Host) setNamed(name string, s setting) error {
+	d, err := h.conn.device(name)
 	if err != nil {
 		return err
 	}
-	return h.setLink(d.index, 0, 0, setIPv4(s))
+	return h.conn.setLink(d.index, 0, 0, setIPv4(s))
 }
 
 // EphemeralPorts returns the ports of which the kernel takes free ones, and
 // whether one of them was set apart for somebody.
-func (h *Handle) EphemeralPorts() (first, last uint16, reserved func(uint16) bool, err error) {
+func (h *Host) EphemeralPorts() (first, last uint16, reserved func(uint16) bool, err error) {
 	text, err := getSysctl(portRange)
 	if err != nil {
 		return 0, 0, nil, err
@@ -192,7 +192,7 @@ func parsePorts(list string) ([]ports, error) {
 // binding, so a port that was refused for another reason, such as an address
 // the host does not have, is not in use. Other protocols are never in use:
 // their module might have to be loaded to ask.
-func (h *Handle) PortInUse(proto string, ip netip.Addr, port uint16) bool {
+func (h *Host) PortInUse(proto string, ip netip.Addr, port uint16) bool {
 	if !ip.IsValid() {
 		return h.PortInUse(proto, netip.IPv4Unspecified(), port) || h.PortInUse(proto, netip.IPv6Unspecified(), port)
 	}

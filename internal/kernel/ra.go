@@ -16,7 +16,7 @@ const acceptRA = 1
 // takes router advertisements only where accept_ra is 2, and at once drops the
 // default routes that it learnt elsewhere (ipv6_accept_ra in net/addrconf.h): a
 // host whose IPv6 comes by them would lose it. So those interfaces get 2 first.
-func (h *Handle) forwardIPv6() error {
+func (h *Host) forwardIPv6() error {
 	on, err := getSysctl(forwardV6)
 	if err != nil {
 		return noIPv6(err)
@@ -39,7 +39,7 @@ func (h *Handle) forwardIPv6() error {
 // LostAdvertisements returns the names of the interfaces that take no router
 // advertisements any more because they forward, though addresses or routes that
 // they once learnt from them are still there.
-func (h *Handle) LostAdvertisements(ctx context.Context) ([]string, error) {
+func (h *Host) LostAdvertisements(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -55,8 +55,8 @@ func (h *Handle) LostAdvertisements(ctx context.Context) ([]string, error) {
 
 // advertised returns the interfaces with accept_ra 1 of which an address or a
 // route came by a router advertisement. With 0 another program takes them.
-func (h *Handle) advertised() ([]*device, error) {
-	all, err := h.devices(0)
+func (h *Host) advertised() ([]*device, error) {
+	all, err := h.conn.devices(0)
 	if err != nil {
 		return nil, fmt.Errorf("look for router advertisements: %w", err)
 	}
@@ -76,9 +76,9 @@ func (h *Handle) advertised() ([]*device, error) {
 // learnt returns the links that have something from a router advertisement.
 // Kernels before 5.18 do not say it of an address: there one that expires
 // tells.
-func (h *Handle) learnt() (map[int]bool, error) {
+func (h *Host) learnt() (map[int]bool, error) {
 	by := map[int]bool{}
-	rs, err := h.routes(unix.AF_INET6, 0, 0)
+	rs, err := h.conn.routes(unix.AF_INET6, 0, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (h *Handle) learnt() (map[int]bool, error) {
 			by[r.oif] = true
 		}
 	}
-	msgs, err := h.dump(func() *nl.NetlinkRequest {
+	msgs, err := h.conn.dump(func() *nl.NetlinkRequest {
 		return request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(unix.AF_INET6))
 	}, unix.RTM_NEWADDR)
 	if err != nil {

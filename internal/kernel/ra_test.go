@@ -58,7 +58,7 @@ func TestForwardKeepsIPv6(t *testing.T) {
 		}
 	}
 	hasDefault := func() bool {
-		rs, err := h.routes(unix.AF_INET6, 0, unix.RT_TABLE_MAIN)
+		rs, err := h.conn.routes(unix.AF_INET6, 0, unix.RT_TABLE_MAIN)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,9 +12,9 @@ import (
 // kernel 6.9 asking for a link first finishes its pending carrier change, so
 // the first look is enough. With STP on a port listens for long; that is not
 // waited for.
-func (h *Handle) waitForwarding(ctx context.Context, br *device, index int) error {
+func (h *Links) waitForwarding(ctx context.Context, br *device, index int) error {
 	return await(ctx, nil, func() (string, error) {
-		d, err := h.deviceByIndex(index)
+		d, err := h.conn.deviceByIndex(index)
 		if err != nil {
 			return "", fmt.Errorf("port: %w", err)
 		}
@@ -24,13 +24,13 @@ func (h *Handle) waitForwarding(ctx context.Context, br *device, index int) erro
 		if br.oper == operUp || d.portState != portForwarding {
 			return "", nil
 		}
-		return h.pending(br.index, unix.IFA_F_NODAD)
+		return pending(h.conn, br.index, unix.IFA_F_NODAD)
 	})
 }
 
 // pending says what a link that was just set up has yet to do: become
 // operational, and then let its IPv6 addresses work that have all of flags.
-func (c *conn) pending(index int, flags uint32) (string, error) {
+func pending(c *conn, index int, flags uint32) (string, error) {
 	d, err := c.deviceByIndex(index)
 	if err != nil {
 		return "", err
@@ -38,7 +38,7 @@ func (c *conn) pending(index int, flags uint32) (string, error) {
 	if d.oper != operUp {
 		return fmt.Sprintf("%s to be up", d.name), nil
 	}
-	return c.tentative(index, flags)
+	return tentative(c, index, flags)
 }
 
 // errDAD is for an address that another machine has.
@@ -47,7 +47,7 @@ var errDAD = errors.New("duplicate address detected")
 // tentative names an IPv6 address of the link that does not work yet, of those
 // that have all of flags. Even a NODAD address is tentative until the link is
 // up and a kernel worker has run.
-func (c *conn) tentative(index int, flags uint32) (string, error) {
+func tentative(c *conn, index int, flags uint32) (string, error) {
 	as, err := c.addrs(index, unix.AF_INET6)
 	if err != nil {
 		return "", err

@@ -15,7 +15,7 @@ import (
 // It reports false for a host end that is a port already, of this bridge or
 // another. Of l the container's end is not looked at. The error wraps ErrNotFound
 // if there is no host end, ErrExists if it is another owner's.
-func (h *Handle) Plug(ctx context.Context, l Link) (plugged bool, err error) {
+func (h *Links) Plug(ctx context.Context, l Link) (plugged bool, err error) {
 	if err := errors.Join(ctx.Err(), checkName("host interface", l.HostName), checkName("bridge", l.Bridge)); err != nil {
 		return false, err
 	}
@@ -26,8 +26,8 @@ func (h *Handle) Plug(ctx context.Context, l Link) (plugged bool, err error) {
 	return plugged, nil
 }
 
-func (h *Handle) replug(l Link) (bool, error) {
-	host, err := h.device(l.HostName)
+func (h *Links) replug(l Link) (bool, error) {
+	host, err := h.conn.device(l.HostName)
 	if err != nil {
 		return false, err
 	}
@@ -39,15 +39,15 @@ func (h *Handle) replug(l Link) (bool, error) {
 	}
 	br := l.State.device
 	if br == nil {
-		if br, err = h.bridge(l.Bridge); err != nil {
+		if br, err = bridge(h.conn, l.Bridge); err != nil {
 			return false, fmt.Errorf("bridge %s: %w", l.Bridge, err)
 		}
 	}
 	// Down until it has its flags: nothing may pass by a port that is to be isolated.
-	if err := h.setLink(host.index, 0, unix.IFF_UP); err != nil {
+	if err := h.conn.setLink(host.index, 0, unix.IFF_UP); err != nil {
 		return false, err
 	}
-	if err := h.setLink(host.index, 0, 0, attrUint32(unix.IFLA_MASTER, uint32(br.index))); err != nil {
+	if err := h.conn.setLink(host.index, 0, 0, attrUint32(unix.IFLA_MASTER, uint32(br.index))); err != nil {
 		return false, err
 	}
 	_, err = h.plug(br, host, port{
@@ -55,7 +55,7 @@ func (h *Handle) replug(l Link) (bool, error) {
 		vlan: l.VLAN, trunk: l.Trunk, preserve: l.PreserveDefaultVLAN,
 	})
 	if err != nil {
-		return false, errors.Join(err, h.setLink(host.index, 0, 0, attrUint32(unix.IFLA_MASTER, 0)))
+		return false, errors.Join(err, h.conn.setLink(host.index, 0, 0, attrUint32(unix.IFLA_MASTER, 0)))
 	}
 	return true, nil
 }
@@ -67,11 +67,11 @@ const noMaster = -1
 // Strays returns the veths whose alias starts with prefix and that are ports of
 // no bridge. Its cost grows with the number of links without a master, not with
 // that of ports. It needs Linux 6.1; before, it finds none.
-func (h *Handle) Strays(ctx context.Context, prefix string) ([]Owned, error) {
+func (h *Links) Strays(ctx context.Context, prefix string) ([]Owned, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ds, err := h.devices(noMaster)
+	ds, err := h.conn.devices(noMaster)
 	if err != nil {
 		return nil, fmt.Errorf("list links without a master: %w", err)
 	}
@@ -89,7 +89,7 @@ func (h *Handle) Strays(ctx context.Context, prefix string) ([]Owned, error) {
 // container reaches itself by a published port of the host that way alone. It is
 // no error that there is no such port of a bridge; a promiscuous bridge is left as
 // it is, as it would give back everything twice.
-func (h *Handle) SetHairpin(path, ifName string) error {
+func (h *Links) SetHairpin(path, ifName string) error {
 	d, err := h.hostEnd(path, ifName)
 	if errors.Is(err, ErrNotFound) || err == nil && (!d.port || d.hairpin) {
 		return nil
@@ -97,9 +97,9 @@ func (h *Handle) SetHairpin(path, ifName string) error {
 	if err != nil {
 		return fmt.Errorf("find the bridge port of %s: %w", ifName, err)
 	}
-	br, err := h.deviceByIndex(d.master)
+	br, err := h.conn.deviceByIndex(d.master)
 	if err == nil && br.flags&unix.IFF_PROMISC == 0 {
-		err = h.setLink(d.index, 0, 0, nest(unix.IFLA_LINKINFO,
+		err = h.conn.setLink(d.index, 0, 0, nest(unix.IFLA_LINKINFO,
 			attr(nl.IFLA_INFO_SLAVE_KIND, []byte("bridge")), nest(nl.IFLA_INFO_SLAVE_DATA, attrBool(nl.IFLA_BRPORT_MODE, true))))
 	}
 	if err != nil {

@@ -17,7 +17,7 @@ const (
 )
 
 // rpFilter reads the filter of an interface, or of all.
-func (c *conn) rpFilter(index int) (int, error) {
+func rpFilter(c *conn, index int) (int, error) {
 	value, err := c.netconf(unix.AF_INET, index, netconfaRPFilter)
 	if err != nil {
 		return 0, fmt.Errorf("read rp_filter of interface %d: %w", index, err)
@@ -32,13 +32,13 @@ func (c *conn) rpFilter(index int) (int, error) {
 // that is off or loose stays as it is, and so does any filter while a container
 // has one network: a strict one keeps it from sending with the addresses of
 // others.
-func (h *Handle) loosen(ct *conn, d *device, l Link, br *device, others []int) error {
+func (h *Links) loosen(ct *conn, d *device, l Link, br *device, others []int) error {
 	if !slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
 		return nil
 	}
 	inside, outside := []int{d.index}, []int{br.index}
 	if l.State.VLANName != "" {
-		if holder, err := h.device(l.State.VLANName); err == nil {
+		if holder, err := h.conn.device(l.State.VLANName); err == nil {
 			outside = append(outside, holder.index)
 		}
 	}
@@ -54,7 +54,7 @@ func (h *Handle) loosen(ct *conn, d *device, l Link, br *device, others []int) e
 			continue
 		}
 		inside = append(inside, index)
-		host, err := h.deviceByIndex(other.peer)
+		host, err := h.conn.deviceByIndex(other.peer)
 		if err != nil || host.master == 0 {
 			continue // no port any more
 		}
@@ -66,17 +66,17 @@ func (h *Handle) loosen(ct *conn, d *device, l Link, br *device, others []int) e
 			outside = append(outside, host.master)
 		}
 	}
-	return errors.Join(ct.loosenAll(inside), h.loosenAll(outside))
+	return errors.Join(loosenAll(ct, inside), loosenAll(h.conn, outside))
 }
 
-func (c *conn) loosenAll(indexes []int) error {
-	all, err := c.rpFilter(netconfAll)
+func loosenAll(c *conn, indexes []int) error {
+	all, err := rpFilter(c, netconfAll)
 	if err != nil {
 		return err
 	}
 	loose := nest(unix.IFLA_AF_SPEC, nest(unix.AF_INET, nest(unix.IFLA_INET_CONF, attrUint32(ipv4RPFilter, rpLoose))))
 	for _, index := range indexes {
-		own, err := c.rpFilter(index)
+		own, err := rpFilter(c, index)
 		if err == nil && max(own, all) == rpStrict {
 			err = c.setLink(index, 0, 0, loose)
 		}

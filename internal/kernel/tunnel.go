@@ -84,7 +84,7 @@ func (t *Tunnel) check() error {
 // failure a device that this call made is gone. The error wraps ErrExists when
 // the name is somebody else's, ErrVNIInUse, ErrPortInUse, ErrRouteConflict or
 // ErrUnsupported.
-func (h *Handle) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err error) {
+func (h *Tunnels) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err error) {
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
 		return false, err
 	}
@@ -103,7 +103,7 @@ func (h *Handle) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err 
 	}
 	var have tunnelState
 	if !made {
-		if have, err = h.readTunnel(d, t); err != nil {
+		if have, err = readTunnel(h.conn, d, t); err != nil {
 			return false, err
 		}
 	}
@@ -117,23 +117,23 @@ func (h *Handle) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err 
 
 // ensureVXLAN returns the device. made says it is fresh, created that no other
 // was in its place.
-func (h *Handle) ensureVXLAN(t Tunnel, u *undo) (d *device, made, created bool, err error) {
+func (h *Tunnels) ensureVXLAN(t Tunnel, u *undo) (d *device, made, created bool, err error) {
 	lower := 0
 	if t.Device != "" {
-		under, err := h.device(t.Device)
+		under, err := h.conn.device(t.Device)
 		if err != nil {
 			return nil, false, false, fmt.Errorf("device %s: %w", t.Device, err)
 		}
 		lower = under.index
 	}
-	d, err = h.device(t.Name)
+	d, err = h.conn.device(t.Name)
 	switch {
-	case err == nil && !d.isTunnel(t.Alias):
+	case err == nil && !isTunnel(d, t.Alias):
 		return nil, false, false, fmt.Errorf("%w: a %s link with alias %q", ErrExists, d.kind, d.alias)
 	case err == nil && len(t.deviceDiff(d, lower)) == 0:
 		return d, false, false, nil
 	case err == nil:
-		if err := h.deleteLink(d.index); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := h.conn.deleteLink(d.index); err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, false, false, fmt.Errorf("make anew: %w", err)
 		}
 	case errors.Is(err, ErrNotFound):
@@ -146,7 +146,7 @@ func (h *Handle) ensureVXLAN(t Tunnel, u *undo) (d *device, made, created bool, 
 }
 
 // adjustTunnel brings up the device and sets what can be changed.
-func (h *Handle) adjustTunnel(d *device, t Tunnel, made bool) error {
+func (h *Tunnels) adjustTunnel(d *device, t Tunnel, made bool) error {
 	if made || d.alias == "" {
 		if err := ownIPv6(d.name, t.IPv6, hasIPv6(t.Addrs)); err != nil {
 			return err
@@ -161,7 +161,7 @@ func (h *Handle) adjustTunnel(d *device, t Tunnel, made bool) error {
 	}
 	// The kernel takes no alias in the creating message: one that is missing is
 	// on its way, or whoever made the device was killed.
-	if err := h.setLink(d.index, unix.IFF_UP, unix.IFF_UP, attrUint32(unix.IFLA_MTU, uint32(mtu)), attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
+	if err := h.conn.setLink(d.index, unix.IFF_UP, unix.IFF_UP, attrUint32(unix.IFLA_MTU, uint32(mtu)), attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			err = fmt.Errorf("%w: %w", ErrPortInUse, err)
 		}
@@ -178,14 +178,14 @@ type tunnelState struct {
 	fdb        []FDBEntry
 }
 
-func (c *conn) readTunnel(d *device, t Tunnel) (s tunnelState, err error) {
+func readTunnel(c *conn, d *device, t Tunnel) (s tunnelState, err error) {
 	if s.addrs, err = c.addrs(d.index, addrFamily(t.Addrs)); err != nil {
 		return s, err
 	}
-	if s.neighbours, err = c.neighbours(d.index); err != nil {
+	if s.neighbours, err = neighbours(c, d.index); err != nil {
 		return s, err
 	}
-	if s.fdb, err = c.fdb(d.index); err != nil {
+	if s.fdb, err = fdb(c, d.index); err != nil {
 		return s, err
 	}
 	families := []int{}

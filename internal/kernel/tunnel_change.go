@@ -24,7 +24,7 @@ type Mended struct {
 // MendTunnel is EnsureTunnel for who comes again and again: what cannot be done
 // keeps nothing else from being done, and what was made stays. The errors of
 // what could not are joined.
-func (h *Handle) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error) {
+func (h *Tunnels) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error) {
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
 		return m, err
 	}
@@ -37,7 +37,7 @@ func (h *Handle) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error)
 	}
 	var have tunnelState
 	if err == nil && !made {
-		have, err = h.readTunnel(d, t)
+		have, err = readTunnel(h.conn, d, t)
 	}
 	if err != nil {
 		return Mended{Lacking: len(t.FDB)}, fmt.Errorf("tunnel %s: %w", t.Name, err)
@@ -67,12 +67,12 @@ type change struct {
 // changes returns what is missing, in the order in which it is needed, and then
 // what is too much. Only addresses go before routes come: one that is still our
 // own cannot be a gateway.
-func (h *Handle) changes(d *device, t Tunnel, have tunnelState) []change {
+func (h *Tunnels) changes(d *device, t Tunnel, have tunnelState) []change {
 	var all []change
 	add := func(mac MAC, do func() error) { all = append(all, change{mac, do}) }
 	for _, p := range t.Addrs {
 		if !holds(have.addrs, p) {
-			add(MAC{}, func() error { return ignore(h.addAddr(d.index, p, false), ErrExists) })
+			add(MAC{}, func() error { return ignore(h.conn.addAddr(d.index, p, false), ErrExists) })
 		}
 	}
 	wanted := make(map[netip.Prefix]bool, len(t.Addrs))
@@ -81,24 +81,24 @@ func (h *Handle) changes(d *device, t Tunnel, have tunnelState) []change {
 	}
 	for _, a := range have.addrs {
 		if !wanted[a.prefix] && !a.prefix.Addr().IsLinkLocalUnicast() {
-			add(MAC{}, func() error { return ignore(h.removeAddr(d.index, a.prefix), gone...) })
+			add(MAC{}, func() error { return ignore(h.conn.removeAddr(d.index, a.prefix), gone...) })
 		}
 	}
 	fdb, oldFDB := differ(t.FDB, have.fdb)
 	neighbours, oldNeighbours := differ(t.Neighbours, have.neighbours)
 	routes, oldRoutes := differ(t.Routes, have.routes)
 	for _, e := range fdb {
-		add(e.MAC, func() error { return h.changeFDB(unix.RTM_NEWNEIGH, d.index, e) })
+		add(e.MAC, func() error { return changeFDB(h.conn, unix.RTM_NEWNEIGH, d.index, e) })
 	}
 	for _, n := range neighbours {
-		add(n.MAC, func() error { return h.changeNeighbour(unix.RTM_NEWNEIGH, d.index, n) })
+		add(n.MAC, func() error { return changeNeighbour(h.conn, unix.RTM_NEWNEIGH, d.index, n) })
 	}
 	macs := make(map[netip.Addr]MAC, len(t.Neighbours))
 	for _, n := range t.Neighbours {
 		macs[n.Addr] = n.MAC
 	}
 	for _, r := range routes {
-		add(macs[r.Via], func() error { return h.addTunnelRoute(d.index, r) })
+		add(macs[r.Via], func() error { return addTunnelRoute(h.conn, d.index, r) })
 	}
 	old := tunnelState{routes: oldRoutes, neighbours: oldNeighbours, fdb: oldFDB}
 	return append(all, h.surplus(d, t, old, macs)...)
@@ -106,17 +106,17 @@ func (h *Handle) changes(d *device, t Tunnel, have tunnelState) []change {
 
 // surplus returns the deletions of old, which is there and not wanted. A
 // neighbour or forwarding entry whose address is wanted was replaced.
-func (h *Handle) surplus(d *device, t Tunnel, old tunnelState, macs map[netip.Addr]MAC) []change {
+func (h *Tunnels) surplus(d *device, t Tunnel, old tunnelState, macs map[netip.Addr]MAC) []change {
 	var all []change
 	del := func(do func() error) {
 		all = append(all, change{do: func() error { return ignore(do(), gone...) }})
 	}
 	for _, r := range old.routes {
-		del(func() error { return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, r) })
+		del(func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.index, r) })
 	}
 	for _, n := range old.neighbours {
 		if _, wanted := macs[n.Addr]; !wanted {
-			del(func() error { return h.changeNeighbour(unix.RTM_DELNEIGH, d.index, n) })
+			del(func() error { return changeNeighbour(h.conn, unix.RTM_DELNEIGH, d.index, n) })
 		}
 	}
 	remotes := make(map[MAC]bool, len(t.FDB))
@@ -125,7 +125,7 @@ func (h *Handle) surplus(d *device, t Tunnel, old tunnelState, macs map[netip.Ad
 	}
 	for _, e := range old.fdb {
 		if !remotes[e.MAC] {
-			del(func() error { return h.changeFDB(unix.RTM_DELNEIGH, d.index, e) })
+			del(func() error { return changeFDB(h.conn, unix.RTM_DELNEIGH, d.index, e) })
 		}
 	}
 	return all

@@ -24,7 +24,7 @@ type entry struct {
 
 // eachEntry calls fn with what a device has in the neighbour tables or, for
 // AF_BRIDGE, in its own forwarding database. The kernel filters since 4.20.
-func (c *conn) eachEntry(fam uint8, index int, start func(), fn func(entry)) error {
+func eachEntry(c *conn, fam uint8, index int, start func(), fn func(entry)) error {
 	return c.dumpEach(func() *nl.NetlinkRequest {
 		return request(unix.RTM_GETNEIGH, 0, ndmsg{family: fam}, attrUint32(unix.NDA_IFINDEX, uint32(index)))
 	}, unix.RTM_NEWNEIGH, start, func(b []byte) error {
@@ -54,8 +54,8 @@ func parseEntry(b []byte) (e entry, err error) {
 }
 
 // neighbours lists the permanent ones: the others are the kernel's own.
-func (c *conn) neighbours(index int) (all []Neighbour, err error) {
-	err = c.eachEntry(unix.AF_UNSPEC, index, func() { all = nil }, func(e entry) {
+func neighbours(c *conn, index int) (all []Neighbour, err error) {
+	err = eachEntry(c, unix.AF_UNSPEC, index, func() { all = nil }, func(e entry) {
 		if e.state&unix.NUD_PERMANENT != 0 {
 			all = append(all, Neighbour{e.dst, e.mac})
 		}
@@ -66,8 +66,8 @@ func (c *conn) neighbours(index int) (all []Neighbour, err error) {
 	return all, nil
 }
 
-func (c *conn) fdb(index int) (all []FDBEntry, err error) {
-	err = c.eachEntry(unix.AF_BRIDGE, index, func() { all = nil }, func(e entry) {
+func fdb(c *conn, index int) (all []FDBEntry, err error) {
+	err = eachEntry(c, unix.AF_BRIDGE, index, func() { all = nil }, func(e entry) {
 		if e.flags&unix.NTF_SELF != 0 {
 			all = append(all, FDBEntry{e.mac, e.dst})
 		}
@@ -79,7 +79,7 @@ func (c *conn) fdb(index int) (all []FDBEntry, err error) {
 }
 
 // changeNeighbour is with RTM_NEWNEIGH or RTM_DELNEIGH.
-func (c *conn) changeNeighbour(typ, index int, n Neighbour) error {
+func changeNeighbour(c *conn, typ, index int, n Neighbour) error {
 	msg := ndmsg{family: uint8(family(n.Addr)), index: index, state: unix.NUD_PERMANENT}
 	req := request(typ, replaceFlags(typ), msg, attr(unix.NDA_DST, n.Addr.AsSlice()), attr(unix.NDA_LLADDR, n.MAC[:]))
 	if err := c.change(req); err != nil {
@@ -89,7 +89,7 @@ func (c *conn) changeNeighbour(typ, index int, n Neighbour) error {
 }
 
 // changeFDB is with RTM_NEWNEIGH or RTM_DELNEIGH.
-func (c *conn) changeFDB(typ, index int, e FDBEntry) error {
+func changeFDB(c *conn, typ, index int, e FDBEntry) error {
 	msg := ndmsg{family: unix.AF_BRIDGE, index: index, state: unix.NUD_PERMANENT, flags: unix.NTF_SELF}
 	req := request(typ, replaceFlags(typ), msg, attr(unix.NDA_LLADDR, e.MAC[:]))
 	if e.Remote.IsValid() {
@@ -110,8 +110,8 @@ func replaceFlags(typ int) int {
 
 // addTunnelRoute adds a route that may have come meanwhile; another one to the
 // same destination is the host's own and stays.
-func (c *conn) addTunnelRoute(index int, r TunnelRoute) error {
-	err := c.changeTunnelRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r)
+func addTunnelRoute(c *conn, index int, r TunnelRoute) error {
+	err := changeTunnelRoute(c, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r)
 	if !errors.Is(err, ErrExists) && !errors.Is(err, unix.EINVAL) { // IPv6: the gateway is elsewhere
 		return err
 	}
@@ -136,7 +136,7 @@ func (c *conn) addTunnelRoute(index int, r TunnelRoute) error {
 }
 
 // changeTunnelRoute is with RTM_NEWROUTE or RTM_DELROUTE.
-func (c *conn) changeTunnelRoute(typ, flags, index int, r TunnelRoute) error {
+func changeTunnelRoute(c *conn, typ, flags, index int, r TunnelRoute) error {
 	msg := nl.NewRtMsg()
 	msg.Family, msg.Dst_len = uint8(family(r.Via)), uint8(r.Dst.Bits())
 	msg.Protocol, msg.Flags = protocolOurs, unix.RTNH_F_ONLINK

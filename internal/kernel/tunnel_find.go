@@ -36,7 +36,7 @@ type FoundTunnel struct {
 }
 
 // FindTunnel changes nothing and says for each part of t how it is in the kernel.
-func (h *Handle) FindTunnel(ctx context.Context, t Tunnel) (FoundTunnel, error) {
+func (h *Tunnels) FindTunnel(ctx context.Context, t Tunnel) (FoundTunnel, error) {
 	var f FoundTunnel
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
 		return f, err
@@ -51,11 +51,11 @@ func (h *Handle) FindTunnel(ctx context.Context, t Tunnel) (FoundTunnel, error) 
 		return f, err
 	default:
 		f.MTU = d.mtu
-		if have, err = h.readTunnel(d, t); err != nil {
+		if have, err = readTunnel(h.conn, d, t); err != nil {
 			return f, fmt.Errorf("tunnel %s: %w", t.Name, err)
 		}
 	}
-	f.Routes, err = h.findRoutes(t.Routes, have.routes)
+	f.Routes, err = findRoutes(h.conn, t.Routes, have.routes)
 	f.Neighbours = findEntries(t.Neighbours, have.neighbours,
 		func(n Neighbour) netip.Addr { return n.Addr }, func(n Neighbour) string { return n.MAC.String() })
 	f.FDB = findEntries(t.FDB, have.fdb,
@@ -86,7 +86,7 @@ func findEntries[T, K comparable](want, have []T, key func(T) K, value func(T) s
 }
 
 // findRoutes asks the host's table for what does not lead by the tunnel.
-func (c *conn) findRoutes(want, have []TunnelRoute) ([]Entry, error) {
+func findRoutes(c *conn, want, have []TunnelRoute) ([]Entry, error) {
 	all := findEntries(want, have, func(r TunnelRoute) netip.Prefix { return r.Dst }, func(r TunnelRoute) string { return "via " + r.Via.String() })
 	for i, e := range all {
 		if e.State != EntryMissing {

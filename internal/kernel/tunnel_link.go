@@ -41,7 +41,7 @@ func (t *Tunnel) deviceDiff(d *device, lower int) diff {
 
 // createVXLAN makes the device, down. It reports false when another process
 // made it first.
-func (h *Handle) createVXLAN(t Tunnel, lower int, u *undo) (*device, bool, error) {
+func (h *Tunnels) createVXLAN(t Tunnel, lower int, u *undo) (*device, bool, error) {
 	local := nl.IFLA_VXLAN_LOCAL
 	if t.Local.Is6() {
 		local = nl.IFLA_VXLAN_LOCAL6
@@ -54,7 +54,7 @@ func (h *Handle) createVXLAN(t Tunnel, lower int, u *undo) (*device, bool, error
 	if lower != 0 {
 		data.AddChild(attrUint32(nl.IFLA_VXLAN_LINK, uint32(lower)))
 	}
-	err := h.change(request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+	err := h.conn.change(request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		nl.NewIfInfomsg(unix.AF_UNSPEC),
 		attrString(unix.IFLA_IFNAME, t.Name),
 		attr(unix.IFLA_ADDRESS, t.MAC[:]),
@@ -62,13 +62,13 @@ func (h *Handle) createVXLAN(t Tunnel, lower int, u *undo) (*device, bool, error
 	if err != nil && !errors.Is(err, ErrExists) {
 		return nil, false, fmt.Errorf("create: %w", err)
 	}
-	d, getErr := h.device(t.Name)
+	d, getErr := h.conn.device(t.Name)
 	if err != nil { // by name or by VNI
 		if errors.Is(getErr, ErrNotFound) {
 			return nil, false, fmt.Errorf("%w: VNI %d, UDP port %d: %w", ErrVNIInUse, t.VNI, t.Port, err)
 		}
 		return d, false, getErr
 	}
-	u.push(func() error { return h.deleteLinkByName(t.Name) })
+	u.push(func() error { return h.conn.deleteLinkByName(t.Name) })
 	return d, true, getErr
 }

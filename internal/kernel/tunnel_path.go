@@ -11,11 +11,11 @@ import (
 )
 
 // deviceMTU reads an MTU once.
-func (h *Handle) deviceMTU(index int, known map[int]int) (int, error) {
+func (h *Tunnels) deviceMTU(index int, known map[int]int) (int, error) {
 	if mtu, ok := known[index]; ok {
 		return mtu, nil
 	}
-	d, err := h.deviceByIndex(index)
+	d, err := h.conn.deviceByIndex(index)
 	if err != nil {
 		return 0, err
 	}
@@ -26,17 +26,17 @@ func (h *Handle) deviceMTU(index int, known map[int]int) (int, error) {
 // PathMTU returns the lowest MTU in bytes of the routes to peers; without a
 // route to any of them that of the device that has the address local. dev, if
 // not empty, is what the routes must lead by. ErrNotFound without either.
-func (h *Handle) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error) {
+func (h *Tunnels) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error) {
 	lowest, known, oif := 0, map[int]int{}, 0
 	if dev != "" {
-		d, err := h.device(dev)
+		d, err := h.conn.device(dev)
 		if err != nil {
 			return 0, fmt.Errorf("device %s: %w", dev, err)
 		}
 		oif, known[d.index] = d.index, d.mtu
 	}
-	for _, p := range h.alike(peers) {
-		r, err := h.routeTo(p, oif)
+	for _, p := range alike(h.conn, peers) {
+		r, err := h.conn.routeTo(p, oif)
 		if err != nil {
 			continue // a peer out of reach limits nobody
 		}
@@ -53,7 +53,7 @@ func (h *Handle) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int,
 	if lowest > 0 {
 		return lowest, nil
 	}
-	own, err := h.localAddrs(family(local))
+	own, err := localAddrs(h.conn, family(local))
 	if err != nil {
 		return 0, err
 	}
@@ -74,11 +74,11 @@ const (
 
 // alike returns one of those addresses for each set of them that the host's
 // routes do not tell apart; all of them if that cannot be said.
-func (c *conn) alike(all []netip.Addr) []netip.Addr {
+func alike(c *conn, all []netip.Addr) []netip.Addr {
 	if len(all) <= fewPeers {
 		return all
 	}
-	known, lengths, ok := c.destinations(family(all[0]))
+	known, lengths, ok := destinations(c, family(all[0]))
 	if !ok {
 		return all
 	}
@@ -106,7 +106,7 @@ func longest(a netip.Addr, known map[netip.Prefix]bool, lengths [129]bool) netip
 // destinations returns those of all routes in all tables of a family, and how
 // long they are. It is false where rules choose a table by destination, where
 // there are too many routes, or somebody is changing them.
-func (c *conn) destinations(fam int) (known map[netip.Prefix]bool, lengths [129]bool, ok bool) {
+func destinations(c *conn, fam int) (known map[netip.Prefix]bool, lengths [129]bool, ok bool) {
 	zero := nl.NewRtDelMsg()
 	zero.Family, zero.Table, zero.Scope = uint8(fam), 0, 0
 	rules, err := c.dump(func() *nl.NetlinkRequest { return request(unix.RTM_GETRULE, 0, zero) }, unix.RTM_NEWRULE)

@@ -18,11 +18,11 @@ import (
 // needs; empty: it can have it. VXLAN devices share a port unless one of them
 // receives in another way, as one for external control does. Where the port is
 // free that costs four system calls.
-func (h *Handle) PortUser(local netip.Addr, port uint16) (string, error) {
+func (h *Tunnels) PortUser(local netip.Addr, port uint16) (string, error) {
 	if free, err := udpPortFree(local.Is6(), port); free || err != nil {
 		return "", err
 	}
-	all, err := h.devices(0)
+	all, err := h.conn.devices(0)
 	if err != nil {
 		return "", fmt.Errorf("UDP port %d: %w", port, err)
 	}

@@ -46,12 +46,12 @@ func TestEnsureTunnelTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := h.idle[0].seq
+	asked := h.conn.idle[0].seq
 	created, err := h.EnsureTunnel(t.Context(), want)
 	if err != nil || created {
 		t.Errorf("again: created %t, %v", created, err)
 	}
-	if n := h.idle[0].seq - asked; n > 6 {
+	if n := h.conn.idle[0].seq - asked; n > 6 {
 		t.Errorf("again: %d questions, want 6 at most", n)
 	}
 	again, after, err := snapshotTunnel(h, want)
@@ -64,11 +64,11 @@ func TestEnsureTunnelTwice(t *testing.T) {
 }
 
 func snapshotTunnel(h *Handle, want Tunnel) (*device, tunnelState, error) {
-	d, err := h.device(want.Name)
+	d, err := h.conn.device(want.Name)
 	if err != nil {
 		return nil, tunnelState{}, err
 	}
-	s, err := h.readTunnel(d, want)
+	s, err := readTunnel(h.conn, d, want)
 	return d, s, err
 }
 
@@ -78,38 +78,44 @@ func TestTunnelByHand(t *testing.T) {
 	want := testTunnel()
 	strange := MAC{2, 9, 9, 9, 9, 9}
 	for name, do := range map[string]func(h *Handle, d *device) error{
-		"device deleted":       func(h *Handle, d *device) error { return h.deleteLink(d.index) },
-		"device down":          func(h *Handle, d *device) error { return h.setLink(d.index, 0, unix.IFF_UP) },
-		"MTU":                  func(h *Handle, d *device) error { return h.setLink(d.index, 0, 0, attrUint32(unix.IFLA_MTU, 1400)) },
-		"MAC":                  func(h *Handle, d *device) error { return h.setLink(d.index, 0, 0, attr(unix.IFLA_ADDRESS, strange[:])) },
-		"alias lost":           func(h *Handle, d *device) error { return h.setLink(d.index, 0, 0, attr(unix.IFLA_IFALIAS, []byte{0})) },
-		"address removed":      func(h *Handle, d *device) error { return h.removeAddr(d.index, want.Addrs[0]) },
-		"IPv6 address removed": func(h *Handle, d *device) error { return h.removeAddr(d.index, want.Addrs[1]) },
+		"device deleted": func(h *Handle, d *device) error { return h.conn.deleteLink(d.index) },
+		"device down":    func(h *Handle, d *device) error { return h.conn.setLink(d.index, 0, unix.IFF_UP) },
+		"MTU": func(h *Handle, d *device) error {
+			return h.conn.setLink(d.index, 0, 0, attrUint32(unix.IFLA_MTU, 1400))
+		},
+		"MAC": func(h *Handle, d *device) error {
+			return h.conn.setLink(d.index, 0, 0, attr(unix.IFLA_ADDRESS, strange[:]))
+		},
+		"alias lost": func(h *Handle, d *device) error {
+			return h.conn.setLink(d.index, 0, 0, attr(unix.IFLA_IFALIAS, []byte{0}))
+		},
+		"address removed":      func(h *Handle, d *device) error { return h.conn.removeAddr(d.index, want.Addrs[0]) },
+		"IPv6 address removed": func(h *Handle, d *device) error { return h.conn.removeAddr(d.index, want.Addrs[1]) },
 		"route removed": func(h *Handle, d *device) error {
-			return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, want.Routes[0])
+			return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.index, want.Routes[0])
 		},
 		"IPv6 route removed": func(h *Handle, d *device) error {
-			return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, want.Routes[1])
+			return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.index, want.Routes[1])
 		},
 		"route too much": func(h *Handle, d *device) error {
-			return h.changeTunnelRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, d.index, TunnelRoute{netip.MustParsePrefix("10.6.0.0/24"), want.Routes[0].Via})
+			return changeTunnelRoute(h.conn, unix.RTM_NEWROUTE, unix.NLM_F_CREATE, d.index, TunnelRoute{netip.MustParsePrefix("10.6.0.0/24"), want.Routes[0].Via})
 		},
 		"neighbour removed": func(h *Handle, d *device) error {
-			return h.changeNeighbour(unix.RTM_DELNEIGH, d.index, want.Neighbours[0])
+			return changeNeighbour(h.conn, unix.RTM_DELNEIGH, d.index, want.Neighbours[0])
 		},
 		"neighbour changed": func(h *Handle, d *device) error {
-			return h.changeNeighbour(unix.RTM_NEWNEIGH, d.index, Neighbour{want.Neighbours[1].Addr, strange})
+			return changeNeighbour(h.conn, unix.RTM_NEWNEIGH, d.index, Neighbour{want.Neighbours[1].Addr, strange})
 		},
-		"forwarding entry removed": func(h *Handle, d *device) error { return h.changeFDB(unix.RTM_DELNEIGH, d.index, want.FDB[0]) },
+		"forwarding entry removed": func(h *Handle, d *device) error { return changeFDB(h.conn, unix.RTM_DELNEIGH, d.index, want.FDB[0]) },
 		"forwarding entry changed": func(h *Handle, d *device) error {
-			return h.changeFDB(unix.RTM_NEWNEIGH, d.index, FDBEntry{want.FDB[0].MAC, netip.MustParseAddr("192.0.2.9")})
+			return changeFDB(h.conn, unix.RTM_NEWNEIGH, d.index, FDBEntry{want.FDB[0].MAC, netip.MustParseAddr("192.0.2.9")})
 		},
 		"forwarding entry too much": func(h *Handle, d *device) error {
-			return h.changeFDB(unix.RTM_NEWNEIGH, d.index, FDBEntry{strange, netip.MustParseAddr("192.0.2.9")})
+			return changeFDB(h.conn, unix.RTM_NEWNEIGH, d.index, FDBEntry{strange, netip.MustParseAddr("192.0.2.9")})
 		},
 		"floods": func(h *Handle, d *device) error {
 			msg := ndmsg{family: unix.AF_BRIDGE, index: d.index, state: unix.NUD_PERMANENT, flags: unix.NTF_SELF}
-			return h.change(request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, msg,
+			return h.conn.change(request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, msg,
 				attr(unix.NDA_LLADDR, make([]byte, 6)), attr(unix.NDA_DST, []byte{192, 0, 2, 9})))
 		},
 	} {
@@ -117,7 +123,7 @@ func TestTunnelByHand(t *testing.T) {
 			t.Parallel()
 			h := newHandle(t)
 			mustTunnel(t, h, want)
-			d, err := h.device(want.Name)
+			d, err := h.conn.device(want.Name)
 			if err == nil {
 				err = do(h, d)
 			}
@@ -269,10 +275,10 @@ func TestPathMTUOfMany(t *testing.T) {
 	}
 	want := func(peers []netip.Addr, mtu int, most uint32) {
 		t.Helper()
-		asked := h.idle[0].seq
+		asked := h.conn.idle[0].seq
 		got, err := h.PathMTU(peers[0], peers, "")
-		if got != mtu || err != nil || h.idle[0].seq-asked > most {
-			t.Errorf("got %d, %v by %d questions, want %d by %d at most", got, err, h.idle[0].seq-asked, mtu, most)
+		if got != mtu || err != nil || h.conn.idle[0].seq-asked > most {
+			t.Errorf("got %d, %v by %d questions, want %d by %d at most", got, err, h.conn.idle[0].seq-asked, mtu, most)
 		}
 	}
 	add := func(err error) {

@@ -9,7 +9,7 @@ import (
 // VerifyTunnel changes nothing and returns one joined error per difference
 // between t and the kernel: what is missing, and what is there without being
 // asked for. An MTU of 0 is not compared. A missing device wraps ErrNotFound.
-func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
+func (h *Tunnels) VerifyTunnel(ctx context.Context, t Tunnel) error {
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
 		return err
 	}
@@ -18,7 +18,7 @@ func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
 	if err != nil {
 		return err
 	}
-	have, err := h.readTunnel(d, t)
+	have, err := readTunnel(h.conn, d, t)
 	if err != nil {
 		out = append(out, fmt.Errorf("%s: %w", at, err))
 		return errors.Join(out...)
@@ -28,15 +28,15 @@ func (h *Handle) VerifyTunnel(ctx context.Context, t Tunnel) error {
 }
 
 // deviceDiffs returns the device and how it, but not its entries, differs.
-func (h *Handle) deviceDiffs(t Tunnel) (*device, diff, error) {
+func (h *Tunnels) deviceDiffs(t Tunnel) (*device, diff, error) {
 	at := "tunnel " + t.Name
-	d, err := h.device(t.Name)
+	d, err := h.conn.device(t.Name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", at, err)
 	}
 	lower := 0
 	if t.Device != "" {
-		if under, err := h.device(t.Device); err == nil {
+		if under, err := h.conn.device(t.Device); err == nil {
 			lower = under.index
 		}
 	}

@@ -9,10 +9,10 @@ import (
 
 // UplinkMTU returns the MTU in bytes of the default routes: a route's own MTU,
 // else its device's; the lowest of them all. ErrNotFound without a default route.
-func (h *Handle) UplinkMTU() (int, error) {
+func (h *Host) UplinkMTU() (int, error) {
 	lowest := 0
 	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
-		rs, err := h.routes(fam, 0, unix.RT_TABLE_MAIN)
+		rs, err := h.conn.routes(fam, 0, unix.RT_TABLE_MAIN)
 		if err != nil {
 			return 0, fmt.Errorf("uplink MTU: %w", err)
 		}
@@ -22,7 +22,7 @@ func (h *Handle) UplinkMTU() (int, error) {
 			}
 			mtu := r.mtu
 			if mtu == 0 {
-				d, err := h.deviceByIndex(r.oif)
+				d, err := h.conn.deviceByIndex(r.oif)
 				if errors.Is(err, ErrNotFound) {
 					continue // gone since the list
 				}

@@ -12,11 +12,11 @@ import (
 // VerifyBridge changes nothing and returns one joined error per difference
 // between b and the kernel, which is ErrDifferent, and per thing that it could
 // not look at. A missing bridge wraps ErrNotFound.
-func (h *Handle) VerifyBridge(ctx context.Context, b Bridge) error {
+func (h *Links) VerifyBridge(ctx context.Context, b Bridge) error {
 	if err := errors.Join(ctx.Err(), b.check()); err != nil {
 		return err
 	}
-	d, err := h.bridge(b.Name)
+	d, err := bridge(h.conn, b.Name)
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", b.Name, err)
 	}
@@ -45,10 +45,10 @@ func (h *Handle) VerifyBridge(ctx context.Context, b Bridge) error {
 }
 
 // verifyGateways returns the interface that has the gateways; nil without it.
-func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
+func (h *Links) verifyGateways(d *device, b Bridge, out *diff) *device {
 	if b.VLAN > 0 {
 		var err error
-		if d, err = h.device(b.vlanName()); err != nil {
+		if d, err = h.conn.device(b.vlanName()); err != nil {
 			out.failed("VLAN interface "+b.vlanName(), err)
 			return nil
 		}
@@ -56,7 +56,7 @@ func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
 			out.add("VLAN interface %s is down", d.name)
 		}
 	}
-	as, err := h.addrs(d.index, addrFamily(b.Gateways))
+	as, err := h.conn.addrs(d.index, addrFamily(b.Gateways))
 	if err != nil {
 		out.failed(d.name, err)
 		return d
@@ -75,14 +75,14 @@ func (h *Handle) verifyGateways(d *device, b Bridge, out *diff) *device {
 // at. A nil MAC, an MTU of 0 and what a route leaves open are not compared. Of the
 // settings only IPv6Off is: what keeps IPv6 safe where it is wanted, a plugin behind
 // or the container itself may choose otherwise. A missing link wraps ErrNotFound.
-func (h *Handle) Verify(ctx context.Context, l Link) error {
+func (h *Links) Verify(ctx context.Context, l Link) error {
 	if err := errors.Join(ctx.Err(), l.check()); err != nil {
 		return err
 	}
 	var out diff
 	host := h.verifyHost(l, &out)
 	if err := withConn(l.Netns, func(c *conn) error {
-		cont := c.verifyContainer(l, &out)
+		cont := verifyContainer(c, l, &out)
 		if host == nil || cont == nil {
 			return nil
 		}
@@ -100,8 +100,8 @@ func (h *Handle) Verify(ctx context.Context, l Link) error {
 	return errors.Join(out...)
 }
 
-func (h *Handle) verifyHost(l Link, out *diff) *device {
-	d, err := h.device(l.HostName)
+func (h *Links) verifyHost(l Link, out *diff) *device {
+	d, err := h.conn.device(l.HostName)
 	if err != nil {
 		out.failed("host interface "+l.HostName, err)
 		return nil
@@ -114,7 +114,7 @@ func (h *Handle) verifyHost(l Link, out *diff) *device {
 		out.add("%s is down", at)
 	}
 	verifyMTU(at, d, l.MTU, out)
-	br, err := h.bridge(l.Bridge)
+	br, err := bridge(h.conn, l.Bridge)
 	if err != nil {
 		out.failed("bridge "+l.Bridge, err)
 		return d
@@ -130,11 +130,11 @@ func (h *Handle) verifyHost(l Link, out *diff) *device {
 		out.add("%s: isolated is %t, want %t", at, d.isolated, l.Isolated)
 	}
 	verifyPort(at, d, br, out)
-	h.verifyVLANs(at, d.index, l, out)
+	verifyVLANs(h.conn, at, d.index, l, out)
 	return d
 }
 
-func (c *conn) verifyContainer(l Link, out *diff) *device {
+func verifyContainer(c *conn, l Link, out *diff) *device {
 	at := "interface " + l.IfName
 	d, err := c.device(l.IfName)
 	if err != nil {
@@ -166,12 +166,12 @@ func (c *conn) verifyContainer(l Link, out *diff) *device {
 			}
 		}
 	}
-	c.verifyRoutes(at, d.index, l.Routes, out)
+	verifyRoutes(c, at, d.index, l.Routes, out)
 	return d
 }
 
 // verifyRoutes lists each table and family once.
-func (c *conn) verifyRoutes(at string, index int, want []Route, out *diff) {
+func verifyRoutes(c *conn, at string, index int, want []Route, out *diff) {
 	have := map[routeTable][]route{}
 	for _, w := range want {
 		k := routeTable{family(w.Dst.Addr()), w.table()}
@@ -187,7 +187,7 @@ func (c *conn) verifyRoutes(at string, index int, want []Route, out *diff) {
 		switch {
 		case slices.ContainsFunc(same, w.matches):
 		case len(same) == 0:
-			c.verifyMoved(at, index, w, out)
+			verifyMoved(c, at, index, w, out)
 		default:
 			out.add("%s: route %s is changed: gateway %s, MTU %d, advmss %d, priority %d, scope %d",
 				at, &w, same[0].gateway, same[0].mtu, same[0].advMSS, same[0].priority, same[0].scope)
@@ -198,7 +198,7 @@ func (c *conn) verifyRoutes(at string, index int, want []Route, out *diff) {
 // verifyMoved looks for a route in the other tables. A plugin for source routing
 // (sbr) or VRFs puts an interface's routes into a table of its own, to which a
 // rule leads.
-func (c *conn) verifyMoved(at string, index int, w Route, out *diff) {
+func verifyMoved(c *conn, at string, index int, w Route, out *diff) {
 	if w.Table == 0 {
 		rs, err := c.routes(family(w.Dst.Addr()), index, 0)
 		if err != nil {

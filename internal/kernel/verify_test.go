@@ -21,7 +21,7 @@ func TestVerify(t *testing.T) {
 	a := mustAttach(t, h, l)
 	l.MAC = a.MAC
 	host := func(set, mask uint32, attrs ...*nl.RtAttr) func() error {
-		return func() error { return h.setLink(a.HostIndex, set, mask, attrs...) }
+		return func() error { return h.conn.setLink(a.HostIndex, set, mask, attrs...) }
 	}
 	cont := func(fn func(c *conn) error) func() error {
 		return func() error { return withConn(n, fn) }

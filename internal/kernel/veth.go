@@ -28,7 +28,7 @@ type pair struct {
 // made in its namespace under its final name, for moving and renaming costs
 // RCU grace periods. A failure leaves nothing. It returns the host's end as the
 // kernel echoes it, nil from a kernel that does not (before 6.1).
-func (c *conn) createPair(p pair) (*device, error) {
+func createPair(c *conn, p pair) (*device, error) {
 	peer := nest(nl.VETH_INFO_PEER)
 	peer.AddChild(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	for _, a := range endAttrs(p.peer, p.peerMAC, p.mtu) {
@@ -73,9 +73,9 @@ type port struct {
 // plug sets up a new port of br and brings it up. The port gets no link-local
 // address: it only carries frames. That must be said before it comes up. The
 // port is d, or looked up by its name if d is nil.
-func (h *Handle) plug(br, d *device, p port) (_ *device, err error) {
+func (h *Links) plug(br, d *device, p port) (_ *device, err error) {
 	if d == nil {
-		if d, err = h.device(p.name); err != nil {
+		if d, err = h.conn.device(p.name); err != nil {
 			return nil, fmt.Errorf("port %s: %w", p.name, err)
 		}
 	}
@@ -101,14 +101,14 @@ func (h *Handle) plug(br, d *device, p port) (_ *device, err error) {
 			nest(unix.AF_INET6, attr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{nl.IN6_ADDR_GEN_MODE_NONE}))))
 	}
 	if len(attrs) > 0 {
-		if err := h.setLink(d.index, 0, 0, attrs...); err != nil {
+		if err := h.conn.setLink(d.index, 0, 0, attrs...); err != nil {
 			return nil, fmt.Errorf("port %s: %w", p.name, err)
 		}
 	}
-	if err := h.setPortVLANs(br, d.index, p); err != nil {
+	if err := setPortVLANs(h.conn, br, d.index, p); err != nil {
 		return nil, err
 	}
-	if err := h.setLink(d.index, unix.IFF_UP, unix.IFF_UP); err != nil {
+	if err := h.conn.setLink(d.index, unix.IFF_UP, unix.IFF_UP); err != nil {
 		return nil, fmt.Errorf("set port %s up: %w", p.name, err)
 	}
 	return d, nil

@@ -25,9 +25,9 @@ func (b *Bridge) vlanName() string { return fmt.Sprintf("%s.%d", b.Name, b.VLAN)
 
 // filterVLANs turns VLAN filtering on. A kernel without it refuses, an older
 // one ignores it, so the bridge is read again.
-func (h *Handle) filterVLANs(d *device, created bool, u *undo) error {
+func (h *Links) filterVLANs(d *device, created bool, u *undo) error {
 	set := func(on bool) error {
-		return h.setLink(d.index, 0, 0, nest(unix.IFLA_LINKINFO,
+		return h.conn.setLink(d.index, 0, 0, nest(unix.IFLA_LINKINFO,
 			attr(nl.IFLA_INFO_KIND, []byte("bridge")),
 			nest(nl.IFLA_INFO_DATA, attrBool(nl.IFLA_BR_VLAN_FILTERING, on))))
 	}
@@ -40,7 +40,7 @@ func (h *Handle) filterVLANs(d *device, created bool, u *undo) error {
 			return fmt.Errorf("set VLAN filtering: %w", err)
 		}
 		u.push(func() error { return set(false) })
-		again, err := h.deviceByIndex(d.index)
+		again, err := h.conn.deviceByIndex(d.index)
 		if err != nil {
 			return err
 		}
@@ -55,9 +55,9 @@ func (h *Handle) filterVLANs(d *device, created bool, u *undo) error {
 // ensureVLANDevice finds or makes the interface that holds the gateways of a
 // VLAN: a veth of which the other end is a bridge port in that VLAN. It
 // reports true when it made it.
-func (h *Handle) ensureVLANDevice(br *device, b Bridge, u *undo) (*device, bool, error) {
+func (h *Links) ensureVLANDevice(br *device, b Bridge, u *undo) (*device, bool, error) {
 	name := b.vlanName()
-	d, err := h.device(name)
+	d, err := h.conn.device(name)
 	if err == nil && b.needsIPv6() {
 		_, err := setIPv6(name, true, sysctl{"disable_ipv6", "0"})
 		return d, false, err
@@ -69,19 +69,19 @@ func (h *Handle) ensureVLANDevice(br *device, b Bridge, u *undo) (*device, bool,
 		host: "veth" + hex.EncodeToString(randomMAC()[2:]), hostMAC: randomMAC(),
 		peer: name, peerMAC: randomMAC(), peerNS: -1, mtu: br.mtu, master: br.index,
 	}
-	host, err := h.createPair(p)
+	host, err := createPair(h.conn, p)
 	if err != nil {
 		return nil, false, fmt.Errorf("create VLAN interface %s: %w", name, err)
 	}
-	u.push(func() error { return h.deleteLinkByName(p.host) })
+	u.push(func() error { return h.conn.deleteLinkByName(p.host) })
 	if _, err := h.plug(br, host, port{name: p.host, vlan: b.VLAN, preserve: b.PreserveDefaultVLAN}); err != nil {
 		return nil, false, err
 	}
 	if err := ownIPv6(name, b.IPv6, b.needsIPv6()); err != nil {
 		return nil, false, err
 	}
-	if d, err = h.device(name); err == nil {
-		err = h.setLink(d.index, unix.IFF_UP, unix.IFF_UP)
+	if d, err = h.conn.device(name); err == nil {
+		err = h.conn.setLink(d.index, unix.IFF_UP, unix.IFF_UP)
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("set VLAN interface %s up: %w", name, err)
@@ -93,36 +93,36 @@ func (h *Handle) ensureVLANDevice(br *device, b Bridge, u *undo) (*device, bool,
 // vlan is the untagged one, trunk are tagged; a trunk without vlan has 1
 // untagged. Unless preserve is set, the port leaves the bridge's default VLAN,
 // which is all a new port is in.
-func (c *conn) setPortVLANs(br *device, index int, p port) error {
+func setPortVLANs(c *conn, br *device, index int, p port) error {
 	if p.vlan == 0 && len(p.trunk) == 0 {
 		return nil
 	}
 	if !p.preserve && br.defaultPVID != 0 {
 		r := VLANRange{br.defaultPVID, br.defaultPVID}
-		if err := c.portVLAN(unix.RTM_DELLINK, index, r, 0); err != nil {
+		if err := portVLAN(c, unix.RTM_DELLINK, index, r, 0); err != nil {
 			return err
 		}
 	}
 	const access = nl.BRIDGE_VLAN_INFO_PVID | nl.BRIDGE_VLAN_INFO_UNTAGGED
 	untagged := uint16(p.vlan)
 	if untagged > 0 {
-		if err := c.portVLAN(unix.RTM_SETLINK, index, VLANRange{untagged, untagged}, access); err != nil {
+		if err := portVLAN(c, unix.RTM_SETLINK, index, VLANRange{untagged, untagged}, access); err != nil {
 			return err
 		}
 	}
 	for _, r := range p.trunk {
-		if err := c.portVLAN(unix.RTM_SETLINK, index, r, 0); err != nil {
+		if err := portVLAN(c, unix.RTM_SETLINK, index, r, 0); err != nil {
 			return err
 		}
 	}
 	if untagged == 0 {
-		return c.portVLAN(unix.RTM_SETLINK, index, VLANRange{1, 1}, access)
+		return portVLAN(c, unix.RTM_SETLINK, index, VLANRange{1, 1}, access)
 	}
 	return nil
 }
 
 // portVLAN adds (RTM_SETLINK) or removes (RTM_DELLINK) a range of VLANs on a port.
-func (c *conn) portVLAN(typ, index int, r VLANRange, flags uint16) error {
+func portVLAN(c *conn, typ, index int, r VLANRange, flags uint16) error {
 	info := func(id, flags uint16) *nl.RtAttr {
 		v := append(nl.Uint16Attr(flags), nl.Uint16Attr(id)...)
 		return attr(nl.IFLA_BRIDGE_VLAN_INFO, v)
@@ -148,11 +148,11 @@ func (c *conn) portVLAN(typ, index int, r VLANRange, flags uint16) error {
 
 // verifyVLANs compares the port's VLANs. The kernel has no filter for this
 // list, so only attachments that use VLANs pay for it.
-func (c *conn) verifyVLANs(at string, index int, l Link, out *diff) {
+func verifyVLANs(c *conn, at string, index int, l Link, out *diff) {
 	if l.VLAN == 0 && len(l.Trunk) == 0 {
 		return
 	}
-	have, err := c.portVLANs(index)
+	have, err := portVLANs(c, index)
 	if err != nil {
 		out.add("%s: %w", at, err)
 		return
@@ -175,7 +175,7 @@ func (c *conn) verifyVLANs(at string, index int, l Link, out *diff) {
 }
 
 // portVLANs returns the flags of each VLAN the port is in.
-func (c *conn) portVLANs(index int) (map[uint16]uint16, error) {
+func portVLANs(c *conn, index int) (map[uint16]uint16, error) {
 	msgs, err := c.dump(func() *nl.NetlinkRequest {
 		return request(unix.RTM_GETLINK, 0, nl.NewIfInfomsg(unix.AF_BRIDGE), attrUint32(unix.IFLA_EXT_MASK, nl.RTEXT_FILTER_BRVLAN))
 	}, unix.RTM_NEWLINK)

@@ -36,11 +36,11 @@ func TestWatch(t *testing.T) {
 		}
 		w.Close()
 	}()
-	d, err := h.device("vx-0")
+	d, err := h.conn.device("vx-0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	bridge, err := h.device("br0")
+	bridge, err := h.conn.device("br0")
 	if err != nil || !br.Created {
 		t.Fatal(err)
 	}
@@ -50,15 +50,15 @@ func TestWatch(t *testing.T) {
 		want bool
 	}{
 		{"neighbour of a bridge", func() error {
-			return h.changeNeighbour(unix.RTM_NEWNEIGH, bridge.index, Neighbour{netip.MustParseAddr("10.9.0.1"), MAC{2, 9}})
+			return changeNeighbour(h.conn, unix.RTM_NEWNEIGH, bridge.index, Neighbour{netip.MustParseAddr("10.9.0.1"), MAC{2, 9}})
 		}, false},
-		{"neighbour", func() error { return h.changeNeighbour(unix.RTM_DELNEIGH, d.index, want.Neighbours[0]) }, true},
-		{"forwarding entry", func() error { return h.changeFDB(unix.RTM_DELNEIGH, d.index, want.FDB[0]) }, true},
-		{"route", func() error { return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, want.Routes[0]) }, true},
-		{"IPv6 route", func() error { return h.changeTunnelRoute(unix.RTM_DELROUTE, 0, d.index, want.Routes[1]) }, true},
-		{"address", func() error { return h.removeAddr(d.index, want.Addrs[0]) }, true},
-		{"down", func() error { return h.setLink(d.index, 0, unix.IFF_UP) }, true},
-		{"deleted", func() error { return h.deleteLink(d.index) }, true},
+		{"neighbour", func() error { return changeNeighbour(h.conn, unix.RTM_DELNEIGH, d.index, want.Neighbours[0]) }, true},
+		{"forwarding entry", func() error { return changeFDB(h.conn, unix.RTM_DELNEIGH, d.index, want.FDB[0]) }, true},
+		{"route", func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.index, want.Routes[0]) }, true},
+		{"IPv6 route", func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.index, want.Routes[1]) }, true},
+		{"address", func() error { return h.conn.removeAddr(d.index, want.Addrs[0]) }, true},
+		{"down", func() error { return h.conn.setLink(d.index, 0, unix.IFF_UP) }, true},
+		{"deleted", func() error { return h.conn.deleteLink(d.index) }, true},
 	} {
 		for quiet := false; !quiet; { // of what was before
 			select {
