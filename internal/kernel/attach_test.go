@@ -11,11 +11,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 func TestAttach(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	l := testLink(n)
@@ -67,7 +69,7 @@ func TestAttach(t *testing.T) {
 
 func TestAttachTwice(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(n)
@@ -79,7 +81,7 @@ func TestAttachTwice(t *testing.T) {
 	if err := h.Verify(t.Context(), l); err != nil {
 		t.Error(err)
 	}
-	if got := linkNames(t, h); got != "lo br0 vethc1" {
+	if got := lntest.LinkNames(t); got != "lo br0 vethc1" {
 		t.Errorf("links are %q", got)
 	}
 }
@@ -87,7 +89,7 @@ func TestAttachTwice(t *testing.T) {
 // TestAttachAfterCrash finds what a killed call leaves: a pair without alias.
 func TestAttachAfterCrash(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	l := testLink(n)
@@ -103,11 +105,11 @@ func TestAttachAfterCrash(t *testing.T) {
 // TestAttachSmallMTU: below 1280 an interface has no IPv6, so there is nothing to switch off.
 func TestAttachSmallMTU(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	for _, mode := range []IPv6Mode{IPv6Keep, IPv6Off, IPv6On} {
 		l := testLink(newNetns(t))
-		l.MTU, l.IPv6, l.Addrs, l.Routes = 1000, mode, prefixes("10.1.0.2/24"), nil
+		l.MTU, l.IPv6, l.Addrs, l.Routes = 1000, mode, lntest.Prefixes("10.1.0.2/24"), nil
 		mustAttach(t, h, l)
 		if err := h.Verify(t.Context(), l); err != nil {
 			t.Error(err)
@@ -119,7 +121,7 @@ func TestAttachSmallMTU(t *testing.T) {
 // TestAttachMany attaches and detaches from several threads at once.
 func TestAttachMany(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	here, err := CurrentNetns()
 	if err != nil {
@@ -130,7 +132,7 @@ func TestAttachMany(t *testing.T) {
 	for i := range 8 {
 		l := testLink(newNetns(t))
 		l.HostName, l.Owner = fmt.Sprint("veth", i), fmt.Sprint("libnet:c", i)
-		l.Addrs = prefixes(fmt.Sprintf("10.1.0.%d/24", i+2), fmt.Sprintf("fd00:1::%d/64", i+2))
+		l.Addrs = lntest.Prefixes(fmt.Sprintf("10.1.0.%d/24", i+2), fmt.Sprintf("fd00:1::%d/64", i+2))
 		wg.Go(func() {
 			if err := here.Do(func() error { return attachCycle(t.Context(), l) }); err != nil {
 				t.Error(err)
@@ -138,17 +140,17 @@ func TestAttachMany(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := linkNames(t, h); got != "lo br0" {
+	if got := lntest.LinkNames(t); got != "lo br0" {
 		t.Errorf("links are %q", got)
 	}
 }
 
 func attachCycle(ctx context.Context, l Link) error {
-	h, err := Open()
+	h, err := openLinks()
 	if err != nil {
 		return err
 	}
-	defer h.Close()
+	defer h.conn.close()
 	for range 3 {
 		_, err := h.Attach(ctx, l)
 		err = errors.Join(err, h.Verify(ctx, l), h.Detach(ctx, Ref{Owner: l.Owner, HostName: l.HostName}))
@@ -161,19 +163,19 @@ func attachCycle(ctx context.Context, l Link) error {
 
 func TestCancelled(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, bridge := h.EnsureBridge(ctx, testBridge())
 	_, attach := h.Attach(ctx, testLink(newNetns(t)))
 	_, list := h.List(ctx, "")
 	for i, err := range []error{bridge, attach, list, h.Verify(ctx, Link{}), h.VerifyBridge(ctx, Bridge{}),
-		h.Detach(ctx, Ref{}), h.RemoveBridge(ctx, "br0", ""), h.Forward(ctx, true, true)} {
+		h.Detach(ctx, Ref{}), h.RemoveBridge(ctx, "br0", ""), h.host.Forward(ctx, true, true)} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("call %d: got %v", i, err)
 		}
 	}
-	if got := linkNames(t, h); got != "lo" {
+	if got := lntest.LinkNames(t); got != "lo" {
 		t.Errorf("links are %q", got)
 	}
 }
@@ -181,7 +183,7 @@ func TestCancelled(t *testing.T) {
 // TestAttachFails shows that a refused attachment leaves nothing and changes nothing.
 func TestAttachFails(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	taken := newNetns(t)
 	mustAttach(t, h, Link{Owner: "other", HostName: "vethother", Bridge: "br0", Netns: taken, IfName: "eth0"})
@@ -202,7 +204,7 @@ func TestAttachFails(t *testing.T) {
 		{"namespace closed", func(l *Link) { l.Netns = closed }, unix.EBADF, ""},
 		{"no namespace", func(l *Link) { l.Netns = nil }, nil, "no network namespace"},
 		{"bad address", func(l *Link) { l.Addrs = []netip.Prefix{{}} }, nil, "invalid address"},
-		{"address twice", func(l *Link) { l.Addrs = prefixes("10.1.0.2/24", "10.1.0.2/24") }, ErrExists, "10.1.0.2/24"},
+		{"address twice", func(l *Link) { l.Addrs = lntest.Prefixes("10.1.0.2/24", "10.1.0.2/24") }, ErrExists, "10.1.0.2/24"},
 		{"gateway out of reach", func(l *Link) {
 			l.Routes = []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.0.2.1")}}
 		}, unix.ENETUNREACH, "192.0.2.1"},
@@ -214,7 +216,7 @@ func TestAttachFails(t *testing.T) {
 		{"long name", func(l *Link) { l.HostName = "a123456789012345" }, nil, "interface name"},
 		{"long owner", func(l *Link) { l.Owner = strings.Repeat("x", 256) }, nil, "255"},
 	}
-	before := linkNames(t, h)
+	before := lntest.LinkNames(t)
 	for _, tt := range tests {
 		l := testLink(other)
 		tt.change(&l)
@@ -226,7 +228,7 @@ func TestAttachFails(t *testing.T) {
 		if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.text) {
 			t.Errorf("%s: got %v, want %v with %q", tt.name, err, tt.want, tt.text)
 		}
-		if got := linkNames(t, h); got != before {
+		if got := lntest.LinkNames(t); got != before {
 			t.Fatalf("%s: links are %q, want %q", tt.name, got, before)
 		}
 		in(t, other, func(c *conn) error {
@@ -244,7 +246,7 @@ func newNetnsClosed(t *testing.T) *Netns {
 	return &Netns{fd: 1 << 20, path: n.Path()}
 }
 
-func mustDetach(t testing.TB, h *Handle, l Link) {
+func mustDetach(t testing.TB, h *Links, l Link) {
 	t.Helper()
 	if err := h.Detach(t.Context(), Ref{Owner: l.Owner, HostName: l.HostName}); err != nil {
 		t.Fatal(err)
@@ -253,7 +255,7 @@ func mustDetach(t testing.TB, h *Handle, l Link) {
 
 func TestAttachBridgeDown(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	st := mustBridge(t, h, testBridge())
 	if err := h.conn.setLink(st.Index, 0, unix.IFF_UP); err != nil {
 		t.Fatal(err)
@@ -266,7 +268,7 @@ func TestAttachBridgeDown(t *testing.T) {
 
 func TestAttachDown(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(n)
@@ -286,18 +288,18 @@ func TestAttachDown(t *testing.T) {
 
 func TestAttachIPv6Modes(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	for _, tt := range []struct {
 		mode      IPv6Mode
 		addrs     []netip.Prefix
 		all, want string // disable_ipv6 before, of everything, and after
 	}{
-		{IPv6Keep, prefixes("10.1.0.2/24"), "0", "0"},
-		{IPv6Keep, prefixes("10.1.0.2/24"), "1", "1"},
-		{IPv6Keep, prefixes("fd00:1::2/64"), "1", "0"},
-		{IPv6Off, prefixes("10.1.0.2/24"), "0", "1"},
-		{IPv6On, prefixes("10.1.0.2/24"), "1", "0"},
+		{IPv6Keep, lntest.Prefixes("10.1.0.2/24"), "0", "0"},
+		{IPv6Keep, lntest.Prefixes("10.1.0.2/24"), "1", "1"},
+		{IPv6Keep, lntest.Prefixes("fd00:1::2/64"), "1", "0"},
+		{IPv6Off, lntest.Prefixes("10.1.0.2/24"), "0", "1"},
+		{IPv6On, lntest.Prefixes("10.1.0.2/24"), "1", "0"},
 	} {
 		n := newNetns(t)
 		if err := n.Do(func() error {
@@ -321,7 +323,7 @@ func TestAttachIPv6Modes(t *testing.T) {
 
 func TestRouteAttributes(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(newNetns(t))
 	scope := unix.RT_SCOPE_LINK
@@ -345,7 +347,7 @@ func TestRouteAttributes(t *testing.T) {
 
 func TestDAD(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(newNetns(t))
 	l.EnableDAD = true
@@ -355,12 +357,12 @@ func TestDAD(t *testing.T) {
 	}
 	twin := testLink(newNetns(t))
 	twin.Owner, twin.HostName, twin.EnableDAD = "libnet:net1/c2/eth0", "vethc2", true
-	twin.Addrs = prefixes("10.1.0.3/24", "fd00:1::2/64")
+	twin.Addrs = lntest.Prefixes("10.1.0.3/24", "fd00:1::2/64")
 	_, err := h.Attach(t.Context(), twin)
 	if !errors.Is(err, errDAD) || !strings.Contains(err.Error(), "fd00:1::2/64") {
 		t.Errorf("got %v, want %v", err, errDAD)
 	}
-	if got := linkNames(t, h); got != "lo br0 vethc1" {
+	if got := lntest.LinkNames(t); got != "lo br0 vethc1" {
 		t.Errorf("links are %q", got)
 	}
 }
@@ -370,7 +372,7 @@ func TestBridgeFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes 1023 ports")
 	}
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	for i := range maxPorts {

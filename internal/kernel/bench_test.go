@@ -35,7 +35,7 @@ func BenchmarkAttach(b *testing.B) {
 		ports, addrs int
 	}{{"v4", 0, 1}, {"dual", 0, 2}, {"dual-1000-ports", 1000, 2}} {
 		b.Run(tt.name, func(b *testing.B) {
-			h := newHandle(b)
+			h := newLinksFor(b)
 			n := newNetns(b)
 			br := mustBridge(b, h, testBridge())
 			addPorts(b, h, br.Index, tt.ports)
@@ -56,7 +56,7 @@ func BenchmarkAttach(b *testing.B) {
 	}
 }
 
-func addPorts(b *testing.B, h *Handle, bridge, ports int) {
+func addPorts(b *testing.B, h *Links, bridge, ports int) {
 	for i := range ports {
 		p := pair{host: fmt.Sprint("p", i), peer: fmt.Sprint("q", i), hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: bridge}
 		if _, err := createPair(h.conn, p); err != nil {
@@ -67,18 +67,9 @@ func addPorts(b *testing.B, h *Handle, bridge, ports int) {
 
 // BenchmarkEnsureBridge is the case of every attachment but the first.
 func BenchmarkEnsureBridge(b *testing.B) {
-	h := newHandle(b)
+	h := newLinksFor(b)
 	mustBridge(b, h, testBridge())
 	for b.Loop() {
 		mustBridge(b, h, testBridge())
-	}
-}
-
-func BenchmarkNetnsID(b *testing.B) {
-	n := newNetns(b)
-	for b.Loop() {
-		if _, err := n.ID(); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

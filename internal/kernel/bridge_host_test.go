@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
@@ -38,12 +38,12 @@ func uplink(t testing.TB, cidrs ...string) *Netns {
 // forward, and sees packets of a container arrive.
 func TestForwardBy(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	out := uplink(t, "192.0.2.1/24", "2001:db8::1/64")
 	if err := out.Do(func() error { return lntest.Via("192.0.2.1", "2001:db8::1") }); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Forward(t.Context(), true, true); err != nil {
+	if err := h.host.Forward(t.Context(), true, true); err != nil {
 		t.Fatal(err)
 	}
 	err := errors.Join(setSysctl("net/ipv4/conf/default/forwarding", "0"), setSysctl("net/ipv6/conf/default/forwarding", "0"))
@@ -70,7 +70,7 @@ func TestForwardBy(t *testing.T) {
 		if err := h.VerifyBridge(t.Context(), b); err == nil || !strings.Contains(err.Error(), "net.ipv4.conf.br0.forwarding is 0, want 1") {
 			t.Errorf("forwarding of br0 is off: got %v", err)
 		}
-		if off, _, err := h.NotForwarding(t.Context(), []string{"br0", "br9"}); fmt.Sprint(off) != "[br0]" || err != nil {
+		if off, _, err := h.host.NotForwarding(t.Context(), []string{"br0", "br9"}); fmt.Sprint(off) != "[br0]" || err != nil {
 			t.Errorf("got %v, %v", off, err)
 		}
 		mustBridge(t, h, b) // of an existing bridge, too
@@ -78,7 +78,7 @@ func TestForwardBy(t *testing.T) {
 	if err := errors.Join(lntest.Via("192.0.2.2"), setSysctl("net/ipv4/conf/up0/forwarding", "0")); err != nil {
 		t.Fatal(err)
 	}
-	if off, up, err := h.NotForwarding(t.Context(), []string{"br0"}); len(off) != 0 || fmt.Sprint(up) != "[up0]" || err != nil {
+	if off, up, err := h.host.NotForwarding(t.Context(), []string{"br0"}); len(off) != 0 || fmt.Sprint(up) != "[up0]" || err != nil {
 		t.Errorf("uplink: got %v, %v, %v", off, up, err)
 	}
 }
@@ -87,12 +87,12 @@ func TestForwardBy(t *testing.T) {
 // the routes by it.
 func TestForceAddressOfHost(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	st := mustBridge(t, h, Bridge{Name: "lan0"})
 	if err := lntest.Up("lan0", "172.16.9.5/24"); err != nil {
 		t.Fatal(err)
 	}
-	b := Bridge{Name: "lan0", Alias: "libnet:net1/", Gateways: prefixes("10.1.0.1/24"), ForceAddress: true}
+	b := Bridge{Name: "lan0", Alias: "libnet:net1/", Gateways: lntest.Prefixes("10.1.0.1/24"), ForceAddress: true}
 	_, err := h.EnsureBridge(t.Context(), b)
 	if !errors.Is(err, ErrAddressConflict) || !strings.Contains(err.Error(), "lan0") || !strings.Contains(err.Error(), "172.16.9.5/24") {
 		t.Errorf("got %v", err)
@@ -108,12 +108,12 @@ func TestForceAddressOfHost(t *testing.T) {
 
 	// An address that the administrator put on a bridge of ours.
 	own := testBridge()
-	own.Gateways = prefixes("10.1.0.1/24")
+	own.Gateways = lntest.Prefixes("10.1.0.1/24")
 	mustBridge(t, h, own)
 	if err := lntest.Up("br0", "172.16.8.5/24"); err != nil {
 		t.Fatal(err)
 	}
-	own.Gateways, own.ForceAddress = prefixes("10.2.0.1/24"), true
+	own.Gateways, own.ForceAddress = lntest.Prefixes("10.2.0.1/24"), true
 	if _, err := h.EnsureBridge(t.Context(), own); !errors.Is(err, ErrAddressConflict) || !strings.Contains(err.Error(), "172.16.8.5/24") {
 		t.Errorf("an administrator's address on our bridge: got %v", err)
 	}
@@ -123,12 +123,12 @@ func TestForceAddressOfHost(t *testing.T) {
 // them; one that none needs any more gives way on a bridge without ports.
 func TestGatewaysOfOthers(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	b := testBridge()
-	b.Gateways = prefixes("10.1.0.1/24")
+	b.Gateways = lntest.Prefixes("10.1.0.1/24")
 	mustBridge(t, h, b)
 	l := testLink(newNetns(t))
-	l.Addrs, l.Routes = prefixes("10.1.0.2/24"), nil
+	l.Addrs, l.Routes = lntest.Prefixes("10.1.0.2/24"), nil
 	mustAttach(t, h, l)
 	gateways := func() string {
 		d, err := h.conn.device("br0")
@@ -142,7 +142,7 @@ func TestGatewaysOfOthers(t *testing.T) {
 		return fmt.Sprint(given(as))
 	}
 	next := b
-	next.Gateways = prefixes("10.2.0.1/24")
+	next.Gateways = lntest.Prefixes("10.2.0.1/24")
 	if _, err := h.EnsureBridge(t.Context(), next); !errors.Is(err, ErrAddressConflict) {
 		t.Errorf("with a port of who knows whom: got %v", err)
 	}
@@ -153,7 +153,7 @@ func TestGatewaysOfOthers(t *testing.T) {
 	}
 	mustDetach(t, h, l)
 	last := b
-	last.Gateways = prefixes("10.3.0.1/24")
+	last.Gateways = lntest.Prefixes("10.3.0.1/24")
 	mustBridge(t, h, last)
 	if got := gateways(); got != "[10.3.0.1/24]" {
 		t.Errorf("without ports: gateways are %s", got)
@@ -164,19 +164,19 @@ func TestGatewaysOfOthers(t *testing.T) {
 // host reaches them.
 func TestGatewayOutside(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	out := uplink(t, "192.0.2.1/24", "2001:db8::1/64")
 	if err := out.Do(func() error { return lntest.Via("2001:db8::1") }); err != nil {
 		t.Fatal(err)
 	}
-	b := Bridge{Name: "br0", Alias: "libnet:net1/", Gateways: prefixes("fe80::1/64"), Subnets: prefixes("fd31::/64"), IPv6: IPv6On, ForwardIPv6: true}
+	b := Bridge{Name: "br0", Alias: "libnet:net1/", Gateways: lntest.Prefixes("fe80::1/64"), Subnets: lntest.Prefixes("fd31::/64"), IPv6: IPv6On, ForwardIPv6: true}
 	mustBridge(t, h, b)
-	if err := h.Forward(t.Context(), false, true); err != nil {
+	if err := h.host.Forward(t.Context(), false, true); err != nil {
 		t.Fatal(err)
 	}
 	n := newNetns(t)
 	l := testLink(n)
-	l.Addrs = prefixes("fd31::2/64")
+	l.Addrs = lntest.Prefixes("fd31::2/64")
 	l.Routes = []Route{{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::1")}}
 	mustAttach(t, h, l)
 	here := func(fn func() error) error { return fn() }
@@ -208,8 +208,8 @@ func TestGatewayOutside(t *testing.T) {
 // go, and EnsureBridge tells the MAC that it keeps.
 func TestPinMAC(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	if err := addLink(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}); err != nil {
+	h := newLinksFor(t)
+	if err := lntest.AddLink(&vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "br0"}}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := h.conn.device("br0")
@@ -240,8 +240,8 @@ func TestPinMAC(t *testing.T) {
 	}
 	same("without ports")
 	// A bridge that lost its last port has a MAC of zeros, if it has none of its own.
-	bare := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br1"}}
-	if err := addLink(bare); err != nil {
+	bare := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "br1"}}
+	if err := lntest.AddLink(bare); err != nil {
 		t.Fatal(err)
 	}
 	low.master = bare.Attrs().Index
@@ -261,12 +261,12 @@ func TestPinMAC(t *testing.T) {
 // What EnsureBridge sets, VerifyBridge misses, and EnsureBridge sets again.
 func TestVerifyBridgeSettings(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	if err := h.Forward(t.Context(), true, true); err != nil {
+	h := newLinksFor(t)
+	if err := h.host.Forward(t.Context(), true, true); err != nil {
 		t.Fatal(err)
 	}
-	v4 := Bridge{Name: "b4", Alias: "libnet:n4/", Gateways: prefixes("10.1.0.1/24"), IPv6: IPv6Off, ForwardIPv4: true}
-	v6 := Bridge{Name: "b6", Alias: "libnet:n6/", Gateways: prefixes("fd00:1::1/64"), IPv6: IPv6On, ForwardIPv6: true}
+	v4 := Bridge{Name: "b4", Alias: "libnet:n4/", Gateways: lntest.Prefixes("10.1.0.1/24"), IPv6: IPv6Off, ForwardIPv4: true}
+	v6 := Bridge{Name: "b6", Alias: "libnet:n6/", Gateways: lntest.Prefixes("fd00:1::1/64"), IPv6: IPv6On, ForwardIPv6: true}
 	iso := Bridge{Name: "iso", Alias: "libnet:iso/", Isolated: true}
 	for _, tt := range []struct {
 		b             Bridge
@@ -305,10 +305,10 @@ func TestVerifyBridgeSettings(t *testing.T) {
 	if err := h.VerifyBridge(t.Context(), v4); err == nil || !strings.Contains(err.Error(), "net.ipv4.conf.b4.route_localnet is 0") {
 		t.Errorf("route_localnet: got %v", err)
 	}
-	if _, err := h.SetRouteLocalnet("b4", true); err != nil {
+	if _, err := h.host.SetRouteLocalnet("b4", true); err != nil {
 		t.Fatal(err)
 	}
-	if on, err := h.RouteLocalnet("b4"); !on || err != nil {
+	if on, err := h.host.RouteLocalnet("b4"); !on || err != nil {
 		t.Errorf("route_localnet is %t (%v)", on, err)
 	}
 }
@@ -316,11 +316,11 @@ func TestVerifyBridgeSettings(t *testing.T) {
 // A container without IPv6 addresses has no IPv6: a neighbour could re-route it.
 func TestVerifyIPv6Off(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	n := newNetns(t)
 	l := testLink(n)
-	l.Addrs, l.Routes, l.IPv6 = prefixes("10.1.0.2/24"), nil, IPv6Off
+	l.Addrs, l.Routes, l.IPv6 = lntest.Prefixes("10.1.0.2/24"), nil, IPv6Off
 	mustAttach(t, h, l)
 	if err := h.Verify(t.Context(), l); err != nil {
 		t.Error(err)

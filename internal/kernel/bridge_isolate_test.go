@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
@@ -21,7 +21,7 @@ import (
 func TestIsolatedBridge(t *testing.T) {
 	t.Parallel()
 	for _, isolated := range []bool{false, true} {
-		h := newHandle(t)
+		h := newLinksFor(t)
 		uplink(t, "192.0.2.1/24", "2001:db8::1/64")
 		b := Bridge{Name: "iso", Alias: "libnet:net1/", Isolated: isolated}
 		st := mustBridge(t, h, b)
@@ -31,7 +31,7 @@ func TestIsolatedBridge(t *testing.T) {
 		n := newNetns(t)
 		l := testLink(n)
 		l.Bridge, l.Routes = "iso", nil
-		l.Addrs = prefixes("10.46.0.2/24", "fd46::2/64")
+		l.Addrs = lntest.Prefixes("10.46.0.2/24", "fd46::2/64")
 		mustAttach(t, h, l)
 		in, err := net.ListenUDP("udp", &net.UDPAddr{Port: 5000})
 		if err != nil {
@@ -67,7 +67,7 @@ func TestIsolatedBridge(t *testing.T) {
 // knowHost gives eth0 the routes, neighbours and sources of a container that
 // wants to reach its host.
 func knowHost(mac net.HardwareAddr) error {
-	eth0, err := netlink.LinkByName("eth0")
+	eth0, err := vnl.LinkByName("eth0")
 	if err != nil {
 		return err
 	}
@@ -77,22 +77,15 @@ func knowHost(mac net.HardwareAddr) error {
 		errs = append(errs, lntest.Up("eth0", s))
 	}
 	// Its own, so that it can be a source, and not local, so that it can be asked.
-	errs = append(errs, netlink.AddrDel(eth0, must(netlink.ParseAddr("192.0.2.1/32"))))
+	errs = append(errs, vnl.AddrDel(eth0, lntest.Must(vnl.ParseAddr("192.0.2.1/32"))))
 	for _, s := range []string{"192.0.2.1/32", "192.0.2.9/32", "2001:db8::1/128"} {
 		_, dst, err := net.ParseCIDR(s)
-		errs = append(errs, err, netlink.RouteAdd(&netlink.Route{Dst: dst, LinkIndex: at, Scope: unix.RT_SCOPE_LINK}))
+		errs = append(errs, err, vnl.RouteAdd(&vnl.Route{Dst: dst, LinkIndex: at, Scope: unix.RT_SCOPE_LINK}))
 	}
 	for _, s := range []string{"192.0.2.1", "2001:db8::1"} {
-		errs = append(errs, netlink.NeighSet(&netlink.Neigh{LinkIndex: at, IP: net.ParseIP(s), HardwareAddr: mac, State: unix.NUD_PERMANENT}))
+		errs = append(errs, vnl.NeighSet(&vnl.Neigh{LinkIndex: at, IP: net.ParseIP(s), HardwareAddr: mac, State: unix.NUD_PERMANENT}))
 	}
 	return errors.Join(errs...)
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
 
 // sendFrom sends a datagram to port 5000 from any address.
@@ -131,17 +124,17 @@ func received(in *net.UDPConn, patience time.Duration) bool {
 // askByARP sends an ARP request for the host's address on up0, and waits until
 // the kernel has an answer or gives up.
 func askByARP() error {
-	eth0, err := netlink.LinkByName("eth0")
+	eth0, err := vnl.LinkByName("eth0")
 	if err != nil {
 		return err
 	}
 	ip := net.ParseIP("192.0.2.1")
-	if err := netlink.NeighDel(&netlink.Neigh{LinkIndex: eth0.Attrs().Index, IP: ip}); err != nil {
+	if err := vnl.NeighDel(&vnl.Neigh{LinkIndex: eth0.Attrs().Index, IP: ip}); err != nil {
 		return err
 	}
 	for range 100 {
 		_ = sendFrom("10.46.0.2", "192.0.2.1")
-		all, err := netlink.NeighList(eth0.Attrs().Index, unix.AF_INET)
+		all, err := vnl.NeighList(eth0.Attrs().Index, unix.AF_INET)
 		if err != nil {
 			return err
 		}
@@ -194,7 +187,7 @@ func toLinkLocal(n *Netns) error {
 // network is, nor may a network with a gateway join its containers.
 func TestIsolatedBridgeOfOthers(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, Bridge{Name: "lan0"})
 	if err := lntest.Up("lan0", "172.16.9.5/24"); err != nil {
 		t.Fatal(err)

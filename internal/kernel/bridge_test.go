@@ -11,11 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 func TestEnsureBridge(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	b := testBridge()
 	b.MTU, b.Promisc = 1400, true
 	first := mustBridge(t, h, b)
@@ -39,7 +41,7 @@ func TestEnsureBridge(t *testing.T) {
 // TestEnsureBridgeExisting brings bridges of others to what is asked.
 func TestEnsureBridgeExisting(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, Bridge{Name: "br0", MTU: 1400, IPv6: IPv6Off})
 	if got, _ := getSysctl(ipv6Conf("br0", "disable_ipv6")); got != "1" {
 		t.Errorf("disable_ipv6 is %s", got)
@@ -64,7 +66,7 @@ func TestEnsureBridgeExisting(t *testing.T) {
 
 func TestEnsureBridgeRace(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n, err := CurrentNetns()
 	if err != nil {
 		t.Fatal(err)
@@ -74,11 +76,11 @@ func TestEnsureBridgeRace(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			err := n.Do(func() error {
-				h, err := Open()
+				h, err := openLinks()
 				if err != nil {
 					return err
 				}
-				defer h.Close()
+				defer h.conn.close()
 				_, err = h.EnsureBridge(t.Context(), testBridge())
 				return err
 			})
@@ -95,8 +97,8 @@ func TestEnsureBridgeRace(t *testing.T) {
 
 func TestEnsureBridgeFails(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	st := mustBridge(t, h, Bridge{Name: "br0", Gateways: prefixes("10.1.0.1/24", "fd00:1::1/64")})
+	h := newLinksFor(t)
+	st := mustBridge(t, h, Bridge{Name: "br0", Gateways: lntest.Prefixes("10.1.0.1/24", "fd00:1::1/64")})
 	dummy := pair{host: "v0", peer: "v1", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: st.Index}
 	if _, err := createPair(h.conn, dummy); err != nil {
 		t.Fatal(err)
@@ -113,16 +115,16 @@ func TestEnsureBridgeFails(t *testing.T) {
 	}{
 		{"a veth", Bridge{Name: "v0"}, ErrNotBridge, "veth"},
 		{"lo", Bridge{Name: "lo"}, ErrNotBridge, "lo"},
-		{"v4 conflict", Bridge{Name: "br0", MTU: 9000, Gateways: prefixes("fd00:2::1/64", "10.2.0.1/24")}, ErrAddressConflict,
+		{"v4 conflict", Bridge{Name: "br0", MTU: 9000, Gateways: lntest.Prefixes("fd00:2::1/64", "10.2.0.1/24")}, ErrAddressConflict,
 			"br0 already has an IP address different from 10.2.0.1/24: 10.1.0.1/24"},
-		{"v6 overlap", Bridge{Name: "br0", Gateways: prefixes("fd00:1::2/64")}, ErrAddressConflict, "fd00:1::1/64"},
+		{"v6 overlap", Bridge{Name: "br0", Gateways: lntest.Prefixes("fd00:1::2/64")}, ErrAddressConflict, "fd00:1::1/64"},
 		{"VLAN filtering", Bridge{Name: "br0", VLANFiltering: true}, ErrUnsupported, "CONFIG_BRIDGE_VLAN_FILTERING"},
 		{"VLAN filtering, new", Bridge{Name: "br1", VLANFiltering: true}, ErrUnsupported, "CONFIG_BRIDGE_VLAN_FILTERING"},
-		{"VLAN", Bridge{Name: "br1", VLAN: 5, Gateways: prefixes("10.9.0.1/24")}, ErrUnsupported, "CONFIG_BRIDGE_VLAN_FILTERING"},
-		{"bad address, new", Bridge{Name: "br1", Gateways: prefixes("10.9.0.1/24", "ff02::5/64")}, unix.EADDRNOTAVAIL, "ff02::5/64"},
+		{"VLAN", Bridge{Name: "br1", VLAN: 5, Gateways: lntest.Prefixes("10.9.0.1/24")}, ErrUnsupported, "CONFIG_BRIDGE_VLAN_FILTERING"},
+		{"bad address, new", Bridge{Name: "br1", Gateways: lntest.Prefixes("10.9.0.1/24", "ff02::5/64")}, unix.EADDRNOTAVAIL, "ff02::5/64"},
 		{"long name", Bridge{Name: "br34567890123456"}, nil, "interface name"},
 	} {
-		links := linkNames(t, h)
+		links := lntest.LinkNames(t)
 		_, err := h.EnsureBridge(t.Context(), tt.b)
 		if errors.Is(tt.want, ErrUnsupported) && err == nil {
 			continue // this kernel has VLAN filtering
@@ -130,7 +132,7 @@ func TestEnsureBridgeFails(t *testing.T) {
 		if err == nil || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(fmt.Sprint(err), tt.text) {
 			t.Errorf("%s: got %v, want %v with %q", tt.name, err, tt.want, tt.text)
 		}
-		if got := linkNames(t, h); got != links {
+		if got := lntest.LinkNames(t); got != links {
 			t.Errorf("%s: links are %q, want %q", tt.name, got, links)
 		}
 		after, err := h.conn.addrs(st.Index, unix.AF_UNSPEC)
@@ -145,9 +147,9 @@ func TestEnsureBridgeFails(t *testing.T) {
 
 func TestForceAddress(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	mustBridge(t, h, Bridge{Name: "br0", Gateways: prefixes("10.1.0.1/24", "fd00:1::1/64", "fd00:9::1/64")})
-	b := Bridge{Name: "br0", Gateways: prefixes("10.2.0.1/24", "fd00:1::2/64"), ForceAddress: true}
+	h := newLinksFor(t)
+	mustBridge(t, h, Bridge{Name: "br0", Gateways: lntest.Prefixes("10.1.0.1/24", "fd00:1::1/64", "fd00:9::1/64")})
+	b := Bridge{Name: "br0", Gateways: lntest.Prefixes("10.2.0.1/24", "fd00:1::2/64"), ForceAddress: true}
 	st := mustBridge(t, h, b)
 	as, err := h.conn.addrs(st.Index, unix.AF_UNSPEC)
 	if err != nil {
@@ -182,10 +184,10 @@ func TestPlanAddrs(t *testing.T) {
 		{"families apart", []string{"fd00::1/64"}, []string{"10.0.0.1/8"}, []string{"10.0.0.1/8"}, nil},
 	} {
 		var have []address
-		for _, p := range prefixes(tt.have...) {
+		for _, p := range lntest.Prefixes(tt.have...) {
 			have = append(have, address{prefix: p})
 		}
-		missing, replace := planAddrs(have, prefixes(tt.want...))
+		missing, replace := planAddrs(have, lntest.Prefixes(tt.want...))
 		var gone []netip.Prefix
 		for _, c := range replace {
 			gone = append(gone, c.have.prefix)
@@ -198,7 +200,7 @@ func TestPlanAddrs(t *testing.T) {
 
 func TestRemoveBridge(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	b := testBridge()
 	st := mustBridge(t, h, b)
 	l := testLink(newNetns(t))
@@ -210,7 +212,7 @@ func TestRemoveBridge(t *testing.T) {
 	if err := h.RemoveBridge(t.Context(), "br0", "other"); err != nil {
 		t.Error(err)
 	}
-	if got := linkNames(t, h); got != "lo br0" {
+	if got := lntest.LinkNames(t); got != "lo br0" {
 		t.Errorf("with another alias: links are %q", got)
 	}
 	// The shape of a VLAN interface, which not every kernel can make.
@@ -223,21 +225,21 @@ func TestRemoveBridge(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := linkNames(t, h); got != "lo" {
+	if got := lntest.LinkNames(t); got != "lo" {
 		t.Errorf("links are %q", got)
 	}
 }
 
 func TestVerifyBridge(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	b := testBridge()
 	if err := h.VerifyBridge(t.Context(), b); !errors.Is(err, ErrNotFound) {
 		t.Errorf("missing: got %v", err)
 	}
 	st := mustBridge(t, h, b)
 	b.MTU, b.Promisc, b.VLANFiltering = 9000, true, true
-	b.Gateways = append(b.Gateways, prefixes("10.7.0.1/24")...)
+	b.Gateways = append(b.Gateways, lntest.Prefixes("10.7.0.1/24")...)
 	if err := h.conn.setLink(st.Index, 0, unix.IFF_UP); err != nil {
 		t.Fatal(err)
 	}
@@ -249,44 +251,5 @@ func TestVerifyBridge(t *testing.T) {
 	}
 	if strings.Contains(err, "10.1.0.1") {
 		t.Errorf("%q names an address that is there", err)
-	}
-}
-
-func TestForward(t *testing.T) {
-	t.Parallel()
-	h := newHandle(t)
-	if v4, v6, err := h.Forwarding(); v4 || v6 || err != nil {
-		t.Fatalf("got %t, %t, %v in a new namespace", v4, v6, err)
-	}
-	for _, tt := range []struct{ v4, v6 bool }{{false, false}, {true, false}, {true, true}, {false, false}} {
-		if err := h.Forward(t.Context(), tt.v4, tt.v6); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if v4, v6, err := h.Forwarding(); !v4 || !v6 || err != nil {
-		t.Errorf("got %t, %t, %v", v4, v6, err)
-	}
-}
-
-func TestUplinkMTU(t *testing.T) {
-	t.Parallel()
-	h := newHandle(t)
-	if _, err := h.UplinkMTU(); !errors.Is(err, ErrNotFound) {
-		t.Errorf("got %v, want %v", err, ErrNotFound)
-	}
-	st := mustBridge(t, h, Bridge{Name: "up0", MTU: 1450, Gateways: prefixes("192.0.2.2/24", "2001:db8::2/64")})
-	for _, tt := range []struct {
-		r    Route
-		want int
-	}{
-		{Route{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("2001:db8::1")}, 1450},
-		{Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.0.2.1"), MTU: 1400}, 1400},
-	} {
-		if err := addRoute(h.conn, st.Index, tt.r); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := h.UplinkMTU(); got != tt.want || err != nil {
-			t.Errorf("got %d, %v, want %d", got, err, tt.want)
-		}
 	}
 }

@@ -13,16 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const forward = "net/ipv4/ip_forward"
+
 // What is opened inside is the namespace's, however many goroutines visit it,
 // and none of them stays there.
 func TestOpenInside(t *testing.T) {
 	lntest.Isolate(t)
-	n := newNetns(t)
+	n := freshNetns(t)
 	id, err := n.ID()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Do(func() error { return setSysctl(forwardV4, "1") }); err != nil {
+	if err := n.Do(func() error { return os.WriteFile("/proc/sys/"+forward, []byte("1"), 0) }); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
@@ -34,24 +36,27 @@ func TestOpenInside(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	in(t, n, func(*conn) error { return nil }) // Do is at home as well
-	if value, err := getSysctl(forwardV4); err != nil || value != "0" {
-		t.Errorf("the test's own namespace: %s, %v", value, err)
+	if err := n.Do(func() error { return nil }); err != nil { // is at home as well
+		t.Error(err)
+	}
+	if value, err := os.ReadFile("/proc/sys/" + forward); err != nil || string(value) != "0\n" {
+		t.Errorf("the test's own namespace: %q, %v", value, err)
 	}
 }
 
 func visit(t *testing.T, n *Netns, id NetnsID) {
-	fds, ok := n.openInside("", forwardV4)
+	fds, ok := n.openInside("", forward)
 	if !ok {
 		t.Error("not opened")
 		return
 	}
 	cookie, err := unix.GetsockoptUint64(fds[0], unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	value, verr := readSysctl(fds[1], forwardV4)
+	value := make([]byte, 1)
+	_, verr := unix.Read(fds[1], value)
 	if err := errors.Join(err, verr, unix.Close(fds[0]), unix.Close(fds[1])); err != nil {
 		t.Error(err)
 	}
-	if cookie != id.Cookie || value != "1" {
+	if cookie != id.Cookie || string(value) != "1" {
 		t.Errorf("a socket of namespace %d with forwarding %s, want %d and 1", cookie, value, id.Cookie)
 	}
 }
@@ -60,12 +65,12 @@ func visit(t *testing.T, n *Netns, id NetnsID) {
 // came from.
 func TestOpenInsideRefuses(t *testing.T) {
 	lntest.Isolate(t)
-	n := newNetns(t)
+	n := freshNetns(t)
 	before := sockets(t)
 	for _, c := range []struct {
 		n    *Netns
 		path string
-	}{{n, "net/none"}, {n, "a\x00b"}, {&Netns{fd: -1, path: "gone"}, forwardV4}} {
+	}{{n, "net/none"}, {n, "a\x00b"}, {&Netns{fd: -1, path: "gone"}, forward}} {
 		if fds, ok := c.n.openInside("", c.path); ok {
 			t.Errorf("%s %q: opened %v", c.n.path, c.path, fds)
 		}

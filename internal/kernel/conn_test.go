@@ -55,11 +55,11 @@ func TestUndo(t *testing.T) {
 // TestAwait needs an event to see the change, as on kernels before 6.9.
 func TestAwait(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newConnFor(t)
 	looks := 0
 	err := await(t.Context(), nil, func() (string, error) {
 		if looks++; looks == 2 { // the socket is open: make an event
-			if err := h.conn.setLink(loIndex, 0, unix.IFF_UP); err != nil {
+			if err := h.setLink(loIndex, 0, unix.IFF_UP); err != nil {
 				return "", err
 			}
 		}
@@ -98,14 +98,14 @@ func TestErrorText(t *testing.T) {
 
 // FuzzParse feeds what the kernel would never send.
 func FuzzParse(f *testing.F) {
-	h := newHandle(f)
+	h := newConnFor(f)
 	for _, d := range []struct{ get, reply, size int }{
 		{unix.RTM_GETLINK, unix.RTM_NEWLINK, unix.SizeofIfInfomsg}, {unix.RTM_GETADDR, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg},
 		{unix.RTM_GETROUTE, unix.RTM_NEWROUTE, unix.SizeofRtMsg},
 	} {
 		req := request(d.get, unix.NLM_F_DUMP)
 		req.AddRawData(make([]byte, d.size))
-		msgs, err := h.conn.execute(req, uint16(d.reply))
+		msgs, err := h.execute(req, uint16(d.reply))
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 func TestPrecedence(t *testing.T) {
@@ -82,16 +84,16 @@ func TestAssign(t *testing.T) {
 
 // several makes bridges br1, br2, … with a subnet each, and links of networks to
 // them that are all for one namespace.
-func several(t *testing.T, h *Handle, n *Netns, precs ...Precedence) []Link {
+func several(t *testing.T, h *Links, n *Netns, precs ...Precedence) []Link {
 	t.Helper()
 	var links []Link
 	for i, p := range precs {
 		i++
-		br := Bridge{Name: fmt.Sprint("br", i), Alias: "libnet:" + p.Network, Gateways: prefixes(fmt.Sprintf("10.%d.0.1/24", i), fmt.Sprintf("fd00:%d::1/64", i))}
+		br := Bridge{Name: fmt.Sprint("br", i), Alias: "libnet:" + p.Network, Gateways: lntest.Prefixes(fmt.Sprintf("10.%d.0.1/24", i), fmt.Sprintf("fd00:%d::1/64", i))}
 		mustBridge(t, h, br)
 		l := testLink(n)
 		l.Owner, l.HostName, l.Bridge, l.IfName, l.Precedence = fmt.Sprint("libnet:n/c/", i), fmt.Sprint("veth", i), br.Name, fmt.Sprint("eth", i), p
-		l.Addrs = prefixes(fmt.Sprintf("10.%d.0.2/24", i), fmt.Sprintf("fd00:%d::2/64", i))
+		l.Addrs = lntest.Prefixes(fmt.Sprintf("10.%d.0.2/24", i), fmt.Sprintf("fd00:%d::2/64", i))
 		l.Routes = []Route{
 			{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: br.Gateways[0].Addr()},
 			{Dst: netip.MustParsePrefix("::/0"), Gateway: br.Gateways[1].Addr()},
@@ -138,7 +140,7 @@ func TestRoutesOfSeveral(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}, nil} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			t.Parallel()
-			h, n := newHandle(t), newNetns(t)
+			h, n := newLinksFor(t), newNetns(t)
 			links := several(t, h, n, precs...)
 			for _, i := range order {
 				mustAttach(t, h, links[i])
@@ -190,11 +192,11 @@ func attachAtOnce(t *testing.T, n *Netns, links []Link) {
 		l.Netns = own
 		wg.Go(func() {
 			err := here.Do(func() error {
-				h, err := Open()
+				h, err := openLinks()
 				if err != nil {
 					return err
 				}
-				defer h.Close()
+				defer h.conn.close()
 				_, err = h.Attach(context.Background(), l)
 				return err
 			})
@@ -218,7 +220,7 @@ func foreign(c *conn, t *testing.T, name string, net int) {
 	if err := errors.Join(err, peerErr, c.setLink(peer.index, unix.IFF_UP, unix.IFF_UP)); err != nil {
 		t.Fatal(err)
 	}
-	addrs := prefixes(fmt.Sprintf("10.%d.0.9/24", net), fmt.Sprintf("fd00:%d::9/64", net))
+	addrs := lntest.Prefixes(fmt.Sprintf("10.%d.0.9/24", net), fmt.Sprintf("fd00:%d::9/64", net))
 	gateways := []netip.Addr{addrs[0].Masked().Addr().Next(), addrs[1].Masked().Addr().Next()}
 	err = errors.Join(c.addAddr(d.index, addrs[0], false), c.addAddr(d.index, addrs[1], false), c.setLink(d.index, unix.IFF_UP, unix.IFF_UP),
 		addRoute(c, d.index, Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gateways[0]}),
@@ -243,7 +245,7 @@ func TestRoutesBesideOthers(t *testing.T) {
 		{1, true, "eth1 0 ext 0 | eth1 512 ext 1024"},
 		{1, false, "ext 0 eth1 0 | eth1 512 ext 1024"}, // of one metric IPv4 takes the newest
 	} {
-		h, n := newHandle(t), newNetns(t)
+		h, n := newLinksFor(t), newNetns(t)
 		l := several(t, h, n, Precedence{Network: "a", Priority: tt.priority})[0]
 		foreign := func() { in(t, n, func(c *conn) error { foreign(c, t, "ext", 9); return nil }) }
 		if tt.before {
@@ -267,7 +269,7 @@ func TestRoutesBesideOthers(t *testing.T) {
 // attachments of earlier versions, is there for each of them.
 func TestVerifyMultipath(t *testing.T) {
 	t.Parallel()
-	h, n := newHandle(t), newNetns(t)
+	h, n := newLinksFor(t), newNetns(t)
 	links := several(t, h, n, Precedence{}, Precedence{}) // as earlier versions did
 	for _, l := range links {
 		mustAttach(t, h, l)
@@ -293,7 +295,7 @@ func TestVerifyMultipath(t *testing.T) {
 // attributes.
 func TestRoutesKeepWhatIsGiven(t *testing.T) {
 	t.Parallel()
-	h, n := newHandle(t), newNetns(t)
+	h, n := newLinksFor(t), newNetns(t)
 	links := several(t, h, n, Precedence{Network: "b"}, Precedence{Network: "a"})
 	links[0].Routes[0].MTU, links[0].Routes[0].AdvMSS, links[0].Routes[1].Priority = 1400, 1300, 77
 	for _, l := range links {
@@ -312,7 +314,7 @@ func TestRoutesKeepWhatIsGiven(t *testing.T) {
 // An attachment waits for the lock of the routes until its context ends.
 func TestLockRoutes(t *testing.T) {
 	t.Parallel()
-	h, n := newHandle(t), newNetns(t)
+	h, n := newLinksFor(t), newNetns(t)
 	l := several(t, h, n, Precedence{Network: "a"})[0]
 	other, err := OpenNetns(n.Path())
 	if err != nil {
@@ -350,7 +352,7 @@ func TestLoosen(t *testing.T) {
 	}{
 		{"0", "0", "0"}, {"0", "1", "2"}, {"0", "2", "2"}, {"1", "0", "2"}, {"2", "0", "0"},
 	} {
-		h, n := newHandle(t), newNetns(t)
+		h, n := newLinksFor(t), newNetns(t)
 		values := func(set string) string {
 			t.Helper()
 			var got []string
@@ -401,22 +403,22 @@ func TestLoosen(t *testing.T) {
 // What could not be looked at is no difference.
 func TestVerifyCouldNotLook(t *testing.T) {
 	t.Parallel()
-	h, n := newHandle(t), newNetns(t)
+	h, n := newLinksFor(t), newNetns(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(n)
 	mustAttach(t, h, l)
-	h.Close() // every question fails
+	h.conn.close() // every question fails
 	for what, err := range map[string]error{"link": h.Verify(t.Context(), l), "bridge": h.VerifyBridge(t.Context(), testBridge())} {
 		if err == nil || errors.Is(err, ErrDifferent) || errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: %v, want an error that is no difference", what, err)
 		}
 	}
-	again, err := Open()
+	again, err := openLinks()
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.conn = again.conn
-	l.Addrs = prefixes("10.1.0.3/24")
+	l.Addrs = lntest.Prefixes("10.1.0.3/24")
 	if err := h.Verify(t.Context(), l); !errors.Is(err, ErrDifferent) {
 		t.Errorf("another address: %v, want ErrDifferent", err)
 	}

@@ -10,7 +10,7 @@ import (
 
 func TestDetach(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	mustBridge(t, h, testBridge())
 	alias := func(s string) func(Attached) error {
@@ -64,7 +64,7 @@ func TestDetach(t *testing.T) {
 
 func TestList(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	st := mustBridge(t, h, testBridge())
 	mustBridge(t, h, Bridge{Name: "br1"})

@@ -11,7 +11,7 @@ import (
 
 func TestEchoAll(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newTunnelsFor(t)
 	lo, err := h.conn.device("lo")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestEchoAll(t *testing.T) {
 // Each part of a tunnel is found to be there, another, or missing.
 func TestFindTunnel(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newTunnelsFor(t)
 	want := testTunnel()
 	states := func(of ...[]Entry) (all []EntryState) {
 		for _, e := range slices.Concat(of...) {

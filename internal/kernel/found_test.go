@@ -14,7 +14,7 @@ import (
 )
 
 // findAll is what List and Find tell of all attachments.
-func findAll(t *testing.T, h *Handle) []Found {
+func findAll(t *testing.T, h *Links) []Found {
 	t.Helper()
 	ns, err := h.Namespaces()
 	if err != nil {
@@ -40,7 +40,7 @@ func findAll(t *testing.T, h *Handle) []Found {
 
 func TestFind(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	br := mustBridge(t, h, testBridge())
 	l := testLink(n)
@@ -55,8 +55,8 @@ func TestFind(t *testing.T) {
 	want := Found{
 		Owner: testOwner, HostName: "vethc1", HostMAC: a.HostMAC, Hairpin: true,
 		Bridge: "br0", BridgeMAC: br.MAC, BridgeMTU: 1300, // it follows its ports
-		BridgeAddrs: prefixes("10.1.0.1/24", "fd00:1::1/64"),
-		IfName:      "eth0", MAC: a.MAC, MTU: a.MTU, Addrs: prefixes("10.1.0.2/24", "fd00:1::2/64"), Netns: n.Path(),
+		BridgeAddrs: lntest.Prefixes("10.1.0.1/24", "fd00:1::1/64"),
+		IfName:      "eth0", MAC: a.MAC, MTU: a.MTU, Addrs: lntest.Prefixes("10.1.0.2/24", "fd00:1::2/64"), Netns: n.Path(),
 	}
 	if diff := cmp.Diff(want, got[0], cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -81,7 +81,7 @@ func TestFind(t *testing.T) {
 // nobody is in keeps its addresses known: the link tells.
 func TestFindUnbound(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	path := lntest.NewNetns(t)
 	n, err := OpenNetns(path)
 	if err != nil {
@@ -115,7 +115,7 @@ func TestFindUnbound(t *testing.T) {
 // A link that went, or is somebody else's by now, is not found.
 func TestFindMissing(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	mustBridge(t, h, testBridge())
 	a := mustAttach(t, h, testLink(newNetns(t)))
 	for _, o := range []Owned{

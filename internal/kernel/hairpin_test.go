@@ -11,7 +11,7 @@ import (
 // what is none.
 func TestSetHairpin(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	l := testLink(newNetns(t))
 	mustBridge(t, h, testBridge())
 	mustAttach(t, h, l)

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,20 +18,22 @@ func TestNetns(t *testing.T) {
 	if err := CreateNetns(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := CreateNetns(path); !errors.Is(err, ErrExists) {
-		t.Errorf("twice: got %v, want %v", err, ErrExists)
+	if err := CreateNetns(path); !errors.Is(err, ErrNetnsExists) {
+		t.Errorf("twice: got %v, want %v", err, ErrNetnsExists)
 	}
 	n, err := OpenNetns(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	in(t, n, func(c *conn) error {
-		lo, err := c.device("lo")
-		if err == nil && !lo.up() {
+	if err := n.Do(func() error {
+		lo, err := net.InterfaceByName("lo")
+		if err == nil && lo.Flags&net.FlagUp == 0 {
 			t.Error("lo is down")
 		}
 		return err
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	here, err := CurrentNetns()
 	if err != nil {
 		t.Fatal(err)
@@ -55,8 +58,8 @@ func TestNetns(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := OpenNetns(path); !errors.Is(err, ErrNotFound) {
-		t.Errorf("removed: got %v, want %v", err, ErrNotFound)
+	if _, err := OpenNetns(path); !errors.Is(err, ErrNetnsMissing) {
+		t.Errorf("removed: got %v, want %v", err, ErrNetnsMissing)
 	}
 }
 
@@ -68,7 +71,7 @@ func TestOpenNetnsRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]error{
-		"": ErrNotFound, filepath.Join(dir, "none"): ErrNotFound, filepath.Join(file, "below"): ErrNotFound,
+		"": ErrNetnsMissing, filepath.Join(dir, "none"): ErrNetnsMissing, filepath.Join(file, "below"): ErrNetnsMissing,
 		file: ErrNotNetns, fifo: ErrNotNetns, dir: ErrNotNetns, "/proc/self/ns/mnt": ErrNotNetns,
 	} {
 		if _, err := OpenNetns(path); !errors.Is(err, want) {
@@ -85,7 +88,7 @@ func TestOpenNetnsRefuses(t *testing.T) {
 
 func TestDo(t *testing.T) {
 	t.Parallel()
-	n := newNetns(t)
+	n := freshNetns(t)
 	want := errors.New("mine")
 	if err := n.Do(func() error { return want }); !errors.Is(err, want) {
 		t.Errorf("got %v, want %v", err, want)
@@ -128,4 +131,28 @@ func BenchmarkDo(b *testing.B) {
 			_ = onThrownThread(func() error { return errors.Join(unix.Setns(n.fd, unix.CLONE_NEWNET), visit()) })
 		},
 	})
+}
+
+func BenchmarkNetnsID(b *testing.B) {
+	n := freshNetns(b)
+	for b.Loop() {
+		if _, err := n.ID(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// freshNetns opens a fresh namespace.
+func freshNetns(t testing.TB) *Netns {
+	t.Helper()
+	n, err := OpenNetns(lntest.NewNetns(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
 }

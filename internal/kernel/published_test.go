@@ -11,27 +11,29 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 func TestDeviceTo(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newHostFor(t)
 	if _, err := h.DeviceTo(netip.MustParseAddr("192.0.2.1")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no routes: got %v, want ErrNotFound", err)
 	}
-	up0 := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "up0"}}
-	up1 := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "up1"}}
-	err := errors.Join(addLink(up0, "10.0.0.1/24", "fd00:1::1/64"), netlink.LinkSetUp(up0),
-		addLink(up1, "10.0.1.1/24", "fd00:2::1/64"), netlink.LinkSetUp(up1))
-	for _, r := range []netlink.Route{
-		{Dst: cidr("203.0.113.0/24"), Gw: net.ParseIP("10.0.1.9"), LinkIndex: up1.Attrs().Index},
-		{Dst: cidr("10.8.0.0/24"), Type: unix.RTN_BLACKHOLE}, {Dst: cidr("10.8.1.0/24"), Type: unix.RTN_UNREACHABLE},
-		{Dst: cidr("10.8.2.0/24"), Type: unix.RTN_PROHIBIT}, {Dst: cidr("fd00:8::/64"), Type: unix.RTN_BLACKHOLE},
-		{Dst: cidr("fd00:9::/64"), Type: unix.RTN_UNREACHABLE},
+	up0 := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "up0"}}
+	up1 := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "up1"}}
+	err := errors.Join(lntest.AddLink(up0, "10.0.0.1/24", "fd00:1::1/64"), vnl.LinkSetUp(up0),
+		lntest.AddLink(up1, "10.0.1.1/24", "fd00:2::1/64"), vnl.LinkSetUp(up1))
+	for _, r := range []vnl.Route{
+		{Dst: lntest.CIDR("203.0.113.0/24"), Gw: net.ParseIP("10.0.1.9"), LinkIndex: up1.Attrs().Index},
+		{Dst: lntest.CIDR("10.8.0.0/24"), Type: unix.RTN_BLACKHOLE}, {Dst: lntest.CIDR("10.8.1.0/24"), Type: unix.RTN_UNREACHABLE},
+		{Dst: lntest.CIDR("10.8.2.0/24"), Type: unix.RTN_PROHIBIT}, {Dst: lntest.CIDR("fd00:8::/64"), Type: unix.RTN_BLACKHOLE},
+		{Dst: lntest.CIDR("fd00:9::/64"), Type: unix.RTN_UNREACHABLE},
 	} {
-		err = errors.Join(err, netlink.RouteAdd(&r))
+		err = errors.Join(err, vnl.RouteAdd(&r))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -59,8 +61,8 @@ func TestDeviceTo(t *testing.T) {
 
 func TestSetRouteLocalnet(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	if err := addLink(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br.0"}}); err != nil {
+	h := newHostFor(t)
+	if err := lntest.AddLink(&vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "br.0"}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ on, changed bool }{{false, false}, {true, true}, {true, false}, {false, true}} {
@@ -86,7 +88,7 @@ func TestSetRouteLocalnet(t *testing.T) {
 
 func TestEphemeralPorts(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newHostFor(t)
 	var odd strings.Builder // longer than the first buffers
 	for p := 40001; p < 60000; p += 2 {
 		fmt.Fprintf(&odd, ",%d", p)
@@ -154,8 +156,8 @@ func TestParsePorts(t *testing.T) {
 
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	if err := addLink(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}, "10.0.0.1/24"); err != nil {
+	h := newHostFor(t)
+	if err := lntest.AddLink(&vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "br0"}}, "10.0.0.1/24"); err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range []struct{ network, addr string }{
@@ -202,7 +204,7 @@ func TestPortInUse(t *testing.T) {
 // closed still holds (TIME_WAIT).
 func TestPortAfterConnection(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newHostFor(t)
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "127.0.0.1:80")
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
@@ -20,7 +20,7 @@ import (
 // forwards.
 func TestForwardKeepsIPv6(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newHostFor(t)
 	if err := lntest.NoDAD(); err != nil {
 		t.Fatal(err)
 	}
@@ -28,11 +28,11 @@ func TestForwardKeepsIPv6(t *testing.T) {
 	lntest.Wire(t, "up0", router, func() error {
 		return errors.Join(lntest.Sysctl("ipv6/conf/all/forwarding", "1"), lntest.Up("eth0"))
 	})
-	other := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "quiet0"}} // accept_ra 1, and no advertisement
-	own := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "networkd0"}}
-	err := errors.Join(lntest.Up("up0"), addLink(other), addLink(own),
+	other := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "quiet0"}} // accept_ra 1, and no advertisement
+	own := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "networkd0"}}
+	err := errors.Join(lntest.Up("up0"), lntest.AddLink(other), lntest.AddLink(own),
 		setSysctl(ipv6Conf("networkd0", "accept_ra"), "0"), lntest.Up("quiet0"), lntest.Up("networkd0", "2001:db8:5::5/64"),
-		netlink.RouteAdd(&netlink.Route{Dst: cidr("2001:db8:6::/64"), Gw: net.ParseIP("2001:db8:5::1"), Protocol: unix.RTPROT_RA}))
+		vnl.RouteAdd(&vnl.Route{Dst: lntest.CIDR("2001:db8:6::/64"), Gw: net.ParseIP("2001:db8:5::1"), Protocol: unix.RTPROT_RA}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestForwardKeepsIPv6(t *testing.T) {
 			if err := lntest.In(t, router, func() error { return advertise(netip.MustParsePrefix(prefix)) }); err != nil {
 				t.Fatal(err)
 			}
-			all, err := netlink.AddrList(must(netlink.LinkByName("up0")), netlink.FAMILY_V6)
+			all, err := vnl.AddrList(lntest.Must(vnl.LinkByName("up0")), vnl.FAMILY_V6)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,48 +127,4 @@ func advertise(prefix netip.Prefix) error {
 		return nil // the link, or its link-local address, does not work yet: the caller tries again
 	}
 	return err
-}
-
-// A read-only /proc/sys is in nobody's way where the values are right, and the
-// error names the one that is not.
-func TestReadOnlySysctls(t *testing.T) {
-	t.Parallel()
-	lntest.IsolateHost(t)
-	h, err := Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(h.Close)
-	readOnlySysctls := func() {
-		t.Helper()
-		err := errors.Join(unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""),
-			unix.Mount("", "/proc/sys", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	v4 := Bridge{Name: "br.0", Alias: "libnet:net1/", Gateways: prefixes("10.1.0.1/24"), IPv6: IPv6Off, ForwardIPv4: true}
-	if err := errors.Join(setSysctl(ipv6Conf("default", "disable_ipv6"), "1"), h.Forward(t.Context(), true, false)); err != nil {
-		t.Fatal(err)
-	}
-	readOnlySysctls()
-	mustBridge(t, h, v4)
-	if err := errors.Join(h.Forward(t.Context(), true, false), h.VerifyBridge(t.Context(), v4)); err != nil {
-		t.Error(err)
-	}
-	if _, err := h.SetRouteLocalnet("br.0", true); err != nil {
-		t.Error(err)
-	}
-	if on, err := h.RouteLocalnet("br.0"); !on || err != nil {
-		t.Errorf("route_localnet is %t (%v)", on, err)
-	}
-	const want = "sysctl net.ipv6.conf.all.forwarding is 0, want 1: /proc/sys/net/ipv6/conf/all/forwarding is not writable: read-only file system"
-	if err := h.Forward(t.Context(), true, true); !errors.Is(err, ErrReadOnly) || !errors.Is(err, unix.EROFS) || err.Error() != want {
-		t.Errorf("got %v, want %q", err, want)
-	}
-	_, err = h.EnsureBridge(t.Context(), Bridge{Name: "br.1", Gateways: prefixes("fd00:1::1/64")})
-	const want6 = "bridge br.1: sysctl net.ipv6.conf.br/1.disable_ipv6 is 1, want 0: /proc/sys/net/ipv6/conf/br.1/disable_ipv6 is not writable: read-only file system"
-	if !errors.Is(err, ErrReadOnly) || err.Error() != want6 {
-		t.Errorf("got %v, want %q", err, want6)
-	}
 }

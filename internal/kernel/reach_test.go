@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // TestReuse gives the address of a container that is gone to a new one, with
@@ -13,7 +15,7 @@ import (
 // learn of the new one at once, not after the seconds its own probing takes.
 func TestReuse(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(n)
@@ -34,13 +36,13 @@ func TestReuse(t *testing.T) {
 // TestReach sends bytes between two containers and from one to the gateway.
 func TestReach(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	b := testBridge()
 	mustBridge(t, h, b)
 	n1, n2 := newNetns(t), newNetns(t)
 	mustAttach(t, h, testLink(n1))
 	l2 := testLink(n2)
-	l2.HostName, l2.Owner, l2.Addrs = "vethc2", "libnet:net1/c2/eth0", prefixes("10.1.0.3/24", "fd00:1::3/64")
+	l2.HostName, l2.Owner, l2.Addrs = "vethc2", "libnet:net1/c2/eth0", lntest.Prefixes("10.1.0.3/24", "fd00:1::3/64")
 	mustAttach(t, h, l2)
 	here := func(fn func() error) error { return fn() }
 	for _, tt := range []struct {

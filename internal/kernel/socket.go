@@ -79,6 +79,17 @@ func (c *conn) close() {
 	c.first, c.idle = -1, nil
 }
 
+// Requests is how many requests were sent by the sockets that none uses now.
+func (c *conn) Requests() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := 0
+	for _, s := range c.idle {
+		sum += int(s.seq)
+	}
+	return sum
+}
+
 // take returns a socket that no other request uses.
 func (c *conn) take() (*socket, error) {
 	c.mu.Lock()

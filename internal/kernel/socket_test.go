@@ -6,19 +6,23 @@ import (
 	"net"
 	"sync"
 	"testing"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// Many goroutines use one Handle at once: each gets its own answers, and all
-// that they make is in the Handle's namespace, though their threads are not.
-func TestHandleShared(t *testing.T) {
+// Many goroutines use one conn at once: each gets its own answers, and all that
+// they make is in its namespace, though their threads are not.
+func TestConnShared(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	br := mustBridge(t, h, Bridge{Name: "br0"})
+	c := newConnFor(t)
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
 			for range 10 {
-				if err := pairOnce(h, fmt.Sprintf("p%d", i), br.Index); err != nil {
+				if err := vethOnce(c, fmt.Sprintf("p%d", i)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -26,29 +30,32 @@ func TestHandleShared(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := linkNames(t, h); got != "lo br0" {
+	if got := lntest.LinkNames(t); got != "lo" {
 		t.Errorf("links are %q", got)
 	}
-	if n := len(h.conn.idle); n < 2 || n > maxIdle+1 {
+	if n := len(c.idle); n < 2 || n > maxIdle+1 {
 		t.Errorf("%d sockets are kept, want from 2 to %d", n, maxIdle+1)
 	}
-	h.Close()
-	if _, err := h.conn.device("lo"); !errors.Is(err, net.ErrClosed) {
+	c.close()
+	if _, err := c.device("lo"); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Close: got %v, want %v", err, net.ErrClosed)
 	}
 }
 
-func pairOnce(h *Handle, name string, bridge int) error {
-	p := pair{host: name, peer: name + "x", hostMAC: randomMAC(), peerMAC: randomMAC(), peerNS: -1, mtu: 1500, master: bridge}
-	if _, err := createPair(h.conn, p); err != nil {
-		return err
-	}
-	d, err := h.conn.device(name)
+func vethOnce(c *conn, name string) error {
+	mac := randomMAC()
+	err := c.change(request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		attrString(unix.IFLA_IFNAME, name), attr(unix.IFLA_ADDRESS, mac),
+		nest(unix.IFLA_LINKINFO, attr(nl.IFLA_INFO_KIND, []byte("veth")))))
 	if err != nil {
 		return err
 	}
-	if d.name != name || d.mac.String() != p.hostMAC.String() {
-		return fmt.Errorf("asked for %s (%s), got %s (%s)", name, p.hostMAC, d.name, d.mac)
+	d, err := c.device(name)
+	if err != nil {
+		return err
 	}
-	return h.conn.deleteLink(d.index)
+	if d.name != name || d.mac.String() != mac.String() {
+		return fmt.Errorf("asked for %s (%s), got %s (%s)", name, mac, d.name, d.mac)
+	}
+	return c.deleteLink(d.index)
 }

@@ -7,8 +7,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // testTunnel is one with a host at the other end, of both families.
@@ -16,7 +18,7 @@ func testTunnel() Tunnel {
 	far := MAC{2, 0, 0, 0, 0, 2}
 	return Tunnel{
 		Name: "vx0", Alias: "libnet:net1/", VNI: 5000, Port: 4789, Local: netip.MustParseAddr("192.0.2.1"),
-		MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, IPv6: IPv6On, Addrs: prefixes("10.5.0.0/32", "fd05::/128"),
+		MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, IPv6: IPv6On, Addrs: lntest.Prefixes("10.5.0.0/32", "fd05::/128"),
 		Routes: []TunnelRoute{
 			{netip.MustParsePrefix("10.5.1.0/24"), netip.MustParseAddr("10.5.1.0")},
 			{netip.MustParsePrefix("fd05:0:0:1::/64"), netip.MustParseAddr("fd05:0:0:1::")},
@@ -26,7 +28,7 @@ func testTunnel() Tunnel {
 	}
 }
 
-func mustTunnel(t *testing.T, h *Handle, want Tunnel) {
+func mustTunnel(t *testing.T, h *Tunnels, want Tunnel) {
 	t.Helper()
 	if _, err := h.EnsureTunnel(t.Context(), want); err != nil {
 		t.Fatal(err)
@@ -39,19 +41,19 @@ func mustTunnel(t *testing.T, h *Handle, want Tunnel) {
 // What is as it should be costs a few questions, and no change.
 func TestEnsureTunnelTwice(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newTunnelsFor(t)
 	want := testTunnel()
 	mustTunnel(t, h, want)
 	d, before, err := snapshotTunnel(h, want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := h.conn.idle[0].seq
+	asked := h.conn.Requests()
 	created, err := h.EnsureTunnel(t.Context(), want)
 	if err != nil || created {
 		t.Errorf("again: created %t, %v", created, err)
 	}
-	if n := h.conn.idle[0].seq - asked; n > 6 {
+	if n := h.conn.Requests() - asked; n > 6 {
 		t.Errorf("again: %d questions, want 6 at most", n)
 	}
 	again, after, err := snapshotTunnel(h, want)
@@ -63,7 +65,7 @@ func TestEnsureTunnelTwice(t *testing.T) {
 	}
 }
 
-func snapshotTunnel(h *Handle, want Tunnel) (*device, tunnelState, error) {
+func snapshotTunnel(h *Tunnels, want Tunnel) (*device, tunnelState, error) {
 	d, err := h.conn.device(want.Name)
 	if err != nil {
 		return nil, tunnelState{}, err
@@ -77,43 +79,43 @@ func TestTunnelByHand(t *testing.T) {
 	t.Parallel()
 	want := testTunnel()
 	strange := MAC{2, 9, 9, 9, 9, 9}
-	for name, do := range map[string]func(h *Handle, d *device) error{
-		"device deleted": func(h *Handle, d *device) error { return h.conn.deleteLink(d.index) },
-		"device down":    func(h *Handle, d *device) error { return h.conn.setLink(d.index, 0, unix.IFF_UP) },
-		"MTU": func(h *Handle, d *device) error {
+	for name, do := range map[string]func(h *Tunnels, d *device) error{
+		"device deleted": func(h *Tunnels, d *device) error { return h.conn.deleteLink(d.index) },
+		"device down":    func(h *Tunnels, d *device) error { return h.conn.setLink(d.index, 0, unix.IFF_UP) },
+		"MTU": func(h *Tunnels, d *device) error {
 			return h.conn.setLink(d.index, 0, 0, attrUint32(unix.IFLA_MTU, 1400))
 		},
-		"MAC": func(h *Handle, d *device) error {
+		"MAC": func(h *Tunnels, d *device) error {
 			return h.conn.setLink(d.index, 0, 0, attr(unix.IFLA_ADDRESS, strange[:]))
 		},
-		"alias lost": func(h *Handle, d *device) error {
+		"alias lost": func(h *Tunnels, d *device) error {
 			return h.conn.setLink(d.index, 0, 0, attr(unix.IFLA_IFALIAS, []byte{0}))
 		},
-		"address removed":      func(h *Handle, d *device) error { return h.conn.removeAddr(d.index, want.Addrs[0]) },
-		"IPv6 address removed": func(h *Handle, d *device) error { return h.conn.removeAddr(d.index, want.Addrs[1]) },
-		"route removed": func(h *Handle, d *device) error {
+		"address removed":      func(h *Tunnels, d *device) error { return h.conn.removeAddr(d.index, want.Addrs[0]) },
+		"IPv6 address removed": func(h *Tunnels, d *device) error { return h.conn.removeAddr(d.index, want.Addrs[1]) },
+		"route removed": func(h *Tunnels, d *device) error {
 			return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.index, want.Routes[0])
 		},
-		"IPv6 route removed": func(h *Handle, d *device) error {
+		"IPv6 route removed": func(h *Tunnels, d *device) error {
 			return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.index, want.Routes[1])
 		},
-		"route too much": func(h *Handle, d *device) error {
+		"route too much": func(h *Tunnels, d *device) error {
 			return changeTunnelRoute(h.conn, unix.RTM_NEWROUTE, unix.NLM_F_CREATE, d.index, TunnelRoute{netip.MustParsePrefix("10.6.0.0/24"), want.Routes[0].Via})
 		},
-		"neighbour removed": func(h *Handle, d *device) error {
+		"neighbour removed": func(h *Tunnels, d *device) error {
 			return changeNeighbour(h.conn, unix.RTM_DELNEIGH, d.index, want.Neighbours[0])
 		},
-		"neighbour changed": func(h *Handle, d *device) error {
+		"neighbour changed": func(h *Tunnels, d *device) error {
 			return changeNeighbour(h.conn, unix.RTM_NEWNEIGH, d.index, Neighbour{want.Neighbours[1].Addr, strange})
 		},
-		"forwarding entry removed": func(h *Handle, d *device) error { return changeFDB(h.conn, unix.RTM_DELNEIGH, d.index, want.FDB[0]) },
-		"forwarding entry changed": func(h *Handle, d *device) error {
+		"forwarding entry removed": func(h *Tunnels, d *device) error { return changeFDB(h.conn, unix.RTM_DELNEIGH, d.index, want.FDB[0]) },
+		"forwarding entry changed": func(h *Tunnels, d *device) error {
 			return changeFDB(h.conn, unix.RTM_NEWNEIGH, d.index, FDBEntry{want.FDB[0].MAC, netip.MustParseAddr("192.0.2.9")})
 		},
-		"forwarding entry too much": func(h *Handle, d *device) error {
+		"forwarding entry too much": func(h *Tunnels, d *device) error {
 			return changeFDB(h.conn, unix.RTM_NEWNEIGH, d.index, FDBEntry{strange, netip.MustParseAddr("192.0.2.9")})
 		},
-		"floods": func(h *Handle, d *device) error {
+		"floods": func(h *Tunnels, d *device) error {
 			msg := ndmsg{family: unix.AF_BRIDGE, index: d.index, state: unix.NUD_PERMANENT, flags: unix.NTF_SELF}
 			return h.conn.change(request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, msg,
 				attr(unix.NDA_LLADDR, make([]byte, 6)), attr(unix.NDA_DST, []byte{192, 0, 2, 9})))
@@ -121,7 +123,7 @@ func TestTunnelByHand(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHandle(t)
+			h := newTunnelsFor(t)
 			mustTunnel(t, h, want)
 			d, err := h.conn.device(want.Name)
 			if err == nil {
@@ -141,8 +143,8 @@ func TestTunnelByHand(t *testing.T) {
 // Every field can change; the device is made anew where the kernel wants that.
 func TestTunnelChanges(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "under", MTU: 1500}}); err != nil {
+	h := newTunnelsFor(t)
+	if err := vnl.LinkAdd(&vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "under", MTU: 1500}}); err != nil {
 		t.Fatal(err)
 	}
 	want := testTunnel()
@@ -155,7 +157,7 @@ func TestTunnelChanges(t *testing.T) {
 		func() { want.MTU = 1400 },
 		func() { want.FDB, want.Routes, want.Neighbours = nil, nil, nil },
 		func() { want.Local = netip.MustParseAddr("2001:db8::1") },
-		func() { want.Addrs, want.IPv6 = prefixes("10.7.0.0/32"), IPv6Off },
+		func() { want.Addrs, want.IPv6 = lntest.Prefixes("10.7.0.0/32"), IPv6Off },
 	} {
 		change()
 		mustTunnel(t, h, want)
@@ -171,7 +173,7 @@ func TestTunnelChanges(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := linkNames(t, h); got != "lo under" {
+	if got := lntest.LinkNames(t); got != "lo under" {
 		t.Errorf("links left: %s", got)
 	}
 }
@@ -179,27 +181,27 @@ func TestTunnelChanges(t *testing.T) {
 func TestTunnelRefuses(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		before func(h *Handle) error
+		before func(h *Tunnels) error
 		want   error
 	}{
-		"name taken": {func(*Handle) error {
-			return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "vx0"}})
+		"name taken": {func(*Tunnels) error {
+			return vnl.LinkAdd(&vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "vx0"}})
 		}, ErrExists},
-		"VNI taken": {func(h *Handle) error {
+		"VNI taken": {func(h *Tunnels) error {
 			other := testTunnel()
 			other.Name, other.Alias, other.Routes, other.Addrs = "vx1", "libnet:net2/", nil, nil
 			_, err := h.EnsureTunnel(t.Context(), other)
 			return err
 		}, ErrVNIInUse},
-		"route taken": {func(*Handle) error {
-			d := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
-			return errors.Join(addLink(d, "10.5.1.1/24"), netlink.LinkSetUp(d))
+		"route taken": {func(*Tunnels) error {
+			d := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "lan"}}
+			return errors.Join(lntest.AddLink(d, "10.5.1.1/24"), vnl.LinkSetUp(d))
 		}, ErrRouteConflict},
-		"IPv6 route taken": {func(*Handle) error {
-			d := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
-			return errors.Join(addLink(d, "fd05:0:0:1::1/64"), netlink.LinkSetUp(d))
+		"IPv6 route taken": {func(*Tunnels) error {
+			d := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "lan"}}
+			return errors.Join(lntest.AddLink(d, "fd05:0:0:1::1/64"), vnl.LinkSetUp(d))
 		}, ErrRouteConflict},
-		"block of another network": {func(h *Handle) error {
+		"block of another network": {func(h *Tunnels) error {
 			other := testTunnel()
 			other.Name, other.VNI, other.Routes, other.Neighbours = "vx1", 6000, other.Routes[1:], other.Neighbours[1:]
 			_, err := h.EnsureTunnel(t.Context(), other)
@@ -207,15 +209,15 @@ func TestTunnelRefuses(t *testing.T) {
 		}, ErrRouteConflict},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHandle(t)
+			h := newTunnelsFor(t)
 			if err := tt.before(h); err != nil {
 				t.Fatal(err)
 			}
-			before := linkNames(t, h)
+			before := lntest.LinkNames(t)
 			if _, err := h.EnsureTunnel(t.Context(), testTunnel()); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
-			if got := linkNames(t, h); got != before {
+			if got := lntest.LinkNames(t); got != before {
 				t.Errorf("links: %s, before %s", got, before)
 			}
 		})
@@ -224,11 +226,11 @@ func TestTunnelRefuses(t *testing.T) {
 
 func TestPathMTU(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	wide := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "wide", MTU: 9000}}
-	slim := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "slim", MTU: 1400}}
-	err := errors.Join(addLink(wide, "192.0.2.1/24", "2001:db8::1/64"), netlink.LinkSetUp(wide), addLink(slim, "198.51.100.1/24"), netlink.LinkSetUp(slim))
-	err = errors.Join(err, netlink.RouteAdd(&netlink.Route{Dst: cidr("203.0.113.0/24"), LinkIndex: wide.Attrs().Index, MTU: 2000}))
+	h := newTunnelsFor(t)
+	wide := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "wide", MTU: 9000}}
+	slim := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "slim", MTU: 1400}}
+	err := errors.Join(lntest.AddLink(wide, "192.0.2.1/24", "2001:db8::1/64"), vnl.LinkSetUp(wide), lntest.AddLink(slim, "198.51.100.1/24"), vnl.LinkSetUp(slim))
+	err = errors.Join(err, vnl.RouteAdd(&vnl.Route{Dst: lntest.CIDR("203.0.113.0/24"), LinkIndex: wide.Attrs().Index, MTU: 2000}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,9 +265,9 @@ func TestPathMTU(t *testing.T) {
 // passed over, neither for a longer route nor for a rule of its own.
 func TestPathMTUOfMany(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
-	wide := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "wide", MTU: 9000}}
-	if err := errors.Join(addLink(wide, "192.0.2.1/24", "2001:db8::1/64"), netlink.LinkSetUp(wide)); err != nil {
+	h := newTunnelsFor(t)
+	wide := &vnl.Bridge{LinkAttrs: vnl.LinkAttrs{Name: "wide", MTU: 9000}}
+	if err := errors.Join(lntest.AddLink(wide, "192.0.2.1/24", "2001:db8::1/64"), vnl.LinkSetUp(wide)); err != nil {
 		t.Fatal(err)
 	}
 	var all, all6 []netip.Addr
@@ -273,12 +275,12 @@ func TestPathMTUOfMany(t *testing.T) {
 		all = append(all, netip.AddrFrom4([4]byte{192, 0, 2, byte(2 + i)}))
 		all6 = append(all6, netip.AddrFrom16([16]byte{0: 0x20, 1: 1, 2: 0xd, 3: 0xb8, 15: byte(2 + i)}))
 	}
-	want := func(peers []netip.Addr, mtu int, most uint32) {
+	want := func(peers []netip.Addr, mtu int, most int) {
 		t.Helper()
-		asked := h.conn.idle[0].seq
+		asked := h.conn.Requests()
 		got, err := h.PathMTU(peers[0], peers, "")
-		if got != mtu || err != nil || h.conn.idle[0].seq-asked > most {
-			t.Errorf("got %d, %v by %d questions, want %d by %d at most", got, err, h.conn.idle[0].seq-asked, mtu, most)
+		if got != mtu || err != nil || h.conn.Requests()-asked > most {
+			t.Errorf("got %d, %v by %d questions, want %d by %d at most", got, err, h.conn.Requests()-asked, mtu, most)
 		}
 	}
 	add := func(err error) {
@@ -289,20 +291,20 @@ func TestPathMTUOfMany(t *testing.T) {
 	}
 	want(all, 9000, 3)
 	want(all6, 9000, 3)
-	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("192.0.2.128/25"), LinkIndex: wide.Attrs().Index, MTU: 3000}))
-	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("2001:db8::80/121"), LinkIndex: wide.Attrs().Index, MTU: 3000}))
+	add(vnl.RouteAdd(&vnl.Route{Dst: lntest.CIDR("192.0.2.128/25"), LinkIndex: wide.Attrs().Index, MTU: 3000}))
+	add(vnl.RouteAdd(&vnl.Route{Dst: lntest.CIDR("2001:db8::80/121"), LinkIndex: wide.Attrs().Index, MTU: 3000}))
 	want(all, 3000, 4)
 	want(all6, 3000, 4)
-	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("192.0.2.77/32"), LinkIndex: wide.Attrs().Index, MTU: 2000, Table: 100}))
+	add(vnl.RouteAdd(&vnl.Route{Dst: lntest.CIDR("192.0.2.77/32"), LinkIndex: wide.Attrs().Index, MTU: 2000, Table: 100}))
 	want(all, 3000, 5)
-	rule := netlink.NewRule()
+	rule := vnl.NewRule()
 	rule.Table, rule.Priority = 100, 50
-	add(netlink.RuleAdd(rule))
+	add(vnl.RuleAdd(rule))
 	want(all, 2000, 5) // a rule for all destinations: the routes of its table count
-	add(netlink.RuleDel(rule))
-	rule.Dst = cidr("192.0.2.99/32")
-	add(netlink.RouteAdd(&netlink.Route{Dst: cidr("0.0.0.0/0"), LinkIndex: wide.Attrs().Index, MTU: 1800, Table: 100}))
-	add(netlink.RuleAdd(rule))
+	add(vnl.RuleDel(rule))
+	rule.Dst = lntest.CIDR("192.0.2.99/32")
+	add(vnl.RouteAdd(&vnl.Route{Dst: lntest.CIDR("0.0.0.0/0"), LinkIndex: wide.Attrs().Index, MTU: 1800, Table: 100}))
+	add(vnl.RuleAdd(rule))
 	want(all, 1800, 210) // one for a single destination: each peer is asked for
 }
 
@@ -310,13 +312,13 @@ func TestPathMTUOfMany(t *testing.T) {
 // route, and the other routes stay.
 func TestTunnelBlockMoves(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newTunnelsFor(t)
 	want := testTunnel()
 	mustTunnel(t, h, want)
 	far := want.FDB[0].MAC
 	want.Routes = append(want.Routes, TunnelRoute{netip.MustParsePrefix("10.5.0.0/24"), netip.MustParseAddr("10.5.0.0")})
 	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.0.0"), far})
-	want.Addrs = prefixes("10.5.9.0/32", "fd05::/128")
+	want.Addrs = lntest.Prefixes("10.5.9.0/32", "fd05::/128")
 	mustTunnel(t, h, want)
 }
 
@@ -324,25 +326,26 @@ func TestTunnelBlockMoves(t *testing.T) {
 // device stays. What is put right is counted.
 func TestMendTunnel(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newTunnelsFor(t)
 	want := testTunnel()
 	third := MAC{2, 0, 0, 0, 0, 3}
 	want.Routes = append(want.Routes, TunnelRoute{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddr("10.5.2.0")})
 	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.2.0"), third})
 	want.FDB = append(want.FDB, FDBEntry{third, netip.MustParseAddr("192.0.2.3")})
-	br := Bridge{Name: "br0", Alias: "libnet:net1/", Gateways: prefixes("10.5.1.1/24", "10.6.0.1/24"), IPv6: IPv6Off}
-	if _, err := h.EnsureBridge(t.Context(), br); err != nil {
+	br := Bridge{Name: "br0", Alias: "libnet:net1/", Gateways: lntest.Prefixes("10.5.1.1/24", "10.6.0.1/24"), IPv6: IPv6Off}
+	links := NewLinks(h.conn, NewHost(h.conn))
+	if _, err := links.EnsureBridge(t.Context(), br); err != nil {
 		t.Fatal(err)
 	}
 	got, err := h.MendTunnel(t.Context(), want)
 	if !errors.Is(err, ErrRouteConflict) || !got.Created || got.Lacking != 1 {
 		t.Errorf("with the host's own route: %+v, %v, want one host lacking", got, err)
 	}
-	within, keep := prefixes("10.5.0.0/16"), prefixes("10.5.0.0/24")
-	if dropped, err := h.DropAddrs(t.Context(), "br0", "another's", within, keep); err != nil || dropped != nil {
+	within, keep := lntest.Prefixes("10.5.0.0/16"), lntest.Prefixes("10.5.0.0/24")
+	if dropped, err := links.DropAddrs(t.Context(), "br0", "another's", within, keep); err != nil || dropped != nil {
 		t.Errorf("of another's bridge dropped %v, %v", dropped, err)
 	}
-	dropped, err := h.DropAddrs(t.Context(), "br0", br.Alias, within, keep)
+	dropped, err := links.DropAddrs(t.Context(), "br0", br.Alias, within, keep)
 	if err != nil || len(dropped) != 1 || dropped[0] != br.Gateways[0] {
 		t.Errorf("dropped %v, %v, want only 10.5.1.1/24", dropped, err)
 	}

@@ -13,7 +13,7 @@ import (
 // TestVerify changes one thing by hand at a time, in this order, and expects it to be named.
 func TestVerify(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n := newNetns(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(n)
@@ -75,7 +75,7 @@ func portFlag(typ int) *nl.RtAttr {
 // TestVerifyPeer swaps the container's interface for a stranger's.
 func TestVerifyPeer(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newLinksFor(t)
 	n, m := newNetns(t), newNetns(t)
 	mustBridge(t, h, testBridge())
 	l := testLink(n)

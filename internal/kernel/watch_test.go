@@ -14,11 +14,11 @@ import (
 // and with its neighbours is not.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	h := newHandle(t)
+	h := newTunnelsFor(t)
 	want := testTunnel()
 	want.Name = "vx-0"
 	mustTunnel(t, h, want)
-	br, err := h.EnsureBridge(t.Context(), Bridge{Name: "br0", MTU: 1500, IPv6: IPv6Off})
+	br, err := NewLinks(h.conn, NewHost(h.conn)).EnsureBridge(t.Context(), Bridge{Name: "br0", MTU: 1500, IPv6: IPv6Off})
 	if err != nil {
 		t.Fatal(err)
 	}
