@@ -30,14 +30,14 @@ func TestAttach(t *testing.T) {
 	if a.MAC.String() != "02:00:00:00:00:09" || a.MTU != 1400 {
 		t.Errorf("got %+v", a)
 	}
-	host, err := h.conn.device("vethc1")
+	hostEnd, err := h.conn.device("vethc1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if host.index != a.HostIndex || host.mac.String() != a.HostMAC.String() || host.master != br.Index || host.portState != 3 {
-		t.Errorf("host end is %+v, want as in %+v, a forwarding port of %d", host, a, br.Index)
+	if hostEnd.index != a.HostIndex || hostEnd.mac.String() != a.HostMAC.String() || hostEnd.master != br.Index || hostEnd.portState != 3 {
+		t.Errorf("host end is %+v, want as in %+v, a forwarding port of %d", hostEnd, a, br.Index)
 	}
-	as, err := h.conn.addrs(host.index, unix.AF_UNSPEC)
+	as, err := h.conn.addrs(hostEnd.index, unix.AF_UNSPEC)
 	if err != nil || len(as) != 0 {
 		t.Errorf("host end has addresses %v (%v), want none", as, err)
 	}
@@ -242,8 +242,11 @@ func TestAttachFails(t *testing.T) {
 }
 
 func newNetnsClosed(t *testing.T) *Netns {
-	n := newNetns(t)
-	return &Netns{fd: 1 << 20, path: n.Path()}
+	n, err := OpenNetns(lntest.NewNetns(t))
+	if err := errors.Join(err, n.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func mustDetach(t testing.TB, h *Links, l Link) {

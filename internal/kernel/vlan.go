@@ -69,12 +69,12 @@ func (h *Links) ensureVLANDevice(br *device, b Bridge, u *undo) (*device, bool, 
 		host: "veth" + hex.EncodeToString(randomMAC()[2:]), hostMAC: randomMAC(),
 		peer: name, peerMAC: randomMAC(), peerNS: -1, mtu: br.mtu, master: br.index,
 	}
-	host, err := createPair(h.conn, p)
+	end, err := createPair(h.conn, p)
 	if err != nil {
 		return nil, false, fmt.Errorf("create VLAN interface %s: %w", name, err)
 	}
 	u.push(func() error { return h.conn.deleteLinkByName(p.host) })
-	if _, err := h.plug(br, host, port{name: p.host, vlan: b.VLAN, preserve: b.PreserveDefaultVLAN}); err != nil {
+	if _, err := h.plug(br, end, port{name: p.host, vlan: b.VLAN, preserve: b.PreserveDefaultVLAN}); err != nil {
 		return nil, false, err
 	}
 	if err := ownIPv6(name, b.IPv6, b.needsIPv6()); err != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 // define returns a network with a pool of these subnets, in one range set.
-func (h *host) define(name, bridge string, subnets []string, mod ...func(*NetworkConfig, *ipamstore.Config)) *Network {
+func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*NetworkConfig, *ipamstore.Config)) *Network {
 	h.t.Helper()
 	cfg := NetworkConfig{Bridge: bridge, Gateway: true, DefaultGateway: true}
 	pool := ipamstore.Config{Network: name, DataDir: h.dataDir, Sets: []ipamstore.RangeSet{nil}}

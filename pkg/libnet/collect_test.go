@@ -13,7 +13,7 @@ import (
 
 // ofRuntime is what a runtime with one container says of a network that it
 // shares with another runtime.
-func (h *host) ofRuntime(runtime, own string) func(Holder) bool {
+func (h *realHost) ofRuntime(runtime, own string) func(Holder) bool {
 	return func(holder Holder) bool {
 		if holder.Runtime != "" && holder.Runtime != runtime {
 			return !h.Dead(holder)

@@ -31,7 +31,7 @@ func connects(addr string) bool {
 }
 
 // finds says whether doctor has a finding with this text and an advice.
-func (h *host) finds(text string) bool {
+func (h *realHost) finds(text string) bool {
 	for _, f := range h.Diagnose(context.Background()) {
 		if strings.Contains(f.Found, text) && f.Advice != "" {
 			return true

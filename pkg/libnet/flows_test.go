@@ -21,7 +21,7 @@ type outside struct {
 	path string
 }
 
-func (h *host) outside() outside {
+func (h *realHost) outside() outside {
 	h.t.Helper()
 	out := outside{h.t, lntest.NewNetns(h.t)}
 	ns, err := os.Open(out.path)

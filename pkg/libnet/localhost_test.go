@@ -64,7 +64,7 @@ func TestRouteLocalnetByMode(t *testing.T) {
 }
 
 // edited is the network with another configuration, on the same bridge.
-func (h *host) edited(n *Network, cfg NetworkConfig) *Network {
+func (h *realHost) edited(n *Network, cfg NetworkConfig) *Network {
 	h.t.Helper()
 	cfg.Bridge = n.config.Bridge
 	changed, err := h.DefineNetwork("bridge", n.name, WithConfig(cfg), WithIPAM(n.ipam))

@@ -82,7 +82,7 @@ func TestValidateGateway(t *testing.T) {
 	}
 }
 
-func (h *host) nft(args ...string) string {
+func (h *realHost) nft(args ...string) string {
 	h.t.Helper()
 	out, err := exec.Command("nft", args...).CombinedOutput()
 	if err != nil {
@@ -92,7 +92,7 @@ func (h *host) nft(args ...string) string {
 }
 
 // web is a container that greets on port 80.
-func (h *host) web(n *Network, id string, ports ...PortMapping) (*Endpoint, error) {
+func (h *realHost) web(n *Network, id string, ports ...PortMapping) (*Endpoint, error) {
 	h.t.Helper()
 	sb := h.sandbox(id)
 	e, err := n.Attach(context.Background(), sb, WithPorts(ports...))

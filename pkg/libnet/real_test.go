@@ -17,8 +17,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// host is a Controller in a network namespace of the test's own.
-type host struct {
+// realHost is a Controller in a network namespace of the test's own.
+type realHost struct {
 	*Controller
 	t        *testing.T
 	dir      string
@@ -26,11 +26,11 @@ type host struct {
 	netnsDir string
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t *testing.T) *realHost {
 	t.Helper()
 	lntest.Isolate(t)
 	dir := t.TempDir()
-	h := &host{t: t, dir: dir, dataDir: filepath.Join(dir, "leases"), netnsDir: filepath.Join(dir, "netns")}
+	h := &realHost{t: t, dir: dir, dataDir: filepath.Join(dir, "leases"), netnsDir: filepath.Join(dir, "netns")}
 	c, err := New(WithStateDir(filepath.Join(dir, "state")), WithDataDir(h.dataDir), WithNetnsDir(h.netnsDir))
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
-func (h *host) network(subnet string, opts ...NetworkOption) *Network {
+func (h *realHost) network(subnet string, opts ...NetworkOption) *Network {
 	h.t.Helper()
 	n, err := h.NewNetwork(context.Background(), "bridge", "net1", append(opts, WithSubnet(netip.MustParsePrefix(subnet)))...)
 	if err != nil {
@@ -49,7 +49,7 @@ func (h *host) network(subnet string, opts ...NetworkOption) *Network {
 	return n
 }
 
-func (h *host) sandbox(id string) *Sandbox {
+func (h *realHost) sandbox(id string) *Sandbox {
 	h.t.Helper()
 	sb, err := h.NewSandbox(context.Background(), id)
 	if err != nil {
@@ -64,7 +64,7 @@ func (h *host) sandbox(id string) *Sandbox {
 }
 
 // links lists the links of the host, without the indexes that change.
-func (h *host) links() []string {
+func (h *realHost) links() []string {
 	h.t.Helper()
 	all, err := netlink.LinkList()
 	if err != nil {
@@ -82,7 +82,7 @@ func (h *host) links() []string {
 }
 
 // files lists the leases and records there are.
-func (h *host) files() []string {
+func (h *realHost) files() []string {
 	h.t.Helper()
 	var out []string
 	err := filepath.WalkDir(h.dir, func(path string, d os.DirEntry, err error) error {

@@ -21,7 +21,7 @@ import (
 )
 
 // lose deletes directories of the host's: "state", "leases".
-func (h *host) lose(names ...string) {
+func (h *realHost) lose(names ...string) {
 	h.t.Helper()
 	for _, name := range names {
 		if err := os.RemoveAll(filepath.Join(h.dir, name)); err != nil {
@@ -30,7 +30,7 @@ func (h *host) lose(names ...string) {
 	}
 }
 
-func (h *host) attach(n *Network, id string, opts ...EndpointOption) *Endpoint {
+func (h *realHost) attach(n *Network, id string, opts ...EndpointOption) *Endpoint {
 	h.t.Helper()
 	e, err := n.Attach(context.Background(), h.sandbox(id), opts...)
 	if err != nil {
@@ -39,7 +39,7 @@ func (h *host) attach(n *Network, id string, opts ...EndpointOption) *Endpoint {
 	return e
 }
 
-func (h *host) rebuild(want ...string) {
+func (h *realHost) rebuild(want ...string) {
 	h.t.Helper()
 	ids, err := h.Rebuild(context.Background())
 	if err != nil {
@@ -55,7 +55,7 @@ func (h *host) rebuild(want ...string) {
 }
 
 // records are those of all attachments and publications, by container.
-func (h *host) records() map[string]state.Endpoint {
+func (h *realHost) records() map[string]state.Endpoint {
 	h.t.Helper()
 	all := map[string]state.Endpoint{}
 	for kind, dir := range map[string]endpointRecords{"": h.endpoints, "ports of ": h.publications()} {
@@ -83,7 +83,7 @@ var sameRecord = cmp.Options{
 }
 
 // leaseFiles are the lease files of net1 and what is in them.
-func (h *host) leaseFiles() map[string]string {
+func (h *realHost) leaseFiles() map[string]string {
 	h.t.Helper()
 	all := map[string]string{}
 	files, err := os.ReadDir(filepath.Join(h.dataDir, "net1"))

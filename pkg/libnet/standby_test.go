@@ -20,7 +20,7 @@ import (
 // member is a container on two networks, and what each of its attachments
 // greets with on port 80.
 type member struct {
-	h        *host
+	h        *realHost
 	sb       *Sandbox
 	networks []*Network
 	served   map[netip.Addr]bool

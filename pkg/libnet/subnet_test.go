@@ -22,7 +22,7 @@ const dockersPools = `[{"base":"172.17.0.0/16","size":16},{"base":"172.18.0.0/15
 	{"base":"172.24.0.0/13","size":16},{"base":"192.168.0.0/16","size":20},{"base":"fd00:7::/48","size":64}]`
 
 // newAutoHost is newHost with address pools of its own.
-func newAutoHost(t *testing.T) *host {
+func newAutoHost(t *testing.T) *realHost {
 	t.Helper()
 	h := newHost(t)
 	h.poolsFile = filepath.Join(h.dir, "pools")
@@ -36,7 +36,7 @@ func auto() NetworkOption  { return WithAutoSubnet(ipamstore.SubnetRequest{}) }
 func auto6() NetworkOption { return WithAutoSubnet(ipamstore.SubnetRequest{IPv6: true}) }
 
 // subnets returns those of the network that the host's records know.
-func (h *host) subnets(name string) string {
+func (h *realHost) subnets(name string) string {
 	h.t.Helper()
 	n, err := h.Network(name)
 	if err != nil {
@@ -50,7 +50,7 @@ func (h *host) subnets(name string) string {
 }
 
 // book returns what the book says.
-func (h *host) book() string {
+func (h *realHost) book() string {
 	h.t.Helper()
 	list, err := (&ipamstore.Subnets{DataDir: h.Controller.dataDir}).List()
 	if err != nil {
@@ -63,7 +63,7 @@ func (h *host) book() string {
 	return strings.Join(all, ", ")
 }
 
-func (h *host) auto(name string, opts ...NetworkOption) *Network {
+func (h *realHost) auto(name string, opts ...NetworkOption) *Network {
 	h.t.Helper()
 	n, err := h.NewNetwork(context.Background(), "bridge", name, opts...)
 	if err != nil {

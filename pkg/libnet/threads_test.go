@@ -21,10 +21,10 @@ import (
 
 // newHostAt is newHost in the namespace at path, which the test's threads are
 // not in.
-func newHostAt(t *testing.T, path string) *host {
+func newHostAt(t *testing.T, path string) *realHost {
 	t.Helper()
 	dir := t.TempDir()
-	h := &host{t: t, dir: dir, dataDir: filepath.Join(dir, "leases"), netnsDir: filepath.Join(dir, "netns")}
+	h := &realHost{t: t, dir: dir, dataDir: filepath.Join(dir, "leases"), netnsDir: filepath.Join(dir, "netns")}
 	err := lntest.In(t, path, func() (err error) {
 		h.Controller, err = New(WithStateDir(filepath.Join(dir, "state")), WithDataDir(h.dataDir), WithNetnsDir(h.netnsDir))
 		return err
