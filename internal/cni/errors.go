@@ -12,7 +12,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -44,13 +47,13 @@ var sentinelCodes = []struct {
 	{ipamstore.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{ipamstore.ErrIO, types.ErrIOFailure},
 	{libnet.ErrNoFreePort, CodeExhausted},
-	{kernel.ErrExists, CodeTaken},
-	{kernel.ErrReadOnly, types.ErrIOFailure},
-	{kernel.ErrBridgeFull, CodeBridgeFull},
-	{kernel.ErrNotBridge, types.ErrInvalidNetworkConfig},
-	{kernel.ErrAddressConflict, types.ErrInvalidNetworkConfig},
-	{kernel.ErrRouteConflict, types.ErrInvalidNetworkConfig},
-	{kernel.ErrUnsupported, types.ErrUnsupportedField},
+	{netlink.ErrExists, CodeTaken},
+	{host.ErrReadOnly, types.ErrIOFailure},
+	{netlink.ErrBridgeFull, CodeBridgeFull},
+	{link.ErrNotBridge, types.ErrInvalidNetworkConfig},
+	{link.ErrAddressConflict, types.ErrInvalidNetworkConfig},
+	{tunnel.ErrRouteConflict, types.ErrInvalidNetworkConfig},
+	{netlink.ErrUnsupported, types.ErrUnsupportedField},
 	{firewall.ErrUnsupported, types.ErrUnsupportedField},
 	// The host is short of something, or too slow: that passes.
 	{context.DeadlineExceeded, types.ErrTryAgainLater},

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -158,7 +158,7 @@ func TestCheckCodes(t *testing.T) {
 		err  error
 		want uint
 	}{
-		{fmt.Errorf("%w: %w", libnet.ErrDifferent, kernel.ErrNotFound), 103},
+		{fmt.Errorf("%w: %w", libnet.ErrDifferent, netlink.ErrNotFound), 103},
 		{fmt.Errorf("%w: %w", libnet.ErrDifferent, errors.Join(firewall.ErrMissing, ipamstore.ErrLocked)), 103},
 		{ipamstore.ErrNotFound, 103},
 		{ipamstore.ErrLocked, 11},

@@ -1,3 +1,3 @@
-// Package kernel is the only package that talks rtnetlink, network namespaces and sysctls:
-// it applies, verifies, removes and lists bridges and veth attachments.
+// Package kernel joins all that talks to the kernel about the network, but the
+// firewall, in one Handle: the host, its links and its tunnels.
 package kernel

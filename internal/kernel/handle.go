@@ -1,29 +1,36 @@
 package kernel
 
+import (
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/tunnel"
+)
+
 // Handle is the Host, its Links and its Tunnels by one rtnetlink, in the network
 // namespace of the thread that called Open. Sysctls and event sockets are those
 // of the calling thread, so its methods must be called from threads in that same
 // namespace: every thread of a process that leaves its threads alone is, any
 // other one Enter brings there. Many goroutines may use it at once.
 type Handle struct {
-	*Host
-	*Links
-	*Tunnels
-	conn *conn
+	*host.Host
+	*link.Links
+	*tunnel.Tunnels
+	conn *netlink.Conn
 }
 
 // Open opens rtnetlink in the calling thread's network namespace.
 func Open() (*Handle, error) {
-	c, err := openConn()
+	c, err := netlink.Open()
 	if err != nil {
 		return nil, err
 	}
-	host := NewHost(c)
-	return &Handle{Host: host, Links: NewLinks(c, host), Tunnels: NewTunnels(c), conn: c}, nil
+	here := host.New(c)
+	return &Handle{Host: here, Links: link.New(c, here), Tunnels: tunnel.New(c), conn: c}, nil
 }
 
 // Close closes the sockets. The Handle must not be used afterwards.
-func (h *Handle) Close() { h.conn.close() }
+func (h *Handle) Close() { h.conn.Close() }
 
 // Enter brings the calling goroutine's thread into the Handle's namespace and
 // keeps the goroutine on it, until leave is called, once. A thread that is there

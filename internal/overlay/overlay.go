@@ -5,7 +5,8 @@ import (
 	"hash/fnv"
 	"net/netip"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
 // What VXLAN adds to a packet, in bytes: the outer IP header, UDP, VXLAN and
@@ -46,10 +47,10 @@ type Network struct {
 // that holds the first address of each block of its own, and for each other
 // host a route per block, of families that this one has, by its first address, the MAC behind it, and
 // where frames for this MAC go. A self that is no node has no addresses.
-func Plan(n Network, nodes []Node, self netip.Addr) kernel.Tunnel {
-	t := kernel.Tunnel{
+func Plan(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
+	t := tunnel.Tunnel{
 		Name: n.Name, Alias: n.Alias, VNI: n.VNI, Port: n.Port, Device: n.Device, MTU: n.MTU,
-		Local: self, MAC: MAC(n.VNI, self), IPv6: kernel.IPv6Off,
+		Local: self, MAC: MAC(n.VNI, self), IPv6: host.IPv6Off,
 	}
 	spoken := map[bool]bool{} // families, by Is6
 	for _, b := range blocksOf(nodes, self) {
@@ -58,21 +59,21 @@ func Plan(n Network, nodes []Node, self netip.Addr) kernel.Tunnel {
 		spoken[a.Is6()] = true
 	}
 	if spoken[true] {
-		t.IPv6 = kernel.IPv6On
+		t.IPv6 = host.IPv6On
 	}
 	for _, node := range nodes {
 		if node.Address == self {
 			continue
 		}
 		mac := MAC(n.VNI, node.Address)
-		t.FDB = append(t.FDB, kernel.FDBEntry{MAC: mac, Remote: node.Address})
+		t.FDB = append(t.FDB, tunnel.FDBEntry{MAC: mac, Remote: node.Address})
 		for _, b := range node.Blocks {
 			via := b.Masked().Addr()
 			if !spoken[via.Is6()] {
 				continue
 			}
-			t.Routes = append(t.Routes, kernel.TunnelRoute{Dst: b.Masked(), Via: via})
-			t.Neighbours = append(t.Neighbours, kernel.Neighbour{Addr: via, MAC: mac})
+			t.Routes = append(t.Routes, tunnel.TunnelRoute{Dst: b.Masked(), Via: via})
+			t.Neighbours = append(t.Neighbours, tunnel.Neighbour{Addr: via, MAC: mac})
 		}
 	}
 	return t
@@ -89,11 +90,11 @@ func blocksOf(nodes []Node, host netip.Addr) []netip.Prefix {
 
 // MAC derives the MAC of a host's end of the tunnel, locally administered, so
 // that nobody has to be asked for it.
-func MAC(vni int, host netip.Addr) kernel.MAC {
+func MAC(vni int, host netip.Addr) tunnel.MAC {
 	h := fnv.New64a()
 	_, _ = fmt.Fprint(h, vni, " ", host)
 	sum := h.Sum(nil)
-	var m kernel.MAC
+	var m tunnel.MAC
 	copy(m[:], sum)
 	m[4] ^= sum[6]
 	m[5] ^= sum[7]

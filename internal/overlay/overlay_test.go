@@ -7,7 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
 func prefixes(ss ...string) []netip.Prefix {
@@ -27,24 +28,24 @@ func TestPlan(t *testing.T) {
 	}
 	n := Network{Name: "vx0", Alias: "libnet:net1/", VNI: 7, Port: 4789, MTU: 1450}
 	macB, macC := MAC(7, b), MAC(7, c)
-	want := kernel.Tunnel{
+	want := tunnel.Tunnel{
 		Name: "vx0", Alias: "libnet:net1/", VNI: 7, Port: 4789, MTU: 1450, Local: a, MAC: MAC(7, a),
-		IPv6: kernel.IPv6On, Addrs: prefixes("10.5.0.0/32", "fd05::/128"),
-		Routes: []kernel.TunnelRoute{
+		IPv6: host.IPv6On, Addrs: prefixes("10.5.0.0/32", "fd05::/128"),
+		Routes: []tunnel.TunnelRoute{
 			{Dst: netip.MustParsePrefix("10.5.1.0/24"), Via: netip.MustParseAddr("10.5.1.0")},
 			{Dst: netip.MustParsePrefix("fd05:0:0:1::/64"), Via: netip.MustParseAddr("fd05:0:0:1::")},
 			{Dst: netip.MustParsePrefix("10.5.2.0/24"), Via: netip.MustParseAddr("10.5.2.0")},
 		},
-		Neighbours: []kernel.Neighbour{
+		Neighbours: []tunnel.Neighbour{
 			{Addr: netip.MustParseAddr("10.5.1.0"), MAC: macB}, {Addr: netip.MustParseAddr("fd05:0:0:1::"), MAC: macB},
 			{Addr: netip.MustParseAddr("10.5.2.0"), MAC: macC},
 		},
-		FDB: []kernel.FDBEntry{{MAC: macB, Remote: b}, {MAC: macC, Remote: c}},
+		FDB: []tunnel.FDBEntry{{MAC: macB, Remote: b}, {MAC: macC, Remote: c}},
 	}
 	if diff := cmp.Diff(want, Plan(n, nodes, a), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got := Plan(n, nodes, c); len(got.Routes) != 2 || got.IPv6 != kernel.IPv6Off {
+	if got := Plan(n, nodes, c); len(got.Routes) != 2 || got.IPv6 != host.IPv6Off {
 		t.Errorf("a host without IPv6 has routes %v, IPv6 mode %d", got.Routes, got.IPv6)
 	}
 }
@@ -52,7 +53,7 @@ func TestPlan(t *testing.T) {
 // Two hosts, and two networks of one host, have MACs of their own; each is
 // locally administered and of one station.
 func TestMAC(t *testing.T) {
-	seen := map[kernel.MAC]bool{}
+	seen := map[tunnel.MAC]bool{}
 	host := netip.MustParseAddr("192.0.2.0")
 	for range 2000 {
 		for _, vni := range []int{1, 4096, 70000} {

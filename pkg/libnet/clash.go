@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -81,7 +82,7 @@ func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 		if err != nil {
 			return err
 		}
-		var way, clashes *kernel.Occupant
+		var way, clashes *host.Occupant
 		for i := range found {
 			o := &found[i]
 			switch name := networkOf(o.Alias); {
@@ -159,10 +160,10 @@ func (n *Network) clashOfRecords(subnet netip.Prefix) error {
 // giveWay removes a bridge of ours that has no port, and with it its network, if
 // that has no attachment: both stay otherwise. It may be one that the network
 // itself had before.
-func (n *Network) giveWay(ctx context.Context, name string, o kernel.Occupant) error {
+func (n *Network) giveWay(ctx context.Context, name string, o host.Occupant) error {
 	remove := func() error {
 		err := n.c.bridges.RemoveBridge(ctx, o.Device, o.Alias)
-		if errors.Is(err, kernel.ErrInUse) || errors.Is(err, kernel.ErrNotBridge) {
+		if errors.Is(err, link.ErrInUse) || errors.Is(err, link.ErrNotBridge) {
 			return errStays
 		}
 		return err

@@ -7,7 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
 // Connected is what Connect did.
@@ -66,7 +67,7 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	}
 	plan := n.planTunnel()
 	made, err := n.c.tunnels.MendTunnel(ctx, plan)
-	if errors.Is(err, kernel.ErrVNIInUse) || errors.Is(err, kernel.ErrRouteConflict) {
+	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
 		if cleared, clearErr := n.clearWay(ctx); cleared {
 			made, err = n.c.tunnels.MendTunnel(ctx, plan)
 		} else {
@@ -80,11 +81,11 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 
 // tunnelConflict says of an error about a tunnel which key is to be changed, if
 // it is about one.
-func (n *Network) tunnelConflict(t kernel.Tunnel, err error) error {
+func (n *Network) tunnelConflict(t tunnel.Tunnel, err error) error {
 	switch {
-	case errors.Is(err, kernel.ErrVNIInUse):
+	case errors.Is(err, tunnel.ErrVNIInUse):
 		return n.vniInUse(t)
-	case errors.Is(err, kernel.ErrPortInUse):
+	case errors.Is(err, tunnel.ErrPortInUse):
 		if inUse := n.portInUse(t); inUse != nil {
 			return inUse
 		}
@@ -94,7 +95,7 @@ func (n *Network) tunnelConflict(t kernel.Tunnel, err error) error {
 
 // portInUse is a *ConfigError that says who has the tunnel's UDP port; nil if
 // the tunnel can have it.
-func (n *Network) portInUse(t kernel.Tunnel) error {
+func (n *Network) portInUse(t tunnel.Tunnel) error {
 	user, err := n.c.tunnels.PortUser(t.Local, t.Port)
 	if err != nil || user == "" {
 		return err
@@ -102,7 +103,7 @@ func (n *Network) portInUse(t kernel.Tunnel) error {
 	return badConfig("port", t.Port, fmt.Sprintf("UDP port is in use (by %s): free it, or give this network another port, on every host", user))
 }
 
-func (n *Network) vniInUse(t kernel.Tunnel) error {
+func (n *Network) vniInUse(t tunnel.Tunnel) error {
 	return badConfig("vni", t.VNI, fmt.Sprintf("another VXLAN device of this host has it on UDP port %d: give this network another vni or port, on every host", t.Port))
 }
 
@@ -121,7 +122,7 @@ func (n *Network) Disconnect(ctx context.Context) (err error) {
 // routes that may concern a tunnel of any network, until ctx ends. It is about
 // the network namespace of the thread that calls it.
 func Watch(ctx context.Context, changed func()) error {
-	w, err := kernel.Watch(tunnelPrefix)
+	w, err := tunnel.Watch(tunnelPrefix)
 	if err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ func Instance() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ns, err := kernel.CurrentNetns()
+	ns, err := netns.Current()
 	if err != nil {
 		return "", err
 	}

@@ -9,8 +9,11 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
+	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
 // home is the network namespace that a Controller works in.
@@ -23,8 +26,8 @@ type home interface {
 // firewall.Firewall and state.Dir.
 type (
 	bridges interface {
-		EnsureBridge(context.Context, kernel.Bridge) (kernel.BridgeState, error)
-		VerifyBridge(context.Context, kernel.Bridge) error
+		EnsureBridge(context.Context, link.Bridge) (link.BridgeState, error)
+		VerifyBridge(context.Context, link.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
 		DropAddrs(ctx context.Context, bridge, alias string, within, keep []netip.Prefix) ([]netip.Prefix, error)
 		ForgetNeighbours(ctx context.Context, dev string) error
@@ -33,23 +36,23 @@ type (
 		UplinkMTU() (int, error)
 	}
 	tunnels interface {
-		EnsureTunnel(context.Context, kernel.Tunnel) (created bool, err error)
-		MendTunnel(context.Context, kernel.Tunnel) (kernel.Mended, error)
-		VerifyTunnel(context.Context, kernel.Tunnel) error
+		EnsureTunnel(context.Context, tunnel.Tunnel) (created bool, err error)
+		MendTunnel(context.Context, tunnel.Tunnel) (tunnel.Mended, error)
+		VerifyTunnel(context.Context, tunnel.Tunnel) error
 		RemoveTunnel(ctx context.Context, name, alias string) error
 		HasTunnel(name, alias string) (bool, error)
 		PortUser(local netip.Addr, port uint16) (string, error)
 		PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error)
 	}
 	links interface {
-		Attach(context.Context, kernel.Link) (kernel.Attached, error)
-		Verify(context.Context, kernel.Link) error
-		Settle(context.Context, kernel.Link) error
-		Plug(context.Context, kernel.Link) (plugged bool, err error)
-		Strays(ctx context.Context, prefix string) ([]kernel.Owned, error)
-		SetDown(context.Context, kernel.Ref) error
-		Detach(context.Context, kernel.Ref) error
-		List(ctx context.Context, prefix string) ([]kernel.Owned, error)
+		Attach(context.Context, link.Link) (link.Attached, error)
+		Verify(context.Context, link.Link) error
+		Settle(context.Context, link.Link) error
+		Plug(context.Context, link.Link) (plugged bool, err error)
+		Strays(ctx context.Context, prefix string) ([]link.Owned, error)
+		SetDown(context.Context, link.Ref) error
+		Detach(context.Context, link.Ref) error
+		List(ctx context.Context, prefix string) ([]link.Owned, error)
 	}
 	rules interface {
 		Apply(context.Context, firewall.Network, firewall.Endpoint) (restored bool, err error)
@@ -149,7 +152,7 @@ type Controller struct {
 	routes    func() ([]netip.Prefix, error)                    // of the host; nil: of the calling thread's namespace
 	configs   func(network string) (NetworkConfig, bool, error) // nil: none are known
 	// occupants is as kernel.Handle has it; nil: every subnet is free.
-	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]kernel.Occupant, error)
+	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]host.Occupant, error)
 	oneAtATime func(context.Context) (release func(), err error)
 	close      func()
 }

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/netns"
 )
 
 // Dead says whether the holder provably cannot use anything any more: it was
@@ -49,7 +51,7 @@ func (h Holder) has(a netip.Addr) bool {
 	if h.NetnsID == (NetnsID{}) || err != nil || !now.same(h.NetnsID) {
 		return false
 	}
-	has, err := kernel.HasAddr(h.Netns, a)
+	has, err := link.HasAddr(h.Netns, a)
 	return has && err == nil
 }
 
@@ -110,10 +112,10 @@ func (n NetnsID) same(o NetnsID) bool {
 	return n.Dev == o.Dev && n.Ino == o.Ino
 }
 
-// openNetns is kernel.OpenNetns with ErrBadNetns for a path that is none.
-func openNetns(path string) (*kernel.Netns, error) {
-	ns, err := kernel.OpenNetns(path)
-	if errors.Is(err, kernel.ErrNotFound) || errors.Is(err, kernel.ErrNotNetns) {
+// openNetns is netns.Open with ErrBadNetns for a path that is none.
+func openNetns(path string) (*netns.Namespace, error) {
+	ns, err := netns.Open(path)
+	if errors.Is(err, netlink.ErrNotFound) || errors.Is(err, netns.ErrNotNetns) {
 		err = fmt.Errorf("%w: %w", ErrBadNetns, err)
 	}
 	return ns, err

@@ -10,7 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -253,7 +253,7 @@ func (e *Endpoint) plan() (plan, error) {
 	}
 	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
 	p.asRecorded(e.rec)
-	p.link.Precedence = kernel.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.internal()}
+	p.link.Precedence = link.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.internal()}
 	return p, err
 }
 

@@ -11,7 +11,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -111,18 +112,18 @@ func (w *world) watch() {
 	}
 }
 
-func (w *world) EnsureBridge(_ context.Context, b kernel.Bridge) (kernel.BridgeState, error) {
+func (w *world) EnsureBridge(_ context.Context, b link.Bridge) (link.BridgeState, error) {
 	_, had := w.things["bridge "+b.Name]
 	err := w.step(func() { w.things["bridge "+b.Name] = b.Alias })
 	if err != nil && !had {
 		delete(w.things, "bridge "+b.Name) // the real one undoes what it made
 	}
-	return kernel.BridgeState{MTU: 1500, Created: !had}, err
+	return link.BridgeState{MTU: 1500, Created: !had}, err
 }
 
-func (w *world) VerifyBridge(_ context.Context, b kernel.Bridge) error {
+func (w *world) VerifyBridge(_ context.Context, b link.Bridge) error {
 	if _, ok := w.things["bridge "+b.Name]; !ok {
-		return kernel.ErrNotFound
+		return netlink.ErrNotFound
 	}
 	return nil
 }
@@ -135,7 +136,7 @@ func (w *world) RemoveBridge(_ context.Context, name, _ string) error {
 		}
 	})
 	if used {
-		return kernel.ErrInUse
+		return link.ErrInUse
 	}
 	return err
 }
@@ -154,7 +155,7 @@ func (w *world) UplinkMTU() (int, error) { return 1400, nil }
 
 type fakeLinks struct{ *world }
 
-func (w fakeLinks) Attach(_ context.Context, l kernel.Link) (kernel.Attached, error) {
+func (w fakeLinks) Attach(_ context.Context, l link.Link) (link.Attached, error) {
 	bridge := true
 	err := w.step(func() {
 		if _, bridge = w.things["bridge "+l.Bridge]; bridge {
@@ -162,41 +163,41 @@ func (w fakeLinks) Attach(_ context.Context, l kernel.Link) (kernel.Attached, er
 		}
 	})
 	if err == nil && !bridge {
-		err = kernel.ErrNotFound
+		err = netlink.ErrNotFound
 	}
 	if err != nil { // all or nothing
 		delete(w.things, "link "+l.HostName)
 		delete(w.bridgeOf, l.HostName)
 	}
-	return kernel.Attached{MAC: l.MAC, HostMAC: l.MAC, MTU: 1500}, err
+	return link.Attached{MAC: l.MAC, HostMAC: l.MAC, MTU: 1500}, err
 }
 
-func (w fakeLinks) Verify(_ context.Context, l kernel.Link) error {
+func (w fakeLinks) Verify(_ context.Context, l link.Link) error {
 	if _, ok := w.things["link "+l.HostName]; !ok {
-		return kernel.ErrNotFound
+		return netlink.ErrNotFound
 	}
 	return nil
 }
 
-func (w fakeLinks) Settle(context.Context, kernel.Link) error       { return w.step(func() {}) }
-func (w fakeLinks) Plug(context.Context, kernel.Link) (bool, error) { return false, nil }
+func (w fakeLinks) Settle(context.Context, link.Link) error       { return w.step(func() {}) }
+func (w fakeLinks) Plug(context.Context, link.Link) (bool, error) { return false, nil }
 
-func (w fakeLinks) Strays(context.Context, string) ([]kernel.Owned, error) { return nil, nil }
+func (w fakeLinks) Strays(context.Context, string) ([]link.Owned, error) { return nil, nil }
 
-func (w fakeLinks) SetDown(context.Context, kernel.Ref) error { return w.step(func() {}) }
+func (w fakeLinks) SetDown(context.Context, link.Ref) error { return w.step(func() {}) }
 
-func (w fakeLinks) Detach(_ context.Context, r kernel.Ref) error {
+func (w fakeLinks) Detach(_ context.Context, r link.Ref) error {
 	return w.step(func() {
 		delete(w.things, "link "+r.HostName)
 		delete(w.bridgeOf, r.HostName)
 	})
 }
 
-func (w fakeLinks) List(context.Context, string) ([]kernel.Owned, error) {
-	var all []kernel.Owned
+func (w fakeLinks) List(context.Context, string) ([]link.Owned, error) {
+	var all []link.Owned
 	for k, owner := range w.things {
 		if _, err := fmt.Sscanf(k, "link %s", new(string)); err == nil {
-			all = append(all, kernel.Owned{Owner: owner})
+			all = append(all, link.Owned{Owner: owner})
 		}
 	}
 	return all, nil

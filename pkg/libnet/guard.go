@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -246,7 +246,7 @@ func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone ID) (left, s
 		})
 		if err == nil && !needed && g.Tunnel != "" {
 			needed, err = c.tunnels.HasTunnel(g.Tunnel, networkOwner(g.Network))
-			if errors.Is(err, kernel.ErrExists) {
+			if errors.Is(err, netlink.ErrExists) {
 				err = nil
 			}
 		}

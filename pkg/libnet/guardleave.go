@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -180,7 +181,7 @@ func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewa
 	if err != nil {
 		return firewall.AddOnly, err
 	}
-	links = slices.DeleteFunc(links, func(o kernel.Owned) bool { return o.Bridge })
+	links = slices.DeleteFunc(links, func(o link.Owned) bool { return o.Bridge })
 	switch {
 	case len(links) == 0:
 		return firewall.ExactBridge, nil
@@ -209,6 +210,6 @@ func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewa
 }
 
 func (n *Network) hasBridge(ctx context.Context) bool {
-	err := n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
-	return !errors.Is(err, kernel.ErrNotFound) && !errors.Is(err, kernel.ErrNotBridge)
+	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+	return !errors.Is(err, netlink.ErrNotFound) && !errors.Is(err, link.ErrNotBridge)
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -280,8 +282,8 @@ func (s survey) checkBridges(ctx context.Context) []Finding {
 		if len(s.endpoints[n]) == 0 {
 			continue // made anew with the first container
 		}
-		err := s.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
-		if !errors.Is(err, kernel.ErrNotFound) { // else no link can be its port
+		err := s.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+		if !errors.Is(err, netlink.ErrNotFound) { // else no link can be its port
 			err = errors.Join(err, n.unplugged(ctx))
 		}
 		if err != nil {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -31,7 +32,7 @@ type lost struct {
 	c        *Controller
 	recorded map[ID]bool
 	networks map[string]bool // that have a record
-	links    map[ID]kernel.Owned
+	links    map[ID]link.Owned
 }
 
 // checkLost looks for what the kernel has and no record tells of, and for leases
@@ -85,7 +86,7 @@ func (l lost) records(ctx context.Context) []Finding {
 			continue
 		}
 		f := Finding{About: "lost records", Found: fmt.Sprintf("%s %s in network %q has a link (%s) and no record", id.ContainerID, id.IfName, id.Network, l.links[id].Name), Advice: "lnctl repair writes it"}
-		if _, err := l.c.finder.Find(ctx, l.links[id], ns); errors.Is(err, kernel.ErrNotFound) {
+		if _, err := l.c.finder.Find(ctx, l.links[id], ns); errors.Is(err, netlink.ErrNotFound) {
 			f.About, f.Found = "left links", fmt.Sprintf("%s carries the alias of %s %s in network %q and leads to no container", l.links[id].Name, id.ContainerID, id.IfName, id.Network)
 			f.Advice = "ip link del " + l.links[id].Name
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
 // ErrNoOverlay says that a network does not span hosts.
@@ -83,7 +84,7 @@ type Answer struct {
 func (a Answer) asked() bool { return a.Size > 0 }
 
 type peers interface {
-	FindTunnel(context.Context, kernel.Tunnel) (kernel.FoundTunnel, error)
+	FindTunnel(context.Context, tunnel.Tunnel) (tunnel.FoundTunnel, error)
 }
 
 var _ peers = (*kernel.Handle)(nil)
@@ -226,7 +227,7 @@ func (n *Network) findPeers(ctx context.Context) (foundPeers, error) {
 	return out, nil
 }
 
-func entryOf(e kernel.Entry) Entry { return Entry{EntryState(e.State), e.Instead} }
+func entryOf(e tunnel.Entry) Entry { return Entry{EntryState(e.State), e.Instead} }
 
 func (e Entry) problem(what string) string {
 	switch e.State {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
 // smallEcho is the size in bytes of a packet that every way takes.
@@ -13,14 +13,14 @@ const smallEcho = 104
 // ask sends echo requests to all peers: through the tunnel, small and full, and
 // underneath. Then it looks for the largest that full ones could have been.
 func (f *foundPeers) ask(ctx context.Context, wait time.Duration) error {
-	var echoes, under []kernel.Echo
+	var echoes, under []tunnel.Echo
 	for _, p := range f.Peers.Peers {
-		under = append(under, kernel.Echo{To: p.Address, Size: smallEcho})
+		under = append(under, tunnel.Echo{To: p.Address, Size: smallEcho})
 		for _, w := range p.Ways {
-			echoes = append(echoes, kernel.Echo{To: w.Via, Size: min(smallEcho, f.MTU)}, kernel.Echo{To: w.Via, Size: f.MTU})
+			echoes = append(echoes, tunnel.Echo{To: w.Via, Size: min(smallEcho, f.MTU)}, tunnel.Echo{To: w.Via, Size: f.MTU})
 		}
 	}
-	got, err := kernel.EchoAll(ctx, f.Device, echoes, wait)
+	got, err := tunnel.EchoAll(ctx, f.Device, echoes, wait)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (f *foundPeers) ask(ctx context.Context, wait time.Duration) error {
 		}
 	}
 	if silent {
-		got, err := kernel.EchoAll(ctx, "", under, wait/2)
+		got, err := tunnel.EchoAll(ctx, "", under, wait/2)
 		if err != nil {
 			return err
 		}
@@ -80,18 +80,18 @@ func (f *foundPeers) searchMTU(ctx context.Context, wait time.Duration) error {
 
 // narrowAll is one round for all searches that are not at their end.
 func narrowAll(ctx context.Context, dev string, all []*narrow, wait time.Duration) error {
-	var echoes []kernel.Echo
+	var echoes []tunnel.Echo
 	var of []*narrow
 	for _, n := range all {
 		step := max(1, (n.hi-n.lo+parts-1)/parts)
 		for size := n.lo + step; size < n.hi; size += step {
-			echoes, of = append(echoes, kernel.Echo{To: n.way.Via, Size: size}), append(of, n)
+			echoes, of = append(echoes, tunnel.Echo{To: n.way.Via, Size: size}), append(of, n)
 		}
 	}
 	if len(echoes) == 0 {
 		return nil
 	}
-	got, err := kernel.EchoAll(ctx, dev, echoes, wait)
+	got, err := tunnel.EchoAll(ctx, dev, echoes, wait)
 	if err != nil {
 		return err
 	}

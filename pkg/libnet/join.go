@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -91,7 +92,7 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 			*undo = append(*undo, steps...)
 			return nil
 		}
-		gone := errors.Is(err, kernel.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: e.n.config.Bridge}), kernel.ErrNotFound)
+		gone := errors.Is(err, netlink.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: e.n.config.Bridge}), netlink.ErrNotFound)
 		steps.rollback(&err)
 		if !gone || try == maxBridges {
 			return err
@@ -160,8 +161,8 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	return nil
 }
 
-func (e *Endpoint) ref() kernel.Ref {
-	return kernel.Ref{Owner: e.ID().String(), HostName: e.rec.HostName, IfName: e.rec.IfName}
+func (e *Endpoint) ref() link.Ref {
+	return link.Ref{Owner: e.ID().String(), HostName: e.rec.HostName, IfName: e.rec.IfName}
 }
 
 // Leave removes the endpoint's interface and rules; its addresses stay

@@ -10,15 +10,17 @@ import (
 	"strconv"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // plan is all that an attachment is in the kernel: what ADD applies, CHECK
 // verifies.
 type plan struct {
-	bridge   kernel.Bridge
-	link     kernel.Link
+	bridge   link.Bridge
+	link     link.Link
 	network  firewall.Network
 	endpoint firewall.Endpoint
 	v4, v6   bool // families to forward
@@ -83,8 +85,8 @@ func (p *plan) asRecorded(rec state.Endpoint) {
 	}
 }
 
-func (n *Network) planBridge(a Addressing) kernel.Bridge {
-	b := kernel.Bridge{
+func (n *Network) planBridge(a Addressing) link.Bridge {
+	b := link.Bridge{
 		Name:          n.config.Bridge,
 		MTU:           n.config.MTU,
 		ForceAddress:  n.config.ForceAddress,
@@ -124,8 +126,8 @@ func (a Address) onBridge() netip.Prefix {
 	return netip.PrefixFrom(a.Gateway, bits)
 }
 
-func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) kernel.Link {
-	l := kernel.Link{
+func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) link.Link {
+	l := link.Link{
 		Owner: id.String(), HostName: id.HostName(), Bridge: n.config.Bridge, IfName: id.IfName,
 		MAC: mac, MTU: n.config.MTU,
 		// Where br_netfilter has DNAT done inside the bridge, a container
@@ -136,13 +138,13 @@ func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []Po
 		EnableDAD: n.config.EnableDAD, Down: n.config.InterfaceDown, IPv6: ipv6Mode(a),
 	}
 	for _, r := range n.config.VLANTrunk {
-		l.Trunk = append(l.Trunk, kernel.VLANRange(r))
+		l.Trunk = append(l.Trunk, link.VLANRange(r))
 	}
 	for _, addr := range a.Addresses {
 		l.Addrs = append(l.Addrs, addr.Prefix)
 	}
 	for _, r := range a.Routes {
-		route := kernel.Route{Dst: r.Dst, Gateway: r.Gateway, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Scope: r.Scope}
+		route := link.Route{Dst: r.Dst, Gateway: r.Gateway, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Scope: r.Scope}
 		if r.Table != nil {
 			route.Table = *r.Table
 		}
@@ -167,14 +169,14 @@ func (n *Network) planRules() firewall.Network {
 // ipv6Mode switches IPv6 off where addresses are given and none is IPv6: a
 // link-local address that nobody asked for lets a neighbour reach, and
 // re-route, the container (CVE-2024-32473).
-func ipv6Mode(a Addressing) kernel.IPv6Mode {
+func ipv6Mode(a Addressing) host.IPv6Mode {
 	switch v4, v6 := a.families(); {
 	case v6:
-		return kernel.IPv6On
+		return host.IPv6On
 	case v4:
-		return kernel.IPv6Off
+		return host.IPv6Off
 	}
-	return kernel.IPv6Keep
+	return host.IPv6Keep
 }
 
 // resolveMTU turns AutoMTU into a number, by the host's default route.
@@ -186,7 +188,7 @@ func (n *Network) resolveMTU() error {
 		return n.resolveTunnelMTU()
 	}
 	mtu, err := n.c.bridges.UplinkMTU()
-	if errors.Is(err, kernel.ErrNotFound) {
+	if errors.Is(err, netlink.ErrNotFound) {
 		return nil // no route out: the kernel's default
 	}
 	if err == nil && (mtu < 68 || mtu > 65535) {
@@ -198,9 +200,9 @@ func (n *Network) resolveMTU() error {
 
 // ensureBridge makes the network's bridge as the endpoint but, zero for none,
 // needs it, pushing how to undo what it made.
-func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *undoStack) (kernel.BridgeState, error) {
+func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *undoStack) (link.BridgeState, error) {
 	if err := n.resolveMTU(); err != nil {
-		return kernel.BridgeState{}, err
+		return link.BridgeState{}, err
 	}
 	want := n.planBridge(a)
 	// All gateways of the pool, of whose subnets the next endpoint may get one:
@@ -209,7 +211,7 @@ func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *
 	want.Gateways, want.Subnets = union(want.Gateways, pool.Gateways), union(want.Subnets, pool.Subnets)
 	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, but) }
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
-	if errors.Is(err, kernel.ErrUnsupported) {
+	if errors.Is(err, netlink.ErrUnsupported) {
 		err = n.unsupported(err)
 	}
 	if err != nil {
@@ -277,7 +279,7 @@ func (n *Network) unsupported(err error) error {
 // port is left on it; one that another network came to use meanwhile stays.
 func (n *Network) removeBridge(ctx context.Context) error {
 	err := n.c.bridges.RemoveBridge(ctx, n.config.Bridge, ownerPrefix)
-	if errors.Is(err, kernel.ErrInUse) || errors.Is(err, kernel.ErrExists) || errors.Is(err, kernel.ErrNotBridge) {
+	if errors.Is(err, link.ErrInUse) || errors.Is(err, netlink.ErrExists) || errors.Is(err, link.ErrNotBridge) {
 		return nil
 	}
 	return err

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
 )
 
 func addresses(prefixes ...string) Addressing {
@@ -101,12 +101,12 @@ func TestCompleteRefusesTheGatewaysOwnAddress(t *testing.T) {
 func TestIPv6Mode(t *testing.T) {
 	tests := []struct {
 		in   Addressing
-		want kernel.IPv6Mode
+		want host.IPv6Mode
 	}{
-		{addresses("10.1.0.5/24"), kernel.IPv6Off},
-		{addresses("10.1.0.5/24", "fd01::5/64"), kernel.IPv6On},
-		{addresses("fd01::5/64"), kernel.IPv6On},
-		{addresses(), kernel.IPv6Keep},
+		{addresses("10.1.0.5/24"), host.IPv6Off},
+		{addresses("10.1.0.5/24", "fd01::5/64"), host.IPv6On},
+		{addresses("fd01::5/64"), host.IPv6On},
+		{addresses(), host.IPv6Keep},
 	}
 	for _, tt := range tests {
 		if got := ipv6Mode(tt.in); got != tt.want {

@@ -10,7 +10,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -234,7 +234,7 @@ func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint)
 	if _, err := c.reapply(ctx, rec.Backend, p.ruleset(rec)); err != nil {
 		return err
 	}
-	if err := p.openLocalhost(rec); !errors.Is(err, kernel.ErrNotFound) {
+	if err := p.openLocalhost(rec); !errors.Is(err, netlink.ErrNotFound) {
 		return err
 	}
 	return nil // its bridge is made anew afterwards, and this with it

@@ -10,15 +10,17 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
 type (
 	// finder follows links to their containers.
 	finder interface {
-		Namespaces() (kernel.Namespaces, error)
-		Find(context.Context, kernel.Owned, kernel.Namespaces) (kernel.Found, error)
-		Holder(context.Context, netip.Addr, kernel.Namespaces) (string, error)
+		Namespaces() (link.Namespaces, error)
+		Find(context.Context, link.Owned, link.Namespaces) (link.Found, error)
+		Holder(context.Context, netip.Addr, link.Namespaces) (string, error)
 	}
 	// recorder reads rules back.
 	recorder interface {
@@ -64,8 +66,8 @@ func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
 // rebuilder is what one Rebuild knows.
 type rebuilder struct {
 	c        *Controller
-	owned    map[ID]kernel.Owned // links
-	ns       kernel.Namespaces
+	owned    map[ID]link.Owned // links
+	ns       link.Namespaces
 	rules    firewall.Recorded
 	iptables []string // owners of rules by it
 	done     []ID
@@ -88,9 +90,9 @@ func (r *rebuilder) look(ctx context.Context) (err error) {
 }
 
 // attachments returns the host's ends of links whose owners start so.
-func (c *Controller) attachments(ctx context.Context, prefix string) (map[ID]kernel.Owned, error) {
+func (c *Controller) attachments(ctx context.Context, prefix string) (map[ID]link.Owned, error) {
 	owned, err := c.links.List(ctx, prefix)
-	all := map[ID]kernel.Owned{}
+	all := map[ID]link.Owned{}
 	for _, o := range owned {
 		if id, ok := parseOwner(o.Owner); ok && !o.Bridge && id.Validate() == nil {
 			all[id] = o
@@ -112,7 +114,7 @@ func missing(err error) bool {
 
 // endpoint writes the record of an attachment unless it has one, and that of
 // its network. While it does, nobody else adds or removes the attachment.
-func (r *rebuilder) endpoint(ctx context.Context, id ID, o kernel.Owned) error {
+func (r *rebuilder) endpoint(ctx context.Context, id ID, o link.Owned) error {
 	load := func() error {
 		_, err := r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 		return err
@@ -129,7 +131,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id ID, o kernel.Owned) error {
 		return err
 	}
 	found, err := r.c.finder.Find(ctx, o, r.ns)
-	if errors.Is(err, kernel.ErrNotFound) {
+	if errors.Is(err, netlink.ErrNotFound) {
 		return fmt.Errorf("%w: if no container has it: ip link del %s", err, o.Name)
 	}
 	if err != nil {
@@ -154,7 +156,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id ID, o kernel.Owned) error {
 }
 
 // record is what Join would have written.
-func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Found) (state.Endpoint, error) {
+func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f link.Found) (state.Endpoint, error) {
 	if f.Netns == "" {
 		return state.Endpoint{}, fmt.Errorf("%w: no file and no process tells of the one that %s leads to", ErrBadNetns, f.HostName)
 	}
@@ -196,7 +198,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f kernel.Foun
 
 // addresses returns those of an attachment. A container may have given itself
 // more than it was leased; while the leases are there they tell.
-func (r *rebuilder) addresses(ctx context.Context, n *Network, id ID, f kernel.Found, ruled []netip.Addr) ([]state.Address, error) {
+func (r *rebuilder) addresses(ctx context.Context, n *Network, id ID, f link.Found, ruled []netip.Addr) ([]state.Address, error) {
 	has := f.Addrs
 	if pool, ok := n.ipam.(*Pool); ok {
 		leases, err := pool.lookup(ctx, id)

@@ -8,7 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -103,7 +104,7 @@ func (r *rebuilder) adopt(ctx context.Context, pool *Pool, id ID, a ipamstore.Ad
 }
 
 // leaseAlone leases the addresses of an attachment that gets no record.
-func (r *rebuilder) leaseAlone(ctx context.Context, id ID, f kernel.Found) error {
+func (r *rebuilder) leaseAlone(ctx context.Context, id ID, f link.Found) error {
 	if len(f.Addrs) == 0 {
 		return nil
 	}
@@ -123,7 +124,7 @@ func (r *rebuilder) leaseAlone(ctx context.Context, id ID, f kernel.Found) error
 }
 
 // adoptionOf is adoption for an attachment that has no record.
-func adoptionOf(id ID, f kernel.Found) ipamstore.Adoption {
+func adoptionOf(id ID, f link.Found) ipamstore.Adoption {
 	rec := state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName}
 	for _, p := range f.Addrs {
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: p})
@@ -225,7 +226,7 @@ func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption,
 	}
 	for id, o := range links {
 		f, err := n.c.finder.Find(ctx, o, ns)
-		if errors.Is(err, kernel.ErrNotFound) {
+		if errors.Is(err, netlink.ErrNotFound) {
 			continue // gone meanwhile
 		}
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -24,7 +24,7 @@ const untoldConfig = "untold"
 
 // network returns the network of an attachment, with a record written for it if
 // it has none.
-func (r *rebuilder) network(ctx context.Context, id ID, f kernel.Found) (*Network, error) {
+func (r *rebuilder) network(ctx context.Context, id ID, f link.Found) (*Network, error) {
 	n, err := r.c.Network(id.Network)
 	if err == nil || !errors.Is(err, ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
 		return n, err
@@ -96,7 +96,7 @@ func (c *Controller) complete(network string, config NetworkConfig) error {
 }
 
 // subnetSets are the subnets of the bridge that the container has addresses of.
-func subnetSets(f kernel.Found) []ipamstore.RangeSet {
+func subnetSets(f link.Found) []ipamstore.RangeSet {
 	var sets []ipamstore.RangeSet
 	var known []netip.Prefix
 	for _, b := range f.BridgeAddrs {
@@ -125,7 +125,7 @@ var errUntold = errors.New("no rules are left, and no configuration names it: wh
 
 // config is the network's configuration: as much of it as its rules, its bridge
 // and its attachments show, or, without rules, as WithConfigurations tells.
-func (r *rebuilder) config(ctx context.Context, id ID, f kernel.Found) (NetworkConfig, error) {
+func (r *rebuilder) config(ctx context.Context, id ID, f link.Found) (NetworkConfig, error) {
 	if r.ruled(ctx, id.Network) {
 		return r.shown(ctx, id, f), nil
 	}
@@ -187,7 +187,7 @@ func (r *rebuilder) hairpin(ctx context.Context, network string) bool {
 	return false
 }
 
-func (r *rebuilder) shown(ctx context.Context, id ID, f kernel.Found) NetworkConfig {
+func (r *rebuilder) shown(ctx context.Context, id ID, f link.Found) NetworkConfig {
 	fw := r.rules.Networks[firewall.Key(guardOwner(f.Bridge))]
 	e := r.rules.Endpoints[firewall.Key(id.String())]
 	c := NetworkConfig{

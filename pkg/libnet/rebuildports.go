@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -62,7 +62,7 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id ID, fw f
 			return err
 		}
 		rec.Netns, rec.NetnsID, rec.MountNS = path, state.NetnsID(ns), mountNS()
-	} else if !errors.Is(err, kernel.ErrNotFound) {
+	} else if !errors.Is(err, netlink.ErrNotFound) {
 		return err
 	}
 	if rec.Bridge == "" {

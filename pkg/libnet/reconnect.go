@@ -8,7 +8,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -47,7 +48,7 @@ func (n *Network) forwards() (v4, v6 bool) {
 }
 
 func (m *mender) bridge(ctx context.Context, n *Network) error {
-	err := m.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
+	err := m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
 	if err == nil {
 		stray, err := n.strays(ctx)
 		if err != nil {
@@ -57,12 +58,12 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 			return m.localhost(n)
 		}
 	}
-	if errors.Is(err, kernel.ErrNotBridge) {
+	if errors.Is(err, link.ErrNotBridge) {
 		return err
 	}
-	fresh := errors.Is(err, kernel.ErrNotFound)
+	fresh := errors.Is(err, netlink.ErrNotFound)
 	plugged, _, err := m.c.reconnect(ctx, n, fresh, ID{})
-	if fresh && m.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge}) == nil { // not if all its attachments are dead
+	if fresh && m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge}) == nil { // not if all its attachments are dead
 		m.done.Bridges = append(m.done.Bridges, n.config.Bridge)
 	}
 	m.done.Plugged = append(m.done.Plugged, plugged...)
@@ -72,7 +73,7 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 // bridgeInPlace says what of the network's bridge is missing that an attachment needs:
 // the first one that is alive, as that takes as long with many.
 func (n *Network) bridgeInPlace(ctx context.Context) error {
-	want := kernel.Bridge{Name: n.config.Bridge, AllRoutes: true}
+	want := link.Bridge{Name: n.config.Bridge, AllRoutes: true}
 	var planErr error
 	_, err := n.c.endpoints.AnyEndpoint(n.name, func(rec state.Endpoint) bool {
 		if rec.Phase != state.PhaseReady || rec.Bridge != n.config.Bridge || n.c.dead(rec) {
@@ -116,7 +117,7 @@ func (m *mender) localhost(n *Network) error {
 }
 
 // strays are the host's ends of the network's links that are ports of no bridge.
-func (n *Network) strays(ctx context.Context) ([]kernel.Owned, error) {
+func (n *Network) strays(ctx context.Context) ([]link.Owned, error) {
 	return n.c.links.Strays(ctx, networkOwner(n.name))
 }
 
@@ -211,9 +212,9 @@ func bridgeMAC(recs []state.Endpoint) net.HardwareAddr {
 }
 
 // rebridge makes the bridge as all these attachments want it.
-func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.HardwareAddr) (kernel.BridgeState, error) {
+func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.HardwareAddr) (link.BridgeState, error) {
 	if err := n.resolveMTU(); err != nil {
-		return kernel.BridgeState{}, err
+		return link.BridgeState{}, err
 	}
 	var all Addressing
 	for _, rec := range recs {
@@ -234,7 +235,7 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 	return n.c.bridges.EnsureBridge(ctx, want)
 }
 
-func (n *Network) replug(ctx context.Context, rec state.Endpoint, br kernel.BridgeState) (bool, error) {
+func (n *Network) replug(ctx context.Context, rec state.Endpoint, br link.BridgeState) (bool, error) {
 	e := &Endpoint{n: n, rec: rec}
 	p, err := e.plan()
 	if err != nil {
@@ -245,7 +246,7 @@ func (n *Network) replug(ctx context.Context, rec state.Endpoint, br kernel.Brid
 	}
 	p.link.State = br
 	done, err := n.c.links.Plug(ctx, p.link)
-	if errors.Is(err, kernel.ErrNotFound) {
+	if errors.Is(err, netlink.ErrNotFound) {
 		return false, nil // the container is gone, or its link: that is for DEL, and CHECK tells
 	}
 	if err != nil {

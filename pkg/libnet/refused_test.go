@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -75,7 +75,7 @@ func TestRefusedByKernel(t *testing.T) {
 	must(t, err)
 	must(t, netlink.AddrAdd(br1, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 78, 0, 1), Mask: net.CIDRMask(24, 32)}})) // an administrator's
 	cfg.GatewayModeIPv4 = GatewayRouted
-	if _, err := define("10.77.0.0/24").Attach(ctx, h.sandbox("b")); !errors.Is(err, kernel.ErrAddressConflict) {
+	if _, err := define("10.77.0.0/24").Attach(ctx, h.sandbox("b")); !errors.Is(err, link.ErrAddressConflict) {
 		t.Fatalf("attach with another subnet: %v, want ErrAddressConflict", err)
 	}
 	if diff := cmp.Diff(before, read()); diff != "" {

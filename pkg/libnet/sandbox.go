@@ -7,7 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -67,7 +68,7 @@ func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOpt
 	if err := os.MkdirAll(c.netnsDir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := kernel.CreateNetns(path); errors.Is(err, kernel.ErrExists) {
+	if err := netns.Create(path); errors.Is(err, netlink.ErrExists) {
 		return nil, fmt.Errorf("%w: %s", ErrSandboxExists, path)
 	} else if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOpt
 	if err == nil {
 		return c.Sandbox(id)
 	}
-	return nil, errors.Join(err, kernel.RemoveNetns(path))
+	return nil, errors.Join(err, netns.Remove(path))
 }
 
 func (c *Controller) adoptSandbox(id string, spec sandboxSpec) (*Sandbox, error) {
@@ -135,7 +136,7 @@ func (s *Sandbox) Delete(ctx context.Context) (err error) {
 		return true
 	})
 	if s.made {
-		errs = append(errs, kernel.RemoveNetns(s.path), s.c.sandboxes.DeleteSandbox(s.id))
+		errs = append(errs, netns.Remove(s.path), s.c.sandboxes.DeleteSandbox(s.id))
 	}
 	return errors.Join(append(errs, err)...)
 }

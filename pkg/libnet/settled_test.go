@@ -11,7 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -40,9 +41,9 @@ type (
 	}
 )
 
-func (t tellingBridges) VerifyBridge(context.Context, kernel.Bridge) error { return t.err }
+func (t tellingBridges) VerifyBridge(context.Context, link.Bridge) error { return t.err }
 
-func (t tellingLinks) Verify(context.Context, kernel.Link) error { return t.err }
+func (t tellingLinks) Verify(context.Context, link.Link) error { return t.err }
 
 func (t tellingRules) Verify(context.Context, firewall.Network, firewall.Endpoint) error {
 	return t.err
@@ -109,7 +110,7 @@ func TestCouldNotLook(t *testing.T) {
 func TestDifferenceMakesAnew(t *testing.T) {
 	ctx := context.Background()
 	for part, difference := range map[string]error{
-		"bridge": kernel.ErrNotFound, "link": kernel.ErrDifferent, "firewall": firewall.ErrConflict, "ipam": ipamstore.ErrMismatch,
+		"bridge": netlink.ErrNotFound, "link": netlink.ErrDifferent, "firewall": firewall.ErrConflict, "ipam": ipamstore.ErrMismatch,
 	} {
 		for _, beside := range []error{nil, syscall.EMFILE} {
 			t.Run(fmt.Sprint(part, " ", beside), func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -53,8 +53,8 @@ func (n *Network) Status(ctx context.Context) (err error) {
 // bridgeStatus says whether the bridge's name is held by something else. A
 // bridge that is not there yet is no obstacle.
 func (n *Network) bridgeStatus(ctx context.Context) error {
-	err := n.c.bridges.VerifyBridge(ctx, kernel.Bridge{Name: n.config.Bridge})
-	if errors.Is(err, kernel.ErrNotBridge) {
+	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+	if errors.Is(err, link.ErrNotBridge) {
 		return err
 	}
 	return nil

@@ -10,8 +10,9 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
 // used says that the network spans hosts.
@@ -63,7 +64,7 @@ func (n *Network) underlay() firewall.Underlay {
 	return u
 }
 
-func (n *Network) planTunnel() kernel.Tunnel {
+func (n *Network) planTunnel() tunnel.Tunnel {
 	t := n.config.Tunnel
 	nodes := make([]overlay.Node, 0, len(t.Nodes))
 	for _, node := range t.Nodes {
@@ -101,14 +102,14 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 	t := n.planTunnel()
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
 	var rival error
-	if errors.Is(err, kernel.ErrVNIInUse) || errors.Is(err, kernel.ErrRouteConflict) {
+	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
 		var cleared bool
 		if cleared, rival = n.clearWay(ctx); cleared {
 			created, err = n.c.tunnels.EnsureTunnel(ctx, t)
 		}
 	}
 	err = n.tunnelConflict(t, err)
-	if errors.Is(err, kernel.ErrRouteConflict) {
+	if errors.Is(err, tunnel.ErrRouteConflict) {
 		return n.inTheWay(ctx, err, rival)
 	}
 	if err != nil {
@@ -149,7 +150,7 @@ func (n *Network) hasTunnel() (bool, error) {
 		return false, nil
 	}
 	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name))
-	if errors.Is(err, kernel.ErrExists) {
+	if errors.Is(err, netlink.ErrExists) {
 		return false, nil
 	}
 	return has, err

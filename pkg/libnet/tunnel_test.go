@@ -11,10 +11,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
-func (w *world) EnsureTunnel(_ context.Context, t kernel.Tunnel) (bool, error) {
+func (w *world) EnsureTunnel(_ context.Context, t tunnel.Tunnel) (bool, error) {
 	_, had := w.things["tunnel "+t.Name]
 	err := w.step(func() { w.things["tunnel "+t.Name] = t.Alias })
 	if err != nil && !had {
@@ -23,14 +24,14 @@ func (w *world) EnsureTunnel(_ context.Context, t kernel.Tunnel) (bool, error) {
 	return !had, err
 }
 
-func (w *world) MendTunnel(ctx context.Context, t kernel.Tunnel) (kernel.Mended, error) {
+func (w *world) MendTunnel(ctx context.Context, t tunnel.Tunnel) (tunnel.Mended, error) {
 	created, err := w.EnsureTunnel(ctx, t)
-	return kernel.Mended{Created: created}, err
+	return tunnel.Mended{Created: created}, err
 }
 
-func (w *world) VerifyTunnel(_ context.Context, t kernel.Tunnel) error {
+func (w *world) VerifyTunnel(_ context.Context, t tunnel.Tunnel) error {
 	if _, ok := w.things["tunnel "+t.Name]; !ok {
-		return kernel.ErrNotFound
+		return netlink.ErrNotFound
 	}
 	return nil
 }

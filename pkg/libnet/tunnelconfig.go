@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
@@ -78,7 +78,7 @@ func OwnNode(nodes []Node) (netip.Addr, error) {
 	for _, n := range nodes {
 		all = append(all, n.Address)
 	}
-	own, err := kernel.LocalAddrs(all)
+	own, err := host.LocalAddrs(all)
 	switch {
 	case err != nil:
 		return netip.Addr{}, err
@@ -200,4 +200,4 @@ func (t TunnelConfig) validateNodes() error {
 
 // IsLocal says whether an address is one of this host: of the network namespace
 // of the calling thread.
-func IsLocal(a netip.Addr) bool { return kernel.IsLocal(a) }
+func IsLocal(a netip.Addr) bool { return host.IsLocal(a) }

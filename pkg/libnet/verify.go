@@ -8,7 +8,9 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -36,7 +38,7 @@ type Expectation struct {
 // carries no owner, has IPv6, there are no rules of ours for it, and in its
 // result a route over the subnet's gateway names none.
 func (p *plan) adopt(want Expectation) {
-	p.link.HostName, p.link.Owner, p.link.IPv6 = want.HostName, "", kernel.IPv6Keep
+	p.link.HostName, p.link.Owner, p.link.IPv6 = want.HostName, "", host.IPv6Keep
 	p.rules = false
 	for i, r := range p.link.Routes {
 		if !r.Gateway.IsValid() {
@@ -153,7 +155,7 @@ func distinct(found []error) []error {
 // IPAM is, or has among others, a difference.
 func differs(err error) bool {
 	return slices.ContainsFunc([]error{
-		ErrDifferent, kernel.ErrDifferent, kernel.ErrNotFound, kernel.ErrNotBridge,
+		ErrDifferent, netlink.ErrDifferent, netlink.ErrNotFound, link.ErrNotBridge,
 		firewall.ErrMissing, firewall.ErrConflict, firewall.ErrChanged, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
 	}, func(d error) bool { return errors.Is(err, d) })
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netns"
 )
 
 // machine is a host of its own: a process in network, mount and UTS namespaces,
@@ -99,7 +99,7 @@ func runMachine(name string, programs []string, orders io.Reader, answers io.Wri
 		if !lines.Scan() {
 			return lines.Err()
 		}
-		if err := kernel.CreateNetns("/run/netns/" + lines.Text()); err != nil {
+		if err := netns.Create("/run/netns/" + lines.Text()); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netns"
 )
 
 // The demo's world: a host with an uplink to the outside, which is a namespace,
@@ -46,7 +46,7 @@ func build() error {
 		return err
 	}
 	for _, path := range []string{outside, container("c1"), container("c2")} {
-		if err := kernel.CreateNetns(path); err != nil {
+		if err := netns.Create(path); err != nil {
 			return err
 		}
 	}
@@ -115,7 +115,7 @@ func setUp(name string, addrs ...netip.Prefix) error {
 
 // within runs fn in the network namespace at path.
 func within(path string, fn func() error) error {
-	ns, err := kernel.OpenNetns(path)
+	ns, err := netns.Open(path)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,81 @@
+package netlink
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/netns"
+)
+
+// Enter brings the calling goroutine's thread into the namespace of the sockets and
+// keeps the goroutine on it, until leave is called, once. A thread that is there
+// already stays as it is. Goroutines that are started meanwhile run elsewhere,
+// processes in the namespace. A leave that fails keeps the goroutine on the
+// thread, which ends with it.
+func (c *Conn) Enter() (leave func() error, err error) {
+	n, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = n.Close() }()
+	runtime.LockOSThread()
+	here, err := n.IsCurrent()
+	if err == nil && here {
+		return func() error { runtime.UnlockOSThread(); return nil }, nil
+	}
+	defer runtime.UnlockOSThread()
+	if err != nil {
+		return nil, err
+	}
+	return n.Enter()
+}
+
+// namespace opens the namespace of the sockets.
+func (c *Conn) namespace() (*netns.Namespace, error) { return netns.OfSocket(c.first) }
+
+// In runs fn with rtnetlink of n, on a thread in n.
+func In(n *netns.Namespace, fn func(*Conn) error) error {
+	return n.Do(func() error {
+		c, err := Open()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return fn(c)
+	})
+}
+
+// DeviceIn reads a link inside n.
+func DeviceIn(n *netns.Namespace, name string) (d *Device, err error) {
+	err = In(n, func(c *Conn) error {
+		d, err = c.Device(name)
+		return err
+	})
+	return d, err
+}
+
+// NSID returns the number under which c's namespace knows n, -1 for none. The
+// kernel gives one when a veth pair first spans the two.
+func (c *Conn) NSID(n *netns.Namespace) (int, error) {
+	req := Request(unix.RTM_GETNSID, 0, &rtgenmsg{}, AttrUint32(unix.NETNSA_FD, uint32(n.FD())))
+	b, err := c.Get(req, unix.RTM_NEWNSID)
+	if err != nil {
+		return -1, fmt.Errorf("read nsid of %q: %w", n.Path(), err)
+	}
+	id := -1
+	err = EachAttr(b[min(len(b), (&rtgenmsg{}).Len()):], func(typ uint16, v []byte) error {
+		if typ == unix.NETNSA_NSID {
+			id = Number(v)
+		}
+		return nil
+	})
+	return id, err
+}
+
+// rtgenmsg is struct rtgenmsg for AF_UNSPEC, padded.
+type rtgenmsg struct{}
+
+func (*rtgenmsg) Len() int          { return 4 }
+func (*rtgenmsg) Serialize() []byte { return make([]byte, 4) }

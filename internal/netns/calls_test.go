@@ -1,0 +1,97 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+	"golang.org/x/sys/unix"
+)
+
+const forward = "net/ipv4/ip_forward"
+
+// What is opened inside is the namespace's, however many goroutines visit it,
+// and none of them stays there.
+func TestOpenInside(t *testing.T) {
+	lntest.Isolate(t)
+	n := freshNetns(t)
+	id, err := n.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Do(func() error { return os.WriteFile("/proc/sys/"+forward, []byte("1"), 0) }); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				visit(t, n, id)
+			}
+		})
+	}
+	wg.Wait()
+	if err := n.Do(func() error { return nil }); err != nil { // is at home as well
+		t.Error(err)
+	}
+	if value, err := os.ReadFile("/proc/sys/" + forward); err != nil || string(value) != "0\n" {
+		t.Errorf("the test's own namespace: %q, %v", value, err)
+	}
+}
+
+func visit(t *testing.T, n *Namespace, id ID) {
+	fds, ok := n.OpenInside("", forward)
+	if !ok {
+		t.Error("not opened")
+		return
+	}
+	cookie, err := unix.GetsockoptUint64(fds[0], unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	value := make([]byte, 1)
+	_, verr := unix.Read(fds[1], value)
+	if err := errors.Join(err, verr, unix.Close(fds[0]), unix.Close(fds[1])); err != nil {
+		t.Error(err)
+	}
+	if cookie != id.Cookie || string(value) != "1" {
+		t.Errorf("a socket of namespace %d with forwarding %s, want %d and 1", cookie, value, id.Cookie)
+	}
+}
+
+// What cannot be opened leaves nothing open, nor anything of the namespace one
+// came from.
+func TestOpenInsideRefuses(t *testing.T) {
+	lntest.Isolate(t)
+	n := freshNetns(t)
+	before := sockets(t)
+	for _, c := range []struct {
+		n    *Namespace
+		path string
+	}{{n, "net/none"}, {n, "a\x00b"}, {&Namespace{fd: -1, path: "gone"}, forward}} {
+		if fds, ok := c.n.OpenInside("", c.path); ok {
+			t.Errorf("%s %q: opened %v", c.n.path, c.path, fds)
+		}
+	}
+	if after := sockets(t); after != before {
+		t.Errorf("%d sockets are open, before %d", after, before)
+	}
+}
+
+// sockets counts the process's open rtnetlink sockets.
+func sockets(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, e := range entries {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
+			count++
+		}
+	}
+	return count
+}

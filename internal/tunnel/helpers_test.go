@@ -1,0 +1,20 @@
+package tunnel
+
+import (
+	"testing"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/netlink"
+)
+
+// newTunnels isolates the calling test and opens rtnetlink there.
+func newTunnels(t testing.TB) *Tunnels {
+	t.Helper()
+	lntest.Isolate(t)
+	c, err := netlink.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return New(c)
+}

@@ -1,0 +1,45 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/netlink"
+)
+
+// isTunnel says that a device is ours: it has the alias, or none yet, as when
+// whoever made it was killed. The name is derived: nobody else makes one.
+func isTunnel(d *netlink.Device, alias string) bool {
+	return d.Kind == "vxlan" && (d.Alias == alias || d.Alias == "")
+}
+
+// HasTunnel says whether the device is there; one of another kind or alias is
+// not ours, and ErrExists.
+func (h *Tunnels) HasTunnel(name, alias string) (bool, error) {
+	d, err := h.conn.Device(name)
+	switch {
+	case errors.Is(err, netlink.ErrNotFound):
+		return false, nil
+	case err == nil && !isTunnel(d, alias):
+		return false, fmt.Errorf("tunnel %s: %w: a %s link with alias %q", name, netlink.ErrExists, d.Kind, d.Alias)
+	}
+	return err == nil, err
+}
+
+// RemoveTunnel removes the device, and with it its routes and entries. One of
+// another kind or alias is not ours and is left alone, which is success, and so
+// is a missing one.
+func (h *Tunnels) RemoveTunnel(ctx context.Context, name, alias string) error {
+	if err := errors.Join(ctx.Err(), netlink.CheckName("tunnel", name)); err != nil {
+		return err
+	}
+	d, err := h.conn.Device(name)
+	if err == nil && isTunnel(d, alias) {
+		err = h.conn.DeleteLink(d.Index)
+	}
+	if err != nil && !errors.Is(err, netlink.ErrNotFound) {
+		return fmt.Errorf("remove tunnel %s: %w", name, err)
+	}
+	return nil
+}

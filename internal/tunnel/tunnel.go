@@ -1,0 +1,232 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/netlink"
+)
+
+// Errors of tunnels, for errors.Is.
+var (
+	// ErrVNIInUse: another VXLAN device has the VNI on the same UDP port.
+	ErrVNIInUse = errors.New("VNI in use")
+	// ErrPortInUse: something else has the UDP port.
+	ErrPortInUse = errors.New("UDP port in use")
+	// ErrRouteConflict: the host has another route to the same destination.
+	ErrRouteConflict = errors.New("route conflict")
+)
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// String is "02:00:00:12:34:56".
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// TunnelRoute leads to a remote block by the address of its host's end.
+type TunnelRoute struct {
+	Dst netip.Prefix
+	Via netip.Addr
+}
+
+// Neighbour says which MAC an address behind the tunnel has.
+type Neighbour struct {
+	Addr netip.Addr
+	MAC  MAC
+}
+
+// FDBEntry says which host frames for a MAC are sent to.
+type FDBEntry struct {
+	MAC    MAC
+	Remote netip.Addr
+}
+
+// Tunnel is a wanted VXLAN device that learns and floods nothing, and all that
+// leads by it to other hosts.
+type Tunnel struct {
+	// Name of the device, 1 to 15 bytes. Alias marks it as ours; a device
+	// without it is not touched.
+	Name, Alias string
+	VNI         int
+	Port        uint16 // UDP
+	// Local is the host's address underneath.
+	Local netip.Addr
+	// Device underneath; empty: whatever the host's routes say.
+	Device string
+	MAC    MAC
+	// MTU in bytes; 0 leaves what there is.
+	MTU   int
+	IPv6  host.IPv6Mode
+	Addrs []netip.Prefix
+
+	Routes     []TunnelRoute
+	Neighbours []Neighbour
+	FDB        []FDBEntry
+}
+
+func (t *Tunnel) check() error {
+	if err := netlink.CheckName("tunnel", t.Name); err != nil {
+		return err
+	}
+	if t.VNI < 1 || t.VNI >= 1<<24 || t.Port == 0 || !t.Local.IsValid() || t.Alias == "" {
+		return fmt.Errorf("tunnel %s: want VNI, port, local address and alias", t.Name)
+	}
+	return host.CheckAddrs(t.Addrs, t.IPv6)
+}
+
+// EnsureTunnel brings the device and its entries to what is asked, adding
+// before it deletes. What is as it should be costs reads only. created says
+// that there was no such device; one that cannot be changed is made anew. On
+// failure a device that this call made is gone. The error wraps ErrExists when
+// the name is somebody else's, ErrVNIInUse, ErrPortInUse, ErrRouteConflict or
+// ErrUnsupported.
+func (h *Tunnels) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err error) {
+	if err := errors.Join(ctx.Err(), t.check()); err != nil {
+		return false, err
+	}
+	var u netlink.Undo
+	defer func() {
+		if err != nil {
+			created, err = false, errors.Join(fmt.Errorf("tunnel %s: %w", t.Name, err), u.Run())
+		}
+	}()
+	d, made, created, err := h.ensureVXLAN(t, &u)
+	if err != nil {
+		return false, err
+	}
+	if err := h.adjustTunnel(d, t, made); err != nil {
+		return false, err
+	}
+	var have tunnelState
+	if !made {
+		if have, err = readTunnel(h.conn, d, t); err != nil {
+			return false, err
+		}
+	}
+	for _, s := range h.changes(d, t, have) {
+		if err := s.do(); err != nil {
+			return false, err
+		}
+	}
+	return created, nil
+}
+
+// ensureVXLAN returns the device. made says it is fresh, created that no other
+// was in its place.
+func (h *Tunnels) ensureVXLAN(t Tunnel, u *netlink.Undo) (d *netlink.Device, made, created bool, err error) {
+	lower := 0
+	if t.Device != "" {
+		under, err := h.conn.Device(t.Device)
+		if err != nil {
+			return nil, false, false, fmt.Errorf("device %s: %w", t.Device, err)
+		}
+		lower = under.Index
+	}
+	d, err = h.conn.Device(t.Name)
+	switch {
+	case err == nil && !isTunnel(d, t.Alias):
+		return nil, false, false, fmt.Errorf("%w: a %s link with alias %q", netlink.ErrExists, d.Kind, d.Alias)
+	case err == nil && len(t.deviceDiff(d, lower)) == 0:
+		return d, false, false, nil
+	case err == nil:
+		if err := h.conn.DeleteLink(d.Index); err != nil && !errors.Is(err, netlink.ErrNotFound) {
+			return nil, false, false, fmt.Errorf("make anew: %w", err)
+		}
+	case errors.Is(err, netlink.ErrNotFound):
+		created = true
+	default:
+		return nil, false, false, err
+	}
+	d, made, err = h.createVXLAN(t, lower, u)
+	return d, made, created && made, err
+}
+
+// adjustTunnel brings up the device and sets what can be changed.
+func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
+	if made || d.Alias == "" {
+		if err := host.OwnIPv6(d.Name, t.IPv6, netlink.HasIPv6(t.Addrs)); err != nil {
+			return err
+		}
+	}
+	mtu := d.MTU
+	if t.MTU > 0 {
+		mtu = t.MTU
+	}
+	if d.Up() && d.MTU == mtu && d.Alias == t.Alias {
+		return nil
+	}
+	// The kernel takes no alias in the creating message: one that is missing is
+	// on its way, or whoever made the device was killed.
+	if err := h.conn.SetLink(d.Index, unix.IFF_UP, unix.IFF_UP, netlink.AttrUint32(unix.IFLA_MTU, uint32(mtu)), netlink.Attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: %w", ErrPortInUse, err)
+		}
+		return fmt.Errorf("set up, MTU %d: %w", mtu, err)
+	}
+	return nil
+}
+
+// tunnelState is what the kernel has of a tunnel's entries.
+type tunnelState struct {
+	addrs      []netlink.Address
+	routes     []TunnelRoute
+	neighbours []Neighbour
+	fdb        []FDBEntry
+}
+
+func readTunnel(c *netlink.Conn, d *netlink.Device, t Tunnel) (s tunnelState, err error) {
+	if s.addrs, err = c.Addrs(d.Index, netlink.AddrFamily(t.Addrs)); err != nil {
+		return s, err
+	}
+	if s.neighbours, err = neighbours(c, d.Index); err != nil {
+		return s, err
+	}
+	if s.fdb, err = fdb(c, d.Index); err != nil {
+		return s, err
+	}
+	families := []int{}
+	for _, p := range t.Addrs {
+		if f := netlink.Family(p.Addr()); !slices.Contains(families, f) {
+			families = append(families, f)
+		}
+	}
+	for _, f := range families {
+		rs, err := c.Routes(f, d.Index, unix.RT_TABLE_MAIN)
+		if err != nil {
+			return s, err
+		}
+		for _, r := range rs {
+			if r.Protocol == protocolOurs {
+				s.routes = append(s.routes, TunnelRoute{r.Dst, r.Gateway})
+			}
+		}
+	}
+	return s, nil
+}
+
+// differ returns what is wanted and not there, and what is there and not wanted.
+func differ[T comparable](want, have []T) (missing, surplus []T) {
+	left := make(map[T]bool, len(have))
+	for _, e := range have {
+		left[e] = true
+	}
+	for _, e := range want {
+		if !left[e] {
+			missing = append(missing, e)
+		}
+		delete(left, e)
+	}
+	for _, e := range have {
+		if left[e] {
+			surplus = append(surplus, e)
+		}
+	}
+	return missing, surplus
+}

@@ -1,0 +1,12 @@
+package tunnel
+
+import (
+	"github.com/libnet-cni/libnet/internal/netlink"
+)
+
+// Tunnels makes, verifies and removes VXLAN devices and their entries in the
+// namespace of its rtnetlink, which must be that of the calling thread.
+type Tunnels struct{ conn *netlink.Conn }
+
+// New returns the Tunnels that c leads to.
+func New(c *netlink.Conn) *Tunnels { return &Tunnels{c} }

@@ -1,0 +1,91 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
+)
+
+// Every way to damage a tunnel is told of; what goes on at a port of a bridge
+// and with its neighbours is not.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	h := newTunnels(t)
+	want := testTunnel()
+	want.Name = "vx-0"
+	mustTunnel(t, h, want)
+	br, err := link.New(h.conn, host.New(h.conn)).EnsureBridge(t.Context(), link.Bridge{Name: "br0", MTU: 1500, IPv6: host.IPv6Off})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := Watch("vx-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	told, done := make(chan struct{}, 1000), make(chan error, 1)
+	go func() { done <- w.Run(ctx, func() { told <- struct{}{} }) }()
+	defer func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
+		w.Close()
+	}()
+	d, err := h.conn.Device("vx-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge, err := h.conn.Device("br0")
+	if err != nil || !br.Created {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		want bool
+	}{
+		{"neighbour of a bridge", func() error {
+			return changeNeighbour(h.conn, unix.RTM_NEWNEIGH, bridge.Index, Neighbour{netip.MustParseAddr("10.9.0.1"), MAC{2, 9}})
+		}, false},
+		{"neighbour", func() error { return changeNeighbour(h.conn, unix.RTM_DELNEIGH, d.Index, want.Neighbours[0]) }, true},
+		{"forwarding entry", func() error { return changeFDB(h.conn, unix.RTM_DELNEIGH, d.Index, want.FDB[0]) }, true},
+		{"route", func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.Index, want.Routes[0]) }, true},
+		{"IPv6 route", func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.Index, want.Routes[1]) }, true},
+		{"address", func() error { return h.conn.RemoveAddr(d.Index, want.Addrs[0]) }, true},
+		{"down", func() error { return h.conn.SetLink(d.Index, 0, unix.IFF_UP) }, true},
+		{"deleted", func() error { return h.conn.DeleteLink(d.Index) }, true},
+	} {
+		for quiet := false; !quiet; { // of what was before
+			select {
+			case <-told:
+			case <-time.After(100 * time.Millisecond):
+				quiet = true
+			}
+		}
+		if err := tt.do(); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		patience := 20 * time.Second
+		if !tt.want {
+			patience = 50 * time.Millisecond
+		}
+		select {
+		case <-told:
+			if !tt.want {
+				t.Errorf("%s: told of it", tt.name)
+			}
+		case <-time.After(patience):
+			if tt.want {
+				t.Errorf("%s: not told of it in %s", tt.name, patience)
+			}
+		}
+	}
+}
