@@ -16,7 +16,7 @@ const (
 	ForwardV6 = "net/ipv6/conf/all/forwarding"
 )
 
-// Forwarding reports whether IPv4 and IPv6 forwarding are on in the Handle's
+// Forwarding reports whether IPv4 and IPv6 forwarding are on in the Host's
 // namespace. A kernel without IPv6 reports false.
 func (h *Host) Forwarding() (v4, v6 bool, err error) {
 	on4, err := h.conn.Netconf(unix.AF_INET, netlink.NetconfAll, netlink.NetconfaForwarding)

@@ -101,6 +101,7 @@ func SetIPv6(ifName string, need bool, ss ...Sysctl) (bool, error) {
 	return true, nil
 }
 
+// IPv6Conf is the path under /proc/sys of an IPv6 setting of an interface.
 func IPv6Conf(ifName, key string) string { return "net/ipv6/conf/" + ifName + "/" + key }
 
 // NoIPv6 says why an IPv6 sysctl can be missing.

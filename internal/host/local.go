@@ -68,6 +68,7 @@ func IsLocal(a netip.Addr) bool {
 	return !errors.Is(unix.Bind(fd, Sockaddr(a, 0)), unix.EADDRNOTAVAIL)
 }
 
+// Sockaddr is an address and a port for a system call.
 func Sockaddr(a netip.Addr, port int) unix.Sockaddr {
 	if a.Is4() {
 		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}

@@ -89,6 +89,7 @@ func openSysctl(path string, mode int) (int, error) {
 	return fd, nil
 }
 
+// ReadSysctl reads an open file under /proc/sys; path is for the error.
 func ReadSysctl(fd int, path string) (string, error) {
 	var buf [64]byte
 	n, err := unix.Pread(fd, buf[:], 0)

@@ -45,7 +45,7 @@ func (h *Links) openContainer(l Link) (*container, error) {
 		_ = unix.Close(fd)
 	}
 	if err != nil {
-		ct.close()
+		ct.Close()
 		return nil, err
 	}
 	return &ct, nil
@@ -65,7 +65,7 @@ func (h *Links) openContainerByThread(l Link, sysctls []ifSysctl) (*container, e
 		return err
 	})
 	if err != nil {
-		ct.close()
+		ct.Close()
 		return nil, err
 	}
 	return &ct, nil
@@ -83,7 +83,7 @@ func presetHint(err error) string {
 // waitsForIPv6 says that the attachment works when its IPv6 addresses do.
 func (l *Link) waitsForIPv6() bool { return netlink.HasIPv6(l.Addrs) && !l.Down }
 
-func (ct *container) close() {
+func (ct *container) Close() {
 	if ct.Conn != nil {
 		ct.Conn.Close()
 	}
@@ -96,7 +96,7 @@ func (h *Links) configure(ctx context.Context, l Link, br, host *netlink.Device,
 	if err != nil {
 		return 0, err
 	}
-	defer ct.close()
+	defer ct.Close()
 	d := &netlink.Device{Index: host.Peer, Name: l.IfName, MAC: mac}
 	if l.Down {
 		return d.Index, nil

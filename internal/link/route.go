@@ -37,6 +37,7 @@ func (r *Route) check() error {
 	return nil
 }
 
+// String is "10.2.0.0/16 via 10.1.0.1", or the destination alone.
 func (r *Route) String() string {
 	if r.Gateway.IsValid() {
 		return fmt.Sprintf("%s via %s", r.Dst.Masked(), r.Gateway)

@@ -24,6 +24,7 @@ const (
 	ProtoLibnet = 0x6c
 )
 
+// Family is AF_INET or AF_INET6.
 func Family(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET
@@ -31,6 +32,7 @@ func Family(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
+// HasIPv6 says whether one of ps is IPv6.
 func HasIPv6(ps []netip.Prefix) bool {
 	for _, p := range ps {
 		if p.Addr().Is6() {
@@ -82,6 +84,8 @@ func (c *Conn) addMarked(index int, p netip.Prefix, dad bool, proto byte) error 
 	return nil
 }
 
+// RemoveAddr removes p from a link. The kernel answers EADDRNOTAVAIL where it is
+// not there.
 func (c *Conn) RemoveAddr(index int, p netip.Prefix) error {
 	if err := c.Change(addrRequest(unix.RTM_DELADDR, 0, index, p)); err != nil {
 		return fmt.Errorf("remove address %s: %w", p, err)
@@ -155,6 +159,7 @@ func AddrFamily(ps []netip.Prefix) int {
 	return fam
 }
 
+// Holds says whether p, host bits included, is one of as.
 func Holds(as []Address, p netip.Prefix) bool {
 	return slices.ContainsFunc(as, func(a Address) bool { return a.Prefix == p })
 }

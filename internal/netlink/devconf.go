@@ -21,17 +21,17 @@ const (
 	ipv6DisableIPv6        = 26
 )
 
-// ipv4Conf are settings under net/ipv4/conf/<link>. The kernel tells them with
+// IPv4Conf are settings under net/ipv4/conf/<link>. The kernel tells them with
 // the link, so looking at them costs no system call, and takes them in the
 // message that changes a link, for which /proc/sys need not be writable.
-type ipv4Conf struct {
+type IPv4Conf struct {
 	Known                                          bool // false: no IPv4 at all
 	Forwarding, RPFilter, ArpIgnore, RouteLocalnet int
 }
 
-// ipv6State are settings under net/ipv6/conf/<link>. The kernel tells them, and
+// IPv6State are settings under net/ipv6/conf/<link>. The kernel tells them, and
 // takes them by /proc/sys only.
-type ipv6State struct {
+type IPv6State struct {
 	Known                bool // false: no IPv6 at all
 	Forwarding, AcceptRA int
 	Disabled             bool
@@ -45,7 +45,7 @@ func (d *Device) parseSettings(b []byte) error {
 			return EachAttr(v, func(typ uint16, v []byte) error {
 				if typ == unix.IFLA_INET_CONF {
 					at := func(n int) int { return element(v, n-1) }
-					d.V4 = ipv4Conf{true, at(IPv4Forwarding), at(IPv4RPFilter), at(IPv4ArpIgnore), at(IPv4RouteLocalnet)}
+					d.V4 = IPv4Conf{true, at(IPv4Forwarding), at(IPv4RPFilter), at(IPv4ArpIgnore), at(IPv4RouteLocalnet)}
 				}
 				return nil
 			})
@@ -53,7 +53,7 @@ func (d *Device) parseSettings(b []byte) error {
 			return EachAttr(v, func(typ uint16, v []byte) error {
 				if typ == unix.IFLA_INET6_CONF {
 					at := func(n int) int { return element(v, n) }
-					d.V6 = ipv6State{true, at(ipv6Forwarding), at(ipv6AcceptRA), at(ipv6DisableIPv6) != 0}
+					d.V6 = IPv6State{true, at(ipv6Forwarding), at(ipv6AcceptRA), at(ipv6DisableIPv6) != 0}
 				}
 				return nil
 			})

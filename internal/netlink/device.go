@@ -34,19 +34,20 @@ type Device struct {
 	MAC                net.HardwareAddr
 	Oper               byte
 	Peer, PeerNS       int // of a veth: the other end's index, its nsid or -1
-	V4                 ipv4Conf
-	V6                 ipv6State
+	V4                 IPv4Conf
+	V6                 IPv6State
 	// as a bridge
 	IDMAC         net.HardwareAddr // of its bridge ID: zero before the first port
 	VLANFiltering bool
 	DefaultPVID   uint16
-	VXLAN         *vxlan // as a VXLAN device; else nil
+	VXLAN         *VXLAN // as a VXLAN device; else nil
 	// as a bridge port
 	Port              bool
 	PortState         byte
 	Hairpin, Isolated bool
 }
 
+// Up says that the link is set up, whether or not it has a carrier.
 func (d *Device) Up() bool { return d.Flags&unix.IFF_UP != 0 }
 
 // Device reads the link called name; the error wraps ErrNotFound.
@@ -54,12 +55,15 @@ func (c *Conn) Device(name string) (*Device, error) {
 	return c.ReadDevice(nl.NewIfInfomsg(unix.AF_UNSPEC), AttrString(unix.IFLA_IFNAME, name))
 }
 
+// DeviceByIndex reads the link of that index; the error wraps ErrNotFound.
 func (c *Conn) DeviceByIndex(index int) (*Device, error) {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
 	return c.ReadDevice(msg)
 }
 
+// ReadDevice reads the link that a message and attributes name; the error wraps
+// ErrNotFound.
 func (c *Conn) ReadDevice(data ...nl.NetlinkRequestData) (*Device, error) {
 	req := Request(unix.RTM_GETLINK, 0, append(data, AttrUint32(unix.IFLA_EXT_MASK, skipStats))...)
 	b, err := c.Get(req, unix.RTM_NEWLINK)
@@ -95,6 +99,7 @@ func (c *Conn) Devices(master int) ([]*Device, error) {
 	return ds, nil
 }
 
+// ParseDevice reads a RTM_NEWLINK or RTM_DELLINK.
 func ParseDevice(b []byte) (*Device, error) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return nil, ErrShort
@@ -194,6 +199,7 @@ func (c *Conn) SetLink(index int, set, mask uint32, attrs ...*nl.RtAttr) error {
 	return c.Change(req)
 }
 
+// DeleteLink removes a link; the error wraps ErrNotFound.
 func (c *Conn) DeleteLink(index int) error {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)

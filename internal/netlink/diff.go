@@ -41,6 +41,7 @@ func (d difference) Is(target error) bool { return target == ErrDifferent }
 
 func (d difference) Unwrap() error { return d.error }
 
+// VerifyMTU adds to out that the MTU of d is not want; 0: any will do.
 func VerifyMTU(at string, d *Device, want int, out *Diff) {
 	if want > 0 && d.MTU != want {
 		out.Add("%s: MTU is %d, want %d", at, d.MTU, want)

@@ -46,6 +46,7 @@ func Await(ctx context.Context, ev *Events, check func() (waitFor string, err er
 // namespace of the thread that opened it.
 type Events struct{ fd int }
 
+// OpenEvents subscribes in the calling thread's namespace.
 func OpenEvents() (*Events, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -92,6 +93,7 @@ func (e *Events) drain() {
 	}
 }
 
+// Close ends the subscription; of nil there is none.
 func (e *Events) Close() {
 	if e != nil {
 		_ = unix.Close(e.fd)

@@ -16,9 +16,16 @@ const nlaTypeMask = 0x3fff
 // without a lock.
 var _ = nl.NativeEndian()
 
-func Attr(typ int, data []byte) *nl.RtAttr    { return nl.NewRtAttr(typ, data) }
+// Attr makes an attribute.
+func Attr(typ int, data []byte) *nl.RtAttr { return nl.NewRtAttr(typ, data) }
+
+// AttrString makes an attribute of a string, with a zero at its end.
 func AttrString(typ int, s string) *nl.RtAttr { return Attr(typ, nl.ZeroTerminated(s)) }
+
+// AttrUint32 makes an attribute of 32 bits in the host's byte order.
 func AttrUint32(typ int, v uint32) *nl.RtAttr { return Attr(typ, nl.Uint32Attr(v)) }
+
+// AttrBool makes an attribute of one byte, 0 or 1.
 func AttrBool(typ int, v bool) *nl.RtAttr {
 	if v {
 		return Attr(typ, []byte{1})

@@ -96,6 +96,7 @@ func (c *Conn) Routes(fam, oif, table int) ([]Route, error) {
 	return rs, nil
 }
 
+// ParseRoute reads a RTM_NEWROUTE; false: it is no unicast route.
 func ParseRoute(b []byte) (Route, bool, error) {
 	if len(b) < unix.SizeofRtMsg {
 		return Route{}, false, ErrShort

@@ -36,9 +36,10 @@ type Conn struct {
 	rooms *rooms
 }
 
+// Open opens rtnetlink in the calling thread's namespace.
 func Open() (*Conn, error) { return openConnOver(newRooms(ReceiveSize)) }
 
-// openConnOver is Open with the buffers of another conn: of two that one
+// openConnOver is Open with the buffers of another Conn: of two that one
 // goroutine uses in turn a page less for the kernel to map.
 func openConnOver(r *rooms) (*Conn, error) {
 	fd, err := openSocket()
@@ -56,7 +57,7 @@ func openSocket() (int, error) {
 	return fd, nil
 }
 
-// connOf makes a conn of a rtnetlink socket.
+// connOf makes a Conn of a rtnetlink socket.
 func connOf(fd int, r *rooms) *Conn {
 	return &Conn{first: fd, idle: []*socket{newSocket(fd)}, rooms: r}
 }
@@ -68,7 +69,7 @@ func OpenSmall() (*Conn, error) { return openConnOver(newRooms(smallSize)) }
 // OpenWith opens rtnetlink in the calling thread's namespace with the buffers of c.
 func (c *Conn) OpenWith() (*Conn, error) { return openConnOver(c.rooms) }
 
-// Adopt makes a conn of a rtnetlink socket, with the buffers of c.
+// Adopt makes a Conn of a rtnetlink socket, with the buffers of c.
 func (c *Conn) Adopt(fd int) *Conn { return connOf(fd, c.rooms) }
 
 // Close closes the sockets; one in use is closed when its request ends.

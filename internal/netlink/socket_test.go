@@ -13,7 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// Many goroutines use one conn at once: each gets its own answers, and all that
+// Many goroutines use one Conn at once: each gets its own answers, and all that
 // they make is in its namespace, though their threads are not.
 func TestConnShared(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 // Undo is a stack of steps that put back what was changed.
 type Undo []func() error
 
+// Push adds the step that takes back what was just done.
 func (u *Undo) Push(fn func() error) { *u = append(*u, fn) }
 
 // Run runs the steps in reverse; what is gone already is no error.

@@ -7,8 +7,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// vxlan is what we read of a VXLAN device.
-type vxlan struct {
+// VXLAN is what we read of a VXLAN device.
+type VXLAN struct {
 	VNI, Lower int
 	Port       uint16
 	Local      netip.Addr
@@ -21,8 +21,8 @@ type vxlan struct {
 // vxlanGPE is IFLA_VXLAN_GPE of linux/if_link.h, which netlink lacks.
 const vxlanGPE = 27
 
-func parseVXLAN(data []byte) (*vxlan, error) {
-	x := &vxlan{}
+func parseVXLAN(data []byte) (*VXLAN, error) {
+	x := &VXLAN{}
 	err := EachAttr(data, func(typ uint16, v []byte) error {
 		switch typ {
 		case nl.IFLA_VXLAN_ID:

@@ -72,7 +72,7 @@ func Plan(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
 			if !spoken[via.Is6()] {
 				continue
 			}
-			t.Routes = append(t.Routes, tunnel.TunnelRoute{Dst: b.Masked(), Via: via})
+			t.Routes = append(t.Routes, tunnel.Route{Dst: b.Masked(), Via: via})
 			t.Neighbours = append(t.Neighbours, tunnel.Neighbour{Addr: via, MAC: mac})
 		}
 	}

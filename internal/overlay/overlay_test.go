@@ -31,7 +31,7 @@ func TestPlan(t *testing.T) {
 	want := tunnel.Tunnel{
 		Name: "vx0", Alias: "libnet:net1/", VNI: 7, Port: 4789, MTU: 1450, Local: a, MAC: MAC(7, a),
 		IPv6: host.IPv6On, Addrs: prefixes("10.5.0.0/32", "fd05::/128"),
-		Routes: []tunnel.TunnelRoute{
+		Routes: []tunnel.Route{
 			{Dst: netip.MustParsePrefix("10.5.1.0/24"), Via: netip.MustParseAddr("10.5.1.0")},
 			{Dst: netip.MustParsePrefix("fd05:0:0:1::/64"), Via: netip.MustParseAddr("fd05:0:0:1::")},
 			{Dst: netip.MustParsePrefix("10.5.2.0/24"), Via: netip.MustParseAddr("10.5.2.0")},

@@ -60,7 +60,7 @@ func TestFindTunnel(t *testing.T) {
 		}
 		return all
 	}
-	find := func(device int, want4 ...EntryState) FoundTunnel {
+	find := func(device int, want4 ...EntryState) Found {
 		t.Helper()
 		f, err := h.FindTunnel(t.Context(), want)
 		if err != nil {
@@ -78,7 +78,7 @@ func TestFindTunnel(t *testing.T) {
 	find(0, EntryPresent, EntryPresent, EntryPresent, EntryPresent, EntryPresent)
 	want.FDB[0].Remote = netip.MustParseAddr("192.0.2.9")
 	want.Neighbours[1].MAC = MAC{2, 0, 0, 0, 0, 9}
-	want.Routes = append(want.Routes[1:], TunnelRoute{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddr("10.5.2.0")})
+	want.Routes = append(want.Routes[1:], Route{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddr("10.5.2.0")})
 	want.MTU = 1400
 	f := find(1, EntryPresent, EntryMissing, EntryPresent, EntryDiffering, EntryDiffering)
 	if got := f.FDB[0].Instead + " " + f.Neighbours[1].Instead; got != "192.0.2.2 02:00:00:00:00:02" {

@@ -112,7 +112,7 @@ func replaceFlags(typ int) int {
 
 // addTunnelRoute adds a route that may have come meanwhile; another one to the
 // same destination is the host's own and stays.
-func addTunnelRoute(c *netlink.Conn, index int, r TunnelRoute) error {
+func addTunnelRoute(c *netlink.Conn, index int, r Route) error {
 	err := changeTunnelRoute(c, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r)
 	if !errors.Is(err, netlink.ErrExists) && !errors.Is(err, unix.EINVAL) { // IPv6: the gateway is elsewhere
 		return err
@@ -138,7 +138,7 @@ func addTunnelRoute(c *netlink.Conn, index int, r TunnelRoute) error {
 }
 
 // changeTunnelRoute is with RTM_NEWROUTE or RTM_DELROUTE.
-func changeTunnelRoute(c *netlink.Conn, typ, flags, index int, r TunnelRoute) error {
+func changeTunnelRoute(c *netlink.Conn, typ, flags, index int, r Route) error {
 	msg := nl.NewRtMsg()
 	msg.Family, msg.Dst_len = uint8(netlink.Family(r.Via)), uint8(r.Dst.Bits())
 	msg.Protocol, msg.Flags = protocolOurs, unix.RTNH_F_ONLINK

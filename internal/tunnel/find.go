@@ -26,8 +26,8 @@ type Entry struct {
 	Instead string
 }
 
-// FoundTunnel is what the kernel has of a Tunnel.
-type FoundTunnel struct {
+// Found is what the kernel has of a Tunnel.
+type Found struct {
 	// MTU of the device in bytes; 0: there is no device.
 	MTU int
 	// Device is one error per difference of the device itself. A missing one
@@ -38,8 +38,8 @@ type FoundTunnel struct {
 }
 
 // FindTunnel changes nothing and says for each part of t how it is in the kernel.
-func (h *Tunnels) FindTunnel(ctx context.Context, t Tunnel) (FoundTunnel, error) {
-	var f FoundTunnel
+func (h *Tunnels) FindTunnel(ctx context.Context, t Tunnel) (Found, error) {
+	var f Found
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
 		return f, err
 	}
@@ -88,8 +88,8 @@ func findEntries[T, K comparable](want, have []T, key func(T) K, value func(T) s
 }
 
 // findRoutes asks the host's table for what does not lead by the tunnel.
-func findRoutes(c *netlink.Conn, want, have []TunnelRoute) ([]Entry, error) {
-	all := findEntries(want, have, func(r TunnelRoute) netip.Prefix { return r.Dst }, func(r TunnelRoute) string { return "via " + r.Via.String() })
+func findRoutes(c *netlink.Conn, want, have []Route) ([]Entry, error) {
+	all := findEntries(want, have, func(r Route) netip.Prefix { return r.Dst }, func(r Route) string { return "via " + r.Via.String() })
 	for i, e := range all {
 		if e.State != EntryMissing {
 			continue

@@ -30,8 +30,8 @@ type MAC [6]byte
 // String is "02:00:00:12:34:56".
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// TunnelRoute leads to a remote block by the address of its host's end.
-type TunnelRoute struct {
+// Route leads to a remote block by the address of its host's end.
+type Route struct {
 	Dst netip.Prefix
 	Via netip.Addr
 }
@@ -66,7 +66,7 @@ type Tunnel struct {
 	IPv6  host.IPv6Mode
 	Addrs []netip.Prefix
 
-	Routes     []TunnelRoute
+	Routes     []Route
 	Neighbours []Neighbour
 	FDB        []FDBEntry
 }
@@ -176,7 +176,7 @@ func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
 // tunnelState is what the kernel has of a tunnel's entries.
 type tunnelState struct {
 	addrs      []netlink.Address
-	routes     []TunnelRoute
+	routes     []Route
 	neighbours []Neighbour
 	fdb        []FDBEntry
 }
@@ -204,7 +204,7 @@ func readTunnel(c *netlink.Conn, d *netlink.Device, t Tunnel) (s tunnelState, er
 		}
 		for _, r := range rs {
 			if r.Protocol == protocolOurs {
-				s.routes = append(s.routes, TunnelRoute{r.Dst, r.Gateway})
+				s.routes = append(s.routes, Route{r.Dst, r.Gateway})
 			}
 		}
 	}

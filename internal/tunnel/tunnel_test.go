@@ -22,7 +22,7 @@ func testTunnel() Tunnel {
 	return Tunnel{
 		Name: "vx0", Alias: "libnet:net1/", VNI: 5000, Port: 4789, Local: netip.MustParseAddr("192.0.2.1"),
 		MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, IPv6: host.IPv6On, Addrs: lntest.Prefixes("10.5.0.0/32", "fd05::/128"),
-		Routes: []TunnelRoute{
+		Routes: []Route{
 			{netip.MustParsePrefix("10.5.1.0/24"), netip.MustParseAddr("10.5.1.0")},
 			{netip.MustParsePrefix("fd05:0:0:1::/64"), netip.MustParseAddr("fd05:0:0:1::")},
 		},
@@ -103,7 +103,7 @@ func TestTunnelByHand(t *testing.T) {
 			return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.Index, want.Routes[1])
 		},
 		"route too much": func(h *Tunnels, d *netlink.Device) error {
-			return changeTunnelRoute(h.conn, unix.RTM_NEWROUTE, unix.NLM_F_CREATE, d.Index, TunnelRoute{netip.MustParsePrefix("10.6.0.0/24"), want.Routes[0].Via})
+			return changeTunnelRoute(h.conn, unix.RTM_NEWROUTE, unix.NLM_F_CREATE, d.Index, Route{netip.MustParsePrefix("10.6.0.0/24"), want.Routes[0].Via})
 		},
 		"neighbour removed": func(h *Tunnels, d *netlink.Device) error {
 			return changeNeighbour(h.conn, unix.RTM_DELNEIGH, d.Index, want.Neighbours[0])
@@ -321,7 +321,7 @@ func TestTunnelBlockMoves(t *testing.T) {
 	want := testTunnel()
 	mustTunnel(t, h, want)
 	far := want.FDB[0].MAC
-	want.Routes = append(want.Routes, TunnelRoute{netip.MustParsePrefix("10.5.0.0/24"), netip.MustParseAddr("10.5.0.0")})
+	want.Routes = append(want.Routes, Route{netip.MustParsePrefix("10.5.0.0/24"), netip.MustParseAddr("10.5.0.0")})
 	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.0.0"), far})
 	want.Addrs = lntest.Prefixes("10.5.9.0/32", "fd05::/128")
 	mustTunnel(t, h, want)
@@ -334,7 +334,7 @@ func TestMendTunnel(t *testing.T) {
 	h := newTunnels(t)
 	want := testTunnel()
 	third := MAC{2, 0, 0, 0, 0, 3}
-	want.Routes = append(want.Routes, TunnelRoute{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddr("10.5.2.0")})
+	want.Routes = append(want.Routes, Route{netip.MustParsePrefix("10.5.2.0/24"), netip.MustParseAddr("10.5.2.0")})
 	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.2.0"), third})
 	want.FDB = append(want.FDB, FDBEntry{third, netip.MustParseAddr("192.0.2.3")})
 	br := link.Bridge{Name: "br0", Alias: "libnet:net1/", Gateways: lntest.Prefixes("10.5.1.1/24", "10.6.0.1/24"), IPv6: host.IPv6Off}

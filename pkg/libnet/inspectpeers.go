@@ -84,7 +84,7 @@ type Answer struct {
 func (a Answer) asked() bool { return a.Size > 0 }
 
 type peers interface {
-	FindTunnel(context.Context, tunnel.Tunnel) (tunnel.FoundTunnel, error)
+	FindTunnel(context.Context, tunnel.Tunnel) (tunnel.Found, error)
 }
 
 var _ peers = (*kernel.Handle)(nil)
