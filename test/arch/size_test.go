@@ -23,7 +23,6 @@ const (
 // A number may only go down, and a package leaves the list with the last file too many.
 var larger = map[string]int{
 	"pkg/libnet":        57,
-	"internal/kernel":   49,
 	"internal/firewall": 33,
 	"pkg/ipamstore":     27,
 }
