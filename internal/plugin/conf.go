@@ -63,7 +63,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 	case kind == libnet.PoolType:
 		c.ipam, c.requested, err = call.Pool()
 		if pool, ok := c.ipam.(*libnet.Pool); ok && err == nil {
-			err = call.NamePoolError(c.network.ValidatePool(pool))
+			err = call.NamePoolError(pool.Suits(c.network))
 		}
 	default:
 		c.ipam = cni.NewDelegate(call, kind)

@@ -8,18 +8,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
 )
 
-// Backend is what holds the rules of a network.
-type Backend string
-
-// The backends.
-const (
-	// BackendAuto is BackendNFTables, or BackendIPTables where the kernel has no
-	// nf_tables.
-	BackendAuto     Backend = "auto"
-	BackendNFTables Backend = "nftables"
-	BackendIPTables Backend = "iptables"
-)
-
 // nftablesRules is the nftables backend as a Controller uses it.
 type nftablesRules struct{ *firewall.Firewall }
 

@@ -327,7 +327,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 		return nil, err
 	}
 	if pool, ok := n.ipam.(*Pool); ok {
-		if err := n.config.ValidatePool(pool); err != nil {
+		if err := pool.Suits(n.config); err != nil {
 			return nil, err
 		}
 	}

@@ -3,8 +3,6 @@ package libnet
 import (
 	"errors"
 	"fmt"
-
-	"github.com/libnet-cni/libnet/internal/flock"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -23,7 +21,6 @@ var (
 	ErrForeignIPAM    = errors.New("addresses belong to an IPAM plugin that only its runtime can call")
 	ErrNoAddresses    = errors.New("the IPAM gave no address")
 	ErrDifferent      = errors.New("differs from what was made")
-	ErrBusy           = flock.ErrLocked // another call for the same attachment takes too long
 	ErrLimited        = errors.New("containers of the network may be cut off")
 	ErrNotReady       = errors.New("the network has no block on this host yet")
 )

@@ -59,7 +59,7 @@ func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr, ports []PortMa
 }
 
 // ownRules are the choices of the configuration for endpoints made by it.
-func (c NetworkConfig) ownRules() *state.OwnRules {
+func ownRules(c NetworkConfig) *state.OwnRules {
 	m := c.masqueradeFamilies()
 	return &state.OwnRules{
 		MasqueradeIPv4: m.IPv4, MasqueradeIPv6: m.IPv6, Source: c.snat(),
@@ -108,7 +108,7 @@ func (n *Network) planBridge(a Addressing) link.Bridge {
 		if !addr.Gateway.IsValid() {
 			continue
 		}
-		b.Gateways = append(b.Gateways, addr.onBridge())
+		b.Gateways = append(b.Gateways, onBridge(addr))
 		if subnet := addr.Prefix.Masked(); !subnet.Contains(addr.Gateway) && !slices.Contains(b.Subnets, subnet) {
 			b.Subnets = append(b.Subnets, subnet)
 		}
@@ -118,7 +118,7 @@ func (n *Network) planBridge(a Addressing) link.Bridge {
 
 // onBridge is the gateway as an address of the bridge. A link-local one is in
 // its own subnet (RFC 4291, section 2.5.6), whatever that of the containers is.
-func (a Address) onBridge() netip.Prefix {
+func onBridge(a Address) netip.Prefix {
 	bits := a.Prefix.Bits()
 	if !a.Prefix.Masked().Contains(a.Gateway) {
 		bits = 64

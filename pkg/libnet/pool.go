@@ -223,7 +223,7 @@ func (p *Pool) gateways() []Address {
 				seen[gw] = true
 				own := Address{Prefix: r.Subnet, Gateway: gw}
 				if r.Subnet.Contains(gw) {
-					own.Prefix = own.onBridge()
+					own.Prefix = onBridge(own)
 				}
 				all = append(all, own)
 			}
@@ -279,3 +279,17 @@ func parseToken(s string) Holder {
 
 // token is a NetnsID in words.
 func (n NetnsID) token() string { return fmt.Sprintf("%d:%d:%d", n.Dev, n.Ino, n.Cookie) }
+
+// Suits says which subnets and gateways of the pool a network with this
+// configuration cannot have, as an *ipamstore.ConfigError; nil if none.
+func (p *Pool) Suits(c NetworkConfig) error {
+	for i, set := range p.cfg.Sets {
+		for j, r := range set {
+			var bad *ConfigError
+			if errors.As(c.validateSubnet("", r.Subnet, r.Gateway), &bad) {
+				return &ipamstore.ConfigError{Key: fmt.Sprintf("ranges[%d][%d]%s", i, j, bad.Key), Value: bad.Value, Msg: bad.Want}
+			}
+		}
+	}
+	return nil
+}

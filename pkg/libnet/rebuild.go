@@ -183,7 +183,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f link.Found)
 		rec.Backend = string(BackendNFTables)
 	}
 	if !r.c.networks.HasNetwork(n.name, untoldConfig) { // else the configuration tells, once it is known
-		rec.OwnRules = n.config.ownRules()
+		rec.OwnRules = ownRules(n.config)
 	}
 	if rec.Addresses, err = r.addresses(ctx, n, id, f, fw.Addrs); err != nil {
 		return state.Endpoint{}, err

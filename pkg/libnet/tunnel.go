@@ -15,16 +15,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
-// used says that the network spans hosts.
-func (t TunnelConfig) used() bool { return len(t.Nodes) > 0 }
-
-func (t TunnelConfig) vni(network string) int {
-	if t.VNI == 0 {
-		return overlay.VNI(network)
-	}
-	return t.VNI
-}
-
 // tunnelPrefix starts the names of VXLAN devices.
 const tunnelPrefix = "vx-"
 
@@ -218,18 +208,6 @@ func (n *Network) resolveTunnelMTU() error {
 	}
 	n.config.MTU = min(mtu, 65535)
 	return nil
-}
-
-// addTunnelRoutes leads to the network's other hosts where no default route does.
-func (a *Addressing) addTunnelRoutes(t TunnelConfig) {
-	for _, dst := range t.reach() {
-		gw := a.gateway(dst.Addr().Is6())
-		has := slices.ContainsFunc(a.Routes, func(r Route) bool { return r.Dst.Masked() == dst })
-		own := slices.ContainsFunc(a.Addresses, func(addr Address) bool { return addr.Prefix.Masked() == dst })
-		if gw.IsValid() && !has && !own {
-			a.Routes = append(a.Routes, Route{Dst: dst, Gateway: gw})
-		}
-	}
 }
 
 // completeTunnel fills in what follows from the driver.

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
@@ -27,7 +26,7 @@ type TunnelConfig struct {
 	// Agent says that an agent keeps the tunnel, and the hosts in the node file:
 	// Nodes may be this one alone then. A tunnel that is there is left to it.
 	Agent bool `json:",omitempty"`
-	// Self is this host's address among them; see OwnNode.
+	// Self is this host's address among them; see package engine.
 	Self netip.Addr
 	// Subnets [subnet] are the network's, of which the hosts have blocks; nil: it
 	// is just the blocks.
@@ -71,25 +70,8 @@ func AssignBlocks(nodes []Node, subnets []netip.Prefix, size BlockSize) ([]Node,
 	return out, nil
 }
 
-// OwnNode returns the address of the one node that is this host: the network
-// namespace of the calling thread. It is a *ConfigError if none is, or several.
-func OwnNode(nodes []Node) (netip.Addr, error) {
-	var all []netip.Addr
-	for _, n := range nodes {
-		all = append(all, n.Address)
-	}
-	own, err := host.LocalAddrs(all)
-	switch {
-	case err != nil:
-		return netip.Addr{}, err
-	case len(own) == 0:
-		return netip.Addr{}, badConfig("nodes", brief(all), "none is an address of this host; one must be")
-	case len(own) > 1:
-		return netip.Addr{}, badConfig("nodes", brief(own), "these are all addresses of this host; one must be")
-	}
-	return own[0], nil
-}
 
+// brief shows a list of addresses, of a long one its start.
 func brief(all []netip.Addr) string {
 	const most = 5
 	if len(all) > most {
@@ -198,6 +180,25 @@ func (t TunnelConfig) validateNodes() error {
 	return validateApart(blocks)
 }
 
-// IsLocal says whether an address is one of this host: of the network namespace
-// of the calling thread.
-func IsLocal(a netip.Addr) bool { return host.IsLocal(a) }
+
+// used says that the network spans hosts.
+func (t TunnelConfig) used() bool { return len(t.Nodes) > 0 }
+
+func (t TunnelConfig) vni(network string) int {
+	if t.VNI == 0 {
+		return overlay.VNI(network)
+	}
+	return t.VNI
+}
+
+// addTunnelRoutes leads to the network's other hosts where no default route does.
+func (a *Addressing) addTunnelRoutes(t TunnelConfig) {
+	for _, dst := range t.reach() {
+		gw := a.gateway(dst.Addr().Is6())
+		has := slices.ContainsFunc(a.Routes, func(r Route) bool { return r.Dst.Masked() == dst })
+		own := slices.ContainsFunc(a.Addresses, func(addr Address) bool { return addr.Prefix.Masked() == dst })
+		if gw.IsValid() && !has && !own {
+			a.Routes = append(a.Routes, Route{Dst: dst, Gateway: gw})
+		}
+	}
+}

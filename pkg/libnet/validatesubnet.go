@@ -1,26 +1,9 @@
 package libnet
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
-
-// ValidatePool says which subnets and gateways of a pool a network cannot have,
-// as an *ipamstore.ConfigError; nil if none.
-func (c NetworkConfig) ValidatePool(p *Pool) error {
-	for i, set := range p.cfg.Sets {
-		for j, r := range set {
-			var bad *ConfigError
-			if errors.As(c.validateSubnet("", r.Subnet, r.Gateway), &bad) {
-				return &ipamstore.ConfigError{Key: fmt.Sprintf("ranges[%d][%d]%s", i, j, bad.Key), Value: bad.Value, Msg: bad.Want}
-			}
-		}
-	}
-	return nil
-}
 
 // validateSubnet says why a subnet cannot be that of containers, or gateway,
 // zero for none, its gateway. The key is that of the two, with ".subnet" or
