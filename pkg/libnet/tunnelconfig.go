@@ -70,7 +70,6 @@ func AssignBlocks(nodes []Node, subnets []netip.Prefix, size BlockSize) ([]Node,
 	return out, nil
 }
 
-
 // brief shows a list of addresses, of a long one its start.
 func brief(all []netip.Addr) string {
 	const most = 5
@@ -179,7 +178,6 @@ func (t TunnelConfig) validateNodes() error {
 	}
 	return validateApart(blocks)
 }
-
 
 // used says that the network spans hosts.
 func (t TunnelConfig) used() bool { return len(t.Nodes) > 0 }
