@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/registry/etcd"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -98,7 +99,7 @@ func (s *settings) self() (etcd.Self, error) {
 			return self, fmt.Errorf("host name: %w; see --node-name", err)
 		}
 	}
-	if !libnet.ValidName(self.Name) {
+	if !model.ValidName(self.Name) {
 		return self, usagef("--node-name %q: want a letter or digit, then letters, digits, '_', '.', '-'", self.Name)
 	}
 	if s.nodeAddress == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // Each defect is found under its name and no other, with what to do about it.
@@ -107,12 +107,12 @@ func TestDoctor(t *testing.T) {
 			[]string{"dead attachments"}, []string{`c1 eth0 in network "web"`, "lnctl gc"},
 		},
 		"full pool": {
-			func(l *lab) { l.attach(l.network("small", libnet.NetworkConfig{Bridge: "ln2"}, "10.34.0.0/30"), "c5") },
+			func(l *lab) { l.attach(l.network("small", model.NetworkConfig{Bridge: "ln2"}, "10.34.0.0/30"), "c5") },
 			[]string{"address pool"}, []string{`network "small": `, "10.34.0.0/30"},
 		},
 		"nearly full pool": {
 			func(l *lab) {
-				n := l.network("small", libnet.NetworkConfig{Bridge: "ln2"}, "10.34.0.0/28")
+				n := l.network("small", model.NetworkConfig{Bridge: "ln2"}, "10.34.0.0/28")
 				for i := range 12 { // of 13
 					_, err := n.CreateEndpoint(context.Background(), fmt.Sprint("e", i))
 					l.must(err)

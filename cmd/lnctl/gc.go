@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -62,7 +63,7 @@ func (g *sweep) all(ctx context.Context) error {
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		p, err := g.c.Publisher(name, libnet.PublishConfig{})
+		p, err := g.c.Publisher(name, model.PublishConfig{})
 		if err == nil {
 			err = p.Collect(ctx, g.keep(byPublisher))
 		}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -75,7 +76,7 @@ func (l *lab) wire() {
 	lntest.Enter(l.t, l.out, func() { l.must(up("eth0", "192.0.2.2/24")) })
 }
 
-func (l *lab) network(name string, cfg libnet.NetworkConfig, subnets ...string) *libnet.Network {
+func (l *lab) network(name string, cfg model.NetworkConfig, subnets ...string) *libnet.Network {
 	l.t.Helper()
 	opts := []libnet.NetworkOption{libnet.WithConfig(cfg)}
 	for _, s := range subnets {
@@ -99,9 +100,9 @@ func (l *lab) attach(n *libnet.Network, container string, opts ...libnet.Endpoin
 	l.must(err)
 }
 
-func natMode(bridge string) libnet.NetworkConfig {
-	return libnet.NetworkConfig{
-		Bridge: bridge, Gateway: true, DefaultGateway: true, GatewayModeIPv4: libnet.GatewayNAT, GatewayModeIPv6: libnet.GatewayNAT,
+func natMode(bridge string) model.NetworkConfig {
+	return model.NetworkConfig{
+		Bridge: bridge, Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayNAT,
 	}
 }
 
@@ -117,7 +118,7 @@ func (l *lab) populate() {
 		}))
 	l.attach(web, "c4")
 	l.kill("c4")
-	plain := l.network("plain", libnet.NetworkConfig{Bridge: "ln1", Gateway: true, DefaultGateway: true, GatewayModeIPv4: libnet.GatewayRouted}, "10.33.0.0/24")
+	plain := l.network("plain", model.NetworkConfig{Bridge: "ln1", Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayRouted}, "10.33.0.0/24")
 	l.attach(plain, "c2", libnet.WithPorts(libnet.PortMapping{HostPort: 80, ContainerPort: 80}))
 	l.attach(plain, "c3")
 	l.publish("pods", "c3", "10.33.0.3", 9090)
@@ -125,10 +126,10 @@ func (l *lab) populate() {
 
 func (l *lab) publish(network, container, addr string, hostPort int) {
 	l.t.Helper()
-	p, err := l.c.Publisher(network, libnet.PublishConfig{})
+	p, err := l.c.Publisher(network, model.PublishConfig{})
 	l.must(err)
 	_, err = p.Publish(context.Background(), libnet.Publication{
-		ID: libnet.ID{Network: network, ContainerID: container, IfName: "eth0"}, Netns: netnsOf(container),
+		ID: model.ID{Network: network, ContainerID: container, IfName: "eth0"}, Netns: netnsOf(container),
 		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Ports: []libnet.PortMapping{{HostPort: hostPort, ContainerPort: 90}},
 	})
 	l.must(err)

@@ -13,13 +13,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // networkDetail is what network inspect prints.
 type networkDetail struct {
 	networkSummary
-	Config      map[string]any `json:"config"` // what is set, by the fields of libnet.NetworkConfig
+	Config      map[string]any `json:"config"` // what is set, by the fields of model.NetworkConfig
 	Attachments []attachment   `json:"attachments"`
 	Ports       []port         `json:"ports"`
 }
@@ -130,7 +131,7 @@ func (d networkDetail) rows() [][]string {
 }
 
 // given returns what is set of a configuration; its bridge has a line of its own.
-func given(c libnet.NetworkConfig) map[string]any {
+func given(c model.NetworkConfig) map[string]any {
 	all := map[string]any{}
 	v := reflect.ValueOf(c)
 	for i := range v.NumField() {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // A network goes when it has no container, whatever is left to tell of it, and
@@ -38,7 +38,7 @@ func TestNetworkRemove(t *testing.T) {
 			if got := l.lnctl(exitOK, "network", "prune"); got != "no network is without containers\n" {
 				t.Errorf("prune of a network in use: %s", got)
 			}
-			if err := n.Remove(t.Context(), libnet.ID{Network: "old", ContainerID: "c1", IfName: "eth0"}); err != nil {
+			if err := n.Remove(t.Context(), model.ID{Network: "old", ContainerID: "c1", IfName: "eth0"}); err != nil {
 				t.Fatal(err)
 			}
 			lose(l)

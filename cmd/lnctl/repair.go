@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -71,7 +72,7 @@ func repair(ctx context.Context, c *libnet.Controller) (repaired, error) {
 	}, err
 }
 
-func rows(ids []libnet.ID) []rebuilt {
+func rows(ids []model.ID) []rebuilt {
 	all := []rebuilt{}
 	for _, id := range ids {
 		all = append(all, rebuilt{id.Network, id.ContainerID, id.IfName})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -87,7 +88,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 
 // with calls fn with a Controller of the settings.
 func (s *settings) with(fn func(*libnet.Controller) error) error {
-	configured := func(network string) (libnet.NetworkConfig, bool, error) {
+	configured := func(network string) (model.NetworkConfig, bool, error) {
 		return plugin.Configured(cmp.Or(s.confDir, defaultConfDir), network)
 	}
 	c, err := libnet.New(libnet.WithStateDir(s.stateDir), libnet.WithDataDir(s.dataDir), libnet.WithConfigurations(configured))

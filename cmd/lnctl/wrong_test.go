@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // What cannot be is an error that names the flag and its value, or the network,
@@ -48,7 +48,7 @@ func TestDoctorSaysIt(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	cfg := natMode("ln0")
-	cfg.Backend = libnet.BackendIPTables
+	cfg.Backend = model.BackendIPTables
 	l.attach(l.network("web", cfg, "10.32.0.0/24"), "c1")
 	if got := l.lnctl(exitOK, "doctor"); !strings.Contains(got, "by iptables, for 1 of the attachments below") {
 		t.Errorf("rules in iptables:\n%s", got)
@@ -73,9 +73,9 @@ func TestInspectWords(t *testing.T) {
 	for want, value := range map[string]any{
 		"MTU 1400":                       1400,
 		"TrustedInterfaces [eth1, eth2]": []string{"eth1", "eth2"},
-		"VLANTrunk [(Min 1, Max 7)]":     []libnet.VLANRange{{Min: 1, Max: 7}},
-		"Tunnel (Agent, Port 4790)":      libnet.TunnelConfig{Agent: true, Port: 4790},
-		"AcceptFwMark 0x1/0xffff":        libnet.FwMark{Value: 1, Mask: 0xffff},
+		"VLANTrunk [(Min 1, Max 7)]":     []model.VLANRange{{Min: 1, Max: 7}},
+		"Tunnel (Agent, Port 4790)":      model.TunnelConfig{Agent: true, Port: 4790},
+		"AcceptFwMark 0x1/0xffff":        model.FwMark{Value: 1, Mask: 0xffff},
 	} {
 		name, _, _ := strings.Cut(want, " ")
 		if got := words(map[string]any{name: value}); len(got) != 1 || got[0] != want {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -341,7 +342,7 @@ func TestRemovesAgain(t *testing.T) {
 	}
 	defer c.Close()
 	block := netip.MustParsePrefix("10.5.1.0/24")
-	n := plugin.AgentNetwork{Name: "n", Subnets: []netip.Prefix{block}, Size: libnet.BlockSize{IPv4: 24, IPv6: 64}}
+	n := plugin.AgentNetwork{Name: "n", Subnets: []netip.Prefix{block}, Size: model.BlockSize{IPv4: 24, IPv6: 64}}
 	a.networks = []plugin.AgentNetwork{n}
 	v := overlay.View{Networks: map[string]overlay.Shared{"n": {
 		Terms: a.terms(n), Agreed: true, Blocks: map[netip.Prefix]overlay.Holding{block: {Node: "h9"}},

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -122,7 +123,7 @@ func (l Leaving) refuseUsed(ctx context.Context, name string) error {
 	}
 	return within(l.conf(name).StateDir, func(c *libnet.Controller) error {
 		n, err := c.Network(name)
-		if errors.Is(err, libnet.ErrNotFound) {
+		if errors.Is(err, model.ErrNotFound) {
 			return nil
 		}
 		if err != nil {
@@ -143,7 +144,7 @@ func (l Leaving) leave(ctx context.Context, v overlay.View, name string) error {
 	n := l.conf(name)
 	err := within(n.StateDir, func(c *libnet.Controller) error {
 		f, err := c.NodeFile(name)
-		if errors.Is(err, libnet.ErrNotReady) || err == nil && len(f.Nodes) == 0 {
+		if errors.Is(err, model.ErrNotReady) || err == nil && len(f.Nodes) == 0 {
 			return nil
 		}
 		if err != nil {

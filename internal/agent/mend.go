@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -75,7 +76,7 @@ func (open controllers) close() {
 func (a *Agent) mendNetwork(ctx context.Context, c *libnet.Controller, v *overlay.View, n plugin.AgentNetwork) error {
 	start := time.Now()
 	before, err := c.NodeFile(n.Name)
-	if err != nil && !errors.Is(err, libnet.ErrNotReady) {
+	if err != nil && !errors.Is(err, model.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
 	}
 	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f libnet.NodeFile) (spanning, error) {

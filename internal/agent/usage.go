@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -54,7 +55,7 @@ func (q *question) waiting() error {
 func (a *Agent) ask(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) *question {
 	q := &question{done: make(chan struct{})}
 	look := func(timeout time.Duration) ([]libnet.Use, error) {
-		pool, err := libnet.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: libnet.BlockSets(own), LockTimeout: timeout}, libnet.Addressing{})
+		pool, err := libnet.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: libnet.BlockSets(own), LockTimeout: timeout}, model.Addressing{})
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -12,7 +13,7 @@ import (
 type Valid struct {
 	// Given is false where the configuration has no list at all.
 	Given bool
-	ids   map[libnet.ID]bool
+	ids   map[model.ID]bool
 }
 
 // ValidAttachments reads the list of GC. Three cases differ (spec 1.1.0,
@@ -26,9 +27,9 @@ func (c *Call) ValidAttachments() (Valid, error) {
 	if !c.Conf.Has(key) {
 		return Valid{}, nil
 	}
-	valid := Valid{Given: true, ids: map[libnet.ID]bool{}}
+	valid := Valid{Given: true, ids: map[model.ID]bool{}}
 	for _, item := range c.Conf.List(key) {
-		id, o := libnet.ID{Network: c.Network}, item.Object()
+		id, o := model.ID{Network: c.Network}, item.Object()
 		o.String("containerID", &id.ContainerID)
 		o.String("ifname", &id.IfName)
 		valid.ids[id] = true

@@ -9,7 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // maxStdin bounds a configuration, in bytes: prevResult and attachment lists
@@ -87,7 +87,7 @@ func (c *Call) decodeStdin(stdin io.Reader) error {
 	if c.Network == "" {
 		return codef(types.ErrInvalidNetworkConfig, "name: missing: the configuration needs the network's name")
 	}
-	if !libnet.ValidName(c.Network) {
+	if !model.ValidName(c.Network) {
 		return codef(types.ErrInvalidNetworkConfig, "name: %.80q: want a letter or digit, then letters, digits, '_', '.', '-', 200 bytes at most", c.Network)
 	}
 	return nil
@@ -102,13 +102,13 @@ func (c *Call) checkEnv() error {
 	if c.ContainerID == "" {
 		return codef(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID: missing")
 	}
-	if !libnet.ValidName(c.ContainerID) {
+	if !model.ValidName(c.ContainerID) {
 		return codef(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID: %q: want a letter or digit, then letters, digits, '_', '.', '-', 200 bytes at most", c.ContainerID)
 	}
 	if c.IfName == "" {
 		return codef(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME: missing")
 	}
-	if !libnet.ValidIfName(c.IfName) && c.creates() { // of others there is nothing to clean up
+	if !model.ValidIfName(c.IfName) && c.creates() { // of others there is nothing to clean up
 		return codef(types.ErrInvalidEnvironmentVariables, "CNI_IFNAME: %q: want 1 to 15 bytes without '/', ':', '%%' and blanks, not '.' or '..'", c.IfName)
 	}
 	if c.Netns == "" && c.creates() {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -36,34 +37,34 @@ func NewDelegate(call *Call, kind string) *Delegate {
 func (d *Delegate) Type() string { return d.kind }
 
 // Apply runs ADD. On failure the caller runs Remove, as the spec asks.
-func (d *Delegate) Apply(ctx context.Context, claim libnet.Claim) (libnet.Addressing, error) {
+func (d *Delegate) Apply(ctx context.Context, claim libnet.Claim) (model.Addressing, error) {
 	out, err := d.run(ctx, "ADD", claim.ID)
 	if err != nil {
-		return libnet.Addressing{}, err
+		return model.Addressing{}, err
 	}
 	r, err := d.call.decodeResult(out)
 	if err != nil {
-		return libnet.Addressing{}, codef(types.ErrDecodingFailure, "ipam plugin %s ADD: result: %v", d.kind, err)
+		return model.Addressing{}, codef(types.ErrDecodingFailure, "ipam plugin %s ADD: result: %v", d.kind, err)
 	}
 	got := addressing(r, -1)
 	for i, a := range got.Addresses {
 		if !a.Prefix.IsValid() {
-			return libnet.Addressing{}, codef(types.ErrDecodingFailure, "ipam plugin %s ADD: result: ips[%d].address: missing", d.kind, i)
+			return model.Addressing{}, codef(types.ErrDecodingFailure, "ipam plugin %s ADD: result: ips[%d].address: missing", d.kind, i)
 		}
 	}
 	return got, nil
 }
 
 // Verify runs CHECK. Its error keeps the plugin's code and is no
-// libnet.ErrDifferent: the reference plugins say 999 for a lease that is gone
+// model.ErrDifferent: the reference plugins say 999 for a lease that is gone
 // and for a daemon that does not answer.
-func (d *Delegate) Verify(ctx context.Context, id libnet.ID, _ []netip.Addr) error {
+func (d *Delegate) Verify(ctx context.Context, id model.ID, _ []netip.Addr) error {
 	_, err := d.run(ctx, "CHECK", id)
 	return err
 }
 
 // Remove runs DEL.
-func (d *Delegate) Remove(ctx context.Context, id libnet.ID) error {
+func (d *Delegate) Remove(ctx context.Context, id model.ID) error {
 	_, err := d.run(ctx, "DEL", id)
 	return err
 }
@@ -73,7 +74,7 @@ func (d *Delegate) Collect(ctx context.Context, _ func(libnet.Holder) bool) erro
 	if d.call.Command != "GC" {
 		return nil
 	}
-	_, err := d.run(ctx, "GC", libnet.ID{})
+	_, err := d.run(ctx, "GC", model.ID{})
 	var coded *types.Error
 	if errors.As(err, &coded) && coded.Code == types.ErrInvalidEnvironmentVariables {
 		return nil // a plugin of before 1.1.0 does not know the command
@@ -83,13 +84,13 @@ func (d *Delegate) Collect(ctx context.Context, _ func(libnet.Holder) bool) erro
 
 // Status runs STATUS.
 func (d *Delegate) Status(ctx context.Context) error {
-	_, err := d.run(ctx, "STATUS", libnet.ID{})
+	_, err := d.run(ctx, "STATUS", model.ID{})
 	return err
 }
 
 // run runs the plugin and returns what it printed. (The invoke package of the
 // CNI module does the same, but since 1.3.1 it links net/http.)
-func (d *Delegate) run(ctx context.Context, command string, id libnet.ID) ([]byte, error) {
+func (d *Delegate) run(ctx context.Context, command string, id model.ID) ([]byte, error) {
 	path, err := d.find()
 	if err != nil {
 		return nil, err

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // A delegate may write what it likes: no more of it is kept than a result can
@@ -27,7 +27,7 @@ func TestDelegateOutputIsBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := NewDelegate(&Call{Path: []string{dir}}, "ipam")
-			out, err := d.run(t.Context(), "ADD", libnet.ID{})
+			out, err := d.run(t.Context(), "ADD", model.ID{})
 			switch {
 			case tt.want == "" && (err != nil || strings.TrimSpace(string(out)) != "{}"):
 				t.Errorf("got %q, %v", out, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -33,13 +34,13 @@ var sentinelCodes = []struct {
 	err  error
 	code uint
 }{
-	{libnet.ErrBadNetns, types.ErrInvalidNetNS},
-	{libnet.ErrOwnNamespace, types.ErrInvalidNetNS},
-	{libnet.ErrDifferent, CodeDifferent},
-	{libnet.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
+	{model.ErrBadNetns, types.ErrInvalidNetNS},
+	{model.ErrOwnNamespace, types.ErrInvalidNetNS},
+	{model.ErrDifferent, CodeDifferent},
+	{model.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
 	{ipamstore.ErrLocked, types.ErrTryAgainLater},
 	{libnet.ErrBusy, types.ErrTryAgainLater},
-	{libnet.ErrNotReady, types.ErrTryAgainLater},
+	{model.ErrNotReady, types.ErrTryAgainLater},
 	{ipamstore.ErrExhausted, CodeExhausted},
 	{ipamstore.ErrTaken, CodeTaken},
 	{ipamstore.ErrNotFound, CodeDifferent},
@@ -73,7 +74,7 @@ func codef(code uint, format string, args ...any) error {
 func codeOf(err error, command string) *types.Error {
 	code, details := ownCode(err)
 	switch {
-	case command == "STATUS" && errors.Is(err, libnet.ErrLimited):
+	case command == "STATUS" && errors.Is(err, model.ErrLimited):
 		code = types.ErrLimitedConnectivity
 	case command == "STATUS" && !slices.Contains(statusCodes, code):
 		code = types.ErrPluginNotAvailable
@@ -86,7 +87,7 @@ func codeOf(err error, command string) *types.Error {
 // message is an error's, in which port mappings have the key of the
 // configuration: libnet counts those that it was given.
 func message(err error) string {
-	var conf *libnet.ConfigError
+	var conf *model.ConfigError
 	if !errors.As(err, &conf) || !strings.HasPrefix(conf.Key, "portMappings[") {
 		return err.Error()
 	}
@@ -104,7 +105,7 @@ var statusCodes = []uint{
 func ownCode(err error) (code uint, details string) {
 	var (
 		coded    *types.Error
-		conf     *libnet.ConfigError
+		conf     *model.ConfigError
 		ipamConf *ipamstore.ConfigError
 	)
 	switch {

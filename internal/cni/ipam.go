@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -56,7 +57,7 @@ func (c *Call) WarnNearlyFull(ctx context.Context, ipam libnet.IPAM) {
 	}
 }
 
-func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra libnet.Addressing) (libnet.IPAM, error) {
+func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra model.Addressing) (libnet.IPAM, error) {
 	if len(wants) > 0 {
 		return libnet.NewAutoPool(cfg, wants, extra)
 	}
@@ -67,7 +68,7 @@ func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra 
 // at the rest of the configuration: one that was edited after ADD must not keep
 // DEL from its work (spec 1.1.0, section 4, DEL).
 func (c *Call) LoosePool() (*libnet.Pool, error) {
-	return libnet.NewPool(c.looseConfig(), libnet.Addressing{})
+	return libnet.NewPool(c.looseConfig(), model.Addressing{})
 }
 
 // LooseString returns the string under a path of keys; empty if there is none
@@ -201,8 +202,8 @@ func (c *Call) requested() []netip.Addr {
 }
 
 // readExtra reads what goes with every address: routes and name servers.
-func readExtra(ipam *Object) libnet.Addressing {
-	var extra libnet.Addressing
+func readExtra(ipam *Object) model.Addressing {
+	var extra model.Addressing
 	for _, item := range ipam.List("routes") {
 		extra.Routes = append(extra.Routes, readRoute(item.Object()))
 	}
@@ -218,8 +219,8 @@ func readExtra(ipam *Object) libnet.Addressing {
 	return extra
 }
 
-func readRoute(o *Object) libnet.Route {
-	r := libnet.Route{Dst: o.Prefix("dst"), Gateway: o.Addr("gw"), Table: o.OptionalInt("table"), Scope: o.OptionalInt("scope")}
+func readRoute(o *Object) model.Route {
+	r := model.Route{Dst: o.Prefix("dst"), Gateway: o.Addr("gw"), Table: o.OptionalInt("table"), Scope: o.OptionalInt("scope")}
 	o.Int("mtu", &r.MTU)
 	o.Int("advmss", &r.AdvMSS)
 	o.Int("priority", &r.Priority)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -100,16 +101,16 @@ func Choice[T ~string](o *Object, key string, allowed ...T) T {
 }
 
 // Backend returns the value of a key that names a backend of the firewall.
-func Backend(o *Object, key string) libnet.Backend {
-	return Choice(o, key, libnet.BackendAuto, libnet.BackendNFTables, libnet.BackendIPTables)
+func Backend(o *Object, key string) model.Backend {
+	return Choice(o, key, model.BackendAuto, model.BackendNFTables, model.BackendIPTables)
 }
 
 // LooseBackend is Backend for the first of keys that names one, empty for what
 // cannot be read.
-func (c *Call) LooseBackend(keys ...string) libnet.Backend {
+func (c *Call) LooseBackend(keys ...string) model.Backend {
 	for _, key := range keys {
-		switch b := libnet.Backend(c.LooseString(key)); b {
-		case libnet.BackendAuto, libnet.BackendNFTables, libnet.BackendIPTables:
+		switch b := model.Backend(c.LooseString(key)); b {
+		case model.BackendAuto, model.BackendNFTables, model.BackendIPTables:
 			return b
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -93,8 +94,8 @@ func TestPortErrors(t *testing.T) {
 		code uint
 		says string
 	}{
-		{&libnet.ConfigError{Key: "portMappings[1].hostPort", Value: "70000", Want: "want 1 to 65535"}, 7, "runtimeConfig.portMappings[1].hostPort: 70000: want 1 to 65535"},
-		{&libnet.ConfigError{Key: "mtu", Value: "5"}, 7, "mtu: 5"},
+		{&model.ConfigError{Key: "portMappings[1].hostPort", Value: "70000", Want: "want 1 to 65535"}, 7, "runtimeConfig.portMappings[1].hostPort: 70000: want 1 to 65535"},
+		{&model.ConfigError{Key: "mtu", Value: "5"}, 7, "mtu: 5"},
 		{&libnet.PortHeldError{Owner: "libnet:net1/c2/eth0", Port: "tcp 0.0.0.0:8080"}, 101, `host port tcp 0.0.0.0:8080 is published by "libnet:net1/c2/eth0"`},
 		{libnet.ErrNoFreePort, 100, "no free port"},
 	} {
@@ -225,7 +226,7 @@ func TestPrevAddresses(t *testing.T) {
 }
 
 func TestChoice(t *testing.T) {
-	for value, want := range map[string]libnet.Backend{`null`: "", `""`: "", `"iptables"`: libnet.BackendIPTables, `"IPTABLES"`: "refused", `"nft"`: "refused", `5`: "refused"} {
+	for value, want := range map[string]model.Backend{`null`: "", `""`: "", `"iptables"`: model.BackendIPTables, `"IPTABLES"`: "refused", `"nft"`: "refused", `5`: "refused"} {
 		call := callWith(t, "1.1.0", `"Backend":`+value)
 		got := Backend(call.Conf, "backend")
 		if call.Conf.Err() != nil {

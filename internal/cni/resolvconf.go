@@ -6,16 +6,16 @@ import (
 	"io"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plain"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // maxResolvConf bounds how much of a resolver file is read, in bytes.
 const maxResolvConf = 64 << 10
 
 // readResolvConf reads a file of the form of resolv.conf(5).
-func readResolvConf(path string) (libnet.DNS, error) {
-	var dns libnet.DNS
+func readResolvConf(path string) (model.DNS, error) {
+	var dns model.DNS
 	f, err := plain.Open(path)
 	if err != nil {
 		return dns, err

@@ -14,6 +14,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -63,7 +64,7 @@ func EndpointResult(e *libnet.Endpoint) *Result {
 
 // AddressResult is the abbreviated result of an IPAM plugin (spec 1.1.0,
 // section 4, Delegated plugins).
-func AddressResult(a libnet.Addressing) *Result {
+func AddressResult(a model.Addressing) *Result {
 	r := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, DNS: types.DNS(a.DNS)}
 	for _, addr := range a.Addresses {
 		r.IPs = append(r.IPs, &types100.IPConfig{Address: ipNet(addr.Prefix), Gateway: netIP(addr.Gateway)})
@@ -79,13 +80,13 @@ func AddressResult(a libnet.Addressing) *Result {
 
 // addressing is the inverse of AddressResult. Addresses of another interface
 // than link are left out; link -1 takes all.
-func addressing(r *types100.Result, link int) libnet.Addressing {
-	a := libnet.Addressing{DNS: libnet.DNS(r.DNS)}
+func addressing(r *types100.Result, link int) model.Addressing {
+	a := model.Addressing{DNS: model.DNS(r.DNS)}
 	for _, ip := range r.IPs {
 		if link >= 0 && ip.Interface != nil && *ip.Interface != link {
 			continue
 		}
-		a.Addresses = append(a.Addresses, libnet.Address{Prefix: prefix(ip.Address), Gateway: addr(ip.Gateway)})
+		a.Addresses = append(a.Addresses, model.Address{Prefix: prefix(ip.Address), Gateway: addr(ip.Gateway)})
 	}
 	for _, route := range r.Routes {
 		a.Routes = append(a.Routes, routeOf(route))
@@ -93,8 +94,8 @@ func addressing(r *types100.Result, link int) libnet.Addressing {
 	return a
 }
 
-func routeOf(r *types.Route) libnet.Route {
-	return libnet.Route{
+func routeOf(r *types.Route) model.Route {
+	return model.Route{
 		Dst: prefix(r.Dst), Gateway: addr(r.GW), MTU: r.MTU, AdvMSS: r.AdvMSS,
 		Priority: r.Priority, Table: r.Table, Scope: r.Scope,
 	}
@@ -109,7 +110,7 @@ func (c *Call) Expectation() (libnet.Expectation, error) {
 		return libnet.Expectation{}, err
 	}
 	want := libnet.Expectation{
-		ID:    libnet.ID{Network: c.Network, ContainerID: c.ContainerID, IfName: c.IfName},
+		ID:    model.ID{Network: c.Network, ContainerID: c.ContainerID, IfName: c.IfName},
 		Netns: c.Netns,
 	}
 	for i, l := range prev.Interfaces {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/libnet"
@@ -139,10 +140,10 @@ func TestStatusCodes(t *testing.T) {
 		want uint
 	}{
 		{errors.New("anything"), 50},
-		{libnet.ErrBadNetns, 50},
+		{model.ErrBadNetns, 50},
 		{codef(51, "limited"), 51},
 		{codef(7, "bad conf"), 7},
-		{&libnet.ConfigError{Key: "mtu", Value: "5"}, 7},
+		{&model.ConfigError{Key: "mtu", Value: "5"}, 7},
 		{codef(5, "disk"), 50},
 	} {
 		if got := codeOf(tt.err, "STATUS").Code; got != tt.want {
@@ -158,8 +159,8 @@ func TestCheckCodes(t *testing.T) {
 		err  error
 		want uint
 	}{
-		{fmt.Errorf("%w: %w", libnet.ErrDifferent, netlink.ErrNotFound), 103},
-		{fmt.Errorf("%w: %w", libnet.ErrDifferent, errors.Join(firewall.ErrMissing, ipamstore.ErrLocked)), 103},
+		{fmt.Errorf("%w: %w", model.ErrDifferent, netlink.ErrNotFound), 103},
+		{fmt.Errorf("%w: %w", model.ErrDifferent, errors.Join(firewall.ErrMissing, ipamstore.ErrLocked)), 103},
 		{ipamstore.ErrNotFound, 103},
 		{ipamstore.ErrLocked, 11},
 		{libnet.ErrBusy, 11},
@@ -208,8 +209,8 @@ func TestWorkload(t *testing.T) {
 }
 
 func TestValidAttachments(t *testing.T) {
-	living := libnet.Holder{ID: libnet.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}}
-	other := libnet.Holder{ID: libnet.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}}
+	living := libnet.Holder{ID: model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}}
+	other := libnet.Holder{ID: model.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}}
 	isDead := func(h libnet.Holder) bool { return h.ID == other.ID }
 	tests := []struct {
 		name, keys              string

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -34,9 +35,9 @@ type AgentNetwork struct {
 	StateDir string // empty: libnet's default
 	DataDir  string // of the leases; empty: libnet's default
 	Subnets  []netip.Prefix
-	Size     libnet.BlockSize
+	Size     model.BlockSize
 	// Config is without the hosts. A VNI or port of 0 is not given.
-	Config libnet.NetworkConfig
+	Config model.NetworkConfig
 }
 
 // AgentNetworks returns the networks that a configuration, or a list of them,
@@ -83,7 +84,7 @@ func agentNetwork(name string, o *cni.Object) (AgentNetwork, error) {
 	switch families := map[bool]bool{}; {
 	case err != nil:
 		return n, err
-	case !libnet.ValidName(name):
+	case !model.ValidName(name):
 		return n, badKey("name", fmt.Sprintf("%q", name), "want the network's name")
 	case len(n.Subnets) == 0:
 		return n, badKey("subnet", "missing", `want the network's as "10.5.0.0/16": ln-agent takes this host's block out of it`)

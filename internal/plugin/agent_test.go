@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -30,8 +31,8 @@ func TestParseNodeFile(t *testing.T) {
 		Network: "net1", VNI: 5000, Port: 4789, MTU: 1450, Self: self, Blocks: block, Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")},
 		Nodes: []libnet.NamedNode{{Name: "h1", Address: self, Blocks: block}, {Name: "h2", Address: self.Next()}},
 	}
-	want := libnet.TunnelConfig{
-		Agent: true, Self: self, VNI: 5000, Port: 4789, Subnets: good.Subnets, Nodes: []libnet.Node{{Address: self, Subnets: block}},
+	want := model.TunnelConfig{
+		Agent: true, Self: self, VNI: 5000, Port: 4789, Subnets: good.Subnets, Nodes: []model.Node{{Address: self, Subnets: block}},
 	}
 	late, none := good, good
 	late.Until, none.Blocks = libnet.Uptime(), nil
@@ -61,7 +62,7 @@ func TestParseNodeFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := overlay.parse(call(fmt.Sprintf(`"stateDir":%q%s`, dir, tt.keys)))
-		if ready := err == nil; ready != tt.ready || !ready && !errors.Is(err, libnet.ErrNotReady) {
+		if ready := err == nil; ready != tt.ready || !ready && !errors.Is(err, model.ErrNotReady) {
 			t.Errorf("%s: %v, want ready %t", name, err, tt.ready)
 			continue
 		}
@@ -130,8 +131,8 @@ func TestAgentNetworks(t *testing.T) {
 		t.Fatalf("got %+v, %v, want one", got, err)
 	}
 	n := got[0]
-	if n.Name != "net1" || n.StateDir != "/s" || n.DataDir != "/d" || len(n.Subnets) != 2 || n.Size != (libnet.BlockSize{IPv4: 26, IPv6: 64}) ||
-		n.Config.Bridge != "br7" || n.Config.Tunnel.VNI != 7 || !n.Config.AutoMTU || n.Config.GatewayModeIPv6 != libnet.GatewayNAT {
+	if n.Name != "net1" || n.StateDir != "/s" || n.DataDir != "/d" || len(n.Subnets) != 2 || n.Size != (model.BlockSize{IPv4: 26, IPv6: 64}) ||
+		n.Config.Bridge != "br7" || n.Config.Tunnel.VNI != 7 || !n.Config.AutoMTU || n.Config.GatewayModeIPv6 != model.GatewayNAT {
 		t.Errorf("got %+v", n)
 	}
 	for _, bad := range []string{

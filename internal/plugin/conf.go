@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -18,13 +19,13 @@ type conf struct {
 	driver    string
 	name      string
 	stateDir  string
-	network   libnet.NetworkConfig
+	network   model.NetworkConfig
 	ipam      libnet.IPAM // nil: none
 	requested []netip.Addr
 	ports     []libnet.PortMapping
 	mac       net.HardwareAddr // nil: any
 	priority  int              // of the gateway, for this container
-	dns       *libnet.DNS      // nil: the IPAM's
+	dns       *model.DNS       // nil: the IPAM's
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*libnet.Network)
 }
@@ -72,8 +73,8 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 }
 
 // readNetwork reads the keys of the reference plugin and, marked so, ours.
-func readNetwork(o *cni.Object) libnet.NetworkConfig {
-	n := libnet.NetworkConfig{}
+func readNetwork(o *cni.Object) model.NetworkConfig {
+	n := model.NetworkConfig{}
 	icc := true
 	o.String("bridge", &n.Bridge)
 	o.Bool("isGateway", &n.Gateway)
@@ -105,7 +106,7 @@ func readNetwork(o *cni.Object) libnet.NetworkConfig {
 
 // readGateway reads, of our own keys, those that say who reaches the containers
 // and how they appear outside.
-func readGateway(o *cni.Object, n *libnet.NetworkConfig) {
+func readGateway(o *cni.Object, n *model.NetworkConfig) {
 	n.GatewayModeIPv4, n.GatewayModeIPv6 = readMode(o)
 	if o.Raw("isGateway") == nil && o.Raw("isDefaultGateway") == nil {
 		n.DefaultGateway = leadsOut(n.GatewayModeIPv4) || leadsOut(n.GatewayModeIPv6)
@@ -114,14 +115,14 @@ func readGateway(o *cni.Object, n *libnet.NetworkConfig) {
 	n.SNATIPv4, n.SNATIPv6 = o.Addr("snatIPv4"), o.Addr("snatIPv6")
 	n.TrustedInterfaces = o.Strings("trustedInterfaces")
 	n.AcceptFwMark = readMark(o)
-	n.IngressPolicy = cni.Choice(o, "ingressPolicy", libnet.IngressOpen, libnet.IngressSameBridge, libnet.IngressIsolated)
+	n.IngressPolicy = cni.Choice(o, "ingressPolicy", model.IngressOpen, model.IngressSameBridge, model.IngressIsolated)
 }
 
 // readMode reads one mode for both families, or an object with one for each.
-func readMode(o *cni.Object) (v4, v6 libnet.GatewayMode) {
+func readMode(o *cni.Object) (v4, v6 model.GatewayMode) {
 	const key = "gatewayMode"
-	mode := func(o *cni.Object, key string) libnet.GatewayMode {
-		return cni.Choice(o, key, libnet.GatewayNAT, libnet.GatewayNATUnprotected, libnet.GatewayRouted, libnet.GatewayIsolated)
+	mode := func(o *cni.Object, key string) model.GatewayMode {
+		return cni.Choice(o, key, model.GatewayNAT, model.GatewayNATUnprotected, model.GatewayRouted, model.GatewayIsolated)
 	}
 	if raw := o.Raw(key); len(raw) == 0 || raw[0] != '{' {
 		both := mode(o, key)
@@ -135,20 +136,20 @@ func readMode(o *cni.Object) (v4, v6 libnet.GatewayMode) {
 }
 
 // leadsOut says that a mode is of use to containers with a default route only.
-func leadsOut(m libnet.GatewayMode) bool {
-	return m != libnet.GatewayOpen && m != libnet.GatewayIsolated
+func leadsOut(m model.GatewayMode) bool {
+	return m != model.GatewayOpen && m != model.GatewayIsolated
 }
 
 // readMark reads a packet mark as iptables writes it, "0x1" or "0x1/0xff", or a
 // number.
-func readMark(o *cni.Object) libnet.FwMark {
+func readMark(o *cni.Object) model.FwMark {
 	const key = "acceptFwMark"
 	text := string(o.Raw(key))
 	if strings.HasPrefix(text, `"`) {
 		o.String(key, &text)
 	}
 	if text == "" {
-		return libnet.FwMark{}
+		return model.FwMark{}
 	}
 	value, mask, masked := strings.Cut(text, "/")
 	if !masked {
@@ -159,12 +160,12 @@ func readMark(o *cni.Object) libnet.FwMark {
 	if err != nil || maskErr != nil {
 		o.Refuse(key, `a mark of 32 bits as "0x1", or with a mask as "0x1/0xff"`)
 	}
-	return libnet.FwMark{Value: uint32(v), Mask: uint32(m)}
+	return model.FwMark{Value: uint32(v), Mask: uint32(m)}
 }
 
 // readBackend reads our key, in place of which the reference plugin has one for
 // its only rules.
-func readBackend(o *cni.Object) libnet.Backend {
+func readBackend(o *cni.Object) model.Backend {
 	ours, masq := cni.Backend(o, "backend"), cni.Backend(o, "ipMasqBackend")
 	if ours != "" && masq != "" && ours != masq {
 		o.Refuse("ipMasqBackend", fmt.Sprintf("%q as backend is, or only one of them", ours))
@@ -186,8 +187,8 @@ func readMTU(o *cni.Object) (bytes int, auto bool) {
 }
 
 // readDNS returns what replaces the IPAM's DNS: nil if no key of it is there.
-func readDNS(o *cni.Object) *libnet.DNS {
-	d := libnet.DNS{Nameservers: o.Strings("nameservers"), Search: o.Strings("search"), Options: o.Strings("options")}
+func readDNS(o *cni.Object) *model.DNS {
+	d := model.DNS{Nameservers: o.Strings("nameservers"), Search: o.Strings("search"), Options: o.Strings("options")}
 	o.String("domain", &d.Domain)
 	if d.Nameservers == nil && d.Domain == "" && d.Search == nil && d.Options == nil {
 		return nil
@@ -205,7 +206,7 @@ func readMAC(call *cni.Call) (net.HardwareAddr, error) {
 		{"runtimeConfig.mac", capability}, {"args.cni.mac", arg}, {"CNI_ARGS MAC", call.Args["MAC"]},
 	} {
 		if s.value != "" {
-			return libnet.ParseMAC(s.key, s.value)
+			return model.ParseMAC(s.key, s.value)
 		}
 	}
 	return nil, call.Conf.Err()
@@ -230,8 +231,8 @@ func readPriority(call *cni.Call, network int) (container int, err error) {
 	return container, call.Conf.Err()
 }
 
-func readTrunk(o *cni.Object) ([]libnet.VLANRange, error) {
-	var all []libnet.VLANRange
+func readTrunk(o *cni.Object) ([]model.VLANRange, error) {
+	var all []model.VLANRange
 	for i, item := range o.List("vlanTrunk") {
 		key := fmt.Sprintf("vlanTrunk[%d]", i)
 		t := item.Object()
@@ -253,23 +254,23 @@ func readTrunk(o *cni.Object) ([]libnet.VLANRange, error) {
 	return all, o.Err()
 }
 
-func vlanRange(key string, lowest, highest int) (libnet.VLANRange, error) {
+func vlanRange(key string, lowest, highest int) (model.VLANRange, error) {
 	if lowest < 1 || highest > 4094 || lowest > highest {
-		return libnet.VLANRange{}, badKey(key, fmt.Sprintf("%d-%d", lowest, highest), "want IDs from 1 to 4094, minID not above maxID")
+		return model.VLANRange{}, badKey(key, fmt.Sprintf("%d-%d", lowest, highest), "want IDs from 1 to 4094, minID not above maxID")
 	}
-	return libnet.VLANRange{Min: uint16(lowest), Max: uint16(highest)}, nil
+	return model.VLANRange{Min: uint16(lowest), Max: uint16(highest)}, nil
 }
 
 func badKey(key, value, want string) error {
-	return &libnet.ConfigError{Key: key, Value: value, Want: want}
+	return &model.ConfigError{Key: key, Value: value, Want: want}
 }
 
 // loose reads what DEL and GC need and takes defaults for what it cannot read:
 // a configuration that was edited after ADD must not keep them from their work.
 func (d driver) loose(call *cni.Call) (c *conf, err error) {
-	c = &conf{driver: d.name, name: call.Network, stateDir: call.LooseStateDir(), network: libnet.NetworkConfig{Bridge: d.bridge}}
+	c = &conf{driver: d.name, name: call.Network, stateDir: call.LooseStateDir(), network: model.NetworkConfig{Bridge: d.bridge}}
 	bridge, kind := call.LooseString("bridge"), call.LooseString("ipam", "type")
-	if libnet.ValidBridgeName(bridge) {
+	if model.ValidBridgeName(bridge) {
 		c.network.Bridge = bridge
 	}
 	c.network.Backend = call.LooseBackend("backend", "ipMasqBackend")

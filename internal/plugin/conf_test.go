@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -37,22 +38,22 @@ func callOf(stdin string) *cni.Call {
 func TestParseNetwork(t *testing.T) {
 	tests := []struct {
 		keys string
-		want libnet.NetworkConfig
+		want model.NetworkConfig
 	}{
-		{``, libnet.NetworkConfig{Bridge: "cni0"}},
-		{`"BRIDGE":"br1","isgateway":true,"IPMasq":true`, libnet.NetworkConfig{Bridge: "br1", Gateway: true, Masquerade: true}},
-		{`"isDefaultGateway":true`, libnet.NetworkConfig{Bridge: "cni0", Gateway: true, DefaultGateway: true}},
-		{`"mtu":1400`, libnet.NetworkConfig{Bridge: "cni0", MTU: 1400}},
-		{`"mtu":"auto"`, libnet.NetworkConfig{Bridge: "cni0", AutoMTU: true}},
-		{`"icc":false,"internal":true`, libnet.NetworkConfig{Bridge: "cni0", NoICC: true, Internal: true}},
-		{`"icc":true,"vendorKey":{"x":[1]}`, libnet.NetworkConfig{Bridge: "cni0"}},
-		{`"masqAll":true`, libnet.NetworkConfig{Bridge: "cni0", MasqueradeAll: true}},
-		{`"masqAll":true,"snat":false`, libnet.NetworkConfig{Bridge: "cni0", NoHairpin: true}},
-		{`"vlan":100,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true`, libnet.NetworkConfig{
-			Bridge: "cni0", VLAN: 100, VLANTrunk: []libnet.VLANRange{{Min: 5, Max: 5}, {Min: 10, Max: 20}}, PreserveDefaultVLAN: true}},
-		{`"hairpinMode":true,"macspoofchk":true,"enabledad":true,"portIsolation":true,"forceAddress":true`, libnet.NetworkConfig{
+		{``, model.NetworkConfig{Bridge: "cni0"}},
+		{`"BRIDGE":"br1","isgateway":true,"IPMasq":true`, model.NetworkConfig{Bridge: "br1", Gateway: true, Masquerade: true}},
+		{`"isDefaultGateway":true`, model.NetworkConfig{Bridge: "cni0", Gateway: true, DefaultGateway: true}},
+		{`"mtu":1400`, model.NetworkConfig{Bridge: "cni0", MTU: 1400}},
+		{`"mtu":"auto"`, model.NetworkConfig{Bridge: "cni0", AutoMTU: true}},
+		{`"icc":false,"internal":true`, model.NetworkConfig{Bridge: "cni0", NoICC: true, Internal: true}},
+		{`"icc":true,"vendorKey":{"x":[1]}`, model.NetworkConfig{Bridge: "cni0"}},
+		{`"masqAll":true`, model.NetworkConfig{Bridge: "cni0", MasqueradeAll: true}},
+		{`"masqAll":true,"snat":false`, model.NetworkConfig{Bridge: "cni0", NoHairpin: true}},
+		{`"vlan":100,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true`, model.NetworkConfig{
+			Bridge: "cni0", VLAN: 100, VLANTrunk: []model.VLANRange{{Min: 5, Max: 5}, {Min: 10, Max: 20}}, PreserveDefaultVLAN: true}},
+		{`"hairpinMode":true,"macspoofchk":true,"enabledad":true,"portIsolation":true,"forceAddress":true`, model.NetworkConfig{
 			Bridge: "cni0", Hairpin: true, SpoofCheck: true, EnableDAD: true, Isolated: true, ForceAddress: true}},
-		{`"promiscMode":true,"disableContainerInterface":true`, libnet.NetworkConfig{Bridge: "cni0", Promiscuous: true, InterfaceDown: true}},
+		{`"promiscMode":true,"disableContainerInterface":true`, model.NetworkConfig{Bridge: "cni0", Promiscuous: true, InterfaceDown: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.keys, func(t *testing.T) {
@@ -90,44 +91,44 @@ func TestParsePriority(t *testing.T) {
 
 // What the keys of outside reachability say, and what follows from them.
 func TestParseGateway(t *testing.T) {
-	nat := libnet.NetworkConfig{Bridge: "cni0", Gateway: true, DefaultGateway: true, GatewayModeIPv4: "nat", GatewayModeIPv6: "nat"}
-	with := func(change func(*libnet.NetworkConfig)) libnet.NetworkConfig {
+	nat := model.NetworkConfig{Bridge: "cni0", Gateway: true, DefaultGateway: true, GatewayModeIPv4: "nat", GatewayModeIPv6: "nat"}
+	with := func(change func(*model.NetworkConfig)) model.NetworkConfig {
 		n := nat
 		change(&n)
 		return n
 	}
 	tests := []struct {
 		keys string
-		want libnet.NetworkConfig
+		want model.NetworkConfig
 	}{
 		{`"gatewayMode":"nat"`, nat},
-		{`"GatewayMode":"nat","ipMasq":true`, with(func(n *libnet.NetworkConfig) { n.Masquerade = true })},
-		{`"gatewayMode":"nat","ipMasq":false`, with(func(n *libnet.NetworkConfig) { n.NoMasquerade = true })},
-		{`"gatewayMode":"nat","isGateway":false`, with(func(n *libnet.NetworkConfig) { n.Gateway, n.DefaultGateway = false, false })},
-		{`"gatewayMode":"nat","isGateway":true`, with(func(n *libnet.NetworkConfig) { n.DefaultGateway = false })},
-		{`"gatewayMode":"nat","isDefaultGateway":false`, with(func(n *libnet.NetworkConfig) { n.Gateway, n.DefaultGateway = false, false })},
-		{`"gatewayMode":{"ipv4":"nat-unprotected","IPv6":"routed"}`, with(func(n *libnet.NetworkConfig) {
-			n.GatewayModeIPv4, n.GatewayModeIPv6 = libnet.GatewayNATUnprotected, libnet.GatewayRouted
+		{`"GatewayMode":"nat","ipMasq":true`, with(func(n *model.NetworkConfig) { n.Masquerade = true })},
+		{`"gatewayMode":"nat","ipMasq":false`, with(func(n *model.NetworkConfig) { n.NoMasquerade = true })},
+		{`"gatewayMode":"nat","isGateway":false`, with(func(n *model.NetworkConfig) { n.Gateway, n.DefaultGateway = false, false })},
+		{`"gatewayMode":"nat","isGateway":true`, with(func(n *model.NetworkConfig) { n.DefaultGateway = false })},
+		{`"gatewayMode":"nat","isDefaultGateway":false`, with(func(n *model.NetworkConfig) { n.Gateway, n.DefaultGateway = false, false })},
+		{`"gatewayMode":{"ipv4":"nat-unprotected","IPv6":"routed"}`, with(func(n *model.NetworkConfig) {
+			n.GatewayModeIPv4, n.GatewayModeIPv6 = model.GatewayNATUnprotected, model.GatewayRouted
 		})},
-		{`"gatewayMode":{"ipv6":"routed"}`, with(func(n *libnet.NetworkConfig) {
-			n.GatewayModeIPv4, n.GatewayModeIPv6 = libnet.GatewayOpen, libnet.GatewayRouted
+		{`"gatewayMode":{"ipv6":"routed"}`, with(func(n *model.NetworkConfig) {
+			n.GatewayModeIPv4, n.GatewayModeIPv6 = model.GatewayOpen, model.GatewayRouted
 		})},
-		{`"gatewayMode":"isolated"`, libnet.NetworkConfig{Bridge: "cni0", GatewayModeIPv4: "isolated", GatewayModeIPv6: "isolated"}},
-		{`"gatewayMode":null,"backend":""`, libnet.NetworkConfig{Bridge: "cni0"}},
-		{`"gatewayMode":"nat","snatIPv4":"192.0.2.1","snatIPv6":"2001:db8::1","trustedInterfaces":["wg0"]`, with(func(n *libnet.NetworkConfig) {
+		{`"gatewayMode":"isolated"`, model.NetworkConfig{Bridge: "cni0", GatewayModeIPv4: "isolated", GatewayModeIPv6: "isolated"}},
+		{`"gatewayMode":null,"backend":""`, model.NetworkConfig{Bridge: "cni0"}},
+		{`"gatewayMode":"nat","snatIPv4":"192.0.2.1","snatIPv6":"2001:db8::1","trustedInterfaces":["wg0"]`, with(func(n *model.NetworkConfig) {
 			n.SNATIPv4, n.SNATIPv6, n.TrustedInterfaces = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), []string{"wg0"}
 		})},
-		{`"ingressPolicy":"same-bridge","backend":"iptables"`, libnet.NetworkConfig{Bridge: "cni0", IngressPolicy: libnet.IngressSameBridge, Backend: libnet.BackendIPTables}},
-		{`"ipMasqBackend":"nftables"`, libnet.NetworkConfig{Bridge: "cni0", Backend: libnet.BackendNFTables}},
-		{`"backend":"nftables","ipMasqBackend":"nftables"`, libnet.NetworkConfig{Bridge: "cni0", Backend: libnet.BackendNFTables}},
+		{`"ingressPolicy":"same-bridge","backend":"iptables"`, model.NetworkConfig{Bridge: "cni0", IngressPolicy: model.IngressSameBridge, Backend: model.BackendIPTables}},
+		{`"ipMasqBackend":"nftables"`, model.NetworkConfig{Bridge: "cni0", Backend: model.BackendNFTables}},
+		{`"backend":"nftables","ipMasqBackend":"nftables"`, model.NetworkConfig{Bridge: "cni0", Backend: model.BackendNFTables}},
 	}
-	for mark, want := range map[string]libnet.FwMark{
+	for mark, want := range map[string]model.FwMark{
 		`"0x1"`: {Value: 1, Mask: 0xffffffff}, `"0x10/0xf0"`: {Value: 16, Mask: 240}, `"7"`: {Value: 7, Mask: 0xffffffff}, `9`: {Value: 9, Mask: 0xffffffff}, `""`: {},
 	} {
 		tests = append(tests, struct {
 			keys string
-			want libnet.NetworkConfig
-		}{`"acceptFwMark":` + mark, libnet.NetworkConfig{Bridge: "cni0", AcceptFwMark: want}})
+			want model.NetworkConfig
+		}{`"acceptFwMark":` + mark, model.NetworkConfig{Bridge: "cni0", AcceptFwMark: want}})
 	}
 	for _, tt := range tests {
 		t.Run(tt.keys, func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plain"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // Configured returns the configuration of a network as the files of a directory
@@ -17,7 +17,7 @@ import (
 // it. Of several plugins in a list the one of ours counts. A directory that is
 // missing has none. A file that cannot be read is an error unless another one
 // names the network.
-func Configured(dir, network string) (cfg libnet.NetworkConfig, found bool, err error) {
+func Configured(dir, network string) (cfg model.NetworkConfig, found bool, err error) {
 	var names []string
 	for _, ext := range []string{"conf", "conflist", "json"} {
 		more, _ := filepath.Glob(filepath.Join(dir, "*."+ext)) // the pattern is right
@@ -37,17 +37,17 @@ func Configured(dir, network string) (cfg libnet.NetworkConfig, found bool, err 
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	return libnet.NetworkConfig{}, false, errors.Join(errs...)
+	return model.NetworkConfig{}, false, errors.Join(errs...)
 }
 
-func configured(data []byte, network string) (libnet.NetworkConfig, bool, error) {
+func configured(data []byte, network string) (model.NetworkConfig, bool, error) {
 	o, err := cni.ParseObject(data)
 	if err != nil {
-		return libnet.NetworkConfig{}, false, err
+		return model.NetworkConfig{}, false, err
 	}
 	var name string
 	if o.String("name", &name); name != network {
-		return libnet.NetworkConfig{}, false, nil
+		return model.NetworkConfig{}, false, nil
 	}
 	plugins := []*cni.Object{o}
 	if o.Has("plugins") {
@@ -68,5 +68,5 @@ func configured(data []byte, network string) (libnet.NetworkConfig, bool, error)
 		}
 		return cfg, true, o.Err()
 	}
-	return libnet.NetworkConfig{}, false, o.Err()
+	return model.NetworkConfig{}, false, o.Err()
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -32,8 +33,8 @@ func (c *conf) readTunnel(call *cni.Call, kind string) error {
 }
 
 // readTunnelKeys reads what does not depend on the host.
-func readTunnelKeys(o *cni.Object, n *libnet.NetworkConfig, kind string) (libnet.BlockSize, error) {
-	t, size := &n.Tunnel, libnet.DefaultBlockSize()
+func readTunnelKeys(o *cni.Object, n *model.NetworkConfig, kind string) (model.BlockSize, error) {
+	t, size := &n.Tunnel, model.DefaultBlockSize()
 	o.Int("vni", &t.VNI)
 	o.Int("port", &t.Port)
 	o.String("device", &t.Device)
@@ -48,7 +49,7 @@ func readTunnelKeys(o *cni.Object, n *libnet.NetworkConfig, kind string) (libnet
 		return size, badKey("ipam.type", fmt.Sprintf("%q", kind), "want \"ipam-ln\", or no ipam: the addresses are those of this host's block")
 	}
 	if o.Raw("gatewayMode") == nil && !n.Internal {
-		n.GatewayModeIPv4, n.GatewayModeIPv6 = libnet.GatewayNAT, libnet.GatewayNAT
+		n.GatewayModeIPv4, n.GatewayModeIPv6 = model.GatewayNAT, model.GatewayNAT
 		n.DefaultGateway = n.DefaultGateway || o.Raw("isGateway") == nil && o.Raw("isDefaultGateway") == nil
 	}
 	n.AutoMTU = n.AutoMTU || o.Raw("mtu") == nil
@@ -56,9 +57,9 @@ func readTunnelKeys(o *cni.Object, n *libnet.NetworkConfig, kind string) (libnet
 }
 
 // findSelf tells which node this host is, and the blocks of all.
-func (c *conf) findSelf(size libnet.BlockSize) (err error) {
+func (c *conf) findSelf(size model.BlockSize) (err error) {
 	t := &c.network.Tunnel
-	if t.Nodes, err = libnet.AssignBlocks(t.Nodes, t.Subnets, size); err != nil {
+	if t.Nodes, err = model.AssignBlocks(t.Nodes, t.Subnets, size); err != nil {
 		return err
 	}
 	for i, n := range t.Nodes {
@@ -75,7 +76,7 @@ func (c *conf) findSelf(size libnet.BlockSize) (err error) {
 	return nil
 }
 
-func readBlockSize(o *cni.Object, size *libnet.BlockSize) {
+func readBlockSize(o *cni.Object, size *model.BlockSize) {
 	s := o.Object("blockSize")
 	s.Int("ipv4", &size.IPv4)
 	s.Int("ipv6", &size.IPv6)
@@ -88,12 +89,12 @@ func readBlockSize(o *cni.Object, size *libnet.BlockSize) {
 }
 
 // readNodes reads addresses, and objects of an address and its blocks.
-func readNodes(o *cni.Object) []libnet.Node {
-	var all []libnet.Node
+func readNodes(o *cni.Object) []model.Node {
+	var all []model.Node
 	for _, item := range o.List("nodes") {
 		if item.IsObject() {
 			n := item.Object()
-			node := libnet.Node{Address: n.Addr("address"), Subnets: n.Prefixes("subnet")}
+			node := model.Node{Address: n.Addr("address"), Subnets: n.Prefixes("subnet")}
 			if !node.Address.IsValid() {
 				n.Refuse("address", `the host's address as "192.0.2.1"`)
 			}
@@ -105,7 +106,7 @@ func readNodes(o *cni.Object) []libnet.Node {
 		if err != nil {
 			item.Refuse(`an address as "192.0.2.1", or an object as {"address": "192.0.2.1", "subnet": "10.5.1.0/24"}`)
 		}
-		all = append(all, libnet.Node{Address: a.Unmap()})
+		all = append(all, model.Node{Address: a.Unmap()})
 	}
 	return all
 }

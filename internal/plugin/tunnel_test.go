@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -16,18 +17,18 @@ func TestParseTunnel(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	self := netip.MustParseAddr("127.0.0.1") // of any host
 	other := netip.MustParseAddr("192.0.2.2")
-	nodes := []libnet.Node{{Address: self, Subnets: []netip.Prefix{prefix("10.5.0.0/24")}}, {Address: other, Subnets: []netip.Prefix{prefix("10.5.1.0/24")}}}
+	nodes := []model.Node{{Address: self, Subnets: []netip.Prefix{prefix("10.5.0.0/24")}}, {Address: other, Subnets: []netip.Prefix{prefix("10.5.1.0/24")}}}
 	subnet := []netip.Prefix{prefix("10.5.0.0/16")}
 	tests := []struct {
 		keys string
-		want libnet.NetworkConfig
+		want model.NetworkConfig
 	}{
-		{`"nodes":["127.0.0.1","192.0.2.2"],"subnet":"10.5.0.0/16"`, libnet.NetworkConfig{
-			Gateway: false, DefaultGateway: true, AutoMTU: true, GatewayModeIPv4: libnet.GatewayNAT, GatewayModeIPv6: libnet.GatewayNAT,
-			Tunnel: libnet.TunnelConfig{Nodes: nodes, Self: self, Subnets: subnet}}},
-		{`"NODES":["127.0.0.1",{"address":"192.0.2.2","subnet":"10.5.1.0/24"}],"subnet":["10.5.0.0/16"],"internal":true,"mtu":1400,"isolated":true,"vni":7,"port":8472,"device":"eth1"`, libnet.NetworkConfig{
+		{`"nodes":["127.0.0.1","192.0.2.2"],"subnet":"10.5.0.0/16"`, model.NetworkConfig{
+			Gateway: false, DefaultGateway: true, AutoMTU: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayNAT,
+			Tunnel: model.TunnelConfig{Nodes: nodes, Self: self, Subnets: subnet}}},
+		{`"NODES":["127.0.0.1",{"address":"192.0.2.2","subnet":"10.5.1.0/24"}],"subnet":["10.5.0.0/16"],"internal":true,"mtu":1400,"isolated":true,"vni":7,"port":8472,"device":"eth1"`, model.NetworkConfig{
 			Internal: true, MTU: 1400, NoHost: true,
-			Tunnel: libnet.TunnelConfig{Nodes: nodes, Self: self, Subnets: subnet, VNI: 7, Port: 8472, Device: "eth1"}}},
+			Tunnel: model.TunnelConfig{Nodes: nodes, Self: self, Subnets: subnet, VNI: 7, Port: 8472, Device: "eth1"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.keys, func(t *testing.T) {

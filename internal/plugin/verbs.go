@@ -8,6 +8,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -62,7 +63,7 @@ func (d driver) del(ctx context.Context, call *cni.Call) error {
 		return err
 	}
 	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
-		id := libnet.ID{Network: call.Network, ContainerID: call.ContainerID, IfName: call.IfName}
+		id := model.ID{Network: call.Network, ContainerID: call.ContainerID, IfName: call.IfName}
 		return n.RemoveFrom(ctx, id, call.Netns)
 	})
 }
@@ -88,7 +89,7 @@ func (d driver) status(ctx context.Context, call *cni.Call) error {
 	}
 	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
 		err := n.Status(ctx)
-		if errors.Is(err, libnet.ErrLimited) { // what old containers suffer must keep no new one away
+		if errors.Is(err, model.ErrLimited) { // what old containers suffer must keep no new one away
 			call.Warn(strings.ReplaceAll(err.Error(), "\n", "; "))
 			err = nil
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -21,7 +22,7 @@ type deed struct {
 }
 
 // two networks share bridge br1, one closed and one internal.
-func (w *world) net(name string, c NetworkConfig) *Network {
+func (w *world) net(name string, c model.NetworkConfig) *Network {
 	addr := map[string]string{"net1": "10.1.0.2", "net2": "10.1.0.102"}[name]
 	n, err := w.controller().DefineNetwork("bridge", name, WithIPAM(fakeIPAM{w: w, addr: addr}), WithConfig(c))
 	if err != nil {
@@ -31,30 +32,30 @@ func (w *world) net(name string, c NetworkConfig) *Network {
 }
 
 var (
-	natConf      = NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: GatewayNAT}
-	internalConf = NetworkConfig{Bridge: "br1", Gateway: true, Internal: true}
-	openConf     = NetworkConfig{Bridge: "br1", Gateway: true, Masquerade: true}
-	movedConf    = NetworkConfig{Bridge: "br2", Gateway: true, GatewayModeIPv4: GatewayNAT}
+	natConf      = model.NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: model.GatewayNAT}
+	internalConf = model.NetworkConfig{Bridge: "br1", Gateway: true, Internal: true}
+	openConf     = model.NetworkConfig{Bridge: "br1", Gateway: true, Masquerade: true}
+	movedConf    = model.NetworkConfig{Bridge: "br2", Gateway: true, GatewayModeIPv4: model.GatewayNAT}
 )
 
-func (w *world) add(network, container string, c NetworkConfig) error {
+func (w *world) add(network, container string, c model.NetworkConfig) error {
 	n := w.net(network, c)
-	w.asked[ID{network, container, "eth0"}.String()] = policy.Of(n.planRules())
+	w.asked[model.ID{network, container, "eth0"}.String()] = policy.Of(n.planRules())
 	_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/self/ns/net"}, WithPorts(PortMapping{HostPort: 8000 + len(container), ContainerPort: 80}))
 	return err
 }
 
-func (w *world) del(network, container string, c NetworkConfig) error {
-	return w.net(network, c).Remove(context.Background(), ID{network, container, "eth0"})
+func (w *world) del(network, container string, c model.NetworkConfig) error {
+	return w.net(network, c).Remove(context.Background(), model.ID{network, container, "eth0"})
 }
 
-func (w *world) gc(network string, c NetworkConfig, keep ...string) error {
+func (w *world) gc(network string, c model.NetworkConfig, keep ...string) error {
 	return w.net(network, c).Collect(context.Background(), func(h Holder) bool { return slices.Contains(keep, h.ID.ContainerID) }, Dissolve(len(keep) == 0))
 }
 
 func nothing(*world) {}
 
-func there(network, container string, c NetworkConfig) func(*world) {
+func there(network, container string, c model.NetworkConfig) func(*world) {
 	return func(w *world) {
 		if err := w.add(network, container, c); err != nil {
 			panic(err)
@@ -80,7 +81,7 @@ func deeds(container string) []deed {
 		{"failed ADD", nothing, func(w *world) error {
 			n := w.net("net1", natConf)
 			_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/nonexistent"})
-			if !errors.Is(err, ErrBadNetns) {
+			if !errors.Is(err, model.ErrBadNetns) {
 				return fmt.Errorf("got %w, want ErrBadNetns", err)
 			}
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -21,7 +22,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	n = n.own()
 	spec := n.spec(opts)
 	spec.sandbox = sb
-	id := ID{n.name, sb.id, spec.ifName}
+	id := model.ID{n.name, sb.id, spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
@@ -43,7 +44,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 
 // attach is Attach for a caller who owns the attachment. The endpoint is returned
 // with an error, too, for what else has to be done.
-func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id ID, made *madeRecord) (_ *Endpoint, err error) {
+func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id model.ID, made *madeRecord) (_ *Endpoint, err error) {
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
@@ -84,7 +85,7 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 // what its host or rules lost is put back. Anything less under the same ID is
 // removed, but not one that could not be looked at: it may be the living
 // container's.
-func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpoint, error) {
+func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (*Endpoint, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, nil
@@ -96,12 +97,12 @@ func (n *Network) settled(ctx context.Context, id ID, spec endpointSpec) (*Endpo
 		e := &Endpoint{n: n, rec: rec}
 		_ = n.c.takeOwnFree(ctx, rec) // Verify says what it left
 		err := e.Verify(ctx)
-		if errors.Is(err, ErrDifferent) && e.mend(ctx) == nil {
+		if errors.Is(err, model.ErrDifferent) && e.mend(ctx) == nil {
 			err = e.Verify(ctx)
 		}
 		if err == nil {
 			return e, nil
-		} else if !errors.Is(err, ErrDifferent) {
+		} else if !errors.Is(err, model.ErrDifferent) {
 			return nil, err
 		}
 	}
@@ -114,7 +115,7 @@ func (c *Controller) dead(rec state.Endpoint) bool {
 }
 
 // idOf returns whose record it is.
-func idOf(rec state.Endpoint) ID { return ID{rec.Network, rec.ContainerID, rec.IfName} }
+func idOf(rec state.Endpoint) model.ID { return model.ID{rec.Network, rec.ContainerID, rec.IfName} }
 
 func holderOfRecord(rec state.Endpoint) Holder {
 	return Holder{

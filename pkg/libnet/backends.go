@@ -6,6 +6,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // nftablesRules is the nftables backend as a Controller uses it.
@@ -37,32 +38,32 @@ func (iptablesRules) Complete(context.Context) error { return nil }
 
 // rulesOf returns the backend that a record names.
 func (c *Controller) rulesOf(backend string) rules {
-	if Backend(backend) == BackendIPTables {
+	if model.Backend(backend) == model.BackendIPTables {
 		return c.iptables
 	}
 	return c.nftables
 }
 
 // rulesAvailable says why a backend cannot hold rules; nil if it can.
-func (c *Controller) rulesAvailable(b Backend) error {
-	if b == BackendIPTables {
+func (c *Controller) rulesAvailable(b model.Backend) error {
+	if b == model.BackendIPTables {
 		return c.iptables.Available()
 	}
 	err := c.nftables.Available()
-	if err != nil && b != BackendNFTables && c.iptables.Available() == nil {
+	if err != nil && b != model.BackendNFTables && c.iptables.Available() == nil {
 		return nil
 	}
 	return err
 }
 
 // both says whether either backend may hold rules, for want of a record.
-func (c *Controller) both(configured Backend) bool {
-	return configured == BackendIPTables || c.iptables.Used()
+func (c *Controller) both(configured model.Backend) bool {
+	return configured == model.BackendIPTables || c.iptables.Used()
 }
 
 // removeBy removes rules from the backend that a record names; if it names
 // none, from those that may hold some.
-func (c *Controller) removeBy(ctx context.Context, recorded string, configured Backend, fw firewall.Endpoint) error {
+func (c *Controller) removeBy(ctx context.Context, recorded string, configured model.Backend, fw firewall.Endpoint) error {
 	if recorded != "" {
 		return c.rulesOf(recorded).Remove(ctx, fw)
 	}
@@ -74,7 +75,7 @@ func (c *Controller) removeBy(ctx context.Context, recorded string, configured B
 }
 
 // removeNetworkBy is removeBy for what belongs to a network as a whole.
-func (c *Controller) removeNetworkBy(ctx context.Context, recorded string, configured Backend, fw firewall.Network) error {
+func (c *Controller) removeNetworkBy(ctx context.Context, recorded string, configured model.Backend, fw firewall.Network) error {
 	if recorded != "" {
 		return c.rulesOf(recorded).RemoveNetwork(ctx, fw)
 	}
@@ -86,7 +87,7 @@ func (c *Controller) removeNetworkBy(ctx context.Context, recorded string, confi
 }
 
 // removeLastBy is removeBy and removeNetworkBy in one.
-func (c *Controller) removeLastBy(ctx context.Context, recorded string, configured Backend, n firewall.Network, e firewall.Endpoint) error {
+func (c *Controller) removeLastBy(ctx context.Context, recorded string, configured model.Backend, n firewall.Network, e firewall.Endpoint) error {
 	if recorded != "" {
 		return c.rulesOf(recorded).RemoveLast(ctx, n, e)
 	}
@@ -98,7 +99,7 @@ func (c *Controller) removeLastBy(ctx context.Context, recorded string, configur
 }
 
 // owners lists who has rules, in the form of firewall.Key.
-func (c *Controller) owners(ctx context.Context, configured Backend) ([]string, error) {
+func (c *Controller) owners(ctx context.Context, configured model.Backend) ([]string, error) {
 	all, err := c.nftables.List(ctx)
 	if c.both(configured) {
 		more, iptErr := c.iptables.List(ctx)

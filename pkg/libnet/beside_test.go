@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // A network and a Publisher publish different ports of one container: what one
@@ -24,9 +25,9 @@ func TestPublishBesideANetwork(t *testing.T) {
 	}
 	e, err := n.Attach(ctx, sb, WithPorts(mapping(8080)...))
 	must(t, err)
-	p, err := h.Publisher("net2", PublishConfig{})
+	p, err := h.Publisher("net2", model.PublishConfig{})
 	must(t, err)
-	pub := Publication{ID: ID{"net2", "c1", "eth0"}, Netns: sb.Path(), Addrs: []netip.Addr{e.Addressing().Addresses[0].Prefix.Addr()}, Ports: mapping(8081)}
+	pub := Publication{ID: model.ID{"net2", "c1", "eth0"}, Netns: sb.Path(), Addrs: []netip.Addr{e.Addressing().Addresses[0].Prefix.Addr()}, Ports: mapping(8081)}
 	answer(t, sb.Path())
 	reached := func(port string, want bool) {
 		t.Helper()

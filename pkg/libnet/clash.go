@@ -10,6 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -20,9 +21,9 @@ import (
 // attachment of a network, or of a changed one, and keeps others who are at this
 // point waiting until release is called: by then the bridge has its addresses.
 // A network without a gateway leads nowhere, and may overlap.
-func (n *Network) claimSubnets(ctx context.Context, a Addressing) (release func(), err error) {
+func (n *Network) claimSubnets(ctx context.Context, a model.Addressing) (release func(), err error) {
 	subnets := n.routed(a)
-	if n.c.occupants == nil || len(subnets) == 0 || n.config.Tunnel.used() {
+	if n.c.occupants == nil || len(subnets) == 0 || n.config.Tunnel.Used() {
 		return func() {}, nil
 	}
 	release, err = n.c.oneAtATime(ctx)
@@ -44,11 +45,11 @@ func (n *Network) claimSubnets(ctx context.Context, a Addressing) (release func(
 
 // routed returns the subnets that the host will lead to by the bridge: those of an
 // endpoint's addresses, and all of the pool.
-func (n *Network) routed(a Addressing) []netip.Prefix {
-	if !n.config.hasGateway() {
+func (n *Network) routed(a model.Addressing) []netip.Prefix {
+	if !n.config.HasGateway() {
 		return nil
 	}
-	all := slices.DeleteFunc(n.Subnets(), func(s netip.Prefix) bool { return !firstOf(s).IsValid() })
+	all := slices.DeleteFunc(n.Subnets(), func(s netip.Prefix) bool { return !model.FirstOf(s).IsValid() })
 	for _, addr := range a.Addresses {
 		if s := addr.Prefix.Masked(); addr.Gateway.IsValid() && !slices.Contains(all, s) {
 			all = append(all, s)
@@ -78,7 +79,7 @@ func (n *Network) gives(part netip.Prefix) bool {
 
 func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 	for asked := map[string]bool{}; ; {
-		found, err := n.c.occupants(n.config.Bridge, ownerPrefix, subnet)
+		found, err := n.c.occupants(n.config.Bridge, model.OwnerPrefix, subnet)
 		if err != nil {
 			return err
 		}
@@ -112,15 +113,15 @@ func clash(subnet netip.Prefix, network, what string) error {
 	if network != "" {
 		what += fmt.Sprintf(", of network %q", network)
 	}
-	return badConfig("subnet", subnet, "is in use on this host by "+what+": want another subnet, or \"auto\"")
+	return model.BadConfig("subnet", subnet, "is in use on this host by "+what+": want another subnet, or \"auto\"")
 }
 
 // networkOf returns the network of a link's alias, or of another owner in that
 // form; empty: it is none of ours.
 func networkOf(alias string) string {
-	rest, ours := strings.CutPrefix(alias, ownerPrefix)
+	rest, ours := strings.CutPrefix(alias, model.OwnerPrefix)
 	name, _, found := strings.Cut(rest, "/")
-	if !ours || !found || !ValidName(name) {
+	if !ours || !found || !model.ValidName(name) {
 		return ""
 	}
 	return name
@@ -138,10 +139,10 @@ func (n *Network) clashOfRecords(subnet netip.Prefix) error {
 			continue
 		}
 		other, err := n.c.networkOf(rec)
-		if err != nil || !other.config.hasGateway() && !other.config.Tunnel.used() {
+		if err != nil || !other.config.HasGateway() && !other.config.Tunnel.Used() {
 			continue // one that cannot be read has its links
 		}
-		theirs := append(other.Subnets(), other.config.Tunnel.reach()...)
+		theirs := append(other.Subnets(), other.config.Tunnel.Reach()...)
 		i := slices.IndexFunc(theirs, subnet.Overlaps)
 		if i < 0 {
 			continue

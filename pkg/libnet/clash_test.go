@@ -11,13 +11,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // define returns a network with a pool of these subnets, in one range set.
-func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*NetworkConfig, *ipamstore.Config)) *Network {
+func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*model.NetworkConfig, *ipamstore.Config)) *Network {
 	h.t.Helper()
-	cfg := NetworkConfig{Bridge: bridge, Gateway: true, DefaultGateway: true}
+	cfg := model.NetworkConfig{Bridge: bridge, Gateway: true, DefaultGateway: true}
 	pool := ipamstore.Config{Network: name, DataDir: h.dataDir, Sets: []ipamstore.RangeSet{nil}}
 	for _, s := range subnets {
 		pool.Sets[0] = append(pool.Sets[0], ipamstore.Range{Subnet: netip.MustParsePrefix(s)})
@@ -25,7 +26,7 @@ func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*Ne
 	for _, m := range mod {
 		m(&cfg, &pool)
 	}
-	p, err := NewPool(pool, Addressing{})
+	p, err := NewPool(pool, model.Addressing{})
 	must(h.t, err)
 	n, err := h.DefineNetwork("bridge", name, WithConfig(cfg), WithIPAM(p))
 	must(h.t, err)
@@ -83,7 +84,7 @@ func TestSubnetInUse(t *testing.T) {
 	for name, tt := range map[string]struct {
 		subnets string
 		names   string // what the refusal names; empty: there is none
-		mod     func(*NetworkConfig, *ipamstore.Config)
+		mod     func(*model.NetworkConfig, *ipamstore.Config)
 	}{
 		"another network's":            {"10.50.0.0/24", `10.50.0.0/24, which brother leads to, of network "other"`, nil},
 		"a part of it":                 {"10.50.0.64/26", `of network "other"`, nil},
@@ -97,20 +98,20 @@ func TestSubnetInUse(t *testing.T) {
 		"dropped":                      {"10.61.0.0/24", "10.61.0.0/24, which drops", nil},
 		"a part of what is routed":     {"10.244.3.0/24", "", nil},
 		"a part of the host's network": {"192.0.3.0/24", "", nil},
-		"other parts routed elsewhere": {"10.60.0.0/16", "", func(_ *NetworkConfig, p *ipamstore.Config) {
+		"other parts routed elsewhere": {"10.60.0.0/16", "", func(_ *model.NetworkConfig, p *ipamstore.Config) {
 			p.Sets[0][0].Start, p.Sets[0][0].End = netip.MustParseAddr("10.60.4.0"), netip.MustParseAddr("10.60.7.127")
 		}},
-		"its own part routed elsewhere": {"10.60.0.0/16", "10.60.7.128/25", func(_ *NetworkConfig, p *ipamstore.Config) {
+		"its own part routed elsewhere": {"10.60.0.0/16", "10.60.7.128/25", func(_ *model.NetworkConfig, p *ipamstore.Config) {
 			p.Sets[0][0].Start, p.Sets[0][0].End = netip.MustParseAddr("10.60.7.0"), netip.MustParseAddr("10.60.7.128")
 		}},
-		"without a gateway": {"10.50.0.0/24", "", func(c *NetworkConfig, _ *ipamstore.Config) {
+		"without a gateway": {"10.50.0.0/24", "", func(c *model.NetworkConfig, _ *ipamstore.Config) {
 			c.Gateway, c.DefaultGateway = false, false
 		}},
-		"on the same bridge": {"10.50.0.0/24", "", func(c *NetworkConfig, p *ipamstore.Config) {
+		"on the same bridge": {"10.50.0.0/24", "", func(c *model.NetworkConfig, p *ipamstore.Config) {
 			c.Bridge, p.Sets[0][0].Start = "brother", netip.MustParseAddr("10.50.0.100")
 		}},
 	} {
-		n := h.define("new", "brnew", strings.Fields(tt.subnets), func(c *NetworkConfig, p *ipamstore.Config) {
+		n := h.define("new", "brnew", strings.Fields(tt.subnets), func(c *model.NetworkConfig, p *ipamstore.Config) {
 			if tt.mod != nil {
 				tt.mod(c, p)
 			}
@@ -118,7 +119,7 @@ func TestSubnetInUse(t *testing.T) {
 		before := h.links()
 		for range 2 { // it stays refused
 			e, err := n.Attach(ctx, sb)
-			var conf *ConfigError
+			var conf *model.ConfigError
 			switch {
 			case tt.names == "" && err != nil:
 				t.Errorf("%s: %v", name, err)
@@ -132,7 +133,7 @@ func TestSubnetInUse(t *testing.T) {
 			}
 		}
 		must(t, n.Collect(ctx, func(Holder) bool { return false }, DissolveNetwork))
-		must(t, other.Verify(ctx, Expectation{ID: ID{"other", "c0", "eth0"}, Netns: h.netnsDir + "/c0", Addressing: addressesOf(t, other, "c0")}))
+		must(t, other.Verify(ctx, Expectation{ID: model.ID{"other", "c0", "eth0"}, Netns: h.netnsDir + "/c0", Addressing: addressesOf(t, other, "c0")}))
 	}
 }
 
@@ -143,7 +144,7 @@ func mustNet(t *testing.T, s string) *net.IPNet {
 	return n
 }
 
-func addressesOf(t *testing.T, n *Network, id string) Addressing {
+func addressesOf(t *testing.T, n *Network, id string) model.Addressing {
 	t.Helper()
 	e, err := n.Endpoint(id, "eth0")
 	must(t, err)
@@ -190,7 +191,7 @@ func TestNetworkGivesWay(t *testing.T) {
 		}
 		must(t, n.Remove(ctx, e.ID()))
 	}
-	if _, err := h.Network("second"); !errors.Is(err, ErrNotFound) {
+	if _, err := h.Network("second"); !errors.Is(err, model.ErrNotFound) {
 		t.Errorf("the network that gave way: %v, want ErrNotFound", err)
 	}
 	// A bridge of its own that it had before is no obstacle either.
@@ -210,11 +211,11 @@ func TestNewNetworkGivesNoWay(t *testing.T) {
 	ctx := context.Background()
 	first := h.network("10.50.0.0/24")
 	subnet := WithSubnet(netip.MustParsePrefix("10.50.0.0/16"))
-	var conf *ConfigError
+	var conf *model.ConfigError
 	if _, err := h.NewNetwork(ctx, "bridge", "net2", subnet); !errors.As(err, &conf) || !strings.Contains(err.Error(), `"net1"`) {
 		t.Errorf("got %v, want a ConfigError that names net1", err)
 	}
-	if _, err := h.Network("net2"); !errors.Is(err, ErrNotFound) {
+	if _, err := h.Network("net2"); !errors.Is(err, model.ErrNotFound) {
 		t.Errorf("of the one that was refused: %v, want ErrNotFound", err)
 	}
 	other := h.define("other", "br1", []string{"10.50.0.0/24"})

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -69,7 +70,7 @@ func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve 
 
 // collectOne removes an attachment unless it has been made anew, by an ADD for
 // the same container, since the holders were listed.
-func (n *Network) collectOne(ctx context.Context, id ID, keep func(Holder) bool) error {
+func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder) bool) error {
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been made for it
 	}
@@ -93,7 +94,7 @@ func (n *Network) collectOne(ctx context.Context, id ID, keep func(Holder) bool)
 
 // collectLeases takes back the addresses of owners that are not among the known
 // ones, of which something else tells.
-func (n *Network) collectLeases(ctx context.Context, known map[ID]Holder, keep func(Holder) bool) error {
+func (n *Network) collectLeases(ctx context.Context, known map[model.ID]Holder, keep func(Holder) bool) error {
 	pool, ok := n.ipam.(*Pool)
 	if !ok && n.ipam != nil {
 		return n.ipam.Collect(ctx, keep)
@@ -136,7 +137,7 @@ func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep f
 
 // holderNow is the holder that a record tells of; without one, that nothing is
 // known.
-func (c *Controller) holderNow(records endpointRecords, id ID) Holder {
+func (c *Controller) holderNow(records endpointRecords, id model.ID) Holder {
 	rec, err := records.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if err != nil {
 		return Holder{ID: id, Boot: c.boot}
@@ -155,17 +156,17 @@ const (
 
 // holders finds every attachment of the network by its record, its link or its
 // rules.
-func (n *Network) holders(ctx context.Context) (map[ID]Holder, error) {
-	all := map[ID]Holder{}
-	owned, err := n.c.links.List(ctx, networkOwner(n.name))
+func (n *Network) holders(ctx context.Context) (map[model.ID]Holder, error) {
+	all := map[model.ID]Holder{}
+	owned, err := n.c.links.List(ctx, model.NetworkOwner(n.name))
 	for _, o := range owned {
-		if id, ok := parseOwner(o.Owner); ok {
+		if id, ok := model.ParseOwner(o.Owner); ok {
 			all[id] = Holder{ID: id, Boot: n.c.boot}
 		}
 	}
 	owners, rulesErr := n.c.owners(ctx, n.config.Backend)
 	for _, owner := range owners {
-		if id, ok := parseOwner(owner); ok && id.Network == n.name {
+		if id, ok := model.ParseOwner(owner); ok && id.Network == n.name {
 			all[id] = Holder{ID: id, Boot: n.c.boot}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -63,7 +64,7 @@ func TestLeaseNamesItsRuntime(t *testing.T) {
 // What a killed ADD of ports leaves without a record goes with the next GC.
 func TestCollectOfNoPublication(t *testing.T) {
 	h := newHost(t)
-	p, err := h.Publisher("net1", PublishConfig{})
+	p, err := h.Publisher("net1", model.PublishConfig{})
 	must(t, err)
 	dir := filepath.Join(h.dir, "state", "portmap", "networks", "net1")
 	must(t, os.MkdirAll(filepath.Join(dir, "endpoints"), 0o700))
@@ -89,7 +90,7 @@ func TestLeaseFilesRemoved(t *testing.T) {
 			pool, err := NewPool(ipamstore.Config{
 				Network: "net1", DataDir: h.dataDir, Strategy: ipamstore.StrategyLowest,
 				Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.49.0.0/24")}}},
-			}, Addressing{})
+			}, model.Addressing{})
 			must(t, err)
 			n, err := h.NewNetwork(ctx, "bridge", "net1", WithIPAM(pool))
 			must(t, err)
@@ -113,7 +114,7 @@ func TestLeaseFilesRemoved(t *testing.T) {
 			attach("d")
 			attach("e")
 			for a, id := range held {
-				must(t, pool.Verify(ctx, ID{"net1", id, "eth0"}, []netip.Addr{a}))
+				must(t, pool.Verify(ctx, model.ID{"net1", id, "eth0"}, []netip.Addr{a}))
 			}
 		})
 	}

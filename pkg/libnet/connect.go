@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
@@ -41,8 +42,8 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	defer leave(&err)
 	n = n.own()
 	t := n.config.Tunnel
-	if !t.used() {
-		return Connected{}, badConfig("nodes", "missing", "want the addresses of the network's hosts")
+	if !t.Used() {
+		return Connected{}, model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
 	done.Peers = len(t.Nodes) - 1
 	done.Lacking = done.Peers
@@ -52,7 +53,7 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	done.MTU = n.config.MTU
 	// A block that is another host's now: its addresses here would keep this
 	// host from leading there.
-	dropped, err := n.c.bridges.DropAddrs(ctx, n.config.Bridge, networkOwner(n.name), t.reach(), t.blocks())
+	dropped, err := n.c.bridges.DropAddrs(ctx, n.config.Bridge, model.NetworkOwner(n.name), t.Reach(), t.Blocks())
 	done.Dropped = dropped
 	errs := []error{err}
 	rules := n.c.rulesOf(string(n.config.Backend))
@@ -100,11 +101,11 @@ func (n *Network) portInUse(t tunnel.Tunnel) error {
 	if err != nil || user == "" {
 		return err
 	}
-	return badConfig("port", t.Port, fmt.Sprintf("UDP port is in use (by %s): free it, or give this network another port, on every host", user))
+	return model.BadConfig("port", t.Port, fmt.Sprintf("UDP port is in use (by %s): free it, or give this network another port, on every host", user))
 }
 
 func (n *Network) vniInUse(t tunnel.Tunnel) error {
-	return badConfig("vni", t.VNI, fmt.Sprintf("another VXLAN device of this host has it on UDP port %d: give this network another vni or port, on every host", t.Port))
+	return model.BadConfig("vni", t.VNI, fmt.Sprintf("another VXLAN device of this host has it on UDP port %d: give this network another vni or port, on every host", t.Port))
 }
 
 // Disconnect takes away what Connect made, and the node file. The rules stay

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
@@ -149,8 +150,8 @@ type Controller struct {
 	dataDir   string
 	netnsDir  string
 	poolsFile string
-	routes    func() ([]netip.Prefix, error)                    // of the host; nil: of the calling thread's namespace
-	configs   func(network string) (NetworkConfig, bool, error) // nil: none are known
+	routes    func() ([]netip.Prefix, error)                          // of the host; nil: of the calling thread's namespace
+	configs   func(network string) (model.NetworkConfig, bool, error) // nil: none are known
 	// occupants is as kernel.Handle has it; nil: every subnet is free.
 	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]host.Occupant, error)
 	oneAtATime func(context.Context) (release func(), err error)
@@ -164,12 +165,12 @@ type options struct {
 	stateDir, dataDir, netnsDir, poolsFile string
 	one                                    bool
 
-	configs func(network string) (NetworkConfig, bool, error)
+	configs func(network string) (model.NetworkConfig, bool, error)
 }
 
 // WithConfigurations has Rebuild ask for the configuration of a network of which
 // neither a record nor rules are left; false: there is none.
-func WithConfigurations(of func(network string) (NetworkConfig, bool, error)) Option {
+func WithConfigurations(of func(network string) (model.NetworkConfig, bool, error)) Option {
 	return func(o *options) { o.configs = of }
 }
 
@@ -253,7 +254,7 @@ const (
 
 func knownDriver(name string) error {
 	if name != driverBridge && name != driverOverlay {
-		return fmt.Errorf("%w %q: there are %q and %q", ErrUnknownDriver, name, driverBridge, driverOverlay)
+		return fmt.Errorf("%w %q: there are %q and %q", model.ErrUnknownDriver, name, driverBridge, driverOverlay)
 	}
 	return nil
 }
@@ -283,7 +284,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 	}
 	if err := c.networks.CreateNetwork(rec); errors.Is(err, state.ErrExists) {
 		undo = nil // another process was faster: the subnets are its network's
-		return nil, fmt.Errorf("%w: %q", ErrNetworkExists, name)
+		return nil, fmt.Errorf("%w: %q", model.ErrNetworkExists, name)
 	} else if err != nil {
 		return nil, err
 	}
@@ -293,7 +294,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	defer release()
-	if _, err := n.own().ensureBridge(ctx, n.ownGateways(), ID{}, &undo); err != nil {
+	if _, err := n.own().ensureBridge(ctx, n.ownGateways(), model.ID{}, &undo); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -304,20 +305,20 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 // configuration each time, as CNI does. The errors are those of NewNetwork,
 // but ErrNetworkExists.
 func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (*Network, error) {
-	if err := errors.Join(knownDriver(driver), validateName("network name", name)); err != nil {
+	if err := errors.Join(knownDriver(driver), model.ValidateName("network name", name)); err != nil {
 		return nil, err
 	}
-	spec := networkSpec{config: NetworkConfig{Gateway: true, DefaultGateway: true}}
+	spec := networkSpec{config: model.NetworkConfig{Gateway: true, DefaultGateway: true}}
 	for _, o := range opts {
 		o(&spec)
 	}
 	if spec.config.Bridge == "" {
-		spec.config.Bridge = bridgeName(name)
+		spec.config.Bridge = model.BridgeName(name)
 	}
 	if driver == driverOverlay {
 		spec.completeTunnel(name)
-	} else if spec.config.Tunnel.used() {
-		return nil, badConfig("nodes", len(spec.config.Tunnel.Nodes), `needs the driver "overlay"`)
+	} else if spec.config.Tunnel.Used() {
+		return nil, model.BadConfig("nodes", len(spec.config.Tunnel.Nodes), `needs the driver "overlay"`)
 	}
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
@@ -332,7 +333,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 		}
 	}
 	if n.ipam != nil && n.config.InterfaceDown {
-		return nil, badConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")
+		return nil, model.BadConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")
 	}
 	return n, nil
 }

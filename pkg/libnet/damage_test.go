@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // run runs a command in the calling thread's namespace.
@@ -47,7 +49,7 @@ func TestDamage(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()
 	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")),
-		WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true}))
+		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	br := n.Config().Bridge
 	e, err := h.web(n, "a")
 	if err != nil {
@@ -97,7 +99,7 @@ func TestDamage(t *testing.T) {
 		if connects(tt.to) {
 			t.Errorf("%s: it does no damage", tt.name)
 		}
-		if err := e.Verify(ctx); !errors.Is(err, ErrDifferent) || !strings.Contains(err.Error(), tt.says) {
+		if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: verify says %v, want %q", tt.name, err, tt.says)
 		}
 		if !h.finds(tt.says) {
@@ -121,7 +123,7 @@ func TestRoutesElsewhere(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.1.0.0/24", WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true}))
+	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	br := n.Config().Bridge
 	e, err := h.web(n, "a")
 	if err != nil {

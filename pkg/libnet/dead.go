@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netns"
 )
@@ -35,7 +36,7 @@ func (h Holder) gone() bool {
 		return false
 	}
 	now, err := netnsID(h.Netns)
-	if errors.Is(err, ErrBadNetns) {
+	if errors.Is(err, model.ErrBadNetns) {
 		return true
 	}
 	return err == nil && !now.same(h.NetnsID)
@@ -116,7 +117,7 @@ func (n NetnsID) same(o NetnsID) bool {
 func openNetns(path string) (*netns.Namespace, error) {
 	ns, err := netns.Open(path)
 	if errors.Is(err, netlink.ErrNotFound) || errors.Is(err, netns.ErrNotNetns) {
-		err = fmt.Errorf("%w: %w", ErrBadNetns, err)
+		err = fmt.Errorf("%w: %w", model.ErrBadNetns, err)
 	}
 	return ns, err
 }

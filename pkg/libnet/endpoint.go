@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -88,7 +89,7 @@ func (n *Network) spec(opts []EndpointOption) endpointSpec {
 	for _, o := range opts {
 		o(&spec)
 	}
-	if n.config.internal() {
+	if n.config.IsInternal() {
 		spec.ports = nil // as in Docker: nothing of an internal network is published
 	}
 	return spec
@@ -106,7 +107,7 @@ func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...Endpo
 	defer leave(&err)
 	n = n.own()
 	spec := n.spec(opts)
-	if err := (ID{n.name, name, spec.ifName}).Validate(); err != nil {
+	if err := (model.ID{n.name, name, spec.ifName}).Validate(); err != nil {
 		return nil, err
 	}
 	release, err := n.c.endpoints.Own(ctx, n.name, name, spec.ifName, state.Create)
@@ -130,12 +131,12 @@ func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...Endpo
 // createEndpoint writes the intent and gets the addresses; the caller saves
 // the rest of the record.
 func (n *Network) createEndpoint(ctx context.Context, name string, spec endpointSpec) (_ *Endpoint, err error) {
-	id := ID{n.name, name, spec.ifName}
+	id := model.ID{n.name, name, spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
 	ports, err := validatePorts(spec.ports)
-	if err := errors.Join(err, n.publishable(ports), validatePriority(spec.priority)); err != nil {
+	if err := errors.Join(err, n.publishable(ports), model.ValidatePriority(spec.priority)); err != nil {
 		return nil, err
 	}
 	mac := spec.mac
@@ -147,14 +148,14 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.config.needsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
+		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
 		OwnRules: ownRules(n.config),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
 	defer undo.rollback(&err)
 	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
-		return nil, fmt.Errorf("%w: %q on network %q", ErrEndpointExists, name, n.name)
+		return nil, fmt.Errorf("%w: %q on network %q", model.ErrEndpointExists, name, n.name)
 	} else if err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func (n *Network) publishable(ports []PortMapping) error {
 	if n.ipam != nil || len(ports) == 0 {
 		return nil
 	}
-	return badConfig("portMappings[0]", ports[0], "cannot be published, as the container gets no address without ipam: "+
+	return model.BadConfig("portMappings[0]", ports[0], "cannot be published, as the container gets no address without ipam: "+
 		"give the network an ipam section, or publish no port (take portMappings out of capabilities)")
 }
 
@@ -199,9 +200,9 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 		return err
 	}
 	if len(got.Addresses) == 0 {
-		return fmt.Errorf("%w: ipam %s", ErrNoAddresses, e.n.ipam.Type())
+		return fmt.Errorf("%w: ipam %s", model.ErrNoAddresses, e.n.ipam.Type())
 	}
-	full, err := got.complete(e.n.config)
+	full, err := got.Complete(e.n.config)
 	if err != nil {
 		return err
 	}
@@ -247,18 +248,18 @@ func (e *Endpoint) own(ctx context.Context) (release func(), err error) {
 func (e *Endpoint) save() error { return e.n.c.endpoints.SaveEndpoint(e.rec) }
 
 func (e *Endpoint) plan() (plan, error) {
-	mac, err := ParseMAC("mac", e.rec.MAC)
+	mac, err := model.ParseMAC("mac", e.rec.MAC)
 	if err != nil {
 		return plan{}, err
 	}
 	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
 	p.asRecorded(e.rec)
-	p.link.Precedence = link.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.internal()}
+	p.link.Precedence = link.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.IsInternal()}
 	return p, err
 }
 
 // ID returns the endpoint's identity.
-func (e *Endpoint) ID() ID { return idOf(e.rec) }
+func (e *Endpoint) ID() model.ID { return idOf(e.rec) }
 
 // Name returns the endpoint's name.
 func (e *Endpoint) Name() string { return e.rec.ContainerID }
@@ -267,13 +268,13 @@ func (e *Endpoint) Name() string { return e.rec.ContainerID }
 func (e *Endpoint) Network() *Network { return e.n }
 
 // Addressing returns the endpoint's addresses, routes and DNS.
-func (e *Endpoint) Addressing() Addressing {
-	a := Addressing{DNS: DNS(e.rec.DNS)}
+func (e *Endpoint) Addressing() model.Addressing {
+	a := model.Addressing{DNS: model.DNS(e.rec.DNS)}
 	for _, addr := range e.rec.Addresses {
-		a.Addresses = append(a.Addresses, Address(addr))
+		a.Addresses = append(a.Addresses, model.Address(addr))
 	}
 	for _, r := range e.rec.Routes {
-		a.Routes = append(a.Routes, Route(r))
+		a.Routes = append(a.Routes, model.Route(r))
 	}
 	return a
 }

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -62,7 +63,7 @@ func Example() {
 	}
 
 	// A network in use stays; then everything goes, in reverse.
-	fmt.Println("in use:", errors.Is(network.Delete(ctx), libnet.ErrNetworkInUse))
+	fmt.Println("in use:", errors.Is(network.Delete(ctx), model.ErrNetworkInUse))
 	for _, step := range []func(context.Context) error{endpoint.Leave, endpoint.Delete, sandbox.Delete, network.Delete} {
 		if err := step(ctx); err != nil {
 			log.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -475,19 +476,19 @@ type fakeIPAM struct {
 
 func (i fakeIPAM) Type() string { return "fake" }
 
-func (i fakeIPAM) Apply(_ context.Context, c Claim) (Addressing, error) {
+func (i fakeIPAM) Apply(_ context.Context, c Claim) (model.Addressing, error) {
 	err := i.w.step(func() { i.w.things["lease "+c.ID.String()] = "" })
-	return Addressing{Addresses: []Address{{Prefix: netip.MustParsePrefix(cmp.Or(i.addr, "10.1.0.2") + "/24")}}}, err
+	return model.Addressing{Addresses: []model.Address{{Prefix: netip.MustParsePrefix(cmp.Or(i.addr, "10.1.0.2") + "/24")}}}, err
 }
 
-func (i fakeIPAM) Verify(_ context.Context, id ID, _ []netip.Addr) error {
+func (i fakeIPAM) Verify(_ context.Context, id model.ID, _ []netip.Addr) error {
 	if _, ok := i.w.things["lease "+id.String()]; !ok {
 		return errors.New("no lease")
 	}
 	return nil
 }
 
-func (i fakeIPAM) Remove(_ context.Context, id ID) error {
+func (i fakeIPAM) Remove(_ context.Context, id model.ID) error {
 	return i.w.step(func() { delete(i.w.things, "lease "+id.String()) })
 }
 

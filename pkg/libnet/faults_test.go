@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // faultNetwork uses every part: bridge, rules, addresses, forwarding.
@@ -14,7 +16,7 @@ func faultNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
 	t.Helper()
 	c := w.controller()
 	n, err := c.DefineNetwork("bridge", "net1", WithIPAM(fakeIPAM{w: w}),
-		WithConfig(NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: GatewayNAT}))
+		WithConfig(model.NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: model.GatewayNAT}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +71,7 @@ func TestAttachDiesAtEveryStep(t *testing.T) {
 						t.Fatalf("the next Attach: %v", err)
 					}
 				}
-				if err := n.Remove(ctx, ID{"net1", "c1", "eth0"}); err != nil {
+				if err := n.Remove(ctx, model.ID{"net1", "c1", "eth0"}); err != nil {
 					t.Fatalf("Remove: %v", err)
 				}
 				if err := n.Delete(ctx); err != nil {
@@ -112,7 +114,7 @@ func dieAt(t *testing.T, w *world, step int, after bool) {
 // addresses of a link that stays, and a second Remove finishes.
 func TestRemoveFailsAtEveryStep(t *testing.T) {
 	ctx := context.Background()
-	id := ID{"net1", "c1", "eth0"}
+	id := model.ID{"net1", "c1", "eth0"}
 	for step := 1; ; step++ {
 		w := newWorld()
 		n, sb := faultNetwork(t, w)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -80,13 +81,13 @@ func list[T any](d *fnv1a, all []T, each func(T)) {
 	}
 }
 
-func (d *fnv1a) config(c NetworkConfig) {
+func (d *fnv1a) config(c model.NetworkConfig) {
 	d.flags(c.AutoMTU, c.Gateway, c.DefaultGateway, c.ForceAddress, c.Masquerade, c.Hairpin, c.Promiscuous,
 		c.PreserveDefaultVLAN, c.SpoofCheck, c.EnableDAD, c.InterfaceDown, c.Isolated, c.Internal, c.NoICC,
 		c.NoMasquerade, c.NoHairpin, c.MasqueradeAll, c.NoHost)
 	d.number(c.MTU)
 	d.number(c.VLAN)
-	list(d, c.VLANTrunk, func(r VLANRange) {
+	list(d, c.VLANTrunk, func(r model.VLANRange) {
 		d.number(int(r.Min))
 		d.number(int(r.Max))
 	})
@@ -104,8 +105,8 @@ func (d *fnv1a) config(c NetworkConfig) {
 	}
 }
 
-func (d *fnv1a) tunnel(t TunnelConfig) {
-	list(d, t.Nodes, func(n Node) {
+func (d *fnv1a) tunnel(t model.TunnelConfig) {
+	list(d, t.Nodes, func(n model.Node) {
 		d.addr(n.Address)
 		list(d, n.Subnets, d.prefix)
 	})
@@ -140,12 +141,12 @@ func (d *fnv1a) pool(p savedPool) {
 	d.addressing(p.Extra)
 }
 
-func (d *fnv1a) addressing(a Addressing) {
-	list(d, a.Addresses, func(addr Address) {
+func (d *fnv1a) addressing(a model.Addressing) {
+	list(d, a.Addresses, func(addr model.Address) {
 		d.prefix(addr.Prefix)
 		d.addr(addr.Gateway)
 	})
-	list(d, a.Routes, func(r Route) { d.text(r.String()) })
+	list(d, a.Routes, func(r model.Route) { d.text(r.String()) })
 	d.text(a.DNS.Domain)
 	for _, words := range [][]string{a.DNS.Nameservers, a.DNS.Search, a.DNS.Options} {
 		list(d, words, d.text)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -72,11 +73,11 @@ func eachLeaf(v reflect.Value, name string, fn func(name string)) {
 // BenchmarkFingerprint is the first fingerprint that a process asks for, and
 // one that is taken of the configuration as encoding/json writes it.
 func BenchmarkFingerprint(b *testing.B) {
-	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: b.TempDir(), Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.1.0.0/16")}}}}, Addressing{})
+	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: b.TempDir(), Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.1.0.0/16")}}}}, model.Addressing{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	n := &Network{name: "net1", config: NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}, ipam: pool}
+	n := &Network{name: "net1", config: model.NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}, ipam: pool}
 	lntest.Cold(b, map[string]func(){
 		"hash":          func() { n.fingerprint() },
 		"encoding/json": func() { _, _ = n.record() },

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // outside is a neighbour of the host with routes to its containers.
@@ -83,7 +84,7 @@ func socket(t *testing.T, path string, port int) *net.UDPConn {
 // the next container that has the address.
 func TestFlowsEndWithTheirOwner(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		for family, peer := range map[string]string{"10.1.0.5": "192.0.2.9", "fd01::5": "2001:db8::9"} {
 			for _, ports := range [][]PortMapping{nil, {{HostPort: 8080, ContainerPort: 80}}} {
 				for _, lost := range []bool{false, true} {
@@ -97,12 +98,12 @@ func TestFlowsEndWithTheirOwner(t *testing.T) {
 	}
 }
 
-func flowsEnd(t *testing.T, backend Backend, addr netip.Addr, peer string, ports []PortMapping, lost bool) {
+func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string, ports []PortMapping, lost bool) {
 	h := newHost(t)
 	ctx := context.Background()
 	out := h.outside()
 	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")),
-		WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true, Masquerade: true, Backend: backend}))
+		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, Masquerade: true, Backend: backend}))
 	attach := func(id string) *Sandbox {
 		sb := h.sandbox(id)
 		if _, err := n.Attach(ctx, sb, WithAddresses(addr), WithPorts(ports...)); err != nil {
@@ -123,13 +124,13 @@ func flowsEnd(t *testing.T, backend Backend, addr netip.Addr, peer string, ports
 		t.Fatalf("%s is not masqueraded", from)
 	}
 	if lost { // the address is given again, and no DEL ever came
-		if err := errors.Join(n.c.links.Detach(ctx, (&Endpoint{n: n, rec: h.records()["a"]}).ref()), n.ipam.Remove(ctx, ID{"net1", "a", "eth0"})); err != nil {
+		if err := errors.Join(n.c.links.Detach(ctx, (&Endpoint{n: n, rec: h.records()["a"]}).ref()), n.ipam.Remove(ctx, model.ID{"net1", "a", "eth0"})); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.c.removeHeld(ctx, ID{"net1", "a", "eth0"}.String()); err != nil {
+		if err := n.c.removeHeld(ctx, model.ID{"net1", "a", "eth0"}.String()); err != nil {
 			t.Fatal(err)
 		}
-	} else if err := n.Remove(ctx, ID{"net1", "a", "eth0"}); err != nil {
+	} else if err := n.Remove(ctx, model.ID{"net1", "a", "eth0"}); err != nil {
 		t.Fatal(err)
 	}
 	b := attach("b")

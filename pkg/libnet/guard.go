@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -82,7 +83,7 @@ type guarded struct {
 	fresh bool
 	// shared: the bridge has an index, so that others may have a guard on it.
 	shared bool
-	free   func(applied bool, used Backend) error
+	free   func(applied bool, used model.Backend) error
 }
 
 // holdGuard returns the rules that hold for the network's bridge with an endpoint
@@ -93,7 +94,7 @@ func (n *Network) holdGuard(ctx context.Context, always bool) (guarded, error) {
 	bridge := n.config.Bridge
 	b, err := n.c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.Creation(always))
 	if errors.Is(err, state.ErrNotFound) {
-		return guarded{rules: n.planRules(), free: func(bool, Backend) error { return nil }}, nil
+		return guarded{rules: n.planRules(), free: func(bool, model.Backend) error { return nil }}, nil
 	}
 	if err != nil {
 		return guarded{}, err
@@ -104,7 +105,7 @@ func (n *Network) holdGuard(ctx context.Context, always bool) (guarded, error) {
 			b.Unlock()
 			return guarded{}, err
 		}
-		return guarded{rules: rules, shared: true, free: func(bool, Backend) error { b.Unlock(); return nil }}, nil
+		return guarded{rules: rules, shared: true, free: func(bool, model.Backend) error { b.Unlock(); return nil }}, nil
 	}
 	b.Unlock()
 	if b, err = n.c.guards.LockBridge(ctx, bridge, unix.LOCK_EX, state.Create); err != nil {
@@ -129,7 +130,7 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 		seeded, living, err = n.c.seedGuards(n.config.Bridge, mine)
 		left = seeded
 	} else {
-		left, stale, err = n.c.weedGuards(b, n.config.Bridge, ID{})
+		left, stale, err = n.c.weedGuards(b, n.config.Bridge, model.ID{})
 	}
 	if err != nil {
 		return guarded{}, err
@@ -144,7 +145,7 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 			return guarded{}, err
 		}
 	}
-	free := func(applied bool, used Backend) error {
+	free := func(applied bool, used model.Backend) error {
 		defer b.Unlock()
 		if !applied {
 			if fresh {
@@ -233,7 +234,7 @@ func (c *Controller) guardOf(rec state.Network) (state.Guard, error) {
 
 // weedGuards divides the guards of an index into those that an endpoint other than
 // gone needs, or a tunnel, and the others.
-func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone ID) (left, stale []state.Guard, err error) {
+func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone model.ID) (left, stale []state.Guard, err error) {
 	all, err := b.Guards()
 	if err != nil {
 		return nil, nil, err
@@ -245,7 +246,7 @@ func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone ID) (left, s
 			return e.Bridge == bridge && idOf(e) != gone && (e.Guard == g.ID || !known)
 		})
 		if err == nil && !needed && g.Tunnel != "" {
-			needed, err = c.tunnels.HasTunnel(g.Tunnel, networkOwner(g.Network))
+			needed, err = c.tunnels.HasTunnel(g.Tunnel, model.NetworkOwner(g.Network))
 			if errors.Is(err, netlink.ErrExists) {
 				err = nil
 			}
@@ -277,7 +278,7 @@ func (n *Network) holdFor(ctx context.Context, rec state.Endpoint) (guarded, err
 			if err != nil {
 				b.Unlock()
 			}
-			return guarded{rules: rules, free: func(bool, Backend) error { b.Unlock(); return nil }}, err
+			return guarded{rules: rules, free: func(bool, model.Backend) error { b.Unlock(); return nil }}, err
 		}
 		b.Unlock()
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -177,7 +178,7 @@ func (n *Network) seedIndex(ctx context.Context, b bridgeGuards) (living bool, e
 // Where records tell of all, what networks closed of a bridge under their own names,
 // as releases before v0.2 did, is in the guard: beside it, it could let in more.
 func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewall.Exactness, error) {
-	links, err := c.links.List(ctx, ownerPrefix)
+	links, err := c.links.List(ctx, model.OwnerPrefix)
 	if err != nil {
 		return firewall.AddOnly, err
 	}
@@ -190,7 +191,7 @@ func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewa
 	}
 	networks := map[string]bool{}
 	for _, o := range links {
-		id, ok := parseOwner(o.Owner)
+		id, ok := model.ParseOwner(o.Owner)
 		if !ok {
 			return firewall.AddOnly, nil
 		}

@@ -6,13 +6,14 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // publishing is what became of the ports that were asked for.
 type publishing struct {
 	ports    []PortMapping
-	backend  Backend
+	backend  model.Backend
 	restored bool // the backend had lost all before
 	standby  []firewall.PortMap
 	fresh    bool // the bridge had no guard before
@@ -137,7 +138,7 @@ func (c *Controller) deadOwner(ctx context.Context, owner string) (bool, error) 
 			return false, err
 		}
 	}
-	id, ok := parseOwner(owner)
+	id, ok := model.ParseOwner(owner)
 	if !ok {
 		return false, nil // of a publication, or cut: unknown
 	}
@@ -156,7 +157,7 @@ func findOwner(dir endpointRecords, owner string) (state.Endpoint, error) {
 		recs, _ := dir.Endpoints(network) // what cannot be read proves nothing
 		for _, rec := range recs {
 			id := idOf(rec)
-			if firewall.Key(id.String()) == owner || firewall.Key(publicationOwner(id)) == owner {
+			if firewall.Key(id.String()) == owner || firewall.Key(model.PublicationOwner(id)) == owner {
 				return rec, nil
 			}
 		}

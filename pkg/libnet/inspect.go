@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -26,15 +27,15 @@ const (
 // Attachment is what the record of an endpoint, or of ports that a Publisher
 // published, tells of it.
 type Attachment struct {
-	ID        ID
+	ID        model.ID
 	Life      Life
 	Why       string // it is dead; else empty
 	Netns     string // path; empty: not joined
 	Runtime   string // as WithRuntime has it; empty: unknown
 	Addresses []netip.Prefix
-	MAC       string  // of the container's interface; empty: of a publication
-	HostName  string  // the host's end of the link; empty: of a publication
-	Backend   Backend // that holds its rules; empty: it has none
+	MAC       string        // of the container's interface; empty: of a publication
+	HostName  string        // the host's end of the link; empty: of a publication
+	Backend   model.Backend // that holds its rules; empty: it has none
 	// GatewayPriority of the network among those of the container.
 	GatewayPriority int
 	Ports           []PublishedPort
@@ -92,8 +93,8 @@ func (n *Network) IPAM() IPAM { return n.ipam }
 func (e *Endpoint) Inspect() Attachment {
 	a := e.n.c.attachment(e.rec)
 	a.MAC, a.HostName = e.rec.MAC, e.rec.HostName
-	if !e.n.config.internal() {
-		a.Ports = e.n.c.publishedPorts(e.rec, e.n.config.mode)
+	if !e.n.config.IsInternal() {
+		a.Ports = e.n.c.publishedPorts(e.rec, e.n.config.Mode)
 	}
 	return a
 }
@@ -105,7 +106,7 @@ func (c *Controller) Publications(context.Context) ([]Attachment, error) {
 	var all []Attachment
 	for _, rec := range recs {
 		a := c.attachment(rec)
-		a.Ports = c.publishedPorts(rec, func(bool) GatewayMode { return GatewayOpen })
+		a.Ports = c.publishedPorts(rec, func(bool) model.GatewayMode { return model.GatewayOpen })
 		all = append(all, a)
 	}
 	return all, err
@@ -151,7 +152,7 @@ func (c *Controller) attachment(rec state.Endpoint) Attachment {
 		a.Addresses = append(a.Addresses, addr.Prefix)
 	}
 	if rec.Rules {
-		a.Backend = cmp.Or(Backend(rec.Backend), BackendNFTables)
+		a.Backend = cmp.Or(model.Backend(rec.Backend), model.BackendNFTables)
 	}
 	switch {
 	case a.Why != "":
@@ -182,7 +183,7 @@ func (c *Controller) WhyDead(h Holder) string {
 }
 
 // publishedPorts is publishedPorts of a record, with what is on standby.
-func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) GatewayMode) []PublishedPort {
+func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) model.GatewayMode) []PublishedPort {
 	all := publishedPorts(portsOf(rec), addrsOf(rec), mode)
 	standby, _ := c.waiting(rec) // what cannot be read waits for nothing
 	for i, p := range all {
@@ -194,7 +195,7 @@ func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) Gate
 
 // publishedPorts says how ports are reached: those of the host lead to the
 // first address of each family.
-func publishedPorts(ports []PortMapping, addrs []netip.Addr, mode func(is6 bool) GatewayMode) []PublishedPort {
+func publishedPorts(ports []PortMapping, addrs []netip.Addr, mode func(is6 bool) model.GatewayMode) []PublishedPort {
 	var all []PublishedPort
 	for _, is6 := range []bool{false, true} {
 		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == is6 })
@@ -210,7 +211,7 @@ func publishedPorts(ports []PortMapping, addrs []netip.Addr, mode func(is6 bool)
 	return all
 }
 
-func (m PortMapping) published(target netip.Addr, mode GatewayMode) PublishedPort {
+func (m PortMapping) published(target netip.Addr, mode model.GatewayMode) PublishedPort {
 	p := PublishedPort{
 		Protocol: m.Protocol, Host: m.HostIP.Unmap(), HostPort: m.HostPort, HostPortEnd: m.HostPortEnd,
 		Target: target, TargetPort: m.ContainerPort, Sources: m.Sources,
@@ -219,7 +220,7 @@ func (m PortMapping) published(target netip.Addr, mode GatewayMode) PublishedPor
 		p.TargetPortEnd = m.ContainerPort + m.HostPortEnd - m.HostPort
 	}
 	switch {
-	case mode == GatewayRouted:
+	case mode == model.GatewayRouted:
 		p.Host, p.HostPort, p.HostPortEnd = netip.Addr{}, 0, 0
 	case p.Host.IsValid():
 	case target.Is6():

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -50,19 +51,19 @@ func TestPublishedPorts(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		port   PortMapping
-		v4, v6 GatewayMode
+		v4, v6 model.GatewayMode
 		want   []PublishedPort
 	}{
-		"of both families": {span, GatewayNAT, GatewayOpen, []PublishedPort{
+		"of both families": {span, model.GatewayNAT, model.GatewayOpen, []PublishedPort{
 			{"udp", a("0.0.0.0"), 5000, 5002, a("10.0.0.2"), 6000, 6002, nil, false}, {"udp", a("::"), 5000, 5002, a("fd00::2"), 6000, 6002, nil, false},
 		}},
-		"of one": {at("0.0.0.0"), GatewayNAT, GatewayNAT, []PublishedPort{{"tcp", a("0.0.0.0"), 8080, 0, a("10.0.0.2"), 80, 0, nil, false}}},
-		"mapped": {at("::ffff:192.0.2.1"), GatewayNAT, GatewayNAT, []PublishedPort{{"tcp", a("192.0.2.1"), 8080, 0, a("10.0.0.2"), 80, 0, nil, false}}},
-		"routed": {span, GatewayRouted, GatewayNAT, []PublishedPort{
+		"of one": {at("0.0.0.0"), model.GatewayNAT, model.GatewayNAT, []PublishedPort{{"tcp", a("0.0.0.0"), 8080, 0, a("10.0.0.2"), 80, 0, nil, false}}},
+		"mapped": {at("::ffff:192.0.2.1"), model.GatewayNAT, model.GatewayNAT, []PublishedPort{{"tcp", a("192.0.2.1"), 8080, 0, a("10.0.0.2"), 80, 0, nil, false}}},
+		"routed": {span, model.GatewayRouted, model.GatewayNAT, []PublishedPort{
 			{"udp", netip.Addr{}, 0, 0, a("10.0.0.2"), 6000, 6002, nil, false}, {"udp", a("::"), 5000, 5002, a("fd00::2"), 6000, 6002, nil, false},
 		}},
 	} {
-		mode := NetworkConfig{GatewayModeIPv4: tt.v4, GatewayModeIPv6: tt.v6}.mode
+		mode := model.NetworkConfig{GatewayModeIPv4: tt.v4, GatewayModeIPv6: tt.v6}.Mode
 		if diff := cmp.Diff(tt.want, publishedPorts([]PortMapping{tt.port}, addrs, mode), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -59,7 +60,7 @@ type survey struct {
 	c         *Controller
 	networks  []*Network
 	endpoints map[*Network][]*Endpoint // alive and joined
-	dead      []ID
+	dead      []model.ID
 	unread    error
 }
 
@@ -104,11 +105,11 @@ func (c *Controller) checkBackend() Finding {
 // forwards says for which family packets of the network's containers have to be
 // forwarded now.
 func (s survey) forwards(n *Network) (v4, v6 bool) {
-	if !n.config.hasGateway() || n.config.internal() {
+	if !n.config.HasGateway() || n.config.IsInternal() {
 		return false, false
 	}
 	for _, e := range s.endpoints[n] {
-		e4, e6 := e.Addressing().families()
+		e4, e6 := e.Addressing().Families()
 		v4, v6 = v4 || e4, v6 || e6
 	}
 	return v4, v6
@@ -261,7 +262,7 @@ func (s survey) checkRules(ctx context.Context) Finding {
 		f.Found = "none are needed now"
 		return f
 	}
-	if err := s.c.intact(ctx, BackendNFTables, firewall.Network{}); err != nil {
+	if err := s.c.intact(ctx, model.BackendNFTables, firewall.Network{}); err != nil {
 		f.Found, f.Advice = oneLine(err), "lnctl repair puts them back; so do STATUS and the next ADD"
 		return f
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -30,9 +31,9 @@ func permitted(err error) (Finding, bool) {
 // lost is what the kernel has of attachments, beside the records.
 type lost struct {
 	c        *Controller
-	recorded map[ID]bool
+	recorded map[model.ID]bool
 	networks map[string]bool // that have a record
-	links    map[ID]link.Owned
+	links    map[model.ID]link.Owned
 }
 
 // checkLost looks for what the kernel has and no record tells of, and for leases
@@ -50,7 +51,7 @@ func (s survey) checkLost(ctx context.Context) []Finding {
 }
 
 func (s survey) lost(ctx context.Context) (lost, error) {
-	l := lost{c: s.c, recorded: map[ID]bool{}, networks: map[string]bool{}}
+	l := lost{c: s.c, recorded: map[model.ID]bool{}, networks: map[string]bool{}}
 	for _, n := range s.networks {
 		l.networks[n.name] = true
 	}
@@ -65,7 +66,7 @@ func (s survey) lost(ctx context.Context) (lost, error) {
 			l.recorded[idOf(rec)] = true
 		}
 	}
-	links, linkErr := s.c.attachments(ctx, ownerPrefix)
+	links, linkErr := s.c.attachments(ctx, model.OwnerPrefix)
 	l.links = links
 	return l, errors.Join(err, linkErr)
 }
@@ -103,7 +104,7 @@ func (l lost) records(ctx context.Context) []Finding {
 	return all
 }
 
-func compareIDs(a, b ID) int { return strings.Compare(a.String(), b.String()) }
+func compareIDs(a, b model.ID) int { return strings.Compare(a.String(), b.String()) }
 
 // rules finds owners of rules that have neither record nor link.
 func (l lost) rules(ctx context.Context) []Finding {
@@ -123,7 +124,7 @@ func (l lost) rules(ctx context.Context) []Finding {
 	}
 	var all []Finding
 	for _, owner := range owners {
-		if id, ok := parseOwner(owner); ok && !known[owner] {
+		if id, ok := model.ParseOwner(owner); ok && !known[owner] {
 			all = append(all, Finding{"left rules", fmt.Sprintf("%s %s in network %q has rules, and neither a link nor a record", id.ContainerID, id.IfName, id.Network),
 				"send DEL for it again, or, when the network has no container any more: lnctl network rm " + id.Network})
 		}
@@ -147,7 +148,7 @@ func (l lost) leases(ctx context.Context, networks []*Network) []Finding {
 			continue
 		}
 		for _, h := range list {
-			id := ID{n.name, h.ContainerID, h.IfName}
+			id := model.ID{n.name, h.ContainerID, h.IfName}
 			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] {
 				continue
 			}

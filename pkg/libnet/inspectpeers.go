@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
@@ -29,7 +30,7 @@ type Peers struct {
 
 // Peer is another host of the network.
 type Peer struct {
-	Node
+	model.Node
 	// Ways lead to the blocks of Node, of the address families that this host
 	// has a block of, too.
 	Ways []PeerWay
@@ -94,8 +95,8 @@ var _ peers = (*kernel.Handle)(nil)
 // is neither, and ErrNoOverlay for a network of one host.
 func (c *Controller) SpanningNetwork(name string) (*Network, error) {
 	n, err := c.Network(name)
-	if errors.Is(err, ErrNotFound) {
-		if kept, fileErr := c.keptNetwork(name); !errors.Is(fileErr, ErrNotReady) {
+	if errors.Is(err, model.ErrNotFound) {
+		if kept, fileErr := c.keptNetwork(name); !errors.Is(fileErr, model.ErrNotReady) {
 			return kept, fileErr
 		}
 	}
@@ -132,7 +133,7 @@ func (c *Controller) keptNetwork(name string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.DefineNetwork(driverOverlay, name, WithConfig(f.Apply(NetworkConfig{})))
+	return c.DefineNetwork(driverOverlay, name, WithConfig(f.Apply(model.NetworkConfig{})))
 }
 
 // Peers says what the kernel has of each other host of the network, and changes
@@ -194,7 +195,7 @@ func (n *Network) findPeers(ctx context.Context) (foundPeers, error) {
 		n = &now
 	}
 	t := n.config.Tunnel
-	if !t.used() {
+	if !t.Used() {
 		return foundPeers{}, ErrNoOverlay
 	}
 	plan := n.planTunnel()

@@ -3,11 +3,13 @@ package libnet
 import (
 	"context"
 	"net/netip"
+
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // Claim asks for addresses.
 type Claim struct {
-	ID ID
+	ID model.ID
 	// Netns is the path of the container's network namespace and NetnsID its
 	// identity; zero: not known yet.
 	Netns   string
@@ -23,7 +25,7 @@ type Claim struct {
 
 // NewClaim returns a claim of id for the container whose network namespace is
 // at path. A path that is none is ErrBadNetns.
-func NewClaim(id ID, path string) (Claim, error) {
+func NewClaim(id model.ID, path string) (Claim, error) {
 	ns, err := netnsID(path)
 	return Claim{ID: id, Netns: path, NetnsID: ns}, err
 }
@@ -35,9 +37,9 @@ func NewClaim(id ID, path string) (Claim, error) {
 type IPAM interface {
 	// Type names the kind of IPAM, as the key ipam.type does.
 	Type() string
-	Apply(ctx context.Context, claim Claim) (Addressing, error)
-	Verify(ctx context.Context, id ID, addrs []netip.Addr) error
-	Remove(ctx context.Context, id ID) error
+	Apply(ctx context.Context, claim Claim) (model.Addressing, error)
+	Verify(ctx context.Context, id model.ID, addrs []netip.Addr) error
+	Remove(ctx context.Context, id model.ID) error
 	// Collect takes back the addresses of every owner keep says no to.
 	Collect(ctx context.Context, keep func(Holder) bool) error
 	// Status says why no address could be given now; nil if one could.
@@ -46,7 +48,7 @@ type IPAM interface {
 
 // Holder is an owner of something and what is known of its life.
 type Holder struct {
-	ID      ID
+	ID      model.ID
 	Boot    string // boot ID; empty: unknown
 	Netns   string // path of its network namespace; empty: unknown
 	NetnsID NetnsID

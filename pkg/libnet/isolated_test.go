@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // What a container sends without a source, as a DHCP client does, reaches its
@@ -18,7 +19,7 @@ import (
 // br_netfilter shows the host what passes the bridge.
 func TestIsolatedWithoutSource(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		for _, isolated := range []bool{false, true} {
 			h := newHost(t)
 			ctx := context.Background()
@@ -26,9 +27,9 @@ func TestIsolatedWithoutSource(t *testing.T) {
 			if err != nil && !errors.Is(err, os.ErrNotExist) { // without the module
 				t.Fatal(err)
 			}
-			cfg := NetworkConfig{Bridge: "iso", Backend: backend}
+			cfg := model.NetworkConfig{Bridge: "iso", Backend: backend}
 			if isolated {
-				cfg.GatewayModeIPv4, cfg.GatewayModeIPv6 = GatewayIsolated, GatewayIsolated
+				cfg.GatewayModeIPv4, cfg.GatewayModeIPv6 = model.GatewayIsolated, model.GatewayIsolated
 			}
 			n, err := h.NewNetwork(ctx, "bridge", "net1", WithConfig(cfg))
 			must(t, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -27,7 +28,7 @@ func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
 	}
 	defer release()
 	if e.rec.Phase == state.PhaseReady {
-		return fmt.Errorf("%w: %s", ErrEndpointJoined, e.rec.Netns)
+		return fmt.Errorf("%w: %s", model.ErrEndpointJoined, e.rec.Netns)
 	}
 	e.n = e.n.own()
 	return e.join(ctx, sb)
@@ -74,7 +75,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	}
 	before := e.rec
 	undo.push(func() error { e.rec = before; return e.save() })
-	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), mountNS(), e.n.config.needsRules() || len(e.rec.Ports) > 0
+	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), mountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
 	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
 	return e.save()
 }
@@ -180,7 +181,7 @@ func (e *Endpoint) Leave(ctx context.Context) (err error) {
 	}
 	defer release()
 	if e.rec.Netns == "" {
-		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
+		return fmt.Errorf("%w: %q", model.ErrNotJoined, e.rec.ContainerID)
 	}
 	if err := e.n.takeApart(ctx, e.rec, ""); err != nil {
 		return err
@@ -191,7 +192,7 @@ func (e *Endpoint) Leave(ctx context.Context) (err error) {
 
 // ignoreGone is for what a DEL or a GC has removed before us.
 func ignoreGone(err error) error {
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, model.ErrNotFound) {
 		return nil
 	}
 	return err
@@ -211,7 +212,7 @@ func (e *Endpoint) Delete(ctx context.Context) (err error) {
 	}
 	defer release()
 	if e.rec.Netns != "" {
-		return fmt.Errorf("%w: %q in %s", ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
+		return fmt.Errorf("%w: %q in %s", model.ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
 	}
 	return e.n.forget(ctx, e.rec)
 }
@@ -227,7 +228,7 @@ func (e *Endpoint) Verify(ctx context.Context) (err error) {
 	}
 	defer leave(&err)
 	if e.rec.Netns == "" {
-		return fmt.Errorf("%w: %q", ErrNotJoined, e.rec.ContainerID)
+		return fmt.Errorf("%w: %q", model.ErrNotJoined, e.rec.ContainerID)
 	}
 	return e.verifyAs(ctx, e.expectation())
 }

@@ -1,5 +1,9 @@
 package libnet
 
+import (
+	"github.com/libnet-cni/libnet/internal/model"
+)
+
 import "context"
 
 // mend puts back what an attachment needs of its host, and its rules, without
@@ -11,7 +15,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		return err
 	}
 	if e.rec.Bridge != e.n.config.Bridge {
-		return badConfig("bridge", e.n.config.Bridge, "the attachment is on "+e.rec.Bridge)
+		return model.BadConfig("bridge", e.n.config.Bridge, "the attachment is on "+e.rec.Bridge)
 	}
 	ns, err := openNetns(e.rec.Netns)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -22,7 +23,7 @@ func TestAttachMends(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()
 	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")),
-		WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: GatewayNAT, GatewayModeIPv6: GatewayNAT}))
+		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayNAT}))
 	br := n.Config().Bridge
 	port := PortMapping{HostPort: 8080, ContainerPort: 80}
 	e, err := h.web(n, "a", port)
@@ -66,7 +67,7 @@ func TestAttachMends(t *testing.T) {
 		if err := tt.do(); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Verify(ctx); !errors.Is(err, ErrDifferent) || !strings.Contains(err.Error(), tt.says) {
+		if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: verify says %v, want %q", tt.name, err, tt.says)
 		}
 		again, err := n.Attach(ctx, sb, WithPorts(port))
@@ -100,7 +101,7 @@ func TestAttachMendsIPv6Off(t *testing.T) {
 	if err := lntest.In(t, e.Netns(), func() error { return lntest.Sysctl("ipv6/conf/eth0/disable_ipv6", "0") }); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Verify(ctx); !errors.Is(err, ErrDifferent) || !strings.Contains(err.Error(), "net.ipv6.conf.eth0.disable_ipv6") {
+	if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), "net.ipv6.conf.eth0.disable_ipv6") {
 		t.Errorf("got %v", err)
 	}
 	again, err := n.Attach(ctx, sb)
@@ -123,18 +124,18 @@ func TestPublishMends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Publisher("net1", PublishConfig{})
+	p, err := h.Publisher("net1", model.PublishConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
 	if err := lntest.Sysctl("ipv4/conf/"+n.Config().Bridge+"/route_localnet", "0"); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Verify(ctx, pub); !errors.Is(err, ErrDifferent) || !strings.Contains(err.Error(), "route_localnet is 0, want 1") {
+	if err := p.Verify(ctx, pub); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), "route_localnet is 0, want 1") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := p.Publish(ctx, pub); err != nil {
@@ -158,14 +159,14 @@ func TestGrownRangeSet(t *testing.T) {
 		for _, s := range subnets {
 			set = append(set, ipamstore.Range{Subnet: netip.MustParsePrefix(s)})
 		}
-		p, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{set}}, Addressing{})
+		p, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{set}}, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
 	}
 	define := func(subnets ...string) *Network {
-		n, err := h.DefineNetwork("bridge", "net1", WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true}), WithIPAM(pool(subnets...)))
+		n, err := h.DefineNetwork("bridge", "net1", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}), WithIPAM(pool(subnets...)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,7 +202,7 @@ func TestGatewayOfAttachmentInFlight(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	conf := NetworkConfig{Bridge: "shared0", Gateway: true, ForceAddress: true}
+	conf := model.NetworkConfig{Bridge: "shared0", Gateway: true, ForceAddress: true}
 	define := func(name, subnet string) *Network {
 		n, err := h.DefineNetwork("bridge", name, WithConfig(conf), WithSubnet(netip.MustParsePrefix(subnet)))
 		if err != nil {
@@ -332,7 +333,7 @@ func TestLinkLocalGateway(t *testing.T) {
 	ctx := context.Background()
 	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{{
 		{Subnet: netip.MustParsePrefix("fd31::/64"), Gateway: netip.MustParseAddr("fe80::1")},
-	}}}, Addressing{})
+	}}}, model.Addressing{})
 	if err != nil {
 		t.Fatal(err)
 	}

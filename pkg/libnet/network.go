@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -18,7 +19,7 @@ type Network struct {
 	c      *Controller
 	name   string
 	driver string
-	config NetworkConfig
+	config model.NetworkConfig
 	ipam   IPAM      // nil: endpoints get no addresses
 	auto   *AutoPool // whence ipam comes, if subnets are to be chosen; else nil
 	// foreign is the type of the IPAM that the network was made with and that
@@ -32,14 +33,14 @@ type Network struct {
 type NetworkOption func(*networkSpec)
 
 type networkSpec struct {
-	config  NetworkConfig
+	config  model.NetworkConfig
 	ipam    IPAM
 	subnets []ipamstore.RangeSet
 	wants   map[int]ipamstore.SubnetRequest // of those in subnets to be chosen
 }
 
 // WithConfig replaces the whole configuration.
-func WithConfig(c NetworkConfig) NetworkOption {
+func WithConfig(c model.NetworkConfig) NetworkOption {
 	return func(s *networkSpec) { s.config = c }
 }
 
@@ -71,7 +72,7 @@ func WithIPAM(ipam IPAM) NetworkOption {
 
 // savedConfig is what a network's record keeps.
 type savedConfig struct {
-	NetworkConfig
+	model.NetworkConfig
 	Pool    *savedPool `json:",omitempty"`
 	Foreign string     `json:",omitempty"`
 	Kept    bool       `json:",omitempty"`
@@ -112,7 +113,7 @@ func (n *Network) Name() string { return n.name }
 func (n *Network) Driver() string { return n.driver }
 
 // Config returns the network's configuration.
-func (n *Network) Config() NetworkConfig { return n.config }
+func (n *Network) Config() model.NetworkConfig { return n.config }
 
 // own returns a copy for one call, which may complete it.
 func (n *Network) own() *Network {
@@ -171,11 +172,11 @@ func (n *Network) forgetRecord(ctx context.Context, made madeRecord) error {
 }
 
 // ownGateways returns the gateways that are known before any endpoint is.
-func (n *Network) ownGateways() Addressing {
-	if pool, ok := n.ipam.(*Pool); ok && n.config.hasGateway() {
-		return Addressing{Addresses: pool.gateways()}
+func (n *Network) ownGateways() model.Addressing {
+	if pool, ok := n.ipam.(*Pool); ok && n.config.HasGateway() {
+		return model.Addressing{Addresses: pool.gateways()}
 	}
-	return Addressing{}
+	return model.Addressing{}
 }
 
 // Endpoint returns the endpoint of that name and interface name; ErrNotFound
@@ -223,10 +224,10 @@ func (n *Network) Delete(ctx context.Context) (err error) {
 		return err
 	}
 	if len(recs) > 0 {
-		return fmt.Errorf("%w: %q has %d, one is %s", ErrNetworkInUse, n.name, len(recs), recs[0].ContainerID)
+		return fmt.Errorf("%w: %q has %d, one is %s", model.ErrNetworkInUse, n.name, len(recs), recs[0].ContainerID)
 	}
 	if err := n.dissolve(ctx); errors.Is(err, state.ErrInUse) {
-		return fmt.Errorf("%w: %q: one is being made or removed", ErrNetworkInUse, n.name)
+		return fmt.Errorf("%w: %q: one is being made or removed", model.ErrNetworkInUse, n.name)
 	} else if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -76,17 +77,17 @@ func Uptime() int64 {
 }
 
 // tunnel is what the file says of the tunnel.
-func (f NodeFile) tunnel() TunnelConfig {
-	t := TunnelConfig{Agent: true, Self: f.Self, Subnets: f.Subnets, VNI: f.VNI, Port: f.Port, Device: f.Device}
+func (f NodeFile) tunnel() model.TunnelConfig {
+	t := model.TunnelConfig{Agent: true, Self: f.Self, Subnets: f.Subnets, VNI: f.VNI, Port: f.Port, Device: f.Device}
 	for _, n := range f.Nodes {
-		t.Nodes = append(t.Nodes, Node{Address: n.Address, Subnets: n.Blocks})
+		t.Nodes = append(t.Nodes, model.Node{Address: n.Address, Subnets: n.Blocks})
 	}
 	return t
 }
 
 // Apply returns a configuration with what the file says of the tunnel. An MTU
 // that is set stays.
-func (f NodeFile) Apply(c NetworkConfig) NetworkConfig {
+func (f NodeFile) Apply(c model.NetworkConfig) model.NetworkConfig {
 	c.Tunnel = f.tunnel()
 	if c.MTU == 0 {
 		c.MTU = f.MTU
@@ -107,7 +108,7 @@ func (e *NotReadyError) Error() string {
 }
 
 // Is says that it is ErrNotReady.
-func (e *NotReadyError) Is(target error) bool { return target == ErrNotReady }
+func (e *NotReadyError) Is(target error) bool { return target == model.ErrNotReady }
 
 // NodeFile reads the node file of a network; ErrNotReady if there is none.
 func (c *Controller) NodeFile(network string) (NodeFile, error) {
@@ -198,7 +199,7 @@ func parseNodeFile(data []byte, network, path string) (f NodeFile, err error) {
 // holdsStill says whether this host may still give addresses out, as the last
 // thing before it says that one is given: the process may have been stopped for
 // so long that its block is another host's.
-func (n *Network) holdsStill(addrs []Address) error {
+func (n *Network) holdsStill(addrs []model.Address) error {
 	if n.driver != driverOverlay || !n.config.Tunnel.Agent {
 		return nil
 	}

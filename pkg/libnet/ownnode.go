@@ -4,11 +4,12 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // OwnNode returns the address of the one node that is this host: the network
 // namespace of the calling thread. It is a *ConfigError if none is, or several.
-func OwnNode(nodes []Node) (netip.Addr, error) {
+func OwnNode(nodes []model.Node) (netip.Addr, error) {
 	var all []netip.Addr
 	for _, n := range nodes {
 		all = append(all, n.Address)
@@ -18,9 +19,9 @@ func OwnNode(nodes []Node) (netip.Addr, error) {
 	case err != nil:
 		return netip.Addr{}, err
 	case len(own) == 0:
-		return netip.Addr{}, badConfig("nodes", brief(all), "none is an address of this host; one must be")
+		return netip.Addr{}, model.BadConfig("nodes", model.Brief(all), "none is an address of this host; one must be")
 	case len(own) > 1:
-		return netip.Addr{}, badConfig("nodes", brief(own), "these are all addresses of this host; one must be")
+		return netip.Addr{}, model.BadConfig("nodes", model.Brief(own), "these are all addresses of this host; one must be")
 	}
 	return own[0], nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -30,10 +31,10 @@ type plan struct {
 
 // plan derives what an endpoint is to be. It is pure: what can be refused is
 // refused here. The link has no namespace yet.
-func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) (plan, error) {
-	v4, v6 := a.families()
+func (n *Network) plan(id model.ID, a model.Addressing, mac net.HardwareAddr, ports []PortMapping) (plan, error) {
+	v4, v6 := a.Families()
 	if v6 && n.config.MTU != 0 && n.config.MTU < 1280 {
-		return plan{}, badConfig("mtu", n.config.MTU, "want at least 1280 bytes, as the network has IPv6 (RFC 8200, section 5)")
+		return plan{}, model.BadConfig("mtu", n.config.MTU, "want at least 1280 bytes, as the network has IPv6 (RFC 8200, section 5)")
 	}
 	p := plan{
 		bridge:   n.planBridge(a),
@@ -41,28 +42,28 @@ func (n *Network) plan(id ID, a Addressing, mac net.HardwareAddr, ports []PortMa
 		network:  n.planRules(),
 		endpoint: firewall.Endpoint{Owner: id.String(), Bridge: n.config.Bridge, Port: id.HostName(), Tunnel: n.tunnelName()},
 	}
-	p.endpoint.Addrs, p.endpoint.Masquerade, p.endpoint.Source = a.addrs(), n.config.masqueradeFamilies(), n.config.snat()
+	p.endpoint.Addrs, p.endpoint.Masquerade, p.endpoint.Source = a.Addrs(), n.config.MasqueradeFamilies(), n.config.SNATAddrs()
 	if len(a.Addresses) == 0 {
 		p.endpoint.Masquerade = firewall.Families{}
 	}
 	p.endpoint.Ports, p.endpoint.Hairpin, p.endpoint.MasqueradeAll = firewallPorts(ports), !n.config.NoHairpin, n.config.MasqueradeAll
-	p.localnet = v4 && !n.config.NoHairpin && n.config.GatewayModeIPv4 != GatewayRouted && publishesLocalhost(ports)
+	p.localnet = v4 && !n.config.NoHairpin && n.config.GatewayModeIPv4 != model.GatewayRouted && publishesLocalhost(ports)
 	p.bridge.RouteLocalnet = p.localnet
-	p.rules = n.config.needsRules() || len(ports) > 0
+	p.rules = n.config.NeedsRules() || len(ports) > 0
 	if n.config.SpoofCheck {
 		p.endpoint.MAC = p.link.MAC
 	}
-	if n.config.hasGateway() {
+	if n.config.HasGateway() {
 		p.v4, p.v6 = v4, v6
 	}
 	return p, nil
 }
 
 // ownRules are the choices of the configuration for endpoints made by it.
-func ownRules(c NetworkConfig) *state.OwnRules {
-	m := c.masqueradeFamilies()
+func ownRules(c model.NetworkConfig) *state.OwnRules {
+	m := c.MasqueradeFamilies()
 	return &state.OwnRules{
-		MasqueradeIPv4: m.IPv4, MasqueradeIPv6: m.IPv6, Source: c.snat(),
+		MasqueradeIPv4: m.IPv4, MasqueradeIPv6: m.IPv6, Source: c.SNATAddrs(),
 		SpoofCheck: c.SpoofCheck, NoHairpin: c.NoHairpin, MasqueradeAll: c.MasqueradeAll,
 	}
 }
@@ -85,7 +86,7 @@ func (p *plan) asRecorded(rec state.Endpoint) {
 	}
 }
 
-func (n *Network) planBridge(a Addressing) link.Bridge {
+func (n *Network) planBridge(a model.Addressing) link.Bridge {
 	b := link.Bridge{
 		Name:          n.config.Bridge,
 		MTU:           n.config.MTU,
@@ -97,13 +98,13 @@ func (n *Network) planBridge(a Addressing) link.Bridge {
 		PreserveDefaultVLAN: n.config.PreserveDefaultVLAN,
 
 		IPv6:     ipv6Mode(a),
-		Alias:    networkOwner(n.name),
-		Isolated: n.config.isolated(),
+		Alias:    model.NetworkOwner(n.name),
+		Isolated: n.config.IsIsolated(),
 	}
-	if !n.config.hasGateway() {
+	if !n.config.HasGateway() {
 		return b
 	}
-	b.ForwardIPv4, b.ForwardIPv6 = a.families()
+	b.ForwardIPv4, b.ForwardIPv6 = a.Families()
 	for _, addr := range a.Addresses {
 		if !addr.Gateway.IsValid() {
 			continue
@@ -118,7 +119,7 @@ func (n *Network) planBridge(a Addressing) link.Bridge {
 
 // onBridge is the gateway as an address of the bridge. A link-local one is in
 // its own subnet (RFC 4291, section 2.5.6), whatever that of the containers is.
-func onBridge(a Address) netip.Prefix {
+func onBridge(a model.Address) netip.Prefix {
 	bits := a.Prefix.Bits()
 	if !a.Prefix.Masked().Contains(a.Gateway) {
 		bits = 64
@@ -126,14 +127,14 @@ func onBridge(a Address) netip.Prefix {
 	return netip.PrefixFrom(a.Gateway, bits)
 }
 
-func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []PortMapping) link.Link {
+func (n *Network) planLink(id model.ID, a model.Addressing, mac net.HardwareAddr, ports []PortMapping) link.Link {
 	l := link.Link{
 		Owner: id.String(), HostName: id.HostName(), Bridge: n.config.Bridge, IfName: id.IfName,
 		MAC: mac, MTU: n.config.MTU,
 		// Where br_netfilter has DNAT done inside the bridge, a container
 		// reaches itself by its published port through its own bridge port.
 		Hairpin:  n.config.Hairpin || len(ports) > 0 && !n.config.Promiscuous,
-		Isolated: n.config.Isolated || n.config.noICC(),
+		Isolated: n.config.Isolated || n.config.ForbidsICC(),
 		VLAN:     n.config.VLAN, PreserveDefaultVLAN: n.config.PreserveDefaultVLAN,
 		EnableDAD: n.config.EnableDAD, Down: n.config.InterfaceDown, IPv6: ipv6Mode(a),
 	}
@@ -156,9 +157,9 @@ func (n *Network) planLink(id ID, a Addressing, mac net.HardwareAddr, ports []Po
 func (n *Network) planRules() firewall.Network {
 	c := n.config
 	fw := firewall.Network{
-		Name: networkOwner(n.name), Guard: guardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(),
-		NoHost: c.NoHost || c.isolated(), Internal: c.internal(), NoICC: c.noICC(), Apart: c.apart(),
-		IPv4: c.GatewayModeIPv4.policy(), IPv6: c.GatewayModeIPv6.policy(), Trusted: c.TrustedInterfaces,
+		Name: model.NetworkOwner(n.name), Guard: guardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.tunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(),
+		NoHost: c.NoHost || c.IsIsolated(), Internal: c.IsInternal(), NoICC: c.ForbidsICC(), Apart: c.IsApart(),
+		IPv4: c.GatewayModeIPv4.Policy(), IPv6: c.GatewayModeIPv6.Policy(), Trusted: c.TrustedInterfaces,
 	}
 	if m := firewall.Mark(c.AcceptFwMark); m.Mask != 0 {
 		fw.AcceptMark = &m
@@ -169,8 +170,8 @@ func (n *Network) planRules() firewall.Network {
 // ipv6Mode switches IPv6 off where addresses are given and none is IPv6: a
 // link-local address that nobody asked for lets a neighbour reach, and
 // re-route, the container (CVE-2024-32473).
-func ipv6Mode(a Addressing) host.IPv6Mode {
-	switch v4, v6 := a.families(); {
+func ipv6Mode(a model.Addressing) host.IPv6Mode {
+	switch v4, v6 := a.Families(); {
 	case v6:
 		return host.IPv6On
 	case v4:
@@ -184,7 +185,7 @@ func (n *Network) resolveMTU() error {
 	if !n.config.AutoMTU || n.config.MTU != 0 {
 		return nil
 	}
-	if n.config.Tunnel.used() {
+	if n.config.Tunnel.Used() {
 		return n.resolveTunnelMTU()
 	}
 	mtu, err := n.c.bridges.UplinkMTU()
@@ -192,7 +193,7 @@ func (n *Network) resolveMTU() error {
 		return nil // no route out: the kernel's default
 	}
 	if err == nil && (mtu < 68 || mtu > 65535) {
-		err = badConfig("mtu", "auto", "the host's default route has MTU "+strconv.Itoa(mtu)+"; give a number from 68 to 65535")
+		err = model.BadConfig("mtu", "auto", "the host's default route has MTU "+strconv.Itoa(mtu)+"; give a number from 68 to 65535")
 	}
 	n.config.MTU = mtu
 	return err
@@ -200,7 +201,7 @@ func (n *Network) resolveMTU() error {
 
 // ensureBridge makes the network's bridge as the endpoint but, zero for none,
 // needs it, pushing how to undo what it made.
-func (n *Network) ensureBridge(ctx context.Context, a Addressing, but ID, undo *undoStack) (link.BridgeState, error) {
+func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but model.ID, undo *undoStack) (link.BridgeState, error) {
 	if err := n.resolveMTU(); err != nil {
 		return link.BridgeState{}, err
 	}
@@ -235,7 +236,7 @@ func union(a, b []netip.Prefix) []netip.Prefix {
 // needed returns which addresses of the bridge endpoints of whichever network
 // have as gateway. While another one is being made, whose gateway is not known
 // yet, all may be.
-func (n *Network) needed(have []netip.Prefix, but ID) ([]netip.Prefix, error) {
+func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, error) {
 	recs, err := n.c.networks.Networks()
 	errs := []error{err}
 	var all []netip.Prefix
@@ -268,9 +269,9 @@ func (n *Network) needed(have []netip.Prefix, but ID) ([]netip.Prefix, error) {
 func (n *Network) unsupported(err error) error {
 	switch c := n.config; {
 	case c.VLAN > 0:
-		return &UnsupportedError{Key: "vlan", Value: strconv.Itoa(c.VLAN), Err: err}
+		return &model.UnsupportedError{Key: "vlan", Value: strconv.Itoa(c.VLAN), Err: err}
 	case len(c.VLANTrunk) > 0:
-		return &UnsupportedError{Key: "vlanTrunk", Value: fmt.Sprintf("%d-%d", c.VLANTrunk[0].Min, c.VLANTrunk[0].Max), Err: err}
+		return &model.UnsupportedError{Key: "vlanTrunk", Value: fmt.Sprintf("%d-%d", c.VLANTrunk[0].Min, c.VLANTrunk[0].Max), Err: err}
 	}
 	return err
 }
@@ -278,7 +279,7 @@ func (n *Network) unsupported(err error) error {
 // removeBridge removes the bridge if libnet made it, for whichever network, and no
 // port is left on it; one that another network came to use meanwhile stays.
 func (n *Network) removeBridge(ctx context.Context) error {
-	err := n.c.bridges.RemoveBridge(ctx, n.config.Bridge, ownerPrefix)
+	err := n.c.bridges.RemoveBridge(ctx, n.config.Bridge, model.OwnerPrefix)
 	if errors.Is(err, link.ErrInUse) || errors.Is(err, netlink.ErrExists) || errors.Is(err, link.ErrNotBridge) {
 		return nil
 	}

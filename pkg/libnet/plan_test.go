@@ -11,18 +11,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
-func addresses(prefixes ...string) Addressing {
-	var a Addressing
+func addresses(prefixes ...string) model.Addressing {
+	var a model.Addressing
 	for _, p := range prefixes {
-		a.Addresses = append(a.Addresses, Address{Prefix: netip.MustParsePrefix(p)})
+		a.Addresses = append(a.Addresses, model.Address{Prefix: netip.MustParsePrefix(p)})
 	}
 	return a
 }
 
-func route(dst, gw string) Route {
-	r := Route{Dst: netip.MustParsePrefix(dst)}
+func route(dst, gw string) model.Route {
+	r := model.Route{Dst: netip.MustParsePrefix(dst)}
 	if gw != "" {
 		r.Gateway = netip.MustParseAddr(gw)
 	}
@@ -30,7 +31,7 @@ func route(dst, gw string) Route {
 }
 
 // words puts what complete made into the words of ip(8).
-func words(a Addressing) []string {
+func words(a model.Addressing) []string {
 	var out []string
 	for _, addr := range a.Addresses {
 		out = append(out, fmt.Sprintf("addr %s gw %s", addr.Prefix, addr.Gateway))
@@ -42,44 +43,44 @@ func words(a Addressing) []string {
 }
 
 func TestComplete(t *testing.T) {
-	withRoutes := func(a Addressing, r ...Route) Addressing { a.Routes = r; return a }
-	withGateway := func(a Addressing, gw string) Addressing {
+	withRoutes := func(a model.Addressing, r ...model.Route) model.Addressing { a.Routes = r; return a }
+	withGateway := func(a model.Addressing, gw string) model.Addressing {
 		a.Addresses[0].Gateway = netip.MustParseAddr(gw)
 		return a
 	}
 	tests := []struct {
 		name string
-		conf NetworkConfig
-		in   Addressing
+		conf model.NetworkConfig
+		in   model.Addressing
 		want []string
 	}{
-		{"no gateway asked for", NetworkConfig{}, addresses("10.1.0.5/24"),
+		{"no gateway asked for", model.NetworkConfig{}, addresses("10.1.0.5/24"),
 			[]string{"addr 10.1.0.5/24 gw invalid IP"}},
-		{"gateway is the subnet's first address", NetworkConfig{Gateway: true}, addresses("10.1.0.5/24", "fd01::5/64"),
+		{"gateway is the subnet's first address", model.NetworkConfig{Gateway: true}, addresses("10.1.0.5/24", "fd01::5/64"),
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "addr fd01::5/64 gw fd01::1"}},
-		{"the IPAM's gateway wins", NetworkConfig{Gateway: true}, withGateway(addresses("10.1.0.5/24"), "10.1.0.254"),
+		{"the IPAM's gateway wins", model.NetworkConfig{Gateway: true}, withGateway(addresses("10.1.0.5/24"), "10.1.0.254"),
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.254"}},
-		{"a route without gateway takes its family's", NetworkConfig{Gateway: true},
+		{"a route without gateway takes its family's", model.NetworkConfig{Gateway: true},
 			withRoutes(addresses("10.1.0.5/24", "fd01::5/64"), route("0.0.0.0/0", ""), route("fd02::/64", "")),
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "addr fd01::5/64 gw fd01::1",
 				"route 0.0.0.0/0 via 10.1.0.1", "route fd02::/64 via fd01::1"}},
-		{"default routes of both families", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/24", "fd01::5/64"),
+		{"default routes of both families", model.NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/24", "fd01::5/64"),
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "addr fd01::5/64 gw fd01::1",
 				"route 0.0.0.0/0 via 10.1.0.1", "route ::/0 via fd01::1"}},
-		{"the IPAM's default route with a gateway wins", NetworkConfig{DefaultGateway: true},
+		{"the IPAM's default route with a gateway wins", model.NetworkConfig{DefaultGateway: true},
 			withRoutes(addresses("10.1.0.5/24"), route("0.0.0.0/0", "10.1.0.9")),
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "route 0.0.0.0/0 via 10.1.0.9"}},
-		{"the IPAM's default route without one is not doubled", NetworkConfig{DefaultGateway: true},
+		{"the IPAM's default route without one is not doubled", model.NetworkConfig{DefaultGateway: true},
 			withRoutes(addresses("10.1.0.5/24"), route("0.0.0.0/0", "")),
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "route 0.0.0.0/0 via 10.1.0.1"}},
-		{"a single address has no gateway", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/32"),
+		{"a single address has no gateway", model.NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/32"),
 			[]string{"addr 10.1.0.5/32 gw invalid IP"}},
-		{"nor have two", NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/31", "fd01::4/127"),
+		{"nor have two", model.NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/31", "fd01::4/127"),
 			[]string{"addr 10.1.0.5/31 gw invalid IP", "addr fd01::4/127 gw invalid IP"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tt.in.complete(tt.conf)
+			got, err := tt.in.Complete(tt.conf)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,8 +92,8 @@ func TestComplete(t *testing.T) {
 }
 
 func TestCompleteRefusesTheGatewaysOwnAddress(t *testing.T) {
-	_, err := addresses("10.1.0.1/24").complete(NetworkConfig{Gateway: true})
-	var conf *ConfigError
+	_, err := addresses("10.1.0.1/24").Complete(model.NetworkConfig{Gateway: true})
+	var conf *model.ConfigError
 	if !errors.As(err, &conf) || conf.Value != "10.1.0.1" {
 		t.Errorf("error %v, want a ConfigError that names 10.1.0.1", err)
 	}
@@ -100,7 +101,7 @@ func TestCompleteRefusesTheGatewaysOwnAddress(t *testing.T) {
 
 func TestIPv6Mode(t *testing.T) {
 	tests := []struct {
-		in   Addressing
+		in   model.Addressing
 		want host.IPv6Mode
 	}{
 		{addresses("10.1.0.5/24"), host.IPv6Off},
@@ -117,36 +118,36 @@ func TestIPv6Mode(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	tests := []struct {
-		conf NetworkConfig
+		conf model.NetworkConfig
 		key  string // of the error; empty: none
 	}{
-		{NetworkConfig{}, ""},
-		{NetworkConfig{MTU: 67}, "mtu"},
-		{NetworkConfig{MTU: 65536}, "mtu"},
-		{NetworkConfig{MTU: 68}, ""},
-		{NetworkConfig{VLAN: 4095}, "vlan"},
-		{NetworkConfig{VLAN: -1}, "vlan"},
-		{NetworkConfig{VLANTrunk: []VLANRange{{5, 4}}}, "vlanTrunk"},
-		{NetworkConfig{VLANTrunk: []VLANRange{{1, 4094}}}, ""},
-		{NetworkConfig{GatewayPriority: math.MaxInt32}, ""},
-		{NetworkConfig{GatewayPriority: math.MaxInt32 + 1}, "gwPriority"},
-		{NetworkConfig{GatewayPriority: math.MinInt32 - 1}, "gwPriority"},
-		{NetworkConfig{Bridge: "a/b"}, "bridge"},
-		{NetworkConfig{Bridge: "sixteen-bytes-xx"}, "bridge"},
-		{NetworkConfig{Bridge: "all"}, "bridge"},
-		{NetworkConfig{Bridge: "default"}, "bridge"},
-		{NetworkConfig{Bridge: "lo"}, "bridge"},
-		{NetworkConfig{Bridge: "br%d"}, "bridge"},
-		{NetworkConfig{Bridge: "twelve-bytes", VLAN: 100, Gateway: true}, "vlan"},
-		{NetworkConfig{Bridge: "twelve-bytes", VLAN: 10, Gateway: true}, ""},
-		{NetworkConfig{Bridge: "fifteen-bytes-x", VLAN: 10}, ""}, // without a gateway there is no such interface
-		{NetworkConfig{Hairpin: true, Promiscuous: true}, "hairpinMode"},
-		{NetworkConfig{Internal: true, Masquerade: true}, "internal"},
-		{NetworkConfig{Internal: true, DefaultGateway: true}, "internal"},
+		{model.NetworkConfig{}, ""},
+		{model.NetworkConfig{MTU: 67}, "mtu"},
+		{model.NetworkConfig{MTU: 65536}, "mtu"},
+		{model.NetworkConfig{MTU: 68}, ""},
+		{model.NetworkConfig{VLAN: 4095}, "vlan"},
+		{model.NetworkConfig{VLAN: -1}, "vlan"},
+		{model.NetworkConfig{VLANTrunk: []model.VLANRange{{5, 4}}}, "vlanTrunk"},
+		{model.NetworkConfig{VLANTrunk: []model.VLANRange{{1, 4094}}}, ""},
+		{model.NetworkConfig{GatewayPriority: math.MaxInt32}, ""},
+		{model.NetworkConfig{GatewayPriority: math.MaxInt32 + 1}, "gwPriority"},
+		{model.NetworkConfig{GatewayPriority: math.MinInt32 - 1}, "gwPriority"},
+		{model.NetworkConfig{Bridge: "a/b"}, "bridge"},
+		{model.NetworkConfig{Bridge: "sixteen-bytes-xx"}, "bridge"},
+		{model.NetworkConfig{Bridge: "all"}, "bridge"},
+		{model.NetworkConfig{Bridge: "default"}, "bridge"},
+		{model.NetworkConfig{Bridge: "lo"}, "bridge"},
+		{model.NetworkConfig{Bridge: "br%d"}, "bridge"},
+		{model.NetworkConfig{Bridge: "twelve-bytes", VLAN: 100, Gateway: true}, "vlan"},
+		{model.NetworkConfig{Bridge: "twelve-bytes", VLAN: 10, Gateway: true}, ""},
+		{model.NetworkConfig{Bridge: "fifteen-bytes-x", VLAN: 10}, ""}, // without a gateway there is no such interface
+		{model.NetworkConfig{Hairpin: true, Promiscuous: true}, "hairpinMode"},
+		{model.NetworkConfig{Internal: true, Masquerade: true}, "internal"},
+		{model.NetworkConfig{Internal: true, DefaultGateway: true}, "internal"},
 	}
 	for _, tt := range tests {
 		err := tt.conf.Validate()
-		var conf *ConfigError
+		var conf *model.ConfigError
 		switch {
 		case tt.key == "" && err != nil:
 			t.Errorf("%+v: %v", tt.conf, err)
@@ -157,9 +158,9 @@ func TestValidate(t *testing.T) {
 }
 
 func TestValidateSubnet(t *testing.T) {
-	gateway, plain := NetworkConfig{Gateway: true}, NetworkConfig{}
+	gateway, plain := model.NetworkConfig{Gateway: true}, model.NetworkConfig{}
 	for _, tt := range []struct {
-		conf            NetworkConfig
+		conf            model.NetworkConfig
 		subnet, gateway string
 		key             string // of the error; empty: none
 	}{
@@ -189,8 +190,8 @@ func TestValidateSubnet(t *testing.T) {
 		if tt.gateway != "" {
 			gw = netip.MustParseAddr(tt.gateway)
 		}
-		err := tt.conf.validateSubnet("k", netip.MustParsePrefix(tt.subnet), gw)
-		var conf *ConfigError
+		err := tt.conf.ValidateSubnet("k", netip.MustParsePrefix(tt.subnet), gw)
+		var conf *model.ConfigError
 		switch {
 		case tt.key == "" && err != nil:
 			t.Errorf("%s %s: %v", tt.subnet, tt.gateway, err)
@@ -201,27 +202,27 @@ func TestValidateSubnet(t *testing.T) {
 }
 
 func TestIPv6NeedsItsMTU(t *testing.T) {
-	n := &Network{name: "net1", config: NetworkConfig{Bridge: "br1", MTU: 1200}}
-	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
+	n := &Network{name: "net1", config: model.NetworkConfig{Bridge: "br1", MTU: 1200}}
+	if _, err := n.plan(model.ID{"net1", "c1", "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
 		t.Error("MTU 1200 with IPv6 was accepted")
 	}
-	if _, err := n.plan(ID{"net1", "c1", "eth0"}, addresses("10.1.0.5/24"), nil, nil); err != nil {
+	if _, err := n.plan(model.ID{"net1", "c1", "eth0"}, addresses("10.1.0.5/24"), nil, nil); err != nil {
 		t.Errorf("MTU 1200 with IPv4: %v", err)
 	}
 }
 
 func TestIDNames(t *testing.T) {
-	id := ID{"net1", "c1", "eth0"}
-	if got, ok := parseOwner(id.String()); !ok || got != id {
+	id := model.ID{"net1", "c1", "eth0"}
+	if got, ok := model.ParseOwner(id.String()); !ok || got != id {
 		t.Errorf("parseOwner(%q) = %v, %v", id, got, ok)
 	}
 	for _, owner := range []string{"libnet:net1/", "", "net1/c1/eth0", "libnet:a/b/c/d"} {
-		if got, ok := parseOwner(owner); ok {
+		if got, ok := model.ParseOwner(owner); ok {
 			t.Errorf("parseOwner(%q) = %v, want none", owner, got)
 		}
 	}
-	names := map[string]ID{}
-	for _, id := range []ID{id, {"net1", "c1", "eth1"}, {"net2", "c1", "eth0"}, {"net1", "c2", "eth0"}} {
+	names := map[string]model.ID{}
+	for _, id := range []model.ID{id, {"net1", "c1", "eth1"}, {"net2", "c1", "eth0"}, {"net1", "c2", "eth0"}} {
 		name := id.HostName()
 		if len(name) != 15 {
 			t.Errorf("host name %q has %d bytes, want 15", name, len(name))
@@ -235,17 +236,17 @@ func TestIDNames(t *testing.T) {
 
 func TestIDValidate(t *testing.T) {
 	long := strings.Repeat("x", 200)
-	for _, id := range []ID{
+	for _, id := range []model.ID{
 		{"", "c1", "eth0"}, {"net1", "", "eth0"}, {"net1", "c1", ""},
 		{"..", "c1", "eth0"}, {"net1", "../c1", "eth0"}, {"net1", "c1", ".."},
 		{"net1", "c1", "a/b"}, {"net1", "c1", "a:b"}, {"net1", "c1", "a b"}, {"net1", "c1", "sixteen-bytes-xx"},
 		{"net/1", "c1", "eth0"}, {"-net", "c1", "eth0"}, {long, long, "eth0"}, {"net1", long + "x", "eth0"},
 	} {
-		if err := id.Validate(); !errors.Is(err, ErrInvalidName) {
+		if err := id.Validate(); !errors.Is(err, model.ErrInvalidName) {
 			t.Errorf("%.30v: error %v, want ErrInvalidName", id, err)
 		}
 	}
-	for _, id := range []ID{{"net1", "c1", "eth0"}, {"n", "A.b_c-1", "eth0.5"}, {"net1", long, "e"}} {
+	for _, id := range []model.ID{{"net1", "c1", "eth0"}, {"n", "A.b_c-1", "eth0.5"}, {"net1", long, "e"}} {
 		if err := id.Validate(); err != nil {
 			t.Errorf("%.30v: %v", id, err)
 		}

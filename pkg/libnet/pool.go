@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -24,7 +25,7 @@ type Pool struct {
 type savedPool struct {
 	DataDir string
 	Sets    []ipamstore.RangeSet
-	Extra   Addressing // routes and DNS that go with every address
+	Extra   model.Addressing // routes and DNS that go with every address
 	savedPolicy
 }
 
@@ -40,7 +41,7 @@ type savedPolicy struct {
 	WarnAt       int                    `json:",omitempty"`
 }
 
-func savedPoolOf(c ipamstore.Config, extra Addressing) savedPool {
+func savedPoolOf(c ipamstore.Config, extra model.Addressing) savedPool {
 	return savedPool{DataDir: c.DataDir, Sets: c.Sets, Extra: extra, savedPolicy: savedPolicy{
 		Exclude: c.Exclude, Aux: c.Aux, Strategy: c.Strategy, Sticky: c.Sticky,
 		Cooldown: c.Cooldown, RebootPolicy: c.RebootPolicy, WarnAt: c.WarnAt,
@@ -68,7 +69,7 @@ const DefaultDataDir = "/var/lib/cni/networks"
 // is gone are then dead. So may cfg.InUse: an address in its owner's network
 // namespace is in use. Without Sets the pool gives nothing and takes
 // everything back: all that is needed to clean up.
-func NewPool(cfg ipamstore.Config, extra Addressing) (*Pool, error) {
+func NewPool(cfg ipamstore.Config, extra model.Addressing) (*Pool, error) {
 	if cfg.Dead == nil {
 		var seen verdicts
 		cfg.Dead = func(h ipamstore.Holder) bool { return seen.dead(holderOf(cfg.Network, h)) }
@@ -100,7 +101,7 @@ const PoolType = "ipam-ln"
 func (p *Pool) Type() string { return PoolType }
 
 // Apply gives the claim its addresses, the same ones if it holds some already.
-func (p *Pool) Apply(ctx context.Context, claim Claim) (Addressing, error) {
+func (p *Pool) Apply(ctx context.Context, claim Claim) (model.Addressing, error) {
 	req := ipamstore.Request{
 		Holder: ipamstore.Holder{Owner: storeOwner(claim.ID), Netns: claim.Netns, Workload: claim.Workload},
 		Addrs:  claim.Addresses,
@@ -108,22 +109,22 @@ func (p *Pool) Apply(ctx context.Context, claim Claim) (Addressing, error) {
 	req.NetnsID = tokenOf(Holder{NetnsID: claim.NetnsID, MountNS: mountNS(), Runtime: claim.Runtime})
 	leases, err := p.store.Apply(ctx, req)
 	if err != nil {
-		return Addressing{}, err
+		return model.Addressing{}, err
 	}
-	out := Addressing{Routes: p.cfg.Extra.Routes, DNS: p.cfg.Extra.DNS}
+	out := model.Addressing{Routes: p.cfg.Extra.Routes, DNS: p.cfg.Extra.DNS}
 	for _, l := range leases {
-		out.Addresses = append(out.Addresses, Address{Prefix: l.Addr, Gateway: l.Gateway})
+		out.Addresses = append(out.Addresses, model.Address{Prefix: l.Addr, Gateway: l.Gateway})
 	}
 	return out, nil
 }
 
 // Verify says if the owner does not hold exactly these addresses.
-func (p *Pool) Verify(ctx context.Context, id ID, addrs []netip.Addr) error {
+func (p *Pool) Verify(ctx context.Context, id model.ID, addrs []netip.Addr) error {
 	return p.store.Verify(ctx, storeOwner(id), addrs)
 }
 
 // Remove gives the owner's addresses back.
-func (p *Pool) Remove(ctx context.Context, id ID) error {
+func (p *Pool) Remove(ctx context.Context, id model.ID) error {
 	return p.store.Remove(ctx, storeOwner(id))
 }
 
@@ -210,18 +211,18 @@ func BlockSets(blocks []netip.Prefix) []ipamstore.RangeSet {
 
 // gateways returns the gateway of each subnet, in the order of the sets, each
 // once.
-func (p *Pool) gateways() []Address {
-	var all []Address
+func (p *Pool) gateways() []model.Address {
+	var all []model.Address
 	seen := map[netip.Addr]bool{}
 	for _, set := range p.cfg.Sets {
 		for _, r := range set {
 			gw := r.Gateway
 			if !gw.IsValid() {
-				gw = firstOf(r.Subnet)
+				gw = model.FirstOf(r.Subnet)
 			}
 			if gw.IsValid() && !seen[gw] {
 				seen[gw] = true
-				own := Address{Prefix: r.Subnet, Gateway: gw}
+				own := model.Address{Prefix: r.Subnet, Gateway: gw}
 				if r.Subnet.Contains(gw) {
 					own.Prefix = onBridge(own)
 				}
@@ -232,13 +233,13 @@ func (p *Pool) gateways() []Address {
 	return all
 }
 
-func storeOwner(id ID) ipamstore.Owner {
+func storeOwner(id model.ID) ipamstore.Owner {
 	return ipamstore.Owner{ContainerID: id.ContainerID, IfName: id.IfName}
 }
 
 func holderOf(network string, h ipamstore.Holder) Holder {
 	known := parseToken(h.NetnsID)
-	known.ID, known.Netns = ID{network, h.ContainerID, h.IfName}, h.Netns
+	known.ID, known.Netns = model.ID{network, h.ContainerID, h.IfName}, h.Netns
 	return known
 }
 
@@ -282,11 +283,11 @@ func (n NetnsID) token() string { return fmt.Sprintf("%d:%d:%d", n.Dev, n.Ino, n
 
 // Suits says which subnets and gateways of the pool a network with this
 // configuration cannot have, as an *ipamstore.ConfigError; nil if none.
-func (p *Pool) Suits(c NetworkConfig) error {
+func (p *Pool) Suits(c model.NetworkConfig) error {
 	for i, set := range p.cfg.Sets {
 		for j, r := range set {
-			var bad *ConfigError
-			if errors.As(c.validateSubnet("", r.Subnet, r.Gateway), &bad) {
+			var bad *model.ConfigError
+			if errors.As(c.ValidateSubnet("", r.Subnet, r.Gateway), &bad) {
 				return &ipamstore.ConfigError{Key: fmt.Sprintf("ranges[%d][%d]%s", i, j, bad.Key), Value: bad.Value, Msg: bad.Want}
 			}
 		}

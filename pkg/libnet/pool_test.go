@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -33,7 +34,7 @@ func TestRecordKeepsPool(t *testing.T) {
 	}
 	prints := map[string]bool{}
 	for _, want := range []ipamstore.Config{plain, full} {
-		pool, err := NewPool(want, Addressing{})
+		pool, err := NewPool(want, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}

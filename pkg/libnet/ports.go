@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -73,12 +74,12 @@ var protocols = map[string]firewall.Protocol{"": firewall.TCP, "tcp": firewall.T
 // is a *ConfigError for "portMappings[i].key".
 func validatePorts(ports []PortMapping) ([]PortMapping, error) {
 	if len(ports) > maxMappings {
-		return nil, badConfig("portMappings", fmt.Sprintf("%d entries", len(ports)), fmt.Sprintf("want %d at most; hostPortEnd makes one entry of a range", maxMappings))
+		return nil, model.BadConfig("portMappings", fmt.Sprintf("%d entries", len(ports)), fmt.Sprintf("want %d at most; hostPortEnd makes one entry of a range", maxMappings))
 	}
 	out := slices.Clone(ports)
 	for i, m := range out {
 		if key, value, want := m.wrong(); key != "" {
-			return nil, badConfig(fmt.Sprintf("portMappings[%d].%s", i, key), value, want)
+			return nil, model.BadConfig(fmt.Sprintf("portMappings[%d].%s", i, key), value, want)
 		}
 		if m.Protocol == "" {
 			out[i].Protocol = "tcp"
@@ -87,11 +88,11 @@ func validatePorts(ports []PortMapping) ([]PortMapping, error) {
 			out[i].HostPortEnd = 0
 		}
 		if len(m.Sources) > maxSources {
-			return nil, badConfig(fmt.Sprintf("portMappings[%d].sourceRanges", i), fmt.Sprintf("%d entries", len(m.Sources)), fmt.Sprintf("want %d at most", maxSources))
+			return nil, model.BadConfig(fmt.Sprintf("portMappings[%d].sourceRanges", i), fmt.Sprintf("%d entries", len(m.Sources)), fmt.Sprintf("want %d at most", maxSources))
 		}
 		for _, s := range m.Sources {
 			if !s.IsValid() {
-				return nil, badConfig(fmt.Sprintf("portMappings[%d].sourceRanges", i), s, `want prefixes as "10.0.0.0/8"`)
+				return nil, model.BadConfig(fmt.Sprintf("portMappings[%d].sourceRanges", i), s, `want prefixes as "10.0.0.0/8"`)
 			}
 		}
 	}
@@ -121,7 +122,7 @@ func refuseOverlap(ports []PortMapping) error {
 		var overlap *firewall.OverlapError
 		if errors.As(err, &overlap) {
 			i, j := at[overlap.First], at[overlap.Second]
-			return badConfig(fmt.Sprintf("portMappings[%d]", j), ports[j],
+			return model.BadConfig(fmt.Sprintf("portMappings[%d]", j), ports[j],
 				fmt.Sprintf("%s leads elsewhere by portMappings[%d], %s; remove one of them", overlap.Port, i, ports[i]))
 		}
 	}

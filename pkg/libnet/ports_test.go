@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 func TestValidatePorts(t *testing.T) {
@@ -38,7 +40,7 @@ func TestValidatePorts(t *testing.T) {
 		if tt.port.HostPortEnd == 65535 {
 			_, err = validatePorts([]PortMapping{tt.port})
 		}
-		var conf *ConfigError
+		var conf *model.ConfigError
 		if got := errors.As(err, &conf); got != (tt.key != "") || got && conf.Key != "portMappings[1]."+tt.key {
 			t.Errorf("%+v: got %v, want an error for %q", tt.port, err, tt.key)
 		}
@@ -47,7 +49,7 @@ func TestValidatePorts(t *testing.T) {
 		t.Errorf("a port and a range: %v", err)
 	}
 	_, err := validatePorts([]PortMapping{{ContainerPort: 9}, ok, {HostPort: 80, ContainerPort: 81}})
-	var conf *ConfigError
+	var conf *model.ConfigError
 	if !errors.As(err, &conf) || conf.Key != "portMappings[2]" || !strings.Contains(conf.Want, "portMappings[1]") {
 		t.Errorf("a port that leads to two: %v", err)
 	}
@@ -59,23 +61,23 @@ func TestValidatePorts(t *testing.T) {
 func TestValidateGateway(t *testing.T) {
 	v4 := netip.MustParseAddr("192.0.2.1")
 	for _, tt := range []struct {
-		conf NetworkConfig
+		conf model.NetworkConfig
 		key  string
 	}{
-		{NetworkConfig{GatewayModeIPv4: GatewayNAT, GatewayModeIPv6: GatewayRouted, Gateway: true, SNATIPv4: v4}, ""},
-		{NetworkConfig{GatewayModeIPv4: "bridge"}, "gatewayMode.ipv4"},
-		{NetworkConfig{GatewayModeIPv4: GatewayIsolated, GatewayModeIPv6: GatewayNAT}, "gatewayMode"},
-		{NetworkConfig{GatewayModeIPv4: GatewayIsolated, GatewayModeIPv6: GatewayIsolated, Gateway: true}, "gatewayMode"},
-		{NetworkConfig{GatewayModeIPv4: GatewayRouted, GatewayModeIPv6: GatewayRouted, Masquerade: true}, "ipMasq"},
-		{NetworkConfig{SNATIPv4: v4}, "snatIPv4"},
-		{NetworkConfig{SNATIPv6: v4, Masquerade: true}, "snatIPv6"},
-		{NetworkConfig{TrustedInterfaces: []string{"a/b"}}, "trustedInterfaces"},
-		{NetworkConfig{AcceptFwMark: FwMark{Value: 2, Mask: 1}}, "acceptFwMark"},
-		{NetworkConfig{IngressPolicy: "closed"}, "ingressPolicy"},
-		{NetworkConfig{Backend: "ebtables"}, "backend"},
+		{model.NetworkConfig{GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayRouted, Gateway: true, SNATIPv4: v4}, ""},
+		{model.NetworkConfig{GatewayModeIPv4: "bridge"}, "gatewayMode.ipv4"},
+		{model.NetworkConfig{GatewayModeIPv4: model.GatewayIsolated, GatewayModeIPv6: model.GatewayNAT}, "gatewayMode"},
+		{model.NetworkConfig{GatewayModeIPv4: model.GatewayIsolated, GatewayModeIPv6: model.GatewayIsolated, Gateway: true}, "gatewayMode"},
+		{model.NetworkConfig{GatewayModeIPv4: model.GatewayRouted, GatewayModeIPv6: model.GatewayRouted, Masquerade: true}, "ipMasq"},
+		{model.NetworkConfig{SNATIPv4: v4}, "snatIPv4"},
+		{model.NetworkConfig{SNATIPv6: v4, Masquerade: true}, "snatIPv6"},
+		{model.NetworkConfig{TrustedInterfaces: []string{"a/b"}}, "trustedInterfaces"},
+		{model.NetworkConfig{AcceptFwMark: model.FwMark{Value: 2, Mask: 1}}, "acceptFwMark"},
+		{model.NetworkConfig{IngressPolicy: "closed"}, "ingressPolicy"},
+		{model.NetworkConfig{Backend: "ebtables"}, "backend"},
 	} {
 		err := tt.conf.Validate()
-		var conf *ConfigError
+		var conf *model.ConfigError
 		if got := errors.As(err, &conf); got != (tt.key != "") || got && conf.Key != tt.key {
 			t.Errorf("%+v: got %v, want an error for %q", tt.conf, err, tt.key)
 		}
@@ -144,7 +146,7 @@ func TestPorts(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.1.0.0/24", WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: GatewayNAT}))
+	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT}))
 	before := h.nft("list", "ruleset")
 	a, err := h.web(n, "a", PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{ContainerPort: 80})
 	if err != nil {
@@ -172,7 +174,7 @@ func TestPorts(t *testing.T) {
 	if got := greets("127.0.0.1:8080"); got == "a" {
 		t.Fatal("a answers though the rules are flushed")
 	}
-	if err := a.Verify(ctx); !errors.Is(err, ErrDifferent) {
+	if err := a.Verify(ctx); !errors.Is(err, model.ErrDifferent) {
 		t.Errorf("verify after the flush: %v", err)
 	}
 	if looked, err := h.Repair(ctx); err != nil || looked != 2 {
@@ -191,7 +193,7 @@ func TestPorts(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"a", "b", "c", "d"} {
-		if err := n.Remove(ctx, ID{"net1", id, "eth0"}); err != nil {
+		if err := n.Remove(ctx, model.ID{"net1", id, "eth0"}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -237,11 +239,11 @@ func TestPublisher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Publisher("net1", PublishConfig{})
+	p, err := h.Publisher("net1", model.PublishConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}, {ContainerPort: 80}}}
+	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}, {ContainerPort: 80}}}
 	first, err := p.Publish(ctx, pub)
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +261,7 @@ func TestPublisher(t *testing.T) {
 		t.Error(err)
 	}
 	h.nft("flush", "ruleset")
-	if err := p.Verify(ctx, pub); !errors.Is(err, ErrDifferent) {
+	if err := p.Verify(ctx, pub); !errors.Is(err, model.ErrDifferent) {
 		t.Errorf("verify after the flush: %v", err)
 	}
 	if _, err := h.Repair(ctx); err != nil {
@@ -290,7 +292,7 @@ func TestPortsOfOthers(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.1.0.0/24", WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true}))
+	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	if _, err := h.web(n, "a", PortMapping{HostPort: 8080, ContainerPort: 80}); err != nil {
 		t.Fatal(err)
 	}
@@ -298,11 +300,11 @@ func TestPortsOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Publisher("net1", PublishConfig{})
+	p, err := h.Publisher("net1", model.PublishConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().addrs(), Ports: []PortMapping{{HostPort: 8081, ContainerPort: 80}}}
+	pub := Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8081, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +322,7 @@ func TestPortsOfOthers(t *testing.T) {
 		}
 	}
 	ipt, err := h.NewNetwork(ctx, "bridge", "net3", WithSubnet(netip.MustParsePrefix("10.3.0.0/24")),
-		WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true, Backend: BackendIPTables}))
+		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, Backend: model.BackendIPTables}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +342,7 @@ func TestPortsOfOthers(t *testing.T) {
 // means the same is one.
 func TestPortTwice(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			m := newMember(t, backend, backend)

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -21,12 +22,12 @@ type Publisher struct {
 	c       *Controller
 	dir     *state.Dir
 	network string
-	cfg     PublishConfig
+	cfg     model.PublishConfig
 }
 
 // Publication is a container and its ports.
 type Publication struct {
-	ID    ID
+	ID    model.ID
 	Netns string       // path of the container's network namespace
 	Addrs []netip.Addr // of the container; ports go to the first of each family
 	Ports []PortMapping
@@ -35,8 +36,8 @@ type Publication struct {
 }
 
 // Publisher returns the one for a network. The errors: ErrInvalidName, *ConfigError.
-func (c *Controller) Publisher(network string, cfg PublishConfig) (*Publisher, error) {
-	if err := errors.Join(validateName("network name", network), cfg.validate()); err != nil {
+func (c *Controller) Publisher(network string, cfg model.PublishConfig) (*Publisher, error) {
+	if err := errors.Join(model.ValidateName("network name", network), cfg.Validate()); err != nil {
 		return nil, err
 	}
 	return &Publisher{c: c, dir: c.publications(), network: network, cfg: cfg}, nil
@@ -50,9 +51,9 @@ func (c *Controller) publications() *state.Dir {
 // ruleset returns what is put in place for a publication by its record.
 func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
 	return ruleset{backend: p.cfg.Chosen(), rec: rec, endpoint: firewall.Endpoint{
-		Owner: publicationOwner(idOf(rec)), Bridge: rec.Bridge, Addrs: addrsOf(rec), Ports: firewallPorts(portsOf(rec)),
+		Owner: model.PublicationOwner(idOf(rec)), Bridge: rec.Bridge, Addrs: addrsOf(rec), Ports: firewallPorts(portsOf(rec)),
 		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
-		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.iptables(),
+		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.IPTablesOptions(),
 	}}
 }
 
@@ -118,7 +119,7 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	}
 	restored, err = p.publishAlone(ctx, &rec, asked)
 	if err != nil {
-		return nil, refusedConditions(err)
+		return nil, model.RefusedConditions(err)
 	}
 	return portsOf(rec), nil
 }
@@ -149,7 +150,7 @@ func ignoreMissing(err error) error {
 }
 
 // load returns the record of an ID; one that cannot be read is as none.
-func (p *Publisher) load(id ID) (state.Endpoint, error) {
+func (p *Publisher) load(id model.ID) (state.Endpoint, error) {
 	rec, err := p.dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrCorrupt) {
 		err = fmt.Errorf("%w: %w", state.ErrNotFound, err)
@@ -166,7 +167,7 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 	rec := state.Endpoint{
 		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
 		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: mountNS(),
-		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.saved(),
+		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.JSON(),
 	}
 	for _, a := range pub.Addrs {
 		a = a.Unmap()
@@ -220,7 +221,7 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []P
 func (p *Publisher) device(rec state.Endpoint) (string, error) {
 	addrs := addrsOf(rec)
 	if len(addrs) == 0 {
-		return "", fmt.Errorf("%w: nothing to publish ports for", ErrNoAddresses)
+		return "", fmt.Errorf("%w: nothing to publish ports for", model.ErrNoAddresses)
 	}
 	return p.c.published.DeviceTo(addrs[0])
 }
@@ -281,7 +282,7 @@ func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
 	}
 	on, localErr := p.c.published.RouteLocalnet(rec.Bridge)
 	if localErr == nil && !on {
-		localErr = fmt.Errorf("%w: sysctl net.ipv4.conf.%s.route_localnet is 0, want 1: ports on 127.0.0.1 do not answer", ErrDifferent, rec.Bridge)
+		localErr = fmt.Errorf("%w: sysctl net.ipv4.conf.%s.route_localnet is 0, want 1: ports on 127.0.0.1 do not answer", model.ErrDifferent, rec.Bridge)
 	}
 	return errors.Join(err, localErr)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"testing"
+
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // A container behind a bridge without hairpin reaches itself by its published
@@ -17,16 +19,16 @@ func TestPublisherHairpin(t *testing.T) {
 	if err := os.WriteFile(calls, []byte("1"), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	n := h.network("10.1.0.0/24", WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true}))
+	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	e, err := h.web(n, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Publisher("net1", PublishConfig{})
+	p, err := h.Publisher("net1", model.PublishConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}

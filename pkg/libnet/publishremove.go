@@ -7,12 +7,13 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // Remove takes away whatever was published for an ID. It needs nothing to be
 // there; missing is success.
-func (p *Publisher) Remove(ctx context.Context, id ID) (err error) {
+func (p *Publisher) Remove(ctx context.Context, id model.ID) (err error) {
 	leave, err := p.c.enter()
 	if err != nil {
 		return err
@@ -23,7 +24,7 @@ func (p *Publisher) Remove(ctx context.Context, id ID) (err error) {
 
 // removeUnless is Remove, unless it is spared, which is asked while nobody else works on the
 // publication.
-func (p *Publisher) removeUnless(ctx context.Context, id ID, spared func() bool) error {
+func (p *Publisher) removeUnless(ctx context.Context, id model.ID, spared func() bool) error {
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been published for it
 	}
@@ -36,7 +37,7 @@ func (p *Publisher) removeUnless(ctx context.Context, id ID, spared func() bool)
 // forgetNetwork removes what is left of the network if nothing is published.
 func (p *Publisher) forgetNetwork(ctx context.Context) error {
 	err := p.dir.Alone(ctx, p.network, func() error {
-		tables := firewall.Network{Name: publicationPrefix + p.network + "/"} // ours go if nothing is in them
+		tables := firewall.Network{Name: model.PublicationPrefix + p.network + "/"} // ours go if nothing is in them
 		return errors.Join(p.c.nftables.RemoveNetwork(ctx, tables), p.dir.DeleteNetwork(p.network))
 	})
 	if errors.Is(err, state.ErrInUse) {
@@ -45,7 +46,7 @@ func (p *Publisher) forgetNetwork(ctx context.Context) error {
 	return err
 }
 
-func (p *Publisher) removeOwned(ctx context.Context, id ID, spared func() bool) error {
+func (p *Publisher) removeOwned(ctx context.Context, id model.ID, spared func() bool) error {
 	release, err := p.dir.Own(ctx, p.network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
 		return err
@@ -64,7 +65,7 @@ func (p *Publisher) removeOwned(ctx context.Context, id ID, spared func() bool) 
 }
 
 func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
-	fw := firewall.Endpoint{Owner: publicationOwner(idOf(rec))}
+	fw := firewall.Endpoint{Owner: model.PublicationOwner(idOf(rec))}
 	if rec.Phase == state.PhaseReady {
 		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), p.c.portsHeldBy(rec)
 	}
@@ -116,14 +117,14 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) (err er
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside; the rules tell
 	}
-	holders := map[ID]Holder{}
+	holders := map[model.ID]Holder{}
 	for _, rec := range recs {
 		h := holderOfRecord(rec)
 		holders[h.ID] = h
 	}
 	owners, listErr := p.c.owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
-		id, ok := parsePublication(owner)
+		id, ok := model.ParsePublication(owner)
 		if _, known := holders[id]; ok && !known && id.Network == p.network {
 			holders[id] = Holder{ID: id, Boot: p.c.boot}
 		}
@@ -147,7 +148,7 @@ func (p *Publisher) Status(ctx context.Context) (err error) {
 	}
 	defer leave(&err)
 	err = p.c.rulesAvailable(p.cfg.Chosen())
-	if slices.Contains([]Backend{wordsOf(p.cfg.ConditionsIPv4), wordsOf(p.cfg.ConditionsIPv6)}, BackendNFTables) {
+	if slices.Contains([]model.Backend{model.WordsOf(p.cfg.ConditionsIPv4), model.WordsOf(p.cfg.ConditionsIPv6)}, model.BackendNFTables) {
 		err = errors.Join(err, firewall.ConditionsAvailable())
 	}
 	if dirErr := p.c.sandboxes.Writable(); dirErr != nil {

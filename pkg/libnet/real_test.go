@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // realHost is a Controller in a network namespace of the test's own.
@@ -107,18 +108,18 @@ func TestSentinels(t *testing.T) {
 		opts            []NetworkOption
 		want            error
 	}{
-		"unknown driver": {"macvlan", "net1", nil, ErrUnknownDriver},
-		"blank name":     {"bridge", "", nil, ErrInvalidName},
-		"path in name":   {"bridge", "../net1", nil, ErrInvalidName},
+		"unknown driver": {"macvlan", "net1", nil, model.ErrUnknownDriver},
+		"blank name":     {"bridge", "", nil, model.ErrInvalidName},
+		"path in name":   {"bridge", "../net1", nil, model.ErrInvalidName},
 	} {
 		if _, err := h.NewNetwork(ctx, tt.driver, tt.network, tt.opts...); !errors.Is(err, tt.want) {
 			t.Errorf("%s: error %v, want %v", name, err, tt.want)
 		}
 	}
-	if _, err := h.NewNetwork(ctx, "bridge", "net1", WithConfig(NetworkConfig{MTU: 5})); err == nil {
+	if _, err := h.NewNetwork(ctx, "bridge", "net1", WithConfig(model.NetworkConfig{MTU: 5})); err == nil {
 		t.Error("MTU 5 was accepted")
 	}
-	if _, err := h.Network("net1"); !errors.Is(err, ErrNotFound) {
+	if _, err := h.Network("net1"); !errors.Is(err, model.ErrNotFound) {
 		t.Errorf("missing network: error %v, want ErrNotFound", err)
 	}
 	if diff := cmp.Diff(before, h.links()); diff != "" {
@@ -126,42 +127,42 @@ func TestSentinels(t *testing.T) {
 	}
 
 	n := h.network("10.43.0.0/24")
-	if _, err := h.NewNetwork(ctx, "bridge", "net1"); !errors.Is(err, ErrNetworkExists) {
+	if _, err := h.NewNetwork(ctx, "bridge", "net1"); !errors.Is(err, model.ErrNetworkExists) {
 		t.Errorf("again: error %v, want ErrNetworkExists", err)
 	}
 	e, err := n.CreateEndpoint(ctx, "ep1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.CreateEndpoint(ctx, "ep1"); !errors.Is(err, ErrEndpointExists) {
+	if _, err := n.CreateEndpoint(ctx, "ep1"); !errors.Is(err, model.ErrEndpointExists) {
 		t.Errorf("endpoint again: error %v, want ErrEndpointExists", err)
 	}
-	if _, err := n.CreateEndpoint(ctx, ""); !errors.Is(err, ErrInvalidName) {
+	if _, err := n.CreateEndpoint(ctx, ""); !errors.Is(err, model.ErrInvalidName) {
 		t.Errorf("blank endpoint: error %v, want ErrInvalidName", err)
 	}
-	if err := n.Delete(ctx); !errors.Is(err, ErrNetworkInUse) {
+	if err := n.Delete(ctx); !errors.Is(err, model.ErrNetworkInUse) {
 		t.Errorf("delete in use: error %v, want ErrNetworkInUse", err)
 	}
-	if err := e.Leave(ctx); !errors.Is(err, ErrNotJoined) {
+	if err := e.Leave(ctx); !errors.Is(err, model.ErrNotJoined) {
 		t.Errorf("leave before join: error %v, want ErrNotJoined", err)
 	}
 	sb := h.sandbox("c1")
-	if _, err := h.NewSandbox(ctx, "c1"); !errors.Is(err, ErrSandboxExists) {
+	if _, err := h.NewSandbox(ctx, "c1"); !errors.Is(err, model.ErrSandboxExists) {
 		t.Errorf("sandbox again: error %v, want ErrSandboxExists", err)
 	}
 	if err := e.Join(ctx, sb); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Join(ctx, sb); !errors.Is(err, ErrEndpointJoined) {
+	if err := e.Join(ctx, sb); !errors.Is(err, model.ErrEndpointJoined) {
 		t.Errorf("join again: error %v, want ErrEndpointJoined", err)
 	}
-	if err := e.Delete(ctx); !errors.Is(err, ErrEndpointJoined) {
+	if err := e.Delete(ctx); !errors.Is(err, model.ErrEndpointJoined) {
 		t.Errorf("delete while joined: error %v, want ErrEndpointJoined", err)
 	}
-	if _, err := h.NewSandbox(ctx, "own", WithNetnsPath("/proc/thread-self/ns/net")); !errors.Is(err, ErrOwnNamespace) {
+	if _, err := h.NewSandbox(ctx, "own", WithNetnsPath("/proc/thread-self/ns/net")); !errors.Is(err, model.ErrOwnNamespace) {
 		t.Errorf("the host's namespace: error %v, want ErrOwnNamespace", err)
 	}
-	if _, err := h.NewSandbox(ctx, "none", WithNetnsPath("/etc/passwd")); !errors.Is(err, ErrBadNetns) {
+	if _, err := h.NewSandbox(ctx, "none", WithNetnsPath("/etc/passwd")); !errors.Is(err, model.ErrBadNetns) {
 		t.Errorf("a file: error %v, want ErrBadNetns", err)
 	}
 	if err := errors.Join(e.Leave(ctx), e.Delete(ctx), n.Delete(ctx)); err != nil {
@@ -237,7 +238,7 @@ func TestAttachIsIdempotent(t *testing.T) {
 	if err := netlink.LinkDel(link); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Verify(ctx); !errors.Is(err, ErrDifferent) || !strings.Contains(err.Error(), first.ID().HostName()) {
+	if err := first.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), first.ID().HostName()) {
 		t.Errorf("without its link: error %v, want ErrDifferent that names it", err)
 	}
 	third, err := n.Attach(ctx, sb)

@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -42,7 +43,7 @@ var (
 // Where no rules tell of it, WithConfigurations does; if that does not either,
 // the error says so. Rules of iptables are not read: what has any keeps working, without a record.
 // It goes on after errors and reports them joined, and for whom it wrote what.
-func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
+func (c *Controller) Rebuild(ctx context.Context) (rebuilt []model.ID, err error) {
 	leave, err := c.enter()
 	if err != nil {
 		return nil, err
@@ -59,24 +60,24 @@ func (c *Controller) Rebuild(ctx context.Context) (rebuilt []ID, err error) {
 		}
 	}
 	errs = append(append(errs, r.untold...), r.networkRecords(ctx), r.publications(ctx), r.leases(ctx))
-	slices.SortFunc(r.done, func(a, b ID) int { return cmp.Compare(a.String(), b.String()) })
+	slices.SortFunc(r.done, func(a, b model.ID) int { return cmp.Compare(a.String(), b.String()) })
 	return slices.Compact(r.done), errors.Join(errs...)
 }
 
 // rebuilder is what one Rebuild knows.
 type rebuilder struct {
 	c        *Controller
-	owned    map[ID]link.Owned // links
+	owned    map[model.ID]link.Owned // links
 	ns       link.Namespaces
 	rules    firewall.Recorded
 	iptables []string // owners of rules by it
-	done     []ID
+	done     []model.ID
 	untold   []error // networks that may have been closed
 }
 
 // look reads what the kernel has.
 func (r *rebuilder) look(ctx context.Context) (err error) {
-	if r.owned, err = r.c.attachments(ctx, ownerPrefix); err != nil {
+	if r.owned, err = r.c.attachments(ctx, model.OwnerPrefix); err != nil {
 		return err
 	}
 	if r.rules, err = r.c.recorder.Recorded(ctx); err != nil {
@@ -90,11 +91,11 @@ func (r *rebuilder) look(ctx context.Context) (err error) {
 }
 
 // attachments returns the host's ends of links whose owners start so.
-func (c *Controller) attachments(ctx context.Context, prefix string) (map[ID]link.Owned, error) {
+func (c *Controller) attachments(ctx context.Context, prefix string) (map[model.ID]link.Owned, error) {
 	owned, err := c.links.List(ctx, prefix)
-	all := map[ID]link.Owned{}
+	all := map[model.ID]link.Owned{}
 	for _, o := range owned {
-		if id, ok := parseOwner(o.Owner); ok && !o.Bridge && id.Validate() == nil {
+		if id, ok := model.ParseOwner(o.Owner); ok && !o.Bridge && id.Validate() == nil {
 			all[id] = o
 		}
 	}
@@ -114,7 +115,7 @@ func missing(err error) bool {
 
 // endpoint writes the record of an attachment unless it has one, and that of
 // its network. While it does, nobody else adds or removes the attachment.
-func (r *rebuilder) endpoint(ctx context.Context, id ID, o link.Owned) error {
+func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) error {
 	load := func() error {
 		_, err := r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 		return err
@@ -156,9 +157,9 @@ func (r *rebuilder) endpoint(ctx context.Context, id ID, o link.Owned) error {
 }
 
 // record is what Join would have written.
-func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f link.Found) (state.Endpoint, error) {
+func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.Found) (state.Endpoint, error) {
 	if f.Netns == "" {
-		return state.Endpoint{}, fmt.Errorf("%w: no file and no process tells of the one that %s leads to", ErrBadNetns, f.HostName)
+		return state.Endpoint{}, fmt.Errorf("%w: no file and no process tells of the one that %s leads to", model.ErrBadNetns, f.HostName)
 	}
 	ns, err := netnsID(f.Netns)
 	if err != nil {
@@ -169,7 +170,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f link.Found)
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
-		Rules: ruled || n.config.needsRules(), Guard: n.guardID(),
+		Rules: ruled || n.config.NeedsRules(), Guard: n.guardID(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
 			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},
@@ -180,7 +181,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f link.Found)
 		rec.MAC = fw.MAC.String() // a container may have given itself another one
 	}
 	if rec.Rules {
-		rec.Backend = string(BackendNFTables)
+		rec.Backend = string(model.BackendNFTables)
 	}
 	if !r.c.networks.HasNetwork(n.name, untoldConfig) { // else the configuration tells, once it is known
 		rec.OwnRules = ownRules(n.config)
@@ -198,7 +199,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id ID, f link.Found)
 
 // addresses returns those of an attachment. A container may have given itself
 // more than it was leased; while the leases are there they tell.
-func (r *rebuilder) addresses(ctx context.Context, n *Network, id ID, f link.Found, ruled []netip.Addr) ([]state.Address, error) {
+func (r *rebuilder) addresses(ctx context.Context, n *Network, id model.ID, f link.Found, ruled []netip.Addr) ([]state.Address, error) {
 	has := f.Addrs
 	if pool, ok := n.ipam.(*Pool); ok {
 		leases, err := pool.lookup(ctx, id)
@@ -216,7 +217,7 @@ func (r *rebuilder) addresses(ctx context.Context, n *Network, id ID, f link.Fou
 		a := state.Address{Prefix: p}
 		for _, b := range f.BridgeAddrs {
 			outside := !a.Gateway.IsValid() && b.Addr().IsLinkLocalUnicast() && b.Addr().Is6() && p.Addr().Is6()
-			if n.config.hasGateway() && (b.Masked() == p.Masked() || outside) {
+			if n.config.HasGateway() && (b.Masked() == p.Masked() || outside) {
 				a.Gateway = b.Addr()
 			}
 		}

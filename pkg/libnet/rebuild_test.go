@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -104,18 +105,18 @@ func (h *realHost) leaseFiles() map[string]string {
 }
 
 // Networks whose records differ in all that rules show.
-func rebuiltNetworks() map[string]NetworkConfig {
-	nat := NetworkConfig{Bridge: "br1", Gateway: true, DefaultGateway: true, GatewayModeIPv4: GatewayNAT, GatewayModeIPv6: GatewayRouted}
+func rebuiltNetworks() map[string]model.NetworkConfig {
+	nat := model.NetworkConfig{Bridge: "br1", Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayRouted}
 	strict := nat
 	strict.SpoofCheck, strict.NoICC, strict.NoHairpin, strict.TrustedInterfaces = true, true, true, []string{"lo"}
-	strict.AcceptFwMark, strict.SNATIPv4 = FwMark{1, 1}, netip.MustParseAddr("192.0.2.1")
-	return map[string]NetworkConfig{
+	strict.AcceptFwMark, strict.SNATIPv4 = model.FwMark{1, 1}, netip.MustParseAddr("192.0.2.1")
+	return map[string]model.NetworkConfig{
 		"open":       {Bridge: "br1", Gateway: true, Masquerade: true},
 		"nat":        nat,
 		"strict":     strict,
-		"internal":   {Bridge: "br1", Gateway: true, Internal: true, Isolated: true, IngressPolicy: IngressSameBridge},
+		"internal":   {Bridge: "br1", Gateway: true, Internal: true, Isolated: true, IngressPolicy: model.IngressSameBridge},
 		"no address": {Bridge: "br1", Hairpin: true},
-		"isolated":   {Bridge: "br1", GatewayModeIPv4: GatewayIsolated, GatewayModeIPv6: GatewayIsolated},
+		"isolated":   {Bridge: "br1", GatewayModeIPv4: model.GatewayIsolated, GatewayModeIPv6: model.GatewayIsolated},
 	}
 }
 
@@ -128,7 +129,7 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
-func testRebuild(t *testing.T, cfg NetworkConfig) {
+func testRebuild(t *testing.T, cfg model.NetworkConfig) {
 	h := newHost(t)
 	ctx := context.Background()
 	before := append(h.links(), h.nft("list", "ruleset"))
@@ -157,7 +158,7 @@ func testRebuild(t *testing.T, cfg NetworkConfig) {
 		t.Errorf("verify without records: %v", err)
 	}
 	h.rebuild("a", "b")
-	if got := want["a"]; cfg.GatewayModeIPv6 != GatewayRouted { // ports under a routed family are told by the container's
+	if got := want["a"]; cfg.GatewayModeIPv6 != model.GatewayRouted { // ports under a routed family are told by the container's
 		if diff := cmp.Diff(want, h.records(), sameRecord); diff != "" {
 			t.Errorf("records (-lost +rebuilt):\n%s", diff)
 		}
@@ -257,7 +258,7 @@ func TestLostLeases(t *testing.T) {
 			}
 			leases := h.leaseFiles()
 			for _, e := range []*Endpoint{a, b} {
-				for _, addr := range e.Addressing().addrs() {
+				for _, addr := range e.Addressing().Addrs() {
 					if got, want := leases[addr.String()], e.Name()+"\r\neth0"; got != want {
 						t.Errorf("lease of %s: %q, want %q", addr, got, want)
 					}
@@ -279,7 +280,7 @@ func TestRebuildLeases(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	n := h.network("10.72.0.0/24")
-	h.configs = func(string) (NetworkConfig, bool, error) { return n.Config(), true, nil } // it has no rules that tell
+	h.configs = func(string) (model.NetworkConfig, bool, error) { return n.Config(), true, nil } // it has no rules that tell
 	h.attach(n, "a")
 	h.attach(n, "b")
 	h.attach(n, "c")
@@ -318,7 +319,7 @@ func TestRebuildLeases(t *testing.T) {
 func TestRebuildBelievesNoContainer(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	n := h.network("10.73.0.0/24", WithConfig(NetworkConfig{Gateway: true, SpoofCheck: true}))
+	n := h.network("10.73.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, SpoofCheck: true}))
 	a := h.attach(n, "a")
 	want := h.records()["a"]
 	ns, err := openNetns(a.Netns())
@@ -350,13 +351,13 @@ func TestRebuildPublications(t *testing.T) {
 	before := h.nft("list", "ruleset")
 	n := h.network("fd74::/64", WithSubnet(netip.MustParsePrefix("10.74.0.0/24")))
 	e := h.attach(n, "a")
-	for name, cfg := range map[string]PublishConfig{"plain": {}, "all": {MasqueradeAll: true}, "no hairpin": {NoHairpin: true}} {
+	for name, cfg := range map[string]model.PublishConfig{"plain": {}, "all": {MasqueradeAll: true}, "no hairpin": {NoHairpin: true}} {
 		p, err := h.Publisher("pods", cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		pub := Publication{
-			ID: ID{"pods", "p", "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().addrs(),
+			ID: model.ID{"pods", "p", "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(),
 			Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "sctp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 70, ContainerPort: 7}},
 		}
 		if _, err := p.Publish(ctx, pub); err != nil {
@@ -390,7 +391,7 @@ func TestRebuildIPTables(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.75.0.0/24", WithConfig(NetworkConfig{Gateway: true, Masquerade: true, Backend: BackendIPTables}))
+	n := h.network("10.75.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, Masquerade: true, Backend: model.BackendIPTables}))
 	e := h.attach(n, "a", WithPorts(PortMapping{HostPort: 8080, ContainerPort: 80}))
 	h.lose("state", "leases")
 	ids, err := h.Rebuild(ctx)
@@ -427,15 +428,15 @@ func (f *finishing) LoadNetwork(name string) (state.Network, error) {
 func TestRebuildBesideADD(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	n := h.network("10.70.0.0/24", WithConfig(NetworkConfig{Gateway: true, MTU: 1400}))
+	n := h.network("10.70.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, MTU: 1400}))
 	h.attach(n, "a")
 	rec, err := h.networks.LoadNetwork("net1")
 	must(t, err)
 	untold := rec
 	untold.Fingerprint = untoldConfig
 	must(t, h.networks.SaveNetwork(untold))
-	h.configs = func(string) (NetworkConfig, bool, error) {
-		return NetworkConfig{Bridge: n.config.Bridge, Gateway: true, MTU: 1300}, true, nil
+	h.configs = func(string) (model.NetworkConfig, bool, error) {
+		return model.NetworkConfig{Bridge: n.config.Bridge, Gateway: true, MTU: 1300}, true, nil
 	}
 	whole := h.networks
 	h.networks = &finishing{whole, func() { must(t, whole.SaveNetwork(rec)) }}

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // lookup returns the addresses that the pool has leased to an owner.
-func (p *Pool) lookup(ctx context.Context, id ID) ([]netip.Addr, error) {
+func (p *Pool) lookup(ctx context.Context, id model.ID) ([]netip.Addr, error) {
 	leases, err := p.store.Lookup(ctx, storeOwner(id))
 	if errors.Is(err, ipamstore.ErrNotFound) {
 		return nil, nil
@@ -47,7 +48,7 @@ func (r *rebuilder) leases(ctx context.Context) error {
 			if rec.IPAM != PoolType || len(rec.Addresses) == 0 || r.c.dead(rec) {
 				continue
 			}
-			pool, err := NewPool(ipamstore.Config{Network: network, DataDir: rec.DataDir}, Addressing{})
+			pool, err := NewPool(ipamstore.Config{Network: network, DataDir: rec.DataDir}, model.Addressing{})
 			if err == nil && held[rec.DataDir] == nil {
 				held[rec.DataDir], err = pool.held(ctx)
 			}
@@ -95,7 +96,7 @@ func (r *rebuilder) lease(ctx context.Context, pool *Pool, rec state.Endpoint) e
 	return r.adopt(ctx, pool, id, adoption(rec))
 }
 
-func (r *rebuilder) adopt(ctx context.Context, pool *Pool, id ID, a ipamstore.Adoption) error {
+func (r *rebuilder) adopt(ctx context.Context, pool *Pool, id model.ID, a ipamstore.Adoption) error {
 	made, err := pool.store.Adopt(ctx, []ipamstore.Adoption{a})
 	if len(made) > 0 {
 		r.done = append(r.done, id)
@@ -104,7 +105,7 @@ func (r *rebuilder) adopt(ctx context.Context, pool *Pool, id ID, a ipamstore.Ad
 }
 
 // leaseAlone leases the addresses of an attachment that gets no record.
-func (r *rebuilder) leaseAlone(ctx context.Context, id ID, f link.Found) error {
+func (r *rebuilder) leaseAlone(ctx context.Context, id model.ID, f link.Found) error {
 	if len(f.Addrs) == 0 {
 		return nil
 	}
@@ -116,7 +117,7 @@ func (r *rebuilder) leaseAlone(ctx context.Context, id ID, f link.Found) error {
 		}
 		cfg.DataDir = dir
 	}
-	pool, err := NewPool(cfg, Addressing{})
+	pool, err := NewPool(cfg, model.Addressing{})
 	if err != nil {
 		return err
 	}
@@ -124,7 +125,7 @@ func (r *rebuilder) leaseAlone(ctx context.Context, id ID, f link.Found) error {
 }
 
 // adoptionOf is adoption for an attachment that has no record.
-func adoptionOf(id ID, f link.Found) ipamstore.Adoption {
+func adoptionOf(id model.ID, f link.Found) ipamstore.Adoption {
 	rec := state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName}
 	for _, p := range f.Addrs {
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: p})
@@ -139,7 +140,7 @@ func adoptionOf(id ID, f link.Found) ipamstore.Adoption {
 // no lease at all, but may have lost some, what living attachments have is
 // leased to them first, by their records and their links. A pool that has some
 // leases costs no more than a look at its index.
-func (n *Network) keepLost(ctx context.Context, self ID) error {
+func (n *Network) keepLost(ctx context.Context, self model.ID) error {
 	pool, ok := n.ipam.(*Pool)
 	if !ok || !pool.store.Blank() {
 		return nil
@@ -166,12 +167,12 @@ const maxGone = 2 * time.Second
 // gives the lease back while it owns the attachment, so that is asked once more as
 // its owner. The caller owns self. What another call owns for long is left to it, and
 // to GC.
-func (n *Network) dropGone(ctx context.Context, pool *Pool, self ID, made []ipamstore.Owner) error {
+func (n *Network) dropGone(ctx context.Context, pool *Pool, self model.ID, made []ipamstore.Owner) error {
 	waiting, cancel := context.WithTimeout(ctx, maxGone)
 	defer cancel()
 	var errs []error
 	for _, o := range made {
-		id := ID{n.name, o.ContainerID, o.IfName}
+		id := model.ID{n.name, o.ContainerID, o.IfName}
 		if id == self {
 			continue
 		}
@@ -190,7 +191,7 @@ func (n *Network) dropGone(ctx context.Context, pool *Pool, self ID, made []ipam
 }
 
 // ended says that an attachment has neither a record nor a link.
-func (n *Network) ended(ctx context.Context, id ID) (bool, error) {
+func (n *Network) ended(ctx context.Context, id model.ID) (bool, error) {
 	_, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if !missing(err) {
 		return false, nil
@@ -206,7 +207,7 @@ func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption,
 	if err != nil && !errors.Is(err, state.ErrCorrupt) { // set aside; the link tells
 		return nil, err
 	}
-	links, err := n.c.attachments(ctx, networkOwner(n.name))
+	links, err := n.c.attachments(ctx, model.NetworkOwner(n.name))
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -24,9 +25,9 @@ const untoldConfig = "untold"
 
 // network returns the network of an attachment, with a record written for it if
 // it has none.
-func (r *rebuilder) network(ctx context.Context, id ID, f link.Found) (*Network, error) {
+func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Network, error) {
 	n, err := r.c.Network(id.Network)
-	if err == nil || !errors.Is(err, ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
+	if err == nil || !errors.Is(err, model.ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
 		return n, err
 	}
 	config, untold := r.config(ctx, id, f)
@@ -38,7 +39,7 @@ func (r *rebuilder) network(ctx context.Context, id ID, f link.Found) (*Network,
 	saved := savedConfig{NetworkConfig: config}
 	if len(f.Addrs) > 0 {
 		pool := savedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
-		if _, err := NewPool(pool.config(id.Network), Addressing{}); err != nil {
+		if _, err := NewPool(pool.config(id.Network), model.Addressing{}); err != nil {
 			return nil, err
 		}
 		saved.Pool = &pool
@@ -74,7 +75,7 @@ func (r *rebuilder) retell() error {
 
 // complete writes the configuration of a network of which nothing told, unless an
 // ADD did that meanwhile. An ADD that comes later writes its own, if that differs.
-func (c *Controller) complete(network string, config NetworkConfig) error {
+func (c *Controller) complete(network string, config model.NetworkConfig) error {
 	old, err := c.networks.LoadNetwork(network)
 	if missing(err) || err == nil && old.Fingerprint != untoldConfig {
 		return nil
@@ -125,7 +126,7 @@ var errUntold = errors.New("no rules are left, and no configuration names it: wh
 
 // config is the network's configuration: as much of it as its rules, its bridge
 // and its attachments show, or, without rules, as WithConfigurations tells.
-func (r *rebuilder) config(ctx context.Context, id ID, f link.Found) (NetworkConfig, error) {
+func (r *rebuilder) config(ctx context.Context, id model.ID, f link.Found) (model.NetworkConfig, error) {
 	if r.ruled(ctx, id.Network) {
 		return r.shown(ctx, id, f), nil
 	}
@@ -142,13 +143,13 @@ func (r *rebuilder) config(ctx context.Context, id ID, f link.Found) (NetworkCon
 }
 
 // configured returns the network's configuration, if WithConfigurations knows it.
-func (c *Controller) configured(network string) (NetworkConfig, bool, error) {
+func (c *Controller) configured(network string) (model.NetworkConfig, bool, error) {
 	if c.configs == nil {
-		return NetworkConfig{}, false, nil
+		return model.NetworkConfig{}, false, nil
 	}
 	cfg, ok, err := c.configs(network)
 	if cfg.Bridge == "" {
-		cfg.Bridge = bridgeName(network)
+		cfg.Bridge = model.BridgeName(network)
 	}
 	return cfg, ok, err
 }
@@ -187,10 +188,10 @@ func (r *rebuilder) hairpin(ctx context.Context, network string) bool {
 	return false
 }
 
-func (r *rebuilder) shown(ctx context.Context, id ID, f link.Found) NetworkConfig {
+func (r *rebuilder) shown(ctx context.Context, id model.ID, f link.Found) model.NetworkConfig {
 	fw := r.rules.Networks[firewall.Key(guardOwner(f.Bridge))]
 	e := r.rules.Endpoints[firewall.Key(id.String())]
-	c := NetworkConfig{
+	c := model.NetworkConfig{
 		Bridge: f.Bridge, Promiscuous: f.Promisc, Gateway: len(f.BridgeAddrs) > 0,
 		Hairpin: r.hairpin(ctx, id.Network), Isolated: f.Isolated && !fw.NoICC,
 		Internal: fw.Internal, NoICC: fw.NoICC, SpoofCheck: e.MAC != nil,
@@ -202,18 +203,18 @@ func (r *rebuilder) shown(ctx context.Context, id ID, f link.Found) NetworkConfi
 		}
 	}
 	if fw.NoHost && len(f.BridgeAddrs) == 0 {
-		c.Internal, c.GatewayModeIPv4, c.GatewayModeIPv6 = false, GatewayIsolated, GatewayIsolated
+		c.Internal, c.GatewayModeIPv4, c.GatewayModeIPv6 = false, model.GatewayIsolated, model.GatewayIsolated
 	}
 	if fw.Apart {
-		c.IngressPolicy = IngressSameBridge
+		c.IngressPolicy = model.IngressSameBridge
 	}
 	if fw.AcceptMark != nil {
-		c.AcceptFwMark = FwMark(*fw.AcceptMark)
+		c.AcceptFwMark = model.FwMark(*fw.AcceptMark)
 	}
 	for _, p := range f.Addrs {
 		is6 := p.Addr().Is6()
 		does := is6 && e.Masquerade.IPv6 || !is6 && e.Masquerade.IPv4
-		implied := c.mode(is6).translates()
+		implied := c.Mode(is6).Translates()
 		c.Masquerade = c.Masquerade || does && !implied
 		c.NoMasquerade = c.NoMasquerade || !does && implied
 	}
@@ -228,14 +229,14 @@ func (r *rebuilder) shown(ctx context.Context, id ID, f link.Found) NetworkConfi
 }
 
 // modeOf is the mode that a policy shows of.
-func modeOf(p firewall.Policy) GatewayMode {
+func modeOf(p firewall.Policy) model.GatewayMode {
 	switch p {
 	case firewall.Published:
-		return GatewayNAT
+		return model.GatewayNAT
 	case firewall.Routed:
-		return GatewayRouted
+		return model.GatewayRouted
 	}
-	return GatewayOpen
+	return model.GatewayOpen
 }
 
 // networkRecords writes the records of networks that have attachments with

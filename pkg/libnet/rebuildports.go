@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -18,7 +19,7 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	var errs []error
 	silent := func(owners []string, why error) {
 		for _, owner := range owners {
-			id, ok := parsePublication(owner)
+			id, ok := model.ParsePublication(owner)
 			if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && missing(err) {
 				errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, why))
 			}
@@ -27,8 +28,8 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	silent(r.iptables, errByIPTables)
 	silent(r.rules.Conditioned, errConditioned)
 	for owner, fw := range r.rules.Endpoints {
-		id, ok := parsePublication(owner)
-		if !strings.HasPrefix(owner, publicationPrefix) || len(fw.Addrs) == 0 {
+		id, ok := model.ParsePublication(owner)
+		if !strings.HasPrefix(owner, model.PublicationPrefix) || len(fw.Addrs) == 0 {
 			continue
 		}
 		if !ok {
@@ -46,12 +47,12 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id ID, fw firewall.Endpoint) error {
-	cfg := PublishConfig{NoHairpin: !fw.Hairpin, MasqueradeAll: fw.MasqueradeAll}
+func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID, fw firewall.Endpoint) error {
+	cfg := model.PublishConfig{NoHairpin: !fw.Hairpin, MasqueradeAll: fw.MasqueradeAll}
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseReady, Boot: r.c.boot, Bridge: fw.Bridge, Rules: true, Backend: string(BackendNFTables),
-		Ports: savedPorts(recordedPorts(fw.Ports, fw.Addrs)), Config: cfg.saved(),
+		Phase: state.PhaseReady, Boot: r.c.boot, Bridge: fw.Bridge, Rules: true, Backend: string(model.BackendNFTables),
+		Ports: savedPorts(recordedPorts(fw.Ports, fw.Addrs)), Config: cfg.JSON(),
 	}
 	for _, a := range fw.Addrs {
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: netip.PrefixFrom(a, a.BitLen())})

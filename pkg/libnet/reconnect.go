@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -41,10 +42,10 @@ func (m *mender) links(ctx context.Context, n *Network) {
 // forwards says for which families packets of the network have to be forwarded.
 // Which ones its endpoints have, the pool tells; of another IPAM nothing is known.
 func (n *Network) forwards() (v4, v6 bool) {
-	if !n.config.hasGateway() || n.config.internal() {
+	if !n.config.HasGateway() || n.config.IsInternal() {
 		return false, false
 	}
-	return n.ownGateways().families()
+	return n.ownGateways().Families()
 }
 
 func (m *mender) bridge(ctx context.Context, n *Network) error {
@@ -62,7 +63,7 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 		return err
 	}
 	fresh := errors.Is(err, netlink.ErrNotFound)
-	plugged, _, err := m.c.reconnect(ctx, n, fresh, ID{})
+	plugged, _, err := m.c.reconnect(ctx, n, fresh, model.ID{})
 	if fresh && m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge}) == nil { // not if all its attachments are dead
 		m.done.Bridges = append(m.done.Bridges, n.config.Bridge)
 	}
@@ -118,7 +119,7 @@ func (m *mender) localhost(n *Network) error {
 
 // strays are the host's ends of the network's links that are ports of no bridge.
 func (n *Network) strays(ctx context.Context) ([]link.Owned, error) {
-	return n.c.links.Strays(ctx, networkOwner(n.name))
+	return n.c.links.Strays(ctx, model.NetworkOwner(n.name))
 }
 
 // reconnect makes the bridge of a network hold the gateways of all attachments
@@ -127,7 +128,7 @@ func (n *Network) strays(ctx context.Context) ([]link.Owned, error) {
 // was made anew, fresh, gets the MAC that containers know their gateway by.
 // The attachment but is left alone; it may be zero. What cannot be mended is in
 // the error, joined, and keeps nothing else from being mended.
-func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but ID) (plugged []ID, mac net.HardwareAddr, err error) {
+func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but model.ID) (plugged []model.ID, mac net.HardwareAddr, err error) {
 	networks, err := c.Networks(ctx)
 	errs := []error{err}
 	m := mender{c: c}
@@ -169,7 +170,7 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 // reopen has 127.0.0.0/8 lead again to what others than bridge-ln have published on
 // a bridge, and lets those of the attachments that were plugged anew reach
 // themselves by it.
-func (m *mender) reopen(bridge string, plugged []ID) error {
+func (m *mender) reopen(bridge string, plugged []model.ID) error {
 	recs, err := m.c.publicationRecords()
 	errs := []error{err}
 	for _, rec := range recs {
@@ -181,7 +182,7 @@ func (m *mender) reopen(bridge string, plugged []ID) error {
 			if err != nil {
 				return err
 			}
-			ours := func(id ID) bool { return id.ContainerID == rec.ContainerID && id.IfName == rec.IfName }
+			ours := func(id model.ID) bool { return id.ContainerID == rec.ContainerID && id.IfName == rec.IfName }
 			if slices.ContainsFunc(plugged, ours) {
 				err = p.letHairpin(rec)
 			}
@@ -216,7 +217,7 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 	if err := n.resolveMTU(); err != nil {
 		return link.BridgeState{}, err
 	}
-	var all Addressing
+	var all model.Addressing
 	for _, rec := range recs {
 		all.Addresses = append(all.Addresses, (&Endpoint{n: n, rec: rec}).Addressing().Addresses...)
 	}
@@ -231,7 +232,7 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 			want.Gateways = append(want.Gateways, g)
 		}
 	}
-	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, ID{}) }
+	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, model.ID{}) }
 	return n.c.bridges.EnsureBridge(ctx, want)
 }
 

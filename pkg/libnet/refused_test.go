@@ -14,6 +14,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -30,7 +31,7 @@ func TestRefusedLeavesRecord(t *testing.T) {
 		}
 		want := w.networks["net1"]
 		n, err := before.c.DefineNetwork("bridge", "net1", WithIPAM(fakeIPAM{w: w}),
-			WithConfig(NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: GatewayRouted}))
+			WithConfig(model.NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: model.GatewayRouted}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +62,7 @@ func TestRefusedByKernel(t *testing.T) {
 		}
 		return string(data)
 	}
-	cfg := NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: GatewayNAT}
+	cfg := model.NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: model.GatewayNAT}
 	define := func(subnet string) *Network {
 		n, err := h.DefineNetwork("bridge", "net1", WithConfig(cfg), WithSubnet(netip.MustParsePrefix(subnet)))
 		if err != nil {
@@ -74,7 +75,7 @@ func TestRefusedByKernel(t *testing.T) {
 	br1, err := netlink.LinkByName("br1")
 	must(t, err)
 	must(t, netlink.AddrAdd(br1, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 78, 0, 1), Mask: net.CIDRMask(24, 32)}})) // an administrator's
-	cfg.GatewayModeIPv4 = GatewayRouted
+	cfg.GatewayModeIPv4 = model.GatewayRouted
 	if _, err := define("10.77.0.0/24").Attach(ctx, h.sandbox("b")); !errors.Is(err, link.ErrAddressConflict) {
 		t.Fatalf("attach with another subnet: %v, want ErrAddressConflict", err)
 	}
@@ -185,7 +186,7 @@ func TestStatusMends(t *testing.T) {
 	}
 	lose()
 	w.failAt = w.steps + 1
-	if err := n.Status(ctx); err != nil && !errors.Is(err, ErrLimited) {
+	if err := n.Status(ctx); err != nil && !errors.Is(err, model.ErrLimited) {
 		t.Errorf("status that cannot mend: %v, want ErrLimited", err)
 	}
 	release, ok, err := n.c.sandboxes.TryRepair()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -12,7 +13,7 @@ import (
 // link, rules, addresses, record. Nothing of it has to be there; missing is
 // success. What fails does not keep the rest from being removed, but for the
 // addresses: these stay held while the link that has them does.
-func (n *Network) Remove(ctx context.Context, id ID) error { return n.RemoveFrom(ctx, id, "") }
+func (n *Network) Remove(ctx context.Context, id model.ID) error { return n.RemoveFrom(ctx, id, "") }
 
 // RemoveFrom is Remove for an attachment that may have neither record nor
 // alias, as the reference bridge plugin makes it: a veth without an owner that
@@ -20,7 +21,7 @@ func (n *Network) Remove(ctx context.Context, id ID) error { return n.RemoveFrom
 // an address for the ID. Without one it is another plugin's, which an ADD of
 // ours has failed on. An empty path, and the host's own namespace, are as in
 // Remove.
-func (n *Network) RemoveFrom(ctx context.Context, id ID, netns string) (err error) {
+func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (err error) {
 	leave, err := n.c.enter()
 	if err != nil {
 		return err
@@ -38,7 +39,7 @@ func (n *Network) RemoveFrom(ctx context.Context, id ID, netns string) (err erro
 }
 
 // remove is RemoveFrom for a caller who owns the attachment.
-func (n *Network) remove(ctx context.Context, id ID, netns string) error {
+func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt) {
 		// The kernel still tells what is ours.
@@ -132,19 +133,19 @@ func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
 
 // forgetElsewhere gives addresses back that the record knows of and the
 // network's configuration of today does not.
-func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id ID) error {
+func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id model.ID) error {
 	kind, dir := n.leaseDir()
 	switch {
 	case rec.IPAM == kind && rec.DataDir == dir:
 		return nil
 	case rec.IPAM == PoolType:
-		pool, err := NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, Addressing{})
+		pool, err := NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, model.Addressing{})
 		if err != nil {
 			return err
 		}
 		return pool.Remove(ctx, id)
 	case rec.IPAM != "" && n.ipam == nil && n.foreign != "":
-		return ErrForeignIPAM
+		return model.ErrForeignIPAM
 	}
 	return nil
 }

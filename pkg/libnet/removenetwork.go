@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -24,7 +25,7 @@ func (c *Controller) RemoveNetwork(ctx context.Context, name string) (err error)
 		return err
 	}
 	defer leave(&err)
-	if err := validateName("network name", name); err != nil {
+	if err := model.ValidateName("network name", name); err != nil {
 		return err
 	}
 	n, err := c.networkLeft(ctx, name)
@@ -40,7 +41,7 @@ func (c *Controller) RemoveNetwork(ctx context.Context, name string) (err error)
 	}
 	err = n.dissolve(ctx)
 	if errors.Is(err, state.ErrInUse) { // an ADD came meanwhile
-		return cmp.Or(n.inUse(ctx), fmt.Errorf("%w: %q", ErrNetworkInUse, name))
+		return cmp.Or(n.inUse(ctx), fmt.Errorf("%w: %q", model.ErrNetworkInUse, name))
 	}
 	return err
 }
@@ -62,22 +63,22 @@ func (n *Network) inUse(ctx context.Context) error {
 	if err != nil || len(users) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w: %q: %s: remove these containers first", ErrNetworkInUse, n.name, strings.Join(slices.Sorted(maps.Keys(users)), ", "))
+	return fmt.Errorf("%w: %q: %s: remove these containers first", model.ErrNetworkInUse, n.name, strings.Join(slices.Sorted(maps.Keys(users)), ", "))
 }
 
 // networkLeft returns a network by its record, else by what the kernel has of it.
 func (c *Controller) networkLeft(ctx context.Context, name string) (*Network, error) {
 	n, err := c.Network(name)
-	if err == nil || !errors.Is(err, ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
+	if err == nil || !errors.Is(err, model.ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
 		return n, err
 	}
 	left := &Network{c: c, name: name, driver: driverBridge}
-	owned, listErr := c.links.List(ctx, networkOwner(name))
+	owned, listErr := c.links.List(ctx, model.NetworkOwner(name))
 	if listErr != nil {
 		return nil, listErr
 	}
 	for _, o := range owned {
-		if o.Bridge && o.Owner == networkOwner(name) {
+		if o.Bridge && o.Owner == model.NetworkOwner(name) {
 			left.config.Bridge = o.Name
 		}
 	}
@@ -85,7 +86,7 @@ func (c *Controller) networkLeft(ctx context.Context, name string) (*Network, er
 	if recErr != nil {
 		return nil, recErr
 	}
-	fw, ruled := recorded.Networks[firewall.Key(networkOwner(name))]
+	fw, ruled := recorded.Networks[firewall.Key(model.NetworkOwner(name))]
 	overlay := Network{c: c, name: name, driver: driverOverlay}
 	if has, err := overlay.hasTunnel(); err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (c *Controller) networkLeft(ctx context.Context, name string) (*Network, er
 	if left.config.Bridge == "" && !ruled && left.driver == driverBridge && len(owned) == 0 {
 		return nil, err
 	}
-	left.config.Bridge = cmp.Or(left.config.Bridge, fw.Bridge, bridgeName(name))
+	left.config.Bridge = cmp.Or(left.config.Bridge, fw.Bridge, model.BridgeName(name))
 	return left, nil
 }
 
@@ -114,8 +115,8 @@ func (c *Controller) PruneNetworks(ctx context.Context) (removed []string, err e
 		switch err := c.RemoveNetwork(ctx, name); {
 		case err == nil:
 			removed = append(removed, name)
-		case errors.Is(err, ErrNotFound): // it went meanwhile
-		case !errors.Is(err, ErrNetworkInUse):
+		case errors.Is(err, model.ErrNotFound): // it went meanwhile
+		case !errors.Is(err, model.ErrNetworkInUse):
 			errs = append(errs, fmt.Errorf("network %q: %w", name, err))
 		}
 	}
@@ -129,7 +130,7 @@ func (c *Controller) networkNames(ctx context.Context) ([]string, error) {
 	for _, rec := range recs {
 		names[rec.Name] = true
 	}
-	owned, listErr := c.links.List(ctx, ownerPrefix)
+	owned, listErr := c.links.List(ctx, model.OwnerPrefix)
 	for _, o := range owned {
 		if name := networkOf(o.Owner); name != "" {
 			names[name] = true

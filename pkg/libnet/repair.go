@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -17,11 +18,11 @@ type Mended struct {
 	// Rewritten: the rules themselves were missing, changed, or of another release.
 	Rewritten bool
 	// Rules are those whose rules were put back, if these are compared first.
-	Rules []ID
+	Rules []model.ID
 	// Bridges and Tunnels were made anew, by name.
 	Bridges, Tunnels []string
 	// Plugged are those whose links are ports of their bridge again.
-	Plugged []ID
+	Plugged []model.ID
 }
 
 // Compare says whether Mend asks of each attachment whether its rules differ
@@ -114,7 +115,7 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			m.fail(n, ctx.Err())
 			return
 		}
-		if !rec.Rules && !n.config.needsRules() {
+		if !rec.Rules && !n.config.NeedsRules() {
 			continue
 		}
 		m.fail(n, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
@@ -160,11 +161,11 @@ func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
 }
 
 // backend is the one that holds the rules of a network where no record tells.
-func (n *Network) backend() Backend {
-	if n.config.Backend == BackendIPTables || n.c.nftables.Available() != nil {
-		return BackendIPTables
+func (n *Network) backend() model.Backend {
+	if n.config.Backend == model.BackendIPTables || n.c.nftables.Available() != nil {
+		return model.BackendIPTables
 	}
-	return BackendNFTables
+	return model.BackendNFTables
 }
 
 // own calls fn with the record of an attachment that is complete and alive, as
@@ -257,7 +258,7 @@ func (c *Controller) hasOthers(rec state.Endpoint) bool {
 
 // intact says what is missing of the rules and of a network's elements; nil where
 // the kernel has none.
-func (c *Controller) intact(ctx context.Context, b Backend, n firewall.Network) error {
+func (c *Controller) intact(ctx context.Context, b model.Backend, n firewall.Network) error {
 	err := c.rulesOf(string(b)).Intact(ctx, n)
 	if errors.Is(err, firewall.ErrUnsupported) {
 		return nil // that is for rulesAvailable

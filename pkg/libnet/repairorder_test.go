@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // tired is the rules of a Controller that has no time left after some changes.
@@ -32,7 +33,7 @@ func TestMendGoesOn(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.1.0.0/24", WithConfig(NetworkConfig{Gateway: true, GatewayModeIPv4: GatewayNAT, Backend: BackendIPTables}))
+	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, GatewayModeIPv4: model.GatewayNAT, Backend: model.BackendIPTables}))
 	const all, each = 5, 2
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
 		if _, err := h.web(n, id); err != nil {

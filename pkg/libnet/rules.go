@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // ruleset is rules to be applied by one of the backends.
 type ruleset struct {
-	backend  Backend
+	backend  model.Backend
 	member   *Network // whose rules, with the guard of its bridge, hold; nil: none
 	endpoint firewall.Endpoint
 	rec      state.Endpoint     // of the attachment; zero: of a network only
@@ -36,15 +37,15 @@ const (
 // applyRules puts rules in place and returns the backend that holds them, and
 // whether it had lost all before. Ports that a dead owner holds are taken; for
 // those of another attachment of the container r waits: they come into its Standby.
-func (c *Controller) applyRules(ctx context.Context, r *ruleset) (used Backend, restored bool, err error) {
-	if r.backend != BackendIPTables {
+func (c *Controller) applyRules(ctx context.Context, r *ruleset) (used model.Backend, restored bool, err error) {
+	if r.backend != model.BackendIPTables {
 		restored, err = c.applyBy(ctx, c.nftables, r)
-		if r.backend == BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || c.iptables.Available() != nil {
-			return BackendNFTables, restored, err
+		if r.backend == model.BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || c.iptables.Available() != nil {
+			return model.BackendNFTables, restored, err
 		}
 	}
 	restored, err = c.applyBy(ctx, c.iptables, r)
-	return BackendIPTables, restored, err
+	return model.BackendIPTables, restored, err
 }
 
 // maxDead bounds how many owners of ports are met for one attachment.
@@ -76,9 +77,9 @@ func (c *Controller) applyBy(ctx context.Context, by rules, r *ruleset) (restore
 // applyOnce asks the other backend, too, whose ports they are. The guard cannot
 // change meanwhile.
 func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (restored bool, err error) {
-	other, used := c.iptables, BackendNFTables
+	other, used := c.iptables, model.BackendNFTables
 	if by == c.iptables {
-		other, used = c.nftables, BackendIPTables
+		other, used = c.nftables, model.BackendIPTables
 	}
 	if len(r.endpoint.Ports) > 0 && other.Used() {
 		if err := other.CheckPorts(ctx, r.endpoint); err != nil {
@@ -209,7 +210,7 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 
 // tables owns nothing: what is removed of it is our tables, if nothing is in them.
 func (n *Network) tables() firewall.Network {
-	return firewall.Network{Name: networkOwner(n.name), Guard: guardOwner(""), Exact: firewall.ExactBridge}
+	return firewall.Network{Name: model.NetworkOwner(n.name), Guard: guardOwner(""), Exact: firewall.ExactBridge}
 }
 
 // retireRules removes the rules of an endpoint that goes. With the last one of the
@@ -260,7 +261,7 @@ func addrsOf(rec state.Endpoint) []netip.Addr {
 // has endpoints.
 func (n *Network) retireTunnel(ctx context.Context) error {
 	err := n.c.endpoints.Alone(ctx, n.name, func() error {
-		return errors.Join(n.c.removeNetworkBy(ctx, "", n.config.Backend, firewall.Network{Name: networkOwner(n.name)}), n.dropGuard(ctx, state.Endpoint{Bridge: n.config.Bridge}))
+		return errors.Join(n.c.removeNetworkBy(ctx, "", n.config.Backend, firewall.Network{Name: model.NetworkOwner(n.name)}), n.dropGuard(ctx, state.Endpoint{Bridge: n.config.Bridge}))
 	})
 	if errors.Is(err, state.ErrInUse) {
 		return nil
@@ -318,7 +319,7 @@ func (c *Controller) opensLocalhost(rec state.Endpoint, guards []state.Guard) bo
 		return json.Unmarshal(guards[i].Rules, &asked) != nil || asked.IPv4 != firewall.Routed
 	}
 	n, err := c.Network(rec.Network)
-	return err != nil || n.config.GatewayModeIPv4 != GatewayRouted
+	return err != nil || n.config.GatewayModeIPv4 != model.GatewayRouted
 }
 
 // publicationOpens is opensLocalhost for the record of a publication.

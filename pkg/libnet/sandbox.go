@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -58,7 +59,7 @@ func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOpt
 	for _, o := range opts {
 		o(&spec)
 	}
-	if err := validateName("container ID", id); err != nil {
+	if err := model.ValidateName("container ID", id); err != nil {
 		return nil, err
 	}
 	if spec.path != "" {
@@ -69,7 +70,7 @@ func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOpt
 		return nil, err
 	}
 	if err := netns.Create(path); errors.Is(err, netlink.ErrExists) {
-		return nil, fmt.Errorf("%w: %s", ErrSandboxExists, path)
+		return nil, fmt.Errorf("%w: %s", model.ErrSandboxExists, path)
 	} else if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func (c *Controller) adoptSandbox(id string, spec sandboxSpec) (*Sandbox, error)
 		return nil, err
 	}
 	if own && !spec.allowed {
-		return nil, fmt.Errorf("%w: %s", ErrOwnNamespace, spec.path)
+		return nil, fmt.Errorf("%w: %s", model.ErrOwnNamespace, spec.path)
 	}
 	nsID, err := ns.ID()
 	return &Sandbox{c: c, id: id, path: spec.path, netns: NetnsID(nsID)}, err
@@ -128,7 +129,7 @@ func (s *Sandbox) Delete(ctx context.Context) (err error) {
 			if e.rec.Netns != s.path {
 				return true
 			}
-			if err := e.Leave(ctx); !errors.Is(err, ErrNotJoined) { // it has left meanwhile
+			if err := e.Leave(ctx); !errors.Is(err, model.ErrNotJoined) { // it has left meanwhile
 				errs = append(errs, err)
 			}
 			return true
@@ -144,7 +145,7 @@ func (s *Sandbox) Delete(ctx context.Context) (err error) {
 // notFound turns the record's absence into this package's word for it.
 func notFound(err error, kind, name string) error {
 	if errors.Is(err, state.ErrNotFound) {
-		return fmt.Errorf("%s %q: %w", kind, name, ErrNotFound)
+		return fmt.Errorf("%s %q: %w", kind, name, model.ErrNotFound)
 	}
 	return err
 }

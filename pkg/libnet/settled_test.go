@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -49,7 +50,7 @@ func (t tellingRules) Verify(context.Context, firewall.Network, firewall.Endpoin
 	return t.err
 }
 
-func (t tellingIPAM) Verify(context.Context, ID, []netip.Addr) error { return t.err }
+func (t tellingIPAM) Verify(context.Context, model.ID, []netip.Addr) error { return t.err }
 
 func (t tellingRecords) LoadEndpoint(string, string, string) (state.Endpoint, error) {
 	return state.Endpoint{}, t.err
@@ -91,7 +92,7 @@ func TestCouldNotLook(t *testing.T) {
 				}
 				before, steps := w.snapshot(), w.steps
 				tellPart(n, fmt.Errorf("look: %w", cause))
-				if err := e.Verify(ctx); !errors.Is(err, cause) || errors.Is(err, ErrDifferent) {
+				if err := e.Verify(ctx); !errors.Is(err, cause) || errors.Is(err, model.ErrDifferent) {
 					t.Errorf("Verify: %v, want %v that is no difference", err, cause)
 				}
 				if _, err := n.Attach(ctx, sb); !errors.Is(err, cause) {
@@ -121,7 +122,7 @@ func TestDifferenceMakesAnew(t *testing.T) {
 				}
 				steps := w.steps
 				tell[part](n, errors.Join(beside, difference))
-				if err := e.Verify(ctx); !errors.Is(err, ErrDifferent) {
+				if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) {
 					t.Errorf("Verify: %v, want ErrDifferent", err)
 				}
 				if _, err := n.Attach(ctx, sb); err != nil {
@@ -141,7 +142,7 @@ func TestCorruptRecordMakesAnew(t *testing.T) {
 	steps := w.steps
 	real := n.c.endpoints
 	n.c.endpoints = &corruptOnce{real, false}
-	if _, err := n.Attach(context.Background(), sb); err != nil && !errors.Is(err, ErrEndpointExists) {
+	if _, err := n.Attach(context.Background(), sb); err != nil && !errors.Is(err, model.ErrEndpointExists) {
 		t.Errorf("Attach: %v", err)
 	}
 	if w.steps == steps {
@@ -169,9 +170,9 @@ func TestPublishCouldNotLook(t *testing.T) {
 	ctx := context.Background()
 	e, err := h.network("10.49.0.0/24").Attach(ctx, h.sandbox("c1"))
 	must(t, err)
-	p, err := h.Publisher("net2", PublishConfig{})
+	p, err := h.Publisher("net2", model.PublishConfig{})
 	must(t, err)
-	pub := Publication{ID: ID{"net2", "c1", "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().addrs(), Ports: []PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
+	pub := Publication{ID: model.ID{"net2", "c1", "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
 	_, err = p.Publish(ctx, pub)
 	must(t, err)
 	real := h.nftables
@@ -179,7 +180,7 @@ func TestPublishCouldNotLook(t *testing.T) {
 	if _, err := p.Publish(ctx, pub); !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("Publish: %v, want ENOBUFS", err)
 	}
-	if err := p.Verify(ctx, pub); !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, ErrDifferent) {
+	if err := p.Verify(ctx, pub); !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, model.ErrDifferent) {
 		t.Errorf("Verify: %v, want ENOBUFS that is no difference", err)
 	}
 	h.nftables = real

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // The endpoint with the highest priority has the default route, in any order of
@@ -23,7 +24,7 @@ func TestGatewayPriority(t *testing.T) {
 	networks := map[string]*Network{}
 	for i, name := range []string{"net1", "net2", "net3"} {
 		n, err := h.NewNetwork(ctx, "bridge", name, WithSubnet(netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", 51+i))),
-			WithConfig(NetworkConfig{Gateway: true, DefaultGateway: true, GatewayPriority: i % 2}))
+			WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, GatewayPriority: i % 2}))
 		must(t, err)
 		networks[name] = n
 	}
@@ -44,7 +45,7 @@ func TestGatewayPriority(t *testing.T) {
 		}
 		must(t, e.Verify(ctx))
 	}
-	must(t, networks["net3"].Remove(ctx, ID{"net3", "c1", "eth2"}))
+	must(t, networks["net3"].Remove(ctx, model.ID{"net3", "c1", "eth2"}))
 	third := attach("net3", "eth2", WithGatewayPriority(2))
 	if got, want := order4(t, sb.Path()), "10.53.0.1 10.52.0.1 10.51.0.1"; got != want {
 		t.Errorf("default routes by %s, want %s", got, want)
@@ -53,7 +54,7 @@ func TestGatewayPriority(t *testing.T) {
 	if got, want := order4(t, sb.Path()), "10.53.0.1 10.52.0.1 10.51.0.1"; got != want {
 		t.Errorf("joined again: default routes by %s, want %s", got, want)
 	}
-	var bad *ConfigError
+	var bad *model.ConfigError
 	if _, err := networks["net1"].Attach(ctx, sb, WithIfName("eth9"), WithGatewayPriority(math.MaxInt32+1)); !errors.As(err, &bad) || bad.Key != "gwPriority" {
 		t.Errorf("a priority beyond int32: %v", err)
 	}

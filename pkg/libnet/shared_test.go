@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -40,8 +41,8 @@ func TestControllerShared(t *testing.T) {
 	const goroutines = 64
 	home := lntest.NewNetns(t)
 	h := newHostAt(t, home)
-	n, err := h.DefineNetwork("bridge", "net1", WithSubnet(netip.MustParsePrefix("10.73.0.0/16")), WithConfig(NetworkConfig{
-		Bridge: "brs", Gateway: true, DefaultGateway: true, Masquerade: true, GatewayModeIPv4: GatewayNAT, AutoMTU: true,
+	n, err := h.DefineNetwork("bridge", "net1", WithSubnet(netip.MustParsePrefix("10.73.0.0/16")), WithConfig(model.NetworkConfig{
+		Bridge: "brs", Gateway: true, DefaultGateway: true, Masquerade: true, GatewayModeIPv4: model.GatewayNAT, AutoMTU: true,
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +117,7 @@ func TestNetworkDoesNotChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	c := w.controller()
-	n, err := c.DefineNetwork("bridge", "net1", WithConfig(NetworkConfig{Bridge: "br0", Gateway: true, AutoMTU: true}))
+	n, err := c.DefineNetwork("bridge", "net1", WithConfig(model.NetworkConfig{Bridge: "br0", Gateway: true, AutoMTU: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,13 +145,13 @@ func TestEndpointRemovedBeside(t *testing.T) {
 		call func(context.Context, *Endpoint, *Sandbox) error
 		want error
 	}{
-		{"Join", func(ctx context.Context, e *Endpoint, sb *Sandbox) error { return e.Join(ctx, sb) }, ErrNotFound},
+		{"Join", func(ctx context.Context, e *Endpoint, sb *Sandbox) error { return e.Join(ctx, sb) }, model.ErrNotFound},
 		{"Leave", func(ctx context.Context, e *Endpoint, _ *Sandbox) error { return e.Leave(ctx) }, nil},
 		{"Delete", func(ctx context.Context, e *Endpoint, _ *Sandbox) error { return e.Delete(ctx) }, nil},
 	} {
 		w := newWorld()
 		c := w.controller()
-		n, err := c.DefineNetwork("bridge", "net1", WithConfig(NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}))
+		n, err := c.DefineNetwork("bridge", "net1", WithConfig(model.NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +183,7 @@ func TestAutoSubnetShared(t *testing.T) {
 	t.Parallel()
 	home := lntest.NewNetns(t)
 	h := newHostAt(t, home)
-	n, err := h.DefineNetwork("bridge", "net1", WithAutoSubnet(ipamstore.SubnetRequest{}), WithConfig(NetworkConfig{Bridge: "brs", Gateway: true, AutoMTU: true}))
+	n, err := h.DefineNetwork("bridge", "net1", WithAutoSubnet(ipamstore.SubnetRequest{}), WithConfig(model.NetworkConfig{Bridge: "brs", Gateway: true, AutoMTU: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +242,7 @@ func TestNoLeaseOfOneThatGoes(t *testing.T) {
 	if err != nil || len(uses) != 1 || uses[0].Held != 1 {
 		t.Errorf("leases %+v, %v; want c2's alone", uses, err)
 	}
-	if err := n.Remove(ctx, ID{"net1", "c2", "eth0"}); err != nil {
+	if err := n.Remove(ctx, model.ID{"net1", "c2", "eth0"}); err != nil {
 		t.Error(err)
 	}
 }

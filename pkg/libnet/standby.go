@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -37,17 +38,17 @@ func isPublication(rec state.Endpoint) bool { return rec.HostName == "" }
 // ownerOf is the owner of a record's rules.
 func ownerOf(rec state.Endpoint) string {
 	if isPublication(rec) {
-		return publicationOwner(idOf(rec))
+		return model.PublicationOwner(idOf(rec))
 	}
 	return idOf(rec).String()
 }
 
 // anyOwner reads the owner of whatever rule.
-func anyOwner(owner string) (ID, bool) {
-	if id, ok := parsePublication(owner); ok {
+func anyOwner(owner string) (model.ID, bool) {
+	if id, ok := model.ParsePublication(owner); ok {
 		return id, true
 	}
-	return parseOwner(owner)
+	return model.ParseOwner(owner)
 }
 
 func waits(w state.Waiting, rec state.Endpoint) bool {
@@ -162,9 +163,9 @@ func (c *Controller) sameContainer(ctx context.Context, rec state.Endpoint, owne
 // recordOf returns the record of the owner of a rule.
 func (c *Controller) recordOf(owner string) (state.Endpoint, error) {
 	for i, dir := range []endpointRecords{c.endpoints, c.publications()} {
-		id, ok := parseOwner(owner)
+		id, ok := model.ParseOwner(owner)
 		if i > 0 {
-			id, ok = parsePublication(owner)
+			id, ok = model.ParsePublication(owner)
 		}
 		var rec state.Endpoint
 		var err error

@@ -14,6 +14,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -28,13 +29,13 @@ type member struct {
 }
 
 // front and back are the networks of a test, each with its backend.
-func newMember(t *testing.T, front, back Backend) *member {
+func newMember(t *testing.T, front, back model.Backend) *member {
 	t.Helper()
 	h := newHost(t)
 	m := &member{h: h, sb: h.sandbox("c"), served: map[netip.Addr]bool{}, netns: fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())}
-	for i, backend := range []Backend{front, back} {
+	for i, backend := range []model.Backend{front, back} {
 		n, err := h.NewNetwork(context.Background(), "bridge", fmt.Sprintf("net%d", i+1), WithSubnet(netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", i+1))),
-			WithConfig(NetworkConfig{Gateway: true, GatewayModeIPv4: GatewayNAT, Backend: backend}))
+			WithConfig(model.NetworkConfig{Gateway: true, GatewayModeIPv4: model.GatewayNAT, Backend: backend}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +92,9 @@ func (m *member) listen(at, text string) {
 	}()
 }
 
-func (m *member) id(i int) ID { return ID{m.networks[i].Name(), "c", fmt.Sprintf("eth%d", i)} }
+func (m *member) id(i int) model.ID {
+	return model.ID{m.networks[i].Name(), "c", fmt.Sprintf("eth%d", i)}
+}
 
 // leads checks which address answers on ports of the host.
 func (m *member) leads(when, want string, ports ...int) {
@@ -113,8 +116,8 @@ func (m *member) verify(when string, all ...*Endpoint) {
 	}
 }
 
-var backendPairs = [][2]Backend{
-	{BackendNFTables, BackendNFTables}, {BackendIPTables, BackendIPTables}, {BackendNFTables, BackendIPTables}, {BackendIPTables, BackendNFTables},
+var backendPairs = [][2]model.Backend{
+	{model.BackendNFTables, model.BackendNFTables}, {model.BackendIPTables, model.BackendIPTables}, {model.BackendNFTables, model.BackendIPTables}, {model.BackendIPTables, model.BackendNFTables},
 }
 
 func forBackendPairs(t *testing.T, fn func(t *testing.T, m *member)) {
@@ -168,10 +171,10 @@ func TestPortOfTwoAttachments(t *testing.T) {
 		if _, err := m.h.web(m.networks[0], "next", both); err != nil {
 			t.Errorf("another container afterwards: %v", err)
 		}
-		if err := m.networks[0].Remove(ctx, ID{"net1", "next", "eth0"}); err != nil {
+		if err := m.networks[0].Remove(ctx, model.ID{"net1", "next", "eth0"}); err != nil {
 			t.Error(err)
 		}
-		if m.networks[0].Config().Backend == BackendNFTables && m.networks[1].Config().Backend == BackendNFTables {
+		if m.networks[0].Config().Backend == model.BackendNFTables && m.networks[1].Config().Backend == model.BackendNFTables {
 			for _, n := range m.networks { // the guards go with the bridges
 				must(t, n.Delete(ctx))
 			}
@@ -226,7 +229,7 @@ func TestPortsThatMeetInPart(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.leads("without any", "", 9000, 9003, 7000)
-		owners, err := m.h.owners(ctx, BackendIPTables)
+		owners, err := m.h.owners(ctx, model.BackendIPTables)
 		if len(owners) > 0 || err != nil {
 			t.Errorf("owners of rules at the end: %v, %v", owners, err)
 		}
@@ -237,7 +240,7 @@ func TestPortsThatMeetInPart(t *testing.T) {
 // the port always ends with one of those that are there.
 func TestPortOfAttachmentsAtOnce(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			m := newMember(t, backend, backend)
@@ -321,7 +324,7 @@ func TestHandOverKilled(t *testing.T) {
 			return err
 		},
 	} {
-		for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+		for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 			t.Run(name+" "+string(backend), func(t *testing.T) {
 				t.Parallel()
 				m := newMember(t, backend, backend)
@@ -330,7 +333,7 @@ func TestHandOverKilled(t *testing.T) {
 				if err := m.h.removeHeld(context.Background(), m.id(0).String()); err != nil {
 					t.Fatal(err)
 				}
-				if err := b.Verify(context.Background()); !errors.Is(err, ErrDifferent) {
+				if err := b.Verify(context.Background()); !errors.Is(err, model.ErrDifferent) {
 					t.Errorf("CHECK of an attachment whose port leads nowhere: %v", err)
 				}
 				if name == "repair" {
@@ -351,7 +354,7 @@ func TestHandOverKilled(t *testing.T) {
 // A flush is repaired to what it was, whichever record comes first.
 func TestStandbyAfterFlush(t *testing.T) {
 	t.Parallel()
-	m := newMember(t, BackendNFTables, BackendNFTables)
+	m := newMember(t, model.BackendNFTables, model.BackendNFTables)
 	port := PortMapping{HostPort: 8080, ContainerPort: 80}
 	b := m.attach(1, port)
 	a := m.attach(0, port)
@@ -366,7 +369,7 @@ func TestStandbyAfterFlush(t *testing.T) {
 // Ports of portmap-ln beside those of bridge-ln, and by two interfaces.
 func TestPublisherOnStandby(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
@@ -375,11 +378,11 @@ func TestPublisherOnStandby(t *testing.T) {
 			var publishers []*Publisher
 			for i, n := range m.networks {
 				e := m.attach(i)
-				p, err := m.h.Publisher(n.Name(), PublishConfig{Backend: backend})
+				p, err := m.h.Publisher(n.Name(), model.PublishConfig{Backend: backend})
 				if err != nil {
 					t.Fatal(err)
 				}
-				pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+				pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 				if _, err := p.Publish(ctx, pub); err != nil {
 					t.Fatal(err)
 				}

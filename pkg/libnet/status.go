@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -32,7 +33,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
-	if n.config.needsRules() {
+	if n.config.NeedsRules() {
 		errs = append(errs, n.c.rulesAvailable(n.config.Backend))
 	}
 	switch {
@@ -45,7 +46,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 		return err
 	}
 	if err := n.heal(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrLimited, err)
+		return fmt.Errorf("%w: %w", model.ErrLimited, err)
 	}
 	return nil
 }
@@ -114,7 +115,7 @@ func (n *Network) lacks(ctx context.Context) error {
 		return errors.Join(errs...)
 	}
 	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx)}
-	if n.config.needsRules() && n.c.rulesOf(string(n.config.Backend)) == n.c.nftables {
+	if n.config.NeedsRules() && n.c.rulesOf(string(n.config.Backend)) == n.c.nftables {
 		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx))) // of the tables, too
 	} else {
 		errs = append(errs, n.c.tablesLost(ctx))
@@ -127,7 +128,7 @@ func (n *Network) lacks(ctx context.Context) error {
 // publication has rules there: of whatever network, as a flush takes those of all.
 // The records are read only where the tables are gone.
 func (c *Controller) tablesLost(ctx context.Context) error {
-	missing := c.intact(ctx, BackendNFTables, firewall.Network{})
+	missing := c.intact(ctx, model.BackendNFTables, firewall.Network{})
 	if missing == nil {
 		return nil
 	}

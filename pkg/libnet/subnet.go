@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -21,7 +22,7 @@ import (
 type AutoPool struct {
 	cfg    ipamstore.Config // the sets in wants have no subnet yet
 	wants  map[int]ipamstore.SubnetRequest
-	extra  Addressing
+	extra  model.Addressing
 	closed *Pool // takes addresses back
 	book   ipamstore.Subnets
 	host   surroundings
@@ -33,7 +34,7 @@ var _ IPAM = (*AutoPool)(nil)
 // by the index in cfg.Sets, what subnet a set is to get. That set is one Range
 // without any value, and there is one at most for each address family. It
 // touches no file. The error is an *ipamstore.ConfigError.
-func NewAutoPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra Addressing) (*AutoPool, error) {
+func NewAutoPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra model.Addressing) (*AutoPool, error) {
 	closed := cfg
 	closed.Sets, closed.Aux = nil, nil
 	pool, err := NewPool(closed, extra)
@@ -143,21 +144,21 @@ func (p *AutoPool) Type() string { return PoolType }
 
 // Apply gives the claim its addresses; the network gets its subnets first, if
 // it has none yet.
-func (p *AutoPool) Apply(ctx context.Context, claim Claim) (Addressing, error) {
+func (p *AutoPool) Apply(ctx context.Context, claim Claim) (model.Addressing, error) {
 	pool, err := p.resolve(ctx)
 	if err != nil {
-		return Addressing{}, err
+		return model.Addressing{}, err
 	}
 	return pool.Apply(ctx, claim)
 }
 
 // Verify is Pool.Verify.
-func (p *AutoPool) Verify(ctx context.Context, id ID, addrs []netip.Addr) error {
+func (p *AutoPool) Verify(ctx context.Context, id model.ID, addrs []netip.Addr) error {
 	return p.closed.Verify(ctx, id, addrs)
 }
 
 // Remove is Pool.Remove. The subnets stay the network's.
-func (p *AutoPool) Remove(ctx context.Context, id ID) error { return p.closed.Remove(ctx, id) }
+func (p *AutoPool) Remove(ctx context.Context, id model.ID) error { return p.closed.Remove(ctx, id) }
 
 // Collect is Pool.Collect.
 func (p *AutoPool) Collect(ctx context.Context, keep func(Holder) bool) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -43,9 +44,9 @@ func (n *Network) setIPAM(spec networkSpec) (err error) {
 	case spec.ipam != nil || len(spec.subnets) == 0:
 		n.ipam = spec.ipam
 	case len(spec.wants) == 0:
-		n.ipam, err = NewPool(cfg, Addressing{})
+		n.ipam, err = NewPool(cfg, model.Addressing{})
 	default:
-		n.ipam, err = NewAutoPool(cfg, spec.wants, Addressing{})
+		n.ipam, err = NewAutoPool(cfg, spec.wants, model.Addressing{})
 	}
 	auto, ok := n.ipam.(*AutoPool)
 	if err != nil || !ok {
@@ -82,7 +83,7 @@ func (n *Network) chooseFirstSubnets(ctx context.Context, undo *undoStack) error
 		return nil
 	}
 	if _, err := n.c.networks.LoadNetwork(n.name); err == nil {
-		return fmt.Errorf("%w: %q", ErrNetworkExists, n.name)
+		return fmt.Errorf("%w: %q", model.ErrNetworkExists, n.name)
 	}
 	undo.push(func() error { return n.releaseSubnets(context.WithoutCancel(ctx)) })
 	return n.chooseSubnets(ctx)

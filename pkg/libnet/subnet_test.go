@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -136,7 +137,7 @@ func TestAutoSubnetAvoids(t *testing.T) {
 		}
 	})
 	// A network without a gateway has no route that would tell of it.
-	if _, err := h.NewNetwork(ctx, "bridge", "static", WithConfig(NetworkConfig{}), WithSubnet(netip.MustParsePrefix("172.20.0.0/20"))); err != nil {
+	if _, err := h.NewNetwork(ctx, "bridge", "static", WithConfig(model.NetworkConfig{}), WithSubnet(netip.MustParsePrefix("172.20.0.0/20"))); err != nil {
 		t.Fatal(err)
 	}
 	h.auto("web", auto(), auto6())
@@ -169,7 +170,7 @@ func TestAutoSubnetIsLazy(t *testing.T) {
 		}
 		return n
 	}
-	id := ID{"web", "c1", "eth0"}
+	id := model.ID{"web", "c1", "eth0"}
 	keepNone := func(Holder) bool { return false }
 	n := define()
 	if err := errors.Join(n.Status(ctx), n.Remove(ctx, id), n.Collect(ctx, keepNone, KeepNetwork)); err != nil {
@@ -234,14 +235,14 @@ func TestAutoSubnetRefused(t *testing.T) {
 	if err := netlink.LinkAdd(link); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.NewNetwork(ctx, "bridge", "web", WithConfig(NetworkConfig{Bridge: "noBridge"}), auto()); err == nil {
+	if _, err := h.NewNetwork(ctx, "bridge", "web", WithConfig(model.NetworkConfig{Bridge: "noBridge"}), auto()); err == nil {
 		t.Error("a veth is no bridge")
 	}
 	if got := h.book(); got != "" {
 		t.Errorf("left in the book: %s", got)
 	}
 	h.auto("web", auto())
-	if _, err := h.NewNetwork(ctx, "bridge", "web", auto()); !errors.Is(err, ErrNetworkExists) {
+	if _, err := h.NewNetwork(ctx, "bridge", "web", auto()); !errors.Is(err, model.ErrNetworkExists) {
 		t.Errorf("again: error %v, want ErrNetworkExists", err)
 	}
 	if got := h.book(); got != "web 172.17.0.0/16" {
@@ -267,14 +268,14 @@ func TestAutoPool(t *testing.T) {
 	pool := func() *AutoPool {
 		t.Helper()
 		cfg := ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir, Sets: []ipamstore.RangeSet{{{}}}}
-		p, err := NewAutoPool(cfg, map[int]ipamstore.SubnetRequest{0: {Bits: 24}}, Addressing{})
+		p, err := NewAutoPool(cfg, map[int]ipamstore.SubnetRequest{0: {Bits: 24}}, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.book.PoolsFile = h.poolsFile
 		return p
 	}
-	id := ID{"web", "c1", "eth0"}
+	id := model.ID{"web", "c1", "eth0"}
 	got, err := pool().Apply(ctx, Claim{ID: id})
 	if err != nil || got.Addresses[0].Prefix.String() != "172.17.0.2/24" {
 		t.Fatalf("%v, %v", got, err)
@@ -285,7 +286,7 @@ func TestAutoPool(t *testing.T) {
 	if got := h.book(); got != "web 172.17.0.0/24" {
 		t.Errorf("the book says %q", got)
 	}
-	loose, err := NewPool(ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir}, Addressing{})
+	loose, err := NewPool(ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir}, model.Addressing{})
 	if err := errors.Join(err, loose.ReleaseSubnets(ctx), loose.ReleaseSubnets(ctx)); err != nil {
 		t.Fatal(err)
 	}

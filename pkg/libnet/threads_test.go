@@ -16,6 +16,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -78,14 +79,14 @@ func tracesAt(t *testing.T, path string) string {
 // comes from: link, rules, sysctls and what deletes them.
 func TestControllerStaysInItsNamespace(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []Backend{BackendNFTables, BackendIPTables} {
+	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			home, elsewhere := lntest.NewNetns(t), lntest.NewNetns(t)
 			before := tracesAt(t, elsewhere)
 			h := newHostAt(t, home)
-			n := h.network("10.71.0.0/24", WithConfig(NetworkConfig{
-				Bridge: "brt", Gateway: true, DefaultGateway: true, Masquerade: true, GatewayModeIPv4: GatewayNAT, Backend: backend,
+			n := h.network("10.71.0.0/24", WithConfig(model.NetworkConfig{
+				Bridge: "brt", Gateway: true, DefaultGateway: true, Masquerade: true, GatewayModeIPv4: model.GatewayNAT, Backend: backend,
 			}))
 			var e *Endpoint
 			from := func(what string, fn func() error) {
@@ -125,8 +126,8 @@ func TestControllerStaysInItsNamespace(t *testing.T) {
 			if err := lntest.In(t, elsewhere, func() error {
 				_, err := h.NewSandbox(ctx, "c2", WithNetnsPath(own))
 				return err
-			}); !errors.Is(err, ErrOwnNamespace) {
-				t.Errorf("sandbox of the Controller's namespace: got %v, want %v", err, ErrOwnNamespace)
+			}); !errors.Is(err, model.ErrOwnNamespace) {
+				t.Errorf("sandbox of the Controller's namespace: got %v, want %v", err, model.ErrOwnNamespace)
 			}
 			from("Sandbox.Delete and RemoveFrom", func() error {
 				sb, err := h.Sandbox("c1")

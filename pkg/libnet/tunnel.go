@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -24,7 +25,7 @@ func (n *Network) tunnelName() string {
 	if n.driver != driverOverlay {
 		return ""
 	}
-	return tunnelPrefix + digest(networkOwner(n.name))[:12]
+	return tunnelPrefix + model.Digest(model.NetworkOwner(n.name))[:12]
 }
 
 // vteps returns the MACs of the tunnel's other ends.
@@ -32,7 +33,7 @@ func (n *Network) vteps() []net.HardwareAddr {
 	var all []net.HardwareAddr
 	for _, node := range n.config.Tunnel.Nodes {
 		if node.Address != n.config.Tunnel.Self {
-			mac := overlay.MAC(n.config.Tunnel.vni(n.name), node.Address)
+			mac := overlay.MAC(n.config.Tunnel.VNIOf(n.name), node.Address)
 			all = append(all, mac[:])
 		}
 	}
@@ -42,10 +43,10 @@ func (n *Network) vteps() []net.HardwareAddr {
 // underlay is what the tunnel looks like from underneath.
 func (n *Network) underlay() firewall.Underlay {
 	t := n.config.Tunnel
-	if n.driver != driverOverlay || !t.used() {
+	if n.driver != driverOverlay || !t.Used() {
 		return firewall.Underlay{}
 	}
-	u := firewall.Underlay{VNI: t.vni(n.name), Port: cmp.Or(uint16(t.Port), overlay.DefaultPort)}
+	u := firewall.Underlay{VNI: t.VNIOf(n.name), Port: cmp.Or(uint16(t.Port), overlay.DefaultPort)}
 	for _, node := range t.Nodes {
 		if node.Address != t.Self {
 			u.Hosts = append(u.Hosts, node.Address)
@@ -61,8 +62,8 @@ func (n *Network) planTunnel() tunnel.Tunnel {
 		nodes = append(nodes, overlay.Node{Address: node.Address, Blocks: node.Subnets})
 	}
 	return overlay.Plan(overlay.Network{
-		Name: n.tunnelName(), Alias: networkOwner(n.name),
-		VNI: t.vni(n.name), Port: uint16(t.Port), Device: t.Device, MTU: n.config.MTU,
+		Name: n.tunnelName(), Alias: model.NetworkOwner(n.name),
+		VNI: t.VNIOf(n.name), Port: uint16(t.Port), Device: t.Device, MTU: n.config.MTU,
 	}, nodes, t.Self)
 }
 
@@ -73,11 +74,11 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 	if n.driver != driverOverlay {
 		return nil
 	}
-	if !n.config.Tunnel.used() {
-		return badConfig("nodes", "missing", "want the addresses of the network's hosts")
+	if !n.config.Tunnel.Used() {
+		return model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
 	if n.config.Tunnel.Agent {
-		if has, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name)); has || err != nil {
+		if has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name)); has || err != nil {
 			return err
 		}
 		full, err := n.withPeers()
@@ -119,8 +120,8 @@ func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 		if other.name == n.name || other.driver != driverOverlay {
 			continue
 		}
-		for _, block := range other.config.Tunnel.blocks() {
-			if slices.ContainsFunc(n.config.Tunnel.blocks(), block.Overlaps) {
+		for _, block := range other.config.Tunnel.Blocks() {
+			if slices.ContainsFunc(n.config.Tunnel.Blocks(), block.Overlaps) {
 				return fmt.Errorf("%w: of network %q, which has %s, too; if it has no container any more: lnctl network rm %s", conflict, other.name, block, other.name)
 			}
 		}
@@ -132,14 +133,14 @@ func (n *Network) removeTunnel(ctx context.Context) error {
 	if n.driver != driverOverlay {
 		return nil
 	}
-	return n.c.tunnels.RemoveTunnel(ctx, n.tunnelName(), networkOwner(n.name))
+	return n.c.tunnels.RemoveTunnel(ctx, n.tunnelName(), model.NetworkOwner(n.name))
 }
 
 func (n *Network) hasTunnel() (bool, error) {
 	if n.driver != driverOverlay {
 		return false, nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name))
+	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
 	if errors.Is(err, netlink.ErrExists) {
 		return false, nil
 	}
@@ -152,15 +153,15 @@ func (n *Network) tunnelStatus() error {
 	if n.driver != driverOverlay {
 		return nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), networkOwner(n.name))
-	if has || err != nil || !n.config.Tunnel.used() {
+	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
+	if has || err != nil || !n.config.Tunnel.Used() {
 		return err
 	}
 	return n.portInUse(n.planTunnel())
 }
 
 func (n *Network) verifyTunnel(ctx context.Context) error {
-	if !n.config.Tunnel.used() {
+	if !n.config.Tunnel.Used() {
 		return nil
 	}
 	n, err := n.withPeers()
@@ -200,11 +201,11 @@ func (n *Network) resolveTunnelMTU() error {
 		return fmt.Errorf("MTU of the way to the network's hosts: %w", err)
 	}
 	mtu, least := overlay.MTU(path, t.Self), 68
-	if slices.ContainsFunc(t.blocks(), func(b netip.Prefix) bool { return b.Addr().Is6() }) {
+	if slices.ContainsFunc(t.Blocks(), func(b netip.Prefix) bool { return b.Addr().Is6() }) {
 		least = 1280
 	}
 	if mtu < least {
-		return badConfig("mtu", "auto", fmt.Sprintf("the way to the network's hosts has MTU %d, which leaves %d inside; at least %d are needed (IPv6: 1280)", path, mtu, least))
+		return model.BadConfig("mtu", "auto", fmt.Sprintf("the way to the network's hosts has MTU %d, which leaves %d inside; at least %d are needed (IPv6: 1280)", path, mtu, least))
 	}
 	n.config.MTU = min(mtu, 65535)
 	return nil
@@ -214,15 +215,15 @@ func (n *Network) resolveTunnelMTU() error {
 func (s *networkSpec) completeTunnel(name string) {
 	s.config.Gateway = true // the way to other hosts is a route
 	t := &s.config.Tunnel
-	if !t.used() {
+	if !t.Used() {
 		return
 	}
-	t.VNI, t.Port = t.vni(name), cmp.Or(t.Port, overlay.DefaultPort)
-	if s.config.Backend == "" || s.config.Backend == BackendAuto {
-		s.config.Backend = BackendNFTables
+	t.VNI, t.Port = t.VNIOf(name), cmp.Or(t.Port, overlay.DefaultPort)
+	if s.config.Backend == "" || s.config.Backend == model.BackendAuto {
+		s.config.Backend = model.BackendNFTables
 	}
 	if s.ipam == nil && len(s.subnets) == 0 {
-		for _, b := range t.blocks() {
+		for _, b := range t.Blocks() {
 			WithSubnet(b)(s)
 		}
 	}

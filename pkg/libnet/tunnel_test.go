@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
@@ -51,8 +52,8 @@ func (w *world) PathMTU(netip.Addr, []netip.Addr, string) (int, error) { return 
 
 var _ tunnels = (*world)(nil)
 
-func someNodes() []Node {
-	return []Node{
+func someNodes() []model.Node {
+	return []model.Node{
 		{netip.MustParseAddr("192.0.2.1"), []netip.Prefix{netip.MustParsePrefix("10.5.0.0/24")}},
 		{netip.MustParseAddr("192.0.2.2"), []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}},
 	}
@@ -61,9 +62,9 @@ func someNodes() []Node {
 func overlayNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
 	t.Helper()
 	c := w.controller()
-	n, err := c.DefineNetwork("overlay", "net1", WithIPAM(fakeIPAM{w: w}), WithConfig(NetworkConfig{
-		Bridge: "br1", GatewayModeIPv4: GatewayNAT, AutoMTU: true,
-		Tunnel: TunnelConfig{Nodes: someNodes(), Self: netip.MustParseAddr("192.0.2.1")},
+	n, err := c.DefineNetwork("overlay", "net1", WithIPAM(fakeIPAM{w: w}), WithConfig(model.NetworkConfig{
+		Bridge: "br1", GatewayModeIPv4: model.GatewayNAT, AutoMTU: true,
+		Tunnel: model.TunnelConfig{Nodes: someNodes(), Self: netip.MustParseAddr("192.0.2.1")},
 	}))
 	if err != nil {
 		t.Fatal(err)
@@ -153,9 +154,9 @@ func TestOverlayRecord(t *testing.T) {
 
 func TestAssignBlocks(t *testing.T) {
 	given := netip.MustParsePrefix("10.9.0.0/20")
-	nodes := []Node{{Address: netip.MustParseAddr("192.0.2.1")}, {Address: netip.MustParseAddr("192.0.2.2"), Subnets: []netip.Prefix{given}}, {Address: netip.MustParseAddr("192.0.2.3")}}
+	nodes := []model.Node{{Address: netip.MustParseAddr("192.0.2.1")}, {Address: netip.MustParseAddr("192.0.2.2"), Subnets: []netip.Prefix{given}}, {Address: netip.MustParseAddr("192.0.2.3")}}
 	subnets := []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd05::/48")}
-	got, err := AssignBlocks(nodes, subnets, DefaultBlockSize())
+	got, err := model.AssignBlocks(nodes, subnets, model.DefaultBlockSize())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,15 +169,15 @@ func TestAssignBlocks(t *testing.T) {
 	if nodes[0].Subnets != nil {
 		t.Error("the list that was given is changed")
 	}
-	if _, err := AssignBlocks(nodes, []netip.Prefix{netip.MustParsePrefix("10.5.0.0/23")}, DefaultBlockSize()); err == nil {
+	if _, err := model.AssignBlocks(nodes, []netip.Prefix{netip.MustParsePrefix("10.5.0.0/23")}, model.DefaultBlockSize()); err == nil {
 		t.Error("two blocks do for three nodes")
 	}
 }
 
 // Containers without a default route get routes to the network's other hosts.
 func TestAddTunnelRoutes(t *testing.T) {
-	a := Addressing{Addresses: []Address{{netip.MustParsePrefix("10.5.0.2/24"), netip.MustParseAddr("10.5.0.1")}}}
-	a.addTunnelRoutes(TunnelConfig{Nodes: append(someNodes(), Node{Subnets: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}})})
+	a := model.Addressing{Addresses: []model.Address{{netip.MustParsePrefix("10.5.0.2/24"), netip.MustParseAddr("10.5.0.1")}}}
+	a.AddTunnelRoutes(model.TunnelConfig{Nodes: append(someNodes(), model.Node{Subnets: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}})})
 	var got []string
 	for _, r := range a.Routes {
 		got = append(got, r.Dst.String()+" via "+r.Gateway.String())

@@ -56,8 +56,8 @@ func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
 // rivals says that two networks cannot both have a tunnel.
 func (n *Network) rivals(other *Network) bool {
 	t, o := n.config.Tunnel, other.config.Tunnel
-	if t.Port == o.Port && t.vni(n.name) == o.vni(other.name) {
+	if t.Port == o.Port && t.VNIOf(n.name) == o.VNIOf(other.name) {
 		return true
 	}
-	return slices.ContainsFunc(t.reach(), func(p netip.Prefix) bool { return slices.ContainsFunc(o.reach(), p.Overlaps) })
+	return slices.ContainsFunc(t.Reach(), func(p netip.Prefix) bool { return slices.ContainsFunc(o.Reach(), p.Overlaps) })
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -17,9 +18,9 @@ import (
 
 // Expectation is what an attachment should be.
 type Expectation struct {
-	ID         ID
+	ID         model.ID
 	Netns      string // path of the container's network namespace
-	Addressing Addressing
+	Addressing model.Addressing
 	// MAC of the container's interface; empty: not compared.
 	MAC string
 	// MTU of the container's interface in bytes; 0: not compared. A plugin behind
@@ -42,7 +43,7 @@ func (p *plan) adopt(want Expectation) {
 	p.rules = false
 	for i, r := range p.link.Routes {
 		if !r.Gateway.IsValid() {
-			p.link.Routes[i].Gateway = want.Addressing.gateway(r.Dst.Addr().Is6())
+			p.link.Routes[i].Gateway = want.Addressing.Gateway(r.Dst.Addr().Is6())
 		}
 	}
 }
@@ -74,7 +75,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	var mac net.HardwareAddr
 	if want.MAC != "" {
 		var err error
-		if mac, err = ParseMAC("mac", want.MAC); err != nil {
+		if mac, err = model.ParseMAC("mac", want.MAC); err != nil {
 			return err
 		}
 	}
@@ -110,7 +111,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 		errs = append(errs, err)
 	}
 	if n.ipam != nil {
-		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.addrs()))
+		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.Addrs()))
 	}
 	return judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.name), errs...)
 }
@@ -123,7 +124,7 @@ func judged(what string, found ...error) error {
 	case err == nil:
 		return nil
 	case differs(err):
-		return fmt.Errorf("%w: %s: %w", ErrDifferent, what, err)
+		return fmt.Errorf("%w: %s: %w", model.ErrDifferent, what, err)
 	}
 	return fmt.Errorf("could not check %s: %w", what, err)
 }
@@ -155,7 +156,7 @@ func distinct(found []error) []error {
 // IPAM is, or has among others, a difference.
 func differs(err error) bool {
 	return slices.ContainsFunc([]error{
-		ErrDifferent, netlink.ErrDifferent, netlink.ErrNotFound, link.ErrNotBridge,
+		model.ErrDifferent, netlink.ErrDifferent, netlink.ErrNotFound, link.ErrNotBridge,
 		firewall.ErrMissing, firewall.ErrConflict, firewall.ErrChanged, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
 	}, func(d error) bool { return errors.Is(err, d) })
 }

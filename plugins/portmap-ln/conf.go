@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -12,7 +13,7 @@ import (
 type conf struct {
 	network  string
 	stateDir string
-	publish  libnet.PublishConfig
+	publish  model.PublishConfig
 	ports    []libnet.PortMapping
 }
 
@@ -34,7 +35,7 @@ func parse(call *cni.Call) (*conf, error) {
 }
 
 // readMatches reads the keys whose values are words of a backend.
-func readMatches(o *cni.Object, p *libnet.PublishConfig) {
+func readMatches(o *cni.Object, p *model.PublishConfig) {
 	p.ConditionsIPv4, p.ConditionsIPv6 = readConditions(o, "conditionsV4"), readConditions(o, "conditionsV6")
 	p.MarkMasqBit = o.OptionalInt("markMasqBit")
 	o.String("externalSetMarkChain", &p.SetMarkChain)
@@ -72,7 +73,7 @@ func isPrintable(s string) bool {
 // The backend is where to look for what no record tells of.
 func loose(call *cni.Call) *conf {
 	c := &conf{network: call.Network, stateDir: call.LooseStateDir()}
-	given := libnet.PublishConfig{Backend: call.LooseBackend("backend")}
+	given := model.PublishConfig{Backend: call.LooseBackend("backend")}
 	readMatches(call.Conf, &given)
 	c.publish.Backend = given.Chosen()
 	return c

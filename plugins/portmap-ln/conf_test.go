@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -28,17 +29,17 @@ func callOf(stdin string) *cni.Call {
 
 func TestParse(t *testing.T) {
 	bit := 14
-	for keys, want := range map[string]libnet.PublishConfig{
+	for keys, want := range map[string]model.PublishConfig{
 		``: {},
 		`"snat":true,"masqAll":false,"conditionsV4":[],"conditionsV6":[""],"externalSetMarkChain":""`: {},
 		`"SNAT":false,"masqall":true`:                                       {NoHairpin: true},
 		`"masqAll":true`:                                                    {MasqueradeAll: true},
-		`"backend":"nftables"`:                                              {Backend: libnet.BackendNFTables},
-		`"backend":"iptables","markMasqBit":14`:                             {Backend: libnet.BackendIPTables, MarkMasqBit: &bit},
+		`"backend":"nftables"`:                                              {Backend: model.BackendNFTables},
+		`"backend":"iptables","markMasqBit":14`:                             {Backend: model.BackendIPTables, MarkMasqBit: &bit},
 		`"externalSetMarkChain":"KUBE-MARK-MASQ"`:                           {SetMarkChain: "KUBE-MARK-MASQ"},
 		`"conditionsV4":["-s","10.0.0.0/8"],"conditionsV6":["!","-i","lo"]`: {ConditionsIPv4: []string{"-s", "10.0.0.0/8"}, ConditionsIPv6: []string{"!", "-i", "lo"}},
 		`"conditionsV4":["ip","saddr","10.0.0.0/8"],"markMasqBit":14`:       {ConditionsIPv4: []string{"ip", "saddr", "10.0.0.0/8"}, MarkMasqBit: &bit},
-		`"backend":"nftables","markMasqBit":14`:                             {Backend: libnet.BackendNFTables, MarkMasqBit: &bit},
+		`"backend":"nftables","markMasqBit":14`:                             {Backend: model.BackendNFTables, MarkMasqBit: &bit},
 	} {
 		c, err := parse(call(keys))
 		if err != nil {
@@ -93,12 +94,12 @@ func TestLoose(t *testing.T) {
 		``: {},
 		`"stateDir":"/x","snat":7,"runtimeConfig":{"portMappings":5}`: {stateDir: "/x"},
 		`"stateDir":[],"backend":"ebtables"`:                          {},
-		`"backend":"iptables"`:                                        {publish: libnet.PublishConfig{Backend: libnet.BackendIPTables}},
-		`"backend":"auto","markMasqBit":99`:                           {publish: libnet.PublishConfig{Backend: libnet.BackendIPTables}},
-		`"conditionsV6":["!","-i","lo"],"snat":1`:                     {publish: libnet.PublishConfig{Backend: libnet.BackendIPTables}},
-		`"conditionsV4":["iif","lo","}"],"markMasqBit":1`:             {publish: libnet.PublishConfig{Backend: libnet.BackendNFTables}},
+		`"backend":"iptables"`:                                        {publish: model.PublishConfig{Backend: model.BackendIPTables}},
+		`"backend":"auto","markMasqBit":99`:                           {publish: model.PublishConfig{Backend: model.BackendIPTables}},
+		`"conditionsV6":["!","-i","lo"],"snat":1`:                     {publish: model.PublishConfig{Backend: model.BackendIPTables}},
+		`"conditionsV4":["iif","lo","}"],"markMasqBit":1`:             {publish: model.PublishConfig{Backend: model.BackendNFTables}},
 		`"conditionsV4":{},"conditionsV6":[5]`:                        {},
-		`"backend":"nftables","conditionsV4":["-s"]`:                  {publish: libnet.PublishConfig{Backend: libnet.BackendNFTables}},
+		`"backend":"nftables","conditionsV4":["-s"]`:                  {publish: model.PublishConfig{Backend: model.BackendNFTables}},
 	} {
 		want.network = "net1"
 		if diff := cmp.Diff(&want, loose(call(keys)), cmp.AllowUnexported(conf{})); diff != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
@@ -73,6 +74,6 @@ func status(ctx context.Context, call *cni.Call) error {
 	})
 }
 
-func id(call *cni.Call) libnet.ID {
-	return libnet.ID{Network: call.Network, ContainerID: call.ContainerID, IfName: call.IfName}
+func id(call *cni.Call) model.ID {
+	return model.ID{Network: call.Network, ContainerID: call.ContainerID, IfName: call.IfName}
 }

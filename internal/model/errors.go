@@ -1,4 +1,4 @@
-package libnet
+package model
 
 import (
 	"errors"
@@ -52,6 +52,6 @@ func (e *UnsupportedError) Error() string { return fmt.Sprintf("%s: %s: %v", e.K
 // Unwrap returns what the kernel lacks.
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
-func badConfig(key string, value any, want string) error {
+func BadConfig(key string, value any, want string) error {
 	return &ConfigError{Key: key, Value: fmt.Sprintf("%v", value), Want: want}
 }

@@ -1,4 +1,4 @@
-package libnet
+package model
 
 import (
 	"errors"
@@ -111,21 +111,21 @@ type NetworkConfig struct {
 // nothing. It looks at nothing but the configuration.
 func (c NetworkConfig) Validate() error {
 	if c.Bridge != "" && !ValidBridgeName(c.Bridge) {
-		return badConfig("bridge", fmt.Sprintf("%q", c.Bridge), `want an interface name of 1 to 15 bytes without '/', ':', '%' and blanks, and not "lo", "all" or "default"`)
+		return BadConfig("bridge", fmt.Sprintf("%q", c.Bridge), `want an interface name of 1 to 15 bytes without '/', ':', '%' and blanks, and not "lo", "all" or "default"`)
 	}
 	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
-		return badConfig("mtu", c.MTU, `want "auto", 0 (the bridge's MTU) or 68 to 65535 bytes`)
+		return BadConfig("mtu", c.MTU, `want "auto", 0 (the bridge's MTU) or 68 to 65535 bytes`)
 	}
 	if c.VLAN < 0 || c.VLAN > 4094 {
-		return badConfig("vlan", c.VLAN, "want 0 (none) or 1 to 4094")
+		return BadConfig("vlan", c.VLAN, "want 0 (none) or 1 to 4094")
 	}
-	if name := fmt.Sprintf("%s.%d", c.Bridge, c.VLAN); c.VLAN > 0 && c.hasGateway() && !ValidIfName(name) {
-		return badConfig("vlan", c.VLAN, fmt.Sprintf("the gateway's interface would be %q: want a bridge of at most %d bytes, and bridge is %q",
+	if name := fmt.Sprintf("%s.%d", c.Bridge, c.VLAN); c.VLAN > 0 && c.HasGateway() && !ValidIfName(name) {
+		return BadConfig("vlan", c.VLAN, fmt.Sprintf("the gateway's interface would be %q: want a bridge of at most %d bytes, and bridge is %q",
 			name, len(c.Bridge)+maxIfName-len(name), c.Bridge))
 	}
 	for _, r := range c.VLANTrunk {
 		if r.Min < 1 || r.Max > 4094 || r.Min > r.Max {
-			return badConfig("vlanTrunk", fmt.Sprintf("%d-%d", r.Min, r.Max), "want IDs from 1 to 4094, minID not above maxID")
+			return BadConfig("vlanTrunk", fmt.Sprintf("%d-%d", r.Min, r.Max), "want IDs from 1 to 4094, minID not above maxID")
 		}
 	}
 	return errors.Join(c.validateTogether(), c.validateGateway(), c.validateTunnel())
@@ -142,19 +142,19 @@ func (c NetworkConfig) validateTogether() error {
 	}
 	for _, x := range exclusive {
 		if x.both {
-			return badConfig(x.key, true, "cannot be together with "+x.other+": true; remove one of them")
+			return BadConfig(x.key, true, "cannot be together with "+x.other+": true; remove one of them")
 		}
 	}
 	return nil
 }
 
-// needsRules says that endpoints may have firewall elements.
-func (c NetworkConfig) needsRules() bool {
-	return c.Tunnel.used() || c.SpoofCheck || c.internal() || c.noICC() || c.apart() || c.masqueradeFamilies() != firewall.Families{} ||
+// NeedsRules says that endpoints may have firewall elements.
+func (c NetworkConfig) NeedsRules() bool {
+	return c.Tunnel.Used() || c.SpoofCheck || c.IsInternal() || c.ForbidsICC() || c.IsApart() || c.MasqueradeFamilies() != firewall.Families{} ||
 		c.GatewayModeIPv4 != GatewayOpen || c.GatewayModeIPv6 != GatewayOpen
 }
 
-func (c NetworkConfig) hasGateway() bool { return c.Gateway || c.DefaultGateway }
+func (c NetworkConfig) HasGateway() bool { return c.Gateway || c.DefaultGateway }
 
 // Address is one address of an endpoint.
 type Address struct {
@@ -207,45 +207,45 @@ type Addressing struct {
 	DNS       DNS
 }
 
-// complete fills in what follows from the network: gateways and the default
+// Complete fills in what follows from the network: gateways and the default
 // routes. It changes nothing in a.
-func (a Addressing) complete(c NetworkConfig) (Addressing, error) {
+func (a Addressing) Complete(c NetworkConfig) (Addressing, error) {
 	out := Addressing{Addresses: slices.Clone(a.Addresses), DNS: a.DNS}
 	for i, addr := range out.Addresses {
 		gw := addr.Gateway
-		if !gw.IsValid() && c.hasGateway() {
-			gw = firstOf(addr.Prefix)
+		if !gw.IsValid() && c.HasGateway() {
+			gw = FirstOf(addr.Prefix)
 		}
-		if err := c.validateSubnet("ipam", addr.Prefix, gw); err != nil {
+		if err := c.ValidateSubnet("ipam", addr.Prefix, gw); err != nil {
 			return Addressing{}, err
 		}
 		if gw.IsValid() && gw == addr.Prefix.Addr() {
-			return Addressing{}, badConfig("ipam", gw, "is the gateway's own address, and was given to the container: exclude it from the range or name another gateway")
+			return Addressing{}, BadConfig("ipam", gw, "is the gateway's own address, and was given to the container: exclude it from the range or name another gateway")
 		}
 		out.Addresses[i].Gateway = gw
 	}
 	for _, r := range a.Routes {
 		if !r.Gateway.IsValid() {
-			r.Gateway = out.gateway(r.Dst.Addr().Is6())
+			r.Gateway = out.Gateway(r.Dst.Addr().Is6())
 		}
 		out.Routes = append(out.Routes, r)
 	}
 	if c.DefaultGateway {
 		out.addDefaultRoutes(a.Routes)
 	} else {
-		out.addTunnelRoutes(c.Tunnel)
+		out.AddTunnelRoutes(c.Tunnel)
 	}
 	for _, r := range out.Routes {
 		if !out.reaches(r.Gateway) {
-			return Addressing{}, badConfig("ipam.routes", r.Dst.String()+" via "+r.Gateway.String(), "want a gateway in the subnet of one of the addresses")
+			return Addressing{}, BadConfig("ipam.routes", r.Dst.String()+" via "+r.Gateway.String(), "want a gateway in the subnet of one of the addresses")
 		}
 	}
 	return out, nil
 }
 
-// firstOf returns the address that is the gateway of a subnet unless another is
+// FirstOf returns the address that is the gateway of a subnet unless another is
 // named. Subnets of one or two addresses have none: containers get them whole.
-func firstOf(subnet netip.Prefix) netip.Addr {
+func FirstOf(subnet netip.Prefix) netip.Addr {
 	if subnet.Addr().BitLen()-subnet.Bits() < 2 {
 		return netip.Addr{}
 	}
@@ -261,8 +261,8 @@ func (a Addressing) reaches(gw netip.Addr) bool {
 		slices.ContainsFunc(a.Routes, func(r Route) bool { return !r.Gateway.IsValid() && r.Dst.Contains(gw) })
 }
 
-// gateway returns the gateway of the first address of a family.
-func (a Addressing) gateway(is6 bool) netip.Addr {
+// Gateway returns the gateway of the first address of a family.
+func (a Addressing) Gateway(is6 bool) netip.Addr {
 	for _, addr := range a.Addresses {
 		if addr.Prefix.Addr().Is6() == is6 && addr.Gateway.IsValid() {
 			return addr.Gateway
@@ -275,7 +275,7 @@ func (a Addressing) gateway(is6 bool) netip.Addr {
 // with a gateway, as the reference bridge plugin does.
 func (a *Addressing) addDefaultRoutes(given []Route) {
 	for _, any := range []netip.Prefix{defaultV4, defaultV6} {
-		gw := a.gateway(any.Addr().Is6())
+		gw := a.Gateway(any.Addr().Is6())
 		has := slices.ContainsFunc(given, func(r Route) bool { return r.Dst == any && r.Gateway.IsValid() })
 		if !gw.IsValid() || has {
 			continue
@@ -290,8 +290,8 @@ var (
 	defaultV6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 )
 
-// families says which address families are in use.
-func (a Addressing) families() (v4, v6 bool) {
+// Families says which address families are in use.
+func (a Addressing) Families() (v4, v6 bool) {
 	for _, addr := range a.Addresses {
 		v6 = v6 || addr.Prefix.Addr().Is6()
 		v4 = v4 || addr.Prefix.Addr().Is4()
@@ -299,7 +299,7 @@ func (a Addressing) families() (v4, v6 bool) {
 	return v4, v6
 }
 
-func (a Addressing) addrs() []netip.Addr {
+func (a Addressing) Addrs() []netip.Addr {
 	var all []netip.Addr
 	for _, addr := range a.Addresses {
 		all = append(all, addr.Prefix.Addr())
@@ -312,7 +312,7 @@ func (a Addressing) addrs() []netip.Addr {
 func ParseMAC(key, s string) (net.HardwareAddr, error) {
 	mac, err := net.ParseMAC(s)
 	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || slices.Equal(mac, make([]byte, 6)) {
-		return nil, badConfig(key, fmt.Sprintf("%q", s), `want a unicast address of six bytes, as "02:00:00:12:34:56"`)
+		return nil, BadConfig(key, fmt.Sprintf("%q", s), `want a unicast address of six bytes, as "02:00:00:12:34:56"`)
 	}
 	return mac, nil
 }

@@ -1,4 +1,4 @@
-package libnet
+package model
 
 // Backend is what holds the rules of a network.
 type Backend string

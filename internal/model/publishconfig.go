@@ -1,4 +1,4 @@
-package libnet
+package model
 
 import (
 	"cmp"
@@ -37,8 +37,8 @@ type PublishConfig struct {
 // defaultMarkBit is that of the reference portmap plugin.
 const defaultMarkBit = 13
 
-// iptables returns what only that backend can do; nil if nothing is asked for.
-func (c PublishConfig) iptables() *firewall.IPTablesOptions {
+// IPTablesOptions returns what only that backend can do; nil if nothing is asked for.
+func (c PublishConfig) IPTablesOptions() *firewall.IPTablesOptions {
 	if c.MarkMasqBit == nil && c.SetMarkChain == "" {
 		return nil
 	}
@@ -49,8 +49,8 @@ func (c PublishConfig) iptables() *firewall.IPTablesOptions {
 	return o
 }
 
-// wordsOf returns the backend whose words conditions are; empty if there are none.
-func wordsOf(conditions []string) Backend {
+// WordsOf returns the backend whose words conditions are; empty if there are none.
+func WordsOf(conditions []string) Backend {
 	switch {
 	case len(conditions) == 0:
 		return ""
@@ -64,7 +64,7 @@ func wordsOf(conditions []string) Backend {
 // leave that to the kernel. Words decide before a bit, which nftables may leave
 // alone.
 func (c PublishConfig) Chosen() Backend {
-	words := cmp.Or(wordsOf(c.ConditionsIPv4), wordsOf(c.ConditionsIPv6))
+	words := cmp.Or(WordsOf(c.ConditionsIPv4), WordsOf(c.ConditionsIPv6))
 	switch {
 	case c.Backend == BackendNFTables || c.Backend == BackendIPTables:
 		return c.Backend
@@ -76,28 +76,28 @@ func (c PublishConfig) Chosen() Backend {
 	return cmp.Or(words, c.Backend)
 }
 
-// saved is what a record keeps: nothing of the zero value.
-func (c PublishConfig) saved() json.RawMessage {
-	if len(c.ConditionsIPv4) == 0 && len(c.ConditionsIPv6) == 0 && c.iptables() == nil && !c.NoHairpin && !c.MasqueradeAll {
+// JSON is what a record keeps: nothing of the zero value.
+func (c PublishConfig) JSON() json.RawMessage {
+	if len(c.ConditionsIPv4) == 0 && len(c.ConditionsIPv6) == 0 && c.IPTablesOptions() == nil && !c.NoHairpin && !c.MasqueradeAll {
 		return nil
 	}
 	data, _ := json.Marshal(c) // of bools and strings: never fails
 	return data
 }
 
-func (c PublishConfig) validate() error {
+func (c PublishConfig) Validate() error {
 	if !slices.Contains([]Backend{"", BackendAuto, BackendNFTables, BackendIPTables}, c.Backend) {
-		return badConfig("backend", fmt.Sprintf("%q", c.Backend), `want "auto", "nftables" or "iptables"`)
+		return BadConfig("backend", fmt.Sprintf("%q", c.Backend), `want "auto", "nftables" or "iptables"`)
 	}
 	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > 31) {
-		return badConfig("markMasqBit", *c.MarkMasqBit, "want a bit of the mark, 0 to 31")
+		return BadConfig("markMasqBit", *c.MarkMasqBit, "want a bit of the mark, 0 to 31")
 	}
 	if c.MarkMasqBit != nil && c.SetMarkChain != "" {
-		return badConfig("externalSetMarkChain", fmt.Sprintf("%q", c.SetMarkChain), "cannot be together with markMasqBit; remove one of them")
+		return BadConfig("externalSetMarkChain", fmt.Sprintf("%q", c.SetMarkChain), "cannot be together with markMasqBit; remove one of them")
 	}
 	backend := c.Chosen()
 	if backend == BackendNFTables && c.SetMarkChain != "" {
-		return badConfig("externalSetMarkChain", fmt.Sprintf("%q", c.SetMarkChain), "is of iptables, "+otherBackend)
+		return BadConfig("externalSetMarkChain", fmt.Sprintf("%q", c.SetMarkChain), "is of iptables, "+otherBackend)
 	}
 	return errors.Join(wrongConditions("conditionsV4", c.ConditionsIPv4, backend), wrongConditions("conditionsV6", c.ConditionsIPv6, backend))
 }
@@ -106,21 +106,21 @@ func (c PublishConfig) validate() error {
 const otherBackend = "and another backend is asked for, by backend or by another key"
 
 func wrongConditions(key string, words []string, backend Backend) error {
-	of := wordsOf(words)
+	of := WordsOf(words)
 	if of != "" && of != backend {
-		return badConfig(key, quoted(words), fmt.Sprintf("these are words of %s, %s", of, otherBackend))
+		return BadConfig(key, quoted(words), fmt.Sprintf("these are words of %s, %s", of, otherBackend))
 	}
 	if of != BackendNFTables {
 		return nil
 	}
 	if err := firewall.CheckConditions(words); err != nil {
-		return badConfig(key, quoted(words), err.Error())
+		return BadConfig(key, quoted(words), err.Error())
 	}
 	return nil
 }
 
-// refusedConditions names the key of conditions that could not be put in place.
-func refusedConditions(err error) error {
+// RefusedConditions names the key of conditions that could not be put in place.
+func RefusedConditions(err error) error {
 	var refused *firewall.ConditionError
 	if !errors.As(err, &refused) {
 		return err
@@ -133,7 +133,7 @@ func refusedConditions(err error) error {
 	if !errors.Is(err, firewall.ErrInvalid) {
 		want = "nft has to read these words: " + want
 	}
-	return badConfig(key, quoted(refused.Words), want)
+	return BadConfig(key, quoted(refused.Words), want)
 }
 
 // quoted returns words as a configuration has them.

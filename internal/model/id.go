@@ -1,4 +1,4 @@
-package libnet
+package model
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ type ID struct {
 	Network, ContainerID, IfName string
 }
 
-// ownerPrefix starts the alias of every link of ours.
-const ownerPrefix = "libnet:"
+// OwnerPrefix starts the alias of every link of ours.
+const OwnerPrefix = "libnet:"
 
 // maxIfName is the longest name of an interface, in bytes (IFNAMSIZ).
 const maxIfName = 15
@@ -25,16 +25,16 @@ const maxOwner = 255
 // String is the owner as the kernel carries it: the alias of the host link and
 // the comment of firewall elements.
 func (id ID) String() string {
-	return networkOwner(id.Network) + id.ContainerID + "/" + id.IfName
+	return NetworkOwner(id.Network) + id.ContainerID + "/" + id.IfName
 }
 
-// networkOwner marks what belongs to a network as a whole, and starts the name
+// NetworkOwner marks what belongs to a network as a whole, and starts the name
 // of every owner in it.
-func networkOwner(network string) string { return ownerPrefix + network + "/" }
+func NetworkOwner(network string) string { return OwnerPrefix + network + "/" }
 
-// parseOwner is the inverse of ID.String.
-func parseOwner(owner string) (ID, bool) {
-	rest, ours := strings.CutPrefix(owner, ownerPrefix)
+// ParseOwner is the inverse of ID.String.
+func ParseOwner(owner string) (ID, bool) {
+	rest, ours := strings.CutPrefix(owner, OwnerPrefix)
 	parts := strings.Split(rest, "/")
 	if !ours || len(parts) != 3 || parts[1] == "" || parts[2] == "" {
 		return ID{}, false
@@ -42,48 +42,48 @@ func parseOwner(owner string) (ID, bool) {
 	return ID{parts[0], parts[1], parts[2]}, true
 }
 
-// publicationPrefix starts the owners of what a Publisher makes, as ownerPrefix
+// PublicationPrefix starts the owners of what a Publisher makes, as ownerPrefix
 // those of networks.
-const publicationPrefix = "libnet-portmap:"
+const PublicationPrefix = "libnet-portmap:"
 
-func publicationOwner(id ID) string {
-	return publicationPrefix + strings.TrimPrefix(id.String(), ownerPrefix)
+func PublicationOwner(id ID) string {
+	return PublicationPrefix + strings.TrimPrefix(id.String(), OwnerPrefix)
 }
 
-// parsePublication is the inverse of publicationOwner, but for names that are
+// ParsePublication is the inverse of publicationOwner, but for names that are
 // too long for a rule and so are cut.
-func parsePublication(owner string) (ID, bool) {
-	rest, ours := strings.CutPrefix(owner, publicationPrefix)
-	id, ok := parseOwner(ownerPrefix + rest)
+func ParsePublication(owner string) (ID, bool) {
+	rest, ours := strings.CutPrefix(owner, PublicationPrefix)
+	id, ok := ParseOwner(OwnerPrefix + rest)
 	return id, ours && ok && id.Validate() == nil
 }
 
 // HostName is the name of the host end of the attachment's veth: "veth" and 11
 // hex digits.
 func (id ID) HostName() string {
-	return "veth" + digest(id.String())[:11]
+	return "veth" + Digest(id.String())[:11]
 }
 
-// digest returns 32 hex digits of a hash. It is not a cryptographic one: those
+// Digest returns 32 hex digits of a hash. It is not a cryptographic one: those
 // of the standard library cost every process a millisecond before main.
-func digest(s string) string {
+func Digest(s string) string {
 	h := fnv.New128a()
 	_, _ = h.Write([]byte(s))
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// bridgeName is the name of a network's bridge when nobody chose one.
-func bridgeName(network string) string {
-	return "ln-" + digest(networkOwner(network))[:12]
+// BridgeName is the name of a network's bridge when nobody chose one.
+func BridgeName(network string) string {
+	return "ln-" + Digest(NetworkOwner(network))[:12]
 }
 
 // Validate says which part of the ID cannot be used; the error is
 // ErrInvalidName. The rules are those of the CNI spec 1.1.0, parameters.
 func (id ID) Validate() error {
-	if err := validateName("network name", id.Network); err != nil {
+	if err := ValidateName("network name", id.Network); err != nil {
 		return err
 	}
-	if err := validateName("container ID", id.ContainerID); err != nil {
+	if err := ValidateName("container ID", id.ContainerID); err != nil {
 		return err
 	}
 	if err := validateIfName(id.IfName); err != nil {
@@ -96,7 +96,7 @@ func (id ID) Validate() error {
 	return nil
 }
 
-func validateName(what, name string) error {
+func ValidateName(what, name string) error {
 	if name == "" {
 		return fmt.Errorf("%w: %s is empty", ErrInvalidName, what)
 	}

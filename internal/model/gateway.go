@@ -1,4 +1,4 @@
-package libnet
+package model
 
 import (
 	"fmt"
@@ -50,37 +50,37 @@ type FwMark struct{ Value, Mask uint32 }
 // String is "0x1/0xff".
 func (m FwMark) String() string { return fmt.Sprintf("%#x/%#x", m.Value, m.Mask) }
 
-// mode returns the gateway mode of a family.
-func (c NetworkConfig) mode(is6 bool) GatewayMode {
+// Mode returns the gateway mode of a family.
+func (c NetworkConfig) Mode(is6 bool) GatewayMode {
 	if is6 {
 		return c.GatewayModeIPv6
 	}
 	return c.GatewayModeIPv4
 }
 
-func (c NetworkConfig) isolated() bool {
+func (c NetworkConfig) IsIsolated() bool {
 	return c.GatewayModeIPv4 == GatewayIsolated || c.GatewayModeIPv6 == GatewayIsolated
 }
 
-// translates says that a mode implies masquerading.
-func (m GatewayMode) translates() bool { return m == GatewayNAT || m == GatewayNATUnprotected }
+// Translates says that a mode implies masquerading.
+func (m GatewayMode) Translates() bool { return m == GatewayNAT || m == GatewayNATUnprotected }
 
 // masquerades says whether packets of a family get the host's address.
 func (c NetworkConfig) masquerades(is6 bool) bool {
-	switch m := c.mode(is6); {
+	switch m := c.Mode(is6); {
 	case m == GatewayRouted || m == GatewayIsolated || c.NoMasquerade:
 		return false
 	default:
-		return c.Masquerade || m.translates()
+		return c.Masquerade || m.Translates()
 	}
 }
 
-func (c NetworkConfig) masqueradeFamilies() firewall.Families {
+func (c NetworkConfig) MasqueradeFamilies() firewall.Families {
 	return firewall.Families{IPv4: c.masquerades(false), IPv6: c.masquerades(true)}
 }
 
-// policy is what the firewall calls a mode.
-func (m GatewayMode) policy() firewall.Policy {
+// Policy is what the firewall calls a mode.
+func (m GatewayMode) Policy() firewall.Policy {
 	switch m {
 	case GatewayNAT:
 		return firewall.Published
@@ -92,70 +92,70 @@ func (m GatewayMode) policy() firewall.Policy {
 	return firewall.Open
 }
 
-// internal says that nothing is forwarded into or out of the network.
-func (c NetworkConfig) internal() bool { return c.Internal || c.isolated() }
+// IsInternal says that nothing is forwarded into or out of the network.
+func (c NetworkConfig) IsInternal() bool { return c.Internal || c.IsIsolated() }
 
-func (c NetworkConfig) noICC() bool { return c.NoICC || c.IngressPolicy == IngressIsolated }
+func (c NetworkConfig) ForbidsICC() bool { return c.NoICC || c.IngressPolicy == IngressIsolated }
 
-func (c NetworkConfig) apart() bool {
-	return c.Tunnel.used() && (c.GatewayModeIPv4 != GatewayNAT || c.GatewayModeIPv6 != GatewayNAT) ||
+func (c NetworkConfig) IsApart() bool {
+	return c.Tunnel.Used() && (c.GatewayModeIPv4 != GatewayNAT || c.GatewayModeIPv6 != GatewayNAT) ||
 		c.IngressPolicy == IngressSameBridge || c.IngressPolicy == IngressIsolated
 }
 
-// snat returns the fixed source addresses.
-func (c NetworkConfig) snat() []netip.Addr {
+// SNATAddrs returns the fixed source addresses.
+func (c NetworkConfig) SNATAddrs() []netip.Addr {
 	return slices.DeleteFunc([]netip.Addr{c.SNATIPv4, c.SNATIPv6}, func(a netip.Addr) bool { return !a.IsValid() })
 }
 
 func (c NetworkConfig) validateGateway() error {
 	for key, m := range map[string]GatewayMode{"gatewayMode.ipv4": c.GatewayModeIPv4, "gatewayMode.ipv6": c.GatewayModeIPv6} {
 		if !slices.Contains([]GatewayMode{GatewayOpen, GatewayNAT, GatewayNATUnprotected, GatewayRouted, GatewayIsolated}, m) {
-			return badConfig(key, fmt.Sprintf("%q", m), `want "nat", "nat-unprotected", "routed" or "isolated"`)
+			return BadConfig(key, fmt.Sprintf("%q", m), `want "nat", "nat-unprotected", "routed" or "isolated"`)
 		}
 	}
 	if !slices.Contains([]IngressPolicy{"", IngressOpen, IngressSameBridge, IngressIsolated}, c.IngressPolicy) {
-		return badConfig("ingressPolicy", fmt.Sprintf("%q", c.IngressPolicy), `want "open", "same-bridge" or "isolated"`)
+		return BadConfig("ingressPolicy", fmt.Sprintf("%q", c.IngressPolicy), `want "open", "same-bridge" or "isolated"`)
 	}
 	if !slices.Contains([]Backend{"", BackendAuto, BackendNFTables, BackendIPTables}, c.Backend) {
-		return badConfig("backend", fmt.Sprintf("%q", c.Backend), `want "auto", "nftables" or "iptables"`)
+		return BadConfig("backend", fmt.Sprintf("%q", c.Backend), `want "auto", "nftables" or "iptables"`)
 	}
 	if c.SpoofCheck && c.Backend == BackendIPTables {
-		return badConfig("macspoofchk", true, `needs nf_tables: want backend "nftables" or "auto", or macspoofchk false`)
+		return BadConfig("macspoofchk", true, `needs nf_tables: want backend "nftables" or "auto", or macspoofchk false`)
 	}
-	if err := validatePriority(c.GatewayPriority); err != nil {
+	if err := ValidatePriority(c.GatewayPriority); err != nil {
 		return err
 	}
 	for _, name := range c.TrustedInterfaces {
 		if !ValidIfName(name) {
-			return badConfig("trustedInterfaces", fmt.Sprintf("%q", name), "want interface names of 1 to 15 bytes without '/', ':' and blanks")
+			return BadConfig("trustedInterfaces", fmt.Sprintf("%q", name), "want interface names of 1 to 15 bytes without '/', ':' and blanks")
 		}
 	}
 	if m := c.AcceptFwMark; m != (FwMark{}) && (m.Value == 0 || m.Value&^m.Mask != 0) {
-		return badConfig("acceptFwMark", m, "want a mark above 0 (0 is on every packet that nobody marked) that its mask leaves as it is")
+		return BadConfig("acceptFwMark", m, "want a mark above 0 (0 is on every packet that nobody marked) that its mask leaves as it is")
 	}
 	return c.validateTranslation()
 }
 
-func validatePriority(p int) error {
+func ValidatePriority(p int) error {
 	if p < math.MinInt32 || p > math.MaxInt32 {
-		return badConfig("gwPriority", p, "want a whole number from -2147483648 to 2147483647")
+		return BadConfig("gwPriority", p, "want a whole number from -2147483648 to 2147483647")
 	}
 	return nil
 }
 
 func (c NetworkConfig) validateTranslation() error {
-	if c.isolated() {
+	if c.IsIsolated() {
 		for _, m := range []GatewayMode{c.GatewayModeIPv4, c.GatewayModeIPv6} {
 			if m != GatewayIsolated && m != GatewayOpen {
-				return badConfig("gatewayMode", fmt.Sprintf("%q", m), `cannot be together with "isolated" for the other family: an isolated bridge has no address at all`)
+				return BadConfig("gatewayMode", fmt.Sprintf("%q", m), `cannot be together with "isolated" for the other family: an isolated bridge has no address at all`)
 			}
 		}
-		if c.hasGateway() {
-			return badConfig("gatewayMode", `"isolated"`, "cannot be together with isGateway or isDefaultGateway: an isolated bridge has no address")
+		if c.HasGateway() {
+			return BadConfig("gatewayMode", `"isolated"`, "cannot be together with isGateway or isDefaultGateway: an isolated bridge has no address")
 		}
 	}
 	if c.Masquerade && !c.masquerades(false) && !c.masquerades(true) {
-		return badConfig("ipMasq", true, fmt.Sprintf("cannot be together with gatewayMode %q, which translates no address", c.GatewayModeIPv4))
+		return BadConfig("ipMasq", true, fmt.Sprintf("cannot be together with gatewayMode %q, which translates no address", c.GatewayModeIPv4))
 	}
 	for _, s := range []struct {
 		key  string
@@ -165,9 +165,9 @@ func (c NetworkConfig) validateTranslation() error {
 		switch {
 		case !s.addr.IsValid():
 		case s.addr.Is6() != s.is6 || s.addr.IsUnspecified() || s.addr.IsLoopback() || s.addr.IsMulticast():
-			return badConfig(s.key, s.addr, "want an address of the host, of this family")
+			return BadConfig(s.key, s.addr, "want an address of the host, of this family")
 		case !c.masquerades(s.is6):
-			return badConfig(s.key, s.addr, `needs "ipMasq": true or gatewayMode "nat"`)
+			return BadConfig(s.key, s.addr, `needs "ipMasq": true or gatewayMode "nat"`)
 		}
 	}
 	return nil

@@ -1,14 +1,14 @@
-package libnet
+package model
 
 import (
 	"fmt"
 	"net/netip"
 )
 
-// validateSubnet says why a subnet cannot be that of containers, or gateway,
+// ValidateSubnet says why a subnet cannot be that of containers, or gateway,
 // zero for none, its gateway. The key is that of the two, with ".subnet" or
 // ".gateway".
-func (c NetworkConfig) validateSubnet(key string, subnet netip.Prefix, gateway netip.Addr) error {
+func (c NetworkConfig) ValidateSubnet(key string, subnet netip.Prefix, gateway netip.Addr) error {
 	subnet = subnet.Masked()
 	for _, s := range special() {
 		if subnet.Overlaps(s.prefix) {
@@ -20,7 +20,7 @@ func (c NetworkConfig) validateSubnet(key string, subnet netip.Prefix, gateway n
 	}
 	switch in := subnet.Contains(gateway); {
 	case !gateway.IsValid():
-	case !in && c.hasGateway() && (gateway.Is4() || !gateway.IsLinkLocalUnicast()):
+	case !in && c.HasGateway() && (gateway.Is4() || !gateway.IsLinkLocalUnicast()):
 		return refuse("is not in subnet %s, so the bridge cannot be the gateway: want an address of it (IPv6: or a link-local one, as fe80::1), or isGateway and isDefaultGateway false", subnet)
 	case in && subnet.Addr().Is4() && subnet.Bits() < 31 && (gateway == subnet.Addr() || gateway == last(subnet)):
 		return refuse("is the network or the broadcast address of subnet %s", subnet)

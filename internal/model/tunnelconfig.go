@@ -1,4 +1,4 @@
-package libnet
+package model
 
 import (
 	"fmt"
@@ -62,7 +62,7 @@ func AssignBlocks(nodes []Node, subnets []netip.Prefix, size BlockSize) ([]Node,
 			}
 			b, ok := overlay.Block(s, bits, i)
 			if !ok {
-				return nil, badConfig("subnet", s, fmt.Sprintf("want room for %d blocks of /%d, one for each of nodes; see blockSize", len(nodes), bits))
+				return nil, BadConfig("subnet", s, fmt.Sprintf("want room for %d blocks of /%d, one for each of nodes; see blockSize", len(nodes), bits))
 			}
 			out[i].Subnets = append(out[i].Subnets, b)
 		}
@@ -70,8 +70,8 @@ func AssignBlocks(nodes []Node, subnets []netip.Prefix, size BlockSize) ([]Node,
 	return out, nil
 }
 
-// brief shows a list of addresses, of a long one its start.
-func brief(all []netip.Addr) string {
+// Brief shows a list of addresses, of a long one its start.
+func Brief(all []netip.Addr) string {
 	const most = 5
 	if len(all) > most {
 		return fmt.Sprintf("%v and %d more", all[:most], len(all)-most)
@@ -80,9 +80,9 @@ func brief(all []netip.Addr) string {
 }
 
 // OwnSubnets returns the blocks of the host Self.
-func (t TunnelConfig) OwnSubnets() []netip.Prefix { return t.blocks() }
+func (t TunnelConfig) OwnSubnets() []netip.Prefix { return t.Blocks() }
 
-func (t TunnelConfig) blocks() []netip.Prefix {
+func (t TunnelConfig) Blocks() []netip.Prefix {
 	for _, n := range t.Nodes {
 		if n.Address == t.Self {
 			return n.Subnets
@@ -91,9 +91,9 @@ func (t TunnelConfig) blocks() []netip.Prefix {
 	return nil
 }
 
-// reach returns all that belongs to the network: its subnets, and the blocks
+// Reach returns all that belongs to the network: its subnets, and the blocks
 // outside of them.
-func (t TunnelConfig) reach() []netip.Prefix {
+func (t TunnelConfig) Reach() []netip.Prefix {
 	all := slices.Clone(t.Subnets)
 	for _, n := range t.Nodes {
 		for _, b := range n.Subnets {
@@ -107,25 +107,25 @@ func (t TunnelConfig) reach() []netip.Prefix {
 
 func (c NetworkConfig) validateTunnel() error {
 	t := c.Tunnel
-	if !t.used() {
+	if !t.Used() {
 		if c.NoHost {
-			return badConfig("isolated", true, "needs nodes: it is about a network that spans hosts")
+			return BadConfig("isolated", true, "needs nodes: it is about a network that spans hosts")
 		}
 		return nil
 	}
 	switch {
 	case t.VNI < 0 || t.VNI > overlay.MaxVNI:
-		return badConfig("vni", t.VNI, fmt.Sprintf("want 1 to %d, or 0 to have it derived from the network's name", overlay.MaxVNI))
+		return BadConfig("vni", t.VNI, fmt.Sprintf("want 1 to %d, or 0 to have it derived from the network's name", overlay.MaxVNI))
 	case t.Port < 0 || t.Port > 65535:
-		return badConfig("port", t.Port, "want a UDP port from 1 to 65535")
+		return BadConfig("port", t.Port, "want a UDP port from 1 to 65535")
 	case t.Device != "" && !ValidIfName(t.Device):
-		return badConfig("device", fmt.Sprintf("%q", t.Device), "want an interface name of 1 to 15 bytes without '/', ':' and blanks")
+		return BadConfig("device", fmt.Sprintf("%q", t.Device), "want an interface name of 1 to 15 bytes without '/', ':' and blanks")
 	case c.VLAN != 0:
-		return badConfig("vlan", c.VLAN, "cannot be together with nodes: hosts are joined by routes, not by frames")
-	case c.isolated():
-		return badConfig("gatewayMode", `"isolated"`, `cannot be together with nodes, as the way to other hosts is by the bridge's address; see "internal" and "isolated"`)
+		return BadConfig("vlan", c.VLAN, "cannot be together with nodes: hosts are joined by routes, not by frames")
+	case c.IsIsolated():
+		return BadConfig("gatewayMode", `"isolated"`, `cannot be together with nodes, as the way to other hosts is by the bridge's address; see "internal" and "isolated"`)
 	case c.Backend == BackendIPTables:
-		return badConfig("backend", `"iptables"`, `cannot be together with nodes: want "nftables" or "auto"`)
+		return BadConfig("backend", `"iptables"`, `cannot be together with nodes: want "nftables" or "auto"`)
 	}
 	return t.validateNodes()
 }
@@ -142,7 +142,7 @@ func validateApart(blocks []place) error {
 	slices.SortFunc(blocks, func(a, b place) int { return a.net.Compare(b.net) })
 	for i := 1; i < len(blocks); i++ {
 		if a, b := blocks[i-1], blocks[i]; a.net.Overlaps(b.net) {
-			return badConfig(b.key, b.net, fmt.Sprintf("overlaps %s of %s", a.net, a.key))
+			return BadConfig(b.key, b.net, fmt.Sprintf("overlaps %s of %s", a.net, a.key))
 		}
 	}
 	return nil
@@ -156,43 +156,43 @@ func (t TunnelConfig) validateNodes() error {
 		a := n.Address
 		switch {
 		case !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is4In6() || a.Zone() != "":
-			return badConfig(key, a, "want a host's unicast address")
+			return BadConfig(key, a, "want a host's unicast address")
 		case a.Is6() != t.Nodes[0].Address.Is6():
-			return badConfig(key, a, "want an address of the same family as the other hosts'")
+			return BadConfig(key, a, "want an address of the same family as the other hosts'")
 		case addrs[a]:
-			return badConfig(key, a, "is there twice")
+			return BadConfig(key, a, "is there twice")
 		case len(n.Subnets) == 0:
-			return badConfig(key, a, "has no subnet: give the network one, or this node")
+			return BadConfig(key, a, "has no subnet: give the network one, or this node")
 		}
 		addrs[a] = true
 		for _, b := range n.Subnets {
 			at := place{key + ".subnet", b}
 			if b != b.Masked() || b.Addr().Is4In6() || b.Bits() > b.Addr().BitLen()-2 {
-				return badConfig(at.key, b, "want prefixes without host bits, of /30 or shorter (IPv6: /126)")
+				return BadConfig(at.key, b, "want prefixes without host bits, of /30 or shorter (IPv6: /126)")
 			}
 			blocks = append(blocks, at)
 		}
 	}
 	if !addrs[t.Self] {
-		return badConfig("nodes", t.Self, "this host's address is not among them")
+		return BadConfig("nodes", t.Self, "this host's address is not among them")
 	}
 	return validateApart(blocks)
 }
 
-// used says that the network spans hosts.
-func (t TunnelConfig) used() bool { return len(t.Nodes) > 0 }
+// Used says that the network spans hosts.
+func (t TunnelConfig) Used() bool { return len(t.Nodes) > 0 }
 
-func (t TunnelConfig) vni(network string) int {
+func (t TunnelConfig) VNIOf(network string) int {
 	if t.VNI == 0 {
 		return overlay.VNI(network)
 	}
 	return t.VNI
 }
 
-// addTunnelRoutes leads to the network's other hosts where no default route does.
-func (a *Addressing) addTunnelRoutes(t TunnelConfig) {
-	for _, dst := range t.reach() {
-		gw := a.gateway(dst.Addr().Is6())
+// AddTunnelRoutes leads to the network's other hosts where no default route does.
+func (a *Addressing) AddTunnelRoutes(t TunnelConfig) {
+	for _, dst := range t.Reach() {
+		gw := a.Gateway(dst.Addr().Is6())
 		has := slices.ContainsFunc(a.Routes, func(r Route) bool { return r.Dst.Masked() == dst })
 		own := slices.ContainsFunc(a.Addresses, func(addr Address) bool { return addr.Prefix.Masked() == dst })
 		if gw.IsValid() && !has && !own {
