@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/registry/etcd"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // etcdSettings are the flags about etcd.
@@ -110,7 +110,7 @@ func (s *settings) self() (etcd.Self, error) {
 	if a := self.Address; err != nil || !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "" {
 		return self, usagef("--node-address %q: want an address of this host at which the others reach it (%v)", s.nodeAddress, err)
 	}
-	if self.Instance, err = libnet.Instance(); err != nil {
+	if self.Instance, err = engine.Instance(); err != nil {
 		return self, err
 	}
 	return self, nil

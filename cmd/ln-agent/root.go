@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/agent"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/registry/etcd"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // settings are the flags.
@@ -59,7 +59,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 
 func (s *settings) flags(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringVar(&s.confDir, "conf-dir", "/etc/cni/net.d", "`directory` of the CNI configurations")
-	f.StringVar(&s.stateDir, "state-dir", libnet.DefaultStateDir, "`directory` of the agent's lock, and of networks that name no stateDir")
+	f.StringVar(&s.stateDir, "state-dir", engine.DefaultStateDir, "`directory` of the agent's lock, and of networks that name no stateDir")
 	f.StringVar(&s.nodeName, "node-name", "", "this host's `name` among the others (default: the host name)")
 	f.StringVar(&s.nodeAddress, "node-address", "", "`address` at which the other hosts reach this one (default: that of the way to etcd)")
 	f.DurationVar(&s.liveTTL, "live-ttl", 30*time.Second, "after how long without a word this host's name and address are free")
@@ -104,7 +104,7 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 		return err
 	}
 	defer unlock()
-	conf.Self, conf.Live, conf.Hold, conf.Uptime = self, s.liveTTL, s.blockTTL, libnet.Uptime
+	conf.Self, conf.Live, conf.Hold, conf.Uptime = self, s.liveTTL, s.blockTTL, engine.Uptime
 	return fn(etcd.New(conf), self)
 }
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/engine"
 )
 
 // doctorWait is how long doctor waits for the hosts of a network, and as long
@@ -17,7 +17,7 @@ const doctorWait = 500 * time.Millisecond
 // whether as large packets as it takes arrive: with hosts of different MTU the
 // one that has the larger one loses them without a word. A host that is silent
 // is nothing to find here: its network may not be there yet.
-func overlayFindings(ctx context.Context, c *libnet.Controller) []finding {
+func overlayFindings(ctx context.Context, c *engine.Controller) []finding {
 	networks, _ := c.SpanningNetworks(ctx) // what cannot be read other findings tell
 	var all []finding
 	for _, n := range networks {
@@ -39,7 +39,7 @@ func overlayFindings(ctx context.Context, c *libnet.Controller) []finding {
 
 // smallest returns the largest packet that comes back from a peer by the way
 // that takes least; false if all take full ones, or nothing is known.
-func smallest(p libnet.Peer) (bytes int, small bool) {
+func smallest(p engine.Peer) (bytes int, small bool) {
 	for _, w := range p.Ways {
 		if w.Largest > 0 && (!small || w.Largest < bytes) {
 			bytes, small = w.Largest, true

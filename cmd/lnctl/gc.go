@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // removed is something dead that gc removed, or would.
@@ -31,7 +31,7 @@ func gcCommand(s *settings) *cobra.Command {
 			"earlier boot, or its network namespace is no more. What is in doubt stays, and so do networks.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *libnet.Controller) error {
+			return s.with(func(c *engine.Controller) error {
 				g := sweep{c: c, look: look, found: []removed{}}
 				err := g.all(cmd.Context())
 				return errors.Join(s.print(cmd.OutOrStdout(), g.found, g.write), err)
@@ -44,7 +44,7 @@ func gcCommand(s *settings) *cobra.Command {
 
 // sweep goes through all that is dead.
 type sweep struct {
-	c     *libnet.Controller
+	c     *engine.Controller
 	look  bool // and remove nothing
 	found []removed
 }
@@ -72,10 +72,10 @@ func (g *sweep) all(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (g *sweep) network(ctx context.Context, n *libnet.Network) error {
+func (g *sweep) network(ctx context.Context, n *engine.Network) error {
 	keep := g.keep(byNetwork)
 	if !g.look {
-		return n.Collect(ctx, keep, libnet.KeepNetwork)
+		return n.Collect(ctx, keep, engine.KeepNetwork)
 	}
 	all, err := n.Holders(ctx)
 	for _, h := range all {
@@ -85,8 +85,8 @@ func (g *sweep) network(ctx context.Context, n *libnet.Network) error {
 }
 
 // keep notes what is dead. To look only, all is kept.
-func (g *sweep) keep(by string) func(libnet.Holder) bool {
-	return func(h libnet.Holder) bool {
+func (g *sweep) keep(by string) func(engine.Holder) bool {
+	return func(h engine.Holder) bool {
 		why := g.c.WhyDead(h)
 		if why == "" {
 			return true

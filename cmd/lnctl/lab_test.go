@@ -17,9 +17,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // lab is a machine of the test's own: an outside host at 192.0.2.2 reaches it
@@ -30,14 +30,14 @@ import (
 //	pods                            c3, too, with port 9090 published by a Publisher
 type lab struct {
 	t   *testing.T
-	c   *libnet.Controller
+	c   *engine.Controller
 	out string // namespace of the outside host
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	lntest.IsolateHost(t)
-	c, err := libnet.New()
+	c, err := engine.New()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,11 +76,11 @@ func (l *lab) wire() {
 	lntest.Enter(l.t, l.out, func() { l.must(up("eth0", "192.0.2.2/24")) })
 }
 
-func (l *lab) network(name string, cfg model.NetworkConfig, subnets ...string) *libnet.Network {
+func (l *lab) network(name string, cfg model.NetworkConfig, subnets ...string) *engine.Network {
 	l.t.Helper()
-	opts := []libnet.NetworkOption{libnet.WithConfig(cfg)}
+	opts := []engine.NetworkOption{engine.WithConfig(cfg)}
 	for _, s := range subnets {
-		opts = append(opts, libnet.WithSubnet(netip.MustParsePrefix(s)))
+		opts = append(opts, engine.WithSubnet(netip.MustParsePrefix(s)))
 	}
 	n, err := l.c.NewNetwork(context.Background(), "bridge", name, opts...)
 	l.must(err)
@@ -89,14 +89,14 @@ func (l *lab) network(name string, cfg model.NetworkConfig, subnets ...string) *
 
 func netnsOf(container string) string { return "/run/netns/" + container }
 
-func (l *lab) attach(n *libnet.Network, container string, opts ...libnet.EndpointOption) {
+func (l *lab) attach(n *engine.Network, container string, opts ...engine.EndpointOption) {
 	l.t.Helper()
 	if _, err := os.Stat(netnsOf(container)); err != nil {
 		lntest.BindNetns(l.t, netnsOf(container))
 	}
-	sb, err := l.c.NewSandbox(context.Background(), container, libnet.WithNetnsPath(netnsOf(container)))
+	sb, err := l.c.NewSandbox(context.Background(), container, engine.WithNetnsPath(netnsOf(container)))
 	l.must(err)
-	_, err = n.Attach(context.Background(), sb, append(opts, libnet.WithMAC(net.HardwareAddr{2, 0, 0, 0, 0, container[1]}))...)
+	_, err = n.Attach(context.Background(), sb, append(opts, engine.WithMAC(net.HardwareAddr{2, 0, 0, 0, 0, container[1]}))...)
 	l.must(err)
 }
 
@@ -110,16 +110,16 @@ func natMode(bridge string) model.NetworkConfig {
 func (l *lab) populate() {
 	l.t.Helper()
 	web := l.network("web", natMode("ln0"), "10.32.0.0/24", "fd32::/64")
-	l.attach(web, "c1", libnet.WithPorts(
-		libnet.PortMapping{HostPort: 8080, ContainerPort: 80},
-		libnet.PortMapping{
+	l.attach(web, "c1", engine.WithPorts(
+		engine.PortMapping{HostPort: 8080, ContainerPort: 80},
+		engine.PortMapping{
 			Protocol: "udp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 5000, HostPortEnd: 5002, ContainerPort: 6000,
 			Sources: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 		}))
 	l.attach(web, "c4")
 	l.kill("c4")
 	plain := l.network("plain", model.NetworkConfig{Bridge: "ln1", Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayRouted}, "10.33.0.0/24")
-	l.attach(plain, "c2", libnet.WithPorts(libnet.PortMapping{HostPort: 80, ContainerPort: 80}))
+	l.attach(plain, "c2", engine.WithPorts(engine.PortMapping{HostPort: 80, ContainerPort: 80}))
 	l.attach(plain, "c3")
 	l.publish("pods", "c3", "10.33.0.3", 9090)
 }
@@ -128,9 +128,9 @@ func (l *lab) publish(network, container, addr string, hostPort int) {
 	l.t.Helper()
 	p, err := l.c.Publisher(network, model.PublishConfig{})
 	l.must(err)
-	_, err = p.Publish(context.Background(), libnet.Publication{
+	_, err = p.Publish(context.Background(), engine.Publication{
 		ID: model.ID{Network: network, ContainerID: container, IfName: "eth0"}, Netns: netnsOf(container),
-		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Ports: []libnet.PortMapping{{HostPort: hostPort, ContainerPort: 90}},
+		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Ports: []engine.PortMapping{{HostPort: hostPort, ContainerPort: 90}},
 	})
 	l.must(err)
 }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // networkDetail is what network inspect prints.
@@ -44,7 +44,7 @@ type condition struct {
 	Why   string `json:"why,omitempty"`
 }
 
-func conditionOf(a libnet.Attachment) condition { return condition{string(a.Life), a.Why} }
+func conditionOf(a engine.Attachment) condition { return condition{string(a.Life), a.Why} }
 
 // text is "alive", or "dead: why".
 func (c condition) text() string {
@@ -60,7 +60,7 @@ func networkInspectCommand(s *settings) *cobra.Command {
 		Short: "Show a network's configuration, attachments and ports",
 		Args:  oneNetwork,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.with(func(c *libnet.Controller) error {
+			return s.with(func(c *engine.Controller) error {
 				n, err := c.Network(args[0])
 				if err != nil {
 					return err
@@ -72,7 +72,7 @@ func networkInspectCommand(s *settings) *cobra.Command {
 	}
 }
 
-func detail(ctx context.Context, c *libnet.Controller, n *libnet.Network) (networkDetail, error) {
+func detail(ctx context.Context, c *engine.Controller, n *engine.Network) (networkDetail, error) {
 	sum, err := summary(ctx, n)
 	d := networkDetail{networkSummary: sum, Config: given(n.Config()), Attachments: []attachment{}, Ports: []port{}}
 	endpoints, _ := n.Endpoints(ctx) // its error is in err

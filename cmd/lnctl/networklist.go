@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/engine"
 )
 
 // networkSummary is a line of network ls.
@@ -30,7 +30,7 @@ func networkListCommand(s *settings) *cobra.Command {
 		Short:   "List the networks of this host",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *libnet.Controller) error {
+			return s.with(func(c *engine.Controller) error {
 				all, err := summaries(cmd.Context(), c)
 				return errors.Join(s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return listNetworks(out, all) }), err)
 			})
@@ -38,7 +38,7 @@ func networkListCommand(s *settings) *cobra.Command {
 	}
 }
 
-func summaries(ctx context.Context, c *libnet.Controller) ([]networkSummary, error) {
+func summaries(ctx context.Context, c *engine.Controller) ([]networkSummary, error) {
 	networks, err := c.Networks(ctx)
 	errs := []error{err}
 	all := []networkSummary{}
@@ -49,12 +49,12 @@ func summaries(ctx context.Context, c *libnet.Controller) ([]networkSummary, err
 	return all, errors.Join(errs...)
 }
 
-func summary(ctx context.Context, n *libnet.Network) (networkSummary, error) {
+func summary(ctx context.Context, n *engine.Network) (networkSummary, error) {
 	sum := networkSummary{Name: n.Name(), Driver: n.Driver(), Bridge: n.Config().Bridge, IPAM: n.IPAMType(), Subnets: texts(n.Subnets())}
 	endpoints, err := n.Endpoints(ctx)
 	for _, e := range endpoints {
 		sum.Endpoints++
-		if e.Inspect().Life == libnet.Dead {
+		if e.Inspect().Life == engine.Dead {
 			sum.Dead++
 		}
 	}

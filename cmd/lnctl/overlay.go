@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/engine"
 )
 
 func overlayCommand(s *settings) *cobra.Command {
@@ -29,7 +29,7 @@ func overlayPeersCommand(s *settings) *cobra.Command {
 		Short: "List the hosts, and whether the kernel has what leads to each",
 		Args:  networkOrAll,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			look := func(n *libnet.Network) (libnet.Peers, error) { return n.Peers(cmd.Context()) }
+			look := func(n *engine.Network) (engine.Peers, error) { return n.Peers(cmd.Context()) }
 			return s.overlay(cmd, args, look, peersHead)
 		},
 	}
@@ -45,7 +45,7 @@ func overlayCheckCommand(s *settings) *cobra.Command {
 			if wait <= 0 {
 				return usageError{fmt.Errorf("--wait %s: want more than nothing", wait)}
 			}
-			look := func(n *libnet.Network) (libnet.Peers, error) { return n.CheckPeers(cmd.Context(), wait) }
+			look := func(n *engine.Network) (engine.Peers, error) { return n.CheckPeers(cmd.Context(), wait) }
 			return s.overlay(cmd, args, look, checkHead)
 		},
 	}
@@ -62,8 +62,8 @@ func networkOrAll(_ *cobra.Command, args []string) error {
 
 // overlay looks at one network, or at all that span hosts, and prints the
 // columns of head.
-func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*libnet.Network) (libnet.Peers, error), head []string) error {
-	return s.with(func(c *libnet.Controller) error {
+func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*engine.Network) (engine.Peers, error), head []string) error {
+	return s.with(func(c *engine.Controller) error {
 		networks, err := spanning(cmd.Context(), c, args)
 		if err != nil && len(networks) == 0 {
 			return err // there is no answer, so no table
@@ -90,16 +90,16 @@ func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*libnet.
 }
 
 // spanning returns the network that is asked for, or all that span hosts.
-func spanning(ctx context.Context, c *libnet.Controller, args []string) ([]*libnet.Network, error) {
+func spanning(ctx context.Context, c *engine.Controller, args []string) ([]*engine.Network, error) {
 	if len(args) == 1 {
 		n, err := c.SpanningNetwork(args[0])
-		if errors.Is(err, libnet.ErrNoOverlay) {
+		if errors.Is(err, engine.ErrNoOverlay) {
 			return nil, fmt.Errorf("network %q does not span hosts: it is not of overlay-ln", args[0])
 		}
 		if err != nil {
 			return nil, err
 		}
-		return []*libnet.Network{n}, nil
+		return []*engine.Network{n}, nil
 	}
 	return c.SpanningNetworks(ctx)
 }

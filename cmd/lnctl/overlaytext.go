@@ -6,7 +6,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/engine"
 )
 
 // overlayNetwork is what overlay peers and overlay check print of a network.
@@ -51,7 +51,7 @@ type overlayReply struct {
 	Error        string `json:"error,omitempty"`
 }
 
-func overlayOf(n *libnet.Network, found libnet.Peers) overlayNetwork {
+func overlayOf(n *engine.Network, found engine.Peers) overlayNetwork {
 	o := overlayNetwork{
 		Network: n.Name(), Device: found.Device, MTU: found.MTU, Trouble: found.Trouble, Isolated: n.Config().NoHost, Peers: []overlayPeer{},
 	}
@@ -70,9 +70,9 @@ func overlayOf(n *libnet.Network, found libnet.Peers) overlayNetwork {
 	return o
 }
 
-func entry(e libnet.Entry) overlayEntry { return overlayEntry{string(e.State), e.Instead} }
+func entry(e engine.Entry) overlayEntry { return overlayEntry{string(e.State), e.Instead} }
 
-func reply(a libnet.Answer) *overlayReply {
+func reply(a engine.Answer) *overlayReply {
 	if a.Size == 0 {
 		return nil
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // repaired is what repair did.
@@ -51,7 +51,7 @@ func repairCommand(s *settings) *cobra.Command {
 			if err := directory("--conf-dir", s.confDir, cmd.Flags().Changed("conf-dir")); err != nil {
 				return err
 			}
-			return s.with(func(c *libnet.Controller) error {
+			return s.with(func(c *engine.Controller) error {
 				report, err := repair(cmd.Context(), c)
 				return errors.Join(s.print(cmd.OutOrStdout(), report, report.write), err)
 			})
@@ -61,9 +61,9 @@ func repairCommand(s *settings) *cobra.Command {
 	return cmd
 }
 
-func repair(ctx context.Context, c *libnet.Controller) (repaired, error) {
+func repair(ctx context.Context, c *engine.Controller) (repaired, error) {
 	ids, err := c.Rebuild(ctx)
-	mended, mendErr := c.Mend(ctx, libnet.CompareFirst)
+	mended, mendErr := c.Mend(ctx, engine.CompareFirst)
 	err = once(errors.Join(err, mendErr))
 	return repaired{
 		Rebuilt: rows(ids), Looked: mended.Looked, Restored: rows(mended.Rules), Rewritten: mended.Rewritten,

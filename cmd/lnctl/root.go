@@ -14,9 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plugin"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // settings are the flags that every command has.
@@ -52,7 +52,7 @@ func rootCommand() *cobra.Command {
 	root.SetVersionTemplate("lnctl {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
-	flags.StringVar(&s.dataDir, "data-dir", libnet.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
+	flags.StringVar(&s.dataDir, "data-dir", engine.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
 	flags.BoolVar(&s.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(networkCommand(&s), portsCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))
@@ -87,11 +87,11 @@ func noArgs(cmd *cobra.Command, args []string) error {
 }
 
 // with calls fn with a Controller of the settings.
-func (s *settings) with(fn func(*libnet.Controller) error) error {
+func (s *settings) with(fn func(*engine.Controller) error) error {
 	configured := func(network string) (model.NetworkConfig, bool, error) {
 		return plugin.Configured(cmp.Or(s.confDir, defaultConfDir), network)
 	}
-	c, err := libnet.New(libnet.WithStateDir(s.stateDir), libnet.WithDataDir(s.dataDir), libnet.WithConfigurations(configured))
+	c, err := engine.New(engine.WithStateDir(s.stateDir), engine.WithDataDir(s.dataDir), engine.WithConfigurations(configured))
 	if err != nil {
 		return err
 	}

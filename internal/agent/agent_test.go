@@ -18,11 +18,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // noRegistry is one that cannot be reached.
@@ -320,8 +320,8 @@ type brokenNetwork struct{ left, tries int }
 
 var _ spanning = (*brokenNetwork)(nil)
 
-func (*brokenNetwork) Connect(context.Context) (libnet.Connected, error) {
-	return libnet.Connected{}, errAway
+func (*brokenNetwork) Connect(context.Context) (engine.Connected, error) {
+	return engine.Connected{}, errAway
 }
 
 func (n *brokenNetwork) Disconnect(context.Context) error {
@@ -336,7 +336,7 @@ func (n *brokenNetwork) Disconnect(context.Context) error {
 // tried again until it is; the log is loud once.
 func TestRemovesAgain(t *testing.T) {
 	a, log := newAgent(t)
-	c, err := libnet.New(libnet.WithStateDir(t.TempDir()))
+	c, err := engine.New(engine.WithStateDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,14 +348,14 @@ func TestRemovesAgain(t *testing.T) {
 		Terms: a.terms(n), Agreed: true, Blocks: map[netip.Prefix]overlay.Holding{block: {Node: "h9"}},
 	}}}
 	broken := &brokenNetwork{left: 2}
-	k := keeper{agent: a, controller: c, network: n, define: func(libnet.NodeFile) (spanning, error) { return broken, nil }}
-	k.before = libnet.NodeFile{Network: "n", Blocks: []netip.Prefix{block}, Nodes: []libnet.NamedNode{{Name: "h1"}}}
+	k := keeper{agent: a, controller: c, network: n, define: func(engine.NodeFile) (spanning, error) { return broken, nil }}
+	k.before = engine.NodeFile{Network: "n", Blocks: []netip.Prefix{block}, Nodes: []engine.NamedNode{{Name: "h1"}}}
 	for i, fails := range []bool{true, true, false, false} {
 		err := k.follow(t.Context(), v)
 		if !errors.Is(err, errSoon) || errors.Is(err, errAway) != fails {
 			t.Errorf("pass %d: %v, want an error of removing: %t", i, err, fails)
 		}
-		k.before = libnet.NodeFile{} // the node file goes first
+		k.before = engine.NodeFile{} // the node file goes first
 	}
 	if broken.tries != 3 {
 		t.Errorf("it was removed %d times, want 3: until it succeeds", broken.tries)

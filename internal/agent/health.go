@@ -13,7 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/libnet-cni/libnet/pkg/libnet"
+	"github.com/libnet-cni/libnet/internal/engine"
 )
 
 // status is what is known of a network.
@@ -21,7 +21,7 @@ type status struct {
 	claimErr, mendErr error
 	problems          []string // with other hosts
 	blocks            []netip.Prefix
-	use               []libnet.Use
+	use               []engine.Use
 	peers, lacking    int
 	synced            time.Time // when all was as it should be, last
 }

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"reflect"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/overlay"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // known returns what the node files of this host say, as far as its right to
@@ -19,13 +19,13 @@ func (a *Agent) known() []overlay.Known {
 	}
 	var all []overlay.Known
 	for dir := range dirs {
-		err := within(dir, func(c *libnet.Controller) error {
+		err := within(dir, func(c *engine.Controller) error {
 			names, err := c.NodeFiles()
 			errs := []error{err}
 			for _, name := range names {
 				f, err := c.NodeFile(name)
 				errs = append(errs, err)
-				if err == nil && (f.Until == 0 || f.Until > libnet.Uptime()) {
+				if err == nil && (f.Until == 0 || f.Until > engine.Uptime()) {
 					all = append(all, knownOf(f))
 				}
 			}
@@ -36,7 +36,7 @@ func (a *Agent) known() []overlay.Known {
 	return all
 }
 
-func knownOf(f libnet.NodeFile) overlay.Known {
+func knownOf(f engine.NodeFile) overlay.Known {
 	o := f.Origin
 	k := overlay.Known{Network: f.Network, At: overlay.Moment{
 		History: overlay.History{Lineage: o.Lineage, Generation: o.Generation, Cluster: o.Cluster}, Revision: o.Revision,
@@ -57,8 +57,8 @@ func knownOf(f libnet.NodeFile) overlay.Known {
 // originOf returns the moment that a node file is of. Its revision goes with
 // every change of etcd; where nothing of this network has changed, the earlier one
 // serves as well, and the file is not written for it.
-func originOf(at overlay.Moment, before, now libnet.NodeFile) libnet.NodeFileOrigin {
-	o := libnet.NodeFileOrigin{
+func originOf(at overlay.Moment, before, now engine.NodeFile) engine.NodeFileOrigin {
+	o := engine.NodeFileOrigin{
 		Lineage: at.Lineage, Generation: at.Generation, Cluster: at.Cluster, Revision: at.Revision, Witness: at.Witness, WitnessRevision: at.WitnessRevision,
 	}
 	same := o

@@ -9,10 +9,10 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // Membership is what Leave needs of a registry; etcd.Registry has it.
@@ -76,7 +76,7 @@ func (l Leaving) names(v overlay.View) ([]string, error) {
 		dirs[cmp.Or(n.StateDir, l.StateDir)] = true
 	}
 	for dir := range dirs {
-		if err := within(dir, func(c *libnet.Controller) error {
+		if err := within(dir, func(c *engine.Controller) error {
 			names, err := c.NodeFiles()
 			for _, name := range names {
 				all[name] = true
@@ -97,8 +97,8 @@ func (l Leaving) names(v overlay.View) ([]string, error) {
 	return slices.Sorted(maps.Keys(all)), nil
 }
 
-func within(dir string, fn func(*libnet.Controller) error) error {
-	c, err := libnet.New(libnet.WithStateDir(dir))
+func within(dir string, fn func(*engine.Controller) error) error {
+	c, err := engine.New(engine.WithStateDir(dir))
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (l Leaving) refuseUsed(ctx context.Context, name string) error {
 	if l.Force {
 		return nil
 	}
-	return within(l.conf(name).StateDir, func(c *libnet.Controller) error {
+	return within(l.conf(name).StateDir, func(c *engine.Controller) error {
 		n, err := c.Network(name)
 		if errors.Is(err, model.ErrNotFound) {
 			return nil
@@ -131,7 +131,7 @@ func (l Leaving) refuseUsed(ctx context.Context, name string) error {
 		}
 		all, err := n.Endpoints(ctx)
 		for _, e := range all {
-			if a := e.Inspect(); a.Life != libnet.Dead {
+			if a := e.Inspect(); a.Life != engine.Dead {
 				return fmt.Errorf("network %s has living containers here, one is %s: remove them first, or see --force", name, a.ID.ContainerID)
 			}
 		}
@@ -142,7 +142,7 @@ func (l Leaving) refuseUsed(ctx context.Context, name string) error {
 func (l Leaving) leave(ctx context.Context, v overlay.View, name string) error {
 	own := v.Own(name, l.Node)
 	n := l.conf(name)
-	err := within(n.StateDir, func(c *libnet.Controller) error {
+	err := within(n.StateDir, func(c *engine.Controller) error {
 		f, err := c.NodeFile(name)
 		if errors.Is(err, model.ErrNotReady) || err == nil && len(f.Nodes) == 0 {
 			return nil
@@ -150,7 +150,7 @@ func (l Leaving) leave(ctx context.Context, v overlay.View, name string) error {
 		if err != nil {
 			return err
 		}
-		net, err := c.DefineNetwork("overlay", name, libnet.WithConfig(f.Apply(n.Config)))
+		net, err := c.DefineNetwork("overlay", name, engine.WithConfig(f.Apply(n.Config)))
 		if err != nil {
 			return err
 		}

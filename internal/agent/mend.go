@@ -9,10 +9,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 const (
@@ -54,13 +54,13 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 }
 
 // controllers are kept, by state directory: each has sockets.
-type controllers map[string]*libnet.Controller
+type controllers map[string]*engine.Controller
 
-func (open controllers) get(dir string) (*libnet.Controller, error) {
+func (open controllers) get(dir string) (*engine.Controller, error) {
 	if c := open[dir]; c != nil {
 		return c, nil
 	}
-	c, err := libnet.New(libnet.WithStateDir(dir))
+	c, err := engine.New(engine.WithStateDir(dir))
 	if err == nil {
 		open[dir] = c
 	}
@@ -73,14 +73,14 @@ func (open controllers) close() {
 	}
 }
 
-func (a *Agent) mendNetwork(ctx context.Context, c *libnet.Controller, v *overlay.View, n plugin.AgentNetwork) error {
+func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overlay.View, n plugin.AgentNetwork) error {
 	start := time.Now()
 	before, err := c.NodeFile(n.Name)
 	if err != nil && !errors.Is(err, model.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
 	}
-	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f libnet.NodeFile) (spanning, error) {
-		return c.DefineNetwork("overlay", n.Name, libnet.WithConfig(f.Apply(n.Config)))
+	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f engine.NodeFile) (spanning, error) {
+		return c.DefineNetwork("overlay", n.Name, engine.WithConfig(f.Apply(n.Config)))
 	}}
 	switch {
 	case v == nil && len(before.Nodes) == 0:
@@ -97,20 +97,20 @@ func (a *Agent) mendNetwork(ctx context.Context, c *libnet.Controller, v *overla
 // keeper looks after one network, once.
 type keeper struct {
 	agent      *Agent
-	controller *libnet.Controller
+	controller *engine.Controller
 	network    plugin.AgentNetwork
-	before     libnet.NodeFile // zero: none
+	before     engine.NodeFile // zero: none
 	// define returns the network as a node file has it.
-	define func(libnet.NodeFile) (spanning, error)
+	define func(engine.NodeFile) (spanning, error)
 }
 
 // spanning is a network that spans hosts, as the kernel of this one has it.
 type spanning interface {
-	Connect(context.Context) (libnet.Connected, error)
+	Connect(context.Context) (engine.Connected, error)
 	Disconnect(context.Context) error
 }
 
-var _ spanning = (*libnet.Network)(nil)
+var _ spanning = (*engine.Network)(nil)
 
 // follow brings kernel and node file to what a view says.
 func (k keeper) follow(ctx context.Context, v overlay.View) error {
@@ -181,13 +181,13 @@ func (a *Agent) setLost(b netip.Prefix, lost bool) (news bool) {
 	return news
 }
 
-func (k keeper) former() libnet.NodeFile {
+func (k keeper) former() engine.NodeFile {
 	k.agent.mu.Lock()
 	defer k.agent.mu.Unlock()
 	return k.agent.former[k.network.Name]
 }
 
-func (k keeper) setFormer(f libnet.NodeFile) {
+func (k keeper) setFormer(f engine.NodeFile) {
 	k.agent.mu.Lock()
 	defer k.agent.mu.Unlock()
 	k.agent.former[k.network.Name] = f
@@ -211,19 +211,19 @@ func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
 	// What could not be removed is known by former still, when this is tried again.
 	err = net.Disconnect(ctx)
 	if err == nil {
-		k.setFormer(libnet.NodeFile{})
+		k.setFormer(engine.NodeFile{})
 	}
 	return err
 }
 
-func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) libnet.NodeFile {
+func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) engine.NodeFile {
 	t := v.Networks[k.network.Name].Terms
-	f := libnet.NodeFile{
+	f := engine.NodeFile{
 		Network: k.network.Name, VNI: t.VNI, Port: t.Port, Device: k.network.Config.Tunnel.Device,
 		Self: k.agent.conf.Address, Blocks: own, Until: v.Until, Subnets: t.Subnets,
 	}
 	for _, h := range hosts {
-		n := libnet.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks}
+		n := engine.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks}
 		for _, b := range h.Blocks {
 			e := v.Networks[k.network.Name].Blocks[b].Epoch
 			n.Epochs = append(n.Epochs, [2]int64{e.Generation, e.Revision})
@@ -231,7 +231,7 @@ func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) l
 		f.Nodes = append(f.Nodes, n)
 	}
 	f.Origin = originOf(v.At, k.before, f)
-	f.Until = putOff(k.before.Until, f.Until, libnet.Uptime())
+	f.Until = putOff(k.before.Until, f.Until, engine.Uptime())
 	return f
 }
 
@@ -246,7 +246,7 @@ func putOff(before, until, now int64) int64 {
 
 // connect brings the kernel to what a node file says, and writes it. A block
 // that is given up goes out of the file first, one that is new comes in last.
-func (k keeper) connect(ctx context.Context, f libnet.NodeFile) error {
+func (k keeper) connect(ctx context.Context, f engine.NodeFile) error {
 	a, start := k.agent, time.Now()
 	net, err := k.define(f)
 	if err != nil {
@@ -278,7 +278,7 @@ func (k keeper) connect(ctx context.Context, f libnet.NodeFile) error {
 	if !done.Up {
 		return err
 	}
-	k.setFormer(libnet.NodeFile{})
+	k.setFormer(engine.NodeFile{})
 	f.MTU = done.MTU
 	_, saveErr := k.controller.SaveNodeFile(f)
 	return errors.Join(err, saveErr)

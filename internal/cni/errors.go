@@ -11,6 +11,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/link"
@@ -18,7 +19,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // Codes of our own; the spec leaves those from 100 to plugins.
@@ -39,7 +39,7 @@ var sentinelCodes = []struct {
 	{model.ErrDifferent, CodeDifferent},
 	{model.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
 	{ipamstore.ErrLocked, types.ErrTryAgainLater},
-	{libnet.ErrBusy, types.ErrTryAgainLater},
+	{engine.ErrBusy, types.ErrTryAgainLater},
 	{model.ErrNotReady, types.ErrTryAgainLater},
 	{ipamstore.ErrExhausted, CodeExhausted},
 	{ipamstore.ErrTaken, CodeTaken},
@@ -47,7 +47,7 @@ var sentinelCodes = []struct {
 	{ipamstore.ErrMismatch, CodeDifferent},
 	{ipamstore.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{ipamstore.ErrIO, types.ErrIOFailure},
-	{libnet.ErrNoFreePort, CodeExhausted},
+	{engine.ErrNoFreePort, CodeExhausted},
 	{netlink.ErrExists, CodeTaken},
 	{host.ErrReadOnly, types.ErrIOFailure},
 	{netlink.ErrBridgeFull, CodeBridgeFull},
@@ -124,8 +124,8 @@ func sentinelCode(err error) uint {
 		}
 	}
 	var (
-		held *libnet.PortHeldError
-		addr *libnet.AddressHeldError
+		held *engine.PortHeldError
+		addr *engine.AddressHeldError
 		path *fs.PathError
 	)
 	switch {

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // portMappings is the key of the capability, and of the ports in a result.
@@ -14,16 +14,16 @@ const portMappings = "portMappings"
 
 // Ports returns the ports of the host that the runtime asks for. Which numbers
 // are possible, and together, libnet says.
-func (c *Call) Ports() ([]libnet.PortMapping, error) {
-	var ports []libnet.PortMapping
+func (c *Call) Ports() ([]engine.PortMapping, error) {
+	var ports []engine.PortMapping
 	for _, item := range c.Conf.Object("runtimeConfig").List(portMappings) {
 		ports = append(ports, readPort(item.Object()))
 	}
 	return ports, c.Conf.Err()
 }
 
-func readPort(o *Object) libnet.PortMapping {
-	p := libnet.PortMapping{HostIP: o.Addr("hostIP"), Sources: readSources(o)}
+func readPort(o *Object) engine.PortMapping {
+	p := engine.PortMapping{HostIP: o.Addr("hostIP"), Sources: readSources(o)}
 	o.String("protocol", &p.Protocol)
 	p.Protocol = strings.ToLower(p.Protocol)
 	o.Int("hostPort", &p.HostPort)
@@ -57,14 +57,14 @@ func readSources(o *Object) []netip.Prefix {
 
 // NamePorts has the result tell the ports that ADD got, if it was asked to
 // choose any of them: a runtime learns the number nowhere else.
-func (r *Result) NamePorts(asked, got []libnet.PortMapping) {
-	if slices.ContainsFunc(asked, func(p libnet.PortMapping) bool { return p.HostPort == 0 }) {
+func (r *Result) NamePorts(asked, got []engine.PortMapping) {
+	if slices.ContainsFunc(asked, func(p engine.PortMapping) bool { return p.HostPort == 0 }) {
 		r.ports = got
 	}
 }
 
 // withPorts adds ports to those of a result.
-func withPorts(result []byte, ports []libnet.PortMapping) []byte {
+func withPorts(result []byte, ports []engine.PortMapping) []byte {
 	keys := splitObject(result)
 	all := []any{}
 	for key, value := range keys {

@@ -14,8 +14,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // Result is what ADD answers: a result of the newest version, or that of the
@@ -23,7 +23,7 @@ import (
 type Result struct {
 	*types100.Result                 // nil: passed is
 	passed           json.RawMessage // of the configuration's version
-	ports            []libnet.PortMapping
+	ports            []engine.PortMapping
 }
 
 // write prints the result as version.
@@ -51,7 +51,7 @@ func (r *Result) write(w io.Writer, version string) error {
 const containerLink = 2
 
 // EndpointResult is the result of an ADD that made a complete endpoint.
-func EndpointResult(e *libnet.Endpoint) *Result {
+func EndpointResult(e *engine.Endpoint) *Result {
 	r := AddressResult(e.Addressing())
 	for _, l := range e.Interfaces() {
 		r.Interfaces = append(r.Interfaces, &types100.Interface{Name: l.Name, Mac: l.MAC, Mtu: l.MTU, Sandbox: l.Netns})
@@ -104,12 +104,12 @@ func routeOf(r *types.Route) model.Route {
 // Expectation is what CHECK has to find: the result of the whole chain, in
 // which plugins after ours may have changed things. A plugin that changes the
 // MTU, as tuning, does not say so in the result: it is not expected.
-func (c *Call) Expectation() (libnet.Expectation, error) {
+func (c *Call) Expectation() (engine.Expectation, error) {
 	prev, err := c.prevResult()
 	if err != nil {
-		return libnet.Expectation{}, err
+		return engine.Expectation{}, err
 	}
-	want := libnet.Expectation{
+	want := engine.Expectation{
 		ID:    model.ID{Network: c.Network, ContainerID: c.ContainerID, IfName: c.IfName},
 		Netns: c.Netns,
 	}

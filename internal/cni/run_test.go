@@ -15,11 +15,11 @@ import (
 	"github.com/containernetworking/plugins/pkg/testutils"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // env is the environment of a call that is right.
@@ -163,7 +163,7 @@ func TestCheckCodes(t *testing.T) {
 		{fmt.Errorf("%w: %w", model.ErrDifferent, errors.Join(firewall.ErrMissing, ipamstore.ErrLocked)), 103},
 		{ipamstore.ErrNotFound, 103},
 		{ipamstore.ErrLocked, 11},
-		{libnet.ErrBusy, 11},
+		{engine.ErrBusy, 11},
 		{fmt.Errorf("list routes: %w", syscall.EMFILE), 11},
 		{fmt.Errorf("list routes: %w", syscall.ENOBUFS), 11},
 		{fmt.Errorf("receive from rtnetlink: %w", syscall.EAGAIN), 11},
@@ -209,9 +209,9 @@ func TestWorkload(t *testing.T) {
 }
 
 func TestValidAttachments(t *testing.T) {
-	living := libnet.Holder{ID: model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}}
-	other := libnet.Holder{ID: model.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}}
-	isDead := func(h libnet.Holder) bool { return h.ID == other.ID }
+	living := engine.Holder{ID: model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}}
+	other := engine.Holder{ID: model.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}}
+	isDead := func(h engine.Holder) bool { return h.ID == other.ID }
 	tests := []struct {
 		name, keys              string
 		keepsLiving, keepsOther bool

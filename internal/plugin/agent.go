@@ -6,21 +6,21 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // readNodeFile takes this host's blocks out of what ln-agent wrote for the
 // network. The list of the other hosts, which is long, it leaves unread: libnet
 // reads it when it is needed.
 func (c *conf) readNodeFile() error {
-	dir := cmp.Or(c.stateDir, libnet.DefaultStateDir)
-	f, err := libnet.ReadNodeHead(dir, c.name)
+	dir := cmp.Or(c.stateDir, engine.DefaultStateDir)
+	f, err := engine.ReadNodeHead(dir, c.name)
 	if err != nil {
 		return err
 	}
-	if !libnet.IsLocal(f.Self) {
-		return &libnet.NotReadyError{Network: c.name, File: libnet.NodeFilePath(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
+	if !engine.IsLocal(f.Self) {
+		return &engine.NotReadyError{Network: c.name, File: engine.NodeFilePath(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
 	}
 	f.Device = cmp.Or(c.network.Tunnel.Device, f.Device) // each host has its own
 	c.network.AutoMTU = c.network.AutoMTU && c.network.MTU != 0

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // conf is the configuration, checked.
@@ -20,14 +20,14 @@ type conf struct {
 	name      string
 	stateDir  string
 	network   model.NetworkConfig
-	ipam      libnet.IPAM // nil: none
+	ipam      engine.IPAM // nil: none
 	requested []netip.Addr
-	ports     []libnet.PortMapping
+	ports     []engine.PortMapping
 	mac       net.HardwareAddr // nil: any
 	priority  int              // of the gateway, for this container
 	dns       *model.DNS       // nil: the IPAM's
 	// recall, if not nil, is called with the network as recorded, if it is.
-	recall func(*libnet.Network)
+	recall func(*engine.Network)
 }
 
 // parse refuses what it can before anything is changed. Keys it does not know
@@ -61,9 +61,9 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 		err = c.readTunnel(call, kind)
 	case kind == "":
 		err = call.AllowNoAddresses()
-	case kind == libnet.PoolType:
+	case kind == engine.PoolType:
 		c.ipam, c.requested, err = call.Pool()
-		if pool, ok := c.ipam.(*libnet.Pool); ok && err == nil {
+		if pool, ok := c.ipam.(*engine.Pool); ok && err == nil {
 			err = call.NamePoolError(pool.Suits(c.network))
 		}
 	default:
@@ -275,7 +275,7 @@ func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	}
 	c.network.Backend = call.LooseBackend("backend", "ipMasqBackend")
 	switch {
-	case d.tunnel || kind == libnet.PoolType:
+	case d.tunnel || kind == engine.PoolType:
 		c.ipam, err = call.LoosePool()
 	case kind != "":
 		c.ipam = cni.NewDelegate(call, kind)
@@ -283,14 +283,14 @@ func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	// GC takes the network away as it was made. DEL has the attachment's record,
 	// and looks for the network's only where the configuration lacks something.
 	if call.Command == "GC" || c.network.Bridge != bridge || c.ipam == nil {
-		c.recall = func(n *libnet.Network) { c.asRecorded(call, n) }
+		c.recall = func(n *engine.Network) { c.asRecorded(call, n) }
 	}
 	return c, err
 }
 
 // asRecorded has the network be the one that its record tells of, as far as
 // that matters to what takes it away.
-func (c *conf) asRecorded(call *cni.Call, n *libnet.Network) {
+func (c *conf) asRecorded(call *cni.Call, n *engine.Network) {
 	c.network.Bridge = n.Config().Bridge
 	switch kind := n.IPAMType(); {
 	case n.IPAM() != nil:
@@ -301,12 +301,12 @@ func (c *conf) asRecorded(call *cni.Call, n *libnet.Network) {
 }
 
 // withNetwork calls fn with the network of the configuration.
-func (c *conf) withNetwork(fn func(*libnet.Controller, *libnet.Network) error) error {
-	opts := []libnet.Option{libnet.InOneNamespace()}
+func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) error {
+	opts := []engine.Option{engine.InOneNamespace()}
 	if c.stateDir != "" {
-		opts = append(opts, libnet.WithStateDir(c.stateDir))
+		opts = append(opts, engine.WithStateDir(c.stateDir))
 	}
-	controller, err := libnet.New(opts...)
+	controller, err := engine.New(opts...)
 	if err != nil {
 		return err
 	}
@@ -317,9 +317,9 @@ func (c *conf) withNetwork(fn func(*libnet.Controller, *libnet.Network) error) e
 			c.recall(recorded)
 		}
 	}
-	def := []libnet.NetworkOption{libnet.WithConfig(c.network)}
+	def := []engine.NetworkOption{engine.WithConfig(c.network)}
 	if c.ipam != nil {
-		def = append(def, libnet.WithIPAM(c.ipam))
+		def = append(def, engine.WithIPAM(c.ipam))
 	}
 	n, err := controller.DefineNetwork(c.driver, c.name, def...)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // parse and loose are those of bridge-ln.
@@ -151,7 +151,7 @@ func TestParsePorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []libnet.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
+	want := []engine.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
 	if diff := cmp.Diff(want, c.ports, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // readTunnel reads the keys of a network that spans hosts. Others have another
@@ -45,7 +45,7 @@ func readTunnelKeys(o *cni.Object, n *model.NetworkConfig, kind string) (model.B
 	if err := o.Err(); err != nil {
 		return size, err
 	}
-	if kind != "" && kind != libnet.PoolType {
+	if kind != "" && kind != engine.PoolType {
 		return size, badKey("ipam.type", fmt.Sprintf("%q", kind), "want \"ipam-ln\", or no ipam: the addresses are those of this host's block")
 	}
 	if o.Raw("gatewayMode") == nil && !n.Internal {
@@ -63,11 +63,11 @@ func (c *conf) findSelf(size model.BlockSize) (err error) {
 		return err
 	}
 	for i, n := range t.Nodes {
-		if len(libnet.BlockSets(n.Subnets)) < len(n.Subnets) {
+		if len(engine.BlockSets(n.Subnets)) < len(n.Subnets) {
 			return badKey(fmt.Sprintf("nodes[%d].subnet", i), fmt.Sprint(n.Subnets), "want one prefix per address family")
 		}
 	}
-	if t.Self, err = libnet.OwnNode(t.Nodes); err != nil {
+	if t.Self, err = engine.OwnNode(t.Nodes); err != nil {
 		return err
 	}
 	if len(t.OwnSubnets()) == 0 {

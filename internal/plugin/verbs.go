@@ -8,8 +8,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
@@ -18,17 +18,17 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		return nil, err
 	}
 	var result *cni.Result
-	err = conf.withNetwork(func(c *libnet.Controller, n *libnet.Network) error {
-		opts := []libnet.SandboxOption{libnet.WithNetnsPath(call.Netns)}
+	err = conf.withNetwork(func(c *engine.Controller, n *engine.Network) error {
+		opts := []engine.SandboxOption{engine.WithNetnsPath(call.Netns)}
 		if call.OwnNetns {
-			opts = append(opts, libnet.WithOwnNamespace())
+			opts = append(opts, engine.WithOwnNamespace())
 		}
 		sb, err := c.NewSandbox(ctx, call.ContainerID, opts...)
 		if err != nil {
 			return err
 		}
-		e, err := n.Attach(ctx, sb, libnet.WithIfName(call.IfName), libnet.WithMAC(conf.mac),
-			libnet.WithAddresses(conf.requested...), libnet.WithWorkload(call.Workload()), libnet.WithPorts(conf.ports...), libnet.WithGatewayPriority(conf.priority), libnet.WithRuntime(cni.Runtime()))
+		e, err := n.Attach(ctx, sb, engine.WithIfName(call.IfName), engine.WithMAC(conf.mac),
+			engine.WithAddresses(conf.requested...), engine.WithWorkload(call.Workload()), engine.WithPorts(conf.ports...), engine.WithGatewayPriority(conf.priority), engine.WithRuntime(cni.Runtime()))
 		if err != nil {
 			return err
 		}
@@ -52,7 +52,7 @@ func (d driver) check(ctx context.Context, call *cni.Call) error {
 		return err
 	}
 	want.Ports = conf.ports
-	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
+	return conf.withNetwork(func(_ *engine.Controller, n *engine.Network) error {
 		return n.Verify(ctx, want)
 	})
 }
@@ -62,7 +62,7 @@ func (d driver) del(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
+	return conf.withNetwork(func(_ *engine.Controller, n *engine.Network) error {
 		id := model.ID{Network: call.Network, ContainerID: call.ContainerID, IfName: call.IfName}
 		return n.RemoveFrom(ctx, id, call.Netns)
 	})
@@ -77,8 +77,8 @@ func (d driver) collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return conf.withNetwork(func(c *libnet.Controller, n *libnet.Network) error {
-		return n.Collect(ctx, valid.Keep(c.Dead, cni.Runtime()), libnet.Dissolve(valid.Empty()))
+	return conf.withNetwork(func(c *engine.Controller, n *engine.Network) error {
+		return n.Collect(ctx, valid.Keep(c.Dead, cni.Runtime()), engine.Dissolve(valid.Empty()))
 	})
 }
 
@@ -87,7 +87,7 @@ func (d driver) status(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return conf.withNetwork(func(_ *libnet.Controller, n *libnet.Network) error {
+	return conf.withNetwork(func(_ *engine.Controller, n *engine.Network) error {
 		err := n.Status(ctx)
 		if errors.Is(err, model.ErrLimited) { // what old containers suffer must keep no new one away
 			call.Warn(strings.ReplaceAll(err.Error(), "\n", "; "))

@@ -7,8 +7,8 @@ import (
 	"os"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // version is set by the linker (see the Makefile).
@@ -30,9 +30,9 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim, err := libnet.NewClaim(id(call), call.Netns)
+	claim, err := engine.NewClaim(id(call), call.Netns)
 	if err != nil { // the caller's affair: such a lease is held until DEL or GC
-		claim = libnet.Claim{ID: id(call)}
+		claim = engine.Claim{ID: id(call)}
 	}
 	claim.Addresses, claim.Workload = requested, call.Workload()
 	got, err := pool.Apply(ctx, claim)
@@ -67,7 +67,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	boot, err := libnet.BootID()
+	boot, err := engine.BootID()
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	err = pool.Collect(ctx, valid.Keep(func(h libnet.Holder) bool { return h.Dead(boot) }, ""))
+	err = pool.Collect(ctx, valid.Keep(func(h engine.Holder) bool { return h.Dead(boot) }, ""))
 	if err == nil && valid.Empty() {
 		err = pool.ReleaseSubnets(ctx)
 	}

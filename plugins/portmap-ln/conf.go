@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 // conf is the configuration, checked.
@@ -14,7 +14,7 @@ type conf struct {
 	network  string
 	stateDir string
 	publish  model.PublishConfig
-	ports    []libnet.PortMapping
+	ports    []engine.PortMapping
 }
 
 // parse refuses what it can before anything is changed. Keys it does not know
@@ -80,12 +80,12 @@ func loose(call *cni.Call) *conf {
 }
 
 // withPublisher calls fn with the publisher of the configuration.
-func (c *conf) withPublisher(fn func(*libnet.Controller, *libnet.Publisher) error) error {
-	opts := []libnet.Option{libnet.InOneNamespace()}
+func (c *conf) withPublisher(fn func(*engine.Controller, *engine.Publisher) error) error {
+	opts := []engine.Option{engine.InOneNamespace()}
 	if c.stateDir != "" {
-		opts = append(opts, libnet.WithStateDir(c.stateDir))
+		opts = append(opts, engine.WithStateDir(c.stateDir))
 	}
-	controller, err := libnet.New(opts...)
+	controller, err := engine.New(opts...)
 	if err != nil {
 		return err
 	}

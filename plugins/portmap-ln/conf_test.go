@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 func call(keys string) *cni.Call {
@@ -79,7 +79,7 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		c, err := parse(call(keys))
 		if err == nil {
-			err = c.withPublisher(func(*libnet.Controller, *libnet.Publisher) error { return nil })
+			err = c.withPublisher(func(*engine.Controller, *engine.Publisher) error { return nil })
 		}
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: error %v, want one with %q", keys, err, says)
@@ -122,7 +122,7 @@ func FuzzParse(f *testing.F) {
 		}
 		l := loose(c)
 		l.stateDir = "" // a fuzzed one must not be opened
-		if err := l.withPublisher(func(*libnet.Controller, *libnet.Publisher) error { return nil }); err != nil {
+		if err := l.withPublisher(func(*engine.Controller, *engine.Publisher) error { return nil }); err != nil {
 			t.Errorf("loose: %v", err)
 		}
 	})

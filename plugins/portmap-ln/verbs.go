@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/libnet"
 )
 
 func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
@@ -21,8 +21,8 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = conf.withPublisher(func(_ *libnet.Controller, p *libnet.Publisher) error {
-		got, err := p.Publish(ctx, libnet.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports, Runtime: cni.Runtime()})
+	err = conf.withPublisher(func(_ *engine.Controller, p *engine.Publisher) error {
+		got, err := p.Publish(ctx, engine.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports, Runtime: cni.Runtime()})
 		result.NamePorts(conf.ports, got)
 		return err
 	})
@@ -41,15 +41,15 @@ func check(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return conf.withPublisher(func(_ *libnet.Controller, p *libnet.Publisher) error {
-		return p.Verify(ctx, libnet.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports})
+	return conf.withPublisher(func(_ *engine.Controller, p *engine.Publisher) error {
+		return p.Verify(ctx, engine.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports})
 	})
 }
 
 // del does not ask which ports there are: runtimes leave them out, and what was
 // published goes all the same.
 func del(ctx context.Context, call *cni.Call) error {
-	return loose(call).withPublisher(func(_ *libnet.Controller, p *libnet.Publisher) error {
+	return loose(call).withPublisher(func(_ *engine.Controller, p *engine.Publisher) error {
 		return p.Remove(ctx, id(call))
 	})
 }
@@ -59,7 +59,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return loose(call).withPublisher(func(c *libnet.Controller, p *libnet.Publisher) error {
+	return loose(call).withPublisher(func(c *engine.Controller, p *engine.Publisher) error {
 		return p.Collect(ctx, valid.Keep(c.Dead, cni.Runtime()))
 	})
 }
@@ -69,7 +69,7 @@ func status(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return conf.withPublisher(func(_ *libnet.Controller, p *libnet.Publisher) error {
+	return conf.withPublisher(func(_ *engine.Controller, p *engine.Publisher) error {
 		return p.Status(ctx)
 	})
 }

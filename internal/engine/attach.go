@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Attach is CreateEndpoint and Join in one, all or nothing, and safe to repeat:
+// an attachment that is complete and alive in the same sandbox is returned as
+// it is; what a killed process, an earlier boot or another sandbox left under
+// the same ID is removed first. The network's record is written if missing, and
+// brought to the network's configuration with success.
+func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	n = n.own()
+	spec := n.spec(opts)
+	spec.sandbox = sb
+	id := model.ID{n.name, sb.id, spec.ifName}
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
+	if err != nil {
+		return nil, err
+	}
+	var made madeRecord
+	e, err := n.attach(ctx, sb, spec, id, &made)
+	release()
+	if e != nil {
+		e.repairOthers(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.forgetRecord(ctx, made))
+	}
+	return e, nil
+}
+
+// attach is Attach for a caller who owns the attachment. The endpoint is returned
+// with an error, too, for what else has to be done.
+func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id model.ID, made *madeRecord) (_ *Endpoint, err error) {
+	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
+		return e, err
+	}
+	if err := n.chooseSubnets(ctx); err != nil {
+		return nil, err
+	}
+	change, err := n.remember()
+	*made = change == recordMade
+	if err != nil {
+		return nil, err
+	}
+	var undo undoStack
+	defer undo.rollback(&err)
+	e, err := n.createEndpoint(ctx, sb.id, spec)
+	if err != nil {
+		return nil, err
+	}
+	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
+	if change != recordSame {
+		release, err := n.claimSubnets(ctx, e.Addressing())
+		if err != nil {
+			return e, err
+		}
+		defer release()
+	}
+	if err := e.join(ctx, sb); err != nil {
+		return e, err
+	}
+	if change == recordDiffers {
+		if err := n.saveRecord(); err != nil {
+			return e, err
+		}
+	}
+	return e, n.holdsStill(e.Addressing().Addresses)
+}
+
+// settled returns the attachment if it is there already, complete and alive;
+// what its host or rules lost is put back. Anything less under the same ID is
+// removed, but not one that could not be looked at: it may be the living
+// container's.
+func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (*Endpoint, error) {
+	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil && !missing(err) { // what cannot be decoded is as good as missing
+		return nil, err
+	}
+	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
+		e := &Endpoint{n: n, rec: rec}
+		_ = n.c.takeOwnFree(ctx, rec) // Verify says what it left
+		err := e.Verify(ctx)
+		if errors.Is(err, model.ErrDifferent) && e.mend(ctx) == nil {
+			err = e.Verify(ctx)
+		}
+		if err == nil {
+			return e, nil
+		} else if !errors.Is(err, model.ErrDifferent) {
+			return nil, err
+		}
+	}
+	return nil, n.remove(ctx, id, "")
+}
+
+// dead says whether an attachment's container is provably gone.
+func (c *Controller) dead(rec state.Endpoint) bool {
+	return holderOfRecord(rec).Dead(c.boot)
+}
+
+// idOf returns whose record it is.
+func idOf(rec state.Endpoint) model.ID { return model.ID{rec.Network, rec.ContainerID, rec.IfName} }
+
+func holderOfRecord(rec state.Endpoint) Holder {
+	return Holder{
+		ID:      idOf(rec),
+		Boot:    rec.Boot,
+		Netns:   rec.Netns,
+		NetnsID: NetnsID(rec.NetnsID),
+		MountNS: rec.MountNS,
+		Runtime: rec.Runtime,
+	}
+}
+
+// samePorts says whether a record has the ports that are asked for.
+func (s endpointSpec) samePorts(rec state.Endpoint) bool {
+	want, err := validatePorts(s.ports)
+	return err == nil && asked(portsOf(rec), want)
+}

@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// claimSubnets refuses subnets that the network's bridge cannot lead to, because
+// something else of the host does: another network of ours, an interface, a
+// route. A network of ours that has no attachment gives way, unless NewNetwork
+// made it. It is for the first
+// attachment of a network, or of a changed one, and keeps others who are at this
+// point waiting until release is called: by then the bridge has its addresses.
+// A network without a gateway leads nowhere, and may overlap.
+func (n *Network) claimSubnets(ctx context.Context, a model.Addressing) (release func(), err error) {
+	subnets := n.routed(a)
+	if n.c.occupants == nil || len(subnets) == 0 || n.config.Tunnel.Used() {
+		return func() {}, nil
+	}
+	release, err = n.c.oneAtATime(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range subnets {
+		err := n.clashOfRecords(s)
+		if err == nil {
+			err = n.claimSubnet(ctx, s)
+		}
+		if err != nil {
+			release()
+			return nil, err
+		}
+	}
+	return release, nil
+}
+
+// routed returns the subnets that the host will lead to by the bridge: those of an
+// endpoint's addresses, and all of the pool.
+func (n *Network) routed(a model.Addressing) []netip.Prefix {
+	if !n.config.HasGateway() {
+		return nil
+	}
+	all := slices.DeleteFunc(n.Subnets(), func(s netip.Prefix) bool { return !model.FirstOf(s).IsValid() })
+	for _, addr := range a.Addresses {
+		if s := addr.Prefix.Masked(); addr.Gateway.IsValid() && !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return slices.DeleteFunc(all, func(s netip.Prefix) bool { return s.Addr().IsLinkLocalUnicast() })
+}
+
+// gives says whether the network's containers may have an address of a part of a
+// subnet.
+func (n *Network) gives(part netip.Prefix) bool {
+	pool, ok := n.ipam.(*Pool)
+	if !ok {
+		return true
+	}
+	for _, set := range pool.cfg.Sets {
+		for _, r := range set {
+			before := r.End.IsValid() && r.End.Less(part.Masked().Addr())
+			behind := r.Start.IsValid() && !part.Contains(r.Start) && part.Addr().Less(r.Start)
+			if r.Subnet.Overlaps(part) && !before && !behind {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
+	for asked := map[string]bool{}; ; {
+		found, err := n.c.occupants(n.config.Bridge, model.OwnerPrefix, subnet)
+		if err != nil {
+			return err
+		}
+		var way, clashes *host.Occupant
+		for i := range found {
+			o := &found[i]
+			switch name := networkOf(o.Alias); {
+			case name != "" && !asked[o.Device]:
+				way = o
+			case name == n.name: // on the bridge that it had before, which is in use
+			case o.Route.Bits() > subnet.Bits() && !n.gives(o.Route): // as of another host's part
+			case clashes == nil:
+				clashes = o
+			}
+		}
+		if clashes != nil {
+			return clash(subnet, networkOf(clashes.Alias), clashes.String())
+		}
+		if way == nil {
+			return nil
+		}
+		asked[way.Device] = true
+		if err := n.giveWay(ctx, networkOf(way.Alias), *way); err != nil {
+			return err
+		}
+	}
+}
+
+// clash is the error for a subnet that something else has.
+func clash(subnet netip.Prefix, network, what string) error {
+	if network != "" {
+		what += fmt.Sprintf(", of network %q", network)
+	}
+	return model.BadConfig("subnet", subnet, "is in use on this host by "+what+": want another subnet, or \"auto\"")
+}
+
+// networkOf returns the network of a link's alias, or of another owner in that
+// form; empty: it is none of ours.
+func networkOf(alias string) string {
+	rest, ours := strings.CutPrefix(alias, model.OwnerPrefix)
+	name, _, found := strings.Cut(rest, "/")
+	if !ours || !found || !model.ValidName(name) {
+		return ""
+	}
+	return name
+}
+
+// clashOfRecords finds networks that no link tells of: the parts of an overlay
+// that are on other hosts, and bridges that are gone from under their containers.
+func (n *Network) clashOfRecords(subnet netip.Prefix) error {
+	recs, err := n.c.networks.Networks()
+	if err != nil && !errors.Is(err, state.ErrCorrupt) { // set aside; the routes tell
+		return err
+	}
+	for _, rec := range recs {
+		if rec.Name == n.name || rec.Bridge == n.config.Bridge {
+			continue
+		}
+		other, err := n.c.networkOf(rec)
+		if err != nil || !other.config.HasGateway() && !other.config.Tunnel.Used() {
+			continue // one that cannot be read has its links
+		}
+		theirs := append(other.Subnets(), other.config.Tunnel.Reach()...)
+		i := slices.IndexFunc(theirs, subnet.Overlaps)
+		if i < 0 {
+			continue
+		}
+		has, err := n.c.endpoints.HasEndpoint(rec.Name, state.Endpoint{})
+		if err != nil {
+			return err
+		}
+		if has || other.kept {
+			return clash(subnet, rec.Name, theirs[i].String()+", which "+rec.Bridge+" leads to")
+		}
+	}
+	return nil
+}
+
+// giveWay removes a bridge of ours that has no port, and with it its network, if
+// that has no attachment: both stay otherwise. It may be one that the network
+// itself had before.
+func (n *Network) giveWay(ctx context.Context, name string, o host.Occupant) error {
+	remove := func() error {
+		err := n.c.bridges.RemoveBridge(ctx, o.Device, o.Alias)
+		if errors.Is(err, link.ErrInUse) || errors.Is(err, link.ErrNotBridge) {
+			return errStays
+		}
+		return err
+	}
+	if name == n.name {
+		return unlessStays(remove())
+	}
+	return unlessStays(n.c.endpoints.Alone(ctx, name, func() error {
+		other, err := n.c.Network(name)
+		if err == nil && other.kept {
+			return nil
+		}
+		if err := remove(); err != nil {
+			return err
+		}
+		if err != nil || other.driver != driverBridge || other.config.Bridge != o.Device {
+			return nil // its bridge alone was in the way
+		}
+		return other.dissolveAlone(ctx)
+	}))
+}
+
+var errStays = errors.New("the bridge has ports")
+
+func unlessStays(err error) error {
+	if errors.Is(err, errStays) || errors.Is(err, state.ErrInUse) {
+		return nil
+	}
+	return err
+}

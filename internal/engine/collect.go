@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// Dead says whether a holder's container is provably gone.
+func (c *Controller) Dead(h Holder) bool { return h.Dead(c.boot) }
+
+// Holders returns every owner of something of the network, whether a record, a
+// link, a rule or only an address tells of it. What cannot be read is left out
+// and reported in the error, beside the rest. It changes nothing.
+func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	known, err := n.holders(ctx)
+	all = slices.Collect(maps.Values(known))
+	var leaseErr error
+	if pool, ok := n.ipam.(*Pool); ok {
+		var leases []Holder
+		leases, leaseErr = pool.holders(ctx, (*ipamstore.Store).Holders)
+		for _, h := range leases {
+			if _, has := known[h.ID]; !has {
+				all = append(all, h)
+			}
+		}
+	}
+	return all, errors.Join(err, leaseErr)
+}
+
+// Collect removes every attachment of the network that keep says no to,
+// whether a record, a link or only an address tells of it. With none left and
+// dissolve set it removes the network's bridge, rules and record, too. It goes
+// on after errors and reports them joined. keep is asked again of each one once
+// no ADD and no DEL of it is under way.
+func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve Dissolve) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	holders, err := n.holders(ctx)
+	errs := []error{err}
+	kept := 0
+	for id, h := range holders {
+		if keep(h) {
+			kept++
+			continue
+		}
+		errs = append(errs, n.collectOne(ctx, id, keep))
+	}
+	errs = append(errs, n.collectLeases(ctx, holders, keep))
+	if dissolve && kept == 0 && errors.Join(errs...) == nil {
+		if err := n.dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// collectOne removes an attachment unless it has been made anew, by an ADD for
+// the same container, since the holders were listed.
+func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder) bool) error {
+	if err := id.Validate(); err != nil {
+		return nil // nothing can have been made for it
+	}
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	switch {
+	case missing(err):
+		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Boot: n.c.boot}
+	case err != nil:
+		return err
+	}
+	if keep(holderOfRecord(rec)) {
+		return nil
+	}
+	return n.remove(ctx, id, "")
+}
+
+// collectLeases takes back the addresses of owners that are not among the known
+// ones, of which something else tells.
+func (n *Network) collectLeases(ctx context.Context, known map[model.ID]Holder, keep func(Holder) bool) error {
+	pool, ok := n.ipam.(*Pool)
+	if !ok && n.ipam != nil {
+		return n.ipam.Collect(ctx, keep)
+	}
+	if !ok {
+		return nil
+	}
+	leases, err := pool.holders(ctx, (*ipamstore.Store).Tidy)
+	errs := []error{err}
+	for _, h := range leases {
+		if _, has := known[h.ID]; !has && !keep(h) {
+			errs = append(errs, n.collectLease(ctx, pool, h, keep))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// collectLease takes back what a lease alone tells of. An ADD owns its
+// attachment from before its record and its lease are made until it ends, so
+// that one without a record, while it is ours, is of no ADD under way.
+func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep func(Holder) bool) error {
+	if err := h.ID.Validate(); err != nil {
+		return pool.Remove(ctx, h.ID) // nothing else can have been made for it
+	}
+	release, err := n.c.endpoints.Own(ctx, h.ID.Network, h.ID.ContainerID, h.ID.IfName, state.Create)
+	if err != nil {
+		return err
+	}
+	defer release()
+	switch rec, err := n.c.endpoints.LoadEndpoint(h.ID.Network, h.ID.ContainerID, h.ID.IfName); {
+	case missing(err):
+		return pool.Remove(ctx, h.ID)
+	case err != nil:
+		return err
+	case keep(holderOfRecord(rec)):
+		return nil // made since the holders were listed
+	}
+	return n.remove(ctx, h.ID, "")
+}
+
+// holderNow is the holder that a record tells of; without one, that nothing is
+// known.
+func (c *Controller) holderNow(records endpointRecords, id model.ID) Holder {
+	rec, err := records.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if err != nil {
+		return Holder{ID: id, Boot: c.boot}
+	}
+	return holderOfRecord(rec)
+}
+
+// Dissolve says whether Collect removes a network that it left empty.
+type Dissolve bool
+
+// What Collect does with a network that it left empty.
+const (
+	KeepNetwork     Dissolve = false
+	DissolveNetwork Dissolve = true
+)
+
+// holders finds every attachment of the network by its record, its link or its
+// rules.
+func (n *Network) holders(ctx context.Context) (map[model.ID]Holder, error) {
+	all := map[model.ID]Holder{}
+	owned, err := n.c.links.List(ctx, model.NetworkOwner(n.name))
+	for _, o := range owned {
+		if id, ok := model.ParseOwner(o.Owner); ok {
+			all[id] = Holder{ID: id, Boot: n.c.boot}
+		}
+	}
+	owners, rulesErr := n.c.owners(ctx, n.config.Backend)
+	for _, owner := range owners {
+		if id, ok := model.ParseOwner(owner); ok && id.Network == n.name {
+			all[id] = Holder{ID: id, Boot: n.c.boot}
+		}
+	}
+	recs, recErr := n.c.endpoints.Endpoints(n.name)
+	if errors.Is(recErr, state.ErrCorrupt) {
+		recErr = nil // set aside; the link tells
+	}
+	for _, rec := range recs {
+		h := holderOfRecord(rec)
+		all[h.ID] = h
+	}
+	return all, errors.Join(err, rulesErr, recErr)
+}

@@ -1,0 +1,314 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// Endpoint is one attachment of a container to a network, for one goroutine at
+// a time.
+type Endpoint struct {
+	n   *Network
+	rec state.Endpoint
+
+	// What Join found out: the ports that wait for another attachment of the
+	// container, and that the rules of the host were gone.
+	standby  []firewall.PortMap
+	restored bool
+}
+
+// EndpointOption refines CreateEndpoint and Attach.
+type EndpointOption func(*endpointSpec)
+
+type endpointSpec struct {
+	ifName   string
+	mac      net.HardwareAddr
+	addrs    []netip.Addr
+	workload string
+	runtime  string
+	ports    []PortMapping
+	priority int      // of the gateway
+	sandbox  *Sandbox // nil: not known yet
+}
+
+func (s endpointSpec) netns() (path string, id NetnsID) {
+	if s.sandbox == nil {
+		return "", NetnsID{}
+	}
+	return s.sandbox.path, s.sandbox.netns
+}
+
+// WithIfName names the interface in the container; default "eth0".
+func WithIfName(name string) EndpointOption {
+	return func(s *endpointSpec) { s.ifName = name }
+}
+
+// WithMAC gives the container's interface this address; default: a random,
+// locally administered one.
+func WithMAC(mac net.HardwareAddr) EndpointOption {
+	return func(s *endpointSpec) { s.mac = mac }
+}
+
+// WithAddresses asks for these addresses, one per range set at most.
+func WithAddresses(addrs ...netip.Addr) EndpointOption {
+	return func(s *endpointSpec) { s.addrs = append(s.addrs, addrs...) }
+}
+
+// WithWorkload names what the addresses may be kept for over restarts, as
+// "namespace/pod"; see Claim.
+func WithWorkload(name string) EndpointOption {
+	return func(s *endpointSpec) { s.workload = name }
+}
+
+// WithRuntime names the program that the container belongs to, as
+// "/usr/bin/containerd": of two that share a network neither shall collect what
+// lives by the other.
+func WithRuntime(name string) EndpointOption {
+	return func(s *endpointSpec) { s.runtime = name }
+}
+
+// WithGatewayPriority replaces NetworkConfig.GatewayPriority for one endpoint,
+// for as long as the endpoint exists. Beyond 32 bits it is a *ConfigError.
+func WithGatewayPriority(priority int) EndpointOption {
+	return func(s *endpointSpec) { s.priority = priority }
+}
+
+func (n *Network) spec(opts []EndpointOption) endpointSpec {
+	spec := endpointSpec{ifName: "eth0", priority: n.config.GatewayPriority}
+	for _, o := range opts {
+		o(&spec)
+	}
+	if n.config.IsInternal() {
+		spec.ports = nil // as in Docker: nothing of an internal network is published
+	}
+	return spec
+}
+
+// CreateEndpoint reserves the endpoint's addresses; its interface comes with
+// Join. The name stands for the container in leases and links, so it is unique
+// in the network together with the interface name. The errors: ErrInvalidName,
+// ErrEndpointExists, *ConfigError, and those of the IPAM.
+func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (_ *Endpoint, err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	n = n.own()
+	spec := n.spec(opts)
+	if err := (model.ID{n.name, name, spec.ifName}).Validate(); err != nil {
+		return nil, err
+	}
+	release, err := n.c.endpoints.Own(ctx, n.name, name, spec.ifName, state.Create)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := n.chooseSubnets(ctx); err != nil {
+		return nil, err
+	}
+	e, err := n.createEndpoint(ctx, name, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.save(); err != nil {
+		return nil, errors.Join(err, n.forget(context.WithoutCancel(ctx), e.rec))
+	}
+	return e, nil
+}
+
+// createEndpoint writes the intent and gets the addresses; the caller saves
+// the rest of the record.
+func (n *Network) createEndpoint(ctx context.Context, name string, spec endpointSpec) (_ *Endpoint, err error) {
+	id := model.ID{n.name, name, spec.ifName}
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	ports, err := validatePorts(spec.ports)
+	if err := errors.Join(err, n.publishable(ports), model.ValidatePriority(spec.priority)); err != nil {
+		return nil, err
+	}
+	mac := spec.mac
+	if mac == nil {
+		mac = randomMAC()
+	}
+	path, ns := spec.netns()
+	e := &Endpoint{n: n, rec: state.Endpoint{
+		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
+		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
+		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
+		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
+		OwnRules: ownRules(n.config),
+	}}
+	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
+	var undo undoStack
+	defer undo.rollback(&err)
+	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
+		return nil, fmt.Errorf("%w: %q on network %q", model.ErrEndpointExists, name, n.name)
+	} else if err != nil {
+		return nil, err
+	}
+	undo.push(func() error { return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName) })
+	if n.ipam != nil {
+		// Pushed first: a delegate that failed is asked to clean up, too (CNI
+		// spec 1.1.0, section 4). A pool whose lock was not to be had has given
+		// nothing, and would keep us waiting once more.
+		undo.push(func() error {
+			if errors.Is(err, ipamstore.ErrLocked) {
+				return nil
+			}
+			return n.ipam.Remove(context.WithoutCancel(ctx), id)
+		})
+		if err := e.lease(ctx, spec); err != nil {
+			return nil, err
+		}
+	}
+	e.rec.Phase = state.PhaseLeased
+	return e, nil
+}
+
+// publishable refuses ports where the container gets no address: they would lead
+// nowhere. The error is a *ConfigError.
+func (n *Network) publishable(ports []PortMapping) error {
+	if n.ipam != nil || len(ports) == 0 {
+		return nil
+	}
+	return model.BadConfig("portMappings[0]", ports[0], "cannot be published, as the container gets no address without ipam: "+
+		"give the network an ipam section, or publish no port (take portMappings out of capabilities)")
+}
+
+// lease gets the endpoint's addresses and completes them.
+func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
+	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
+	claim.Netns, claim.NetnsID = spec.netns()
+	if err := e.n.keepLost(ctx, e.ID()); err != nil {
+		return err
+	}
+	got, err := e.n.ipam.Apply(ctx, claim)
+	if err != nil {
+		return err
+	}
+	if len(got.Addresses) == 0 {
+		return fmt.Errorf("%w: ipam %s", model.ErrNoAddresses, e.n.ipam.Type())
+	}
+	full, err := got.Complete(e.n.config)
+	if err != nil {
+		return err
+	}
+	for _, a := range full.Addresses {
+		e.rec.Addresses = append(e.rec.Addresses, state.Address(a))
+	}
+	for _, r := range full.Routes {
+		e.rec.Routes = append(e.rec.Routes, state.Route(r))
+	}
+	e.rec.DNS = state.DNS(full.DNS)
+	_, err = e.plan()
+	return err
+}
+
+func (n *Network) leaseDir() (kind, dir string) {
+	if pool, ok := n.ipam.(*Pool); ok {
+		return PoolType, pool.cfg.DataDir
+	}
+	if n.ipam != nil {
+		return n.ipam.Type(), ""
+	}
+	return "", ""
+}
+
+// own keeps everybody else from the attachment until release is called, and
+// reads its record again: it may have been removed, or have joined or left,
+// since the Endpoint was made. It is ErrNotFound if there is none any more.
+func (e *Endpoint) own(ctx context.Context) (release func(), err error) {
+	id := e.ID()
+	release, err = e.n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := e.n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if err != nil {
+		release()
+		return nil, notFound(err, "endpoint", id.ContainerID+" "+id.IfName)
+	}
+	e.rec = rec
+	return release, nil
+}
+
+func (e *Endpoint) save() error { return e.n.c.endpoints.SaveEndpoint(e.rec) }
+
+func (e *Endpoint) plan() (plan, error) {
+	mac, err := model.ParseMAC("mac", e.rec.MAC)
+	if err != nil {
+		return plan{}, err
+	}
+	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
+	p.asRecorded(e.rec)
+	p.link.Precedence = link.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.IsInternal()}
+	return p, err
+}
+
+// ID returns the endpoint's identity.
+func (e *Endpoint) ID() model.ID { return idOf(e.rec) }
+
+// Name returns the endpoint's name.
+func (e *Endpoint) Name() string { return e.rec.ContainerID }
+
+// Network returns the endpoint's network.
+func (e *Endpoint) Network() *Network { return e.n }
+
+// Addressing returns the endpoint's addresses, routes and DNS.
+func (e *Endpoint) Addressing() model.Addressing {
+	a := model.Addressing{DNS: model.DNS(e.rec.DNS)}
+	for _, addr := range e.rec.Addresses {
+		a.Addresses = append(a.Addresses, model.Address(addr))
+	}
+	for _, r := range e.rec.Routes {
+		a.Routes = append(a.Routes, model.Route(r))
+	}
+	return a
+}
+
+// Ports returns the endpoint's published ports; one that was to be a free one
+// has its number once the endpoint has joined.
+func (e *Endpoint) Ports() []PortMapping { return portsOf(e.rec) }
+
+// Netns returns the path of the network namespace the endpoint has joined;
+// empty: none.
+func (e *Endpoint) Netns() string { return e.rec.Netns }
+
+// Interface is a link that belongs to an attachment.
+type Interface struct {
+	Name string
+	MAC  string
+	MTU  int // bytes; 0: unknown
+	// Netns is the path of the link's network namespace; empty: the host's.
+	Netns string
+}
+
+// Interfaces returns the links of an endpoint that has joined: the bridge, the
+// host's end, the container's end, and with a VLAN gateway the VLAN interface.
+func (e *Endpoint) Interfaces() []Interface {
+	var all []Interface
+	for _, l := range e.rec.Links {
+		all = append(all, Interface(l))
+	}
+	return all
+}
+
+// randomMAC returns a locally administered unicast address (IEEE 802, U/L bit).
+func randomMAC() net.HardwareAddr {
+	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}

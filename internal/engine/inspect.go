@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Life is what is known of the container behind an attachment.
+type Life string
+
+// The lives.
+const (
+	Alive      Life = "alive"      // or not provably dead
+	Dead       Life = "dead"       // provably: Collect may take it
+	NotJoined  Life = "not joined" // it has addresses and no sandbox yet
+	Unfinished Life = "unfinished" // ADD is at work, or was killed
+)
+
+// Attachment is what the record of an endpoint, or of ports that a Publisher
+// published, tells of it.
+type Attachment struct {
+	ID        model.ID
+	Life      Life
+	Why       string // it is dead; else empty
+	Netns     string // path; empty: not joined
+	Runtime   string // as WithRuntime has it; empty: unknown
+	Addresses []netip.Prefix
+	MAC       string        // of the container's interface; empty: of a publication
+	HostName  string        // the host's end of the link; empty: of a publication
+	Backend   model.Backend // that holds its rules; empty: it has none
+	// GatewayPriority of the network among those of the container.
+	GatewayPriority int
+	Ports           []PublishedPort
+}
+
+// PublishedPort is a published port, or range of them, as it holds for one
+// address of a container.
+type PublishedPort struct {
+	Protocol string
+	// Host is the address to be asked, 0.0.0.0 or :: for any of the host. The
+	// zero Addr with HostPort 0: no address of the host is, GatewayRouted has
+	// clients ask for the container's own.
+	Host netip.Addr
+	// HostPortEnd and TargetPortEnd, if not 0, make it a range, both ends included.
+	HostPort, HostPortEnd     int
+	Target                    netip.Addr // the container's
+	TargetPort, TargetPortEnd int
+	Sources                   []netip.Prefix // nil: everybody
+	// Standby: the port, or a part of the range, leads to another attachment of the
+	// same container, and will lead to this one when that goes.
+	Standby bool
+}
+
+// Subnets returns the subnets of the network's pool, each once, in the order of
+// its range sets; none if its addresses come from elsewhere.
+func (n *Network) Subnets() []netip.Prefix {
+	pool, ok := n.ipam.(*Pool)
+	if !ok {
+		return nil
+	}
+	var all []netip.Prefix
+	for _, set := range pool.cfg.Sets {
+		for _, r := range set {
+			if !slices.Contains(all, r.Subnet) {
+				all = append(all, r.Subnet)
+			}
+		}
+	}
+	return all
+}
+
+// IPAMType returns the type of what gives the network's addresses; empty: nothing does.
+func (n *Network) IPAMType() string {
+	if n.ipam == nil {
+		return n.foreign
+	}
+	return n.ipam.Type()
+}
+
+// IPAM returns what gives the network's addresses; nil if nothing does, or what
+// cannot be called from the network's record.
+func (n *Network) IPAM() IPAM { return n.ipam }
+
+// Inspect returns what is recorded of the endpoint.
+func (e *Endpoint) Inspect() Attachment {
+	a := e.n.c.attachment(e.rec)
+	a.MAC, a.HostName = e.rec.MAC, e.rec.HostName
+	if !e.n.config.IsInternal() {
+		a.Ports = e.n.c.publishedPorts(e.rec, e.n.config.Mode)
+	}
+	return a
+}
+
+// Publications returns what Publishers published, in the order of networks.
+// What cannot be read is left out and reported in the error, beside the rest.
+func (c *Controller) Publications(context.Context) ([]Attachment, error) {
+	recs, err := c.publicationRecords()
+	var all []Attachment
+	for _, rec := range recs {
+		a := c.attachment(rec)
+		a.Ports = c.publishedPorts(rec, func(bool) model.GatewayMode { return model.GatewayOpen })
+		all = append(all, a)
+	}
+	return all, err
+}
+
+func (c *Controller) publicationRecords() ([]state.Endpoint, error) {
+	dir := c.publications()
+	networks, err := dir.EndpointNetworks()
+	errs := []error{err}
+	var all []state.Endpoint
+	for _, network := range networks {
+		recs, err := dir.Endpoints(network)
+		errs = append(errs, err)
+		all = append(all, recs...)
+	}
+	return all, errors.Join(errs...)
+}
+
+// publisherOf returns a Publisher as the record of a publication tells.
+func (c *Controller) publisherOf(rec state.Endpoint) (*Publisher, error) {
+	p := &Publisher{c: c, dir: c.publications(), network: rec.Network}
+	if len(rec.Config) > 0 {
+		if err := json.Unmarshal(rec.Config, &p.cfg); err != nil {
+			return nil, fmt.Errorf("record of ports of %s %s: %w", rec.ContainerID, rec.IfName, err)
+		}
+	}
+	return p, nil
+}
+
+// verifyPublication changes nothing and says what differs from the record.
+func (c *Controller) verifyPublication(ctx context.Context, rec state.Endpoint) error {
+	p, err := c.publisherOf(rec)
+	if err == nil {
+		err = p.verify(ctx, rec)
+	}
+	return judged(fmt.Sprintf("ports of %s %s in network %q", rec.ContainerID, rec.IfName, rec.Network), err)
+}
+
+func (c *Controller) attachment(rec state.Endpoint) Attachment {
+	h := holderOfRecord(rec)
+	a := Attachment{ID: h.ID, Why: c.WhyDead(h), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
+	for _, addr := range rec.Addresses {
+		a.Addresses = append(a.Addresses, addr.Prefix)
+	}
+	if rec.Rules {
+		a.Backend = cmp.Or(model.Backend(rec.Backend), model.BackendNFTables)
+	}
+	switch {
+	case a.Why != "":
+		a.Life = Dead
+	case rec.Netns == "":
+		a.Life = NotJoined
+	case rec.Phase != state.PhaseReady:
+		a.Life = Unfinished
+	default:
+		a.Life = Alive
+	}
+	return a
+}
+
+// WhyDead says in words why a holder's container is provably gone; empty if it
+// is not (see Dead).
+func (c *Controller) WhyDead(h Holder) string {
+	switch {
+	case !c.Dead(h):
+		return ""
+	case h.Boot != "" && h.Boot != c.boot:
+		return "made before the last reboot"
+	}
+	if _, err := netnsID(h.Netns); err != nil {
+		return "its network namespace " + h.Netns + " is gone"
+	}
+	return "another network namespace is at " + h.Netns
+}
+
+// publishedPorts is publishedPorts of a record, with what is on standby.
+func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) model.GatewayMode) []PublishedPort {
+	all := publishedPorts(portsOf(rec), addrsOf(rec), mode)
+	standby, _ := c.waiting(rec) // what cannot be read waits for nothing
+	for i, p := range all {
+		m := PortMapping{Protocol: p.Protocol, HostIP: p.Host, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd}.firewall()
+		all[i].Standby = p.HostPort != 0 && slices.ContainsFunc(standby, m.Meets)
+	}
+	return all
+}
+
+// publishedPorts says how ports are reached: those of the host lead to the
+// first address of each family.
+func publishedPorts(ports []PortMapping, addrs []netip.Addr, mode func(is6 bool) model.GatewayMode) []PublishedPort {
+	var all []PublishedPort
+	for _, is6 := range []bool{false, true} {
+		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == is6 })
+		if i < 0 {
+			continue
+		}
+		for _, m := range ports {
+			if host := m.HostIP.Unmap(); !host.IsValid() || host.Is6() == is6 {
+				all = append(all, m.published(addrs[i], mode(is6)))
+			}
+		}
+	}
+	return all
+}
+
+func (m PortMapping) published(target netip.Addr, mode model.GatewayMode) PublishedPort {
+	p := PublishedPort{
+		Protocol: m.Protocol, Host: m.HostIP.Unmap(), HostPort: m.HostPort, HostPortEnd: m.HostPortEnd,
+		Target: target, TargetPort: m.ContainerPort, Sources: m.Sources,
+	}
+	if m.HostPortEnd != 0 {
+		p.TargetPortEnd = m.ContainerPort + m.HostPortEnd - m.HostPort
+	}
+	switch {
+	case mode == model.GatewayRouted:
+		p.Host, p.HostPort, p.HostPortEnd = netip.Addr{}, 0, 0
+	case p.Host.IsValid():
+	case target.Is6():
+		p.Host = netip.IPv6Unspecified()
+	default:
+		p.Host = netip.IPv4Unspecified()
+	}
+	return p
+}

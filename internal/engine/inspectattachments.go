@@ -1,0 +1,60 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+)
+
+func (s survey) checkAttachments(ctx context.Context) []Finding {
+	looked := 0
+	var all []Finding
+	for _, n := range s.networks {
+		for _, e := range s.endpoints[n] {
+			looked++
+			want := e.expectation()
+			want.butForwarding = true
+			if err := e.verifyAs(ctx, want); err != nil {
+				all = append(all, differing("attachments", err))
+			}
+		}
+	}
+	return orWell(all, "attachments", looked)
+}
+
+func (s survey) checkPublications(ctx context.Context) []Finding {
+	recs, _ := s.c.publicationRecords()
+	looked := 0
+	var all []Finding
+	for _, rec := range recs {
+		if a := s.c.attachment(rec); a.Life == Alive {
+			looked++
+			if err := s.c.verifyPublication(ctx, rec); err != nil {
+				all = append(all, differing("portmap ports", err))
+			}
+		}
+	}
+	return orWell(all, "portmap ports", looked)
+}
+
+// differing is what Verify said, with the advice for it: what concerns rules, the
+// bridge, its ports or leases Mend puts back, and Rebuild.
+func differing(about string, err error) Finding {
+	return Finding{about, oneLine(err), "lnctl repair; if that leaves it, restart the container"}
+}
+
+// orWell returns what was found, or that all is well.
+func orWell(found []Finding, about string, looked int) []Finding {
+	switch {
+	case looked == 0:
+		return []Finding{{About: about, Found: "none"}}
+	case len(found) == 0:
+		return []Finding{{About: about, Found: fmt.Sprintf("%d, as they were made", looked)}}
+	case len(found) > maxFindings:
+		more := Finding{about, fmt.Sprintf("%d more of %d", len(found)-maxFindings, looked), found[maxFindings].Advice}
+		return append(found[:maxFindings:maxFindings], more)
+	}
+	return found
+}
+
+// maxFindings is how many attachments are named that have the same trouble.
+const maxFindings = 10

@@ -1,0 +1,246 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Join makes the endpoint's interface in the sandbox: the bridge if it is
+// missing, the rules, then the link. On failure the endpoint is as before. The
+// errors: ErrEndpointJoined, ErrNotFound for an endpoint that was removed
+// meanwhile, and those of the kernel and the firewall.
+func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	defer e.repairOthers(ctx) // which owns others, so after the release
+	release, err := e.own(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if e.rec.Phase == state.PhaseReady {
+		return fmt.Errorf("%w: %s", model.ErrEndpointJoined, e.rec.Netns)
+	}
+	e.n = e.n.own()
+	return e.join(ctx, sb)
+}
+
+// join is Join for a caller who owns the attachment.
+func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
+	p, err := e.plan()
+	if err != nil {
+		return err
+	}
+	ns, err := openNetns(sb.path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }() // what was made is not undone any more
+	release, err := e.n.c.lockPorts(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
+	if err != nil {
+		return err
+	}
+	defer release() // not before the record tells that it is complete
+	var undo undoStack
+	defer undo.rollback(&err)
+	if err := e.enter(sb, &undo); err != nil {
+		return err
+	}
+	p.link.Netns = ns
+	if err := e.connect(ctx, p, &undo); err != nil {
+		return err
+	}
+	ready := e.rec
+	ready.Phase = state.PhaseReady
+	if err := e.n.c.endpoints.SaveEndpoint(ready); err != nil {
+		return err
+	}
+	e.rec = ready
+	return nil
+}
+
+// enter records where the endpoint is going, unless its intent says so already.
+func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
+	if e.rec.Netns == sb.path {
+		return nil
+	}
+	before := e.rec
+	undo.push(func() error { e.rec = before; return e.save() })
+	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), mountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
+	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
+	return e.save()
+}
+
+// maxBridges is how often the bridge is made for one endpoint.
+const maxBridges = 3
+
+// connect makes the bridge, the rules and the link, again if another one's
+// failed ADD took the bridge away that it had made.
+func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
+	for try := 1; ; try++ {
+		var steps undoStack
+		err := e.connectOnce(ctx, p, &steps)
+		if err == nil {
+			*undo = append(*undo, steps...)
+			return nil
+		}
+		gone := errors.Is(err, netlink.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: e.n.config.Bridge}), netlink.ErrNotFound)
+		steps.rollback(&err)
+		if !gone || try == maxBridges {
+			return err
+		}
+	}
+}
+
+// connectOnce has the rules in place before the bridge has an address: what came
+// earlier could wait for the container, or be known to conntrack, without having
+// passed them.
+func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) error {
+	c := e.n.c
+	if err := e.n.resolveMTU(); err != nil {
+		return err
+	}
+	fresh, err := e.applyRules(ctx, p, undo)
+	if err != nil {
+		return err
+	}
+	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), undo)
+	if err != nil {
+		return err
+	}
+	if err := e.openLocalhost(p); err != nil {
+		return err
+	}
+	if fresh || e.restored || br.Created {
+		// Connections first: until they are gone, their packets wait for neighbours.
+		if err := errors.Join(e.n.endUnguardedFlows(ctx, e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
+			return err
+		}
+	}
+	if err := e.n.ensureTunnel(ctx, undo); err != nil {
+		return err
+	}
+	if br.Created { // what cannot be put back of others does not concern this one
+		if _, mac, _ := c.reconnect(ctx, e.n, true, e.ID()); mac != nil {
+			br.MAC = mac
+		}
+	}
+	if err := c.endEarlierFlows(ctx, addrsOf(e.rec)); err != nil {
+		return err
+	}
+	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
+	made, err := c.links.Attach(ctx, p.link)
+	if err != nil {
+		return err
+	}
+	undo.push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	if p.v4 || p.v6 {
+		if err := c.bridges.Forward(ctx, p.v4, p.v6); err != nil {
+			return err
+		}
+	}
+	if err := c.endFlows(ctx, e.rec, e.standby); err != nil {
+		return err
+	}
+	e.rec.Links = []state.Link{
+		{Name: e.rec.Bridge, MAC: br.MAC.String(), MTU: br.MTU},
+		{Name: e.rec.HostName, MAC: made.HostMAC.String(), MTU: made.MTU},
+		{Name: e.rec.IfName, MAC: made.MAC.String(), MTU: made.MTU, Netns: e.rec.Netns},
+	}
+	if br.VLANName != "" {
+		e.rec.Links = append(e.rec.Links, state.Link{Name: br.VLANName, MAC: br.VLANMAC.String()})
+	}
+	return nil
+}
+
+func (e *Endpoint) ref() link.Ref {
+	return link.Ref{Owner: e.ID().String(), HostName: e.rec.HostName, IfName: e.rec.IfName}
+}
+
+// Leave removes the endpoint's interface and rules; its addresses stay
+// reserved. An endpoint that has joined nothing is ErrNotJoined; an interface
+// that is gone already, or the whole endpoint, is success.
+func (e *Endpoint) Leave(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	release, err := e.own(ctx)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer release()
+	if e.rec.Netns == "" {
+		return fmt.Errorf("%w: %q", model.ErrNotJoined, e.rec.ContainerID)
+	}
+	if err := e.n.takeApart(ctx, e.rec, ""); err != nil {
+		return err
+	}
+	e.rec.Phase, e.rec.Netns, e.rec.NetnsID, e.rec.Rules = state.PhaseLeased, "", state.NetnsID{}, false
+	return e.save()
+}
+
+// ignoreGone is for what a DEL or a GC has removed before us.
+func ignoreGone(err error) error {
+	if errors.Is(err, model.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Delete gives the endpoint's addresses back and forgets it; one that is gone
+// already is success. One that has joined a sandbox is ErrEndpointJoined.
+func (e *Endpoint) Delete(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	release, err := e.own(ctx)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer release()
+	if e.rec.Netns != "" {
+		return fmt.Errorf("%w: %q in %s", model.ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
+	}
+	return e.n.forget(ctx, e.rec)
+}
+
+// Verify changes nothing and says what differs from what Join made, joined;
+// the error is then ErrDifferent, and any other says that it could not look.
+// The MAC address, which a plugin that came after Join may have changed, is
+// compared where SpoofCheck makes it matter.
+func (e *Endpoint) Verify(ctx context.Context) (err error) {
+	leave, err := e.n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	if e.rec.Netns == "" {
+		return fmt.Errorf("%w: %q", model.ErrNotJoined, e.rec.ContainerID)
+	}
+	return e.verifyAs(ctx, e.expectation())
+}
+
+func (e *Endpoint) verifyAs(ctx context.Context, want Expectation) error {
+	return e.n.verify(ctx, want, func(p *plan) {
+		if !e.n.config.SpoofCheck {
+			p.link.MAC = nil
+		}
+	})
+}
+
+func (e *Endpoint) expectation() Expectation {
+	return Expectation{ID: e.ID(), Netns: e.rec.Netns, Addressing: e.Addressing(), MAC: e.rec.MAC}
+}

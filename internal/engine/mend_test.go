@@ -1,0 +1,363 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// Whatever of its promises to the kernel an attachment loses, Verify names it,
+// and a repeated Attach puts it back without touching the link.
+func TestAttachMends(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")),
+		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayNAT}))
+	br := n.Config().Bridge
+	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	e, err := h.web(n, "a", port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := h.NewSandbox(ctx, "a", WithNetnsPath(e.Netns()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := func() int {
+		l, err := netlink.LinkByName(e.ID().HostName())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Attrs().Index
+	}
+	link := index()
+	for _, tt := range []struct {
+		name, sysctl, bad, says string
+		do                      func() error
+	}{
+		{name: "route_localnet", sysctl: "ipv4/conf/" + br + "/route_localnet", bad: "0", says: "route_localnet is 0, want 1"},
+		{name: "forwarding of the bridge", sysctl: "ipv4/conf/" + br + "/forwarding", bad: "0", says: "net.ipv4.conf." + br + ".forwarding is 0"},
+		{name: "IPv4 forwarding", sysctl: "ipv4/ip_forward", bad: "0", says: "net.ipv4.ip_forward is 0, want 1"},
+		{name: "IPv6 forwarding", sysctl: "ipv6/conf/all/forwarding", bad: "0", says: "net.ipv6.conf.all.forwarding is 0, want 1"},
+		{name: "accept_ra", sysctl: "ipv6/conf/" + br + "/accept_ra", bad: "2", says: "accept_ra is 2, want 0"},
+		{name: "disable_ipv6", sysctl: "ipv6/conf/" + br + "/disable_ipv6", bad: "1", says: "address fd01::1/64 is missing"},
+		{name: "gateway", says: "address 10.1.0.1/24 is missing", do: func() error {
+			l, err := netlink.LinkByName(br)
+			if err != nil {
+				return err
+			}
+			return netlink.AddrDel(l, &netlink.Addr{IPNet: ipnet("10.1.0.1/24")})
+		}},
+		{name: "flush", says: "missing", do: func() error { h.nft("flush", "ruleset"); return nil }},
+	} {
+		if tt.sysctl != "" {
+			tt.do = func() error { return lntest.Sysctl(tt.sysctl, tt.bad) }
+		}
+		if err := tt.do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: verify says %v, want %q", tt.name, err, tt.says)
+		}
+		again, err := n.Attach(ctx, sb, WithPorts(port))
+		if err != nil {
+			t.Fatalf("%s: again: %v", tt.name, err)
+		}
+		if err := again.Verify(ctx); err != nil {
+			t.Errorf("%s: after the repeated Attach: %v", tt.name, err)
+		}
+		if now := index(); now != link {
+			t.Errorf("%s: the living link was replaced", tt.name)
+			link = now
+		}
+		if got := greets("127.0.0.1:8080"); got != "a" {
+			t.Errorf("%s: %q answers by the published port", tt.name, got)
+		}
+	}
+}
+
+// A container without IPv6 that has it switched on gets it off again.
+func TestAttachMendsIPv6Off(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24")
+	sb := h.sandbox("a")
+	e, err := n.Attach(ctx, sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lntest.In(t, e.Netns(), func() error { return lntest.Sysctl("ipv6/conf/eth0/disable_ipv6", "0") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), "net.ipv6.conf.eth0.disable_ipv6") {
+		t.Errorf("got %v", err)
+	}
+	again, err := n.Attach(ctx, sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Verify(ctx); err != nil || again.Interfaces()[2].MAC != e.Interfaces()[2].MAC {
+		t.Errorf("after the repeated Attach: %v, %v, was %v", err, again.Interfaces(), e.Interfaces())
+	}
+}
+
+// A publication whose removal was killed half-way, after the sysctl and before
+// the rules, is published anew with all that it needs.
+func TestPublishMends(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24")
+	e, err := h.web(n, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.Publisher("net1", model.PublishConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	if _, err := p.Publish(ctx, pub); err != nil {
+		t.Fatal(err)
+	}
+	if err := lntest.Sysctl("ipv4/conf/"+n.Config().Bridge+"/route_localnet", "0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Verify(ctx, pub); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), "route_localnet is 0, want 1") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := p.Publish(ctx, pub); err != nil {
+		t.Fatal(err)
+	}
+	if got := greets("127.0.0.1:8080"); got != "a" {
+		t.Errorf("%q answers, want a", got)
+	}
+	if err := p.Verify(ctx, pub); err != nil {
+		t.Error(err)
+	}
+}
+
+// A range set that grew by a second subnet works in both: each has its gateway.
+func TestGrownRangeSet(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	pool := func(subnets ...string) *Pool {
+		var set ipamstore.RangeSet
+		for _, s := range subnets {
+			set = append(set, ipamstore.Range{Subnet: netip.MustParsePrefix(s)})
+		}
+		p, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{set}}, model.Addressing{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	define := func(subnets ...string) *Network {
+		n, err := h.DefineNetwork("bridge", "net1", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}), WithIPAM(pool(subnets...)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	a, err := h.web(define("10.1.0.0/30"), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := define("10.1.0.0/30", "10.2.0.0/24")
+	b, err := h.web(n, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Addressing().Addresses[0].Prefix.String(); got != "10.2.0.2/24" {
+		t.Errorf("b has %s", got)
+	}
+	for addr, want := range map[string]string{"10.1.0.2:80": "a", "10.2.0.2:80": "b"} {
+		if got := greets(addr); got != want {
+			t.Errorf("%s: %q answers, want %s", addr, got, want)
+		}
+	}
+	for _, e := range []*Endpoint{a, b} {
+		if err := e.Verify(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// While another attachment is being made on the bridge, its gateway is not
+// taken for one that none needs; once it is gone, it is.
+func TestGatewayOfAttachmentInFlight(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	conf := model.NetworkConfig{Bridge: "shared0", Gateway: true, ForceAddress: true}
+	define := func(name, subnet string) *Network {
+		n, err := h.DefineNetwork("bridge", name, WithConfig(conf), WithSubnet(netip.MustParsePrefix(subnet)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	gateways := func() (all []string) {
+		l, err := netlink.LinkByName("shared0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			all = append(all, a.IPNet.String())
+		}
+		return all
+	}
+	// One that has its bridge, and not yet its link.
+	first, sb := define("first", "10.1.0.0/24"), h.sandbox("a")
+	var undo undoStack
+	if _, err := first.remember(); err != nil {
+		t.Fatal(err)
+	}
+	spec := first.spec(nil)
+	spec.sandbox = sb
+	e, err := first.createEndpoint(ctx, "a", spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.ensureBridge(ctx, e.Addressing(), e.ID(), &undo); err != nil {
+		t.Fatal(err)
+	}
+	second, other := define("second", "10.2.0.0/24"), h.sandbox("b")
+	b, err := second.Attach(ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := gateways(); len(got) != 2 {
+		t.Errorf("gateways are %v, want those of both", got)
+	}
+	if err := e.Join(ctx, sb); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []*Endpoint{e, b} {
+		if err := e.Verify(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, err := range []error{first.Remove(ctx, e.ID()), second.Remove(ctx, b.ID())} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := define("third", "10.3.0.0/24").Attach(ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := gateways(); len(got) != 1 || got[0] != "10.3.0.1/24" {
+		t.Errorf("gateways are %v, want that of %s alone", got, c.ID().Network)
+	}
+}
+
+// What Diagnose says of forwarding by interface, and of router advertisements.
+func TestDiagnoseForwarding(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")))
+	if _, err := h.web(n, "a"); err != nil {
+		t.Fatal(err)
+	}
+	up := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "up0"}}
+	err := errors.Join(netlink.LinkAdd(up), lntest.Up("up0", "192.0.2.1/24", "2001:db8::1/64"), lntest.Via("192.0.2.2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := func(about string) Finding {
+		for _, f := range h.Diagnose(context.Background()) {
+			if f.About == about {
+				return f
+			}
+		}
+		return Finding{}
+	}
+	if f := found("forwarding IPv4"); f.Advice != "" || f.Found != "on" {
+		t.Errorf("all is on: %+v", f)
+	}
+	if f := found("IPv6 of the host"); f != (Finding{}) {
+		t.Errorf("none came: %+v", f)
+	}
+	br := n.Config().Bridge
+	err = errors.Join(lntest.Sysctl("ipv4/conf/up0/forwarding", "0"), lntest.Sysctl("ipv4/conf/"+br+"/forwarding", "0"),
+		netlink.RouteAdd(&netlink.Route{Dst: ipnet("2001:db8:1::/64"), LinkIndex: up.Attrs().Index, Protocol: unix.RTPROT_RA}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := found("forwarding IPv4"); !strings.Contains(f.Found, "off for "+br+", up0") || !strings.Contains(f.Advice, "net/ipv4/conf/"+br+"/forwarding=1") {
+		t.Errorf("got %+v", f)
+	}
+	if f := found("IPv6 of the host"); !strings.Contains(f.Found, "up0 takes no router advertisements") || !strings.Contains(f.Advice, "net/ipv6/conf/up0/accept_ra=2") {
+		t.Errorf("got %+v", f)
+	}
+	if err := lntest.Sysctl("ipv6/conf/up0/accept_ra", "2"); err != nil {
+		t.Fatal(err)
+	}
+	if f := found("IPv6 of the host"); f != (Finding{}) {
+		t.Errorf("accept_ra is 2: %+v", f)
+	}
+}
+
+func ipnet(cidr string) *net.IPNet {
+	ip, n, err := net.ParseCIDR(cidr)
+	if err != nil {
+		panic(err)
+	}
+	n.IP = ip
+	return n
+}
+
+// A gateway outside its subnet: the container answers, ADD and CHECK know the
+// route, and it is found again when the records are lost.
+func TestLinkLocalGateway(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{{
+		{Subnet: netip.MustParsePrefix("fd31::/64"), Gateway: netip.MustParseAddr("fe80::1")},
+	}}}, model.Addressing{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := h.NewNetwork(ctx, "bridge", "net1", WithIPAM(pool), WithMasquerade())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := h.web(n, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := e.Addressing().Addresses[0]
+	if addr.Gateway.String() != "fe80::1" || !strings.Contains(strings.Join(words(e.Addressing()), "\n"), "::/0 via fe80::1") {
+		t.Errorf("got %s", words(e.Addressing()))
+	}
+	if got := greets("[" + addr.Prefix.Addr().String() + "]:80"); got != "a" {
+		t.Errorf("%q answers, want a", got)
+	}
+	if err := e.Verify(ctx); err != nil {
+		t.Error(err)
+	}
+	h.lose("state")
+	h.rebuild("a")
+	if got := h.records()["a"].Addresses; len(got) != 1 || got[0].Gateway != addr.Gateway || got[0].Prefix != addr.Prefix {
+		t.Errorf("rebuilt addresses are %v, want %v", got, addr)
+	}
+}

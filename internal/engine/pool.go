@@ -1,0 +1,296 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// Pool is the IPAM of this module: leases in a directory of this host.
+type Pool struct {
+	network string
+	store   *ipamstore.Store
+	cfg     savedPool
+}
+
+// savedPool is what a network's record keeps of its pool.
+type savedPool struct {
+	DataDir string
+	Sets    []ipamstore.RangeSet
+	Extra   model.Addressing // routes and DNS that go with every address
+	savedPolicy
+}
+
+// savedPolicy is how a pool chooses and keeps addresses; the fields are those
+// of ipamstore.Config.
+type savedPolicy struct {
+	Exclude      []netip.Prefix         `json:",omitempty"`
+	Aux          map[string]netip.Addr  `json:",omitempty"`
+	Strategy     ipamstore.Strategy     `json:",omitempty"`
+	Sticky       bool                   `json:",omitempty"`
+	Cooldown     time.Duration          `json:",omitempty"`
+	RebootPolicy ipamstore.RebootPolicy `json:",omitempty"`
+	WarnAt       int                    `json:",omitempty"`
+}
+
+func savedPoolOf(c ipamstore.Config, extra model.Addressing) savedPool {
+	return savedPool{DataDir: c.DataDir, Sets: c.Sets, Extra: extra, savedPolicy: savedPolicy{
+		Exclude: c.Exclude, Aux: c.Aux, Strategy: c.Strategy, Sticky: c.Sticky,
+		Cooldown: c.Cooldown, RebootPolicy: c.RebootPolicy, WarnAt: c.WarnAt,
+	}}
+}
+
+// config is the inverse of savedPoolOf.
+func (p savedPool) config(network string) ipamstore.Config {
+	return ipamstore.Config{
+		Network: network, DataDir: p.DataDir, Sets: p.Sets,
+		Exclude: p.Exclude, Aux: p.Aux, Strategy: p.Strategy, Sticky: p.Sticky,
+		Cooldown: p.Cooldown, RebootPolicy: p.RebootPolicy, WarnAt: p.WarnAt,
+	}
+}
+
+var _ IPAM = (*Pool)(nil)
+
+// DefaultDataDir is where leases are kept unless told otherwise; host-local
+// keeps its own there.
+const DefaultDataDir = "/var/lib/cni/networks"
+
+// NewPool returns the pool that cfg describes, with the routes and DNS of
+// extra for each endpoint. It touches no file. The error is an
+// *ipamstore.ConfigError. cfg.Dead may be nil: owners whose network namespace
+// is gone are then dead. So may cfg.InUse: an address in its owner's network
+// namespace is in use. Without Sets the pool gives nothing and takes
+// everything back: all that is needed to clean up.
+func NewPool(cfg ipamstore.Config, extra model.Addressing) (*Pool, error) {
+	if cfg.Dead == nil {
+		var seen verdicts
+		cfg.Dead = func(h ipamstore.Holder) bool { return seen.dead(holderOf(cfg.Network, h)) }
+	}
+	if cfg.InUse == nil {
+		cfg.InUse = func(h ipamstore.Holder, a netip.Addr) bool { return holderOf(cfg.Network, h).has(a) }
+	}
+	if cfg.DataDir == "" {
+		cfg.DataDir = DefaultDataDir
+	}
+	if cfg.BootID == "" {
+		id, err := BootID()
+		if err != nil {
+			return nil, err
+		}
+		cfg.BootID = id
+	}
+	store, err := ipamstore.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Pool{network: cfg.Network, store: store, cfg: savedPoolOf(cfg, extra)}, nil
+}
+
+// PoolType is the type of Pool, in configurations and records.
+const PoolType = "ipam-ln"
+
+// Type returns PoolType.
+func (p *Pool) Type() string { return PoolType }
+
+// Apply gives the claim its addresses, the same ones if it holds some already.
+func (p *Pool) Apply(ctx context.Context, claim Claim) (model.Addressing, error) {
+	req := ipamstore.Request{
+		Holder: ipamstore.Holder{Owner: storeOwner(claim.ID), Netns: claim.Netns, Workload: claim.Workload},
+		Addrs:  claim.Addresses,
+	}
+	req.NetnsID = tokenOf(Holder{NetnsID: claim.NetnsID, MountNS: mountNS(), Runtime: claim.Runtime})
+	leases, err := p.store.Apply(ctx, req)
+	if err != nil {
+		return model.Addressing{}, err
+	}
+	out := model.Addressing{Routes: p.cfg.Extra.Routes, DNS: p.cfg.Extra.DNS}
+	for _, l := range leases {
+		out.Addresses = append(out.Addresses, model.Address{Prefix: l.Addr, Gateway: l.Gateway})
+	}
+	return out, nil
+}
+
+// Verify says if the owner does not hold exactly these addresses.
+func (p *Pool) Verify(ctx context.Context, id model.ID, addrs []netip.Addr) error {
+	return p.store.Verify(ctx, storeOwner(id), addrs)
+}
+
+// Remove gives the owner's addresses back.
+func (p *Pool) Remove(ctx context.Context, id model.ID) error {
+	return p.store.Remove(ctx, storeOwner(id))
+}
+
+// Collect takes back the addresses of every owner keep says no to.
+func (p *Pool) Collect(ctx context.Context, keep func(Holder) bool) error {
+	_, err := p.store.Collect(ctx, func(h ipamstore.Holder) bool { return keep(holderOf(p.network, h)) })
+	return err
+}
+
+// holders returns who holds leases, as list of the store tells.
+func (p *Pool) holders(ctx context.Context, list func(*ipamstore.Store, context.Context) ([]ipamstore.Holder, error)) ([]Holder, error) {
+	held, err := list(p.store, ctx)
+	var all []Holder
+	for _, h := range held {
+		all = append(all, holderOf(p.network, h))
+	}
+	return all, err
+}
+
+// NearlyFull names the range sets of which WarnAt percent or more are held, or
+// all and by holders that are not dead, in words for an operator; empty if there
+// are none.
+func (p *Pool) NearlyFull(ctx context.Context) string {
+	usage, err := p.store.Status(ctx) // an error is Status's to report
+	exhausted := errors.Is(err, ipamstore.ErrExhausted)
+	var full []string
+	for i, s := range usage.Sets {
+		if s.Warn || exhausted && s.Held+s.Cooling >= s.Capacity {
+			full = append(full, fmt.Sprintf("range set %d: %d of %d addresses are held", i, s.Held, s.Capacity))
+		}
+	}
+	return strings.Join(full, "; ")
+}
+
+// Status says why the pool cannot be used now. One with no address left is none
+// of these reasons: NearlyFull tells of it.
+func (p *Pool) Status(ctx context.Context) error {
+	_, err := p.store.Status(ctx)
+	return ignoreFull(err)
+}
+
+// ignoreFull returns nil for a pool that has no address left.
+func ignoreFull(err error) error {
+	if errors.Is(err, ipamstore.ErrExhausted) {
+		return nil
+	}
+	return err
+}
+
+// Use is how much of a range set is in use.
+type Use struct {
+	IPv6           bool
+	Held, Capacity uint64
+}
+
+// Usage returns how much of each range set is in use.
+func (p *Pool) Usage(ctx context.Context) ([]Use, error) {
+	usage, err := p.store.Status(ctx)
+	if errors.Is(err, ipamstore.ErrExhausted) {
+		err = nil // that is an answer
+	}
+	var all []Use
+	for i, s := range usage.Sets {
+		all = append(all, Use{p.cfg.Sets[i][0].Subnet.Addr().Is6(), s.Held, s.Capacity})
+	}
+	return all, err
+}
+
+// BlockSets returns the range sets out of which a host's blocks are given, one
+// for each address family.
+func BlockSets(blocks []netip.Prefix) []ipamstore.RangeSet {
+	var sets []ipamstore.RangeSet
+	at := map[bool]int{} // by Is6
+	for _, b := range blocks {
+		is6 := b.Addr().Is6()
+		if _, has := at[is6]; !has {
+			at[is6] = len(sets)
+			sets = append(sets, nil)
+		}
+		sets[at[is6]] = append(sets[at[is6]], ipamstore.Range{Subnet: b})
+	}
+	return sets
+}
+
+// gateways returns the gateway of each subnet, in the order of the sets, each
+// once.
+func (p *Pool) gateways() []model.Address {
+	var all []model.Address
+	seen := map[netip.Addr]bool{}
+	for _, set := range p.cfg.Sets {
+		for _, r := range set {
+			gw := r.Gateway
+			if !gw.IsValid() {
+				gw = model.FirstOf(r.Subnet)
+			}
+			if gw.IsValid() && !seen[gw] {
+				seen[gw] = true
+				own := model.Address{Prefix: r.Subnet, Gateway: gw}
+				if r.Subnet.Contains(gw) {
+					own.Prefix = onBridge(own)
+				}
+				all = append(all, own)
+			}
+		}
+	}
+	return all
+}
+
+func storeOwner(id model.ID) ipamstore.Owner {
+	return ipamstore.Owner{ContainerID: id.ContainerID, IfName: id.IfName}
+}
+
+func holderOf(network string, h ipamstore.Holder) Holder {
+	known := parseToken(h.NetnsID)
+	known.ID, known.Netns = model.ID{network, h.ContainerID, h.IfName}, h.Netns
+	return known
+}
+
+// tokenOf is the form in which a lease keeps what is known of its holder:
+// "dev:inode:cookie" of the network namespace, the mount namespace and the
+// runtime. Empty: nothing is.
+func tokenOf(h Holder) string {
+	if h.NetnsID == (NetnsID{}) && h.Runtime == "" {
+		return ""
+	}
+	runtime := h.Runtime
+	if strings.ContainsFunc(runtime, unicode.IsControl) || len(runtime) > 1024 {
+		runtime = "" // a lease cannot hold it
+	}
+	return h.NetnsID.token() + ":" + h.MountNS + ":" + runtime
+}
+
+// parseToken reads what tokenOf wrote, or only NetnsID.token: zero for anything
+// else.
+func parseToken(s string) Holder {
+	f := strings.SplitN(s, ":", 5)
+	if len(f) != 3 && len(f) != 5 {
+		return Holder{} // none, or not ours: unknown
+	}
+	var n [3]uint64
+	for i := range n {
+		var err error
+		if n[i], err = strconv.ParseUint(f[i], 10, 64); err != nil {
+			return Holder{}
+		}
+	}
+	h := Holder{NetnsID: NetnsID{n[0], n[1], n[2]}}
+	if len(f) == 5 {
+		h.MountNS, h.Runtime = f[3], f[4]
+	}
+	return h
+}
+
+// token is a NetnsID in words.
+func (n NetnsID) token() string { return fmt.Sprintf("%d:%d:%d", n.Dev, n.Ino, n.Cookie) }
+
+// Suits says which subnets and gateways of the pool a network with this
+// configuration cannot have, as an *ipamstore.ConfigError; nil if none.
+func (p *Pool) Suits(c model.NetworkConfig) error {
+	for i, set := range p.cfg.Sets {
+		for j, r := range set {
+			var bad *model.ConfigError
+			if errors.As(c.ValidateSubnet("", r.Subnet, r.Gateway), &bad) {
+				return &ipamstore.ConfigError{Key: fmt.Sprintf("ranges[%d][%d]%s", i, j, bad.Key), Value: bad.Value, Msg: bad.Want}
+			}
+		}
+	}
+	return nil
+}

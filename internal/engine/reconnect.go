@@ -1,0 +1,257 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// links makes the bridge and the tunnel of a network with attachments again if
+// they are gone, and switches forwarding on. Their rules are in place.
+func (m *mender) links(ctx context.Context, n *Network) {
+	has, err := m.c.endpoints.HasReady(n.name)
+	if err != nil || !has && !n.config.Tunnel.Agent {
+		m.fail(n, err)
+		return
+	}
+	if has {
+		m.fail(n, m.bridge(ctx, n))
+	}
+	if n.verifyTunnel(ctx) != nil {
+		var undo undoStack // what could be made stays
+		err := n.ensureTunnel(ctx, &undo)
+		if err == nil && len(undo) > 0 {
+			m.done.Tunnels = append(m.done.Tunnels, n.tunnelName())
+		}
+		m.fail(n, err)
+	}
+	if has {
+		v4, v6 := n.forwards()
+		m.fail(n, m.c.bridges.Forward(ctx, v4, v6))
+	}
+}
+
+// forwards says for which families packets of the network have to be forwarded.
+// Which ones its endpoints have, the pool tells; of another IPAM nothing is known.
+func (n *Network) forwards() (v4, v6 bool) {
+	if !n.config.HasGateway() || n.config.IsInternal() {
+		return false, false
+	}
+	return n.ownGateways().Families()
+}
+
+func (m *mender) bridge(ctx context.Context, n *Network) error {
+	err := m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+	if err == nil {
+		stray, err := n.strays(ctx)
+		if err != nil {
+			return err
+		}
+		if len(stray) == 0 && n.bridgeInPlace(ctx) == nil {
+			return m.localhost(n)
+		}
+	}
+	if errors.Is(err, link.ErrNotBridge) {
+		return err
+	}
+	fresh := errors.Is(err, netlink.ErrNotFound)
+	plugged, _, err := m.c.reconnect(ctx, n, fresh, model.ID{})
+	if fresh && m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge}) == nil { // not if all its attachments are dead
+		m.done.Bridges = append(m.done.Bridges, n.config.Bridge)
+	}
+	m.done.Plugged = append(m.done.Plugged, plugged...)
+	return err
+}
+
+// bridgeInPlace says what of the network's bridge is missing that an attachment needs:
+// the first one that is alive, as that takes as long with many.
+func (n *Network) bridgeInPlace(ctx context.Context) error {
+	want := link.Bridge{Name: n.config.Bridge, AllRoutes: true}
+	var planErr error
+	_, err := n.c.endpoints.AnyEndpoint(n.name, func(rec state.Endpoint) bool {
+		if rec.Phase != state.PhaseReady || rec.Bridge != n.config.Bridge || n.c.dead(rec) {
+			return false
+		}
+		var p plan
+		p, planErr = (&Endpoint{n: n, rec: rec}).plan()
+		want.Gateways, want.RouteLocalnet = p.bridge.Gateways, p.localnet
+		want.ForwardIPv4, want.ForwardIPv6 = p.bridge.ForwardIPv4, p.bridge.ForwardIPv6
+		return true
+	})
+	if err := errors.Join(err, planErr); err != nil {
+		return err
+	}
+	return n.c.bridges.VerifyBridge(ctx, want)
+}
+
+// localhost switches route_localnet of a bridge that is there on again, if one of the
+// network's attachments has a port that 127.0.0.0/8 leads to by it.
+func (m *mender) localhost(n *Network) error {
+	on, err := m.c.published.RouteLocalnet(n.config.Bridge)
+	if on || err != nil {
+		return err
+	}
+	recs, err := m.c.endpoints.Endpoints(n.name)
+	errs := []error{err}
+	for _, rec := range recs {
+		if rec.Bridge != n.config.Bridge || len(rec.Ports) == 0 {
+			continue
+		}
+		errs = append(errs, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
+			e := &Endpoint{n: n, rec: rec}
+			p, err := e.plan()
+			if err != nil {
+				return err
+			}
+			return e.openLocalhost(p)
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// strays are the host's ends of the network's links that are ports of no bridge.
+func (n *Network) strays(ctx context.Context) ([]link.Owned, error) {
+	return n.c.links.Strays(ctx, model.NetworkOwner(n.name))
+}
+
+// reconnect makes the bridge of a network hold the gateways of all attachments
+// that are recorded for it, whatever their network, and their links its ports
+// again: those of a bridge that is deleted stay, without a master. A bridge that
+// was made anew, fresh, gets the MAC that containers know their gateway by.
+// The attachment but is left alone; it may be zero. What cannot be mended is in
+// the error, joined, and keeps nothing else from being mended.
+func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but model.ID) (plugged []model.ID, mac net.HardwareAddr, err error) {
+	networks, err := c.Networks(ctx)
+	errs := []error{err}
+	m := mender{c: c}
+	for _, other := range networks {
+		if other.config.Bridge != n.config.Bridge {
+			continue
+		}
+		recs, err := c.endpoints.Endpoints(other.name)
+		errs = append(errs, err)
+		recs = slices.DeleteFunc(recs, func(rec state.Endpoint) bool {
+			return rec.Phase != state.PhaseReady || idOf(rec) == but || rec.Bridge != n.config.Bridge || c.dead(rec)
+		})
+		if len(recs) == 0 {
+			continue
+		}
+		if fresh && mac == nil {
+			mac = bridgeMAC(recs)
+		}
+		br, err := other.rebridge(ctx, recs, mac)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, rec := range recs {
+			err := m.own(c.endpoints, rec, func(rec state.Endpoint) error {
+				done, err := other.replug(ctx, rec, br)
+				if done {
+					plugged = append(plugged, idOf(rec))
+				}
+				return err
+			})
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, m.reopen(n.config.Bridge, plugged))
+	return plugged, mac, errors.Join(errs...)
+}
+
+// reopen has 127.0.0.0/8 lead again to what others than bridge-ln have published on
+// a bridge, and lets those of the attachments that were plugged anew reach
+// themselves by it.
+func (m *mender) reopen(bridge string, plugged []model.ID) error {
+	recs, err := m.c.publicationRecords()
+	errs := []error{err}
+	for _, rec := range recs {
+		if rec.Bridge != bridge {
+			continue
+		}
+		errs = append(errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
+			p, err := m.c.publisherOf(rec)
+			if err != nil {
+				return err
+			}
+			ours := func(id model.ID) bool { return id.ContainerID == rec.ContainerID && id.IfName == rec.IfName }
+			if slices.ContainsFunc(plugged, ours) {
+				err = p.letHairpin(rec)
+			}
+			return errors.Join(err, p.openLocalhost(rec))
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// letHairpin lets a container reach itself by its ports.
+func (p *Publisher) letHairpin(rec state.Endpoint) error {
+	if p.cfg.NoHairpin {
+		return nil
+	}
+	return p.c.published.SetHairpin(rec.Netns, rec.IfName)
+}
+
+// bridgeMAC is the MAC that the bridge had for these attachments; nil: unknown.
+func bridgeMAC(recs []state.Endpoint) net.HardwareAddr {
+	for _, rec := range recs {
+		for _, l := range rec.Links {
+			if mac, err := net.ParseMAC(l.MAC); l.Name == rec.Bridge && err == nil {
+				return mac
+			}
+		}
+	}
+	return nil
+}
+
+// rebridge makes the bridge as all these attachments want it.
+func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.HardwareAddr) (link.BridgeState, error) {
+	if err := n.resolveMTU(); err != nil {
+		return link.BridgeState{}, err
+	}
+	var all model.Addressing
+	for _, rec := range recs {
+		all.Addresses = append(all.Addresses, (&Endpoint{n: n, rec: rec}).Addressing().Addresses...)
+	}
+	if n.config.Tunnel.Agent {
+		all.Addresses = append(all.Addresses, n.ownGateways().Addresses...)
+	}
+	want := n.planBridge(all)
+	gateways := want.Gateways
+	want.Gateways, want.MAC = nil, mac
+	for _, g := range gateways { // each once, in order: the first IPv4 address is the primary one
+		if !slices.Contains(want.Gateways, g) {
+			want.Gateways = append(want.Gateways, g)
+		}
+	}
+	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, model.ID{}) }
+	return n.c.bridges.EnsureBridge(ctx, want)
+}
+
+func (n *Network) replug(ctx context.Context, rec state.Endpoint, br link.BridgeState) (bool, error) {
+	e := &Endpoint{n: n, rec: rec}
+	p, err := e.plan()
+	if err != nil {
+		return false, err
+	}
+	if err := e.openLocalhost(p); err != nil { // first: a stray link is looked for again, this is not
+		return false, fmt.Errorf("network %q: %w", n.name, err)
+	}
+	p.link.State = br
+	done, err := n.c.links.Plug(ctx, p.link)
+	if errors.Is(err, netlink.ErrNotFound) {
+		return false, nil // the container is gone, or its link: that is for DEL, and CHECK tells
+	}
+	if err != nil {
+		err = fmt.Errorf("network %q: %w", n.name, err)
+	}
+	return done, err
+}

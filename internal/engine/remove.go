@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// Remove takes away whatever exists of an attachment, however it came to be:
+// link, rules, addresses, record. Nothing of it has to be there; missing is
+// success. What fails does not keep the rest from being removed, but for the
+// addresses: these stay held while the link that has them does.
+func (n *Network) Remove(ctx context.Context, id model.ID) error { return n.RemoveFrom(ctx, id, "") }
+
+// RemoveFrom is Remove for an attachment that may have neither record nor
+// alias, as the reference bridge plugin makes it: a veth without an owner that
+// is the interface in the namespace at path netns goes, too, if the pool holds
+// an address for the ID. Without one it is another plugin's, which an ADD of
+// ours has failed on. An empty path, and the host's own namespace, are as in
+// Remove.
+func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	if err := id.Validate(); err != nil {
+		return nil // nothing can have been made for it
+	}
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return n.remove(ctx, id, netns)
+}
+
+// remove is RemoveFrom for a caller who owns the attachment.
+func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
+	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt) {
+		// The kernel still tells what is ours.
+		rec = state.Endpoint{
+			Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
+			HostName: id.HostName(), Bridge: n.config.Bridge, Rules: true,
+		}
+		if pool, ok := n.ipam.(*Pool); ok && pool.Verify(ctx, id, nil) == nil {
+			return n.takeAway(ctx, rec, notOwn(netns))
+		}
+	} else if err != nil {
+		return err
+	}
+	return n.takeAway(ctx, rec, "")
+}
+
+// takeAway removes link, rules, addresses and record. A veth without an owner
+// in the namespace at path netns goes with them; empty: none does.
+func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string) error {
+	had, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
+		return err // the record tells the next call what there is
+	}
+	if err := n.forget(ctx, rec); err != nil || !had && rec.Rules {
+		return err
+	}
+	return n.dropTables(ctx, rec)
+}
+
+// dropTables removes our tables if nothing is in them, after the last of several
+// endpoints that went at once: each of these saw another one.
+func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
+	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	if has || err != nil {
+		return err
+	}
+	return n.c.nftables.RemoveNetwork(ctx, n.tables())
+}
+
+// takeApart removes rules, link and connections. The kernel frees the rules
+// while it removes the link, each of which takes it some 20 ms; so rules go
+// first, from a link that is down.
+func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
+	release, err := n.c.lockPortsGoing(ctx, rec)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ref := (&Endpoint{n: n, rec: rec}).ref()
+	ref.NetnsPath = netns
+	handErr, downErr := n.c.handOver(ctx, rec), n.c.links.SetDown(ctx, ref)
+	errs, down := []error{handErr, downErr}, downErr == nil
+	if down {
+		errs = append(errs, n.retireRules(ctx, rec))
+	}
+	errs = append(errs, n.c.links.Detach(ctx, ref))
+	if !down {
+		errs = append(errs, n.retireRules(ctx, rec))
+	}
+	errs = append(errs, n.c.endAllFlows(ctx, rec))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return errors.Join(n.leaveGuard(ctx, rec), n.c.waitNoMore(rec))
+}
+
+// notOwn returns the path unless it is the host's own namespace, or none.
+func notOwn(path string) string {
+	ns, err := netnsID(path)
+	own, ownErr := netnsID("/proc/thread-self/ns/net")
+	if err != nil || ownErr != nil || ns.same(own) {
+		return ""
+	}
+	return path
+}
+
+// forget gives the addresses back and then removes the record, so that a
+// record tells of addresses that may still be held.
+func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
+	id := idOf(rec)
+	if kind, dir := n.leaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
+		if err := n.ipam.Remove(ctx, id); err != nil {
+			return err
+		}
+	}
+	if err := n.forgetElsewhere(ctx, rec, id); err != nil {
+		return err
+	}
+	return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName)
+}
+
+// forgetElsewhere gives addresses back that the record knows of and the
+// network's configuration of today does not.
+func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id model.ID) error {
+	kind, dir := n.leaseDir()
+	switch {
+	case rec.IPAM == kind && rec.DataDir == dir:
+		return nil
+	case rec.IPAM == PoolType:
+		pool, err := NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, model.Addressing{})
+		if err != nil {
+			return err
+		}
+		return pool.Remove(ctx, id)
+	case rec.IPAM != "" && n.ipam == nil && n.foreign != "":
+		return model.ErrForeignIPAM
+	}
+	return nil
+}

@@ -1,0 +1,267 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Mended is what Mend did.
+type Mended struct {
+	// Looked counts the attachments and publications that were looked at.
+	Looked int
+	// Rewritten: the rules themselves were missing, changed, or of another release.
+	Rewritten bool
+	// Rules are those whose rules were put back, if these are compared first.
+	Rules []model.ID
+	// Bridges and Tunnels were made anew, by name.
+	Bridges, Tunnels []string
+	// Plugged are those whose links are ports of their bridge again.
+	Plugged []model.ID
+}
+
+// Compare says whether Mend asks of each attachment whether its rules differ
+// before it puts them back, to report it.
+type Compare bool
+
+// What Mend does with the rules of an attachment.
+const (
+	PutBack      Compare = false
+	CompareFirst Compare = true
+)
+
+// Repair is Mend without a report: it returns how many it looked at.
+func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
+	leave, err := c.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave(&err)
+	done, err := c.Mend(ctx, PutBack)
+	return done.Looked, err
+}
+
+// Mend puts back what every attachment, tunnel and publication needs of the
+// host, by their records: the guards of bridges, rules, then bridges with their
+// addresses and ports, tunnels, forwarding. What is in place stays untouched; an attachment that
+// another call is at work on is left to that one, dead ones to Collect. It goes
+// on after errors and reports them joined.
+func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err error) {
+	leave, err := c.enter()
+	if err != nil {
+		return Mended{}, err
+	}
+	defer leave(&err)
+	m := mender{c: c, compare: compare}
+	changed, err := c.nftables.Restore(ctx)
+	m.done.Rewritten = changed
+	m.errs = append(m.errs, err, c.repairGuards(ctx, m.guards(ctx, changed)))
+	networks, err := c.Networks(ctx)
+	m.errs = append(m.errs, err)
+	for _, n := range networks {
+		m.rules(ctx, n)
+	}
+	m.publications(ctx)
+	m.errs = append(m.errs, c.takeFree(ctx))
+	if ctx.Err() == nil {
+		m.errs = append(m.errs, c.nftables.Complete(ctx))
+	}
+	for _, n := range networks {
+		m.links(ctx, n)
+	}
+	return m.done, errors.Join(m.errs...)
+}
+
+// mender is one Mend at work.
+type mender struct {
+	c       *Controller
+	compare Compare
+	done    Mended
+	errs    []error
+}
+
+// guards says what gives way to the guards of bridges: after an upgrade, and where
+// all is compared, what networks closed under their own names before v0.2.
+func (m *mender) guards(ctx context.Context, rewritten bool) firewall.Exactness {
+	if !rewritten && m.compare == PutBack {
+		return firewall.AddOnly
+	}
+	how, err := m.c.exactWithoutIndex(ctx, true)
+	if err != nil || how != firewall.AdoptBridge {
+		return firewall.AddOnly
+	}
+	return how
+}
+
+func (m *mender) fail(n *Network, err error) {
+	if err != nil {
+		m.errs = append(m.errs, fmt.Errorf("network %q: %w", n.name, err))
+	}
+}
+
+// rules puts back the rules of a network and of its attachments.
+func (m *mender) rules(ctx context.Context, n *Network) {
+	m.errs = append(m.errs, n.repairTunnelRules(ctx))
+	recs, err := m.c.endpoints.Endpoints(n.name)
+	m.errs = append(m.errs, err)
+	m.lostFirst(ctx, recs)
+	for _, rec := range recs {
+		if ctx.Err() != nil {
+			m.fail(n, ctx.Err())
+			return
+		}
+		if !rec.Rules && !n.config.NeedsRules() {
+			continue
+		}
+		m.fail(n, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
+			m.done.Looked++
+			e := &Endpoint{n: n, rec: rec}
+			if !rec.Rules { // rebuilt when nothing told of any
+				e.rec.Rules, e.rec.Backend = true, string(n.backend())
+				if err := e.save(); err != nil {
+					return err
+				}
+			}
+			if m.compare && e.verifyRules(ctx) == nil {
+				return nil
+			}
+			err := e.reapply(ctx)
+			if err == nil && m.compare {
+				m.done.Rules = append(m.done.Rules, idOf(rec))
+			}
+			return err
+		}))
+	}
+}
+
+// lostFirst has those come first that have no rules in iptables, where to find one
+// in order takes processes, too: a Mend whose time is short goes on where the last
+// one stopped.
+func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
+	inIPTables := func(rec state.Endpoint) bool { return m.c.rulesOf(rec.Backend) == m.c.iptables }
+	if !m.c.iptables.Used() || !slices.ContainsFunc(recs, inIPTables) {
+		return
+	}
+	owners, err := m.c.iptables.List(ctx)
+	if err != nil {
+		return // the order is no more than a help
+	}
+	lost := func(rec state.Endpoint) int {
+		if _, there := slices.BinarySearch(owners, firewall.Key(idOf(rec).String())); there || !inIPTables(rec) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(recs, func(a, b state.Endpoint) int { return lost(a) - lost(b) })
+}
+
+// backend is the one that holds the rules of a network where no record tells.
+func (n *Network) backend() model.Backend {
+	if n.config.Backend == model.BackendIPTables || n.c.nftables.Available() != nil {
+		return model.BackendIPTables
+	}
+	return model.BackendNFTables
+}
+
+// own calls fn with the record of an attachment that is complete and alive, as
+// it is now; not if another is at work on it, who puts its rules in place or
+// takes them away.
+func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endpoint) error) error {
+	release, owned, err := dir.TryOwn(rec.Network, rec.ContainerID, rec.IfName)
+	if err != nil || !owned {
+		return err
+	}
+	defer release()
+	rec, err = dir.LoadEndpoint(rec.Network, rec.ContainerID, rec.IfName)
+	if missing(err) {
+		return nil // removed meanwhile
+	}
+	if err != nil || rec.Phase != state.PhaseReady || m.c.dead(rec) {
+		return err
+	}
+	return fn(rec)
+}
+
+// verifyRules says what of the endpoint's rules differs.
+func (e *Endpoint) verifyRules(ctx context.Context) error {
+	p, err := e.plan()
+	if err != nil || !p.rules {
+		return err
+	}
+	network, err := e.n.verifiable(ctx, e.rec)
+	if err != nil {
+		return err
+	}
+	return e.n.c.verifyRules(ctx, e.rec, network, p.endpoint)
+}
+
+func (m *mender) publications(ctx context.Context) {
+	recs, err := m.c.publicationRecords()
+	m.errs = append(m.errs, err)
+	for _, rec := range recs {
+		m.errs = append(m.errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
+			m.done.Looked++
+			if m.compare && m.c.verifyPublication(ctx, rec) == nil {
+				return nil
+			}
+			err := m.c.reapplyPublication(ctx, rec)
+			if err == nil && m.compare {
+				m.done.Rules = append(m.done.Rules, idOf(rec))
+			}
+			return err
+		}))
+	}
+}
+
+// repairOthers is that of the Controller if the endpoint found all rules flushed.
+func (e *Endpoint) repairOthers(ctx context.Context) {
+	if e.restored {
+		e.n.c.repairOthers(ctx, e.rec)
+	}
+	e.restored = false
+}
+
+// repairOthers is Mend after all rules were found missing for rec. What cannot be
+// put back does not concern it. The caller owns no attachment. The first attachment
+// of a host has no others. Where another call is at it already, that one is enough.
+func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
+	if !c.hasOthers(rec) {
+		_ = c.nftables.Complete(ctx)
+		return
+	}
+	release, ok, err := c.sandboxes.TryRepair()
+	if err != nil || !ok {
+		return
+	}
+	defer release()
+	_, _ = c.Repair(ctx)
+}
+
+// hasOthers says that there may be another network, attachment or publication.
+func (c *Controller) hasOthers(rec state.Endpoint) bool {
+	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
+		networks, err := dir.EndpointNetworks()
+		if err != nil || slices.ContainsFunc(networks, func(name string) bool { return name != rec.Network }) {
+			return true
+		}
+		if has, err := dir.HasEndpoint(rec.Network, rec); has || err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// intact says what is missing of the rules and of a network's elements; nil where
+// the kernel has none.
+func (c *Controller) intact(ctx context.Context, b model.Backend, n firewall.Network) error {
+	err := c.rulesOf(string(b)).Intact(ctx, n)
+	if errors.Is(err, firewall.ErrUnsupported) {
+		return nil // that is for rulesAvailable
+	}
+	return err
+}

@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
+)
+
+// tired is the rules of a Controller that has no time left after some changes.
+type tired struct {
+	rules
+	left int
+	end  context.CancelFunc
+}
+
+func (r *tired) Apply(ctx context.Context, n firewall.Network, e firewall.Endpoint) (bool, error) {
+	if e.Owner != "" {
+		if r.left == 0 {
+			r.end()
+			return false, ctx.Err()
+		}
+		r.left--
+	}
+	return r.rules.Apply(ctx, n, e)
+}
+
+// However short its time, each Mend brings back rules that the one before did not
+// come to, and Status of each says that some are missing until none is.
+func TestMendGoesOn(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, GatewayModeIPv4: model.GatewayNAT, Backend: model.BackendIPTables}))
+	const all, each = 5, 2
+	for _, id := range []string{"a", "b", "c", "d", "e"} {
+		if _, err := h.web(n, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recs, err := h.endpoints.Endpoints("net1")
+	if err != nil || len(recs) != all {
+		t.Fatalf("%d records, %v", len(recs), err)
+	}
+	for _, rec := range recs {
+		if err := h.iptables.Remove(ctx, firewall.Endpoint{Owner: idOf(rec).String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := h.iptables
+	for want := each; ; want = min(want+each, all) {
+		if err := n.lacks(ctx); !errors.Is(err, firewall.ErrMissing) {
+			t.Errorf("before %d have their rules: %v, want ErrMissing", want, err)
+		}
+		bounded, end := context.WithCancel(ctx)
+		h.iptables = &tired{whole, each, end}
+		_, err := h.Mend(bounded, PutBack)
+		h.iptables = whole
+		end()
+		owners, listErr := h.iptables.List(ctx)
+		if listErr != nil || len(owners) != want {
+			t.Fatalf("%d have their rules, want %d: %v, %v", len(owners), want, err, listErr)
+		}
+		if want == all {
+			break
+		}
+	}
+	if err := n.lacks(ctx); err != nil {
+		t.Errorf("at last: %v", err)
+	}
+}

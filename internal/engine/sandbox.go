@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// DefaultNetnsDir is where NewSandbox makes namespaces; what is there, ip-netns(8)
+// shows by name.
+const DefaultNetnsDir = "/run/netns"
+
+// Sandbox is the network namespace of one container.
+type Sandbox struct {
+	c     *Controller
+	id    string
+	path  string
+	netns NetnsID
+	made  bool // by us, so ours to remove
+}
+
+// SandboxOption refines NewSandbox.
+type SandboxOption func(*sandboxSpec)
+
+type sandboxSpec struct {
+	path    string
+	allowed bool
+}
+
+// WithNetnsPath adopts the existing network namespace at path instead of
+// making one. Deleting the sandbox leaves it where it is.
+func WithNetnsPath(path string) SandboxOption {
+	return func(s *sandboxSpec) { s.path = path }
+}
+
+// WithOwnNamespace lets the adopted namespace be the host's own, which is
+// otherwise ErrOwnNamespace.
+func WithOwnNamespace() SandboxOption {
+	return func(s *sandboxSpec) { s.allowed = true }
+}
+
+// NewSandbox makes a network namespace for the container id, or adopts one by
+// WithNetnsPath. The errors: ErrInvalidName, ErrSandboxExists, ErrOwnNamespace,
+// and ErrBadNetns for a path that is no network namespace.
+func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOption) (_ *Sandbox, err error) {
+	leave, err := c.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	var spec sandboxSpec
+	for _, o := range opts {
+		o(&spec)
+	}
+	if err := model.ValidateName("container ID", id); err != nil {
+		return nil, err
+	}
+	if spec.path != "" {
+		return c.adoptSandbox(id, spec)
+	}
+	path := filepath.Join(c.netnsDir, id)
+	if err := os.MkdirAll(c.netnsDir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := netns.Create(path); errors.Is(err, netlink.ErrExists) {
+		return nil, fmt.Errorf("%w: %s", model.ErrSandboxExists, path)
+	} else if err != nil {
+		return nil, err
+	}
+	err = c.sandboxes.SaveSandbox(state.Sandbox{ID: id, Path: path})
+	if err == nil {
+		return c.Sandbox(id)
+	}
+	return nil, errors.Join(err, netns.Remove(path))
+}
+
+func (c *Controller) adoptSandbox(id string, spec sandboxSpec) (*Sandbox, error) {
+	ns, err := openNetns(spec.path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = ns.Close() }()
+	own, err := ns.IsCurrent()
+	if err != nil {
+		return nil, err
+	}
+	if own && !spec.allowed {
+		return nil, fmt.Errorf("%w: %s", model.ErrOwnNamespace, spec.path)
+	}
+	nsID, err := ns.ID()
+	return &Sandbox{c: c, id: id, path: spec.path, netns: NetnsID(nsID)}, err
+}
+
+// Sandbox returns the sandbox that NewSandbox made for id; ErrNotFound if it
+// made none. Adopted namespaces are not remembered.
+func (c *Controller) Sandbox(id string) (*Sandbox, error) {
+	rec, err := c.sandboxes.LoadSandbox(id)
+	if err != nil {
+		return nil, notFound(err, "sandbox", id)
+	}
+	ns, err := netnsID(rec.Path)
+	return &Sandbox{c: c, id: id, path: rec.Path, netns: ns, made: true}, err
+}
+
+// ID returns the container's ID.
+func (s *Sandbox) ID() string { return s.id }
+
+// Path returns the path of the network namespace.
+func (s *Sandbox) Path() string { return s.path }
+
+// Delete makes every endpoint leave the sandbox and removes its namespace, if
+// NewSandbox made it. Missing is success.
+func (s *Sandbox) Delete(ctx context.Context) (err error) {
+	leave, err := s.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	var errs []error
+	err = s.c.WalkNetworks(ctx, func(n *Network) bool {
+		errs = append(errs, n.WalkEndpoints(ctx, func(e *Endpoint) bool {
+			if e.rec.Netns != s.path {
+				return true
+			}
+			if err := e.Leave(ctx); !errors.Is(err, model.ErrNotJoined) { // it has left meanwhile
+				errs = append(errs, err)
+			}
+			return true
+		}))
+		return true
+	})
+	if s.made {
+		errs = append(errs, netns.Remove(s.path), s.c.sandboxes.DeleteSandbox(s.id))
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// notFound turns the record's absence into this package's word for it.
+func notFound(err error, kind, name string) error {
+	if errors.Is(err, state.ErrNotFound) {
+		return fmt.Errorf("%s %q: %w", kind, name, model.ErrNotFound)
+	}
+	return err
+}

@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/tunnel"
+)
+
+// tunnelPrefix starts the names of VXLAN devices.
+const tunnelPrefix = "vx-"
+
+// tunnelName is the name of the network's VXLAN device: "vx-" and 12 hex
+// digits, those of the bridge that nobody named. Empty: it has none.
+func (n *Network) tunnelName() string {
+	if n.driver != driverOverlay {
+		return ""
+	}
+	return tunnelPrefix + model.Digest(model.NetworkOwner(n.name))[:12]
+}
+
+// vteps returns the MACs of the tunnel's other ends.
+func (n *Network) vteps() []net.HardwareAddr {
+	var all []net.HardwareAddr
+	for _, node := range n.config.Tunnel.Nodes {
+		if node.Address != n.config.Tunnel.Self {
+			mac := overlay.MAC(n.config.Tunnel.VNIOf(n.name), node.Address)
+			all = append(all, mac[:])
+		}
+	}
+	return all
+}
+
+// underlay is what the tunnel looks like from underneath.
+func (n *Network) underlay() firewall.Underlay {
+	t := n.config.Tunnel
+	if n.driver != driverOverlay || !t.Used() {
+		return firewall.Underlay{}
+	}
+	u := firewall.Underlay{VNI: t.VNIOf(n.name), Port: cmp.Or(uint16(t.Port), overlay.DefaultPort)}
+	for _, node := range t.Nodes {
+		if node.Address != t.Self {
+			u.Hosts = append(u.Hosts, node.Address)
+		}
+	}
+	return u
+}
+
+func (n *Network) planTunnel() tunnel.Tunnel {
+	t := n.config.Tunnel
+	nodes := make([]overlay.Node, 0, len(t.Nodes))
+	for _, node := range t.Nodes {
+		nodes = append(nodes, overlay.Node{Address: node.Address, Blocks: node.Subnets})
+	}
+	return overlay.Plan(overlay.Network{
+		Name: n.tunnelName(), Alias: model.NetworkOwner(n.name),
+		VNI: t.VNIOf(n.name), Port: uint16(t.Port), Device: t.Device, MTU: n.config.MTU,
+	}, nodes, t.Self)
+}
+
+// ensureTunnel makes the network's tunnel, whose rules are there already, or
+// mends it, pushing how to undo what it made. Of one that an agent keeps only a
+// missing device is made: what we know of its entries may be old by now.
+func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
+	if n.driver != driverOverlay {
+		return nil
+	}
+	if !n.config.Tunnel.Used() {
+		return model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
+	}
+	if n.config.Tunnel.Agent {
+		if has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name)); has || err != nil {
+			return err
+		}
+		full, err := n.withPeers()
+		if err == nil {
+			err = full.applyNetworkRules(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		n = full
+	}
+	t := n.planTunnel()
+	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
+	var rival error
+	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
+		var cleared bool
+		if cleared, rival = n.clearWay(ctx); cleared {
+			created, err = n.c.tunnels.EnsureTunnel(ctx, t)
+		}
+	}
+	err = n.tunnelConflict(t, err)
+	if errors.Is(err, tunnel.ErrRouteConflict) {
+		return n.inTheWay(ctx, err, rival)
+	}
+	if err != nil {
+		return errors.Join(err, rival)
+	}
+	if created {
+		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
+	}
+	return err
+}
+
+// inTheWay names the network whose tunnel has a route that this one needs, or says
+// what clearWay found instead.
+func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
+	networks, _ := n.c.Networks(ctx) // of what cannot be read nothing is said
+	for _, other := range networks {
+		if other.name == n.name || other.driver != driverOverlay {
+			continue
+		}
+		for _, block := range other.config.Tunnel.Blocks() {
+			if slices.ContainsFunc(n.config.Tunnel.Blocks(), block.Overlaps) {
+				return fmt.Errorf("%w: of network %q, which has %s, too; if it has no container any more: lnctl network rm %s", conflict, other.name, block, other.name)
+			}
+		}
+	}
+	return errors.Join(conflict, rival)
+}
+
+func (n *Network) removeTunnel(ctx context.Context) error {
+	if n.driver != driverOverlay {
+		return nil
+	}
+	return n.c.tunnels.RemoveTunnel(ctx, n.tunnelName(), model.NetworkOwner(n.name))
+}
+
+func (n *Network) hasTunnel() (bool, error) {
+	if n.driver != driverOverlay {
+		return false, nil
+	}
+	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
+	if errors.Is(err, netlink.ErrExists) {
+		return false, nil
+	}
+	return has, err
+}
+
+// tunnelStatus says whether the tunnel's name is held by something else, or, if
+// it is not there yet, its UDP port.
+func (n *Network) tunnelStatus() error {
+	if n.driver != driverOverlay {
+		return nil
+	}
+	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
+	if has || err != nil || !n.config.Tunnel.Used() {
+		return err
+	}
+	return n.portInUse(n.planTunnel())
+}
+
+func (n *Network) verifyTunnel(ctx context.Context) error {
+	if !n.config.Tunnel.Used() {
+		return nil
+	}
+	n, err := n.withPeers()
+	if err != nil {
+		return err
+	}
+	return n.c.tunnels.VerifyTunnel(ctx, n.planTunnel())
+}
+
+// repairTunnelRules puts the network's own rules in place while it has a tunnel:
+// they outlive its attachments.
+func (n *Network) repairTunnelRules(ctx context.Context) error {
+	has, err := n.hasTunnel()
+	if !has || err != nil {
+		return err
+	}
+	if n, err = n.withPeers(); err != nil {
+		return err
+	}
+	if err := n.applyNetworkRules(ctx); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
+		return fmt.Errorf("network %q: %w", n.name, err)
+	}
+	return nil
+}
+
+// resolveTunnelMTU turns AutoMTU into a number, by the routes to the peers.
+func (n *Network) resolveTunnelMTU() error {
+	t := n.config.Tunnel
+	var peers []netip.Addr
+	for _, node := range t.Nodes {
+		if node.Address != t.Self {
+			peers = append(peers, node.Address)
+		}
+	}
+	path, err := n.c.tunnels.PathMTU(t.Self, peers, t.Device)
+	if err != nil {
+		return fmt.Errorf("MTU of the way to the network's hosts: %w", err)
+	}
+	mtu, least := overlay.MTU(path, t.Self), 68
+	if slices.ContainsFunc(t.Blocks(), func(b netip.Prefix) bool { return b.Addr().Is6() }) {
+		least = 1280
+	}
+	if mtu < least {
+		return model.BadConfig("mtu", "auto", fmt.Sprintf("the way to the network's hosts has MTU %d, which leaves %d inside; at least %d are needed (IPv6: 1280)", path, mtu, least))
+	}
+	n.config.MTU = min(mtu, 65535)
+	return nil
+}
+
+// completeTunnel fills in what follows from the driver.
+func (s *networkSpec) completeTunnel(name string) {
+	s.config.Gateway = true // the way to other hosts is a route
+	t := &s.config.Tunnel
+	if !t.Used() {
+		return
+	}
+	t.VNI, t.Port = t.VNIOf(name), cmp.Or(t.Port, overlay.DefaultPort)
+	if s.config.Backend == "" || s.config.Backend == model.BackendAuto {
+		s.config.Backend = model.BackendNFTables
+	}
+	if s.ipam == nil && len(s.subnets) == 0 {
+		for _, b := range t.Blocks() {
+			WithSubnet(b)(s)
+		}
+	}
+}

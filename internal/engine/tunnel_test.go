@@ -1,0 +1,188 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/tunnel"
+)
+
+func (w *world) EnsureTunnel(_ context.Context, t tunnel.Tunnel) (bool, error) {
+	_, had := w.things["tunnel "+t.Name]
+	err := w.step(func() { w.things["tunnel "+t.Name] = t.Alias })
+	if err != nil && !had {
+		delete(w.things, "tunnel "+t.Name) // the real one undoes what it made
+	}
+	return !had, err
+}
+
+func (w *world) MendTunnel(ctx context.Context, t tunnel.Tunnel) (tunnel.Mended, error) {
+	created, err := w.EnsureTunnel(ctx, t)
+	return tunnel.Mended{Created: created}, err
+}
+
+func (w *world) VerifyTunnel(_ context.Context, t tunnel.Tunnel) error {
+	if _, ok := w.things["tunnel "+t.Name]; !ok {
+		return netlink.ErrNotFound
+	}
+	return nil
+}
+
+func (w *world) RemoveTunnel(_ context.Context, name, _ string) error {
+	return w.step(func() { delete(w.things, "tunnel "+name) })
+}
+
+func (w *world) HasTunnel(name, _ string) (bool, error) {
+	_, has := w.things["tunnel "+name]
+	return has, nil
+}
+
+func (w *world) PortUser(netip.Addr, uint16) (string, error) { return "", nil }
+
+func (w *world) PathMTU(netip.Addr, []netip.Addr, string) (int, error) { return 1500, nil }
+
+var _ tunnels = (*world)(nil)
+
+func someNodes() []model.Node {
+	return []model.Node{
+		{netip.MustParseAddr("192.0.2.1"), []netip.Prefix{netip.MustParsePrefix("10.5.0.0/24")}},
+		{netip.MustParseAddr("192.0.2.2"), []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}},
+	}
+}
+
+func overlayNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
+	t.Helper()
+	c := w.controller()
+	n, err := c.DefineNetwork("overlay", "net1", WithIPAM(fakeIPAM{w: w}), WithConfig(model.NetworkConfig{
+		Bridge: "br1", GatewayModeIPv4: model.GatewayNAT, AutoMTU: true,
+		Tunnel: model.TunnelConfig{Nodes: someNodes(), Self: netip.MustParseAddr("192.0.2.1")},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n, &Sandbox{c: c, id: "c1", path: "/proc/self/ns/net"}
+}
+
+// Whichever step of Attach fails, and whether it did its work or not, no tunnel
+// is left, nor anything else, and the next Attach succeeds.
+func TestOverlayAttachFailsAtEveryStep(t *testing.T) {
+	ctx := context.Background()
+	for _, after := range []bool{false, true} {
+		failed := 0
+		for step := 1; ; step++ {
+			w := newWorld()
+			n, sb := overlayNetwork(t, w)
+			w.failAt, w.after = step, after
+			_, err := n.Attach(ctx, sb)
+			if err == nil {
+				break // all steps have had their turn
+			}
+			failed++
+			if !errors.Is(err, errInjected) {
+				t.Fatalf("step %d: error %v, want the injected one", step, err)
+			}
+			w.failAt = 0
+			if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
+				t.Errorf("step %d (after its work: %v) left (-want +got):\n%s", step, after, diff)
+			}
+			if _, err := n.Attach(ctx, sb); err != nil {
+				t.Errorf("step %d: the next Attach: %v", step, err)
+			}
+		}
+		if failed < 8 {
+			t.Errorf("only %d steps failed: the test does not reach them all", failed)
+		}
+	}
+}
+
+// The rules of a network outlive its last endpoint while there is a tunnel, and
+// go with it.
+func TestTunnelIsNeverWithoutRules(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld()
+	n, sb := overlayNetwork(t, w)
+	e, err := n.Attach(ctx, sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Remove(ctx, e.ID()); err != nil {
+		t.Fatal(err)
+	}
+	left := strings.Join(w.snapshot(), ", ")
+	if !strings.Contains(left, "tunnel vx-") || !strings.Contains(left, "guard br1") {
+		t.Errorf("after the last Remove there are: %s; want the tunnel and the network's rules", left)
+	}
+	if err := n.Delete(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
+		t.Errorf("after Delete (-want +got):\n%s", diff)
+	}
+}
+
+// A network found by its record is the one that was made.
+func TestOverlayRecord(t *testing.T) {
+	w := newWorld()
+	n, sb := overlayNetwork(t, w)
+	e, err := n.Attach(context.Background(), sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = e.n // the MTU is known
+	again, err := n.c.Network("net1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.config.MTU = n.config.MTU
+	opts := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+	if diff := cmp.Diff(n.planTunnel(), again.planTunnel(), opts); diff != "" || again.Driver() != "overlay" {
+		t.Errorf("driver %q; (-made +found):\n%s", again.Driver(), diff)
+	}
+	if n.config.MTU != 1450 {
+		t.Errorf("MTU %d, want 1450", n.config.MTU)
+	}
+}
+
+func TestAssignBlocks(t *testing.T) {
+	given := netip.MustParsePrefix("10.9.0.0/20")
+	nodes := []model.Node{{Address: netip.MustParseAddr("192.0.2.1")}, {Address: netip.MustParseAddr("192.0.2.2"), Subnets: []netip.Prefix{given}}, {Address: netip.MustParseAddr("192.0.2.3")}}
+	subnets := []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd05::/48")}
+	got, err := model.AssignBlocks(nodes, subnets, model.DefaultBlockSize())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"[10.5.0.0/24 fd05::/64]", "[10.9.0.0/20]", "[10.5.2.0/24 fd05:0:0:2::/64]"}
+	for i, n := range got {
+		if s := fmt.Sprint(n.Subnets); s != want[i] {
+			t.Errorf("node %d has %s, want %s", i, s, want[i])
+		}
+	}
+	if nodes[0].Subnets != nil {
+		t.Error("the list that was given is changed")
+	}
+	if _, err := model.AssignBlocks(nodes, []netip.Prefix{netip.MustParsePrefix("10.5.0.0/23")}, model.DefaultBlockSize()); err == nil {
+		t.Error("two blocks do for three nodes")
+	}
+}
+
+// Containers without a default route get routes to the network's other hosts.
+func TestAddTunnelRoutes(t *testing.T) {
+	a := model.Addressing{Addresses: []model.Address{{netip.MustParsePrefix("10.5.0.2/24"), netip.MustParseAddr("10.5.0.1")}}}
+	a.AddTunnelRoutes(model.TunnelConfig{Nodes: append(someNodes(), model.Node{Subnets: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}})})
+	var got []string
+	for _, r := range a.Routes {
+		got = append(got, r.Dst.String()+" via "+r.Gateway.String())
+	}
+	if diff := cmp.Diff([]string{"10.5.1.0/24 via 10.5.0.1", "10.9.0.0/24 via 10.5.0.1"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
+)
+
+// Expectation is what an attachment should be.
+type Expectation struct {
+	ID         model.ID
+	Netns      string // path of the container's network namespace
+	Addressing model.Addressing
+	// MAC of the container's interface; empty: not compared.
+	MAC string
+	// MTU of the container's interface in bytes; 0: not compared. A plugin behind
+	// this one may have changed it, and does not say so.
+	MTU int
+	// HostName is the host's end of the link; empty: the one of the ID. Another
+	// one tells of an attachment that the reference bridge plugin made.
+	HostName string
+	// Ports are the published ones, for an attachment that has no record.
+	Ports []PortMapping
+
+	butForwarding bool // which Diagnose tells of once for all
+}
+
+// adopt turns the plan into one for a link of the reference bridge plugin: it
+// carries no owner, has IPv6, there are no rules of ours for it, and in its
+// result a route over the subnet's gateway names none.
+func (p *plan) adopt(want Expectation) {
+	p.link.HostName, p.link.Owner, p.link.IPv6 = want.HostName, "", host.IPv6Keep
+	p.rules = false
+	for i, r := range p.link.Routes {
+		if !r.Gateway.IsValid() {
+			p.link.Routes[i].Gateway = want.Addressing.Gateway(r.Dst.Addr().Is6())
+		}
+	}
+}
+
+// reach has the bridge compared with how the host gets to the link's addresses.
+func (p *plan) reach() {
+	if len(p.bridge.Gateways) == 0 {
+		return
+	}
+	for _, a := range p.link.Addrs {
+		p.bridge.Reach = append(p.bridge.Reach, a.Addr())
+	}
+}
+
+// Verify changes nothing and says what differs from want, each difference by
+// name, joined; the error is then ErrDifferent. Any other error says that it
+// could not look. It needs no record.
+func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
+	leave, err := n.c.enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	return n.verify(ctx, want, func(*plan) {})
+}
+
+// verify is Verify of a plan that change has adjusted.
+func (n *Network) verify(ctx context.Context, want Expectation, change func(*plan)) error {
+	var mac net.HardwareAddr
+	if want.MAC != "" {
+		var err error
+		if mac, err = model.ParseMAC("mac", want.MAC); err != nil {
+			return err
+		}
+	}
+	rec, ports, err := n.recorded(want)
+	if err != nil {
+		return err
+	}
+	p, err := n.plan(want.ID, want.Addressing, mac, ports)
+	if err != nil {
+		return err
+	}
+	change(&p)
+	if want.HostName != "" && want.HostName != p.link.HostName {
+		p.adopt(want)
+	}
+	ns, err := openNetns(want.Netns)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
+	p.reach()
+	if want.butForwarding {
+		p.bridge.ForwardIPv4, p.bridge.ForwardIPv6 = false, false
+	}
+	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
+	errs = append(errs, n.verifyTunnel(ctx))
+	if p.rules {
+		network, err := n.verifiable(ctx, rec)
+		if err == nil {
+			err = n.c.verifyRules(ctx, rec, network, p.endpoint)
+		}
+		errs = append(errs, err)
+	}
+	if n.ipam != nil {
+		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.Addrs()))
+	}
+	return judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.name), errs...)
+}
+
+// judged joins what was found of a thing. It is ErrDifferent if one of them
+// is a difference; else what could not be looked at is all that is known.
+func judged(what string, found ...error) error {
+	err := errors.Join(distinct(found)...)
+	switch {
+	case err == nil:
+		return nil
+	case differs(err):
+		return fmt.Errorf("%w: %s: %w", model.ErrDifferent, what, err)
+	}
+	return fmt.Errorf("could not check %s: %w", what, err)
+}
+
+// distinct leaves out errors that say what one before says: that a bridge is missing
+// both it and its port tell.
+func distinct(found []error) []error {
+	var all []error
+	said := map[string]bool{}
+	for _, err := range found {
+		if err == nil {
+			continue
+		}
+		parts := []error{err}
+		if joined, is := err.(interface{ Unwrap() []error }); is && errors.Join(joined.Unwrap()...).Error() == err.Error() {
+			parts = joined.Unwrap()
+		}
+		for _, part := range parts {
+			if !said[part.Error()] {
+				said[part.Error()] = true
+				all = append(all, part)
+			}
+		}
+	}
+	return all
+}
+
+// differs says whether an error of a Verify of the kernel, the firewall or the
+// IPAM is, or has among others, a difference.
+func differs(err error) bool {
+	return slices.ContainsFunc([]error{
+		model.ErrDifferent, netlink.ErrDifferent, netlink.ErrNotFound, link.ErrNotBridge,
+		firewall.ErrMissing, firewall.ErrConflict, firewall.ErrChanged, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
+	}, func(d error) bool { return errors.Is(err, d) })
+}
+
+// recorded returns the record of an attachment, as far as there is one, and its
+// ports: only the record knows those that were chosen.
+func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping, error) {
+	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
+	switch {
+	case missing(err):
+		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.config.Backend)}
+		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 }), nil
+	case err != nil:
+		return rec, nil, err
+	}
+	return rec, portsOf(rec), nil
+}
