@@ -40,13 +40,13 @@ var (
 
 func (w *world) add(network, container string, c model.NetworkConfig) error {
 	n := w.net(network, c)
-	w.asked[model.ID{network, container, "eth0"}.String()] = policy.Of(n.planRules())
+	w.asked[model.ID{Network: network, ContainerID: container, IfName: "eth0"}.String()] = policy.Of(n.planRules())
 	_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/self/ns/net"}, WithPorts(PortMapping{HostPort: 8000 + len(container), ContainerPort: 80}))
 	return err
 }
 
 func (w *world) del(network, container string, c model.NetworkConfig) error {
-	return w.net(network, c).Remove(context.Background(), model.ID{network, container, "eth0"})
+	return w.net(network, c).Remove(context.Background(), model.ID{Network: network, ContainerID: container, IfName: "eth0"})
 }
 
 func (w *world) gc(network string, c model.NetworkConfig, keep ...string) error {

@@ -22,7 +22,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	n = n.own()
 	spec := n.spec(opts)
 	spec.sandbox = sb
-	id := model.ID{n.name, sb.id, spec.ifName}
+	id := model.ID{Network: n.name, ContainerID: sb.id, IfName: spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (c *Controller) dead(rec state.Endpoint) bool {
 }
 
 // idOf returns whose record it is.
-func idOf(rec state.Endpoint) model.ID { return model.ID{rec.Network, rec.ContainerID, rec.IfName} }
+func idOf(rec state.Endpoint) model.ID { return model.ID{Network: rec.Network, ContainerID: rec.ContainerID, IfName: rec.IfName} }
 
 func holderOfRecord(rec state.Endpoint) Holder {
 	return Holder{

@@ -133,7 +133,7 @@ func TestSubnetInUse(t *testing.T) {
 			}
 		}
 		must(t, n.Collect(ctx, func(Holder) bool { return false }, DissolveNetwork))
-		must(t, other.Verify(ctx, Expectation{ID: model.ID{"other", "c0", "eth0"}, Netns: h.netnsDir + "/c0", Addressing: addressesOf(t, other, "c0")}))
+		must(t, other.Verify(ctx, Expectation{ID: model.ID{Network: "other", ContainerID: "c0", IfName: "eth0"}, Netns: h.netnsDir + "/c0", Addressing: addressesOf(t, other, "c0")}))
 	}
 }
 

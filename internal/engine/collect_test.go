@@ -114,7 +114,7 @@ func TestLeaseFilesRemoved(t *testing.T) {
 			attach("d")
 			attach("e")
 			for a, id := range held {
-				must(t, pool.Verify(ctx, model.ID{"net1", id, "eth0"}, []netip.Addr{a}))
+				must(t, pool.Verify(ctx, model.ID{Network: "net1", ContainerID: id, IfName: "eth0"}, []netip.Addr{a}))
 			}
 		})
 	}

@@ -323,7 +323,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Network{c: c, name: name, driver: driver, config: spec.config}
+	n := &Network{c: c, name: name, driver: driver, config: spec.config, notes: spec.notes}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
 	}

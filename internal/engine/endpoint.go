@@ -38,7 +38,8 @@ type endpointSpec struct {
 	workload string
 	runtime  string
 	ports    []PortMapping
-	priority int      // of the gateway
+	priority int // of the gateway
+	nextName bool
 	sandbox  *Sandbox // nil: not known yet
 }
 
@@ -107,7 +108,7 @@ func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...Endpo
 	defer leave(&err)
 	n = n.own()
 	spec := n.spec(opts)
-	if err := (model.ID{n.name, name, spec.ifName}).Validate(); err != nil {
+	if err := (model.ID{Network: n.name, ContainerID: name, IfName: spec.ifName}).Validate(); err != nil {
 		return nil, err
 	}
 	release, err := n.c.endpoints.Own(ctx, n.name, name, spec.ifName, state.Create)
@@ -131,7 +132,7 @@ func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...Endpo
 // createEndpoint writes the intent and gets the addresses; the caller saves
 // the rest of the record.
 func (n *Network) createEndpoint(ctx context.Context, name string, spec endpointSpec) (_ *Endpoint, err error) {
-	id := model.ID{n.name, name, spec.ifName}
+	id := model.ID{Network: n.name, ContainerID: name, IfName: spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
-		OwnRules: ownRules(n.config),
+		OwnRules: ownRules(n.config), NextName: spec.nextName,
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack

@@ -71,7 +71,7 @@ func TestAttachDiesAtEveryStep(t *testing.T) {
 						t.Fatalf("the next Attach: %v", err)
 					}
 				}
-				if err := n.Remove(ctx, model.ID{"net1", "c1", "eth0"}); err != nil {
+				if err := n.Remove(ctx, model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}); err != nil {
 					t.Fatalf("Remove: %v", err)
 				}
 				if err := n.Delete(ctx); err != nil {
@@ -114,7 +114,7 @@ func dieAt(t *testing.T, w *world, step int, after bool) {
 // addresses of a link that stays, and a second Remove finishes.
 func TestRemoveFailsAtEveryStep(t *testing.T) {
 	ctx := context.Background()
-	id := model.ID{"net1", "c1", "eth0"}
+	id := model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}
 	for step := 1; ; step++ {
 		w := newWorld()
 		n, sb := faultNetwork(t, w)

@@ -124,13 +124,13 @@ func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string,
 		t.Fatalf("%s is not masqueraded", from)
 	}
 	if lost { // the address is given again, and no DEL ever came
-		if err := errors.Join(n.c.links.Detach(ctx, (&Endpoint{n: n, rec: h.records()["a"]}).ref()), n.ipam.Remove(ctx, model.ID{"net1", "a", "eth0"})); err != nil {
+		if err := errors.Join(n.c.links.Detach(ctx, (&Endpoint{n: n, rec: h.records()["a"]}).ref()), n.ipam.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"})); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.c.removeHeld(ctx, model.ID{"net1", "a", "eth0"}.String()); err != nil {
+		if err := n.c.removeHeld(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}.String()); err != nil {
 			t.Fatal(err)
 		}
-	} else if err := n.Remove(ctx, model.ID{"net1", "a", "eth0"}); err != nil {
+	} else if err := n.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}); err != nil {
 		t.Fatal(err)
 	}
 	b := attach("b")

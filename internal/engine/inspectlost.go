@@ -148,7 +148,7 @@ func (l lost) leases(ctx context.Context, networks []*Network) []Finding {
 			continue
 		}
 		for _, h := range list {
-			id := model.ID{n.name, h.ContainerID, h.IfName}
+			id := model.ID{Network: n.name, ContainerID: h.ContainerID, IfName: h.IfName}
 			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] {
 				continue
 			}

@@ -31,6 +31,9 @@ func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
 		return fmt.Errorf("%w: %s", model.ErrEndpointJoined, e.rec.Netns)
 	}
 	e.n = e.n.own()
+	if e.rec.NextName {
+		return e.joinByNextName(ctx, sb)
+	}
 	return e.join(ctx, sb)
 }
 
@@ -70,10 +73,13 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 
 // enter records where the endpoint is going, unless its intent says so already.
 func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
-	if e.rec.Netns == sb.path {
+	if e.rec.Netns == sb.path && !e.rec.NextName {
 		return nil
 	}
 	before := e.rec
+	if before.NextName {
+		before.LinkName = ""
+	}
 	undo.push(func() error { e.rec = before; return e.save() })
 	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), mountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
 	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
@@ -154,7 +160,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	e.rec.Links = []state.Link{
 		{Name: e.rec.Bridge, MAC: br.MAC.String(), MTU: br.MTU},
 		{Name: e.rec.HostName, MAC: made.HostMAC.String(), MTU: made.MTU},
-		{Name: e.rec.IfName, MAC: made.MAC.String(), MTU: made.MTU, Netns: e.rec.Netns},
+		{Name: e.rec.Inside(), MAC: made.MAC.String(), MTU: made.MTU, Netns: e.rec.Netns},
 	}
 	if br.VLANName != "" {
 		e.rec.Links = append(e.rec.Links, state.Link{Name: br.VLANName, MAC: br.VLANMAC.String()})
@@ -187,6 +193,9 @@ func (e *Endpoint) Leave(ctx context.Context) (err error) {
 		return err
 	}
 	e.rec.Phase, e.rec.Netns, e.rec.NetnsID, e.rec.Rules = state.PhaseLeased, "", state.NetnsID{}, false
+	if e.rec.NextName {
+		e.rec.LinkName = ""
+	}
 	return e.save()
 }
 

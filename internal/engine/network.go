@@ -26,6 +26,7 @@ type Network struct {
 	// cannot be called from its record; empty: none.
 	foreign string
 	kept    bool // NewNetwork made it: it is there until Delete, with endpoints or without
+	notes   notes
 }
 
 // NetworkOption refines NewNetwork and DefineNetwork. Without WithConfig a
@@ -37,6 +38,7 @@ type networkSpec struct {
 	ipam    IPAM
 	subnets []ipamstore.RangeSet
 	wants   map[int]ipamstore.SubnetRequest // of those in subnets to be chosen
+	notes   notes
 }
 
 // WithConfig replaces the whole configuration.
@@ -76,10 +78,11 @@ type savedConfig struct {
 	Pool    *savedPool `json:",omitempty"`
 	Foreign string     `json:",omitempty"`
 	Kept    bool       `json:",omitempty"`
+	notes
 }
 
 func (n *Network) record() (state.Network, error) {
-	saved := savedConfig{NetworkConfig: n.config, Foreign: n.foreign, Kept: n.kept}
+	saved := savedConfig{NetworkConfig: n.config, Foreign: n.foreign, Kept: n.kept, notes: n.notes}
 	if pool, ok := n.ipam.(*Pool); ok {
 		saved.Pool = &pool.cfg
 	} else if n.ipam != nil {
@@ -94,7 +97,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
 	}
-	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, driverBridge), config: saved.NetworkConfig, foreign: saved.Foreign, kept: saved.Kept}
+	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, driverBridge), config: saved.NetworkConfig, foreign: saved.Foreign, kept: saved.Kept, notes: saved.notes}
 	if saved.Pool == nil {
 		return n, nil
 	}
@@ -151,6 +154,7 @@ func (n *Network) remember() (recordChange, error) {
 }
 
 func (n *Network) saveRecord() error {
+	n.keepNotes()
 	rec, err := n.record()
 	if err != nil {
 		return err

@@ -72,6 +72,7 @@ func ownRules(c model.NetworkConfig) *state.OwnRules {
 // configuration may have changed since.
 func (p *plan) asRecorded(rec state.Endpoint) {
 	p.rules = p.rules || rec.Rules
+	p.link.IfName = rec.Inside()
 	r := rec.OwnRules
 	if r == nil {
 		return

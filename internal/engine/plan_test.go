@@ -127,8 +127,8 @@ func TestValidate(t *testing.T) {
 		{model.NetworkConfig{MTU: 68}, ""},
 		{model.NetworkConfig{VLAN: 4095}, "vlan"},
 		{model.NetworkConfig{VLAN: -1}, "vlan"},
-		{model.NetworkConfig{VLANTrunk: []model.VLANRange{{5, 4}}}, "vlanTrunk"},
-		{model.NetworkConfig{VLANTrunk: []model.VLANRange{{1, 4094}}}, ""},
+		{model.NetworkConfig{VLANTrunk: []model.VLANRange{{Min: 5, Max: 4}}}, "vlanTrunk"},
+		{model.NetworkConfig{VLANTrunk: []model.VLANRange{{Min: 1, Max: 4094}}}, ""},
 		{model.NetworkConfig{GatewayPriority: math.MaxInt32}, ""},
 		{model.NetworkConfig{GatewayPriority: math.MaxInt32 + 1}, "gwPriority"},
 		{model.NetworkConfig{GatewayPriority: math.MinInt32 - 1}, "gwPriority"},
@@ -203,16 +203,16 @@ func TestValidateSubnet(t *testing.T) {
 
 func TestIPv6NeedsItsMTU(t *testing.T) {
 	n := &Network{name: "net1", config: model.NetworkConfig{Bridge: "br1", MTU: 1200}}
-	if _, err := n.plan(model.ID{"net1", "c1", "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
+	if _, err := n.plan(model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
 		t.Error("MTU 1200 with IPv6 was accepted")
 	}
-	if _, err := n.plan(model.ID{"net1", "c1", "eth0"}, addresses("10.1.0.5/24"), nil, nil); err != nil {
+	if _, err := n.plan(model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}, addresses("10.1.0.5/24"), nil, nil); err != nil {
 		t.Errorf("MTU 1200 with IPv4: %v", err)
 	}
 }
 
 func TestIDNames(t *testing.T) {
-	id := model.ID{"net1", "c1", "eth0"}
+	id := model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}
 	if got, ok := model.ParseOwner(id.String()); !ok || got != id {
 		t.Errorf("parseOwner(%q) = %v, %v", id, got, ok)
 	}
@@ -222,7 +222,7 @@ func TestIDNames(t *testing.T) {
 		}
 	}
 	names := map[string]model.ID{}
-	for _, id := range []model.ID{id, {"net1", "c1", "eth1"}, {"net2", "c1", "eth0"}, {"net1", "c2", "eth0"}} {
+	for _, id := range []model.ID{id, {Network: "net1", ContainerID: "c1", IfName: "eth1"}, {Network: "net2", ContainerID: "c1", IfName: "eth0"}, {Network: "net1", ContainerID: "c2", IfName: "eth0"}} {
 		name := id.HostName()
 		if len(name) != 15 {
 			t.Errorf("host name %q has %d bytes, want 15", name, len(name))
@@ -237,16 +237,16 @@ func TestIDNames(t *testing.T) {
 func TestIDValidate(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	for _, id := range []model.ID{
-		{"", "c1", "eth0"}, {"net1", "", "eth0"}, {"net1", "c1", ""},
-		{"..", "c1", "eth0"}, {"net1", "../c1", "eth0"}, {"net1", "c1", ".."},
-		{"net1", "c1", "a/b"}, {"net1", "c1", "a:b"}, {"net1", "c1", "a b"}, {"net1", "c1", "sixteen-bytes-xx"},
-		{"net/1", "c1", "eth0"}, {"-net", "c1", "eth0"}, {long, long, "eth0"}, {"net1", long + "x", "eth0"},
+		{Network: "", ContainerID: "c1", IfName: "eth0"}, {Network: "net1", ContainerID: "", IfName: "eth0"}, {Network: "net1", ContainerID: "c1", IfName: ""},
+		{Network: "..", ContainerID: "c1", IfName: "eth0"}, {Network: "net1", ContainerID: "../c1", IfName: "eth0"}, {Network: "net1", ContainerID: "c1", IfName: ".."},
+		{Network: "net1", ContainerID: "c1", IfName: "a/b"}, {Network: "net1", ContainerID: "c1", IfName: "a:b"}, {Network: "net1", ContainerID: "c1", IfName: "a b"}, {Network: "net1", ContainerID: "c1", IfName: "sixteen-bytes-xx"},
+		{Network: "net/1", ContainerID: "c1", IfName: "eth0"}, {Network: "-net", ContainerID: "c1", IfName: "eth0"}, {Network: long, ContainerID: long, IfName: "eth0"}, {Network: "net1", ContainerID: long + "x", IfName: "eth0"},
 	} {
 		if err := id.Validate(); !errors.Is(err, model.ErrInvalidName) {
 			t.Errorf("%.30v: error %v, want ErrInvalidName", id, err)
 		}
 	}
-	for _, id := range []model.ID{{"net1", "c1", "eth0"}, {"n", "A.b_c-1", "eth0.5"}, {"net1", long, "e"}} {
+	for _, id := range []model.ID{{Network: "net1", ContainerID: "c1", IfName: "eth0"}, {Network: "n", ContainerID: "A.b_c-1", IfName: "eth0.5"}, {Network: "net1", ContainerID: long, IfName: "e"}} {
 		if err := id.Validate(); err != nil {
 			t.Errorf("%.30v: %v", id, err)
 		}

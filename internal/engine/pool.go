@@ -239,7 +239,7 @@ func storeOwner(id model.ID) ipamstore.Owner {
 
 func holderOf(network string, h ipamstore.Holder) Holder {
 	known := parseToken(h.NetnsID)
-	known.ID, known.Netns = model.ID{network, h.ContainerID, h.IfName}, h.Netns
+	known.ID, known.Netns = model.ID{Network: network, ContainerID: h.ContainerID, IfName: h.IfName}, h.Netns
 	return known
 }
 

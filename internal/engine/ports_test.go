@@ -193,7 +193,7 @@ func TestPorts(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"a", "b", "c", "d"} {
-		if err := n.Remove(ctx, model.ID{"net1", id, "eth0"}); err != nil {
+		if err := n.Remove(ctx, model.ID{Network: "net1", ContainerID: id, IfName: "eth0"}); err != nil {
 			t.Error(err)
 		}
 	}

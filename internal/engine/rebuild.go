@@ -177,6 +177,9 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 			{Name: id.IfName, MAC: f.MAC.String(), MTU: f.MTU, Netns: f.Netns},
 		},
 	}
+	if f.IfName != id.IfName {
+		rec.LinkName, rec.Links[2].Name = f.IfName, f.IfName
+	}
 	if fw.MAC != nil {
 		rec.MAC = fw.MAC.String() // a container may have given itself another one
 	}

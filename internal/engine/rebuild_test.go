@@ -109,7 +109,7 @@ func rebuiltNetworks() map[string]model.NetworkConfig {
 	nat := model.NetworkConfig{Bridge: "br1", Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayRouted}
 	strict := nat
 	strict.SpoofCheck, strict.NoICC, strict.NoHairpin, strict.TrustedInterfaces = true, true, true, []string{"lo"}
-	strict.AcceptFwMark, strict.SNATIPv4 = model.FwMark{1, 1}, netip.MustParseAddr("192.0.2.1")
+	strict.AcceptFwMark, strict.SNATIPv4 = model.FwMark{Value: 1, Mask: 1}, netip.MustParseAddr("192.0.2.1")
 	return map[string]model.NetworkConfig{
 		"open":       {Bridge: "br1", Gateway: true, Masquerade: true},
 		"nat":        nat,
@@ -357,7 +357,7 @@ func TestRebuildPublications(t *testing.T) {
 			t.Fatal(err)
 		}
 		pub := Publication{
-			ID: model.ID{"pods", "p", "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(),
+			ID: model.ID{Network: "pods", ContainerID: "p", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(),
 			Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "sctp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 70, ContainerPort: 7}},
 		}
 		if _, err := p.Publish(ctx, pub); err != nil {

@@ -172,7 +172,7 @@ func (n *Network) dropGone(ctx context.Context, pool *Pool, self model.ID, made 
 	defer cancel()
 	var errs []error
 	for _, o := range made {
-		id := model.ID{n.name, o.ContainerID, o.IfName}
+		id := model.ID{Network: n.name, ContainerID: o.ContainerID, IfName: o.IfName}
 		if id == self {
 			continue
 		}

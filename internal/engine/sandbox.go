@@ -106,7 +106,7 @@ func (c *Controller) Sandbox(id string) (*Sandbox, error) {
 		return nil, notFound(err, "sandbox", id)
 	}
 	ns, err := netnsID(rec.Path)
-	return &Sandbox{c: c, id: id, path: rec.Path, netns: ns, made: true}, err
+	return &Sandbox{c: c, id: id, path: rec.Path, netns: ns, made: !rec.Adopted}, err
 }
 
 // ID returns the container's ID.

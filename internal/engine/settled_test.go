@@ -172,7 +172,7 @@ func TestPublishCouldNotLook(t *testing.T) {
 	must(t, err)
 	p, err := h.Publisher("net2", model.PublishConfig{})
 	must(t, err)
-	pub := Publication{ID: model.ID{"net2", "c1", "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
+	pub := Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
 	_, err = p.Publish(ctx, pub)
 	must(t, err)
 	real := h.nftables

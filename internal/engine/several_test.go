@@ -45,7 +45,7 @@ func TestGatewayPriority(t *testing.T) {
 		}
 		must(t, e.Verify(ctx))
 	}
-	must(t, networks["net3"].Remove(ctx, model.ID{"net3", "c1", "eth2"}))
+	must(t, networks["net3"].Remove(ctx, model.ID{Network: "net3", ContainerID: "c1", IfName: "eth2"}))
 	third := attach("net3", "eth2", WithGatewayPriority(2))
 	if got, want := order4(t, sb.Path()), "10.53.0.1 10.52.0.1 10.51.0.1"; got != want {
 		t.Errorf("default routes by %s, want %s", got, want)

@@ -242,7 +242,7 @@ func TestNoLeaseOfOneThatGoes(t *testing.T) {
 	if err != nil || len(uses) != 1 || uses[0].Held != 1 {
 		t.Errorf("leases %+v, %v; want c2's alone", uses, err)
 	}
-	if err := n.Remove(ctx, model.ID{"net1", "c2", "eth0"}); err != nil {
+	if err := n.Remove(ctx, model.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}); err != nil {
 		t.Error(err)
 	}
 }

@@ -93,7 +93,7 @@ func (m *member) listen(at, text string) {
 }
 
 func (m *member) id(i int) model.ID {
-	return model.ID{m.networks[i].Name(), "c", fmt.Sprintf("eth%d", i)}
+	return model.ID{Network: m.networks[i].Name(), ContainerID: "c", IfName: fmt.Sprintf("eth%d", i)}
 }
 
 // leads checks which address answers on ports of the host.
@@ -171,7 +171,7 @@ func TestPortOfTwoAttachments(t *testing.T) {
 		if _, err := m.h.web(m.networks[0], "next", both); err != nil {
 			t.Errorf("another container afterwards: %v", err)
 		}
-		if err := m.networks[0].Remove(ctx, model.ID{"net1", "next", "eth0"}); err != nil {
+		if err := m.networks[0].Remove(ctx, model.ID{Network: "net1", ContainerID: "next", IfName: "eth0"}); err != nil {
 			t.Error(err)
 		}
 		if m.networks[0].Config().Backend == model.BackendNFTables && m.networks[1].Config().Backend == model.BackendNFTables {

@@ -170,7 +170,7 @@ func TestAutoSubnetIsLazy(t *testing.T) {
 		}
 		return n
 	}
-	id := model.ID{"web", "c1", "eth0"}
+	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
 	keepNone := func(Holder) bool { return false }
 	n := define()
 	if err := errors.Join(n.Status(ctx), n.Remove(ctx, id), n.Collect(ctx, keepNone, KeepNetwork)); err != nil {
@@ -275,7 +275,7 @@ func TestAutoPool(t *testing.T) {
 		p.book.PoolsFile = h.poolsFile
 		return p
 	}
-	id := model.ID{"web", "c1", "eth0"}
+	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
 	got, err := pool().Apply(ctx, Claim{ID: id})
 	if err != nil || got.Addresses[0].Prefix.String() != "172.17.0.2/24" {
 		t.Fatalf("%v, %v", got, err)

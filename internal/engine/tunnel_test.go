@@ -54,8 +54,8 @@ var _ tunnels = (*world)(nil)
 
 func someNodes() []model.Node {
 	return []model.Node{
-		{netip.MustParseAddr("192.0.2.1"), []netip.Prefix{netip.MustParsePrefix("10.5.0.0/24")}},
-		{netip.MustParseAddr("192.0.2.2"), []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}},
+		{Address: netip.MustParseAddr("192.0.2.1"), Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/24")}},
+		{Address: netip.MustParseAddr("192.0.2.2"), Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}},
 	}
 }
 
@@ -176,7 +176,7 @@ func TestAssignBlocks(t *testing.T) {
 
 // Containers without a default route get routes to the network's other hosts.
 func TestAddTunnelRoutes(t *testing.T) {
-	a := model.Addressing{Addresses: []model.Address{{netip.MustParsePrefix("10.5.0.2/24"), netip.MustParseAddr("10.5.0.1")}}}
+	a := model.Addressing{Addresses: []model.Address{{Prefix: netip.MustParsePrefix("10.5.0.2/24"), Gateway: netip.MustParseAddr("10.5.0.1")}}}
 	a.AddTunnelRoutes(model.TunnelConfig{Nodes: append(someNodes(), model.Node{Subnets: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}})})
 	var got []string
 	for _, r := range a.Routes {

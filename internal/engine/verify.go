@@ -87,6 +87,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	if err != nil {
 		return err
 	}
+	p.link.IfName = rec.Inside()
 	change(&p)
 	if want.HostName != "" && want.HostName != p.link.HostName {
 		p.adopt(want)

@@ -5,16 +5,20 @@ import (
 	"fmt"
 )
 
-// Errors that callers tell apart with errors.Is.
+// Errors that callers tell apart with errors.Is. ErrExists is true of everything
+// that exists already, and ErrInUse of everything that is in use.
 var (
+	ErrExists         = errors.New("exists")
+	ErrInUse          = errors.New("in use")
+	ErrForbidden      = errors.New("not possible with this driver")
 	ErrUnknownDriver  = errors.New("unknown network driver")
 	ErrInvalidName    = errors.New("invalid name")
-	ErrNetworkExists  = errors.New("network exists")
-	ErrNetworkInUse   = errors.New("network has endpoints")
-	ErrEndpointExists = errors.New("endpoint exists")
-	ErrEndpointJoined = errors.New("endpoint has joined a sandbox")
+	ErrNetworkExists  = error(&kindError{"network exists", ErrExists})
+	ErrNetworkInUse   = error(&kindError{"network has endpoints", ErrInUse})
+	ErrEndpointExists = error(&kindError{"endpoint exists", ErrExists})
+	ErrEndpointJoined = error(&kindError{"endpoint has joined a sandbox", ErrInUse})
 	ErrNotJoined      = errors.New("endpoint has not joined a sandbox")
-	ErrSandboxExists  = errors.New("sandbox exists")
+	ErrSandboxExists  = error(&kindError{"sandbox exists", ErrExists})
 	ErrNotFound       = errors.New("not found")
 	ErrBadNetns       = errors.New("no network namespace")
 	ErrOwnNamespace   = errors.New("the container's network namespace is the host's own")
@@ -24,6 +28,16 @@ var (
 	ErrLimited        = errors.New("containers of the network may be cut off")
 	ErrNotReady       = errors.New("the network has no block on this host yet")
 )
+
+// kindError is an error that is also another, more general one.
+type kindError struct {
+	text string
+	kind error
+}
+
+func (e *kindError) Error() string { return e.text }
+
+func (e *kindError) Unwrap() error { return e.kind }
 
 // ConfigError says which key of a configuration is wrong. Keys are those of
 // the CNI configuration; the fields of NetworkConfig name theirs.

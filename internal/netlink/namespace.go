@@ -1,6 +1,7 @@
 package netlink
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -79,3 +80,15 @@ type rtgenmsg struct{}
 
 func (*rtgenmsg) Len() int          { return 4 }
 func (*rtgenmsg) Serialize() []byte { return make([]byte, 4) }
+
+// HasDevice says whether a namespace has an interface of that name.
+func HasDevice(n *netns.Namespace, name string) (has bool, err error) {
+	err = In(n, func(c *Conn) error {
+		_, err := c.Device(name)
+		if has = err == nil; errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		return err
+	})
+	return has, err
+}

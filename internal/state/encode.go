@@ -23,6 +23,10 @@ func (r Endpoint) encode() []byte {
 	o.OptionalString("Guard", r.Guard)
 	o.OptionalString("Runtime", r.Runtime)
 	o.OptionalInt("GatewayPriority", r.GatewayPriority)
+	o.OptionalString("LinkName", r.LinkName)
+	if r.NextName {
+		o.Bool("NextName", true)
+	}
 	if r.OwnRules != nil {
 		o.Object("OwnRules", r.OwnRules.encode)
 	}
@@ -126,5 +130,8 @@ func (s Sandbox) encode() []byte {
 	var o jsonw.Object
 	o.String("ID", s.ID)
 	o.String("Path", s.Path)
+	if s.Adopted {
+		o.Bool("Adopted", true)
+	}
 	return o.Bytes()
 }

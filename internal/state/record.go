@@ -85,6 +85,11 @@ type Endpoint struct {
 	Runtime  string // program that asked for it; empty: unknown
 	// GatewayPriority of this network among those of the container.
 	GatewayPriority int `json:",omitempty"`
+	// LinkName is the interface's name in the container; empty: IfName.
+	LinkName string `json:",omitempty"`
+	// NextName says that Join chooses LinkName: the first of eth0, eth1 and so on
+	// that is free in the container.
+	NextName bool `json:",omitempty"`
 
 	// OwnRules is what its own rules were made for; nil: unknown.
 	OwnRules *OwnRules `json:",omitempty"`
@@ -115,8 +120,18 @@ type Port struct {
 	Sources       []netip.Prefix // nil: everybody
 }
 
-// Sandbox is the record of a network namespace that libnet made.
+// Sandbox is the record of a container's network namespace.
 type Sandbox struct {
 	ID   string
 	Path string
+	// Adopted says that libnet did not make it, and so does not remove it.
+	Adopted bool `json:",omitempty"`
+}
+
+// Inside is the name of the interface in the container.
+func (e Endpoint) Inside() string {
+	if e.LinkName != "" {
+		return e.LinkName
+	}
+	return e.IfName
 }

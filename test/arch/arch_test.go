@@ -17,12 +17,12 @@ var ladder = []struct {
 	from string
 	to   []string
 }{
-	{"plugins/*", []string{"internal/cni", "internal/plugin", "pkg/libnet"}},
-	{"internal/plugin", []string{"internal/cni", "internal/plain", "pkg/libnet"}},
+	{"plugins/*", []string{"internal/cni", "internal/plugin", "internal/engine", "internal/model"}},
+	{"internal/plugin", []string{"internal/cni", "internal/plain", "internal/engine", "internal/model"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host"}},
-	{"cmd/lnctl", []string{"internal/plugin", "pkg/libnet"}},
-	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "pkg/libnet"}},
-	{"internal/agent", []string{"internal/overlay", "internal/plugin", "pkg/libnet", "pkg/ipamstore"}},
+	{"cmd/lnctl", []string{"internal/plugin", "internal/engine", "internal/model"}},
+	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "internal/engine", "internal/model"}},
+	{"internal/agent", []string{"internal/overlay", "internal/plugin", "internal/engine", "internal/model", "pkg/ipamstore"}},
 	{"internal/registry/etcd", []string{"internal/overlay"}},
 	{"pkg/ipamstore", []string{"internal/flock", "internal/plain"}},
 	{"internal/state", []string{"internal/jsonw", "internal/flock", "internal/plain"}},
@@ -37,9 +37,13 @@ var ladder = []struct {
 	{"internal/firewall", []string{"internal/nfnl", "internal/firewall/tool"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
-	{"internal/cni", []string{"internal/jsonw", "internal/plain", "pkg/libnet", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall"}},
+	{"internal/cni", []string{"internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall"}},
 	{"internal/policy", []string{"internal/firewall"}},
-	{"pkg/libnet", []string{"internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore"}},
+	{"internal/model", []string{"internal/overlay", "internal/firewall"}},
+	{"pkg/libnet", []string{"internal/engine", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore"}},
+	{"internal/driver", []string{"internal/model", "internal/state"}},
+	{"internal/driver/*", []string{"internal/driver", "internal/driver/bridge", "internal/model"}},
+	{"internal/engine", []string{"internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore"}},
 	{"internal/lntest", nil},
 	{"scripts/*", []string{"internal/cni", "internal/netns"}},
 	{"test/*", nil},
@@ -89,12 +93,12 @@ func TestPluginsStayLight(t *testing.T) {
 	}
 }
 
-// The delegate of foreign IPAM plugins alone may start a process, and what runs
-// the tools of the firewall.
+// The delegate of foreign IPAM plugins, the driver of CNI plugins and what runs the
+// tools of the firewall may start a process, and nothing else.
 func TestOnlyTheDelegateStartsProcesses(t *testing.T) {
 	for _, line := range goList(t, "{{.ImportPath}}{{range .Imports}} {{.}}{{end}}", "./plugins/...", "./internal/...", "./pkg/...") {
 		pkg, imports, _ := strings.Cut(strings.TrimPrefix(line, module), " ")
-		if pkg == "internal/cni" || pkg == "internal/lntest" || pkg == "internal/firewall/tool" {
+		if pkg == "internal/cni" || pkg == "internal/driver/cniplugin" || pkg == "internal/lntest" || pkg == "internal/firewall/tool" {
 			continue
 		}
 		for imported := range strings.FieldsSeq(imports) {

@@ -1,0 +1,45 @@
+package engine
+
+import (
+	"maps"
+
+	"github.com/libnet-cni/libnet/internal/model"
+)
+
+// notes is what a network's record keeps for its makers. Nothing here acts by it.
+type notes struct {
+	Labels  map[string]string `json:",omitempty"`
+	Options map[string]any    `json:",omitempty"` // of the driver
+}
+
+// WithLabels keeps labels with the network.
+func WithLabels(labels map[string]string) NetworkOption {
+	return func(s *networkSpec) { s.notes.Labels = maps.Clone(labels) }
+}
+
+// WithDriverOptions keeps the options that the configuration was made of.
+func WithDriverOptions(options map[string]any) NetworkOption {
+	return func(s *networkSpec) { s.notes.Options = maps.Clone(options) }
+}
+
+// Labels returns a copy of the network's labels.
+func (n *Network) Labels() map[string]string { return maps.Clone(n.notes.Labels) }
+
+// DriverOptions returns a copy of the options that the network was made of.
+func (n *Network) DriverOptions() map[string]any { return maps.Clone(n.notes.Options) }
+
+// keepNotes has what a caller does not know of, as a plugin that brings its whole
+// configuration, outlive the network's new record.
+func (n *Network) keepNotes() {
+	if n.notes.Labels != nil || n.notes.Options != nil {
+		return
+	}
+	if rec, err := n.c.networks.LoadNetwork(n.name); err == nil {
+		if old, err := n.c.networkOf(rec); err == nil {
+			n.notes = old.notes
+		}
+	}
+}
+
+// ID returns a hash of the network's name.
+func (n *Network) ID() string { return model.Digest(model.NetworkOwner(n.name)) }
