@@ -10,7 +10,7 @@ LINT_VERSION := v2.15.0
 LINT       := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 FUZZTIME   ?= 20s
 # What has goroutines is tested under the race detector, which needs cgo.
-RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,agent cni firewall firewall/conntrack flock host kernel link netlink netns nfnl overlay plain registry/etcd state tunnel)
+RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,agent cni driver engine firewall firewall/conntrack flock host kernel link netlink netns nfnl overlay plain registry/etcd state tunnel)
 STORM      ?= 5m
 
 # The collector of before Go 1.26 touches fewer pages, and a plugin never
@@ -51,7 +51,7 @@ soak: build tools ## storm for STORM (default 5m), every world of the matrix, ki
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_MATRIX=full LIBNET_CHURN=full $(GO) test -count=1 -v -timeout 30m -run 'TestMatrix|TestChurn' ./test/integration
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_STORM=$(STORM) $(GO) test -count=1 -v -timeout 30m ./test/storm
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_KILL=full $(GO) test -count=1 -v -timeout 60m ./test/kill
-	LIBNET_ROUNDS=50 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 30m -run Shared ./pkg/libnet
+	LIBNET_ROUNDS=50 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 30m -run Shared ./internal/engine
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_EDITED=full $(GO) test -count=1 -v -timeout 30m -run TestEditedAfterAdd ./test/integration
 	@rm -rf $(CACHE)/race && mkdir -p $(CACHE)/race && cp bin/* $(CACHE)/race/
 	CGO_ENABLED=1 $(GO) build -race -o $(CACHE)/race/ ./cmd/ln-agent

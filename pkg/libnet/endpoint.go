@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -22,6 +23,20 @@ type Endpoint struct {
 	engine *engine.Endpoint // nil: the network is of another driver
 	other  *driver.Endpoint
 	joined string // container of the sandbox that this handle has joined; empty: none
+}
+
+// Address is an address of an endpoint.
+type Address struct {
+	Prefix  netip.Prefix // with the length of its subnet
+	Gateway netip.Addr   // of the subnet; zero: none
+}
+
+// Route is a route of an endpoint.
+type Route struct {
+	Dst                   netip.Prefix
+	Gateway               netip.Addr // zero: on-link
+	MTU, AdvMSS, Priority int        // bytes, bytes, metric; 0: unset
+	Table, Scope          *int       // numbers as in rtnetlink(7); nil: unset
 }
 
 // now returns what the handle knows.
@@ -88,18 +103,30 @@ func (e *Endpoint) MAC() net.HardwareAddr {
 }
 
 // Addresses returns the endpoint's addresses.
-func (e *Endpoint) Addresses() []Address { return e.addressing().Addresses }
+func (e *Endpoint) Addresses() (all []Address) {
+	for _, a := range e.addressing().Addresses {
+		all = append(all, Address(a))
+	}
+	return all
+}
 
 // Routes returns the endpoint's routes.
-func (e *Endpoint) Routes() []Route { return e.addressing().Routes }
+func (e *Endpoint) Routes() (all []Route) {
+	for _, r := range e.addressing().Routes {
+		all = append(all, Route(r))
+	}
+	return all
+}
 
 // Ports returns the published ports; a port that was to be a free one has its number
 // once the endpoint has joined.
-func (e *Endpoint) Ports() []PortMapping {
+func (e *Endpoint) Ports() (all []PortMapping) {
 	if mine, _ := e.now(); mine != nil {
-		return mine.Ports()
+		for _, m := range mine.Ports() {
+			all = append(all, PortMapping(m))
+		}
 	}
-	return nil
+	return all
 }
 
 // Sandbox returns the sandbox that the endpoint is in now. The errors: ErrNotJoined,

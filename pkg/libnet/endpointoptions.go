@@ -22,13 +22,17 @@ type endpointSpec struct {
 }
 
 // PortMapping publishes a port of the host, or a range of ports.
-type PortMapping = engine.PortMapping
+type PortMapping struct {
+	Protocol      string         // "tcp", "udp" or "sctp"; empty: "tcp"
+	HostIP        netip.Addr     // of the host; zero: any, of both families
+	HostPort      int            // 1 to 65535; 0: a free one, which Endpoint.Ports tells
+	HostPortEnd   int            // last port of a range from HostPort on; 0: no range
+	ContainerPort int            // 1 to 65535, of a range the first one
+	Sources       []netip.Prefix // clients that may use it; nil: all
+}
 
-// Address is an address of an endpoint and the gateway of its subnet.
-type Address = model.Address
-
-// Route is a route of an endpoint.
-type Route = model.Route
+// String is "tcp 0.0.0.0:8080 to 80".
+func (m PortMapping) String() string { return engine.PortMapping(m).String() }
 
 // WithIfName names the interface in the container; default: the first of eth0, eth1
 // and so on that is free there when the endpoint joins.
@@ -54,7 +58,10 @@ func WithGatewayPriority(priority int) EndpointOption {
 }
 
 func (s endpointSpec) forEngine() []engine.EndpointOption {
-	opts := []engine.EndpointOption{engine.WithAddresses(s.addrs...), engine.WithPorts(s.ports...)}
+	opts := []engine.EndpointOption{engine.WithAddresses(s.addrs...)}
+	for _, m := range s.ports {
+		opts = append(opts, engine.WithPorts(engine.PortMapping(m)))
+	}
 	if s.ifName != "" {
 		opts = append(opts, engine.WithIfName(s.ifName))
 	} else {

@@ -21,11 +21,12 @@ var (
 	ErrExhausted     = ipamstore.ErrExhausted // no address, or no subnet, is left
 )
 
-// ConfigError says which option is wrong, and what would be right. Its keys are
-// those of the CNI configuration.
+// ConfigError says which option is wrong: its Key, as the CNI configuration has it, the
+// Value that was given, and what would be right, as Want. All are strings.
 type ConfigError = model.ConfigError
 
-// PortHeldError says that a port of the host is published for another container.
+// PortHeldError says that a port of the host is published for another container: the
+// Port, as "tcp 0.0.0.0:8080", and its Owner, "libnet:<network>/<name>/<interface>".
 type PortHeldError = engine.PortHeldError
 
 // oneConfigError turns what the address pool says of its configuration into a

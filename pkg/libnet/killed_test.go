@@ -162,3 +162,30 @@ func cleanUp(t *testing.T, w *world, net *libnet.Network, box *libnet.Sandbox, t
 }
 
 func hostLinks(t *testing.T) string { return strings.Join(linksIn(t, "/proc/thread-self/ns/net"), " ") }
+
+// A plugin that hangs is ended with the call's context, and what it made is removed.
+func TestPluginThatHangs(t *testing.T) {
+	tools, bin := os.Getenv("TOOLS"), os.Getenv("BIN")
+	dir := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\n%[1]s/ptp || exit 1\nif [ $CNI_COMMAND = ADD ]; then read line <%[2]s/go; fi\n", tools, dir)
+	ok(t, os.WriteFile(filepath.Join(dir, "ptp"), []byte(script), 0o755), syscall.Mkfifo(dir+"/go", 0o600))
+	w := newWorld(t, dir, bin, tools)
+	before := hostLinks(t)
+	n, err := w.NewNetwork(t.Context(), "ptp", "net", subnet("10.62.0.0/24"))
+	ok(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		f, err := os.OpenFile(dir+"/go", os.O_WRONLY, 0) // waits until the plugin hangs
+		cancel()
+		check(err, f.Close())
+	}()
+	sb := w.sandbox(t, "box")
+	if _, err := n.Attach(ctx, sb); err == nil || !strings.Contains(err.Error(), "plugin ptp ADD") {
+		t.Fatalf("got %v", err)
+	}
+	left, err := n.Endpoints(t.Context())
+	if err != nil || len(left) > 0 || len(linksIn(t, sb.Path())) > 0 || hostLinks(t) != before || len(leases(t, w.data, "net")) > 0 {
+		t.Errorf("left: %v, %v, %q, %s, %q", err, left, linksIn(t, sb.Path()), hostLinks(t), leases(t, w.data, "net"))
+	}
+	ok(t, n.Delete(t.Context()))
+}

@@ -46,9 +46,11 @@ const (
 	GatewayIsolated       = model.GatewayIsolated       // no address on the bridge
 )
 
-// Node is a host of an overlay network: where the others reach it, and optionally
-// the subnets of its containers.
-type Node = model.Node
+// Node is a host of an overlay network.
+type Node struct {
+	Address netip.Addr     // where the other hosts reach it
+	Subnets []netip.Prefix // of its containers; nil: its blocks of the network's
+}
 
 // WithSubnet gives each endpoint an address of this subnet; with several subnets, as
 // one of IPv4 and one of IPv6, one of each. The gateway has the first address.
@@ -179,7 +181,11 @@ func (s networkSpec) spread(c *Controller, t *model.TunnelConfig) (err error) {
 	if len(s.nodes) == 0 {
 		return model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
-	if t.Nodes, err = model.AssignBlocks(s.nodes, s.subnets, model.DefaultBlockSize()); err != nil {
+	var nodes []model.Node
+	for _, n := range s.nodes {
+		nodes = append(nodes, model.Node(n))
+	}
+	if t.Nodes, err = model.AssignBlocks(nodes, s.subnets, model.DefaultBlockSize()); err != nil {
 		return err
 	}
 	t.Subnets = s.subnets
