@@ -115,7 +115,9 @@ func (c *Controller) dead(rec state.Endpoint) bool {
 }
 
 // idOf returns whose record it is.
-func idOf(rec state.Endpoint) model.ID { return model.ID{Network: rec.Network, ContainerID: rec.ContainerID, IfName: rec.IfName} }
+func idOf(rec state.Endpoint) model.ID {
+	return model.ID{Network: rec.Network, ContainerID: rec.ContainerID, IfName: rec.IfName}
+}
 
 func holderOfRecord(rec state.Endpoint) Holder {
 	return Holder{
