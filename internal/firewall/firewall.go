@@ -182,7 +182,7 @@ func (c *conn) stateOf(t table) (tableState, error) {
 	if err != nil {
 		return tableMissing, err
 	}
-	state := now.state(t)
+	state := now.state()
 	if (state == tableIntact || state == tableWritten) && now.use > now.wanted(t) {
 		foreign, err := c.foreignChains(t)
 		if err != nil || len(foreign) > 0 {

@@ -291,9 +291,9 @@ func prefix(f field, op uint32, want, mask []byte) []expr {
 	return append(all, compare(op, want))
 }
 
-// part returns some bytes of the field, from offset on.
-func (f field) part(offset, bytes uint32) field {
-	f.at, f.size = f.at+offset, bytes
+// firstByte returns the first byte of the field.
+func (f field) firstByte() field {
+	f.size = 1
 	return f
 }
 
@@ -346,24 +346,24 @@ func notLo() []expr {
 
 // ip saddr 127.0.0.0/8
 func sourceLocalhost4() []expr {
-	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+	return prefix(saddr4.firstByte(), unix.NFT_CMP_EQ, []byte{127}, nil)
 }
 
 // ip saddr 0.0.0.0/8
 func sourceNone4() []expr {
-	return prefix(saddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{0}, nil)
+	return prefix(saddr4.firstByte(), unix.NFT_CMP_EQ, []byte{0}, nil)
 }
 
 // ip daddr 127.0.0.0/8
 func destLocalhost4() []expr {
-	return prefix(daddr4.part(0, 1), unix.NFT_CMP_EQ, []byte{127}, nil)
+	return prefix(daddr4.firstByte(), unix.NFT_CMP_EQ, []byte{127}, nil)
 }
 
 // ip daddr != 224.0.0.0/4, ip6 daddr != ff00::/8
 func notMulticast(f *familySets) part {
 	return func() []expr {
 		if f.family == unix.NFPROTO_IPV6 {
-			return prefix(daddr6.part(0, 1), unix.NFT_CMP_NEQ, []byte{0xff}, nil)
+			return prefix(daddr6.firstByte(), unix.NFT_CMP_NEQ, []byte{0xff}, nil)
 		}
 		return prefix(daddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, []byte{0xf0, 0, 0, 0})
 	}

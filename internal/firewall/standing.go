@@ -90,7 +90,7 @@ func (s standing) wanted(t table) int {
 
 // state is that of a table all of whose chains were asked for, but for what is
 // foreign in it.
-func (s standing) state(t table) tableState {
+func (s standing) state() tableState {
 	if !s.there {
 		return tableMissing
 	}

@@ -60,7 +60,7 @@ func (f *Firewall) Intact(ctx context.Context, n Network) error {
 			found.add("table "+t.String(), ErrMissing)
 			return nil
 		}
-		if now.state(t) == tableWritten {
+		if now.state() == tableWritten {
 			found.add("elements of table "+t.String()+", since its rules were written anew", ErrMissing)
 		}
 		if err := found.whole(t, now); err != nil || len(found.all) > 0 {
@@ -85,7 +85,7 @@ func (d *differences) stands(t table) error {
 
 // whole says whether a table has its rules, by their number, and these hold.
 func (d *differences) whole(t table, now standing) error {
-	if now.state(t) == tableBroken && !now.stopped() {
+	if now.state() == tableBroken && !now.stopped() {
 		d.add("rules of table "+t.String()+", as this release writes them", ErrMissing)
 	}
 	return d.standing(t, now)
