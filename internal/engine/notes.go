@@ -31,13 +31,17 @@ func (n *Network) DriverOptions() map[string]any { return maps.Clone(n.notes.Opt
 // keepNotes has what a caller does not know of, as a plugin that brings its whole
 // configuration, outlive the network's new record.
 func (n *Network) keepNotes() {
-	if n.notes.Labels != nil || n.notes.Options != nil {
+	rec, err := n.c.networks.LoadNetwork(n.name)
+	if err != nil {
+		return // there is nothing to keep
+	}
+	old, err := n.c.networkOf(rec)
+	if err != nil {
 		return
 	}
-	if rec, err := n.c.networks.LoadNetwork(n.name); err == nil {
-		if old, err := n.c.networkOf(rec); err == nil {
-			n.notes = old.notes
-		}
+	n.kept = n.kept || old.kept
+	if n.notes.Labels == nil && n.notes.Options == nil {
+		n.notes = old.notes
 	}
 }
 

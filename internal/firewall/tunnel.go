@@ -3,7 +3,6 @@ package firewall
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -22,16 +21,6 @@ import (
 // UDP port are left alone. What a host sends by its own tunnel is not seen: it
 // is not forwarded. A packet is whole here: conntrack, which these tables use,
 // joins fragments before.
-
-// Underlay is what a tunnel looks like from underneath. The zero value has no
-// rules.
-type Underlay struct {
-	VNI  int
-	Port uint16 // UDP
-	// Hosts are the addresses of the network's other hosts: the only ones that
-	// packets of the tunnel come from.
-	Hosts []netip.Addr
-}
 
 // vni is the VNI in a VXLAN header, behind that of UDP, and one byte more, which
 // is masked. It is typed as an address because nft prints no number of 24 bits.
