@@ -84,7 +84,7 @@ func (e *Endpoint) intend(to Target) error {
 			return err
 		}
 	}
-	if s.Conf, err = withAsked(e.net.Conf, s.Asked); err != nil {
+	if s.Conf, err = WithAsked(e.net.Conf, s.Asked); err != nil {
 		return err
 	}
 	s.Container, s.Host, s.Result = to.Container, to.Host, nil
@@ -271,8 +271,8 @@ func (s *Networks) collectRest(ctx context.Context, n Network, d Driver) error {
 	return d.Collect(ctx, n, known, held.File())
 }
 
-// withAsked is a plugin's configuration with what was asked for one attachment.
-func withAsked(conf json.RawMessage, asked Asked) (json.RawMessage, error) {
+// WithAsked is a plugin's configuration with what was asked for one attachment.
+func WithAsked(conf json.RawMessage, asked Asked) (json.RawMessage, error) {
 	if conf == nil || len(asked) == 0 {
 		return conf, nil
 	}

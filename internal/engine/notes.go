@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"maps"
 
 	"github.com/libnet-cni/libnet/internal/model"
@@ -10,6 +11,26 @@ import (
 type notes struct {
 	Labels  map[string]string `json:",omitempty"`
 	Options map[string]any    `json:",omitempty"` // of the driver
+	// IPAMConf is the configuration of an IPAM that is not a Pool; nil: unknown.
+	IPAMConf json.RawMessage `json:",omitempty"`
+}
+
+// WithIPAMConf keeps the configuration that the network's IPAM has, for FromConf.
+func WithIPAMConf(conf json.RawMessage) NetworkOption {
+	return func(s *networkSpec) { s.notes.IPAMConf = conf }
+}
+
+// FromConf returns the network with the IPAM that make has for the configuration of
+// WithIPAMConf; the network itself if there is none, or make returns nil.
+func (n *Network) FromConf(make func(kind string, conf json.RawMessage) IPAM) *Network {
+	if n.ipam != nil || n.notes.IPAMConf == nil {
+		return n
+	}
+	if ipam := make(n.foreign, n.notes.IPAMConf); ipam != nil {
+		n = n.own()
+		n.ipam = ipam
+	}
+	return n
 }
 
 // WithLabels keeps labels with the network.
@@ -40,7 +61,7 @@ func (n *Network) keepNotes() {
 		return
 	}
 	n.kept = n.kept || old.kept
-	if n.notes.Labels == nil && n.notes.Options == nil {
+	if n.notes.Labels == nil && n.notes.Options == nil && n.notes.IPAMConf == nil {
 		n.notes = old.notes
 	}
 }

@@ -121,7 +121,7 @@ func (c *Controller) nameFree(name string) error {
 
 func (c *Controller) newOfEngine(ctx context.Context, k kind, name string, s networkSpec) (*Network, error) {
 	var n *engine.Network
-	opts, err := s.forEngine(c, k)
+	opts, err := s.forEngine(ctx, c, k, name)
 	if err == nil {
 		n, err = c.e.NewNetwork(ctx, k.name, name, opts...)
 	}
@@ -131,7 +131,7 @@ func (c *Controller) newOfEngine(ctx context.Context, k kind, name string, s net
 	if _, err := c.others.Load(name); err == nil { // made at the same time
 		return nil, errors.Join(fmt.Errorf("%w: %q", model.ErrNetworkExists, name), n.Delete(context.WithoutCancel(ctx)))
 	}
-	return &Network{c: c, engine: n}, nil
+	return c.ofEngine(n), nil
 }
 
 func (c *Controller) newOfOther(ctx context.Context, k kind, name string, s networkSpec) (*Network, error) {
@@ -159,7 +159,7 @@ func (c *Controller) newOfOther(ctx context.Context, k kind, name string, s netw
 func (c *Controller) Network(_ context.Context, name string) (*Network, error) {
 	n, err := c.e.Network(name)
 	if err == nil {
-		return &Network{c: c, engine: n}, nil
+		return c.ofEngine(n), nil
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return nil, err
@@ -195,7 +195,7 @@ func (c *Controller) Networks(ctx context.Context) ([]*Network, error) {
 	others, otherErr := c.others.List()
 	var all []*Network
 	for _, n := range mine {
-		all = append(all, &Network{c: c, engine: n})
+		all = append(all, c.ofEngine(n))
 	}
 	for _, n := range others {
 		all = append(all, &Network{c: c, other: n})

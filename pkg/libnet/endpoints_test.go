@@ -352,3 +352,38 @@ func TestOneHandleForManyGoroutines(t *testing.T) {
 		ok(t, e.Delete(ctx), sb.Delete(ctx), n.Delete(ctx))
 	}
 }
+
+// A CNI plugin gives the addresses of a bridge, and takes them back by a handle that
+// another program found.
+func TestBridgeWithAnIPAMPlugin(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	made, err := w.NewNetwork(ctx, "bridge", "net", subnet("10.63.0.0/24"), libnet.WithIPAM("host-local", nil), libnet.WithMasquerade(true))
+	ok(t, err)
+	first, err := made.CreateEndpoint(ctx, "first", libnet.WithAddresses(netip.MustParseAddr("10.63.0.63")))
+	ok(t, err)
+	sb := w.sandbox(t, "box")
+	_, err = made.Attach(ctx, sb)
+	ok(t, err, first.Join(ctx, sb), first.Verify(ctx))
+	if diff := cmp.Diff([]string{"10.63.0.63", "10.63.0.64"}, leases(t, w.data, "net")); diff != "" {
+		t.Error(diff)
+	}
+	other, err := libnet.New(w.opts...)
+	ok(t, err)
+	defer func() { _ = other.Close() }()
+	n, err := other.Network(ctx, "net")
+	ok(t, err)
+	if got := fmt.Sprintln(n.Subnets(), names(t, n)); got != "[10.63.0.0/24] box first\n" {
+		t.Errorf("got %s", got)
+	}
+	ok(t, n.Status(ctx), other.DestroySandbox(ctx, "box"))
+	all, err := n.Endpoints(ctx)
+	ok(t, err)
+	for _, e := range all {
+		ok(t, e.Delete(ctx))
+	}
+	if got := leases(t, w.data, "net"); len(got) > 0 {
+		t.Errorf("addresses are left: %q", got)
+	}
+	ok(t, n.Delete(ctx))
+}

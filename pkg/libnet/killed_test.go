@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/libnet-cni/libnet/pkg/libnet"
 )
@@ -20,20 +22,24 @@ import (
 const killedStep = "LIBNET_TEST_STEP"
 
 // beKilled runs in a process of its own.
-func beKilled(step string) int {
+func beKilled(step string) {
 	dir := os.Getenv("LIBNET_TEST_DIR")
 	ctx := context.Background()
 	c := must(libnet.New(libnet.WithStateDir(dir+"/state"), libnet.WithDataDir(dir+"/data"),
 		libnet.WithNetnsDir(dir+"/netns"), libnet.WithPluginPath(filepath.SplitList(os.Getenv("LIBNET_TEST_PATH"))...)))
-	e := must(must(c.Network(ctx, "net")).Endpoint(ctx, "one"))
 	var err error
+	if step == "CreateEndpoint" {
+		_, err = must(c.Network(ctx, "net")).CreateEndpoint(ctx, "one")
+		fmt.Fprintln(os.Stderr, "not killed:", err)
+		return
+	}
+	e := must(must(c.Network(ctx, "net")).Endpoint(ctx, "one"))
 	if step == "Join" {
 		err = e.Join(ctx, must(c.Sandbox(ctx, "box")))
 	} else {
 		err = e.Leave(ctx)
 	}
 	fmt.Fprintln(os.Stderr, "not killed:", err)
-	return 1
 }
 
 // wrapped makes a plugin that runs the real one, and kills the process that started
@@ -54,6 +60,46 @@ esac
 `, verb, real, at, dir, real, real, real)
 	ok(t, os.WriteFile(filepath.Join(dir, filepath.Base(real)), []byte(script), 0o755), syscall.Mkfifo(dir+"/go", 0o600))
 	return dir
+}
+
+// An IPAM plugin of a bridge does not outlive its caller, and Collect takes back what
+// it gave.
+func TestKilledWhileAnIPAMPluginRuns(t *testing.T) {
+	tools, bin := os.Getenv("TOOLS"), os.Getenv("BIN")
+	for _, at := range []string{"before", "beside", "after"} {
+		t.Run(at, func(t *testing.T) {
+			ctx := t.Context()
+			wrap := wrapped(t, filepath.Join(tools, "host-local"), "ADD", at)
+			w := newWorld(t, bin, tools)
+			n, err := w.NewNetwork(ctx, "bridge", "net", subnet("10.64.0.0/24"), libnet.WithIPAM("host-local", nil))
+			ok(t, err)
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), killedStep+"=CreateEndpoint", "LIBNET_TEST_DIR="+filepath.Dir(w.state), "LIBNET_TEST_PATH="+strings.Join([]string{wrap, bin, tools}, ":"))
+			out, err := runAlone(t, cmd)
+			if status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus); err == nil || status.Signal() != syscall.SIGKILL {
+				t.Fatalf("%v: %s", err, out)
+			}
+			ok(t, n.Collect(ctx, nil))
+			if got := names(t, n); got != "" || len(leases(t, w.data, "net")) > 0 {
+				t.Errorf("endpoints %q, addresses %q", got, leases(t, w.data, "net"))
+			}
+			ok(t, n.Delete(ctx))
+		})
+	}
+}
+
+// runAlone runs a command, and waits until all processes that it started have ended.
+func runAlone(t *testing.T, cmd *exec.Cmd) (string, error) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	ok(t, err)
+	cmd.ExtraFiles = []*os.File{w} // which they all inherit
+	out, err := cmd.CombinedOutput()
+	ok(t, w.Close(), r.SetReadDeadline(time.Now().Add(10*time.Second)))
+	if _, readErr := io.ReadAll(r); readErr != nil {
+		t.Errorf("the plugin outlives its caller: %v", readErr)
+	}
+	return string(out), errors.Join(err, r.Close())
 }
 
 // After kill -9 at any point of a plugin's ADD and DEL, Collect leaves nothing, and

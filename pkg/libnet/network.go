@@ -92,15 +92,20 @@ func (n *Network) Config() Config {
 // Subnets returns the subnets that endpoints of this host get addresses of; none if
 // another program chooses them.
 func (n *Network) Subnets() []netip.Prefix {
+	raw := n.other.Conf
 	if n.engine != nil {
-		return n.engine.Subnets()
+		p, ok := n.engine.IPAM().(*pluginIPAM)
+		if !ok {
+			return n.engine.Subnets()
+		}
+		raw = p.conf
 	}
 	var conf struct {
 		IPAM struct {
 			Ranges [][]struct{ Subnet netip.Prefix }
 		}
 	}
-	if json.Unmarshal(n.other.Conf, &conf) != nil {
+	if json.Unmarshal(raw, &conf) != nil {
 		return nil
 	}
 	var all []netip.Prefix

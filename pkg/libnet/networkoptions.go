@@ -1,6 +1,7 @@
 package libnet
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -120,7 +121,7 @@ func WithNodes(nodes ...Node) NetworkOption {
 }
 
 // forEngine are the options for a network that the engine makes.
-func (s networkSpec) forEngine(c *Controller, k kind) ([]engine.NetworkOption, error) {
+func (s networkSpec) forEngine(ctx context.Context, c *Controller, k kind, name string) ([]engine.NetworkOption, error) {
 	cfg := model.NetworkConfig{
 		Gateway: s.mode != GatewayIsolated, DefaultGateway: s.mode != GatewayIsolated && !s.internal,
 		GatewayModeIPv4: s.mode, GatewayModeIPv6: s.mode, Internal: s.internal,
@@ -131,6 +132,11 @@ func (s networkSpec) forEngine(c *Controller, k kind) ([]engine.NetworkOption, e
 	}
 	if err := k.configure(&cfg, s.options); err != nil {
 		return nil, err
+	}
+	opts := []engine.NetworkOption{engine.WithLabels(s.labels), engine.WithDriverOptions(s.options)}
+	if s.byPlugin() {
+		more, err := s.ipamForEngine(ctx, c, k, name)
+		return append(opts, append(more, engine.WithConfig(cfg))...), err
 	}
 	if err := s.checkPool(k.name); err != nil {
 		return nil, err
@@ -147,7 +153,7 @@ func (s networkSpec) forEngine(c *Controller, k kind) ([]engine.NetworkOption, e
 	} else if len(s.nodes) > 0 {
 		return nil, model.BadConfig("nodes", len(s.nodes), `needs the driver "overlay"`)
 	}
-	opts := []engine.NetworkOption{engine.WithConfig(cfg), engine.WithLabels(s.labels), engine.WithDriverOptions(s.options)}
+	opts = append(opts, engine.WithConfig(cfg))
 	for _, p := range subnets {
 		opts = append(opts, engine.WithSubnet(p))
 	}
@@ -161,11 +167,30 @@ func (s networkSpec) forEngine(c *Controller, k kind) ([]engine.NetworkOption, e
 	return opts, nil
 }
 
+// byPlugin says that a CNI plugin gives the addresses.
+func (s networkSpec) byPlugin() bool {
+	return s.ipam != "" && s.ipam != engine.PoolType && s.ipam != ipamNull
+}
+
+// ipamForEngine has a CNI plugin give the addresses of a bridge.
+func (s networkSpec) ipamForEngine(ctx context.Context, c *Controller, k kind, name string) ([]engine.NetworkOption, error) {
+	if k.capability.Scope == ScopeGlobal {
+		return nil, model.BadConfig("ipam.type", s.ipam, fmt.Sprintf("want %q with the driver %s: addresses are of this host's block", engine.PoolType, k.name))
+	}
+	section, err := s.pluginIPAM(c)
+	if err != nil {
+		return nil, err
+	}
+	ipam, err := c.newPluginIPAM(ctx, name, s.ipam, section)
+	if err != nil {
+		return nil, err
+	}
+	return []engine.NetworkOption{engine.WithIPAM(ipam), engine.WithIPAMConf(ipam.conf)}, nil
+}
+
 // checkPool refuses what the engine's own address pool is not told this way.
 func (s networkSpec) checkPool(driver string) error {
 	switch {
-	case s.ipam != "" && s.ipam != engine.PoolType && s.ipam != ipamNull:
-		return model.BadConfig("ipam.type", s.ipam, fmt.Sprintf("want %q or %q with the driver %s", engine.PoolType, ipamNull, driver))
 	case s.ipam == ipamNull && s.hasSubnet():
 		return model.BadConfig("ipam.type", s.ipam, "gives no addresses, and the network has a subnet: remove one of them")
 	case s.ipam == engine.PoolType && !s.hasSubnet() && len(s.nodes) == 0:

@@ -111,7 +111,7 @@ func TestOptionsThatCannotBe(t *testing.T) {
 		{"bridge", []libnet.NetworkOption{libnet.WithAutoSubnet("any")}, "ipam.subnet"},
 		{"bridge", []libnet.NetworkOption{libnet.WithInternal(), libnet.WithMasquerade(true)}, "internal"},
 		{"bridge", []libnet.NetworkOption{subnet("10.1.0.0/24"), libnet.WithIPAM("null", nil)}, "ipam.type"},
-		{"bridge", []libnet.NetworkOption{subnet("10.1.0.0/24"), libnet.WithIPAM("host-local", nil)}, "ipam.type"},
+		{"overlay", []libnet.NetworkOption{subnet("10.1.0.0/24"), libnet.WithIPAM("host-local", nil)}, "ipam.type"},
 		{"host", []libnet.NetworkOption{options("mtu", 1400)}, "mtu"},
 		{"null", []libnet.NetworkOption{subnet("10.1.0.0/24")}, "ipam.type"},
 		{"ptp", []libnet.NetworkOption{options("type", "bridge")}, "type"},

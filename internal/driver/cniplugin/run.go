@@ -47,6 +47,9 @@ func (d *Driver) run(ctx context.Context, c call) ([]byte, error) {
 	}
 	// A plugin that is ended is ended with the plugins that it runs itself.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if a.Lock == nil { // nothing keeps others from its attachment once this thread is gone
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = afterwards
 	if err := cmd.Run(); err != nil {
