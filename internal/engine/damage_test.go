@@ -96,8 +96,11 @@ func TestDamage(t *testing.T) {
 			t.Fatalf("%s: before the damage: %v", tt.name, e.Verify(ctx))
 		}
 		run(t, tt.damage)
-		if connects(tt.to) {
-			t.Errorf("%s: it does no damage", tt.name)
+		// A new link's carrier is noticed late, and enables the port once more.
+		for deadline := time.Now().Add(10 * time.Second); connects(tt.to); run(t, tt.damage) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it does no damage", tt.name)
+			}
 		}
 		if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: verify says %v, want %q", tt.name, err, tt.says)
