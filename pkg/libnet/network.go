@@ -58,7 +58,8 @@ func (n *Network) Labels() map[string]string {
 	return maps.Clone(n.other.Labels)
 }
 
-// DriverOptions returns a copy of the options that the driver was given.
+// DriverOptions returns a copy of the options that the driver was given. Of a network
+// that was found again they are as JSON has them: numbers are float64.
 func (n *Network) DriverOptions() map[string]any {
 	if n.engine != nil {
 		return n.engine.DriverOptions()
