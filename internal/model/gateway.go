@@ -131,7 +131,7 @@ func (c NetworkConfig) validateGateway() error {
 		}
 	}
 	if m := c.AcceptFwMark; m != (FwMark{}) && (m.Value == 0 || m.Value&^m.Mask != 0) {
-		return BadConfig("acceptFwMark", m, "want a mark above 0 (0 is on every packet that nobody marked) that its mask leaves as it is")
+		return BadConfig("acceptFwMark", m, "want a mark above 0 (every packet without a mark has 0) that its mask leaves as it is")
 	}
 	return c.validateTranslation()
 }

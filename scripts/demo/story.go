@@ -177,7 +177,7 @@ func (d *demo) check() error {
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", lost, err)
 	}
-	d.step(bold, "!", "Somebody deletes %s in c1.", lost)
+	d.step(bold, "!", "The operator deletes %s in c1.", lost)
 	took, err := d.runtime.do("CHECK", "c1")
 	var said *types.Error
 	if !errors.As(err, &said) || said.Code != cni.CodeDifferent {
