@@ -69,7 +69,7 @@ func NodeFilePath(stateDir, network string) string {
 }
 
 // Uptime is the time since boot, in seconds, sleep included: the clock of
-// NodeFile.Until, which nobody sets.
+// NodeFile.Until, which no program can set.
 func Uptime() int64 {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // cannot fail

@@ -114,7 +114,7 @@ func missing(err error) bool {
 }
 
 // endpoint writes the record of an attachment unless it has one, and that of
-// its network. While it does, nobody else adds or removes the attachment.
+// its network. Meanwhile no other call adds or removes the attachment.
 func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) error {
 	load := func() error {
 		_, err := r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)

@@ -71,7 +71,7 @@ func (f *Firewall) removeLast(ctx context.Context, n Network, h holdings) error 
 		return c.dropUnused(b, n, h.owner)
 	}
 	err := f.transact(ctx, fill)
-	if errors.Is(err, errRefused) { // somebody has put something of his own into a table of ours, or taken some of it away
+	if errors.Is(err, errRefused) { // another program has put something into a table of ours, or taken some of it away
 		drop = false
 		err = f.transact(ctx, fill)
 	}

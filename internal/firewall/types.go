@@ -224,7 +224,7 @@ type Endpoint struct {
 type IPTablesOptions struct {
 	// MarkBit is the bit of the packet mark, 0 to 31, that says to masquerade.
 	MarkBit int
-	// SetMarkChain is somebody else's chain that marks what is to be masqueraded,
+	// SetMarkChain is another program's chain that marks what is to be masqueraded,
 	// as KUBE-MARK-MASQ; empty: a chain of ours, with MarkBit.
 	SetMarkChain string
 }

@@ -79,8 +79,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// A namespace that is bound nowhere is found by the process in it, and one that
-// nobody is in keeps its addresses known: the link tells.
+// A namespace that is bound nowhere is found by the process in it, and the
+// addresses of one without a process stay known: the link tells.
 func TestFindUnbound(t *testing.T) {
 	t.Parallel()
 	h := newLinks(t)
@@ -114,7 +114,7 @@ func TestFindUnbound(t *testing.T) {
 	}
 }
 
-// A link that went, or is somebody else's by now, is not found.
+// A link that was deleted, or has another owner by now, is not found.
 func TestFindMissing(t *testing.T) {
 	t.Parallel()
 	h := newLinks(t)

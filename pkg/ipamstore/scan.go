@@ -69,7 +69,7 @@ func (t *table) add(d dir, name string, regular bool) {
 	h.Owner, h.Problem, h.Since = l.owner, l.problem, time.Unix(0, l.since)
 	switch kind {
 	case fileMissing:
-		return // removed by someone who did not lock
+		return // removed by a program that did not lock
 	case fileBarrier:
 		t.barred = append(t.barred, a)
 	case fileLease:

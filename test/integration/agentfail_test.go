@@ -21,7 +21,7 @@ import (
 )
 
 // part keeps a host from etcd, and from nothing else, until heal is called.
-// Packets get lost, as where a switch fails: nobody is told.
+// Packets get lost, as where a switch fails: the sender gets no error.
 func (a *agents) part(host string) (heal func()) {
 	a.t.Helper()
 	r := &netlink.Route{Dst: ipNet(a.cluster, "192.0.2.250/32"), Type: unix.RTN_BLACKHOLE}
@@ -81,8 +81,8 @@ func (a *agents) compact() {
 }
 
 // A host that is away for longer than it holds its blocks gives no address out
-// any more by itself, before anybody else has its block. Back again it knows,
-// and takes the next block that is free.
+// any more by itself, before another host has its block. When it is back, it
+// knows of the loss and takes the next free block.
 func TestAgentLosesBlock(t *testing.T) {
 	t.Parallel()
 	a := newAgents(t, 3)

@@ -76,7 +76,7 @@ func (h *host) holders() map[string]netip.Addr {
 		h.check(err)
 		cid, _, _ := strings.Cut(string(data), "\r\n")
 		if cid == "" {
-			h.t.Errorf("lease %s: %q names nobody", a, data)
+			h.t.Errorf("lease %s: %q names no owner", a, data)
 		}
 		if held[cid].IsValid() {
 			h.t.Errorf("%s holds %s and %s", cid, held[cid], a)

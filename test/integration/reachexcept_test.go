@@ -20,8 +20,8 @@ func TestReachTrusted(t *testing.T) {
 	})
 }
 
-// TestReachMark opens every port of containers to packets that somebody's rule
-// has marked.
+// TestReachMark opens every port of containers to packets that a rule of the
+// operator has marked.
 func TestReachMark(t *testing.T) {
 	eachWay(t, []string{"nat"}, func(l *reachLab) {
 		l.tool(`table inet marker {

@@ -24,7 +24,7 @@ const (
 )
 
 // unit is a set of chains and the rules that lead to them. It is there as long
-// as somebody has a rule in a chain of usedBy.
+// as a chain of usedBy has a rule.
 type unit struct {
 	table  string
 	chains []string // the ones that are jumped to first
