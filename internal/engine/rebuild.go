@@ -241,7 +241,7 @@ func order(all []netip.Addr, a netip.Addr) int {
 }
 
 // recordedPorts are ports as the rules tell of them. To be published on any
-// address of a family, or of both, is the same for who has one only.
+// address of a family, or of both, is the same for a container that has one only.
 func recordedPorts(ports []firewall.PortMap, addrs []netip.Addr) []PortMapping {
 	has4, has6 := slices.ContainsFunc(addrs, netip.Addr.Is4), slices.ContainsFunc(addrs, netip.Addr.Is6)
 	var all []PortMapping

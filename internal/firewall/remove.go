@@ -38,7 +38,7 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 }
 
 // RemoveLast is Remove for the last endpoint of a network, and RemoveNetwork, in
-// one transaction: who waits for the kernel to free what was deleted waits once.
+// one transaction: the caller waits once for the kernel to free what was deleted.
 func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error {
 	h, err := holdingsOf(e)
 	if err == nil {

@@ -74,7 +74,7 @@ func TestFind(t *testing.T) {
 	for addr, want := range map[string]string{"10.1.0.2": n.Path(), "fd00:1::2": n.Path(), "10.1.0.9": "", "127.0.0.1": "" /* all have it */} {
 		got, err := h.Holder(t.Context(), netip.MustParseAddr(addr), ns)
 		if got != want || (err == nil) != (want != "") || want == "" && !errors.Is(err, netlink.ErrNotFound) {
-			t.Errorf("who has %s: %q, %v, want %q", addr, got, err, want)
+			t.Errorf("owner of %s: %q, %v, want %q", addr, got, err, want)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// Every block is found, by whoever asks, and none twice.
+// Every block is found, by every host that asks, and none twice.
 func TestChoose(t *testing.T) {
 	s := Shared{Terms: Terms{Size: BlockSize{26, 64}}, Blocks: map[netip.Prefix]Holding{}}
 	for _, subnet := range prefixes("10.5.0.0/24", "fd05::/62") {

@@ -163,7 +163,7 @@ func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
 		return nil
 	}
 	// The kernel takes no alias in the creating message: one that is missing is
-	// on its way, or whoever made the device was killed.
+	// on its way, or the maker of the device was killed.
 	if err := h.conn.SetLink(d.Index, unix.IFF_UP, unix.IFF_UP, netlink.AttrUint32(unix.IFLA_MTU, uint32(mtu)), netlink.Attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			err = fmt.Errorf("%w: %w", ErrPortInUse, err)

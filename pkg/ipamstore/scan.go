@@ -162,7 +162,7 @@ func (x *session) rebuild() error {
 	}
 	lost := x.lost(t)
 	if x.mode == looking && len(lost) > 0 {
-		x.indexed, x.table = false, t // the index knows of them for who may change something
+		x.indexed, x.table = false, t // the index knows of them for a caller that may change something
 		return nil
 	}
 	if err := x.restore(t, lost); err != nil {
@@ -187,7 +187,7 @@ func (x *session) rebuild() error {
 	return x.commit()
 }
 
-// lease is an address and who has it.
+// lease is an address and its holder.
 type lease struct {
 	Holder
 	leased

@@ -139,7 +139,7 @@ func (d *demo) port() error {
 			to              netip.AddrPort
 			want            netip.Addr
 		}{
-			{"outside", outside, "who calls is seen", published, u.outside.Addr()},
+			{"outside", outside, "client's address is seen", published, u.outside.Addr()},
 			{"host", hostNetns, "", published, u.host.Addr()},
 			{"c1", container("c1"), "itself", published, bridge},
 		} {

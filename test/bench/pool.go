@@ -191,7 +191,7 @@ func (p *plugin) call(command, id, netns string) (time.Duration, error) {
 	return took, nil
 }
 
-// run is call for those who want the output, too.
+// run is call, and returns the output, too.
 func (p *plugin) run(command, id, netns string) (time.Duration, []byte, error) {
 	var stdout bytes.Buffer
 	cmd := exec.Command(p.binary)

@@ -60,7 +60,7 @@ func (h *host) inCrowd(calls []call, kill bool) []ended {
 	return out
 }
 
-// holders returns who holds what by the lease files of the network "net", and
+// holders returns each holder's address by the lease files of the network "net", and
 // fails the test if one holds two.
 func (h *host) holders() map[string]netip.Addr {
 	h.t.Helper()

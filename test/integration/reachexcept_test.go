@@ -2,7 +2,7 @@ package integration
 
 import "testing"
 
-// TestReachTrusted opens the published ports of containers to who comes by a
+// TestReachTrusted opens the published ports of containers to clients that come by a
 // trusted interface, and no other.
 func TestReachTrusted(t *testing.T) {
 	eachWay(t, []string{"nat"}, func(l *reachLab) {

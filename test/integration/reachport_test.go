@@ -73,7 +73,7 @@ func published(ports ...string) string {
 }
 
 // TestPortHeld asks for ports that another container has, of the same host
-// address or of any: it is told who has them, and nothing changes.
+// address or of any: the error names their owner, and nothing changes.
 func TestPortHeld(t *testing.T) {
 	lntest.NeedsRoot(t, "SO_SNDBUFFORCE makes room for a transaction of a thousand elements")
 	eachWay(t, []string{"nat", "portmap-ln"}, func(l *reachLab) {

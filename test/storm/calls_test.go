@@ -93,7 +93,7 @@ func (s *storm) end(o *op, fail failure) {
 		}
 	case o.run.killed:
 		s.set(a, unclear)
-		a.dead = false // who has been forgotten half is not provably dead
+		a.dead = false // an attachment that is half forgotten is not provably dead
 	case fail.Code != 0:
 		s.failed(o, fail)
 	case o.verb == "ADD":
