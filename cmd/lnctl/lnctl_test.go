@@ -120,7 +120,7 @@ func TestRepairFails(t *testing.T) {
 	l := newLab(t)
 	l.populate()
 	l.nft("", "delete", "table", "inet", "libnet")
-	// Somebody else takes port 8080 before the repair does.
+	// Another program takes port 8080 before the repair does.
 	l.publish("other", "c3", "10.33.0.99", 8080)
 	got := l.lnctl(1, "repair")
 	for _, want := range []string{"untouched, 1 problem\n", "8080", "libnet-portmap:other/c3/eth0"} {

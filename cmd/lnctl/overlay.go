@@ -83,7 +83,7 @@ func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*engine.
 		}
 		errs = append(errs, s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return writeOverlays(out, all, head) }))
 		if bad > 0 {
-			errs = append(errs, fmt.Errorf("%d of %d peers are not as they should be", bad, total))
+			errs = append(errs, fmt.Errorf("%d of %d peers are not healthy", bad, total))
 		}
 		return errors.Join(errs...)
 	})

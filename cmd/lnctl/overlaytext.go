@@ -15,7 +15,7 @@ type overlayNetwork struct {
 	Device   string        `json:"device"`
 	MTU      int           `json:"mtu,omitempty"` // missing: there is no device
 	Trouble  []string      `json:"trouble,omitempty"`
-	Isolated bool          `json:"isolated,omitempty"` // nobody is asked
+	Isolated bool          `json:"isolated,omitempty"` // no peer is asked
 	Peers    []overlayPeer `json:"peers"`
 }
 
@@ -112,7 +112,7 @@ func writeOverlays(out io.Writer, all []overlayNetwork, head []string) error {
 			notes = append(notes, fmt.Sprintf("%s: %s", o.Network, text))
 		}
 		if o.Isolated && len(head) > len(peersHead) {
-			notes = append(notes, o.Network+": nobody is asked: the network is isolated, and this host opens no connections into it")
+			notes = append(notes, o.Network+": no peer is asked: the network is isolated, and this host opens no connections into it")
 		}
 		for _, p := range o.Peers {
 			for _, w := range p.Ways {

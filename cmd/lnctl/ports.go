@@ -118,7 +118,7 @@ func (p port) stateText() string {
 func listPorts(out io.Writer, all []port) error {
 	var rows [][]string
 	for _, p := range all {
-		sources := "anybody"
+		sources := "any source"
 		if p.Sources != nil {
 			sources = strings.Join(p.Sources, ", ")
 		}

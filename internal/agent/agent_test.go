@@ -251,7 +251,7 @@ func TestFollowsConfDirMadeAnew(t *testing.T) {
 	has("changed after it was replaced", "fifth")
 }
 
-// While the lock of a pool is held, whoever asks how much of it is in use waits
+// While the lock of a pool is held, a caller that asks how much of it is in use waits
 // on one descriptor, however often it asks; once the lock is free, the answer comes.
 func TestUsageWaitsOnce(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ type status struct {
 	blocks            []netip.Prefix
 	use               []engine.Use
 	peers, lacking    int
-	synced            time.Time // when all was as it should be, last
+	synced            time.Time // when all was reconciled, last
 }
 
 func (s status) errs() []error {

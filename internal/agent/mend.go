@@ -44,7 +44,7 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 			}
 			err = ofNetwork(n.Name, err)
 			a.change(n.Name, func(s *status) { s.mendErr = err })
-			a.say("mend "+n.Name, err, "network is not as it should be", "network is as it should be", "network", n.Name)
+			a.say("mend "+n.Name, err, "network not reconciled", "network reconciled", "network", n.Name)
 			if err != nil {
 				again = mendAgain
 			}
@@ -195,7 +195,7 @@ func (k keeper) setFormer(f engine.NodeFile) {
 
 // withdraw has no more addresses given where there is no block to give them out
 // of. The tunnel stays while our old blocks are free, as we may get them again;
-// if one is another node's, nobody leads to this host any more.
+// if one is another node's, no host has a route to this one any more.
 func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
 	if len(k.before.Nodes) > 0 {
 		k.setFormer(k.before)

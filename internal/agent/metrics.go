@@ -43,10 +43,10 @@ func (g gauge) of(value float64, labels ...string) prometheus.Metric {
 
 var (
 	etcdUp     = gauge{"etcd_up", "1 while there is a session with etcd."}
-	networkOK  = gauge{"network_ok", "1 while a network is as it should be."}
+	networkOK  = gauge{"network_ok", "1 while a network has no fault."}
 	wanted     = gauge{"peers_wanted", "Other hosts of a network."}
 	programmed = gauge{"peers_programmed", "Other hosts of a network whose entries are all in the kernel."}
-	lastSync   = gauge{"last_sync_timestamp_seconds", "When a network was as it should be, last."}
+	lastSync   = gauge{"last_sync_timestamp_seconds", "When kernel and etcd agreed on a network, last."}
 	held       = gauge{"leases_held", "Addresses in use of this node's blocks."}
 	capacity   = gauge{"leases_capacity", "Addresses of this node's blocks."}
 	blocks     = gauge{"blocks", "This node's blocks."}

@@ -32,7 +32,7 @@ type question struct {
 	err  error // once done
 
 	mu   sync.Mutex
-	busy error // who has the lock; nil: not known yet
+	busy error // names the owner of the lock; nil: not known yet
 }
 
 func (q *question) setBusy(err error) {

@@ -18,7 +18,7 @@ type Valid struct {
 
 // ValidAttachments reads the list of GC. Three cases differ (spec 1.1.0,
 // section 4, GC, and what libcni makes of it): no list, as `cnitool gc` sends
-// it, says nothing of who lives; null or an empty one says that nobody does.
+// it, does not say which attachments live; null or an empty list says that none does.
 func (c *Call) ValidAttachments() (Valid, error) {
 	key := "cni.dev/valid-attachments"
 	if !c.Conf.Has(key) {
@@ -37,7 +37,7 @@ func (c *Call) ValidAttachments() (Valid, error) {
 	return valid, c.Conf.Err()
 }
 
-// Empty says that the list is there and names nobody.
+// Empty says that the list is there and names no attachment.
 func (v Valid) Empty() bool { return v.Given && len(v.ids) == 0 }
 
 // Keep says whether an attachment stays. Without a list, all do that are not

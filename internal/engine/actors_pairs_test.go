@@ -151,7 +151,7 @@ func (w *world) living() []string {
 	return all
 }
 
-// flaws says what is wrong with a world in which nobody is at work.
+// flaws says what is wrong with a world in which no actor is at work.
 func (w *world) flaws(before []string) []string {
 	var wrong []string
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }

@@ -42,7 +42,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	return e, nil
 }
 
-// attach is Attach for a caller who owns the attachment. The endpoint is returned
+// attach is Attach for a caller that owns the attachment. The endpoint is returned
 // with an error, too, for what else has to be done.
 func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id model.ID, made *madeRecord) (_ *Endpoint, err error) {
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {

@@ -98,7 +98,7 @@ func (c *Controller) removeLastBy(ctx context.Context, recorded string, configur
 	return err
 }
 
-// owners lists who has rules, in the form of firewall.Key.
+// owners lists the owners of rules, in the form of firewall.Key.
 func (c *Controller) owners(ctx context.Context, configured model.Backend) ([]string, error) {
 	all, err := c.nftables.List(ctx)
 	if c.both(configured) {

@@ -86,7 +86,7 @@ func answer(t *testing.T, ns string) {
 	}()
 }
 
-// hears says whether who asks from a namespace gets the answer.
+// hears says whether a client in a namespace gets the answer.
 func hears(t *testing.T, ns, address string) (heard bool) {
 	t.Helper()
 	lntest.Enter(t, ns, func() {

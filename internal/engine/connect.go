@@ -94,7 +94,7 @@ func (n *Network) tunnelConflict(t tunnel.Tunnel, err error) error {
 	return err
 }
 
-// portInUse is a *ConfigError that says who has the tunnel's UDP port; nil if
+// portInUse is a *ConfigError that names the owner of the tunnel's UDP port; nil if
 // the tunnel can have it.
 func (n *Network) portInUse(t tunnel.Tunnel) error {
 	user, err := n.c.tunnels.PortUser(t.Local, t.Port)

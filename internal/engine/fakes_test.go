@@ -468,7 +468,7 @@ func (w *world) Networks() ([]state.Network, error) {
 	return slices.Collect(maps.Values(w.networks)), nil
 }
 
-// fakeIPAM gives one address and remembers who has it.
+// fakeIPAM gives one address and remembers its holder.
 type fakeIPAM struct {
 	w    *world
 	addr string // empty: 10.1.0.2

@@ -23,7 +23,7 @@ import (
 type Finding struct {
 	About  string // "forwarding IPv4"
 	Found  string // "off, and network \"net1\" needs it"
-	Advice string // what to do about it; empty: it is as it should be
+	Advice string // what to do about it; empty: it is healthy
 }
 
 // Diagnose looks at what networks of this host need to work, and changes

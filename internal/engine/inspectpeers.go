@@ -240,7 +240,7 @@ func (e Entry) problem(what string) string {
 	return ""
 }
 
-// problems names what of the peer is not in the kernel as it should be.
+// problems names the entries of the peer that the kernel lacks or has wrong.
 func (p Peer) problems() []string {
 	var all []string
 	for _, w := range p.Ways {

@@ -37,7 +37,7 @@ func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
 	return e.join(ctx, sb)
 }
 
-// join is Join for a caller who owns the attachment.
+// join is Join for a caller that owns the attachment.
 func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	p, err := e.plan()
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 import "context"
 
 // mend puts back what an attachment needs of its host, and its rules, without
-// touching its link: somebody may have changed settings, or flushed rules.
+// touching its link: another program may have changed settings, or flushed rules.
 func (e *Endpoint) mend(ctx context.Context) error {
 	c := e.n.c
 	p, err := e.plan()

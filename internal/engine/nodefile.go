@@ -69,7 +69,7 @@ func NodeFilePath(stateDir, network string) string {
 }
 
 // Uptime is the time since boot, in seconds, sleep included: the clock of
-// NodeFile.Until, which nobody sets.
+// NodeFile.Until, which no program can set.
 func Uptime() int64 {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // cannot fail
@@ -161,7 +161,7 @@ type nodeFileStore interface {
 	LoadNodes(network string) ([]byte, error)
 }
 
-// loadNodeFile returns a file that is whole. Whoever may write there could put
+// loadNodeFile returns a file that is whole. A user that may write there could put
 // something else in its place, or half of it.
 func loadNodeFile(dir nodeFileStore, stateDir, network string) (data []byte, path string, err error) {
 	path = NodeFilePath(stateDir, network)

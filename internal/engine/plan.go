@@ -169,7 +169,7 @@ func (n *Network) planRules() firewall.Network {
 }
 
 // ipv6Mode switches IPv6 off where addresses are given and none is IPv6: a
-// link-local address that nobody asked for lets a neighbour reach, and
+// link-local address that the configuration does not name lets a neighbour reach, and
 // re-route, the container (CVE-2024-32473).
 func ipv6Mode(a model.Addressing) host.IPv6Mode {
 	switch v4, v6 := a.Families(); {

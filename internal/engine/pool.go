@@ -134,7 +134,7 @@ func (p *Pool) Collect(ctx context.Context, keep func(Holder) bool) error {
 	return err
 }
 
-// holders returns who holds leases, as list of the store tells.
+// holders returns the holders of leases, as list of the store tells.
 func (p *Pool) holders(ctx context.Context, list func(*ipamstore.Store, context.Context) ([]ipamstore.Holder, error)) ([]Holder, error) {
 	held, err := list(p.store, ctx)
 	var all []Holder

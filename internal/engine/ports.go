@@ -51,7 +51,7 @@ type PortHeldError struct {
 	all []firewall.PortMap // of the ports that were asked for
 }
 
-// Error names the port and who has it.
+// Error names the port and its owner.
 func (e *PortHeldError) Error() string {
 	return fmt.Sprintf("host port %s is published by %q: choose another one, or stop that container", e.Port, e.Owner)
 }

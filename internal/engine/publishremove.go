@@ -22,7 +22,7 @@ func (p *Publisher) Remove(ctx context.Context, id model.ID) (err error) {
 	return p.removeUnless(ctx, id, func() bool { return false })
 }
 
-// removeUnless is Remove, unless it is spared, which is asked while nobody else works on the
+// removeUnless is Remove, unless it is spared, which is asked while no other call works on the
 // publication.
 func (p *Publisher) removeUnless(ctx context.Context, id model.ID, spared func() bool) error {
 	if err := id.Validate(); err != nil {

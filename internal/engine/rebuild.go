@@ -114,7 +114,7 @@ func missing(err error) bool {
 }
 
 // endpoint writes the record of an attachment unless it has one, and that of
-// its network. While it does, nobody else adds or removes the attachment.
+// its network. Meanwhile no other call adds or removes the attachment.
 func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) error {
 	load := func() error {
 		_, err := r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
@@ -241,7 +241,7 @@ func order(all []netip.Addr, a netip.Addr) int {
 }
 
 // recordedPorts are ports as the rules tell of them. To be published on any
-// address of a family, or of both, is the same for who has one only.
+// address of a family, or of both, is the same for a container that has one only.
 func recordedPorts(ports []firewall.PortMap, addrs []netip.Addr) []PortMapping {
 	has4, has6 := slices.ContainsFunc(addrs, netip.Addr.Is4), slices.ContainsFunc(addrs, netip.Addr.Is6)
 	var all []PortMapping

@@ -121,7 +121,7 @@ func rebuiltNetworks() map[string]model.NetworkConfig {
 }
 
 // What is rebuilt is what was lost, CHECK and DEL need it no more than before,
-// and the next ADD of the network disturbs nobody.
+// and the next ADD of the network disturbs no other attachment.
 func TestRebuild(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range rebuiltNetworks() {

@@ -61,7 +61,7 @@ func (r *rebuilder) leases(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// held returns who holds which address.
+// held returns the holder of each address.
 func (p *Pool) held(ctx context.Context) (map[netip.Addr]ipamstore.Owner, error) {
 	list, err := p.store.List(ctx)
 	all := map[netip.Addr]ipamstore.Owner{}

@@ -152,7 +152,7 @@ func (l lossyRules) Intact(context.Context, firewall.Network) error {
 }
 
 // Status puts back what an Attach would, and is no error if it cannot, but for
-// who asks for ErrLimited.
+// a caller that asks for ErrLimited.
 func TestStatusMends(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld()

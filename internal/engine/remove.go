@@ -38,7 +38,7 @@ func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (er
 	return n.remove(ctx, id, netns)
 }
 
-// remove is RemoveFrom for a caller who owns the attachment.
+// remove is RemoveFrom for a caller that owns the attachment.
 func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt) {

@@ -98,7 +98,7 @@ func (n *Network) releaseSubnets(ctx context.Context) error {
 }
 
 // ReleaseSubnets gives back the subnets that were chosen for the pool's
-// network; none is success. It is for whoever uses a pool without a Network,
+// network; none is success. It is for a caller that uses a pool without a Network,
 // when that network is no more: a Network does it when it is deleted or
 // dissolved.
 func (p *Pool) ReleaseSubnets(ctx context.Context) error {

@@ -248,7 +248,7 @@ func TestAutoSubnetRefused(t *testing.T) {
 	if got := h.book(); got != "web 172.17.0.0/16" {
 		t.Errorf("the book says %q", got)
 	}
-	// Nothing left: Status says so before anybody waits for an Attach.
+	// Nothing left: Status says so before a caller waits for an Attach.
 	if err := os.WriteFile(h.poolsFile, []byte(`[{"base":"172.17.0.0/16","size":16}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 const tunnelPrefix = "vx-"
 
 // tunnelName is the name of the network's VXLAN device: "vx-" and 12 hex
-// digits, those of the bridge that nobody named. Empty: it has none.
+// digits, those of the default name of the bridge. Empty: it has none.
 func (n *Network) tunnelName() string {
 	if n.driver != driverOverlay {
 		return ""
@@ -40,7 +40,7 @@ func (n *Network) vteps() []net.HardwareAddr {
 	return all
 }
 
-// underlay is what the tunnel looks like from underneath.
+// underlay is what the tunnel looks like from the underlay.
 func (n *Network) underlay() firewall.Underlay {
 	t := n.config.Tunnel
 	if n.driver != driverOverlay || !t.Used() {

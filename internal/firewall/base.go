@@ -41,7 +41,7 @@ var (
 // owners has an element for each owner of elements in the sets of ipv4 and ipv6,
 // by the hash of its name, FNV-1a, in the clothes of an address: nft lists no
 // numbers of 128 bits. No rule looks at it. It tells for the price of one
-// question that an owner has nothing, where nobody knows what it might have.
+// question that an owner has nothing, where no record says what it might have.
 var owners = set{unix.NFPROTO_INET, "owners", tuple{{typeIPv6, 16, nowhere, 0}}, nil, false}
 
 // strict has both families while a network of the host has an element in one of

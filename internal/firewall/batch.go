@@ -246,7 +246,7 @@ func (b *batch) flush() {
 }
 
 // drop adds the deletion of t with its elements, but see conn.drop. The transaction is EBUSY if
-// others have chains or sets in the table, ENOENT if it is not as it should be.
+// others have chains or sets in the table, ENOENT if it lacks a chain or set of ours.
 func (b *batch) drop(t table) {
 	for _, c := range slices.Backward(t.chains) { // those that jump come after those jumped to
 		b.add(unix.NFT_MSG_DELCHAIN, 0, t.family, func(a *nfnl.Attrs) {

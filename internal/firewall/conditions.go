@@ -21,7 +21,7 @@ import (
 // Tried and dropped: a rule per port with the words and the port. nft refuses
 // "tcp sport 1024-65535" beside a port of UDP, and a "limit" would count for
 // each rule; and the rules as gates before the maps of all ports: they would
-// open the ports where somebody deletes them.
+// open the ports where another program deletes them.
 
 // nft is the program.
 const nft = "nft"
@@ -188,7 +188,7 @@ func (c *conn) isFull(g gate) (bool, error) {
 }
 
 // complaint is what nft says is wrong, without the places, which are those of
-// a script that nobody else knows.
+// a script that the reader does not see.
 func complaint(says string) string {
 	var all []string
 	for line := range strings.Lines(says) {

@@ -143,7 +143,7 @@ func run(t testing.TB, args ...string) {
 	}
 }
 
-// A port is held whoever has conditions.
+// A port is held whichever owner has conditions.
 func TestConditionedPortsAreHeld(t *testing.T) {
 	t.Parallel()
 	f := start(t)

@@ -76,7 +76,7 @@ func TestFirstUseByMany(t *testing.T) {
 	}
 }
 
-// The last to leave deletes the tables while others come: nobody loses a rule.
+// The last to leave deletes the tables while others come: no endpoint loses a rule.
 func TestComeAndGo(t *testing.T) {
 	t.Parallel()
 	path := lntest.NewNetns(t)

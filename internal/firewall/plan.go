@@ -37,7 +37,7 @@ func shorten(s string, most int) string {
 // planned is what Apply puts in place.
 type planned struct {
 	elems  []elem    // each once
-	claims []claim   // ports that nobody else may have
+	claims []claim   // ports that no other owner may have
 	gates  []gate    // what conditions are for
 	mark   *markRule // nil: none
 	// exact: of networks, the elements that also concern its bridge and its
@@ -110,7 +110,7 @@ func (n Network) hasRules() bool {
 	return n.Internal || n.NoICC || n.Apart || n.NoHost || n.Tunnel != "" || closes(n.IPv4) || closes(n.IPv6)
 }
 
-// closes says that a policy keeps anybody out.
+// closes says that a policy keeps any source out.
 func closes(p Policy) bool { return p == Published || p == Routed }
 
 func (n Network) plan() ([]elem, *markRule, error) {

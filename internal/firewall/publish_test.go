@@ -39,7 +39,7 @@ func TestPublish(t *testing.T) {
 	t.Parallel()
 	l := publishing(t, nil)
 	for _, tt := range []struct{ from, to, source string }{
-		{l.out, "192.0.2.1:8080", "192.0.2.2"}, {l.out, "[fd20::1]:8080", "fd20::2"}, // who calls is seen
+		{l.out, "192.0.2.1:8080", "192.0.2.2"}, {l.out, "[fd20::1]:8080", "fd20::2"}, // the client's address is seen
 		{l.c, "10.11.0.1:8080", "10.10.0.1"}, // a neighbour on the bridge, though of another subnet
 		{l.b, "10.10.0.1:8080", "10.10.0.1"}, // itself
 		{l.b, "[fd10::1]:8080", "fd10::1"},   //

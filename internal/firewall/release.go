@@ -184,7 +184,7 @@ func (c *conn) renew(b *batch, t table) error {
 	for _, e := range moved {
 		b.put(e)
 	}
-	if t.family == unix.NFPROTO_INET { // who is strict is not looked up here
+	if t.family == unix.NFPROTO_INET { // which network is strict is not looked up here
 		b.putStrict()
 	}
 	return nil

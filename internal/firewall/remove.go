@@ -38,7 +38,7 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 }
 
 // RemoveLast is Remove for the last endpoint of a network, and RemoveNetwork, in
-// one transaction: who waits for the kernel to free what was deleted waits once.
+// one transaction: the caller waits once for the kernel to free what was deleted.
 func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error {
 	h, err := holdingsOf(e)
 	if err == nil {
@@ -71,7 +71,7 @@ func (f *Firewall) removeLast(ctx context.Context, n Network, h holdings) error 
 		return c.dropUnused(b, n, h.owner)
 	}
 	err := f.transact(ctx, fill)
-	if errors.Is(err, errRefused) { // somebody has put something of his own into a table of ours, or taken some of it away
+	if errors.Is(err, errRefused) { // another program has put something into a table of ours, or taken some of it away
 		drop = false
 		err = f.transact(ctx, fill)
 	}

@@ -51,7 +51,7 @@ func toPorts(chain string) rule {
 		rules(isLocal, jump(chain))}
 }
 
-// neverPublished are rules that return from what a family publishes for nobody.
+// neverPublished are rules that return from what a family publishes to no source.
 func neverPublished(f *familySets) []rule {
 	if f.family == unix.NFPROTO_IPV4 {
 		return nil
@@ -221,7 +221,7 @@ func bridgeTable() table {
 }
 
 // rare says that a table comes and goes while the others stay: that it is not
-// there does not mean that somebody has flushed it.
+// there does not mean that another program has flushed it.
 func (t table) rare() bool { return t.family == unix.NFPROTO_IPV4 || t.family == unix.NFPROTO_IPV6 }
 
 // part is some of what a rule does. It is made when the rule is written, which

@@ -82,7 +82,7 @@ func (f *Firewall) once(ctx context.Context, fn func(*conn) error) error {
 	}
 	err = fn(c)
 	if err != nil && !errors.Is(err, unix.ERESTART) {
-		return errors.Join(err, c.nl.Close()) // it may hold answers nobody has read
+		return errors.Join(err, c.nl.Close()) // it may hold answers that were not read
 	}
 	return errors.Join(err, f.keep(c))
 }

@@ -29,7 +29,7 @@ var vni = field{typeIPv4, 4, inTransport, 12}
 // vniMask leaves of those four bytes the VNI.
 const vniMask = 0xffffff00
 
-// The sets of tunnels as seen from underneath. Each key has port and VNI in it,
+// The sets of tunnels as seen from the underlay. Each key has port and VNI in it,
 // of which no two networks of a host have the same pair.
 var (
 	hosts4   = set{unix.NFPROTO_INET, "hosts4", tuple{saddr4, dport, vni}, nil, false}

@@ -42,7 +42,7 @@ type PortHeldError struct {
 	All []PortMap
 }
 
-// Error names the port and who has it.
+// Error names the port and its owner.
 func (e *PortHeldError) Error() string {
 	return fmt.Sprintf("host port %s is published by %q", e.Port, e.Owner)
 }
@@ -65,7 +65,7 @@ func (e *HeldError) Error() string {
 // Is makes it an ErrConflict.
 func (e *HeldError) Is(target error) bool { return target == ErrConflict }
 
-// Policy says who may open connections to the containers of a network from
+// Policy says which sources may open connections to the containers of a network from
 // other interfaces than the network's bridge, for one address family. The host
 // itself always may.
 type Policy uint8
@@ -224,7 +224,7 @@ type Endpoint struct {
 type IPTablesOptions struct {
 	// MarkBit is the bit of the packet mark, 0 to 31, that says to masquerade.
 	MarkBit int
-	// SetMarkChain is somebody else's chain that marks what is to be masqueraded,
+	// SetMarkChain is another program's chain that marks what is to be masqueraded,
 	// as KUBE-MARK-MASQ; empty: a chain of ours, with MarkBit.
 	SetMarkChain string
 }

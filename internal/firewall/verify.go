@@ -257,7 +257,7 @@ func (d *differences) chain(name string, ch chain, held []heldRule) {
 	}
 }
 
-// missing looks for elements that are not there, whoever has them.
+// missing looks for elements that are not there, whichever owner has them.
 func (d *differences) missing(want []elem) error {
 	there, err := d.c.look(want)
 	for _, f := range there {

@@ -9,7 +9,7 @@ import (
 )
 
 // A network of very many hosts is looked at whole: of a thousand elements one
-// that somebody deleted is missed and put back, and one that another network
+// that another program deleted is missed and put back, and one that another network
 // has is taken over.
 func TestManyVTEPs(t *testing.T) {
 	t.Parallel()

@@ -104,8 +104,8 @@ func (c *conn) askPart(requests []nfnl.Message, fn func(i int, attrs []byte) err
 	})
 }
 
-// generation returns the number of the last transaction, of anybody. It is
-// ErrUnsupported when there is no nf_tables.
+// generation returns the number of the last transaction, by whatever program.
+// It is ErrUnsupported when there is no nf_tables.
 func (c *conn) generation() (n uint32, err error) {
 	err = c.ask([]nfnl.Message{message(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, nil)}, func(_ int, attrs []byte) error {
 		n = nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_GEN_ID))

@@ -1,4 +1,4 @@
-// Package flock waits for file locks with a bound, and names who holds one.
+// Package flock waits for file locks with a bound, and names the holder of one.
 package flock
 
 import (
@@ -17,7 +17,7 @@ var ErrLocked = errors.New("locked")
 
 // Lock takes the flock(2) lock of an open file; how is unix.LOCK_EX or
 // unix.LOCK_SH. It waits until ctx ends or timeout has passed, 0 for none; then
-// the error is ErrLocked, says who holds the file at path, and the descriptor is
+// the error is ErrLocked, names the holder of the file at path, and the descriptor is
 // not the caller's any more.
 func Lock(ctx context.Context, fd, how int, timeout time.Duration, path string) error {
 	take := func(fd int, wait bool) error {

@@ -122,7 +122,7 @@ func TestGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := LockByte(t.Context(), open(), 7, 10*time.Millisecond, path); !errors.Is(err, ErrLocked) {
-		t.Errorf("beside the one who has it: %v", err)
+		t.Errorf("beside its holder: %v", err)
 	}
 	_ = unix.Close(fd)
 	if err := LockByte(t.Context(), open(), 7, 10*time.Second, path); err != nil {

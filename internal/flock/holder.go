@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holder describes who holds a lock, as the end of an error message; "" if that
+// holder describes the holder of a lock, as the end of an error message; "" if that
 // cannot be found out.
 func holder(path string, w wanted) string {
 	var st unix.Stat_t
@@ -58,7 +58,7 @@ type held struct {
 }
 
 // parseLock reads "1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF"; false for any
-// other line, as those of who waits: "1: -> FLOCK …".
+// other line, as those of a process that waits: "1: -> FLOCK …".
 func parseLock(line string) (l held, ok bool) {
 	f := strings.Fields(line)
 	if len(f) != 8 {

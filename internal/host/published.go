@@ -122,7 +122,7 @@ func (h *Host) setNamed(name string, s netlink.Setting) error {
 }
 
 // EphemeralPorts returns the ports of which the kernel takes free ones, and
-// whether one of them was set apart for somebody.
+// whether one of them is reserved for a program.
 func (h *Host) EphemeralPorts() (first, last uint16, reserved func(uint16) bool, err error) {
 	text, err := GetSysctl(portRange)
 	if err != nil {

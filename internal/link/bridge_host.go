@@ -103,7 +103,7 @@ func (h *Links) pinMAC(d *netlink.Device) error {
 	return nil
 }
 
-// macIsSet says that somebody gave the link its MAC (NET_ADDR_SET): only sysfs
+// macIsSet says that a program set the link's MAC (NET_ADDR_SET): only sysfs
 // tells, where it is of this namespace. To set a MAC once more makes the kernel
 // forget all neighbours there.
 func macIsSet(d *netlink.Device) bool {

@@ -221,7 +221,7 @@ func addrsElsewhere(c *netlink.Conn, index, nsid int) ([]netip.Prefix, error) {
 	return given(as), err
 }
 
-// given returns the addresses that somebody gave the link, not the kernel. Of
+// given returns the addresses that a program gave the link, not the kernel. Of
 // link-local ones, only our gateways are known to be.
 func given(as []netlink.Address) []netip.Prefix {
 	var all []netip.Prefix

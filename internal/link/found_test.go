@@ -74,13 +74,13 @@ func TestFind(t *testing.T) {
 	for addr, want := range map[string]string{"10.1.0.2": n.Path(), "fd00:1::2": n.Path(), "10.1.0.9": "", "127.0.0.1": "" /* all have it */} {
 		got, err := h.Holder(t.Context(), netip.MustParseAddr(addr), ns)
 		if got != want || (err == nil) != (want != "") || want == "" && !errors.Is(err, netlink.ErrNotFound) {
-			t.Errorf("who has %s: %q, %v, want %q", addr, got, err, want)
+			t.Errorf("owner of %s: %q, %v, want %q", addr, got, err, want)
 		}
 	}
 }
 
-// A namespace that is bound nowhere is found by the process in it, and one that
-// nobody is in keeps its addresses known: the link tells.
+// A namespace that is bound nowhere is found by the process in it, and the
+// addresses of one without a process stay known: the link tells.
 func TestFindUnbound(t *testing.T) {
 	t.Parallel()
 	h := newLinks(t)
@@ -114,7 +114,7 @@ func TestFindUnbound(t *testing.T) {
 	}
 }
 
-// A link that went, or is somebody else's by now, is not found.
+// A link that was deleted, or has another owner by now, is not found.
 func TestFindMissing(t *testing.T) {
 	t.Parallel()
 	h := newLinks(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// A read-only /proc/sys is in nobody's way where the values are right, and the
-// error names the one that is not.
+// A read-only /proc/sys does no harm where the values are right, and the error
+// names the one that is not.
 func TestReadOnlySysctls(t *testing.T) {
 	t.Parallel()
 	lntest.IsolateHost(t)

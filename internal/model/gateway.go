@@ -9,19 +9,19 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
-// GatewayMode says who may reach the containers of a network from outside of
+// GatewayMode says which hosts may reach the containers of a network from outside of
 // it, for one address family. The host itself always may.
 type GatewayMode string
 
 // The gateway modes, as Docker has them.
 const (
-	// GatewayOpen is what the reference bridge plugin does: whoever has a route
-	// to a container reaches it. Ports are published on the host's addresses.
+	// GatewayOpen is what the reference bridge plugin does: a host with a
+	// route to a container reaches it. Ports are published on the host's addresses.
 	GatewayOpen GatewayMode = ""
 	// GatewayNAT lets in only what comes by a published port of the host.
 	GatewayNAT GatewayMode = "nat"
 	// GatewayNATUnprotected is GatewayNAT with the containers' own addresses in
-	// reach of whoever has a route.
+	// reach of any host with a route.
 	GatewayNATUnprotected GatewayMode = "nat-unprotected"
 	// GatewayRouted translates no address: the published ports, and ping, are
 	// reached by the container's own address.
@@ -131,7 +131,7 @@ func (c NetworkConfig) validateGateway() error {
 		}
 	}
 	if m := c.AcceptFwMark; m != (FwMark{}) && (m.Value == 0 || m.Value&^m.Mask != 0) {
-		return BadConfig("acceptFwMark", m, "want a mark above 0 (0 is on every packet that nobody marked) that its mask leaves as it is")
+		return BadConfig("acceptFwMark", m, "want a mark above 0 (every packet without a mark has 0) that its mask leaves as it is")
 	}
 	return c.validateTranslation()
 }

@@ -72,7 +72,7 @@ func Digest(s string) string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// BridgeName is the name of a network's bridge when nobody chose one.
+// BridgeName is the name of a network's bridge when the configuration names none.
 func BridgeName(network string) string {
 	return "ln-" + Digest(NetworkOwner(network))[:12]
 }

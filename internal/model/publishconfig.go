@@ -29,7 +29,7 @@ type PublishConfig struct {
 	// MarkMasqBit [markMasqBit] is the bit of the packet mark, 0 to 31, that
 	// says to masquerade; nil: 13. BackendNFTables has no use for it.
 	MarkMasqBit *int
-	// SetMarkChain [externalSetMarkChain] is somebody else's chain of iptables
+	// SetMarkChain [externalSetMarkChain] is another program's chain of iptables
 	// that marks what is to be masqueraded. Not with MarkMasqBit.
 	SetMarkChain string
 }

@@ -12,7 +12,7 @@ import (
 
 const (
 	// dumpTries bounds how often an interrupted dump is read again: each time
-	// somebody else has changed something meanwhile.
+	// another program has changed something meanwhile.
 	dumpTries = 1000
 	// nlmsgerrAttrMsg is NLMSGERR_ATTR_MSG (linux/netlink.h).
 	nlmsgerrAttrMsg = 1

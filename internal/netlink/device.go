@@ -207,7 +207,7 @@ func (c *Conn) DeleteLink(index int) error {
 }
 
 // DeleteLinkByName removes the link called name; it is for the undo of a
-// creation, after which nobody else can have taken the name.
+// creation, after which no other program can have taken the name.
 func (c *Conn) DeleteLinkByName(name string) error {
 	return c.Change(Request(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), AttrString(unix.IFLA_IFNAME, name)))
 }

@@ -89,7 +89,7 @@ func blocksOf(nodes []Node, host netip.Addr) []netip.Prefix {
 }
 
 // MAC derives the MAC of a host's end of the tunnel, locally administered, so
-// that nobody has to be asked for it.
+// that no host has to ask for it.
 func MAC(vni int, host netip.Addr) tunnel.MAC {
 	h := fnv.New64a()
 	_, _ = fmt.Fprint(h, vni, " ", host)

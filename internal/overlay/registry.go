@@ -12,7 +12,7 @@ import (
 
 // Errors of registries, for errors.Is.
 var (
-	// ErrTaken: somebody else has the block, the VNI, the name or the address.
+	// ErrTaken: another host has the block, the VNI, the name or the address.
 	ErrTaken = errors.New("taken by another host")
 	// ErrFull: the network has no free block left.
 	ErrFull = errors.New("no free block left")
@@ -182,8 +182,8 @@ func (m Member) replaces(other Member) bool {
 	return m.Revision > other.Revision
 }
 
-// Gone returns the hosts that have not been heard of for so long that their
-// blocks are anybody's.
+// Gone returns the hosts that have been silent for so long that any host may
+// take their blocks.
 func (v View) Gone() []string {
 	gone := map[string]bool{}
 	for name, m := range v.Members {

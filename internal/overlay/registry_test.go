@@ -48,7 +48,7 @@ func TestHosts(t *testing.T) {
 		Networks: map[string]Shared{"n": {Terms: Terms{Subnets: prefixes("10.5.0.0/16"), Size: BlockSize{24, 64}}, Blocks: map[netip.Prefix]Holding{
 			netip.MustParsePrefix("10.5.0.0/16"): {Node: "odd", Revision: 1}, netip.MustParsePrefix("10.6.0.0/24"): {Node: "b", Revision: 1}, block(8): {Node: "lost", Revision: 1},
 			block(2): {Node: "a", Revision: 1}, block(0): {Node: "a", Revision: 1}, block(1): {Node: "b", Revision: 1}, block(3): {Node: "old", Revision: 1}, block(4): {Node: "new", Revision: 1},
-			block(5): {Node: "odd", Revision: 1}, block(6): {Node: "nobody", Revision: 1}, block(7): {Node: "gone", Revision: 1}, block(9): {Node: "self", Revision: 1},
+			block(5): {Node: "odd", Revision: 1}, block(6): {Node: "stray", Revision: 1}, block(7): {Node: "gone", Revision: 1}, block(9): {Node: "self", Revision: 1},
 		}}},
 	}
 	hosts, problems := v.Hosts("n")
@@ -60,10 +60,10 @@ func TestHosts(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}
-	if s := strings.Join(problems, "\n"); len(problems) != 7 || !strings.Contains(s, "self has the address 10.5.9.9, which is inside") || !strings.Contains(s, "10.5.0.0/16 of node odd") || !strings.Contains(s, "10.6.0.0/24 of node b") || !strings.Contains(s, "lost has blocks and no address") || !strings.Contains(s, "old has the address 192.0.2.3, which is new's") || !strings.Contains(s, "nobody has blocks") || !strings.Contains(s, "odd") {
+	if s := strings.Join(problems, "\n"); len(problems) != 7 || !strings.Contains(s, "self has the address 10.5.9.9, which is inside") || !strings.Contains(s, "10.5.0.0/16 of node odd") || !strings.Contains(s, "10.6.0.0/24 of node b") || !strings.Contains(s, "lost has blocks and no address") || !strings.Contains(s, "old has the address 192.0.2.3, which is new's") || !strings.Contains(s, "stray has blocks") || !strings.Contains(s, "odd") {
 		t.Errorf("problems:\n%s", s)
 	}
-	if got := fmt.Sprint(v.Gone()); got != "[gone nobody]" {
+	if got := fmt.Sprint(v.Gone()); got != "[gone stray]" {
 		t.Errorf("gone: %s", got)
 	}
 	if got := fmt.Sprint(v.Own("n", "a")); got != "[10.5.0.0/24 10.5.2.0/24]" {
@@ -71,7 +71,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// Every block is found, by whoever asks, and none twice.
+// Every block is found, by every host that asks, and none twice.
 func TestChoose(t *testing.T) {
 	s := Shared{Terms: Terms{Size: BlockSize{26, 64}}, Blocks: map[netip.Prefix]Holding{}}
 	for _, subnet := range prefixes("10.5.0.0/24", "fd05::/62") {

@@ -1,4 +1,4 @@
-// Package policy says who may reach the containers on a bridge: it joins what all
+// Package policy says which sources may reach the containers on a bridge: it joins what all
 // networks on the bridge ask for. It is pure.
 package policy
 

@@ -85,7 +85,7 @@ func (d *Dir) Standbys() ([]string, error) {
 	return all, err
 }
 
-// OwnPorts keeps everybody else who asks for it from the published ports of a
+// OwnPorts keeps every other process that asks for it from the published ports of a
 // container, in whatever network, until release is called. The error is
 // flock.ErrLocked if it takes too long. Ask for it after Own.
 func (d *Dir) OwnPorts(ctx context.Context, containerID string) (release func(), err error) {

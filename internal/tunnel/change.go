@@ -23,7 +23,7 @@ type Mended struct {
 	Lacking int
 }
 
-// MendTunnel is EnsureTunnel for who comes again and again: what cannot be done
+// MendTunnel is EnsureTunnel for a caller that comes again and again: what cannot be done
 // keeps nothing else from being done, and what was made stays. The errors of
 // what could not are joined.
 func (h *Tunnels) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error) {

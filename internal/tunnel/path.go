@@ -41,7 +41,7 @@ func (h *Tunnels) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int
 	for _, p := range alike(h.conn, peers) {
 		r, err := h.conn.RouteTo(p, oif)
 		if err != nil {
-			continue // a peer out of reach limits nobody
+			continue // a peer out of reach limits no other
 		}
 		mtu := r.MTU
 		if mtu == 0 {
@@ -108,7 +108,7 @@ func longest(a netip.Addr, known map[netip.Prefix]bool, lengths [129]bool) netip
 
 // destinations returns those of all routes in all tables of a family, and how
 // long they are. It is false where rules choose a table by destination, where
-// there are too many routes, or somebody is changing them.
+// there are too many routes, or another program is changing them.
 func destinations(c *netlink.Conn, fam int) (known map[netip.Prefix]bool, lengths [129]bool, ok bool) {
 	zero := nl.NewRtDelMsg()
 	zero.Family, zero.Table, zero.Scope = uint8(fam), 0, 0

@@ -15,7 +15,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/plain"
 )
 
-// PortUser says who has the UDP port that a VXLAN device with the address local
+// PortUser names the owner of the UDP port that a VXLAN device with the address local
 // needs; empty: it can have it. VXLAN devices share a port unless one of them
 // receives in another way, as one for external control does. Where the port is
 // free that costs four system calls.
@@ -60,7 +60,7 @@ func udpPortFree(is6 bool, port uint16) (bool, error) {
 	if errors.Is(err, unix.EADDRINUSE) {
 		return false, nil
 	}
-	return true, nil // what else may be wrong is not about who has it
+	return true, nil // what else may be wrong is not about its owner
 }
 
 // udpUser looks for the process that has a port. It reads much of /proc, and is

@@ -9,7 +9,7 @@ import (
 )
 
 // isTunnel says that a device is ours: it has the alias, or none yet, as when
-// whoever made it was killed. The name is derived: nobody else makes one.
+// its maker was killed. The name is derived: no other program makes one.
 func isTunnel(d *netlink.Device, alias string) bool {
 	return d.Kind == "vxlan" && (d.Alias == alias || d.Alias == "")
 }

@@ -82,10 +82,10 @@ func (t *Tunnel) check() error {
 }
 
 // EnsureTunnel brings the device and its entries to what is asked, adding
-// before it deletes. What is as it should be costs reads only. created says
+// before it deletes. A reconciled tunnel costs reads only. created says
 // that there was no such device; one that cannot be changed is made anew. On
 // failure a device that this call made is gone. The error wraps ErrExists when
-// the name is somebody else's, ErrVNIInUse, ErrPortInUse, ErrRouteConflict or
+// another owner has the name, ErrVNIInUse, ErrPortInUse, ErrRouteConflict or
 // ErrUnsupported.
 func (h *Tunnels) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err error) {
 	if err := errors.Join(ctx.Err(), t.check()); err != nil {
@@ -163,7 +163,7 @@ func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
 		return nil
 	}
 	// The kernel takes no alias in the creating message: one that is missing is
-	// on its way, or whoever made the device was killed.
+	// on its way, or the maker of the device was killed.
 	if err := h.conn.SetLink(d.Index, unix.IFF_UP, unix.IFF_UP, netlink.AttrUint32(unix.IFLA_MTU, uint32(mtu)), netlink.Attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			err = fmt.Errorf("%w: %w", ErrPortInUse, err)

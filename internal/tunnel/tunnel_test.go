@@ -41,7 +41,7 @@ func mustTunnel(t *testing.T, h *Tunnels, want Tunnel) {
 	}
 }
 
-// What is as it should be costs a few questions, and no change.
+// A reconciled tunnel costs a few questions, and no change.
 func TestEnsureTunnelTwice(t *testing.T) {
 	t.Parallel()
 	h := newTunnels(t)
@@ -77,7 +77,7 @@ func snapshotTunnel(h *Tunnels, want Tunnel) (*netlink.Device, tunnelState, erro
 	return d, s, err
 }
 
-// Whatever somebody does by hand, VerifyTunnel says so and EnsureTunnel mends it.
+// VerifyTunnel reports every change by hand, and EnsureTunnel mends it.
 func TestTunnelByHand(t *testing.T) {
 	t.Parallel()
 	want := testTunnel()
@@ -327,8 +327,8 @@ func TestTunnelBlockMoves(t *testing.T) {
 	mustTunnel(t, h, want)
 }
 
-// A route that the host has elsewhere leaves one host out, and nobody else; the
-// device stays. What is put right is counted.
+// A route that the host has elsewhere leaves only one host out; the device
+// stays. Entries that were put right are counted.
 func TestMendTunnel(t *testing.T) {
 	t.Parallel()
 	h := newTunnels(t)

@@ -80,7 +80,7 @@ func (x *session) adopt(a Adoption) (made int, err error) {
 	return len(c.picks), errors.Join(errs...)
 }
 
-// unheld says who holds an address; nil if nobody does.
+// unheld names the holder of an address; nil if it has none.
 func (x *session) unheld(a netip.Addr) error {
 	kind, f := x.dir.readLease(a.String())
 	switch kind {

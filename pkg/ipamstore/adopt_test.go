@@ -42,7 +42,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// What somebody else holds stays that one's; the rest is done.
+// An address with another holder stays with it; the rest is adopted.
 func TestAdoptTaken(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})

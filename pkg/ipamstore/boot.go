@@ -9,7 +9,7 @@ import (
 // newBoot settles what an earlier boot left in t. With RebootRelease, leases
 // that are proven to be older than this boot are removed:
 //
-//   - all, if nobody has changed the directory since our index was last right
+//   - all, if no program has changed the directory since our index was last right
 //     (known), as that was before the reboot;
 //   - else those the index of the earlier boot lists, if their file is still
 //     the same;

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// claim makes sure that nobody holds a, taking it from a dead holder.
+// claim makes sure that a has no holder, taking it from a dead one.
 func (x *session) claim(a netip.Addr) error {
 	kind, f := x.dir.readLease(a.String())
 	switch kind {

@@ -124,7 +124,7 @@ func TestOtherUser(t *testing.T) {
 		done <- err
 	}()
 	if err := <-done; !errors.Is(err, ErrIO) || !errors.Is(err, unix.EACCES) {
-		t.Errorf("apply as nobody: %v", err)
+		t.Errorf("apply as uid 65534: %v", err)
 	}
 }
 

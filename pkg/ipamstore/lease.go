@@ -22,7 +22,7 @@ type fileKind int
 const (
 	fileMissing fileKind = iota
 	fileLease            // held by an owner
-	fileGarbage          // a regular file that tells no owner: nobody's
+	fileGarbage          // a regular file that names no owner
 	fileBarrier          // something else, which is not ours to remove
 )
 
@@ -94,7 +94,7 @@ func (o Owner) check() string {
 
 func draftFile(set int) string { return "tmp." + strconv.Itoa(set) }
 
-// draft writes a lease file in the index, where nobody takes it for one. If a
+// draft writes a lease file in the index, where no reader takes it for one. If a
 // released lease lies there its inode is used again: making and removing many
 // files is slow, on ext4 much slower than renaming them.
 func (x *session) draft(set int, o Owner) (since int64, err error) {
@@ -106,7 +106,7 @@ func (x *session) draft(set int, o Owner) (since int64, err error) {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err == nil && (st.Nlink != 1 || st.Mode&0o777 != 0o600) {
-		// Someone keeps a second name of it: leave that alone.
+		// Another program keeps a second name of it: leave that alone.
 		_ = unix.Close(fd)
 		if err := x.idx.remove(name); err != nil {
 			return 0, err

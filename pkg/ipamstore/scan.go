@@ -69,7 +69,7 @@ func (t *table) add(d dir, name string, regular bool) {
 	h.Owner, h.Problem, h.Since = l.owner, l.problem, time.Unix(0, l.since)
 	switch kind {
 	case fileMissing:
-		return // removed by someone who did not lock
+		return // removed by a program that did not lock
 	case fileBarrier:
 		t.barred = append(t.barred, a)
 	case fileLease:
@@ -162,7 +162,7 @@ func (x *session) rebuild() error {
 	}
 	lost := x.lost(t)
 	if x.mode == looking && len(lost) > 0 {
-		x.indexed, x.table = false, t // the index knows of them for who may change something
+		x.indexed, x.table = false, t // the index knows of them for a caller that may change something
 		return nil
 	}
 	if err := x.restore(t, lost); err != nil {
@@ -187,7 +187,7 @@ func (x *session) rebuild() error {
 	return x.commit()
 }
 
-// lease is an address and who has it.
+// lease is an address and its holder.
 type lease struct {
 	Holder
 	leased

@@ -11,7 +11,7 @@ import (
 
 // state says whether the index can be trusted. After each change of ours the
 // pool's directory gets a modification time that only we know, kept here as
-// well. A later change by anyone else gives the directory the kernel's time;
+// well. A later change by another program gives the directory the kernel's time;
 // a crash of ours leaves clean false. Either way the index is rebuilt.
 type state struct {
 	boot     string    // the boot that wrote it; "" if there is no index

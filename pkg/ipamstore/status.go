@@ -146,7 +146,7 @@ func (x *session) countBits(p *pool) (n uint64, ok bool, err error) {
 	return n, true, nil
 }
 
-// full returns ErrExhausted if a set has no room and nobody in it is dead.
+// full returns ErrExhausted if a set has no room and no dead holder.
 func (x *session) full(u *Usage) error {
 	for i, c := range u.Sets {
 		if c.Held+c.Cooling < c.Capacity {

@@ -153,7 +153,7 @@ func (s *Store) Collect(ctx context.Context, keep func(Holder) bool) (int, error
 	return n, err
 }
 
-// Holders returns who holds leases, each once, in the order of their names. It
+// Holders returns the holders of leases, each once, in the order of their names. It
 // reads every lease file and changes none.
 //
 // Errors are ErrLocked, ErrIO.

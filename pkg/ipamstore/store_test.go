@@ -314,7 +314,7 @@ func TestCollectAndList(t *testing.T) {
 	if u, err := s.Status(t.Context()); err != nil || u.Problems != 6 || u.Sets[0].Held != 13 {
 		t.Errorf("status %+v, %v", u, err)
 	}
-	// Garbage belongs to nobody; what is no file is in the way.
+	// Garbage has no owner; what is no file is in the way.
 	for i := 11; i < 251; i++ {
 		mustApply(t, s, request(i))
 	}

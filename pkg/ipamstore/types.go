@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Owner names who holds addresses: one interface of one container.
+// Owner names a holder of addresses: one interface of one container.
 type Owner struct {
 	// ContainerID is the runtime's ID. It must not be empty.
 	ContainerID string
@@ -152,7 +152,7 @@ type Held struct {
 	// Addr is the leased address; the zero Addr if the file is not named by
 	// one.
 	Addr netip.Addr
-	// Holder is who holds it; zero if Problem says so.
+	// Holder has the address; zero if Problem says so.
 	Holder
 	// Since is when the lease file was written.
 	Since time.Time

@@ -114,7 +114,7 @@ func TestPluginEndpoints(t *testing.T) {
 	ok(t, ptp.Delete(ctx), sb.Delete(ctx))
 }
 
-// Collect removes what belongs to containers that are gone, and leases of nobody's.
+// Collect removes what belongs to containers that are gone, and leases without an owner.
 func TestCollectByPlugin(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

@@ -37,7 +37,7 @@ type box struct {
 }
 
 const (
-	liveTTL = 3 * time.Second // short, so that nobody waits for the story
+	liveTTL = 3 * time.Second // short, so that the reader need not wait
 	patient = 20 * time.Second
 )
 
@@ -51,7 +51,7 @@ func overlayStory(out *printer, bin, tools, conf string) error {
 	if err := f.prepare(bin, tools, conf); err != nil {
 		return err
 	}
-	f.printf("Three hosts and their containers on one network. Nobody lists the hosts: ln-agent\n")
+	f.printf("Three hosts and their containers on one network. No file lists the hosts: ln-agent\n")
 	f.printf("on each finds the others by etcd. All of them are namespaces of this demo.\n\n")
 	f.row("conf", "%s on every host, network %q, plugin overlay-ln", f.confFile, f.network)
 	f.row("hosts", "h1 192.0.2.1, h2 192.0.2.2, h3 192.0.2.3, and etcd on a machine of its own")
@@ -215,7 +215,7 @@ func (f *fabric) cni(host, verb, name string, result *types100.Result) error {
 }
 
 func (f *fabric) add() error {
-	f.head("ADD", "cnitool starts overlay-ln, which asks nobody: its block is in a file.")
+	f.head("ADD", "cnitool starts overlay-ln, which asks no server: its block is in a file.")
 	return errors.Join(f.addBox("h1", "c1"), f.addBox("h2", "c2"), f.addBox("h3", "c3"))
 }
 

@@ -66,7 +66,7 @@ func (f *fabric) withoutEtcd() error {
 }
 
 func (f *fabric) back() error {
-	f.head("BACK", "etcd is started again. Nobody has to be told.")
+	f.head("BACK", "etcd is started again. The agents connect by themselves.")
 	if err := f.startEtcd(); err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (c *caller) exec(verb, id string, plugin map[string]any) ([]byte, error) {
 		}}
 	}
 	if verb == "GC" {
-		conf["cni.dev/valid-attachments"] = []any{} // nobody lives
+		conf["cni.dev/valid-attachments"] = []any{} // no container lives
 	}
 	stdin, err := json.Marshal(conf)
 	if err != nil {

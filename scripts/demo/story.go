@@ -139,7 +139,7 @@ func (d *demo) port() error {
 			to              netip.AddrPort
 			want            netip.Addr
 		}{
-			{"outside", outside, "who calls is seen", published, u.outside.Addr()},
+			{"outside", outside, "client's address is seen", published, u.outside.Addr()},
 			{"host", hostNetns, "", published, u.host.Addr()},
 			{"c1", container("c1"), "itself", published, bridge},
 		} {
@@ -177,7 +177,7 @@ func (d *demo) check() error {
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", lost, err)
 	}
-	d.step(bold, "!", "Somebody deletes %s in c1.", lost)
+	d.step(bold, "!", "The operator deletes %s in c1.", lost)
 	took, err := d.runtime.do("CHECK", "c1")
 	var said *types.Error
 	if !errors.As(err, &said) || said.Code != cni.CodeDifferent {

@@ -25,8 +25,8 @@ const (
 var firstAddr = netip.AddrFrom4([4]byte{10, 63, 0, 2})
 
 // pool is an IPAM plugin with a directory of its own, and the times the plugin
-// took. Nobody else writes to the directory, so the plugin's index, if it has
-// one, stays right.
+// took. No other program writes to the directory, so the plugin's index, if it
+// has one, stays up to date.
 type pool struct {
 	*plugin
 	add, del durations
@@ -191,7 +191,7 @@ func (p *plugin) call(command, id, netns string) (time.Duration, error) {
 	return took, nil
 }
 
-// run is call for those who want the output, too.
+// run is call, and returns the output, too.
 func (p *plugin) run(command, id, netns string) (time.Duration, []byte, error) {
 	var stdout bytes.Buffer
 	cmd := exec.Command(p.binary)

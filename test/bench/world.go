@@ -148,9 +148,9 @@ func setUp(name string) error {
 	return netlink.LinkSetUp(link)
 }
 
-// settle waits until the kernel has taken down the namespaces nobody holds any
-// more, for it does so beside what is measured next. It does them in turn: one
-// that is let go of now is the last.
+// settle waits until the kernel has removed the namespaces without a holder,
+// because it would do so beside what is measured next. It removes them in turn:
+// one that is released now is the last.
 func settle() error {
 	const name, limit = "bench-settle", time.Minute
 	updates, done := make(chan netlink.LinkUpdate, 100), make(chan struct{})

@@ -125,7 +125,7 @@ func controllers() ([]string, error) {
 }
 
 // disableControllers disables those that were not enabled before, unless
-// someone else has come to need them.
+// another program has come to need them.
 func disableControllers(before []string) error {
 	now, err := controllers()
 	errs := []error{err}

@@ -54,7 +54,7 @@ func TestAgentReach(t *testing.T) {
 	a.awaitAgent("h1", "/metrics", "second network", func(body string, _ int) bool {
 		return metric(body, `libnet_agent_network_ok{network="net1"}`) == 1
 	})
-	for _, p := range all { // what is the agent's stays, even if nobody lives
+	for _, p := range all { // what the agent owns stays, even without a container
 		a.mustOn(p.host, p.call.as("DEL"))
 		a.mustOn(p.host, call{plugin: "overlay-ln", command: "GC", stdin: edit(t, p.call.stdin, map[string]any{"cni.dev/valid-attachments": []string{}})})
 		a.mustOn(p.host, status.with(p.call.stdin))

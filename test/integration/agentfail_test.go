@@ -21,7 +21,7 @@ import (
 )
 
 // part keeps a host from etcd, and from nothing else, until heal is called.
-// Packets get lost, as where a switch fails: nobody is told.
+// Packets get lost, as where a switch fails: the sender gets no error.
 func (a *agents) part(host string) (heal func()) {
 	a.t.Helper()
 	r := &netlink.Route{Dst: ipNet(a.cluster, "192.0.2.250/32"), Type: unix.RTN_BLACKHOLE}
@@ -81,8 +81,8 @@ func (a *agents) compact() {
 }
 
 // A host that is away for longer than it holds its blocks gives no address out
-// any more by itself, before anybody else has its block. Back again it knows,
-// and takes the next block that is free.
+// any more by itself, before another host has its block. When it is back, it
+// knows of the loss and takes the next free block.
 func TestAgentLosesBlock(t *testing.T) {
 	t.Parallel()
 	a := newAgents(t, 3)
@@ -104,11 +104,11 @@ func TestAgentLosesBlock(t *testing.T) {
 	a.awaitPeers("h3", 1)
 	status := call{plugin: "overlay-ln", command: "STATUS", stdin: a.agentConf(0, "h2", keys)}
 	if r := a.tryOn("h2", status); r.code != 50 || !strings.Contains(r.msg, "out of date") {
-		t.Errorf("STATUS of who is away: code %d, %q, want 50 and why", r.code, r.msg)
+		t.Errorf("STATUS of a host that is away: code %d, %q, want 50 and why", r.code, r.msg)
 	}
 	add := attachment("overlay-ln", "late", a.netns("late"), a.agentConf(0, "h2", keys))
 	if r := a.tryOn("h2", add.as("ADD")); r.code != 11 {
-		t.Errorf("ADD of who is away: code %d, %q, want 11", r.code, r.msg)
+		t.Errorf("ADD of a host that is away: code %d, %q, want 11", r.code, r.msg)
 	}
 	if got := a.nodeFile("h3").Blocks; len(got) != 1 || got[0] != block {
 		t.Fatalf("h3 has %v, want %s, which was h2's", got, block)
@@ -214,7 +214,7 @@ func TestAgentKilled(t *testing.T) {
 	a := newAgents(t, 2)
 	a.up(nil)
 	near, far := a.attach("h1", "near", nil), a.attach("h2", "far", nil)
-	a.pingAll(near, far) // who has which MAC is known
+	a.pingAll(near, far) // each owner of a MAC is known
 	var sent, lost int
 	var stops []func() (int, int)
 	for _, addr := range far.addresses {

@@ -260,7 +260,7 @@ func nonBridge(name string) func(*host) {
 	}
 }
 
-// addressed is a bridge of someone else, with an address of our subnet.
+// addressed is a bridge of another owner, with an address of our subnet.
 func addressed(h *host) {
 	h.check(netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}))
 	h.setAddress("", "br0", "10.1.0.99/24")

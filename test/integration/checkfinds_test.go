@@ -18,7 +18,7 @@ const closedNet = `{
 	"ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd01::/64"}]]}
 }`
 
-// change is one thing that somebody did by hand.
+// change is one change that the operator made by hand.
 type change struct {
 	name string
 	keys keys // of the configuration that differ

@@ -114,7 +114,7 @@ func missingRows() []missing {
 
 func loseNetns(h *host) { h.loseNetns("c1") }
 
-// replaceNetns puts another namespace, with an eth0 of someone else, in the
+// replaceNetns puts another namespace, with an eth0 of another owner, in the
 // place of the container's.
 func replaceNetns(h *host) {
 	loseNetns(h)
@@ -128,7 +128,7 @@ func eth0Stays(ns string) func(*host) {
 	return func(h *host) {
 		h.in(ns, func() {
 			if _, err := netlink.LinkByName("eth0"); err != nil {
-				h.t.Errorf("eth0 of someone else: %v", err)
+				h.t.Errorf("eth0 of another owner: %v", err)
 			}
 		})
 	}

@@ -181,7 +181,7 @@ func (w *walk) run() {
 		w.cnitool("gc", w.a)
 		w.nothingOfContainers(before)
 	}
-	// With a list of nobody GC removes the network, too.
+	// With an empty list GC removes the network, too.
 	w.must(call{plugin: w.first, command: "GC", stdin: edit(w.t, w.plugin, map[string]any{"cniVersion": "1.1.0", "cni.dev/valid-attachments": []string{}})})
 	w.sameBut(before, w.foreign)
 }

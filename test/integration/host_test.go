@@ -77,7 +77,7 @@ func (h *host) netns(name string) string {
 	return path
 }
 
-// loseNetns removes a network namespace, unless someone else holds it.
+// loseNetns removes a network namespace, unless another process holds it.
 func (h *host) loseNetns(name string) {
 	h.t.Helper()
 	h.check(unix.Unmount(netnsPath(name), unix.MNT_DETACH))

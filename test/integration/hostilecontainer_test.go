@@ -141,7 +141,7 @@ func TestHostileContainerEnds(t *testing.T) {
 	}
 }
 
-// hidden makes a namespace that nobody else knows of.
+// hidden makes a namespace of which no other program knows.
 func (h *host) hidden() string { return h.netns("hidden") }
 
 func (h *host) link(name string) netlink.Link {

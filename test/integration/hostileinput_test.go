@@ -102,7 +102,7 @@ func TestSymlinks(t *testing.T) {
 
 func (h *host) symlink(path string, dangling bool) {
 	h.t.Helper()
-	const victim, said = "/run/victim", "what somebody needs\n"
+	const victim, said = "/run/victim", "a file of another program\n"
 	h.check(os.MkdirAll(filepath.Dir(path), 0o755))
 	h.check(os.Symlink(victim, path))
 	if !dangling {

@@ -34,7 +34,7 @@ func (h *host) refused(c call, code uint, want ...string) {
 	}
 }
 
-// TestExhausted fills a pool of five: the error says who holds what and what to
+// TestExhausted fills a pool of five: the error names the holders and what to
 // do, and dead holders go first.
 func TestExhausted(t *testing.T) {
 	for _, plugin := range []string{"ipam-ln", "bridge-ln"} {

@@ -60,7 +60,7 @@ func (h *host) inCrowd(calls []call, kill bool) []ended {
 	return out
 }
 
-// holders returns who holds what by the lease files of the network "net", and
+// holders returns each holder's address by the lease files of the network "net", and
 // fails the test if one holds two.
 func (h *host) holders() map[string]netip.Addr {
 	h.t.Helper()
@@ -76,7 +76,7 @@ func (h *host) holders() map[string]netip.Addr {
 		h.check(err)
 		cid, _, _ := strings.Cut(string(data), "\r\n")
 		if cid == "" {
-			h.t.Errorf("lease %s: %q names nobody", a, data)
+			h.t.Errorf("lease %s: %q names no owner", a, data)
 		}
 		if held[cid].IsValid() {
 			h.t.Errorf("%s holds %s and %s", cid, held[cid], a)

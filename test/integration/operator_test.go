@@ -64,7 +64,7 @@ func TestChangedSubnet(t *testing.T) {
 	h.must(third.as("DEL"))
 }
 
-// A user who may not look is told so, and nothing else.
+// A user that may not look gets an error that says so, and nothing else.
 func TestDoctorNeedsRoot(t *testing.T) {
 	lntest.NeedsRoot(t, "a second user is not mapped")
 	t.Parallel()

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What somebody does to a tunnel by hand CHECK tells, and the next STATUS of the
-// network mends.
+// CHECK reports what the operator changed of a tunnel by hand, and the next
+// STATUS of the network mends it.
 func TestOverlayByHand(t *testing.T) {
 	for name, tt := range map[string]struct {
 		do   func(c *cluster, vx netlink.Link)

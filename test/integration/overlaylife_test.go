@@ -11,8 +11,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// After DEL only the network is left, and after GC with a list of nobody, not
-// even that. DEL and GC need neither nodes nor subnet.
+// After DEL only the network is left, and after GC with an empty list not even
+// that. DEL and GC need neither nodes nor subnet.
 func TestOverlayEnds(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2, 1500, false)
@@ -73,7 +73,7 @@ func TestOverlayMTU(t *testing.T) {
 	}
 }
 
-// isolated keeps hosts out, and nobody else; internal keeps out all but the
+// isolated keeps only hosts out; internal keeps out all but the
 // network's own. That holds, too, where a host forwards IPv6 before it has the
 // network: then the first address of each block, which is its own, is anycast.
 func TestOverlayShut(t *testing.T) {

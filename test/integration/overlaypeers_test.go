@@ -128,7 +128,7 @@ func TestOverlayCheckFinds(t *testing.T) {
 					t.Errorf("row %q of the peer that is well", got)
 				}
 			}
-			if want := "lnctl: 1 of 2 peers are not as they should be\n"; stderr != want {
+			if want := "lnctl: 1 of 2 peers are not healthy\n"; stderr != want {
 				t.Errorf("stderr %q, want %q", stderr, want)
 			}
 		})
@@ -215,7 +215,7 @@ func TestOverlayCheckRefuses(t *testing.T) {
 		t.Errorf("without networks: %q", out)
 	}
 	c.add(0, "h1", map[string]any{"isolated": true})
-	if out, _ := c.lnctl(0, "overlay", "check"); !strings.Contains(out, "nobody is asked: the network is isolated") {
+	if out, _ := c.lnctl(0, "overlay", "check"); !strings.Contains(out, "no peer is asked: the network is isolated") {
 		t.Errorf("isolated:\n%s", out)
 	}
 	c.in(netnsPath("h1"), func() { c.check(netlink.LinkDel(c.link(c.tunnelOf("h1")))) })

@@ -91,7 +91,7 @@ func (c *cluster) link(name string) netlink.Link {
 	return l
 }
 
-// What goes from one host to another, or to nobody, no third one gets.
+// A third host gets no packet between two others, nor to a free address.
 func TestOverlayFloodsNothing(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, 1500, false)
@@ -104,7 +104,7 @@ func TestOverlayFloodsNothing(t *testing.T) {
 	})
 	defer func() { _ = raw.Close() }()
 	for _, a := range []string{"10.80.1.99", "10.80.77.1", "fd80:0:0:1::99", "fd80:0:0:77::1"} {
-		_ = c.echo(near.netns, netip.MustParseAddr(a), noPingWait) // nobody's
+		_ = c.echo(near.netns, netip.MustParseAddr(a), noPingWait) // no host has it
 		_ = c.echo(netnsPath("h1"), netip.MustParseAddr(a), noPingWait)
 	}
 	for _, group := range []string{"224.0.0.1", "239.1.2.3", "255.255.255.255", "10.80.0.255"} {

@@ -268,7 +268,7 @@ func protocols(what string) []string {
 	return []string{"tcp", "udp"}
 }
 
-// target is what a column stands for, and who is to answer there.
+// target is what a column stands for, and the server that is to answer there.
 func (l *reachLab) target(what string, is6 bool) (to netip.AddrPort, server string) {
 	l.t.Helper()
 	at := func(v4, v6 string, port uint16) netip.AddrPort { return netip.AddrPortFrom(pick(is6, v6, v4), port) }

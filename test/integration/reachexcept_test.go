@@ -2,7 +2,7 @@ package integration
 
 import "testing"
 
-// TestReachTrusted opens the published ports of containers to who comes by a
+// TestReachTrusted opens the published ports of containers to clients that come by a
 // trusted interface, and no other.
 func TestReachTrusted(t *testing.T) {
 	eachWay(t, []string{"nat"}, func(l *reachLab) {
@@ -20,8 +20,8 @@ func TestReachTrusted(t *testing.T) {
 	})
 }
 
-// TestReachMark opens every port of containers to packets that somebody's rule
-// has marked.
+// TestReachMark opens every port of containers to packets that a rule of the
+// operator has marked.
 func TestReachMark(t *testing.T) {
 	eachWay(t, []string{"nat"}, func(l *reachLab) {
 		l.tool(`table inet marker {

@@ -81,7 +81,7 @@ func newReachLab(t testing.TB, mode string, f firewall) *reachLab {
 }
 
 // forwards makes a namespace a router without delays: addresses are usable at
-// once, nobody is redirected, and br_netfilter keeps away from bridged frames.
+// once, it sends no redirects, and br_netfilter ignores bridged frames.
 func (l *reachLab) forwards(ns string) {
 	l.t.Helper()
 	l.sysctls(ns, map[string]string{

@@ -28,8 +28,8 @@ func eachWay(t *testing.T, modes []string, test func(*reachLab)) {
 	}
 }
 
-// visit is a client, an address, and who answers there by TCP and UDP; a want
-// of "✗" is nobody, see the tables.
+// visit is a client, an address, and the server that answers there by TCP and
+// UDP; a want of "✗" is no server, see the tables.
 type visit struct{ who, to, server, want string }
 
 // visit makes all visits at once.
@@ -73,7 +73,7 @@ func published(ports ...string) string {
 }
 
 // TestPortHeld asks for ports that another container has, of the same host
-// address or of any: it is told who has them, and nothing changes.
+// address or of any: the error names their owner, and nothing changes.
 func TestPortHeld(t *testing.T) {
 	lntest.NeedsRoot(t, "SO_SNDBUFFORCE makes room for a transaction of a thousand elements")
 	eachWay(t, []string{"nat", "portmap-ln"}, func(l *reachLab) {
@@ -235,7 +235,7 @@ func TestPortUDPMoves(t *testing.T) {
 	})
 }
 
-// talk sends one datagram from each client; the server, or nobody, answers.
+// talk sends one datagram from each client; the server answers, or no answer comes.
 func (l *reachLab) talk(clients map[string]*socket, server string, patience time.Duration) {
 	l.t.Helper()
 	for name, s := range clients {

@@ -27,7 +27,7 @@ type probe struct {
 	who, what string // the cell of a table
 	protocol  string // "icmp", "tcp" or "udp"
 	to        netip.AddrPort
-	server    string // who is to answer
+	server    string // the one that is to answer
 	want      string // "✓", "M" or "✗"
 }
 

@@ -217,7 +217,7 @@ func conntrackLines() ([]string, error) {
 	return lines, nil
 }
 
-// sysctls are those that somebody who connects containers could think of.
+// sysctls are those that a program that connects containers could change.
 var sysctls = []string{
 	"ipv4/ip_forward", "ipv4/ip_local_port_range", "ipv4/ip_local_reserved_ports", "bridge/*",
 	"ipv4/conf/*/forwarding", "ipv4/conf/*/route_localnet", "ipv4/conf/*/rp_filter", "ipv4/conf/*/accept_local",

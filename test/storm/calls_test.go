@@ -93,7 +93,7 @@ func (s *storm) end(o *op, fail failure) {
 		}
 	case o.run.killed:
 		s.set(a, unclear)
-		a.dead = false // who has been forgotten half is not provably dead
+		a.dead = false // an attachment that is half forgotten is not provably dead
 	case fail.Code != 0:
 		s.failed(o, fail)
 	case o.verb == "ADD":
@@ -114,7 +114,7 @@ func (s *storm) failed(o *op, fail failure) {
 		s.counts["pool full"]++
 	case o.verb == "ADD" && fail.Code == codeTaken && strings.Contains(fail.Msg, "host port"):
 		if !s.held(fail.Msg, o) {
-			s.t.Errorf("%s: %s; but nobody who lives has it", o, fail.Msg)
+			s.t.Errorf("%s: %s; but no living attachment has it", o, fail.Msg)
 		}
 		s.counts["port taken"]++
 	default:

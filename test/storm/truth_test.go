@@ -92,7 +92,7 @@ func samePorts(rules, want []port) bool {
 }
 
 // inside holds the addresses in namespaces against what was given: those of
-// the living are there, and nobody else has one of them.
+// the living are there, and no other attachment has one of them.
 func (s *storm) inside(pods []*pod) []string {
 	given := map[string]*attachment{}
 	for _, a := range s.atts {

@@ -10,8 +10,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/flock"
 )
 
-// iptables that did not get its lock in time is somebody else at work, not a
-// kernel without it, and is asked once.
+// iptables that did not get its lock in time means that another program is at
+// work, not that the kernel lacks it, and is asked once.
 func TestBusy(t *testing.T) {
 	dir := t.TempDir()
 	script := "#!/bin/sh\necho >> " + dir + "/calls\necho Another app is currently holding the xtables lock >&2\nexit 4\n"

@@ -66,7 +66,7 @@ func (f family) masquerade(e firewall.Endpoint) bool {
 	return e.Masquerade.IPv4
 }
 
-// conditions are the matches that somebody else has chosen, word by word.
+// conditions are the matches that the configuration has chosen, word by word.
 func (f family) conditions(e firewall.Endpoint) []string {
 	if f == ipv6 {
 		return e.ConditionsIPv6

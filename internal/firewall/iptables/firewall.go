@@ -42,7 +42,7 @@ func (f *Firewall) Apply(ctx context.Context, n firewall.Network, e firewall.End
 }
 
 // ApplyReporting is Apply, and returns whether a family had no chain of ours
-// before: if anybody had rules there, somebody has flushed them.
+// before: if an endpoint had rules there, another program has flushed them.
 func (f *Firewall) ApplyReporting(ctx context.Context, n firewall.Network, e firewall.Endpoint) (restored bool, err error) {
 	e = normal(e)
 	if err = check(n, e); err == nil && (n.Bridge != "" || hasRules(e)) {
@@ -94,7 +94,7 @@ func (f *Firewall) CheckPorts(ctx context.Context, e firewall.Endpoint) error {
 	return nil
 }
 
-// Used says whether anybody on this host has used this backend since it booted.
+// Used says whether a program on this host has used this backend since it booted.
 func (f *Firewall) Used() bool { return unix.Access(f.lock, unix.F_OK) == nil }
 
 // familiesIn returns the families in which n has rules, or all if in none.
@@ -170,7 +170,7 @@ func execute(ctx context.Context, steps []step) (bool, error) {
 	return tried, nil
 }
 
-// maxTries bounds how often a change is made anew because somebody else has
+// maxTries bounds how often a change is made anew because another program has
 // changed the rules between our look and our change.
 const maxTries = 3
 
@@ -189,7 +189,7 @@ func (f *Firewall) change(ctx context.Context, fn func() (tried bool, err error)
 }
 
 // Remove deletes the rules of e.Owner, in both families, and the chains that
-// nobody uses then. Only e.Owner counts. What is missing is success.
+// no owner uses then. Only e.Owner counts. What is missing is success.
 func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
 	if err := f.remove(ctx, e.Owner); err != nil {
 		return fmt.Errorf("remove rules of %s: %w", e.Owner, err)

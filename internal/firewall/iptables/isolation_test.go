@@ -96,7 +96,7 @@ func TestApart(t *testing.T) {
 		l.n.Apart = true
 		l.e.Ports, l.e.Hairpin = tcpAndUDP("", 8080), true
 		l.apply(l.n, l.e)
-		l.apply(net1, firewall.Endpoint{}) // one alone is apart from nobody
+		l.apply(net1, firewall.Endpoint{}) // one alone is apart from no other
 		l.check(probe{l.c, "10.10.0.2:4711", "10.11.0.2"}, probe{l.c, "10.11.0.1:8080", "10.11.0.2"})
 		net1.Apart = true
 		l.apply(net1, firewall.Endpoint{})

@@ -11,7 +11,7 @@ const (
 	chainUser    = "LIBNET-USER"    // rules of the administrator, evaluated before ours
 	chainForward = "LIBNET-FORWARD" // the way through the next three
 	chainIsolate = "LIBNET-ISOLATE" // drops that no other network's rule can undo
-	chainInto    = "LIBNET-INTO"    // who may send to a bridge; it has the last word on each
+	chainInto    = "LIBNET-INTO"    // which source may send to a bridge; it has the last word on each
 	chainOut     = "LIBNET-OUT"     // what leaves a bridge and is not for another one of ours
 	chainApart   = "LIBNET-APART"   // from ISOLATE: into which bridges those that are apart may not send
 	chainPorts   = "LIBNET-PORTS"   // from INTO: published container ports
@@ -24,7 +24,7 @@ const (
 )
 
 // unit is a set of chains and the rules that lead to them. It is there as long
-// as somebody has a rule in a chain of usedBy.
+// as a chain of usedBy has a rule.
 type unit struct {
 	table  string
 	chains []string // the ones that are jumped to first

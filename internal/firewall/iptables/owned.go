@@ -20,8 +20,8 @@ func owners(n firewall.Network, e firewall.Endpoint) []string {
 }
 
 // differences returns which rules are to go and which are to come, so that
-// of what the owners hold there is wanted and nothing else. An owner who has
-// in a table what it should have keeps it: nothing of it is written anew.
+// of what the owners hold there is wanted and nothing else. Where the
+// rules of an owner in a table are up to date, none is written anew.
 func differences(snap snapshot, wanted []rule, owners []string) (gone, added []rule) {
 	there := snap.owned()
 	for _, owner := range owners {

@@ -122,7 +122,7 @@ func TestPublished(t *testing.T) {
 			probe{l.out, "192.0.2.9:8081", "192.0.2.2"}, probe{l.out, "192.0.2.1:8081", ""}, probe{l.b, "192.0.2.9:8081", "10.10.0.1"},
 			probe{l.host, "127.0.0.2:8082", "10.10.0.1"}, probe{l.host, "127.0.0.1:8082", ""}, probe{l.host, "192.0.2.1:8082", ""},
 			probe{l.out, "192.0.2.1:8083", ""}, probe{l.out, "[fd20::1]:8083", "fd20::2"},
-			// Somebody else's port of that number is not ours.
+			// Another host's port of that number is not ours.
 			probe{l.b, "192.0.2.2:8080", ""}, probe{l.b, "192.0.2.2:4711", "10.10.0.3"},
 		)
 	})
@@ -247,7 +247,7 @@ func TestOptions(t *testing.T) {
 	if text := runTool(t, "iptables-save", "-t", "nat"); !strings.Contains(text, "--set-xmark 0x8/0x8") {
 		t.Errorf("bit 3 is not the mark: %s", text)
 	}
-	// Somebody else's chain, and what it marks is masqueraded by them.
+	// Another program's chain: that program masquerades what it marks.
 	l.e.ConditionsIPv4 = []string{"-d", "192.0.2.0/24"}
 	l.e.IPTables = &firewall.IPTablesOptions{SetMarkChain: "THEIR-MARK"}
 	runTool(t, "iptables", "-t", "nat", "-N", "THEIR-MARK")

@@ -12,7 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// Many at once, each from first use to last: nobody loses a rule, and nothing stays.
+// Many at once, each from first use to last: no endpoint loses a rule, and nothing stays.
 func TestComeAndGo(t *testing.T) {
 	t.Parallel()
 	path := lntest.NewNetns(t)

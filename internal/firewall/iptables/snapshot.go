@@ -48,7 +48,7 @@ func (s snapshot) chain(table, name string) []rule { return s.tables[table][name
 
 func (s snapshot) hasChain(table, name string) bool { return s.tables[table][name] != nil }
 
-// used returns whether there is a chain that exists for somebody's rules.
+// used returns whether there is a chain that exists for rules of an endpoint.
 func (s snapshot) used() bool {
 	return slices.ContainsFunc(layout(s.family), func(u unit) bool {
 		return slices.ContainsFunc(u.usedBy, func(name string) bool { return s.hasChain(u.table, name) })

@@ -58,7 +58,7 @@ func run(ctx context.Context, name, input string, args ...string) (string, error
 	return out, err
 }
 
-// locked runs fn while nobody else who uses the same lock file does: between
+// locked runs fn while no other user of the same lock file works: between
 // looking and changing, iptables has no lock. It waits until ctx ends, and no
 // longer than a tool may run: then the error is flock.ErrLocked.
 func locked(ctx context.Context, path string, fn func() error) error {

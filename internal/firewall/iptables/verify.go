@@ -64,8 +64,8 @@ func missingUnits(snap snapshot, wanted []rule) []error {
 	return found
 }
 
-// missingRules compares words first. Where they differ, as words that somebody
-// else chose may, iptables itself is asked.
+// missingRules compares words first. Where they differ, as words that the
+// configuration chose may, iptables itself is asked.
 func missingRules(ctx context.Context, snap snapshot, wanted []rule, found *[]error) error {
 	there := snap.owned()
 	for _, r := range wanted {

@@ -9,7 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
-// Whatever of ours somebody takes away, Verify names it and Apply mends it.
+// Verify names every rule or chain of ours that is missing, and Apply mends it.
 func TestVerifyNames(t *testing.T) {
 	t.Parallel()
 	f := isolate(t)

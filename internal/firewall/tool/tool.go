@@ -1,4 +1,4 @@
-// Package tool starts the programs that change rules for those who ask for what
+// Package tool starts the programs that change rules for packages that need what
 // only they can do.
 package tool
 

@@ -161,7 +161,7 @@ func (r *Registry) writeHistory(ctx context.Context, c *clientv3.Client, m *mirr
 func (r *Registry) restore(ctx context.Context, c *clientv3.Client, m *mirror, known []overlay.Known, memory map[overlay.Moment]bool) error {
 	now, h := m.moment(), m.history.History
 	for o, lost := range memory {
-		if lost && o.Generation >= h.Generation { // nobody has said so yet
+		if lost && o.Generation >= h.Generation { // no agent has recorded it yet
 			h = overlay.History{Lineage: o.Lineage, Generation: o.Generation + 1, Cluster: now.Cluster}
 		}
 	}

@@ -76,8 +76,8 @@ func (i *issuer) client(name string) func() (*tls.Config, error) {
 }
 
 // By certificates on both sides, and as a user who may write below our prefix
-// and nowhere else. Without a certificate, or with another password, nobody
-// gets in.
+// and nowhere else. Without a certificate, or with another password, a client
+// gets no access.
 func TestSecure(t *testing.T) {
 	ca := newIssuer(t)
 	ca.issue("server", &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 8, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})

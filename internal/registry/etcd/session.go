@@ -25,8 +25,8 @@ type leases struct {
 
 // Session says that this host is there and keeps saying it, and calls seen with
 // all that the hosts share: at once, and whenever something has changed. It
-// ends with ctx, or when contact is lost in whatever way; who calls it again
-// has everything read anew. ErrTaken says that another living host has our name
+// ends with ctx, or when contact is lost in whatever way; another call
+// reads everything anew. ErrTaken says that another living host has our name
 // or address.
 //
 // known is what this host knows by itself of networks. What etcd has lost of it,
