@@ -66,6 +66,7 @@ func (e *UnsupportedError) Error() string { return fmt.Sprintf("%s: %s: %v", e.K
 // Unwrap returns what the kernel lacks.
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
+// BadConfig returns a *ConfigError.
 func BadConfig(key string, value any, want string) error {
 	return &ConfigError{Key: key, Value: fmt.Sprintf("%v", value), Want: want}
 }

@@ -185,15 +185,20 @@ func (d *Dir) Endpoints(network string) ([]Endpoint, error) {
 	if err := CheckName(network); err != nil {
 		return nil, err
 	}
-	var all []Endpoint
-	err := list(d.endpointDir(network), func(path string) error {
-		var e Endpoint
-		err := read(path, &e)
+	return records[Endpoint](d.endpointDir(network))
+}
+
+// records reads every record of a directory, and returns what could not be read, joined.
+func records[T any](dir string) ([]T, error) {
+	var all []T
+	err := list(dir, func(path string) error {
+		var r T
+		err := read(path, &r)
 		if errors.Is(err, ErrNotFound) {
 			return nil // deleted meanwhile
 		}
 		if err == nil {
-			all = append(all, e)
+			all = append(all, r)
 		}
 		return err
 	})
