@@ -102,7 +102,6 @@ func draft(path string) string {
 
 // replace makes data the file at path, whatever was there.
 func replace(path string, data []byte) error {
-	const tries = 10 // against others who replace it at the same time
 	return write(path, data, func(file string) (err error) {
 		for range tries {
 			if err = link(file, draft(path)); errors.Is(err, fs.ErrExist) {
@@ -133,12 +132,15 @@ func link(file, path string) error {
 	return unix.Linkat(unix.AT_FDCWD, file, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 }
 
+// tries bounds what is begun anew after another process replaced the same file or
+// removed its directory meanwhile. Each try takes some 10 us.
+const tries = 1000
+
 // write puts data into a file without a name, which a killed process cannot
 // leave behind, and has place name it. It needs a file system with O_TMPFILE, as
 // tmpfs, ext4, xfs and btrfs are. Whoever removes a network's last attachment
 // removes the directory as well, so it may take more than one try.
 func write(path string, data []byte, place func(file string) error) (err error) {
-	const tries = 100 // each is lost to another process that was at work meanwhile
 	for range tries {
 		err = writeOnce(path, data, place)
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EPERM) { // O_TMPFILE in a directory that goes

@@ -199,10 +199,7 @@ func (d *Dir) locked(network string, create Creation, take func(fd int, path str
 // openLock opens a lock file, made if missing, and its directory. Whoever removes
 // a network's last attachment removes both, so it may take more than one try.
 func openLock(path string) (fd int, err error) {
-	const (
-		flags = unix.O_RDWR | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-		tries = 1000 // each is lost to another process that was at work meanwhile
-	)
+	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	for range tries {
 		fd, err = unix.Open(path, flags, 0o600)
 		if !errors.Is(err, fs.ErrNotExist) {
