@@ -57,7 +57,7 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 	tables := tablesOf(p.elems)
 	send := func(c *conn) error {
 		var generation uint32
-		if len(p.claims) > 0 || p.mark != nil || p.exact != nil { // what we look at must not change until we are done
+		if len(p.claims) > 0 || p.mark != nil || p.exact != nil || p.first != nil { // what we look at must not change until we are done
 			var err error
 			if generation, err = c.generation(); err != nil {
 				return err
@@ -69,12 +69,15 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 			if err != nil {
 				return err
 			}
-			restored = restored || state == tableWritten || state == tableMissing && !t.rare()
 			switch state {
 			case tableBroken:
 				return errBroken
+			case tableWritten:
+				restored = true
 			case tableMissing:
-				b.make(t)
+				complete := t.rare() || p.first != nil && p.first()
+				restored = restored || !complete
+				b.make(t, complete)
 			}
 		}
 		if err := c.placeChains(b, p.gates); err != nil {

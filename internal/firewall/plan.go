@@ -45,6 +45,7 @@ type planned struct {
 	exact *Network
 	// of the owner that hands ports over, and of ours from before; nil: none
 	handover *handover
+	first    func() bool // see Endpoint.First
 }
 
 // handover is what a Handover asks for.
@@ -71,7 +72,7 @@ func plan(n Network, e Endpoint) (planned, error) {
 	if err != nil {
 		return planned{}, err
 	}
-	p.elems, p.mark = append(ofNetwork, p.elems...), mark
+	p.elems, p.mark, p.first = append(ofNetwork, p.elems...), mark, e.First
 	if n.Exact != AddOnly {
 		p.exact = &n
 	}

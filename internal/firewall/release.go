@@ -208,10 +208,10 @@ const maxRenewals = 3
 // errBroken says that a table has to be written anew first.
 var errBroken = errors.New("rules are missing, or of another release")
 
-// make adds a table that is not there. One that is rare is complete at once.
-func (b *batch) make(t table) {
+// make adds a table that is not there.
+func (b *batch) make(t table, complete bool) {
 	b.ensure(t)
-	if t.rare() {
+	if complete {
 		b.addChain(t.family, t.release())
 	}
 }

@@ -220,3 +220,52 @@ func BenchmarkRelease(b *testing.B) {
 		"computed":     each(table.sum),
 	})
 }
+
+// Only an owner before whom no other can have had rules completes a table that was
+// missing, and not if another comes in between.
+func TestFirst(t *testing.T) {
+	t.Parallel()
+	other := Endpoint{Owner: "libnet:net1/c2/eth0", Bridge: "br0", Port: "veth1", Addrs: addrs("10.0.0.3"), Masquerade: Families{IPv4: true}}
+	for _, tt := range []struct {
+		name           string
+		first, between bool
+		restored       bool
+	}{
+		{"first", true, false, false},
+		{"not first", false, false, true},
+		{"first, and another comes", true, true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t)
+			asked := 0
+			e := Endpoint{Owner: "libnet:net1/c1/eth0", Bridge: "br0", Port: "veth0", Addrs: addrs("10.0.0.2"), Masquerade: Families{IPv4: true}}
+			e.First = func() bool {
+				if asked++; tt.between {
+					if _, err := f.Apply(t.Context(), Network{}, other); err != nil {
+						t.Error(err)
+					}
+				}
+				return tt.first
+			}
+			restored, err := f.Apply(t.Context(), Network{}, e)
+			if restored != tt.restored || asked != 1 || err != nil {
+				t.Errorf("restored %v, asked %d times, %v; want %v, once", restored, asked, err, tt.restored)
+			}
+			if err := f.Intact(t.Context(), Network{}); errors.Is(err, ErrMissing) != tt.restored {
+				t.Errorf("intact: %v", err)
+			}
+			for _, e := range []Endpoint{e, other} {
+				if e.Owner == other.Owner && !tt.between {
+					continue
+				}
+				if err := f.Verify(t.Context(), Network{}, e); err != nil {
+					t.Error(err)
+				}
+			}
+			if restored, err := f.Apply(t.Context(), Network{}, other); restored != tt.restored || err != nil {
+				t.Errorf("the next one: restored %v, %v; want %v", restored, err, tt.restored)
+			}
+		})
+	}
+}

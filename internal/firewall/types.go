@@ -218,6 +218,12 @@ type Endpoint struct {
 	ConditionsIPv4, ConditionsIPv6 []string
 	// IPTables is what only the iptables backend can do; nil: nothing.
 	IPTables *IPTablesOptions
+	// First, if not nil, is asked when a table of ours is missing, whether no other
+	// owner can have had elements in it: then what Apply writes is all of it, it is
+	// complete, and Apply does not return restored for it. Rules that others add
+	// between the answer and the transaction make Apply begin anew. Package iptables
+	// does not ask.
+	First func() bool
 }
 
 // IPTablesOptions are keys of the reference portmap plugin that are words of iptables.
