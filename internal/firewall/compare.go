@@ -25,8 +25,8 @@ func (r rule) encoded() []byte {
 func sameExprs(sent, held []byte) bool {
 	a, b := attributes(sent), attributes(held)
 	return slices.EqualFunc(a, b, func(x, y attribute) bool {
-		name := text(x.value, unix.NFTA_EXPR_NAME)
-		return name == text(y.value, unix.NFTA_EXPR_NAME) &&
+		name := nfnl.Text(x.value, unix.NFTA_EXPR_NAME)
+		return name == nfnl.Text(y.value, unix.NFTA_EXPR_NAME) &&
 			sameData(name, nfnl.Find(x.value, unix.NFTA_EXPR_DATA), nfnl.Find(y.value, unix.NFTA_EXPR_DATA))
 	})
 }

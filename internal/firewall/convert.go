@@ -28,7 +28,7 @@ func (c *conn) sets(family uint8) ([]heldSet, error) {
 	}, func(attrs []byte) error {
 		number := func(typ uint16) uint32 { return nfnl.Uint32(nfnl.Find(attrs, typ)) }
 		all = append(all, heldSet{
-			text(attrs, unix.NFTA_SET_NAME), number(unix.NFTA_SET_FLAGS),
+			nfnl.Text(attrs, unix.NFTA_SET_NAME), number(unix.NFTA_SET_FLAGS),
 			number(unix.NFTA_SET_KEY_TYPE), number(unix.NFTA_SET_KEY_LEN),
 			number(unix.NFTA_SET_DATA_TYPE), number(unix.NFTA_SET_DATA_LEN),
 		})

@@ -6,18 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // Firewall applies rules. Every call works in the network namespace of the
 // calling thread. It holds no state but open sockets (see Close), and may be
 // used by many goroutines.
-type Firewall struct {
-	mu   sync.Mutex // guards idle
-	idle []*conn
-}
+type Firewall struct{ sockets nfnl.Pool }
 
 // New opens nothing and costs nothing.
 func New() *Firewall { return &Firewall{} }

@@ -90,7 +90,7 @@ func wantOwners(t testing.TB, f *Firewall, want ...string) {
 func tableExists(t testing.TB, f *Firewall, family uint8) bool {
 	t.Helper()
 	var there []bool
-	err := f.once(t.Context(), func(c *conn) (err error) {
+	err := f.do(t.Context(), func(c *conn) (err error) {
 		there, err = c.holds(askTable(family))
 		return err
 	})
@@ -117,7 +117,7 @@ func wantTables(t testing.TB, f *Firewall, inet, bridge bool) {
 // send commits what fill puts into a batch.
 func send(t testing.TB, f *Firewall, fill func(*batch)) {
 	t.Helper()
-	err := f.once(t.Context(), func(c *conn) error {
+	err := f.do(t.Context(), func(c *conn) error {
 		b := newBatch(0)
 		fill(b)
 		return c.commit(b)

@@ -81,7 +81,7 @@ func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, er
 	aside := map[string]bool{} // base chains that nothing forwarded passes
 	err := c.dump(unix.NFT_MSG_GETCHAIN, fam.number, nil, func(attrs []byte) error {
 		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
-		ch := ForeignChain{Family: fam.name, Table: text(attrs, unix.NFTA_CHAIN_TABLE), Chain: text(attrs, unix.NFTA_CHAIN_NAME)}
+		ch := ForeignChain{Family: fam.name, Table: nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE), Chain: nfnl.Text(attrs, unix.NFTA_CHAIN_NAME)}
 		ch.Hook = hooks[nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM))]
 		if hook == nil || ch.Hook == "" || ch.Table == tableName {
 			if hook != nil {
@@ -149,7 +149,7 @@ func (c *conn) foreignTable(fam family, table string, interfaces []string) (*for
 	err := c.dump(unix.NFT_MSG_GETRULE, fam.number, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_RULE_TABLE, table)
 	}, func(attrs []byte) error {
-		chain := text(attrs, unix.NFTA_RULE_CHAIN)
+		chain := nfnl.Text(attrs, unix.NFTA_RULE_CHAIN)
 		v, names := readVerdict(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)), naming(attrs, interfaces)
 		t.rules[chain] = append(t.rules[chain], v)
 		t.named = append(t.named, names...)
@@ -208,9 +208,9 @@ func readVerdict(exprs []byte) verdictOf {
 	v := verdictOf{always: true, byName: true}
 	_ = nfnl.Each(exprs, func(_ uint16, e []byte) error {
 		data := nfnl.Find(e, unix.NFTA_EXPR_DATA)
-		switch name := text(e, unix.NFTA_EXPR_NAME); {
-		case name == "counter" || name == "log" || name == "target" && text(data, unix.NFTA_TARGET_NAME) == "LOG":
-		case name == "reject" || name == "target" && text(data, unix.NFTA_TARGET_NAME) == "REJECT":
+		switch name := nfnl.Text(e, unix.NFTA_EXPR_NAME); {
+		case name == "counter" || name == "log" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "LOG":
+		case name == "reject" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "REJECT":
 			v.does = "reject"
 		case name == "immediate":
 			v.does, v.chain = decision(nfnl.Find(data, unix.NFTA_IMMEDIATE_DATA))
@@ -244,9 +244,9 @@ func decision(data []byte) (does, chain string) {
 	case unix.NFT_RETURN:
 		return "return", ""
 	case unix.NFT_JUMP:
-		return "jump", text(verdict, unix.NFTA_VERDICT_CHAIN)
+		return "jump", nfnl.Text(verdict, unix.NFTA_VERDICT_CHAIN)
 	case unix.NFT_GOTO:
-		return "goto", text(verdict, unix.NFTA_VERDICT_CHAIN)
+		return "goto", nfnl.Text(verdict, unix.NFTA_VERDICT_CHAIN)
 	}
 	return "", ""
 }
@@ -261,9 +261,4 @@ func BridgeNetfilter() bool {
 		}
 	}
 	return false
-}
-
-// text reads an attribute that Attrs.String wrote; empty if there is none.
-func text(attrs []byte, typ uint16) string {
-	return strings.TrimRight(string(nfnl.Find(attrs, typ)), "\x00")
 }

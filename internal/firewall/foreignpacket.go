@@ -78,9 +78,9 @@ func (c *conn) drops(fam family, t *foreignTable, r foreignRule, p passer) strin
 	does, chain, named := "", "", false
 	err := nfnl.Each(r.exprs, func(_ uint16, e []byte) error {
 		data := nfnl.Find(e, unix.NFTA_EXPR_DATA)
-		switch name := text(e, unix.NFTA_EXPR_NAME); {
-		case name == "counter" || name == "log" || name == "target" && text(data, unix.NFTA_TARGET_NAME) == "LOG":
-		case name == "reject" || name == "target" && text(data, unix.NFTA_TARGET_NAME) == "REJECT":
+		switch name := nfnl.Text(e, unix.NFTA_EXPR_NAME); {
+		case name == "counter" || name == "log" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "LOG":
+		case name == "reject" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "REJECT":
 			does = "reject"
 		case name == "meta":
 			field, mask = metaField(data), 0
@@ -147,7 +147,7 @@ func (c *conn) lookup(fam family, table string, data []byte, field string, p pas
 	ranges := false
 	err := c.dump(unix.NFT_MSG_GETSETELEM, fam.number, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		a.String(unix.NFTA_SET_ELEM_LIST_SET, text(data, unix.NFTA_LOOKUP_SET))
+		a.String(unix.NFTA_SET_ELEM_LIST_SET, nfnl.Text(data, unix.NFTA_LOOKUP_SET))
 	}, func(attrs []byte) error {
 		return nfnl.Each(nfnl.Find(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS), func(_ uint16, e []byte) error {
 			ranges = ranges || nfnl.Find(e, unix.NFTA_SET_ELEM_FLAGS) != nil
@@ -247,5 +247,5 @@ type foreignRule struct {
 }
 
 func newForeignRule(attrs []byte, table, chain string) foreignRule {
-	return foreignRule{table, chain, beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)), bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS))}
+	return foreignRule{table, chain, nfnl.Uint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)), bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS))}
 }

@@ -125,7 +125,7 @@ type heldChain struct {
 func (c *conn) chains(family uint8) ([]heldChain, error) {
 	var all []heldChain
 	err := c.dump(unix.NFT_MSG_GETCHAIN, family, nil, func(attrs []byte) error {
-		if text(attrs, unix.NFTA_CHAIN_TABLE) != tableName {
+		if nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE) != tableName {
 			return nil
 		}
 		all = append(all, readChain(attrs))
@@ -137,7 +137,7 @@ func (c *conn) chains(family uint8) ([]heldChain, error) {
 func readChain(attrs []byte) heldChain {
 	hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
 	return heldChain{
-		text(attrs, unix.NFTA_CHAIN_NAME), text(attrs, unix.NFTA_CHAIN_TYPE),
+		nfnl.Text(attrs, unix.NFTA_CHAIN_NAME), nfnl.Text(attrs, unix.NFTA_CHAIN_TYPE),
 		nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM)), int32(nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_PRIORITY))),
 	}
 }

@@ -44,26 +44,7 @@ var errRefused = errors.New("nf_tables transaction refused")
 // dump asks for all objects that match and calls fn with the attributes of
 // each. One that others changed meanwhile is ERESTART.
 func (c *conn) dump(typ, family uint8, put func(*nfnl.Attrs), fn func(attrs []byte) error) error {
-	var buf nfnl.Buffer
-	buf.Add(message(typ, unix.NLM_F_DUMP, family, put))
-	if err := c.nl.Send(&buf); err != nil {
-		return err
-	}
-	interrupted := false
-	err := c.nl.Receive(func(a nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
-		interrupted = interrupted || a.Flags&unix.NLM_F_DUMP_INTR != 0
-		if isErr && errno != 0 {
-			return true, errno
-		}
-		if isErr {
-			return true, nil
-		}
-		return false, fn(a.Attrs)
-	})
-	if err == nil && interrupted {
-		return unix.ERESTART
-	}
-	return err
+	return c.nl.Dump(message(typ, 0, family, put), func(a nfnl.Answer) error { return fn(a.Attrs) })
 }
 
 // maxAsked is how many requests are sent at once: their answers have to fit
@@ -271,7 +252,7 @@ func (c *conn) rules(family uint8, chain string) ([]heldRule, error) {
 	}, func(attrs []byte) error {
 		all = append(all, heldRule{
 			why:    parseComment(nfnl.Find(attrs, unix.NFTA_RULE_USERDATA)),
-			handle: beUint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
+			handle: nfnl.Uint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)),
 			exprs:  bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)),
 		})
 		return nil
@@ -288,7 +269,7 @@ func (c *conn) written(family uint8) (map[string][]heldRule, error) {
 	err := c.dump(unix.NFT_MSG_GETRULE, family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_RULE_TABLE, tableName)
 	}, func(attrs []byte) error {
-		chain := text(attrs, unix.NFTA_RULE_CHAIN)
+		chain := nfnl.Text(attrs, unix.NFTA_RULE_CHAIN)
 		all[chain] = append(all[chain], heldRule{
 			why:   parseComment(nfnl.Find(attrs, unix.NFTA_RULE_USERDATA)),
 			exprs: bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)),
@@ -299,13 +280,6 @@ func (c *conn) written(family uint8) (map[string][]heldRule, error) {
 		return nil, nil
 	}
 	return all, err
-}
-
-func beUint64(b []byte) (n uint64) {
-	for _, x := range b {
-		n = n<<8 | uint64(x)
-	}
-	return n
 }
 
 // decodeElems calls fn for each element in an answer. What it gets is its own.
@@ -322,7 +296,7 @@ func decodeElems(s *set, attrs []byte, fn func(elem)) error {
 				e.end = data(b)
 			case unix.NFTA_SET_ELEM_DATA:
 				if e.data = data(b); s.leadsToChains() {
-					e.data = []byte(text(nfnl.Find(b, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN))
+					e.data = []byte(nfnl.Text(nfnl.Find(b, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN))
 				}
 			case unix.NFTA_SET_ELEM_USERDATA:
 				e.owner = parseComment(b)
