@@ -17,8 +17,8 @@ import (
 // per packet and per change), and maps from address to bridge (a rule cannot
 // compare what a map gave with the packet, so two sets stand in for one map).
 
-// tableName is the name of all our tables.
-const tableName = "libnet"
+// TableName is the name of all our tables in nf_tables.
+const TableName = "libnet"
 
 // The sets of networks. Each key has the bridge in it.
 var (

@@ -59,7 +59,7 @@ func (b *batch) ensure(t table) {
 // it is of another type. Elements stay.
 func (b *batch) write(t table) {
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_TABLE_NAME, tableName)
+		a.String(unix.NFTA_TABLE_NAME, TableName)
 	})
 	for i, s := range t.sets {
 		b.addSet(s, uint32(i+1))
@@ -79,7 +79,7 @@ func (b *batch) write(t table) {
 // wake has packets meet the rules of a table that is there, if it is dormant.
 func (b *batch) wake(t table) {
 	b.add(unix.NFT_MSG_NEWTABLE, 0, t.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_TABLE_NAME, tableName)
+		a.String(unix.NFTA_TABLE_NAME, TableName)
 		a.Uint32(unix.NFTA_TABLE_FLAGS, 0)
 	})
 }
@@ -101,7 +101,7 @@ const (
 func (b *batch) addSet(s *set, id uint32) {
 	datatype, size := s.key.datatype()
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_SET_TABLE, tableName)
+		a.String(unix.NFTA_SET_TABLE, TableName)
 		a.String(unix.NFTA_SET_NAME, s.name)
 		a.Uint32(unix.NFTA_SET_FLAGS, s.flags())
 		a.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
@@ -142,7 +142,7 @@ func (s *set) describe(a *nfnl.Attrs) {
 
 func (b *batch) addChain(family uint8, c chain) {
 	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_CHAIN_TABLE, tableName)
+		a.String(unix.NFTA_CHAIN_TABLE, TableName)
 		a.String(unix.NFTA_CHAIN_NAME, c.name)
 		if c.kind == "" {
 			return
@@ -160,14 +160,14 @@ func (b *batch) addChain(family uint8, c chain) {
 func (b *batch) delChain(family uint8, name string) {
 	b.delRules(family, name)
 	b.add(unix.NFT_MSG_DELCHAIN, 0, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_CHAIN_TABLE, tableName)
+		a.String(unix.NFTA_CHAIN_TABLE, TableName)
 		a.String(unix.NFTA_CHAIN_NAME, name)
 	})
 }
 
 func (b *batch) delSet(family uint8, name string) {
 	b.add(unix.NFT_MSG_DELSET, 0, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_SET_TABLE, tableName)
+		a.String(unix.NFTA_SET_TABLE, TableName)
 		a.String(unix.NFTA_SET_NAME, name)
 	})
 }
@@ -175,14 +175,14 @@ func (b *batch) delSet(family uint8, name string) {
 // delRules adds the deletion of all rules of a chain.
 func (b *batch) delRules(family uint8, chain string) {
 	b.add(unix.NFT_MSG_DELRULE, 0, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_TABLE, TableName)
 		a.String(unix.NFTA_RULE_CHAIN, chain)
 	})
 }
 
 func (b *batch) addRule(family uint8, chain string, r rule) {
 	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_TABLE, TableName)
 		a.String(unix.NFTA_RULE_CHAIN, chain)
 		a.Nest(unix.NFTA_RULE_EXPRESSIONS, func(a *nfnl.Attrs) {
 			for _, x := range r.does() {
@@ -196,7 +196,7 @@ func (b *batch) addRule(family uint8, chain string, r rule) {
 // delRule adds the deletion of a rule by the number the kernel gave it.
 func (b *batch) delRule(family uint8, chain string, handle uint64) {
 	b.add(unix.NFT_MSG_DELRULE, 0, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_TABLE, TableName)
 		a.String(unix.NFTA_RULE_CHAIN, chain)
 		a.Bytes(unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, handle))
 	})
@@ -250,7 +250,7 @@ func (b *batch) flush() {
 func (b *batch) drop(t table) {
 	for _, c := range slices.Backward(t.chains) { // those that jump come after those jumped to
 		b.add(unix.NFT_MSG_DELCHAIN, 0, t.family, func(a *nfnl.Attrs) {
-			a.String(unix.NFTA_CHAIN_TABLE, tableName)
+			a.String(unix.NFTA_CHAIN_TABLE, TableName)
 			a.String(unix.NFTA_CHAIN_NAME, c.name)
 		})
 	}
@@ -258,14 +258,14 @@ func (b *batch) drop(t table) {
 		b.delSet(t.family, s.name)
 	}
 	b.add(unix.NFT_MSG_DELTABLE, unix.NLM_F_NONREC, t.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_TABLE_NAME, tableName)
+		a.String(unix.NFTA_TABLE_NAME, TableName)
 	})
 }
 
 // encodeElems writes a list of elements of one set; whole ones, or only what
 // finds them.
 func encodeElems(a *nfnl.Attrs, whole bool, elems ...elem) {
-	a.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+	a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 	a.String(unix.NFTA_SET_ELEM_LIST_SET, elems[0].set.name)
 	a.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *nfnl.Attrs) {
 		for _, e := range elems {

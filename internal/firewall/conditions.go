@@ -120,7 +120,7 @@ func (g gate) comment() string {
 
 // script has nft leave one rule in the chain, the one with the words.
 func (g gate) script() string {
-	at := fmt.Sprintf("%s %s %s", familyName(g.sets.family), tableName, g.chain())
+	at := fmt.Sprintf("%s %s %s", familyName(g.sets.family), TableName, g.chain())
 	return fmt.Sprintf("flush chain %s\nadd rule %s %s goto %s comment %q\n", at, at, strings.Join(g.words, " "), metChain, g.comment())
 }
 
@@ -222,7 +222,7 @@ func (d *differences) gates(gates []gate) error {
 			return err
 		}
 		if !full {
-			d.add(fmt.Sprintf("rule %s %s %s %q", familyName(g.sets.family), tableName, g.chain(), g.comment()), ErrMissing)
+			d.add(fmt.Sprintf("rule %s %s %s %q", familyName(g.sets.family), TableName, g.chain(), g.comment()), ErrMissing)
 		}
 	}
 	return nil

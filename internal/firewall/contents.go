@@ -139,7 +139,7 @@ func (t table) content() uint64 {
 func (c *conn) contents(t table) (sum uint64, marks []heldRule, err error) {
 	var all content
 	err = c.dump(unix.NFT_MSG_GETRULE, t.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_TABLE, TableName)
 	}, func(attrs []byte) error {
 		chain := bytes.TrimRight(nfnl.Find(attrs, unix.NFTA_RULE_CHAIN), "\x00")
 		why, exprs := nfnl.Find(attrs, unix.NFTA_RULE_USERDATA), nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)

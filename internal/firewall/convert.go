@@ -24,7 +24,7 @@ type heldSet struct {
 func (c *conn) sets(family uint8) ([]heldSet, error) {
 	var all []heldSet
 	err := c.dump(unix.NFT_MSG_GETSET, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_SET_TABLE, tableName)
+		a.String(unix.NFTA_SET_TABLE, TableName)
 	}, func(attrs []byte) error {
 		number := func(typ uint16) uint32 { return nfnl.Uint32(nfnl.Find(attrs, typ)) }
 		all = append(all, heldSet{

@@ -192,10 +192,10 @@ func (e elem) String() string {
 func (s *set) leadsToChains() bool { return len(s.data) == 1 && s.data[0].datatype == typeVerdict }
 
 func (s *set) String() string {
-	return familyName(s.family) + " " + tableName + " " + s.name
+	return familyName(s.family) + " " + TableName + " " + s.name
 }
 
-func (t table) String() string { return familyName(t.family) + " " + tableName }
+func (t table) String() string { return familyName(t.family) + " " + TableName }
 
 func familyName(family uint8) string {
 	switch family {

@@ -95,7 +95,7 @@ func (f *Firewall) apply(ctx context.Context, p planned) (restored bool, err err
 			err = f.do(ctx, send)
 		}
 	}
-	return restored, supported(err)
+	return restored, AsUnsupported(err)
 }
 
 // place adds to b what of p is not there yet.
@@ -230,7 +230,7 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 func (f *Firewall) Available() error {
 	return f.do(context.Background(), func(c *conn) error {
 		_, err := c.generation()
-		return supported(err)
+		return AsUnsupported(err)
 	})
 }
 
@@ -245,9 +245,9 @@ func tablesOf(elems []elem) []table {
 	return all
 }
 
-// supported translates what a kernel answers that lacks nf_tables, a family,
-// a chain type or an expression.
-func supported(err error) error {
+// AsUnsupported returns err, as an ErrUnsupported if it is what a kernel answers that
+// lacks nf_tables, a family, a chain type or an expression.
+func AsUnsupported(err error) error {
 	for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT} {
 		if errors.Is(err, errno) {
 			return fmt.Errorf("nf_tables: %w: %w", ErrUnsupported, err)

@@ -284,7 +284,7 @@ func TestVerifyNames(t *testing.T) {
 	}
 	check(ErrMissing, "set inet libnet home4", func(b *batch) { // as a table of another version
 		for _, typ := range []uint8{unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWTABLE} {
-			b.add(typ, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, tableName) })
+			b.add(typ, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) })
 		}
 	})
 }
@@ -293,14 +293,14 @@ func checkTable(check func(is error, want string, breaking func(*batch)), tab ta
 	name := familyName(tab.family) + " libnet"
 	check(ErrMissing, "table "+name, func(b *batch) {
 		b.add(unix.NFT_MSG_DELTABLE, 0, tab.family, func(a *nfnl.Attrs) {
-			a.String(unix.NFTA_TABLE_NAME, tableName)
+			a.String(unix.NFTA_TABLE_NAME, TableName)
 		})
 	})
 	for _, ch := range tab.chains {
 		del := func(typ uint8) func(*batch) { // the chain, or all its rules
 			return func(b *batch) {
 				b.add(typ, 0, tab.family, func(a *nfnl.Attrs) {
-					a.String(unix.NFTA_RULE_TABLE, tableName)
+					a.String(unix.NFTA_RULE_TABLE, TableName)
 					if typ == unix.NFT_MSG_DELCHAIN {
 						a.String(unix.NFTA_CHAIN_NAME, ch.name)
 					} else {

@@ -66,7 +66,7 @@ func (f *Firewall) CheckPorts(ctx context.Context, e Endpoint) error {
 	if err != nil || len(p.claims) == 0 {
 		return err
 	}
-	return absent(supported(f.do(ctx, func(c *conn) error {
+	return absent(AsUnsupported(f.do(ctx, func(c *conn) error {
 		_, err := c.refuseHeld(p, nil)
 		return err
 	})))

@@ -56,7 +56,7 @@ func (f *Firewall) Complete(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err := absent(supported(err)); err != nil {
+	if err := absent(AsUnsupported(err)); err != nil {
 		return fmt.Errorf("note that all rules are there: %w", err)
 	}
 	return nil
@@ -76,7 +76,7 @@ func (f *Firewall) Restore(ctx context.Context) (changed bool, err error) {
 				wrote, err = mend(c, b, t)
 				return err
 			})
-			if err := absent(supported(err)); err != nil {
+			if err := absent(AsUnsupported(err)); err != nil {
 				return changed, fmt.Errorf("restore rules of table %s: %w", t, err)
 			}
 			changed = changed || wrote
@@ -125,7 +125,7 @@ type heldChain struct {
 func (c *conn) chains(family uint8) ([]heldChain, error) {
 	var all []heldChain
 	err := c.dump(unix.NFT_MSG_GETCHAIN, family, nil, func(attrs []byte) error {
-		if nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE) != tableName {
+		if nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE) != TableName {
 			return nil
 		}
 		all = append(all, readChain(attrs))

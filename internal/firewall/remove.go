@@ -55,7 +55,7 @@ func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error 
 
 func (f *Firewall) removeLast(ctx context.Context, n Network, h holdings) error {
 	if err := f.renewOther(ctx); err != nil {
-		return absent(supported(err))
+		return absent(AsUnsupported(err))
 	}
 	drop := true
 	fill := func(c *conn, b *batch) error {
@@ -75,7 +75,7 @@ func (f *Firewall) removeLast(ctx context.Context, n Network, h holdings) error 
 		drop = false
 		err = f.transact(ctx, fill)
 	}
-	return absent(supported(err))
+	return absent(AsUnsupported(err))
 }
 
 // dropUnused adds the deletion of each of our tables in which no other owner than

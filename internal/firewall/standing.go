@@ -137,7 +137,7 @@ func (f *Firewall) Ownerless(ctx context.Context) ([]string, error) {
 		}
 		return nil
 	})
-	if err := absent(supported(err)); err != nil {
+	if err := absent(AsUnsupported(err)); err != nil {
 		return nil, fmt.Errorf("look for elements without an owner: %w", err)
 	}
 	return all, nil

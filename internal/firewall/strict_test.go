@@ -65,7 +65,7 @@ func TestStrict(t *testing.T) {
 			b.del(e)
 		}
 		b.add(unix.NFT_MSG_DELRULE, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) {
-			a.String(unix.NFTA_RULE_TABLE, tableName)
+			a.String(unix.NFTA_RULE_TABLE, TableName)
 			a.String(unix.NFTA_RULE_CHAIN, "forward")
 		})
 	}

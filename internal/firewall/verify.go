@@ -30,7 +30,7 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 		return found.gates(p.gates)
 	})
 	if err != nil {
-		return fmt.Errorf("verify rules of %s: %w", e.Owner, supported(err))
+		return fmt.Errorf("verify rules of %s: %w", e.Owner, AsUnsupported(err))
 	}
 	return errors.Join(found.all...)
 }
@@ -69,7 +69,7 @@ func (f *Firewall) Intact(ctx context.Context, n Network) error {
 		return errors.Join(found.rules(t, nil), found.missing(elems))
 	})
 	if err != nil {
-		return supported(err)
+		return AsUnsupported(err)
 	}
 	return errors.Join(found.all...)
 }

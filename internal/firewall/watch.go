@@ -81,5 +81,5 @@ func removes(m syscall.NetlinkMessage) bool {
 	}
 	name := m.Data[gen:]
 	size := int(binary.NativeEndian.Uint16(name))
-	return size >= head && size <= len(name) && bytes.Equal(bytes.TrimRight(name[head:size], "\x00"), []byte(tableName))
+	return size >= head && size <= len(name) && bytes.Equal(bytes.TrimRight(name[head:size], "\x00"), []byte(TableName))
 }

@@ -99,19 +99,19 @@ func (c *conn) generation() (n uint32, err error) {
 }
 
 func askTable(family uint8) nfnl.Message {
-	return message(unix.NFT_MSG_GETTABLE, 0, family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, tableName) })
+	return message(unix.NFT_MSG_GETTABLE, 0, family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) })
 }
 
 func askSet(s *set) nfnl.Message {
 	return message(unix.NFT_MSG_GETSET, 0, s.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_SET_TABLE, tableName)
+		a.String(unix.NFTA_SET_TABLE, TableName)
 		a.String(unix.NFTA_SET_NAME, s.name)
 	})
 }
 
 func askChain(family uint8, name string) nfnl.Message {
 	return message(unix.NFT_MSG_GETCHAIN, 0, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_CHAIN_TABLE, tableName)
+		a.String(unix.NFTA_CHAIN_TABLE, TableName)
 		a.String(unix.NFTA_CHAIN_NAME, name)
 	})
 }
@@ -222,7 +222,7 @@ func (c *conn) list(s *set) (list, error) {
 func (c *conn) elems(s *set) ([]elem, error) {
 	var all []elem
 	err := c.dump(unix.NFT_MSG_GETSETELEM, s.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 		a.String(unix.NFTA_SET_ELEM_LIST_SET, s.name)
 	}, func(attrs []byte) error {
 		return decodeElems(s, attrs, func(e elem) { all = append(all, e) })
@@ -247,7 +247,7 @@ type heldRule struct {
 func (c *conn) rules(family uint8, chain string) ([]heldRule, error) {
 	var all []heldRule
 	err := c.dump(unix.NFT_MSG_GETRULE, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_TABLE, TableName)
 		a.String(unix.NFTA_RULE_CHAIN, chain)
 	}, func(attrs []byte) error {
 		all = append(all, heldRule{
@@ -267,7 +267,7 @@ func (c *conn) rules(family uint8, chain string) ([]heldRule, error) {
 func (c *conn) written(family uint8) (map[string][]heldRule, error) {
 	all := map[string][]heldRule{}
 	err := c.dump(unix.NFT_MSG_GETRULE, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, tableName)
+		a.String(unix.NFTA_RULE_TABLE, TableName)
 	}, func(attrs []byte) error {
 		chain := nfnl.Text(attrs, unix.NFTA_RULE_CHAIN)
 		all[chain] = append(all[chain], heldRule{

@@ -35,6 +35,7 @@ var ladder = []struct {
 	{"internal/netns", []string{"internal/flock"}},
 	{"internal/firewall/tool", []string{"internal/plain"}},
 	{"internal/firewall", []string{"internal/nfnl", "internal/firewall/tool"}},
+	{"internal/firewall/foreign", []string{"internal/firewall", "internal/nfnl"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
 	{"internal/cni", []string{"internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall"}},

@@ -1,4 +1,4 @@
-package firewall
+package foreign
 
 import (
 	"bytes"
@@ -70,9 +70,9 @@ func (p passer) value(field string) ([]byte, int) {
 	return nil, 0
 }
 
-// drops says what a rule does with all these packets: "drop", "reject", "accept" or
+// verdict says what a rule does with all these packets: "drop", "reject", "accept" or
 // "return", itself or by a chain that it jumps to; empty: nothing, or that cannot be told.
-func (c *conn) drops(fam family, t *foreignTable, r foreignRule, p passer) string {
+func (c *conn) verdict(fam family, t *tableRules, r rule, p passer) string {
 	var field string
 	mask := 0 // leading bits that are compared; 0: all
 	does, chain, named := "", "", false
@@ -145,7 +145,7 @@ func (c *conn) lookup(fam family, table string, data []byte, field string, p pas
 		return "", "", false
 	}
 	ranges := false
-	err := c.dump(unix.NFT_MSG_GETSETELEM, fam.number, func(a *nfnl.Attrs) {
+	err := c.list(unix.NFT_MSG_GETSETELEM, fam, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 		a.String(unix.NFTA_SET_ELEM_LIST_SET, nfnl.Text(data, unix.NFTA_LOOKUP_SET))
 	}, func(attrs []byte) error {
@@ -205,7 +205,7 @@ func (errNotAllPackets) Error() string { return "not all packets" }
 
 // droppingRules adds the rules that drop all packets of an interface, unless an earlier
 // rule of the chain lets all of them go.
-func (c *conn) droppingRules(fam family, t *foreignTable, interfaces []string) {
+func (c *conn) droppingRules(fam family, t *tableRules, interfaces []string) {
 	type way struct {
 		chain string
 		passer
@@ -222,7 +222,7 @@ func (c *conn) droppingRules(fam family, t *foreignTable, interfaces []string) {
 			if decided[way{r.chain, p}] {
 				continue
 			}
-			switch does := c.drops(fam, t, r, p); does {
+			switch does := c.verdict(fam, t, r, p); does {
 			case "":
 			case "accept", "return":
 				decided[way{r.chain, p}] = true
@@ -234,18 +234,18 @@ func (c *conn) droppingRules(fam family, t *foreignTable, interfaces []string) {
 			}
 		}
 		if end != "" {
-			t.drops = append(t.drops, ForeignChain{Family: fam.name, Table: r.table, Chain: r.chain, End: end, Named: names, Handle: r.handle})
+			t.drops = append(t.drops, Drop{Family: fam.name, Table: r.table, Chain: r.chain, End: end, Named: names, Handle: r.handle})
 		}
 	}
 }
 
-// foreignRule is a rule of another owner.
-type foreignRule struct {
+// rule is a rule of another owner.
+type rule struct {
 	table, chain string
 	handle       uint64
 	exprs        []byte
 }
 
-func newForeignRule(attrs []byte, table, chain string) foreignRule {
-	return foreignRule{table, chain, nfnl.Uint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)), bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS))}
+func newRule(attrs []byte, table, chain string) rule {
+	return rule{table, chain, nfnl.Uint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)), bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS))}
 }

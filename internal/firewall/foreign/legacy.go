@@ -1,4 +1,4 @@
-package firewall
+package foreign
 
 import (
 	"bytes"
@@ -49,11 +49,11 @@ var legacyFamilies = []legacyFamily{
 	{"legacy ip6", "ip6_tables_names", unix.AF_INET6, unix.IPPROTO_IPV6, 140, 131, 168},
 }
 
-// legacyForwardDrops returns the chains FORWARD of the older iptables that drop
+// legacyDrops returns the chains FORWARD of the older iptables that drop
 // or reject what none of their rules lets through. A user who may not ask, as in
 // a user namespace without such tables, is told of none.
-func legacyForwardDrops(interfaces []string) ([]ForeignChain, error) {
-	var all []ForeignChain
+func legacyDrops(interfaces []string) ([]Drop, error) {
+	var all []Drop
 	var errs []error
 	for _, f := range legacyFamilies {
 		tables, err := os.ReadFile("/proc/thread-self/net/" + f.tables)
@@ -66,7 +66,7 @@ func legacyForwardDrops(interfaces []string) ([]ForeignChain, error) {
 			if l, err = f.rules(); err == nil {
 				var end string
 				if end, err = l.end(); end != "" {
-					all = append(all, ForeignChain{Family: f.name, Table: "filter", Chain: "FORWARD", Hook: "forward", End: end, Named: naming(l.rules, interfaces)})
+					all = append(all, Drop{Family: f.name, Table: "filter", Chain: "FORWARD", Hook: "forward", End: end, Named: naming(l.rules, interfaces)})
 				}
 			}
 		}

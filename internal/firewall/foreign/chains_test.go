@@ -1,7 +1,6 @@
-package firewall
+package foreign
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
@@ -28,28 +28,28 @@ func command(t *testing.T, stdin, name string, args ...string) {
 }
 
 // ofRule is a rule of table a that drops br0, ofRules one that drops br1, too.
-func ofRule(family, chain, end string, handle uint64) []ForeignChain {
-	return []ForeignChain{{Family: family, Table: "a", Chain: chain, End: end, Handle: handle, Named: []string{"br0"}}}
+func ofRule(family, chain, end string, handle uint64) []Drop {
+	return []Drop{{Family: family, Table: "a", Chain: chain, End: end, Handle: handle, Named: []string{"br0"}}}
 }
 
-func ofRules(family, chain, end string, handle uint64) []ForeignChain {
+func ofRules(family, chain, end string, handle uint64) []Drop {
 	all := ofRule(family, chain, end, handle)
 	all[0].Named = []string{"br0", "br1"}
 	return all
 }
 
-func TestForwardDrops(t *testing.T) {
+func TestDrops(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		program, rules string // of nft -f, or words of an iptables program, one call per line
-		want           []ForeignChain
+		want           []Drop
 	}{
 		"nothing": {"nft", "", nil},
 		"accepting": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname "br7" drop; iifname "br0" tcp dport 25 drop; }
 			chain i { type filter hook input priority 0; policy drop; } chain plain { drop; } }`, nil},
 		"a rule drops all of ours": {"nft", `table inet a { chain f { type filter hook prerouting priority 0; policy accept; jump g; }
 			chain g { tcp dport 80 accept; iifname "br0" counter drop; } }`,
-			[]ForeignChain{{Family: "inet", Table: "a", Chain: "g", End: "drop", Handle: 5, Named: []string{"br0"}}}},
+			[]Drop{{Family: "inet", Table: "a", Chain: "g", End: "drop", Handle: 5, Named: []string{"br0"}}}},
 		"a set of interfaces": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname { "br0", "br7" } drop; } }`, ofRule("inet", "f", "drop", 3)},
 		"a set without ours":  {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname { "br6", "br7" } drop; } }`, nil},
 		"a wildcard":          {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; oifname "br*" reject; } }`, ofRules("inet", "f", "reject", 2)},
@@ -62,7 +62,7 @@ func TestForwardDrops(t *testing.T) {
 		"input": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; }
 			chain i { type filter hook input priority 0; policy accept; iifname "br0" drop; ip saddr 10.9.0.0/24 drop; } }`, nil},
 		"accepted before":    {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname "br0" accept; oifname "br0" accept; ip saddr 10.0.0.0/8 drop; } }`, nil},
-		"iptables, a source": {"iptables-nft", "-A FORWARD -s 10.9.0.0/24 -j DROP", []ForeignChain{{Family: "ip", Table: "filter", Chain: "FORWARD", End: "drop", Handle: 2, Named: []string{"br0"}}}},
+		"iptables, a source": {"iptables-nft", "-A FORWARD -s 10.9.0.0/24 -j DROP", []Drop{{Family: "ip", Table: "filter", Chain: "FORWARD", End: "drop", Handle: 2, Named: []string{"br0"}}}},
 		"kube-proxy by nft": {"nft", `table ip a { map no-endpoint-services { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 10.96.0.9 . tcp . 80 : goto reject-chain }; }
 			chain reject-chain { reject; } chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
 			chain f { type filter hook forward priority -110; policy accept; ct state new jump service-endpoints-check; } }`, nil},
@@ -73,36 +73,36 @@ func TestForwardDrops(t *testing.T) {
 			chain k { meta mark & 0x4000 == 0x4000 accept; ip daddr 10.96.0.9 tcp dport 80 reject; ct state invalid drop; } }`, nil},
 		"a chain jumped to rejects": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; tcp dport 80 accept; jump g; }
 			chain h { reject; } chain g { tcp dport 80 return; goto h; } }`,
-			[]ForeignChain{{Family: "inet", Table: "a", Chain: "f", Hook: "forward", End: "last rule reject"}}},
+			[]Drop{{Family: "inet", Table: "a", Chain: "f", Hook: "forward", End: "last rule reject"}}},
 		"a chain jumped to returns": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; jump g; } chain g { return; drop; } }`, nil},
 		"prerouting": {"nft", `table ip a { chain f { type filter hook prerouting priority 0; policy accept; ip saddr 10.0.0.0/8 accept; drop; } }`,
-			[]ForeignChain{{Family: "ip", Table: "a", Chain: "f", Hook: "prerouting", End: "last rule drop"}}},
+			[]Drop{{Family: "ip", Table: "a", Chain: "f", Hook: "prerouting", End: "last rule drop"}}},
 		"legacy that rejects": {"iptables-legacy", "-A FORWARD -i br1 -j ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited",
-			[]ForeignChain{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
+			[]Drop{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
 		"legacy IPv6 that drops": {"ip6tables-legacy", "-A FORWARD -j DROP",
-			[]ForeignChain{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule drop"}}},
+			[]Drop{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule drop"}}},
 		"legacy, a chain jumped to": {"iptables-legacy", "-N last\n-N first\n-A first -p tcp -j RETURN\n-A first -s 10.0.0.1 -j DROP\n-A last -p udp -j ACCEPT\n-A last -j DROP\n-A FORWARD -j first\n-A FORWARD -j last",
-			[]ForeignChain{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule drop"}}},
+			[]Drop{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule drop"}}},
 		"legacy that accepts all": {"iptables-legacy", "-P FORWARD DROP\n-A FORWARD -j ACCEPT\n-A FORWARD -j DROP", nil},
 		"policy": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy drop; } }`,
-			[]ForeignChain{{Family: "ip", Table: "a", Chain: "f", Hook: "forward", End: "policy drop"}}},
+			[]Drop{{Family: "ip", Table: "a", Chain: "f", Hook: "forward", End: "policy drop"}}},
 		"policy that is never reached": {"nft", `table ip6 a { chain f { type filter hook forward priority 0; policy drop; counter accept; } }`, nil},
 		"named in another chain of the table": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy drop; jump z; }
 			chain z { oifname "br0" accept; iifname "br10" accept; iifname { "br0", "br3" } accept; iifname "br2*" accept; } }`,
-			[]ForeignChain{{Family: "inet", Table: "a", Chain: "f", Hook: "forward", End: "policy drop", Named: []string{"br0"}}}},
+			[]Drop{{Family: "inet", Table: "a", Chain: "f", Hook: "forward", End: "policy drop", Named: []string{"br0"}}}},
 		"firewalld": {"nft", `table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept;
 			ct state established accept; jump z; reject with icmpx admin-prohibited; } chain z { iifname "br1" accept; } }`,
-			[]ForeignChain{{Family: "inet", Table: "firewalld", Chain: "filter_FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
+			[]Drop{{Family: "inet", Table: "firewalld", Chain: "filter_FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
 		"last rule drops": {"nft", `table bridge a { chain f { type filter hook forward priority 0; policy accept; log counter drop; } }`,
-			[]ForeignChain{{Family: "bridge", Table: "a", Chain: "f", Hook: "forward", End: "last rule drop"}}},
+			[]Drop{{Family: "bridge", Table: "a", Chain: "f", Hook: "forward", End: "last rule drop"}}},
 		"last rule drops some": {"nft", `table ip a { chain f { type filter hook forward priority 0; tcp dport 80 drop; } }`, nil},
 		"iptables": {"iptables-nft", "-P FORWARD DROP\n-A FORWARD -i br1 -j ACCEPT",
-			[]ForeignChain{{Family: "ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop", Named: []string{"br1"}}}},
+			[]Drop{{Family: "ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop", Named: []string{"br1"}}}},
 		"iptables that rejects": {"iptables-nft", "-A FORWARD -i br1 -j ACCEPT\n-A FORWARD -j REJECT",
-			[]ForeignChain{{Family: "ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
+			[]Drop{{Family: "ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
 		"legacy": {"iptables-legacy", "-P FORWARD DROP\n-A FORWARD -o br0 -j ACCEPT",
-			[]ForeignChain{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop", Named: []string{"br0"}}}},
-		"legacy IPv6":           {"ip6tables-legacy", "-P FORWARD DROP", []ForeignChain{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop"}}},
+			[]Drop{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop", Named: []string{"br0"}}}},
+		"legacy IPv6":           {"ip6tables-legacy", "-P FORWARD DROP", []Drop{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop"}}},
 		"legacy that accepts":   {"iptables-legacy", "-A FORWARD -i br0 -j DROP", nil},
 		"legacy drops on input": {"iptables-legacy", "-P INPUT DROP", nil},
 	} {
@@ -118,10 +118,12 @@ func TestForwardDrops(t *testing.T) {
 					command(t, "", tt.program, strings.Fields(line)...)
 				}
 			}
-			f := New()
+			f := firewall.New()
 			t.Cleanup(func() { _ = f.Close() })
-			mustApply(t, f, Network{Name: "net", Bridge: "br0", IPv4: Published}, Endpoint{}) // ours are not among them
-			got, err := f.ForwardDrops(context.Background(), "br0", "br1")
+			if err := f.ApplyNetwork(t.Context(), firewall.Network{Name: "net", Bridge: "br0", IPv4: firewall.Published}); err != nil { // ours are not among them
+				t.Fatal(err)
+			}
+			got, err := Drops(t.Context(), "br0", "br1")
 			if err != nil {
 				t.Fatal(err)
 			}

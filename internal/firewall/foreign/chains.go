@@ -1,4 +1,4 @@
-package firewall
+package foreign
 
 import (
 	"bytes"
@@ -11,12 +11,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// ForeignChain is another owner's base chain that drops or rejects what none of
+// Drop is another owner's base chain that drops or rejects what none of
 // its rules lets through, or a rule that drops all of an interface asked for.
-type ForeignChain struct {
+type Drop struct {
 	Family string // as nft names it: "ip", "ip6", "inet", "bridge"; "legacy ip", "legacy ip6" for the older iptables
 	Table  string
 	Chain  string
@@ -28,16 +29,17 @@ type ForeignChain struct {
 	Named []string
 }
 
-// ForwardDrops returns other owners' chains and rules that may drop what
-// networks forward, in the order of families. It changes nothing. Without
-// nf_tables only the older iptables is looked at. Rules that ask for more than an
-// interface are taken to mean what they say.
-func (f *Firewall) ForwardDrops(ctx context.Context, interfaces ...string) ([]ForeignChain, error) {
-	var all []ForeignChain
-	err := f.do(ctx, func(c *conn) error {
+// Drops returns other owners' chains and rules that may drop what networks forward,
+// in the order of families, in the network namespace of the calling thread. It
+// changes nothing. Without nf_tables only the older iptables is looked at. Rules that
+// ask for more than an interface are taken to mean what they say.
+func Drops(ctx context.Context, interfaces ...string) ([]Drop, error) {
+	var all []Drop
+	var sockets nfnl.Pool
+	err := sockets.Do(ctx, func(nl *nfnl.Conn) error {
 		all = nil
-		for _, fam := range foreignFamilies {
-			chains, err := c.forwardDrops(fam, interfaces)
+		for _, fam := range families {
+			chains, err := (&conn{nl}).drops(fam, interfaces)
 			if err != nil {
 				return err
 			}
@@ -45,15 +47,30 @@ func (f *Firewall) ForwardDrops(ctx context.Context, interfaces ...string) ([]Fo
 		}
 		return nil
 	})
-	if errors.Is(supported(err), ErrUnsupported) {
+	if err = errors.Join(err, sockets.Close()); errors.Is(firewall.AsUnsupported(err), firewall.ErrUnsupported) {
 		err = nil
 	}
-	legacy, legacyErr := legacyForwardDrops(interfaces)
+	legacy, legacyErr := legacyDrops(interfaces)
 	if err = errors.Join(err, legacyErr); err != nil {
 		err = fmt.Errorf("list forward chains of others: %w", err)
 	}
 	return append(all, legacy...), err
 }
+
+// conn reads rules on a netlink socket.
+type conn struct{ nl *nfnl.Conn }
+
+// list asks for all objects of a family that match and calls fn with the attributes of each.
+func (c *conn) list(typ uint8, fam family, put func(*nfnl.Attrs), fn func(attrs []byte) error) error {
+	m := nfnl.Message{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Type: typ, Family: fam.number, Put: put}
+	return c.nl.Dump(m, func(a nfnl.Answer) error { return fn(a.Attrs) })
+}
+
+// Verdicts of linux/netfilter.h.
+const (
+	nfDrop   = 0 // NF_DROP
+	nfAccept = 1 // NF_ACCEPT
+)
 
 // family is an address family of nf_tables and its name.
 type family struct {
@@ -61,8 +78,8 @@ type family struct {
 	name   string
 }
 
-// foreignFamilies are those with a hook forward.
-var foreignFamilies = []family{
+// families are those with a hook forward.
+var families = []family{
 	{unix.NFPROTO_INET, "inet"}, {unix.NFPROTO_IPV4, "ip"}, {unix.NFPROTO_IPV6, "ip6"}, {unix.NFPROTO_BRIDGE, "bridge"},
 }
 
@@ -76,14 +93,14 @@ var hooks = map[uint32]string{unix.NF_INET_PRE_ROUTING: "prerouting", hookForwar
 // maxJumps is how deep jumps are followed (NFT_JUMP_STACK_SIZE).
 const maxJumps = 16
 
-func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, error) {
-	var bases []ForeignChain
+func (c *conn) drops(fam family, interfaces []string) ([]Drop, error) {
+	var bases []Drop
 	aside := map[string]bool{} // base chains that nothing forwarded passes
-	err := c.dump(unix.NFT_MSG_GETCHAIN, fam.number, nil, func(attrs []byte) error {
+	err := c.list(unix.NFT_MSG_GETCHAIN, fam, nil, func(attrs []byte) error {
 		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
-		ch := ForeignChain{Family: fam.name, Table: nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE), Chain: nfnl.Text(attrs, unix.NFTA_CHAIN_NAME)}
+		ch := Drop{Family: fam.name, Table: nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE), Chain: nfnl.Text(attrs, unix.NFTA_CHAIN_NAME)}
 		ch.Hook = hooks[nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM))]
-		if hook == nil || ch.Hook == "" || ch.Table == tableName {
+		if hook == nil || ch.Hook == "" || ch.Table == firewall.TableName {
 			if hook != nil {
 				aside[ch.Table+" "+ch.Chain] = true
 			}
@@ -98,12 +115,12 @@ func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, er
 	if err != nil {
 		return nil, err
 	}
-	var drops []ForeignChain
-	tables := map[string]*foreignTable{}
+	var drops []Drop
+	tables := map[string]*tableRules{}
 	for _, ch := range bases {
 		t := tables[ch.Table]
 		if t == nil {
-			if t, err = c.foreignTable(fam, ch.Table, interfaces); err != nil {
+			if t, err = c.readTable(fam, ch.Table, interfaces); err != nil {
 				return nil, err
 			}
 			tables[ch.Table] = t
@@ -127,12 +144,12 @@ func (c *conn) forwardDrops(fam family, interfaces []string) ([]ForeignChain, er
 	return drops, nil
 }
 
-// foreignTable is the rules of another owner's table.
-type foreignTable struct {
+// tableRules are the rules of another owner's table.
+type tableRules struct {
 	rules map[string][]verdictOf // by chain
 	named []string
-	all   []foreignRule
-	drops []ForeignChain // rules
+	all   []rule
+	drops []Drop // rules
 	gone  bool
 }
 
@@ -144,22 +161,22 @@ type verdictOf struct {
 	byName bool   // it asks for nothing but interfaces
 }
 
-func (c *conn) foreignTable(fam family, table string, interfaces []string) (*foreignTable, error) {
-	t := &foreignTable{rules: map[string][]verdictOf{}}
-	err := c.dump(unix.NFT_MSG_GETRULE, fam.number, func(a *nfnl.Attrs) {
+func (c *conn) readTable(fam family, table string, interfaces []string) (*tableRules, error) {
+	t := &tableRules{rules: map[string][]verdictOf{}}
+	err := c.list(unix.NFT_MSG_GETRULE, fam, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_RULE_TABLE, table)
 	}, func(attrs []byte) error {
 		chain := nfnl.Text(attrs, unix.NFTA_RULE_CHAIN)
 		v, names := readVerdict(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)), naming(attrs, interfaces)
 		t.rules[chain] = append(t.rules[chain], v)
 		t.named = append(t.named, names...)
-		t.all = append(t.all, newForeignRule(attrs, table, chain))
+		t.all = append(t.all, newRule(attrs, table, chain))
 		return nil
 	})
 	slices.Sort(t.named)
 	t.named = slices.Compact(t.named)
 	if errors.Is(err, unix.ENOENT) {
-		return &foreignTable{gone: true}, nil
+		return &tableRules{gone: true}, nil
 	}
 	if err == nil {
 		c.droppingRules(fam, t, interfaces)
@@ -169,7 +186,7 @@ func (c *conn) foreignTable(fam family, table string, interfaces []string) (*for
 
 // decides returns what a chain does with what none of its rules with conditions
 // concerns: "accept", "drop", "reject", or nothing.
-func (t *foreignTable) decides(chain string, depth int) string {
+func (t *tableRules) decides(chain string, depth int) string {
 	if depth > maxJumps {
 		return ""
 	}
