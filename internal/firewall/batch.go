@@ -94,7 +94,6 @@ const (
 	nftSetConcat      = 0x80
 	nftaSetDescConcat = 2
 	nftaSetFieldLen   = 1
-	nftaSetElemKeyEnd = 10
 )
 
 // addSet needs an id that no other set of the batch has.
@@ -103,7 +102,7 @@ func (b *batch) addSet(s *set, id uint32) {
 	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_TABLE, TableName)
 		a.String(unix.NFTA_SET_NAME, s.name)
-		a.Uint32(unix.NFTA_SET_FLAGS, s.flags())
+		a.Uint32(unix.NFTA_SET_FLAGS, flagsOf(s))
 		a.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
 		a.Uint32(unix.NFTA_SET_KEY_LEN, size)
 		a.Uint32(unix.NFTA_SET_ID, id)
@@ -113,7 +112,7 @@ func (b *batch) addSet(s *set, id uint32) {
 			a.Uint32(unix.NFTA_SET_DATA_LEN, size)
 		}
 		if s.interval {
-			a.Nest(unix.NFTA_SET_DESC, s.describe)
+			a.Nest(unix.NFTA_SET_DESC, describe(s))
 		}
 		if datatype == typeIfname {
 			a.Bytes(unix.NFTA_SET_USERDATA, hostByteOrder)
@@ -121,7 +120,8 @@ func (b *batch) addSet(s *set, id uint32) {
 	})
 }
 
-func (s *set) flags() (flags uint32) {
+// flagsOf returns the kernel's flags of a set.
+func flagsOf(s *set) (flags uint32) {
 	if s.interval {
 		flags |= unix.NFT_SET_INTERVAL | nftSetConcat
 	}
@@ -132,12 +132,14 @@ func (s *set) flags() (flags uint32) {
 }
 
 // describe lists the lengths of the fields.
-func (s *set) describe(a *nfnl.Attrs) {
-	a.Nest(nftaSetDescConcat, func(a *nfnl.Attrs) {
-		for _, f := range s.key {
-			a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) { a.Uint32(nftaSetFieldLen, f.size) })
-		}
-	})
+func describe(s *set) func(*nfnl.Attrs) {
+	return func(a *nfnl.Attrs) {
+		a.Nest(nftaSetDescConcat, func(a *nfnl.Attrs) {
+			for _, f := range s.key {
+				a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) { a.Uint32(nftaSetFieldLen, f.size) })
+			}
+		})
+	}
 }
 
 func (b *batch) addChain(family uint8, c chain) {
@@ -151,7 +153,7 @@ func (b *batch) addChain(family uint8, c chain) {
 			a.Uint32(unix.NFTA_HOOK_HOOKNUM, c.hook)
 			a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
 		})
-		a.Uint32(unix.NFTA_CHAIN_POLICY, nfAccept)
+		a.Uint32(unix.NFTA_CHAIN_POLICY, verdictAccept)
 		a.String(unix.NFTA_CHAIN_TYPE, c.kind)
 	})
 }
@@ -272,21 +274,4 @@ func encodeElems(a *nfnl.Attrs, whole bool, elems ...elem) {
 			a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) { e.encode(a, whole) })
 		}
 	})
-}
-
-func (e elem) encode(a *nfnl.Attrs, whole bool) {
-	a.Nest(unix.NFTA_SET_ELEM_KEY, value(e.key))
-	if e.end != nil {
-		a.Nest(nftaSetElemKeyEnd, value(e.end))
-	}
-	if !whole {
-		return
-	}
-	switch {
-	case e.set.leadsToChains():
-		a.Nest(unix.NFTA_SET_ELEM_DATA, verdictValue(unix.NFT_GOTO, string(e.data)))
-	case e.data != nil:
-		a.Nest(unix.NFTA_SET_ELEM_DATA, value(e.data))
-	}
-	a.Bytes(unix.NFTA_SET_ELEM_USERDATA, formatComment(e.owner))
 }

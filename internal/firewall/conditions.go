@@ -4,124 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall/tool"
 )
 
-// Conditions are what only nft(8) can read. So an Endpoint with some has a chain
-// of its own in a table of the family, whose one rule nft writes: the words, and
-// then "goto met", where its ports are looked up. All else is as ever: the
-// way into the chain is an element of a map, of one owner, and what is looked up
-// are elements, so that neither packets nor changes meet other owners' words.
-//
-// Until the rule is there the chain is empty and the ports are closed.
-//
-// Tried and dropped: a rule per port with the words and the port. nft refuses
-// "tcp sport 1024-65535" beside a port of UDP, and a "limit" would count for
-// each rule; and the rules as gates before the maps of all ports: they would
-// open the ports where another program deletes them.
-
-// nft is the program.
-const nft = "nft"
-
-// gate is the chain of an owner in the table of one family.
-type gate struct {
-	sets  *familySets
-	owner string // in the form of Key
-	words []string
-}
-
-// conditions are those of a family; nil if there are none.
-func (e Endpoint) conditions(f *familySets) []string {
-	if f == ipv6() {
-		return e.ConditionsIPv6
-	}
-	return e.ConditionsIPv4
-}
-
-// ConditionError says that nft did not take conditions, or is missing.
-type ConditionError struct {
-	IPv6  bool
-	Words []string
-	Err   error
-}
-
-// Error has the words and what nft says.
-func (e *ConditionError) Error() string {
-	return fmt.Sprintf("conditions %q: %v", strings.Join(e.Words, " "), e.Err)
-}
-
-// Unwrap returns what nft says, as ErrInvalid, or tool.ErrNotInstalled.
-func (e *ConditionError) Unwrap() error { return e.Err }
-
-func (g gate) wrap(err error) error {
-	return &ConditionError{IPv6: g.sets == ipv6(), Words: g.words, Err: err}
-}
-
-// CheckConditions says why words cannot be the conditions of nft: what would end
-// the rule that they stand in, or could begin another one, is ErrInvalid.
-// Whether they have a meaning only nft knows.
-func CheckConditions(words []string) error {
-	depth := 0
-	for _, w := range words {
-		switch {
-		case strings.ContainsFunc(w, func(r rune) bool { return r < ' ' || r == 0x7f }):
-			return fmt.Errorf("%w: %q has control characters", ErrInvalid, w)
-		case strings.ContainsAny(w, `;#\`):
-			return fmt.Errorf(`%w: %q has ";", "#" or "\"`, ErrInvalid, w)
-		case strings.Count(w, `"`)%2 != 0:
-			return fmt.Errorf("%w: %q has half of a pair of quotes", ErrInvalid, w)
-		}
-		for _, r := range w {
-			switch r {
-			case '{':
-				depth++
-			case '}':
-				depth--
-			}
-			if depth < 0 {
-				return fmt.Errorf("%w: %q closes a brace that is not open", ErrInvalid, w)
-			}
-		}
-	}
-	if depth > 0 {
-		return fmt.Errorf("%w: a brace is left open", ErrInvalid)
-	}
-	return nil
-}
+// program reads the words of conditions.
+const program = "nft"
 
 // ConditionsAvailable says why conditions cannot be put in place; nil if they
 // can. It starts no process.
 func ConditionsAvailable() error {
-	_, err := tool.Find(nft)
+	_, err := tool.Find(program)
 	return err
-}
-
-// chainPrefix starts the names of such chains.
-const chainPrefix = "ep-"
-
-func chainOf(owner string) string {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(Key(owner)))
-	return fmt.Sprintf(chainPrefix+"%016x", h.Sum64())
-}
-
-func (g gate) chain() string { return chainOf(g.owner) }
-
-// comment is the owner, cut so that a hash of the words fits behind it: by that
-// Verify knows them.
-func (g gate) comment() string {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(strings.Join(g.words, "\x00")))
-	return fmt.Sprintf("%s %08x", shorten(g.owner, maxComment-len(" 12345678")), h.Sum32())
-}
-
-// script has nft leave one rule in the chain, the one with the words.
-func (g gate) script() string {
-	at := fmt.Sprintf("%s %s %s", familyName(g.sets.family), TableName, g.chain())
-	return fmt.Sprintf("flush chain %s\nadd rule %s %s goto %s comment %q\n", at, at, strings.Join(g.words, " "), metChain, g.comment())
 }
 
 // refuseUnknown looks for nft before anything is changed.
@@ -158,7 +53,7 @@ func (f *Firewall) fill(ctx context.Context, gates []gate) error {
 		if full {
 			continue
 		}
-		_, err = tool.Run(ctx, nft, g.script(), "-f", "-")
+		_, err = tool.Run(ctx, program, g.script(), "-f", "-")
 		var failed *tool.Error
 		switch {
 		case errors.As(err, &failed):
@@ -210,7 +105,7 @@ func (c *conn) delGate(b *batch, f *familySets, owner string) error {
 			return err
 		}
 	}
-	b.delChain(f.family, chainOf(owner))
+	b.delChain(f.family, gateChain(owner))
 	return nil
 }
 

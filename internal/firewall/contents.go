@@ -3,7 +3,6 @@ package firewall
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"hash"
 	"hash/fnv"
 	"slices"
@@ -20,8 +19,8 @@ import (
 // expression have in common, see sameExprs. If it differs, the rules are compared
 // one by one: that says what differs, or that nothing does.
 
-// content gathers the hash of rules as they come, those of a chain together.
-type content struct {
+// digest gathers the hash of rules as they come, those of a chain together.
+type digest struct {
 	chain []byte
 	h     hash.Hash64
 	sum   uint64
@@ -29,7 +28,7 @@ type content struct {
 }
 
 // add takes the next rule: its chain, its user data and its expressions.
-func (c *content) add(chain, why, exprs []byte) {
+func (c *digest) add(chain, why, exprs []byte) {
 	if c.h == nil {
 		c.h = fnv.New64a()
 	}
@@ -48,7 +47,7 @@ func (c *content) add(chain, why, exprs []byte) {
 }
 
 // finish ends a chain, and returns the sum of all until now.
-func (c *content) finish() uint64 {
+func (c *digest) finish() uint64 {
 	if c.chain != nil {
 		c.sum += c.h.Sum64()
 		c.h.Reset()
@@ -125,34 +124,11 @@ func followsOfNAT(typ uint16, v, data []byte) bool {
 
 // content is the hash of the rules that we write.
 func (t table) content() uint64 {
-	var all content
+	var all digest
 	for _, ch := range t.chains {
 		for _, r := range ch.rules {
 			all.add([]byte(ch.name), formatComment(r.why), r.encoded())
 		}
 	}
 	return all.finish()
-}
-
-// contents returns the hash of the rules that a table has, without those of chain
-// marks, which it returns, and of the chains of endpoints.
-func (c *conn) contents(t table) (sum uint64, marks []heldRule, err error) {
-	var all content
-	err = c.dump(unix.NFT_MSG_GETRULE, t.family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_RULE_TABLE, TableName)
-	}, func(attrs []byte) error {
-		chain := bytes.TrimRight(nfnl.Find(attrs, unix.NFTA_RULE_CHAIN), "\x00")
-		why, exprs := nfnl.Find(attrs, unix.NFTA_RULE_USERDATA), nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)
-		switch {
-		case string(chain) == marksChain:
-			marks = append(marks, heldRule{why: parseComment(why), exprs: bytes.Clone(exprs)})
-		case !gateChain(string(chain)):
-			all.add(chain, why, exprs)
-		}
-		return nil
-	})
-	if errors.Is(err, unix.ENOENT) { // the table went since it was asked for
-		return 0, nil, nil
-	}
-	return all.finish(), marks, err
 }

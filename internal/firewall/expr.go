@@ -117,7 +117,7 @@ func lookupExpr(s *set, invert bool) expr {
 	}}
 }
 
-// verdict is one of unix.NFT_JUMP, unix.NFT_GOTO, unix.NFT_RETURN, nfDrop, nfAccept.
+// verdict is one of unix.NFT_JUMP, unix.NFT_GOTO, unix.NFT_RETURN, verdictDrop, verdictAccept.
 func verdict(code int32, chain string) expr {
 	return expr{"immediate", func(a *nfnl.Attrs) {
 		a.Uint32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)

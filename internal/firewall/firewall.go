@@ -192,7 +192,7 @@ func (c *conn) stateOf(t table) (tableState, error) {
 
 // intact says whether a chain that is used so often, by its rules and by jumps
 // to it, can be whole.
-func (ch chain) intact(uses int) bool {
+func intact(ch chain, uses int) bool {
 	whole := len(ch.rules) + ch.jumps
 	return uses == whole || (ch.name == marksChain || ch.name == metChain) && uses > whole
 }
@@ -243,15 +243,4 @@ func tablesOf(elems []elem) []table {
 		}
 	}
 	return all
-}
-
-// AsUnsupported returns err, as an ErrUnsupported if it is what a kernel answers that
-// lacks nf_tables, a family, a chain type or an expression.
-func AsUnsupported(err error) error {
-	for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT} {
-		if errors.Is(err, errno) {
-			return fmt.Errorf("nf_tables: %w: %w", ErrUnsupported, err)
-		}
-	}
-	return err
 }

@@ -46,7 +46,7 @@ func (c *conn) delOthers(b *batch, n Network, keep []elem) error {
 		return err
 	}
 	own := n.Exact != AdoptBridge && (n.AcceptMark == nil || len(keep) == 0)
-	err = c.delMarksIf(b, func(why string) bool { return n.adoptsMark(why) || own && n.hasMark(why) })
+	err = c.delMarksIf(b, func(why string) bool { return adoptsMark(n, why) || own && ownsMark(n, why) })
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (c *conn) delOthers(b *batch, n Network, keep []elem) error {
 			return err
 		}
 		for _, e := range all {
-			if n.holds(e) && !kept[e.slot()] {
+			if e.heldBy(n) && !kept[e.slot()] {
 				b.del(e)
 			} else if slices.Contains(strictSets, s) {
 				anyStrict = true

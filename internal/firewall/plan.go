@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"cmp"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -10,29 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// maxComment is the longest comment that nft takes and prints
-// (NFTNL_UDATA_COMMENT_MAXLEN of libnftnl, less the NUL). The kernel keeps
-// 256 bytes of user data.
-const maxComment = 127
-
-// hashLen is how many hex digits of a hash stand for the rest of a long owner.
-const hashLen = 32
-
-// Key returns the form in which an owner stands in comments and in List: the
-// owner itself up to 127 bytes, else its first 94 bytes, "~" and 32 hex digits
-// of its FNV-1a hash. Key(Key(s)) is Key(s).
-func Key(owner string) string { return shorten(owner, maxComment) }
-
-// shorten puts a hash in the place of what is too long.
-func shorten(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	h := fnv.New128a()
-	_, _ = h.Write([]byte(s))
-	return fmt.Sprintf("%s~%x", s[:most-1-hashLen], h.Sum(nil))
-}
 
 // planned is what Apply puts in place.
 type planned struct {
@@ -63,11 +39,11 @@ func (p planned) from() string {
 
 // plan is pure: what cannot be put into rules is refused here.
 func plan(n Network, e Endpoint) (planned, error) {
-	ofNetwork, mark, err := n.plan()
+	ofNetwork, mark, err := planNetwork(n)
 	if err != nil {
 		return planned{}, err
 	}
-	p, err := e.plan(n)
+	p, err := planEndpoint(n, e)
 	if err != nil {
 		return planned{}, err
 	}
@@ -78,12 +54,9 @@ func plan(n Network, e Endpoint) (planned, error) {
 	return p, nil
 }
 
-// GuardKey returns the owner of what concerns Bridge alone, in the form of Key.
-func (n Network) GuardKey() string { return Key(cmp.Or(n.Guard, n.Name)) }
-
-// holds says that an element of a network is n's: of its bridge, whatever owner
+// heldBy says that an element of a network is n's: of its bridge, whatever owner
 // stands in it, or of its tunnel. With AdoptBridge it says what the guard adopts.
-func (n Network) holds(e elem) bool {
+func (e elem) heldBy(n Network) bool {
 	if n.Exact == AdoptBridge {
 		return e.owner != n.GuardKey() && e.ofBridge(n.Bridge)
 	}
@@ -106,15 +79,15 @@ func (e elem) ofBridge(bridge string) bool {
 	return iifname.format(v[len(v)-1]) == bridge
 }
 
-func (n Network) hasRules() bool {
+func hasNetworkRules(n Network) bool {
 	return n.Internal || n.NoICC || n.Apart || n.NoHost || n.Tunnel != "" || closes(n.IPv4) || closes(n.IPv6)
 }
 
 // closes says that a policy keeps any source out.
 func closes(p Policy) bool { return p == Published || p == Routed }
 
-func (n Network) plan() ([]elem, *markRule, error) {
-	if !n.hasRules() {
+func planNetwork(n Network) ([]elem, *markRule, error) {
+	if !hasNetworkRules(n) {
 		return nil, nil, nil
 	}
 	if err := checkOwner(n.Name); err != nil {
@@ -145,7 +118,7 @@ func (n Network) plan() ([]elem, *markRule, error) {
 		add(&noHost, br)
 	}
 	if n.Tunnel != "" {
-		if err := n.planTunnel(br, adder(Key(n.Name))); err != nil {
+		if err := planTunnel(n, br, adder(Key(n.Name))); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -170,7 +143,7 @@ func (n Network) plan() ([]elem, *markRule, error) {
 	if slices.ContainsFunc(all, func(e elem) bool { return slices.Contains(strictSets, e.set) }) {
 		all = append(all, strictElems()...)
 	}
-	return dedupe(all), n.markRule(n.GuardKey()), nil
+	return dedupe(all), markOf(n, n.GuardKey()), nil
 }
 
 func strictElems() []elem {
@@ -178,7 +151,7 @@ func strictElems() []elem {
 }
 
 // planTunnel adds what makes bridge and tunnel one network.
-func (n Network) planTunnel(br []byte, add func(*set, ...[]byte)) error {
+func planTunnel(n Network, br []byte, add func(*set, ...[]byte)) error {
 	vx, err := ifname(n.Tunnel)
 	if err != nil {
 		return fmt.Errorf("tunnel %w", err)
@@ -202,33 +175,33 @@ func (n Network) planTunnel(br []byte, add func(*set, ...[]byte)) error {
 		add(&vteps, vx, mac)
 	}
 	add(&tunnels, vx)
-	return n.Underlay.plan(add)
+	return planUnderlay(n.Underlay, add)
 }
 
-func (e Endpoint) hasRules() bool {
+func hasEndpointRules(e Endpoint) bool {
 	return e.Masquerade != (Families{}) || e.MAC != nil || len(e.Ports) > 0
 }
 
-func (e Endpoint) plan(n Network) (planned, error) {
-	if !e.hasRules() {
+func planEndpoint(n Network, e Endpoint) (planned, error) {
+	if !hasEndpointRules(e) {
 		return planned{}, nil
 	}
 	if err := checkOwner(e.Owner); err != nil {
 		return planned{}, fmt.Errorf("owner %w", err)
 	}
-	p, err := e.planPorts(n)
+	p, err := planPorts(n, e)
 	if err != nil {
 		return planned{}, err
 	}
 	if e.Masquerade != (Families{}) {
-		masq, err := e.masqElems()
+		masq, err := masqElems(e)
 		if err != nil {
 			return planned{}, err
 		}
 		p.elems = append(masq, p.elems...)
 	}
 	if e.Handover != nil {
-		if p.handover, err = e.planHandover(n, p.elems); err != nil {
+		if p.handover, err = planHandover(n, e, p.elems); err != nil {
 			return planned{}, err
 		}
 	}
@@ -236,7 +209,7 @@ func (e Endpoint) plan(n Network) (planned, error) {
 		p.elems = append(p.elems, ownerElem(e.Owner))
 	}
 	if e.MAC != nil {
-		mac, err := e.macElems()
+		mac, err := macElems(e)
 		if err != nil {
 			return planned{}, err
 		}
@@ -246,10 +219,10 @@ func (e Endpoint) plan(n Network) (planned, error) {
 }
 
 // planHandover finds what was planned with less of the ports and is not in now.
-func (e Endpoint) planHandover(n Network, now []elem) (*handover, error) {
+func planHandover(n Network, e Endpoint, now []elem) (*handover, error) {
 	h := &handover{from: Key(e.Handover.From)}
 	e.Standby, e.Handover = e.Handover.Was, nil
-	before, err := e.planPorts(n)
+	before, err := planPorts(n, e)
 	if err != nil {
 		return nil, err
 	}
@@ -271,8 +244,8 @@ func ownerElem(owner string) elem {
 	return elem{set: &owners, key: h.Sum(nil), owner: Key(owner)}
 }
 
-// addrs returns the addresses, each once.
-func (e Endpoint) addrs() ([]netip.Addr, error) {
+// uniqueAddrs returns the addresses, each once.
+func uniqueAddrs(e Endpoint) ([]netip.Addr, error) {
 	var all []netip.Addr
 	for _, a := range e.Addrs {
 		if !a.IsValid() {
@@ -295,7 +268,7 @@ func setsFor(a netip.Addr) *familySets {
 
 // masqElems masquerades the addresses of the families in Masquerade and says
 // where they are at home.
-func (e Endpoint) masqElems() ([]elem, error) {
+func masqElems(e Endpoint) ([]elem, error) {
 	br, err := ifname(e.Bridge)
 	if err != nil {
 		return nil, fmt.Errorf("bridge %w", err)
@@ -308,7 +281,7 @@ func (e Endpoint) masqElems() ([]elem, error) {
 		}
 		homes = append(homes, vx)
 	}
-	addrs, err := e.addrs()
+	addrs, err := uniqueAddrs(e)
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +289,7 @@ func (e Endpoint) masqElems() ([]elem, error) {
 	owner := Key(e.Owner)
 	for _, a := range addrs {
 		f, ip := setsFor(a), a.AsSlice()
-		if !e.Masquerade.has(a) {
+		if !e.Masquerade.Has(a) {
 			continue
 		}
 		for _, at := range homes {
@@ -331,7 +304,7 @@ func (e Endpoint) masqElems() ([]elem, error) {
 }
 
 // macElems returns one element more if MAC is not nil.
-func (e Endpoint) macElems() ([]elem, error) {
+func macElems(e Endpoint) ([]elem, error) {
 	port, err := ifname(e.Port)
 	if err != nil {
 		return nil, fmt.Errorf("port %w", err)
@@ -370,11 +343,4 @@ func ifname(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%q: %w", name, ErrInvalid)
 	}
 	return []byte(name), nil
-}
-
-func checkOwner(owner string) error {
-	if owner == "" || strings.ContainsAny(owner, "\x00\"\n") {
-		return fmt.Errorf("%q: %w", owner, ErrInvalid)
-	}
-	return nil
 }

@@ -55,16 +55,16 @@ func (c claim) portMap() PortMap {
 func (c claim) String() string { return c.portMap().String() }
 
 // planPorts publishes Ports as n's policy for the family has it.
-func (e Endpoint) planPorts(n Network) (planned, error) {
+func planPorts(n Network, e Endpoint) (planned, error) {
 	if len(e.Ports) == 0 {
 		return planned{}, nil
 	}
-	addrs, err := e.addrs()
+	addrs, err := uniqueAddrs(e)
 	if err != nil {
 		return planned{}, err
 	}
 	for _, m := range e.Ports {
-		if err := m.check(); err != nil {
+		if err := checkPort(m); err != nil {
 			return planned{}, err
 		}
 	}
@@ -74,7 +74,7 @@ func (e Endpoint) planPorts(n Network) (planned, error) {
 		if i < 0 {
 			continue
 		}
-		g := gate{f, Key(e.Owner), e.conditions(f)}
+		g := gate{f, Key(e.Owner), conditionsOf(e, f)}
 		p := publication{sets: f, target: addrs[i], localhost: e.Hairpin || e.MasqueradeAll, owner: g.owner, gated: len(g.words) > 0}
 		if err := CheckConditions(g.words); err != nil {
 			return planned{}, g.wrap(err)
@@ -112,7 +112,7 @@ func (p *publication) plan(e Endpoint, n Network) error {
 	}
 	for _, m := range ports {
 		for _, at := range p.hosts(m) {
-			p.claims = append(p.claims, claim{p.sets, m.Protocol, at, m.HostPort, m.last(), p.owner})
+			p.claims = append(p.claims, claim{p.sets, m.Protocol, at, m.HostPort, m.Last(), p.owner})
 		}
 		p.publish(m)
 	}
@@ -157,11 +157,11 @@ func (p *publication) translated(e Endpoint) error {
 	return nil
 }
 
-func (m PortMap) check() error {
+func checkPort(m PortMap) error {
 	if m.Protocol != TCP && m.Protocol != UDP && m.Protocol != SCTP {
 		return fmt.Errorf("port %s: %w", m, ErrInvalid)
 	}
-	n := m.last() - m.HostPort
+	n := m.Last() - m.HostPort
 	if m.HostPort == 0 || m.ContainerPort == 0 || m.HostPortEnd != 0 && m.HostPortEnd < m.HostPort || int(m.ContainerPort)+int(n) > 65535 {
 		return fmt.Errorf("port %s to %d: %w", m, m.ContainerPort, ErrInvalid)
 	}
@@ -170,7 +170,7 @@ func (m PortMap) check() error {
 
 // open lets what goes to the container's own address through.
 func (p *publication) open(ports []PortMap) error {
-	all, err := direct(ports, p.target.Is4())
+	all, err := Direct(ports, p.target.Is4())
 	if p.gated && len(all) > 0 {
 		return fmt.Errorf("port %s with conditions, on the container's address: %w", all[0], ErrInvalid)
 	}
@@ -181,7 +181,7 @@ func (p *publication) open(ports []PortMap) error {
 }
 
 func (p *publication) openPort(m PortMap) {
-	if m.Sources == nil && m.last() == m.HostPort {
+	if m.Sources == nil && m.Last() == m.HostPort {
 		p.put(&p.sets.open, p.sets.open.key.of(p.target.AsSlice(), []byte{byte(m.Protocol)}, port(m.HostPort)), nil, nil)
 		return
 	}
@@ -201,14 +201,14 @@ func (p *publication) publish(m PortMap) {
 		from, span = &p.sets.gatedFrom, &p.sets.gatedSpan
 		for _, at := range to {
 			key := p.sets.gate.key
-			p.put(&p.sets.gate, key.of(at.first, proto, port(m.HostPort)), key.of(at.last, proto, port(m.last())), []byte(chainOf(p.owner)))
+			p.put(&p.sets.gate, key.of(at.first, proto, port(m.HostPort)), key.of(at.last, proto, port(m.Last())), []byte(gateChain(p.owner)))
 		}
 	}
-	if m.last() > m.HostPort && m.HostPort == m.ContainerPort {
+	if m.Last() > m.HostPort && m.HostPort == m.ContainerPort {
 		p.restricted(span, m, to, p.target.AsSlice())
 		return
 	}
-	for i := range int(m.last()-m.HostPort) + 1 {
+	for i := range int(m.Last()-m.HostPort) + 1 {
 		hostPort := m.HostPort + uint16(i)
 		data := p.sets.port.data.of(p.target.AsSlice(), port(m.ContainerPort+uint16(i)))
 		switch {
@@ -288,7 +288,7 @@ func (p *publication) restricted(s *set, m PortMap, to []addrRange, data []byte)
 	proto := []byte{byte(m.Protocol)}
 	for _, from := range sources {
 		for _, at := range to {
-			p.put(s, s.key.of(from.first, at.first, proto, port(m.HostPort)), s.key.of(from.last, at.last, proto, port(m.last())), data)
+			p.put(s, s.key.of(from.first, at.first, proto, port(m.HostPort)), s.key.of(from.last, at.last, proto, port(m.Last())), data)
 		}
 	}
 }

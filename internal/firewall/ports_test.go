@@ -76,7 +76,7 @@ func TestPlanPorts(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			e := Endpoint{Owner: "o", Bridge: "br0", Addrs: tt.addrs, Ports: tt.ports, Hairpin: !tt.noHairpin}
-			p, err := e.planPorts(tt.n)
+			p, err := planPorts(tt.n, e)
 			if err != nil {
 				t.Fatal(err)
 			}

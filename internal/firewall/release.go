@@ -6,28 +6,14 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// A table tells which release of this package wrote it by the names of two
-// chains without rules. "written-<hash>" comes in the transaction that writes
-// the rules; "release-<hash>" once all elements are there, too (see Complete).
-// User data of the table would do as well, but needs Linux 5.10, and cannot be
-// changed afterwards.
-const (
-	releasePrefix = "release-"
-	writtenPrefix = "written-"
-)
-
-func (t table) release() chain { return chain{name: releasePrefix + releases[t.family]} }
-func (t table) written() chain { return chain{name: writtenPrefix + releases[t.family]} }
-
-// sum is the hash of all that ensure writes but the chains above.
-func (t table) sum() string {
+// sum is the hash of all that ensure writes but the chains of release and written.
+func sum(t table) string {
 	b := newBatch(0)
 	b.write(t)
 	b.flush()
@@ -35,9 +21,6 @@ func (t table) sum() string {
 	_, _ = h.Write(b.buf.Bytes())
 	return fmt.Sprintf("%016x", h.Sum64())
 }
-
-// gateChain says that a chain belongs to an endpoint with conditions.
-func gateChain(name string) bool { return strings.HasPrefix(name, chainPrefix) }
 
 // Complete says that our tables hold the elements of all networks and endpoints:
 // until then each Apply returns restored. Tables that are complete, or of another
@@ -165,7 +148,7 @@ func (c *conn) renew(b *batch, t table) error {
 		return err
 	}
 	for _, ch := range chains { // no rule may lead to a chain or a set that goes
-		if ch.name != marksChain && !gateChain(ch.name) {
+		if ch.name != marksChain && !isGateChain(ch.name) {
 			b.delRules(t.family, ch.name)
 		}
 	}
@@ -192,7 +175,7 @@ func (c *conn) renew(b *batch, t table) error {
 
 // stays says that a chain is one of t.
 func (h heldChain) stays(t table) bool {
-	return gateChain(h.name) || slices.ContainsFunc(t.chains, func(c chain) bool {
+	return isGateChain(h.name) || slices.ContainsFunc(t.chains, func(c chain) bool {
 		return c.name == h.name && h.at(c)
 	})
 }

@@ -21,3 +21,19 @@ var contents = map[uint8]uint64{
 	unix.NFPROTO_IPV4:   0x5b54ed3f24418054,
 	unix.NFPROTO_IPV6:   0x4f9b269503daef24,
 }
+
+// A table tells which release of this package wrote it by the names of two
+// chains without rules. "written-<hash>" comes in the transaction that writes
+// the rules; "release-<hash>" once all elements are there, too (see Complete).
+// User data of the table would do as well, but needs Linux 5.10, and cannot be
+// changed afterwards.
+const (
+	releasePrefix = "release-"
+	writtenPrefix = "written-"
+)
+
+// release is the chain that says that t is complete.
+func (t table) release() chain { return chain{name: releasePrefix + releases[t.family]} }
+
+// written is the chain that says who wrote the rules of t.
+func (t table) written() chain { return chain{name: writtenPrefix + releases[t.family]} }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +26,7 @@ func (f *Firewall) Remove(ctx context.Context, e Endpoint) error {
 }
 
 func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
-	h, err := holdingsOf(e)
+	h, err := holdingsOf(e, manyAsked)
 	if err != nil {
 		return err
 	}
@@ -40,7 +39,7 @@ func (f *Firewall) remove(ctx context.Context, e Endpoint) error {
 // RemoveLast is Remove for the last endpoint of a network, and RemoveNetwork, in
 // one transaction: the caller waits once for the kernel to free what was deleted.
 func (f *Firewall) RemoveLast(ctx context.Context, n Network, e Endpoint) error {
-	h, err := holdingsOf(e)
+	h, err := holdingsOf(e, manyAsked)
 	if err == nil {
 		err = checkOwner(n.Name)
 	}
@@ -116,7 +115,7 @@ func (c *conn) usedByOthers(t table, n Network, endpoint string) (bool, error) {
 	for _, s := range sets {
 		all, err := c.elems(s)
 		ofNetwork := slices.Contains(networkSets, s)
-		if err != nil || slices.ContainsFunc(all, func(e elem) bool { return e.owner != endpoint && (!ofNetwork || !n.holds(e)) }) {
+		if err != nil || slices.ContainsFunc(all, func(e elem) bool { return e.owner != endpoint && (!ofNetwork || !e.heldBy(n)) }) {
 			return true, err
 		}
 	}
@@ -125,122 +124,8 @@ func (c *conn) usedByOthers(t table, n Network, endpoint string) (bool, error) {
 	}
 	marks, err := c.rules(t.family, marksChain)
 	return slices.ContainsFunc(marks, func(r heldRule) bool {
-		return !n.hasMark(r.why) && !n.adoptsMark(r.why)
+		return !ownsMark(n, r.why) && !adoptsMark(n, r.why)
 	}), err
-}
-
-// holdings are where an owner's elements are: at keys, the first of which is
-// its element in owners, and somewhere in sets.
-type holdings struct {
-	owner string
-	byKey []elem
-	bySet []*set
-}
-
-func holdingsOf(e Endpoint) (holdings, error) {
-	if err := checkOwner(e.Owner); err != nil {
-		return holdings{}, fmt.Errorf("owner %w", err)
-	}
-	byKey := []elem{ownerElem(e.Owner)}
-	var bySet []*set
-	add := func(known bool, elems func() ([]elem, error), sets []*set) error {
-		if !known {
-			bySet = append(bySet, sets...)
-			return nil
-		}
-		more, err := elems()
-		byKey = append(byKey, more...)
-		return err
-	}
-	plain4, ports4 := ipv4().all()
-	plain6, ports6 := ipv6().all()
-	where := e.Addrs != nil && e.Bridge != ""
-	err := errors.Join(
-		add(where, e.allMasqElems, append(plain4, plain6...)),
-		add(where && e.Ports != nil && numbers(e.Ports) <= manyAsked, e.allPortElems, append(ports4, ports6...)),
-		add(e.Port != "", e.macElems, []*set{&guarded, &macs}))
-	return holdings{Key(e.Owner), byKey, bySet}, err
-}
-
-// numbers counts the ports: of many, to list the sets is cheaper than to ask for
-// the elements, which with all that they might be are six or more for each.
-func numbers(ports []PortMap) int {
-	n := 0
-	for _, m := range ports {
-		if m.HostPort != m.ContainerPort {
-			n += int(m.last() - m.HostPort)
-		}
-		n++
-	}
-	return n
-}
-
-// allMasqElems are the elements of any Masquerade and Source.
-func (e Endpoint) allMasqElems() ([]elem, error) {
-	e.Masquerade, e.Source = Families{true, true}, []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
-	return e.masqElems()
-}
-
-// allPortElems are the elements of Ports under any policy, with Hairpin and
-// without, Beside and not, and with Standby and without.
-func (e Endpoint) allPortElems() ([]elem, error) {
-	var all []elem
-	e.ConditionsIPv4, e.ConditionsIPv6, e.Handover = nil, nil, nil // see delGate
-	e.Beside = false
-	standby := [][]PortMap{nil}
-	if len(e.Standby) > 0 {
-		standby = append(standby, e.Standby)
-	}
-	for _, e.Standby = range standby {
-		for _, hairpin := range []bool{true, false} {
-			e.Hairpin, e.MasqueradeAll = hairpin, hairpin
-			p, err := e.planPorts(Network{Trusted: []string{""}})
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, p.elems...)
-		}
-	}
-	more, err := e.singleOpens()
-	if err != nil {
-		return nil, err
-	}
-	all = append(all, more...)
-	for _, el := range all {
-		for _, f := range bothFamilies() {
-			switch el.set {
-			case &f.hairpin[0]:
-				el.set = &f.hairpin[1]
-				all = append(all, el)
-			case &f.masqAll[0]:
-				el.set = &f.masqAll[1]
-				all = append(all, el)
-			}
-		}
-	}
-	return dedupe(all), nil
-}
-
-// singleOpens are the elements by which each mapping of Ports opens its own ports
-// of the container: earlier versions did not put those together that meet.
-func (e Endpoint) singleOpens() ([]elem, error) {
-	addrs, err := e.addrs()
-	if err != nil {
-		return nil, err
-	}
-	var all []elem
-	for _, a := range addrs {
-		p := publication{sets: setsFor(a), target: a, owner: Key(e.Owner)}
-		for _, m := range e.Ports {
-			if m, ok := m.in(a.Is4()); ok {
-				if err := p.open([]PortMap{m}); err != nil {
-					return nil, err
-				}
-			}
-		}
-		all = append(all, p.elems...)
-	}
-	return all, nil
 }
 
 // delHoldings adds the deletion of what h.owner has of h.
@@ -248,7 +133,7 @@ func (c *conn) delHoldings(b *batch, h holdings) error {
 	if h.owner == "" {
 		return nil
 	}
-	gates := chainOf(h.owner)
+	gates := gateChain(h.owner)
 	there, gated, err := c.lookAlso(h.byKey, askChain(unix.NFPROTO_IPV4, gates), askChain(unix.NFPROTO_IPV6, gates))
 	if err != nil {
 		return err

@@ -297,8 +297,8 @@ func (f field) firstByte() field {
 	return f
 }
 
-func drop() []expr       { return []expr{verdict(nfDrop, "")} }
-func accept() []expr     { return []expr{verdict(nfAccept, "")} }
+func drop() []expr       { return []expr{verdict(verdictDrop, "")} }
+func accept() []expr     { return []expr{verdict(verdictAccept, "")} }
 func ret() []expr        { return []expr{verdict(unix.NFT_RETURN, "")} }
 func masquerade() []expr { return []expr{masqExpr()} }
 func isIPv4() []expr     { return isFamily(unix.NFPROTO_IPV4)() }

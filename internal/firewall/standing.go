@@ -24,9 +24,9 @@ type standing struct {
 	moved []bool // it has another place or policy than ours
 }
 
-// fixed are the chains of t that tell, when all rules are there, what else is
+// fixedChains are the chains of t that tell, when all rules are there, what else is
 // there: those that have a place, and that of which others' chains are counted.
-func (t table) fixed() []chain {
+func fixedChains(t table) []chain {
 	return slices.DeleteFunc(slices.Clone(t.chains), func(ch chain) bool { return ch.kind == "" && ch.name != metChain })
 }
 
@@ -49,7 +49,7 @@ func (c *conn) standing(t table, chains []chain) (standing, error) {
 		case 2:
 			now.written = attrs != nil
 		default:
-			now.uses[i-3], now.moved[i-3] = ruleCount(attrs), !chains[i-3].stands(attrs)
+			now.uses[i-3], now.moved[i-3] = ruleCount(attrs), !stands(chains[i-3], attrs)
 		}
 		return nil
 	})
@@ -60,11 +60,11 @@ func (c *conn) standing(t table, chains []chain) (standing, error) {
 const nftTableDormant = 1
 
 // stands says that what the kernel has of a chain is at our place, with our policy.
-func (ch chain) stands(attrs []byte) bool {
+func stands(ch chain, attrs []byte) bool {
 	if ch.kind == "" {
 		return nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK) == nil
 	}
-	return readChain(attrs).at(ch) && nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_POLICY)) == nfAccept
+	return readChain(attrs).at(ch) && nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_POLICY)) == verdictAccept
 }
 
 // stopped says that rules may all be there, and packets not meet them, or not
@@ -98,7 +98,7 @@ func (s standing) state() tableState {
 		return tableBroken
 	}
 	for i, ch := range s.asked {
-		if !ch.intact(s.uses[i]) {
+		if !intact(ch, s.uses[i]) {
 			return tableBroken
 		}
 	}

@@ -99,9 +99,9 @@ func sourceElsewhere() []expr {
 	}}, compare(unix.NFT_CMP_EQ, host32(0))}
 }
 
-// plan adds the elements of a tunnel. Those of hosts come first: until the one
+// planUnderlay adds the elements of a tunnel. Those of hosts come first: until the one
 // of underlay is there, nothing is refused.
-func (u Underlay) plan(add func(*set, ...[]byte)) error {
+func planUnderlay(u Underlay, add func(*set, ...[]byte)) error {
 	if u.Port == 0 {
 		return nil
 	}

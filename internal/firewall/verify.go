@@ -43,7 +43,7 @@ func (f *Firewall) Verify(ctx context.Context, n Network, e Endpoint) error {
 // Verify.
 func (f *Firewall) Intact(ctx context.Context, n Network) error {
 	var found differences
-	elems, _, err := n.plan()
+	elems, _, err := planNetwork(n)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (d *differences) add(what string, err error) {
 }
 
 func (d *differences) table(t table, p planned) error {
-	now, err := d.c.standing(t, t.fixed())
+	now, err := d.c.standing(t, fixedChains(t))
 	if err != nil {
 		return err
 	}

@@ -282,44 +282,25 @@ func (c *conn) written(family uint8) (map[string][]heldRule, error) {
 	return all, err
 }
 
-// decodeElems calls fn for each element in an answer. What it gets is its own.
-func decodeElems(s *set, attrs []byte, fn func(elem)) error {
-	list := nfnl.Find(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	return nfnl.Each(list, func(_ uint16, item []byte) error {
-		e := elem{set: s}
-		data := func(b []byte) []byte { return bytes.Clone(nfnl.Find(b, unix.NFTA_DATA_VALUE)) }
-		err := nfnl.Each(item, func(typ uint16, b []byte) error {
-			switch typ {
-			case unix.NFTA_SET_ELEM_KEY:
-				e.key = data(b)
-			case nftaSetElemKeyEnd:
-				e.end = data(b)
-			case unix.NFTA_SET_ELEM_DATA:
-				if e.data = data(b); s.leadsToChains() {
-					e.data = []byte(nfnl.Text(nfnl.Find(b, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN))
-				}
-			case unix.NFTA_SET_ELEM_USERDATA:
-				e.owner = parseComment(b)
-			}
-			return nil
-		})
-		fn(e)
-		return err
-	})
-}
-
-// User data is a list of type, length, value. Type 0 is the comment, with NUL.
-func formatComment(s string) []byte {
-	b := append([]byte{0, byte(len(s) + 1)}, s...)
-	return append(b, 0)
-}
-
-func parseComment(b []byte) string {
-	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
-		if b[0] == 0 {
-			return string(bytes.TrimRight(b[2:2+int(b[1])], "\x00"))
+// contents returns the hash of the rules that a table has, without those of chain
+// marks, which it returns, and of the chains of endpoints.
+func (c *conn) contents(t table) (sum uint64, marks []heldRule, err error) {
+	var all digest
+	err = c.dump(unix.NFT_MSG_GETRULE, t.family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_RULE_TABLE, TableName)
+	}, func(attrs []byte) error {
+		chain := bytes.TrimRight(nfnl.Find(attrs, unix.NFTA_RULE_CHAIN), "\x00")
+		why, exprs := nfnl.Find(attrs, unix.NFTA_RULE_USERDATA), nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)
+		switch {
+		case string(chain) == marksChain:
+			marks = append(marks, heldRule{why: parseComment(why), exprs: bytes.Clone(exprs)})
+		case !isGateChain(string(chain)):
+			all.add(chain, why, exprs)
 		}
-		b = b[2+int(b[1]):]
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) { // the table went since it was asked for
+		return 0, nil, nil
 	}
-	return ""
+	return all.finish(), marks, err
 }

@@ -7,18 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Everything in base.go and rules.go is the whole of our rules, and it never
+// Everything in sets.go and rules.go is the whole of our rules, and it never
 // grows: networks, endpoints and published ports are elements of the sets. A
 // new kind of rule is one more set and one more rule here, and its elements in
 // plan.go. The exceptions are chain marks, see AcceptMark, and the chains of
-// endpoints with conditions, see conditions.go.
+// endpoints with conditions, see gate.go.
 //
 // Tried and dropped: a rule per endpoint (its cost grows with their number,
 // per packet and per change), and maps from address to bridge (a rule cannot
 // compare what a map gave with the packet, so two sets stand in for one map).
-
-// TableName is the name of all our tables in nf_tables.
-const TableName = "libnet"
 
 // The sets of networks. Each key has the bridge in it.
 var (
@@ -199,6 +196,6 @@ const (
 // Constants of linux/netfilter.h and linux/netfilter_bridge.h.
 const (
 	nfBridgePreRouting = 0 // NF_BR_PRE_ROUTING
-	nfDrop             = 0 // NF_DROP
-	nfAccept           = 1 // NF_ACCEPT
+	verdictDrop        = 0 // NF_DROP
+	verdictAccept      = 1 // NF_ACCEPT
 )
