@@ -1,124 +1,38 @@
 package firewall
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/libnet-cni/libnet/internal/firewall/tool"
 )
 
-// program reads the words of conditions.
-const program = "nft"
-
-// ConditionsAvailable says why conditions cannot be put in place; nil if they
-// can. It starts no process.
-func ConditionsAvailable() error {
-	_, err := tool.Find(program)
-	return err
-}
-
-// refuseUnknown looks for nft before anything is changed.
-func refuseUnknown(gates []gate) error {
-	for _, g := range gates {
-		if err := ConditionsAvailable(); err != nil {
-			return g.wrap(err)
-		}
-	}
-	return nil
-}
-
-// placeChains adds to b the chains that are missing.
-func (c *conn) placeChains(b *batch, gates []gate) error {
-	for _, g := range gates {
-		there, err := c.holds(askChain(g.sets.family, g.chain()))
-		if err != nil {
-			return err
-		}
-		if !there[0] {
-			b.addChain(g.sets.family, chain{name: g.chain()})
-		}
-	}
-	return nil
-}
-
-// fill has nft write the rules of gates that have not the right one.
-func (f *Firewall) fill(ctx context.Context, gates []gate) error {
-	for _, g := range gates {
-		full, err := f.isFull(ctx, g)
-		if err != nil {
-			return err
-		}
-		if full {
-			continue
-		}
-		_, err = tool.Run(ctx, program, g.script(), "-f", "-")
-		var failed *tool.Error
+// CheckConditions says why words cannot be the conditions of nft: what would end
+// the rule that they stand in, or could begin another one, is ErrInvalid.
+// Whether they have a meaning only nft knows.
+func CheckConditions(words []string) error {
+	depth := 0
+	for _, w := range words {
 		switch {
-		case errors.As(err, &failed):
-			return g.wrap(fmt.Errorf("%w: nft: %s", ErrInvalid, complaint(failed.Says)))
-		case err != nil:
-			return err
+		case strings.ContainsFunc(w, func(r rune) bool { return r < ' ' || r == 0x7f }):
+			return fmt.Errorf("%w: %q has control characters", ErrInvalid, w)
+		case strings.ContainsAny(w, `;#\`):
+			return fmt.Errorf(`%w: %q has ";", "#" or "\"`, ErrInvalid, w)
+		case strings.Count(w, `"`)%2 != 0:
+			return fmt.Errorf("%w: %q has half of a pair of quotes", ErrInvalid, w)
 		}
-		if full, err := f.isFull(ctx, g); err != nil || !full {
-			return errors.Join(g.wrap(fmt.Errorf("%w: nft made something else than one rule of it", ErrInvalid)), err)
-		}
-	}
-	return nil
-}
-
-// isFull says whether the chain has the rule with the words, and no other one.
-func (f *Firewall) isFull(ctx context.Context, g gate) (full bool, err error) {
-	err = f.do(ctx, func(c *conn) error {
-		full, err = c.isFull(g)
-		return err
-	})
-	return full, err
-}
-
-func (c *conn) isFull(g gate) (bool, error) {
-	rules, err := c.rules(g.sets.family, g.chain())
-	return len(rules) == 1 && rules[0].why == g.comment(), err
-}
-
-// complaint is what nft says is wrong, without the places, which are those of
-// a script that the reader does not see.
-func complaint(says string) string {
-	var all []string
-	for line := range strings.Lines(says) {
-		if _, what, ok := strings.Cut(strings.TrimSpace(line), "Error: "); ok {
-			all = append(all, what)
+		for _, r := range w {
+			switch r {
+			case '{':
+				depth++
+			case '}':
+				depth--
+			}
+			if depth < 0 {
+				return fmt.Errorf("%w: %q closes a brace that is not open", ErrInvalid, w)
+			}
 		}
 	}
-	if len(all) == 0 {
-		return strings.Join(strings.Fields(says), " ")
-	}
-	return strings.Join(all, "; ")
-}
-
-// delGate adds the deletion of the owner's chain to b, and of the elements that
-// lead there. An owner without a chain has no such element.
-func (c *conn) delGate(b *batch, f *familySets, owner string) error {
-	for _, s := range f.gates() {
-		if err := c.delHeld(b, s, owner); err != nil {
-			return err
-		}
-	}
-	b.delChain(f.family, gateChain(owner))
-	return nil
-}
-
-// gates compares the rules with words.
-func (d *differences) gates(gates []gate) error {
-	for _, g := range gates {
-		full, err := d.c.isFull(g)
-		if err != nil {
-			return err
-		}
-		if !full {
-			d.add(fmt.Sprintf("rule %s %s %s %q", familyName(g.sets.family), TableName, g.chain(), g.comment()), ErrMissing)
-		}
+	if depth > 0 {
+		return fmt.Errorf("%w: a brace is left open", ErrInvalid)
 	}
 	return nil
 }

@@ -10,10 +10,10 @@ import (
 // TableName is the name of all our tables in nf_tables.
 const TableName = "libnet"
 
-// maxComment is the longest comment that nft takes and prints
+// MaxComment is the longest comment that nft takes and prints
 // (NFTNL_UDATA_COMMENT_MAXLEN of libnftnl, less the NUL). The kernel keeps
 // 256 bytes of user data.
-const maxComment = 127
+const MaxComment = 127
 
 // hashLen is how many hex digits of a hash stand for the rest of a long owner.
 const hashLen = 32
@@ -21,10 +21,10 @@ const hashLen = 32
 // Key returns the form in which an owner stands in comments and in List: the
 // owner itself up to 127 bytes, else its first 94 bytes, "~" and 32 hex digits
 // of its FNV-1a hash. Key(Key(s)) is Key(s).
-func Key(owner string) string { return shorten(owner, maxComment) }
+func Key(owner string) string { return Shorten(owner, MaxComment) }
 
-// shorten puts a hash in the place of what is too long.
-func shorten(s string, most int) string {
+// Shorten puts a hash in the place of what is too long.
+func Shorten(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
@@ -33,7 +33,8 @@ func shorten(s string, most int) string {
 	return fmt.Sprintf("%s~%x", s[:most-1-hashLen], h.Sum(nil))
 }
 
-func checkOwner(owner string) error {
+// CheckOwner refuses a name that no comment can hold, as ErrInvalid.
+func CheckOwner(owner string) error {
 	if owner == "" || strings.ContainsAny(owner, "\x00\"\n") {
 		return fmt.Errorf("%q: %w", owner, ErrInvalid)
 	}

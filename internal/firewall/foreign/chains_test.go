@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
@@ -118,7 +119,7 @@ func TestDrops(t *testing.T) {
 					command(t, "", tt.program, strings.Fields(line)...)
 				}
 			}
-			f := firewall.New()
+			f := nft.New()
 			t.Cleanup(func() { _ = f.Close() })
 			if err := f.ApplyNetwork(t.Context(), firewall.Network{Name: "net", Bridge: "br0", IPv4: firewall.Published}); err != nil { // ours are not among them
 				t.Fatal(err)
