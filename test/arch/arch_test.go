@@ -35,7 +35,7 @@ var ladder = []struct {
 	{"internal/netns", []string{"internal/flock"}},
 	{"internal/firewall/tool", []string{"internal/plain"}},
 	{"internal/firewall/ruleset", []string{"internal/firewall", "internal/nfnl"}},
-	{"internal/firewall/nft", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/tool", "internal/nfnl"}},
+	{"internal/firewall/nft", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/tool", "internal/netlink", "internal/nfnl"}},
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/nfnl"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
