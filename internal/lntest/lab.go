@@ -8,7 +8,6 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -130,15 +129,16 @@ func sourceOf(in *net.UDPConn, from, dev, to string) (string, error) {
 	}}
 	port := in.LocalAddr().(*net.UDPAddr).Port
 	c, err := d.Dial("udp", netip.AddrPortFrom(netip.MustParseAddr(to), uint16(port)).String())
-	if err == nil {
-		_, err = c.Write([]byte("!"))
-		err = errors.Join(err, c.Close(), in.SetDeadline(time.Now().Add(WaitForAnswer)))
-	}
 	if err != nil {
 		return "", err
 	}
-	_, seen, err := in.ReadFromUDPAddrPort(make([]byte, 8))
-	return seen.Addr().Unmap().WithZone("").String(), err
+	defer func() { _ = c.Close() }()
+	text := "from " + c.LocalAddr().String() // no other sender's
+	seen, err := hear(in, text, WaitForAnswer, func() error { _, err := c.Write([]byte(text)); return err })
+	if err != nil {
+		return "", err
+	}
+	return seen.(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("").String(), nil
 }
 
 // ListenGroup listens on eth0 of the namespace at path to the group and to the

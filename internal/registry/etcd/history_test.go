@@ -52,7 +52,7 @@ func TestRestored(t *testing.T) {
 	l.members[0].Restore(old)
 	patient := func(i int) Config {
 		c := l.conf(i)
-		c.Live = 10 * time.Second // so that the others are back before
+		c.Live = time.Minute // so that the others are back before
 		return c
 	}
 	third, fourth := l.start(patient(3)), l.start(patient(4)) // they are there first
