@@ -103,7 +103,7 @@ func forwardRules() []rule {
 	return append(append(all, tunnelRules()...), []rule{
 		{"networks apart from each other", // iifname @apart oifname @apart drop
 			rules(in(&apart), in(&apart, oifname), drop)},
-		{"who may come into a closed network", // meta nfproto . oifname @closed jump closed
+		{"into closed networks", // meta nfproto . oifname @closed jump closed
 			rules(in(&closed), jump("closed"))},
 	}...)
 }
@@ -124,7 +124,7 @@ func closedRules() []rule {
 		{"published ports, from trusted interfaces", // iifname . oifname @trusted jump direct
 			rules(in(&trusted), jump("direct"))},
 		{"marked packets", rules(jump(marksChain))},
-		{"nobody else", rules(drop)},
+		{"all else", rules(drop)},
 	}
 }
 
