@@ -40,7 +40,7 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// Who publishes with other words, or with none, leaves the others alone.
+// A publication with other words, or with none, leaves the others alone.
 func TestConditionsOfSeveral(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -113,7 +113,7 @@ func TestConditionsRefused(t *testing.T) {
 	}
 }
 
-// Only who writes conditions needs nft.
+// Only a call that writes conditions needs nft.
 func TestConditionsWithoutNFT(t *testing.T) {
 	h := newHost(t)
 	h.serve()

@@ -157,7 +157,7 @@ func TestCollect(t *testing.T) {
 	second := strings.ReplaceAll(publishing(`{"hostPort":8081,"containerPort":80}`), "10.99.0.2", "10.99.0.3")
 	h.must("ADD", "c1", h.a, publishing(web))
 	h.must("ADD", "c2", h.a, second)
-	h.must("GC", "", "", "") // without a list, who lives stays
+	h.must("GC", "", "", "") // without a list, all that live stay
 	h.must("CHECK", "c1", h.a, publishing(web))
 	h.must("CHECK", "c2", h.a, second)
 	h.must("GC", "", "", `,"cni.dev/valid-attachments":[{"containerID":"c2","ifname":"eth0"}]`)

@@ -76,8 +76,8 @@ func TestRestored(t *testing.T) {
 }
 
 // Two hosts that have a block each by their own account: the one that claimed it
-// later has it. So a host whose claim etcd has forgotten, when no one was there
-// who knew, gets it back from one that took it meanwhile.
+// later has it. So a host whose claim etcd has forgotten, when none was there
+// that knew, gets it back from one that took it meanwhile.
 func TestLaterClaimWins(t *testing.T) {
 	l := newLab(t, 18, 1)
 	a := l.start(l.conf(1))
