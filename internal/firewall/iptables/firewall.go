@@ -171,8 +171,9 @@ func execute(ctx context.Context, steps []step) (bool, error) {
 }
 
 // maxTries bounds how often a change is made anew because another program has
-// changed the rules between our look and our change.
-const maxTries = 3
+// changed the rules between our look and our change: on a busy machine the time
+// between is long.
+const maxTries = 10
 
 // change runs fn under the lock, and again if it fails to change what it has
 // seen: others than we do not know our lock.
