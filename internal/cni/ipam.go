@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 // IPAMType returns the configuration's ipam.type; empty if it has none.
@@ -57,7 +58,7 @@ func (c *Call) WarnNearlyFull(ctx context.Context, ipam engine.IPAM) {
 	}
 }
 
-func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra model.Addressing) (engine.IPAM, error) {
+func newPool(cfg ipamstore.Config, wants map[int]subnets.Request, extra model.Addressing) (engine.IPAM, error) {
 	if len(wants) > 0 {
 		return engine.NewAutoPool(cfg, wants, extra)
 	}
@@ -96,13 +97,13 @@ func (c *Call) AllowNoAddresses() error {
 // shall be, by the set's index.
 type rangeList struct {
 	sets  []ipamstore.RangeSet
-	wants map[int]ipamstore.SubnetRequest
+	wants map[int]subnets.Request
 }
 
 // ranges gathers the ranges of the runtime, of the legacy single range and of
 // the configuration, in the order host-local has them.
 func (c *Call) ranges(ipam *Object) rangeList {
-	l := rangeList{wants: map[int]ipamstore.SubnetRequest{}}
+	l := rangeList{wants: map[int]subnets.Request{}}
 	l.addSets(c.Conf.Object("runtimeConfig").List("ipRanges"))
 	if ipam.Raw("subnet") != nil {
 		l.addSet(ipam)
@@ -142,12 +143,12 @@ func (l *rangeList) addSet(ranges ...*Object) {
 }
 
 // readAuto reads a subnet that is to be chosen; false for one that is given.
-func readAuto(o *Object) (ipamstore.SubnetRequest, bool) {
+func readAuto(o *Object) (subnets.Request, bool) {
 	s, _ := unquote(o.Raw("subnet"))
 	if !strings.HasPrefix(s, "auto") {
-		return ipamstore.SubnetRequest{}, false
+		return subnets.Request{}, false
 	}
-	want, err := ipamstore.ParseSubnetRequest(s)
+	want, err := subnets.ParseRequest(s)
 	if err != nil {
 		o.Refuse("subnet", `"auto" or "auto6", or one of these with a length as "auto/24" and "auto6/64"`)
 	}

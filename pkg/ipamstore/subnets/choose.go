@@ -1,4 +1,7 @@
-package ipamstore
+// Package subnets chooses the subnets of networks that give none: out of address pools, so
+// that they overlap no other network of the host, and keeps in a book which network has
+// which. Its errors are those of package ipamstore.
+package subnets
 
 import (
 	"cmp"
@@ -7,32 +10,35 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/ipmath"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
-// AddressPool is a network that subnets are cut from.
-type AddressPool struct {
+// Pool is a network that subnets are cut from.
+type Pool struct {
 	// Base is the network; host bits are ignored.
 	Base netip.Prefix
 	// Size is the prefix length of the subnets that requests without one get.
 	Size int
 }
 
-// SubnetRequest says what subnet is wanted. The zero value is an IPv4 subnet
+// Request says what subnet is wanted. The zero value is an IPv4 subnet
 // of the size of its pool.
-type SubnetRequest struct {
+type Request struct {
 	IPv6 bool
 	// Bits is the prefix length; 0 is the Size of the pool.
 	Bits int
 }
 
-// ParseSubnetRequest reads "auto", "auto/24", "auto6" and "auto6/64". The error
+// ParseRequest reads "auto", "auto/24", "auto6" and "auto6/64". The error
 // is a *ConfigError for the key "subnet".
-func ParseSubnetRequest(s string) (SubnetRequest, error) {
+func ParseRequest(s string) (Request, error) {
 	word, bits, sized := strings.Cut(s, "/")
-	r := SubnetRequest{IPv6: word == "auto6"}
+	r := Request{IPv6: word == "auto6"}
 	n, err := strconv.Atoi(bits)
 	if word != "auto" && !r.IPv6 || sized && (err != nil || n == 0) {
-		return SubnetRequest{}, &ConfigError{"subnet", s, `must be a prefix, "auto" or "auto6", or one of these with a length as "auto/24"`}
+		return Request{}, badConfig("subnet", s, `must be a prefix, "auto" or "auto6", or one of these with a length as "auto/24"`)
 	}
 	r.Bits = n
 	return r, r.Check()
@@ -40,15 +46,15 @@ func ParseSubnetRequest(s string) (SubnetRequest, error) {
 
 // Check says whether a network can live in a subnet of that size: it needs room
 // for a gateway and one container. The error is a *ConfigError.
-func (r SubnetRequest) Check() error {
+func (r Request) Check() error {
 	if most := r.addrBits() - 2; r.Bits < 0 || r.Bits > most {
-		return &ConfigError{"subnet", r.String(), fmt.Sprintf("must have a length from 1 to %d", most)}
+		return badConfig("subnet", r.String(), fmt.Sprintf("must have a length from 1 to %d", most))
 	}
 	return nil
 }
 
 // String returns what ParseSubnetRequest reads.
-func (r SubnetRequest) String() string {
+func (r Request) String() string {
 	s := "auto"
 	if r.IPv6 {
 		s = "auto6"
@@ -59,19 +65,19 @@ func (r SubnetRequest) String() string {
 	return s
 }
 
-func (r SubnetRequest) addrBits() int {
+func (r Request) addrBits() int {
 	if r.IPv6 {
 		return 128
 	}
 	return 32
 }
 
-// ChooseSubnet returns the lowest subnet of the pools that overlaps nothing in
+// Choose returns the lowest subnet of the pools that overlaps nothing in
 // use. Pools of the other family, and those smaller than want.Bits, are passed
 // over. It is pure; its cost grows with what is in use, not with the pools.
 //
 // Errors are *ConfigError for a request that no pool can serve, ErrExhausted.
-func ChooseSubnet(pools []AddressPool, inUse []netip.Prefix, want SubnetRequest) (netip.Prefix, error) {
+func Choose(pools []Pool, inUse []netip.Prefix, want Request) (netip.Prefix, error) {
 	fit, err := fitting(pools, want)
 	if err != nil {
 		return netip.Prefix{}, err
@@ -87,11 +93,11 @@ func ChooseSubnet(pools []AddressPool, inUse []netip.Prefix, want SubnetRequest)
 
 // fitting returns the pools that can serve a request, by address, each with
 // the size it is to give.
-func fitting(pools []AddressPool, want SubnetRequest) ([]AddressPool, error) {
+func fitting(pools []Pool, want Request) ([]Pool, error) {
 	if err := want.Check(); err != nil {
 		return nil, err
 	}
-	var fit, others []AddressPool
+	var fit, others []Pool
 	for _, p := range pools {
 		if p.Base = p.Base.Masked(); p.Base.Addr().BitLen() != want.addrBits() {
 			continue
@@ -110,9 +116,9 @@ func fitting(pools []AddressPool, want SubnetRequest) ([]AddressPool, error) {
 		if len(others) > 0 {
 			msg = "is larger than each of the address pools " + bases(others)
 		}
-		return nil, &ConfigError{"subnet", want.String(), msg}
+		return nil, badConfig("subnet", want.String(), msg)
 	}
-	slices.SortStableFunc(fit, func(a, b AddressPool) int { return a.Base.Addr().Compare(b.Base.Addr()) })
+	slices.SortStableFunc(fit, func(a, b Pool) int { return a.Base.Addr().Compare(b.Base.Addr()) })
 	return fit, nil
 }
 
@@ -136,15 +142,15 @@ func ordered(list []netip.Prefix) []netip.Prefix {
 
 // lowestFree steps over what is in use, in order. Of two prefixes that overlap
 // one holds the other, so the next candidate begins after the larger one.
-func lowestFree(p AddressPool, used []netip.Prefix) (netip.Prefix, bool) {
+func lowestFree(p Pool, used []netip.Prefix) (netip.Prefix, bool) {
 	next := netip.PrefixFrom(p.Base.Addr(), p.Size)
 	for _, u := range used {
 		if !u.Overlaps(next) {
 			continue
 		}
-		end := lastOf(next)
+		end := ipmath.Last(next)
 		if u.Bits() < next.Bits() {
-			end = lastOf(u)
+			end = ipmath.Last(u)
 		}
 		next = netip.PrefixFrom(end.Next(), p.Size)
 		if !p.Base.Contains(next.Addr()) {
@@ -154,21 +160,25 @@ func lowestFree(p AddressPool, used []netip.Prefix) (netip.Prefix, bool) {
 	return next, true
 }
 
-func exhausted(pools []AddressPool, used []netip.Prefix, want SubnetRequest) error {
+func exhausted(pools []Pool, used []netip.Prefix, want Request) error {
 	n := 0
 	for _, u := range used {
-		if slices.ContainsFunc(pools, func(p AddressPool) bool { return p.Base.Overlaps(u) }) {
+		if slices.ContainsFunc(pools, func(p Pool) bool { return p.Base.Overlaps(u) }) {
 			n++
 		}
 	}
 	return fmt.Errorf("choose a subnet (%s): %w: every one of the address pools %s overlaps a network, route or name server of this host (%d in use); remove networks, ask for a smaller subnet or add an address pool",
-		want, ErrExhausted, bases(pools), n)
+		want, ipamstore.ErrExhausted, bases(pools), n)
 }
 
-func bases(pools []AddressPool) string {
+func bases(pools []Pool) string {
 	var out []string
 	for _, p := range pools {
 		out = append(out, p.Base.String())
 	}
 	return strings.Join(out, ", ")
+}
+
+func badConfig(key, value, msg string) error {
+	return &ipamstore.ConfigError{Key: key, Value: value, Msg: msg}
 }

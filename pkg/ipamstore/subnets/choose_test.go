@@ -1,4 +1,4 @@
-package ipamstore
+package subnets
 
 import (
 	"errors"
@@ -12,10 +12,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/ipmath"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // poolsOf reads "10.1.0.0/16:24 fd00::/48:64": bases and sizes.
-func poolsOf(t testing.TB, s string) (out []AddressPool) {
+func poolsOf(t testing.TB, s string) (out []Pool) {
 	t.Helper()
 	for f := range strings.FieldsSeq(s) {
 		cut := strings.LastIndexByte(f, ':')
@@ -23,23 +26,23 @@ func poolsOf(t testing.TB, s string) (out []AddressPool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, AddressPool{prefix(f[:cut]), size})
+		out = append(out, Pool{netip.MustParsePrefix(f[:cut]), size})
 	}
 	return out
 }
 
 func prefixes(s string) (out []netip.Prefix) {
 	for f := range strings.FieldsSeq(s) {
-		out = append(out, prefix(f))
+		out = append(out, netip.MustParsePrefix(f))
 	}
 	return out
 }
 
 const none = "exhausted"
 
-// TestChooseSubnet is the table of what is chosen. The cases go around a pool
+// TestChoose is the table of what is chosen. The cases go around a pool
 // from its start to its end, then over several pools, sizes and families.
-func TestChooseSubnet(t *testing.T) {
+func TestChoose(t *testing.T) {
 	const (
 		one  = "10.8.0.0/22:24"                                    // gives 10.8.0.0, .1, .2 and .3
 		two  = "10.8.0.0/23:24 10.9.0.0/23:24"                     // and two more
@@ -109,12 +112,12 @@ func TestChooseSubnet(t *testing.T) {
 		{"a pool of very many", "fd00::/8:64", "fd00::/9 fd80::/64", "auto6", "fd80:0:0:1::/64"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ask, err := ParseSubnetRequest(tt.ask)
+			ask, err := ParseRequest(tt.ask)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := ChooseSubnet(poolsOf(t, tt.pools), prefixes(tt.inUse), ask)
-			if errors.Is(err, ErrExhausted) && tt.want == none {
+			got, err := Choose(poolsOf(t, tt.pools), prefixes(tt.inUse), ask)
+			if errors.Is(err, ipamstore.ErrExhausted) && tt.want == none {
 				return
 			}
 			if err != nil || got.String() != tt.want {
@@ -125,11 +128,11 @@ func TestChooseSubnet(t *testing.T) {
 }
 
 // One chosen, released and chosen again is the same.
-func TestChooseSubnetReuses(t *testing.T) {
+func TestChooseReuses(t *testing.T) {
 	var used []netip.Prefix
 	next := func() netip.Prefix {
 		t.Helper()
-		p, err := ChooseSubnet(poolsOf(t, "10.8.0.0/22:24"), used, SubnetRequest{})
+		p, err := Choose(poolsOf(t, "10.8.0.0/22:24"), used, Request{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,24 +148,24 @@ func TestChooseSubnetReuses(t *testing.T) {
 	}
 }
 
-func TestDefaultAddressPools(t *testing.T) {
+func TestDefaultPools(t *testing.T) {
 	pools := defaultPools([]byte("0123456789abcdef0123456789abcdef\n"))
 	var used []netip.Prefix
 	for {
-		p, err := ChooseSubnet(pools, used, SubnetRequest{})
+		p, err := Choose(pools, used, Request{})
 		if err != nil {
-			if want := "172.17.0.0/16, 172.18.0.0/16"; !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "31 in use") {
+			if want := "172.17.0.0/16, 172.18.0.0/16"; !errors.Is(err, ipamstore.ErrExhausted) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "31 in use") {
 				t.Errorf("error %v, want ErrExhausted that names %s and 31", err, want)
 			}
 			break
 		}
 		used = append(used, p)
 	}
-	if len(used) != 31 || used[0] != prefix("172.17.0.0/16") || used[14] != prefix("172.31.0.0/16") || used[15] != prefix("192.168.0.0/20") {
+	if len(used) != 31 || used[0] != netip.MustParsePrefix("172.17.0.0/16") || used[14] != netip.MustParsePrefix("172.31.0.0/16") || used[15] != netip.MustParsePrefix("192.168.0.0/20") {
 		t.Errorf("%d networks: %v", len(used), used)
 	}
 	six := pools[len(pools)-1]
-	if !prefix("fd00::/8").Contains(six.Base.Addr()) || six.Base.Bits() != 48 || six.Size != 64 || six.Base != six.Base.Masked() {
+	if !netip.MustParsePrefix("fd00::/8").Contains(six.Base.Addr()) || six.Base.Bits() != 48 || six.Size != 64 || six.Base != six.Base.Masked() {
 		t.Errorf("IPv6 pool %v, want a /48 of fd00::/8 in /64s", six)
 	}
 	if again := defaultPools([]byte("0123456789abcdef0123456789abcdef")); again[len(again)-1] != six {
@@ -171,50 +174,50 @@ func TestDefaultAddressPools(t *testing.T) {
 	if other := defaultPools([]byte("1123456789abcdef0123456789abcdef")); other[len(other)-1] == six {
 		t.Errorf("another machine has %v, too", six)
 	}
-	if _, err := ChooseSubnet(defaultPools(nil), nil, SubnetRequest{IPv6: true}); err == nil {
+	if _, err := Choose(defaultPools(nil), nil, Request{IPv6: true}); err == nil {
 		t.Error("an IPv6 pool without a machine ID")
 	}
 }
 
-func TestParseSubnetRequest(t *testing.T) {
-	for s, want := range map[string]SubnetRequest{
+func TestParseRequest(t *testing.T) {
+	for s, want := range map[string]Request{
 		"auto": {}, "auto/24": {Bits: 24}, "auto6": {IPv6: true}, "auto6/64": {IPv6: true, Bits: 64}, "auto/30": {Bits: 30},
 	} {
-		if got, err := ParseSubnetRequest(s); err != nil || got != want || got.String() != s {
+		if got, err := ParseRequest(s); err != nil || got != want || got.String() != s {
 			t.Errorf("%s: got %v, %v", s, got, err)
 		}
 	}
 	for _, s := range []string{"", "Auto", "auto/", "auto/0", "auto/31", "auto/-1", "auto6/127", "auto/24/1", "10.1.0.0/24", "auto/x"} {
-		var bad *ConfigError
-		if got, err := ParseSubnetRequest(s); !errors.As(err, &bad) || bad.Key != "subnet" || bad.Value != s {
+		var bad *ipamstore.ConfigError
+		if got, err := ParseRequest(s); !errors.As(err, &bad) || bad.Key != "subnet" || bad.Value != s {
 			t.Errorf("%q: got %v, %v, want a ConfigError", s, got, err)
 		}
 	}
-	var bad *ConfigError
-	if _, err := ChooseSubnet(poolsOf(t, "10.8.0.0/22:24"), nil, SubnetRequest{Bits: 16}); !errors.As(err, &bad) || !strings.Contains(bad.Msg, "10.8.0.0/22") {
+	var bad *ipamstore.ConfigError
+	if _, err := Choose(poolsOf(t, "10.8.0.0/22:24"), nil, Request{Bits: 16}); !errors.As(err, &bad) || !strings.Contains(bad.Msg, "10.8.0.0/22") {
 		t.Errorf("larger than every pool: %v", err)
 	}
 }
 
-func TestLoadAddressPools(t *testing.T) {
+func TestLoadPools(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pools.json")
-	load := func(text string) ([]AddressPool, error) {
+	load := func(text string) ([]Pool, error) {
 		t.Helper()
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return LoadAddressPools(path)
+		return LoadPools(path)
 	}
 	same := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
-	got, err := LoadAddressPools(path + ".missing")
-	if diff := cmp.Diff(DefaultAddressPools(), got, same); err != nil || diff != "" {
+	got, err := LoadPools(path + ".missing")
+	if diff := cmp.Diff(DefaultPools(), got, same); err != nil || diff != "" {
 		t.Errorf("missing: %v (-want +got):\n%s", err, diff)
 	}
 	got, err = load(`[{"base":"10.200.0.0/16","size":24},{"Base":"fd00:5::/48","SIZE":64}]`)
 	if diff := cmp.Diff(poolsOf(t, "10.200.0.0/16:24 fd00:5::/48:64"), got, same); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	if got, err = load(`[{"base":"fd00:5::/48","size":64}]`); err != nil || len(got) != 8 || got[1].Base != prefix("172.17.0.0/16") {
+	if got, err = load(`[{"base":"fd00:5::/48","size":64}]`); err != nil || len(got) != 8 || got[1].Base != netip.MustParsePrefix("172.17.0.0/16") {
 		t.Errorf("IPv6 alone: %v, %v, want Docker's IPv4 pools with it", got, err)
 	}
 	for text, want := range map[string]string{
@@ -231,21 +234,21 @@ func TestLoadAddressPools(t *testing.T) {
 		`[{"base":"10.0.0.1/8","size":24}]`:   `addressPools[0].base "10.0.0.1/8"`,
 		`[{"base":"::ffff:10.0.0.0/104","size":108}]`: `addressPools[0].base`,
 	} {
-		var bad *ConfigError
+		var bad *ipamstore.ConfigError
 		if _, err := load(text); !errors.As(err, &bad) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: error %v, want %s and the file", text, err, want)
 		}
 	}
-	if _, err := LoadAddressPools(filepath.Dir(path)); !errors.Is(err, ErrIO) {
+	if _, err := LoadPools(filepath.Dir(path)); !errors.Is(err, ipamstore.ErrIO) {
 		t.Errorf("a directory: %v, want ErrIO", err)
 	}
 }
 
-// TestChooseSubnetAgainstModel compares with a search through every subnet.
-func TestChooseSubnetAgainstModel(t *testing.T) {
+// TestChooseAgainstModel compares with a search through every subnet.
+func TestChooseAgainstModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	model := func(pools []AddressPool, used []netip.Prefix, want SubnetRequest) netip.Prefix {
-		slices.SortFunc(pools, func(a, b AddressPool) int { return a.Base.Addr().Compare(b.Base.Addr()) })
+	model := func(pools []Pool, used []netip.Prefix, want Request) netip.Prefix {
+		slices.SortFunc(pools, func(a, b Pool) int { return a.Base.Addr().Compare(b.Base.Addr()) })
 		for _, p := range pools {
 			size := p.Size
 			if want.Bits != 0 {
@@ -254,7 +257,7 @@ func TestChooseSubnetAgainstModel(t *testing.T) {
 			if size < p.Base.Bits() {
 				continue
 			}
-			for a := p.Base.Addr(); p.Base.Contains(a); a = lastOf(netip.PrefixFrom(a, size)).Next() {
+			for a := p.Base.Addr(); p.Base.Contains(a); a = ipmath.Last(netip.PrefixFrom(a, size)).Next() {
 				s := netip.PrefixFrom(a, size)
 				if !slices.ContainsFunc(used, s.Overlaps) {
 					return s
@@ -267,17 +270,17 @@ func TestChooseSubnetAgainstModel(t *testing.T) {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 8, byte(rnd.IntN(4)), byte(rnd.IntN(256))}), least+rnd.IntN(most-least+1)).Masked()
 	}
 	for range 20000 {
-		var pools []AddressPool
+		var pools []Pool
 		for range 1 + rnd.IntN(3) {
 			base := somewhere(22, 26)
-			pools = append(pools, AddressPool{base, base.Bits() + rnd.IntN(4)})
+			pools = append(pools, Pool{base, base.Bits() + rnd.IntN(4)})
 		}
 		var used []netip.Prefix
 		for range rnd.IntN(12) {
 			used = append(used, somewhere(22, 32))
 		}
-		want := SubnetRequest{Bits: []int{0, 0, 24, 26, 28}[rnd.IntN(5)]}
-		got, err := ChooseSubnet(pools, used, want)
+		want := Request{Bits: []int{0, 0, 24, 26, 28}[rnd.IntN(5)]}
+		got, err := Choose(pools, used, want)
 		if expect := model(slices.Clone(pools), used, want); got != expect {
 			t.Fatalf("pools %v, in use %v, want %s: got %v, %v, the model has %v", pools, used, want, got, err, expect)
 		}

@@ -1,7 +1,6 @@
-package ipamstore
+package subnets
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,20 +10,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // newBook returns a book of four IPv4 and many IPv6 subnets.
-func newBook(t testing.TB) *Subnets {
+func newBook(t testing.TB) *Book {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "pools.json")
 	if err := os.WriteFile(file, []byte(`[{"base":"10.8.0.0/22","size":24},{"base":"fd00:8::/48","size":64}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &Subnets{DataDir: filepath.Join(dir, "data"), PoolsFile: file}
+	return &Book{DataDir: filepath.Join(dir, "data"), PoolsFile: file}
 }
 
-func (s *Subnets) must(t testing.TB, c SubnetClaim) string {
+func (s *Book) must(t testing.TB, c Claim) string {
 	t.Helper()
 	p, err := s.Apply(t.Context(), c)
 	if err != nil {
@@ -33,7 +35,7 @@ func (s *Subnets) must(t testing.TB, c SubnetClaim) string {
 	return p.String()
 }
 
-func TestSubnets(t *testing.T) {
+func TestBook(t *testing.T) {
 	t.Parallel()
 	s := newBook(t)
 	if list, err := s.List(); err != nil || len(list) != 0 {
@@ -45,29 +47,29 @@ func TestSubnets(t *testing.T) {
 	if _, err := os.Stat(s.DataDir); !os.IsNotExist(err) {
 		t.Error("Remove made the data directory")
 	}
-	six := SubnetRequest{IPv6: true}
+	six := Request{IPv6: true}
 	for _, tt := range []struct {
-		claim SubnetClaim
+		claim Claim
 		want  string
 	}{
-		{SubnetClaim{Network: "web"}, "10.8.0.0/24"},
-		{SubnetClaim{Network: "db"}, "10.8.1.0/24"},
-		{SubnetClaim{Network: "web", Want: six}, "fd00:8::/64"},
-		{SubnetClaim{Network: "db", Want: six}, "fd00:8:0:1::/64"},
-		{SubnetClaim{Network: "web", InUse: prefixes("10.8.0.0/24 10.8.1.0/24")}, "10.8.0.0/24"}, // its own route
-		{SubnetClaim{Network: "web", Want: SubnetRequest{Bits: 26}}, "10.8.0.0/24"},
-		{SubnetClaim{Network: "big", InUse: prefixes("10.8.2.128/32")}, "10.8.3.0/24"},
-		{SubnetClaim{Network: "old", Keep: prefix("10.40.0.0/16"), InUse: prefixes("10.40.0.0/16")}, "10.40.0.0/16"},
-		{SubnetClaim{Network: "old"}, "10.40.0.0/16"},
+		{Claim{Network: "web"}, "10.8.0.0/24"},
+		{Claim{Network: "db"}, "10.8.1.0/24"},
+		{Claim{Network: "web", Want: six}, "fd00:8::/64"},
+		{Claim{Network: "db", Want: six}, "fd00:8:0:1::/64"},
+		{Claim{Network: "web", InUse: prefixes("10.8.0.0/24 10.8.1.0/24")}, "10.8.0.0/24"}, // its own route
+		{Claim{Network: "web", Want: Request{Bits: 26}}, "10.8.0.0/24"},
+		{Claim{Network: "big", InUse: prefixes("10.8.2.128/32")}, "10.8.3.0/24"},
+		{Claim{Network: "old", Keep: netip.MustParsePrefix("10.40.0.0/16"), InUse: prefixes("10.40.0.0/16")}, "10.40.0.0/16"},
+		{Claim{Network: "old"}, "10.40.0.0/16"},
 	} {
 		if got := s.must(t, tt.claim); got != tt.want {
 			t.Errorf("%+v: got %s, want %s", tt.claim, got, tt.want)
 		}
 	}
-	if _, err := s.Apply(t.Context(), SubnetClaim{Network: "full", InUse: prefixes("10.8.2.0/24")}); !errors.Is(err, ErrExhausted) || !strings.Contains(err.Error(), "10.8.0.0/22") {
+	if _, err := s.Apply(t.Context(), Claim{Network: "full", InUse: prefixes("10.8.2.0/24")}); !errors.Is(err, ipamstore.ErrExhausted) || !strings.Contains(err.Error(), "10.8.0.0/22") {
 		t.Errorf("error %v, want ErrExhausted that names the pool", err)
 	}
-	if _, err := s.Apply(t.Context(), SubnetClaim{Network: "two", Keep: prefix("10.8.0.0/16")}); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "web") {
+	if _, err := s.Apply(t.Context(), Claim{Network: "two", Keep: netip.MustParsePrefix("10.8.0.0/16")}); !errors.Is(err, ipamstore.ErrTaken) || !strings.Contains(err.Error(), "web") {
 		t.Errorf("error %v, want ErrTaken that names web", err)
 	}
 	list, err := s.List()
@@ -83,33 +85,47 @@ func TestSubnets(t *testing.T) {
 	if p, err := s.Lookup("web", true); p.IsValid() || err != nil {
 		t.Errorf("removed: %v, %v", p, err)
 	}
-	if got := s.must(t, SubnetClaim{Network: "next"}); got != "10.8.0.0/24" {
+	if got := s.must(t, Claim{Network: "next"}); got != "10.8.0.0/24" {
 		t.Errorf("got %s, want the one given back", got)
 	}
 }
 
 // No index of a pool, and nothing that host-local reads, has the book's name.
-func TestSubnetsBesideAPool(t *testing.T) {
+func TestBesideAPool(t *testing.T) {
 	t.Parallel()
 	s := newBook(t)
-	s.must(t, SubnetClaim{Network: "subnets"})
-	store := mustOpen(t, Config{Network: "subnets", DataDir: s.DataDir, Sets: sets("10.8.0.0/24")})
-	mustApply(t, store, request(1))
+	s.must(t, Claim{Network: "subnets"})
+	pool := ipamstore.RangeSet{{Subnet: netip.MustParsePrefix("10.8.0.0/24")}}
+	store, err := ipamstore.Open(ipamstore.Config{Network: "subnets", DataDir: s.DataDir, Sets: []ipamstore.RangeSet{pool}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := ipamstore.Owner{ContainerID: "c1", IfName: "eth0"}
+	leases, err := store.Apply(t.Context(), ipamstore.Request{Holder: ipamstore.Holder{Owner: owner}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if list, err := s.List(); err != nil || len(list) != 1 {
 		t.Errorf("the book: %v, %v", list, err)
 	}
-	if !checkIndex(t, store) {
-		t.Error("the index is not trusted")
+	if err := store.Verify(t.Context(), owner, []netip.Addr{leases[0].Addr.Addr()}); err != nil {
+		t.Error(err)
+	}
+	if u, err := store.Status(t.Context()); err != nil || u.Problems != 0 || u.Sets[0].Held != 1 {
+		t.Errorf("the pool: %+v, %v", u, err)
+	}
+	if held, err := store.List(t.Context()); err != nil || len(held) != 1 {
+		t.Errorf("the pool holds %v, %v", held, err)
 	}
 }
 
 // What a killed process left goes with the next Remove, of any network.
-func TestSubnetsDraftLeft(t *testing.T) {
+func TestDraftLeft(t *testing.T) {
 	t.Parallel()
 	s := newBook(t)
-	s.must(t, SubnetClaim{Network: "web"})
+	s.must(t, Claim{Network: "web"})
 	for _, network := range []string{"other", "web"} {
-		draft := filepath.Join(s.path(), bookDraft)
+		draft := filepath.Join(s.path(), pooldir.Draft)
 		if err := os.WriteFile(draft, []byte("web 10."), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -122,18 +138,18 @@ func TestSubnetsDraftLeft(t *testing.T) {
 	}
 }
 
-func TestSubnetsDamaged(t *testing.T) {
+func TestDamaged(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"web 10.8.0.0/2", "web\n", "../x 10.8.0.0/24\n", "web 10.8.0.1/24\n", "\x00\x00\x00", "\n"} {
 		s := newBook(t)
-		s.must(t, SubnetClaim{Network: "web"})
+		s.must(t, Claim{Network: "web"})
 		path := filepath.Join(s.path(), bookFile)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := s.Apply(t.Context(), SubnetClaim{Network: "db"})
+		_, err := s.Apply(t.Context(), Claim{Network: "db"})
 		for _, err := range []error{err, s.Remove(t.Context(), "web")} {
-			if !errors.Is(err, ErrIO) || !strings.Contains(err.Error(), path) {
+			if !errors.Is(err, ipamstore.ErrIO) || !strings.Contains(err.Error(), path) {
 				t.Errorf("%q: error %v, want ErrIO that names %s", text, err, path)
 			}
 		}
@@ -143,27 +159,27 @@ func TestSubnetsDamaged(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.must(t, SubnetClaim{Network: "db"}); got != "10.8.0.0/24" {
+		if got := s.must(t, Claim{Network: "db"}); got != "10.8.0.0/24" {
 			t.Errorf("after an empty file: %s", got)
 		}
 	}
 }
 
-func TestSubnetsLocked(t *testing.T) {
+func TestLocked(t *testing.T) {
 	t.Parallel()
 	s := newBook(t)
-	s.must(t, SubnetClaim{Network: "web"})
-	d, err := openDir(s.path())
+	s.must(t, Claim{Network: "web"})
+	d, err := pooldir.Open(s.path())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.close()
-	lock, err := lockPool(t.Context(), d, time.Second)
+	defer d.Close()
+	lock, err := pooldir.Lock(t.Context(), d, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.LockTimeout = 10 * time.Millisecond
-	if _, err := s.Apply(t.Context(), SubnetClaim{Network: "db"}); !errors.Is(err, ErrLocked) {
+	if _, err := s.Apply(t.Context(), Claim{Network: "db"}); !errors.Is(err, ipamstore.ErrLocked) {
 		t.Errorf("error %v, want ErrLocked", err)
 	}
 	if p, err := s.Lookup("web", false); err != nil || !p.IsValid() {
@@ -174,26 +190,15 @@ func TestSubnetsLocked(t *testing.T) {
 	}
 }
 
-// childSubnets is a process that chooses subnets for networks first to end-1.
-func childSubnets(data string, first, end int) error {
-	s := Subnets{DataDir: data, PoolsFile: filepath.Join(data, "pools.json"), LockTimeout: time.Minute}
-	for n := first; n < end; n++ {
-		if _, err := s.Apply(context.Background(), SubnetClaim{Network: fmt.Sprint("n", n)}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Many processes choose at once: 1000 networks, 1000 subnets.
-func TestSubnetsManyProcesses(t *testing.T) {
+func TestManyProcesses(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	if err := os.WriteFile(filepath.Join(data, "pools.json"), []byte(`[{"base":"10.0.0.0/8","size":24}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	each(t, 8, "subnets", data)
-	list, err := (&Subnets{DataDir: data}).List()
+	inProcesses(t, 8, data)
+	list, err := (&Book{DataDir: data}).List()
 	if err != nil || len(list) != 1000 {
 		t.Fatalf("%d subnets, %v, want 1000", len(list), err)
 	}
@@ -208,12 +213,12 @@ func FuzzReadBook(f *testing.F) {
 	f.Add("web 10.8.0.0/24\ndb fd00::/64\n")
 	f.Add("web 10.8.0.0/24\n\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := openDir(t.TempDir())
+		d, err := pooldir.Open(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer d.close()
-		if err := d.replace(bookFile, []byte(text)); err != nil {
+		defer d.Close()
+		if err := d.Replace(bookFile, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		book, err := readBook(d)
@@ -238,21 +243,21 @@ func FuzzParsePools(f *testing.F) {
 			return
 		}
 		for _, p := range pools {
-			got, err := ChooseSubnet(pools, nil, SubnetRequest{IPv6: p.Base.Addr().Is6()})
-			if err != nil || !slices.ContainsFunc(pools, func(p AddressPool) bool { return p.Base.Overlaps(got) }) {
+			got, err := Choose(pools, nil, Request{IPv6: p.Base.Addr().Is6()})
+			if err != nil || !slices.ContainsFunc(pools, func(p Pool) bool { return p.Base.Overlaps(got) }) {
 				t.Errorf("%s: chose %v, %v", text, got, err)
 			}
 		}
 	})
 }
 
-func BenchmarkSubnets(b *testing.B) {
+func BenchmarkBook(b *testing.B) {
 	s := newBook(b)
 	if err := os.WriteFile(s.PoolsFile, []byte(`[{"base":"10.0.0.0/8","size":24}]`), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	for n := range 31 {
-		s.must(b, SubnetClaim{Network: fmt.Sprint("n", n)})
+		s.must(b, Claim{Network: fmt.Sprint("n", n)})
 	}
 	b.Run("Lookup", func(b *testing.B) {
 		for b.Loop() {
@@ -263,7 +268,7 @@ func BenchmarkSubnets(b *testing.B) {
 	})
 	b.Run("Apply+Remove", func(b *testing.B) {
 		for b.Loop() {
-			s.must(b, SubnetClaim{Network: "new"})
+			s.must(b, Claim{Network: "new"})
 			if err := s.Remove(b.Context(), "new"); err != nil {
 				b.Fatal(err)
 			}
@@ -271,14 +276,14 @@ func BenchmarkSubnets(b *testing.B) {
 	})
 }
 
-func BenchmarkChooseSubnet(b *testing.B) {
+func BenchmarkChoose(b *testing.B) {
 	var used []netip.Prefix
 	for n := range 1000 {
 		used = append(used, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 0}), 24))
 	}
 	pools := poolsOf(b, "10.0.0.0/8:24")
 	for b.Loop() {
-		if _, err := ChooseSubnet(pools, used, SubnetRequest{}); err != nil {
+		if _, err := Choose(pools, used, Request{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package ipamstore
+package subnets
 
 import (
 	"context"
@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // The book of subnets lies beside the indexes of the pools, under a name that
@@ -21,16 +24,15 @@ import (
 const (
 	bookDir   = ".subnets"
 	bookFile  = "subnets" // lines "<network> <subnet>"
-	bookDraft = "tmp"
 	bookLimit = 16 << 20
 )
 
-// Subnets is the book of which network of this host holds which automatically
+// Book is the book of which network of this host holds which automatically
 // chosen subnet: <data dir>/.libnet/.subnets/subnets. It is never voided, not
 // by a reboot either: a network has its subnet until Remove. The zero value is
 // the book in /var/lib/cni/networks. It may be used by many goroutines and
 // processes at once.
-type Subnets struct {
+type Book struct {
 	// DataDir is the folder of all pools; "" is /var/lib/cni/networks.
 	DataDir string
 	// PoolsFile lists the address pools; "" is DefaultPoolsFile.
@@ -39,10 +41,10 @@ type Subnets struct {
 	LockTimeout time.Duration
 }
 
-// SubnetClaim asks for a subnet for a network.
-type SubnetClaim struct {
+// Claim asks for a subnet for a network.
+type Claim struct {
 	Network string
-	Want    SubnetRequest
+	Want    Request
 	// InUse is what the subnet must not overlap, beside the subnets in the
 	// book.
 	InUse []netip.Prefix
@@ -52,8 +54,8 @@ type SubnetClaim struct {
 	Keep netip.Prefix
 }
 
-// HeldSubnet is an entry of the book.
-type HeldSubnet struct {
+// Held is an entry of the book.
+type Held struct {
 	Network string
 	Subnet  netip.Prefix
 }
@@ -64,23 +66,23 @@ type HeldSubnet struct {
 //
 // Errors are *ConfigError, ErrExhausted, ErrTaken if another network holds
 // what overlaps Keep, ErrLocked, ErrIO.
-func (s *Subnets) Apply(ctx context.Context, c SubnetClaim) (netip.Prefix, error) {
-	if !validName(c.Network) {
-		return netip.Prefix{}, &ConfigError{"name", c.Network, "must be letters, digits, '_', '.' or '-' and start with a letter or digit"}
+func (s *Book) Apply(ctx context.Context, c Claim) (netip.Prefix, error) {
+	if !pooldir.ValidName(c.Network) {
+		return netip.Prefix{}, badConfig("name", c.Network, "must be letters, digits, '_', '.' or '-' and start with a letter or digit")
 	}
-	pools, err := LoadAddressPools(s.PoolsFile)
+	pools, err := LoadPools(s.PoolsFile)
 	if err != nil {
 		return netip.Prefix{}, err
 	}
 	var got netip.Prefix
-	err = s.change(ctx, func(book []HeldSubnet) ([]HeldSubnet, error) {
+	err = s.change(ctx, func(book []Held) ([]Held, error) {
 		if got = heldBy(book, c.Network, c.Want.IPv6); got.IsValid() {
 			return book, nil
 		}
 		if got, err = c.choose(pools, book); err != nil {
 			return nil, err
 		}
-		return append(book, HeldSubnet{c.Network, got}), nil
+		return append(book, Held{c.Network, got}), nil
 	})
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("subnet of network %s: %w", c.Network, err)
@@ -88,25 +90,25 @@ func (s *Subnets) Apply(ctx context.Context, c SubnetClaim) (netip.Prefix, error
 	return got, nil
 }
 
-func (c *SubnetClaim) choose(pools []AddressPool, book []HeldSubnet) (netip.Prefix, error) {
+func (c *Claim) choose(pools []Pool, book []Held) (netip.Prefix, error) {
 	used := slices.Clone(c.InUse)
 	for _, h := range book {
 		if c.Keep.IsValid() && c.Keep.Overlaps(h.Subnet) {
-			return netip.Prefix{}, fmt.Errorf("%s overlaps %s of network %s: %w", c.Keep, h.Subnet, h.Network, ErrTaken)
+			return netip.Prefix{}, fmt.Errorf("%s overlaps %s of network %s: %w", c.Keep, h.Subnet, h.Network, ipamstore.ErrTaken)
 		}
 		used = append(used, h.Subnet)
 	}
 	if c.Keep.IsValid() {
 		return c.Keep.Masked(), nil
 	}
-	return ChooseSubnet(pools, used, c.Want)
+	return Choose(pools, used, c.Want)
 }
 
 // Lookup returns the network's subnet of a family; the zero Prefix if it holds
 // none. It takes no lock.
 //
 // Errors are ErrIO.
-func (s *Subnets) Lookup(network string, ipv6 bool) (netip.Prefix, error) {
+func (s *Book) Lookup(network string, ipv6 bool) (netip.Prefix, error) {
 	book, err := s.List()
 	return heldBy(book, network, ipv6), err
 }
@@ -116,14 +118,14 @@ func (s *Subnets) Lookup(network string, ipv6 bool) (netip.Prefix, error) {
 // either no lock is taken.
 //
 // Errors are ErrLocked, ErrIO.
-func (s *Subnets) Remove(ctx context.Context, network string) error {
-	own := func(h HeldSubnet) bool { return h.Network == network }
+func (s *Book) Remove(ctx context.Context, network string) error {
+	own := func(h Held) bool { return h.Network == network }
 	book, err := s.List()
-	left := unix.Access(filepath.Join(s.path(), bookDraft), unix.F_OK) == nil
+	left := unix.Access(filepath.Join(s.path(), pooldir.Draft), unix.F_OK) == nil
 	if err != nil || !left && !slices.ContainsFunc(book, own) {
 		return err
 	}
-	return s.change(ctx, func(book []HeldSubnet) ([]HeldSubnet, error) {
+	return s.change(ctx, func(book []Held) ([]Held, error) {
 		return slices.DeleteFunc(slices.Clone(book), own), nil
 	})
 }
@@ -133,50 +135,50 @@ func (s *Subnets) Remove(ctx context.Context, network string) error {
 // get one subnet.
 //
 // Errors are ErrIO.
-func (s *Subnets) List() ([]HeldSubnet, error) {
-	d, err := openDir(s.path())
+func (s *Book) List() ([]Held, error) {
+	d, err := pooldir.Open(s.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer d.close()
+	defer d.Close()
 	return readBook(d)
 }
 
-func (s *Subnets) dataDir() string {
+func (s *Book) dataDir() string {
 	if s.DataDir == "" {
-		return defaultDataDir
+		return pooldir.DefaultDataDir
 	}
 	return s.DataDir
 }
 
-func (s *Subnets) path() string { return filepath.Join(s.dataDir(), indexDir, bookDir) }
+func (s *Book) path() string { return filepath.Join(s.dataDir(), pooldir.IndexDir, bookDir) }
 
 // change replaces the book by what fn makes of it, with the lock held.
-func (s *Subnets) change(ctx context.Context, fn func([]HeldSubnet) ([]HeldSubnet, error)) error {
+func (s *Book) change(ctx context.Context, fn func([]Held) ([]Held, error)) error {
 	timeout := s.LockTimeout
 	if timeout == 0 {
-		timeout = defaultLockTimeout
+		timeout = pooldir.DefaultLockTimeout
 	}
 	if err := os.MkdirAll(s.dataDir(), 0o755); err != nil {
-		return &ioError{"make", s.dataDir(), errors.Unwrap(err)}
+		return pooldir.Failure("make", s.dataDir(), errors.Unwrap(err))
 	}
 	if err := os.MkdirAll(s.path(), 0o700); err != nil {
-		return &ioError{"make", s.path(), errors.Unwrap(err)}
+		return pooldir.Failure("make", s.path(), errors.Unwrap(err))
 	}
-	d, err := openDir(s.path())
+	d, err := pooldir.Open(s.path())
 	if err != nil {
 		return err
 	}
-	defer d.close()
-	lock, err := lockPool(ctx, d, timeout)
+	defer d.Close()
+	lock, err := pooldir.Lock(ctx, d, timeout)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(lock) }()
-	_ = unix.Unlinkat(d.fd, bookDraft, 0) // of a process that was killed
+	_ = unix.Unlinkat(d.Fd, pooldir.Draft, 0) // of a process that was killed
 	old, err := readBook(d)
 	if err != nil {
 		return err
@@ -188,7 +190,7 @@ func (s *Subnets) change(ctx context.Context, fn func([]HeldSubnet) ([]HeldSubne
 	return writeBook(d, book)
 }
 
-func heldBy(book []HeldSubnet, network string, ipv6 bool) netip.Prefix {
+func heldBy(book []Held, network string, ipv6 bool) netip.Prefix {
 	for _, h := range book {
 		if h.Network == network && h.Subnet.Addr().Is6() == ipv6 {
 			return h.Subnet
@@ -198,49 +200,34 @@ func heldBy(book []HeldSubnet, network string, ipv6 bool) netip.Prefix {
 }
 
 // readBook reads the book; a missing or empty one has no entries.
-func readBook(d dir) ([]HeldSubnet, error) {
-	data, st, err := d.read(bookFile, bookLimit)
+func readBook(d pooldir.Dir) ([]Held, error) {
+	data, st, err := d.Read(bookFile, bookLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, d.fail("read", bookFile, err)
+		return nil, d.Fail("read", bookFile, err)
 	}
 	if st.Size > bookLimit {
-		return nil, d.fail("read", bookFile, errors.New("is larger than 16 MiB"))
+		return nil, d.Fail("read", bookFile, errors.New("is larger than 16 MiB"))
 	}
-	var book []HeldSubnet
+	var book []Held
 	for line := range strings.Lines(string(data)) {
 		name, subnet, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		p, err := netip.ParsePrefix(subnet)
-		if err != nil || p != p.Masked() || !validName(name) || !strings.HasSuffix(line, "\n") {
-			return nil, d.fail("read", bookFile, fmt.Errorf(`line %d, %.80q, is not "<network> <subnet>"; mend it, or remove the file to forget which subnets were chosen`, len(book)+1, line))
+		if err != nil || p != p.Masked() || !pooldir.ValidName(name) || !strings.HasSuffix(line, "\n") {
+			return nil, d.Fail("read", bookFile, fmt.Errorf(`line %d, %.80q, is not "<network> <subnet>"; mend it, or remove the file to forget which subnets were chosen`, len(book)+1, line))
 		}
-		book = append(book, HeldSubnet{name, p})
+		book = append(book, Held{name, p})
 	}
 	return book, nil
 }
 
-func writeBook(d dir, book []HeldSubnet) error {
-	slices.SortFunc(book, func(a, b HeldSubnet) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
+func writeBook(d pooldir.Dir, book []Held) error {
+	slices.SortFunc(book, func(a, b Held) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
 	var data []byte
 	for _, h := range book {
 		data = fmt.Appendf(data, "%s %s\n", h.Network, h.Subnet)
 	}
-	return d.replaceSynced(bookFile, data)
-}
-
-// replaceSynced is replace for a file that is wanted after a power cut.
-func (d dir) replaceSynced(name string, data []byte) error {
-	fd, err := openAt(d.fd, bookDraft, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW)
-	if err == nil {
-		err = errors.Join(writeAt(fd, data, 0), unix.Fsync(fd), unix.Close(fd))
-	}
-	if err == nil {
-		err = unix.Renameat(d.fd, bookDraft, d.fd, name)
-	}
-	if err != nil {
-		return d.fail("write", name, err)
-	}
-	return d.sync()
+	return d.ReplaceSynced(bookFile, data)
 }
