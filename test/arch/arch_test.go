@@ -17,12 +17,13 @@ var ladder = []struct {
 	from string
 	to   []string
 }{
-	{"plugins/*", []string{"internal/cni", "internal/plugin", "internal/engine", "internal/model"}},
-	{"internal/plugin", []string{"internal/cni", "internal/plain", "internal/engine", "internal/model"}},
+	{"plugins/*", []string{"internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model"}},
+	{"internal/plugin", []string{"internal/cni", "internal/netconf", "internal/engine", "internal/model"}},
+	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host"}},
-	{"cmd/lnctl", []string{"internal/plugin", "internal/engine", "internal/model"}},
+	{"cmd/lnctl", []string{"internal/netconf", "internal/engine", "internal/model"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "internal/engine", "internal/model"}},
-	{"internal/agent", []string{"internal/overlay", "internal/plugin", "internal/engine", "internal/model", "pkg/ipamstore"}},
+	{"internal/agent", []string{"internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore"}},
 	{"internal/registry/etcd", []string{"internal/overlay"}},
 	{"pkg/ipamstore", []string{"internal/pooldir", "internal/ipmath", "internal/flock", "internal/plain"}},
 	{"pkg/ipamstore/subnets", []string{"pkg/ipamstore", "internal/pooldir", "internal/ipmath", "internal/plain"}},
@@ -39,7 +40,7 @@ var ladder = []struct {
 	{"internal/firewall", []string{"internal/nfnl", "internal/firewall/tool"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
-	{"internal/cni", []string{"internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall"}},
+	{"internal/cni", []string{"internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall"}},
 	{"internal/policy", []string{"internal/firewall"}},
 	{"internal/model", []string{"internal/overlay", "internal/firewall", "internal/ipmath"}},
 	{"pkg/libnet", []string{"internal/engine", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
@@ -47,7 +48,7 @@ var ladder = []struct {
 	{"internal/driver/*", []string{"internal/driver", "internal/driver/bridge", "internal/model"}},
 	{"internal/engine", []string{"internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
 	{"internal/lntest", nil},
-	{"scripts/*", []string{"internal/cni", "internal/netns"}},
+	{"scripts/*", []string{"internal/cni", "internal/netconf", "internal/netns"}},
 	{"test/*", nil},
 }
 

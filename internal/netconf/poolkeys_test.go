@@ -1,17 +1,18 @@
-package cni
+package netconf
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/jsonr"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -33,9 +34,9 @@ func TestPolicyKeys(t *testing.T) {
 			"STRATEGY":"hash","sticky":true,"cooldown":90,"rebootpolicy":"keep","warnAt":80`, all},
 	} {
 		var got ipamstore.Config
-		ipam := ipamCall(t, `"ipam":{`+tt.keys+`}`).Conf.Object("ipam")
-		if readPolicy(ipam, &got); ipam.Err() != nil {
-			t.Errorf("%s: %v", tt.keys, ipam.Err())
+		s := source(t, `"ipam":{`+tt.keys+`}`)
+		if readPolicy(inside(s.Conf.At("ipam"), ipamTable[:]), &got); s.Conf.Err() != nil {
+			t.Errorf("%s: %v", tt.keys, s.Conf.Err())
 		}
 		if diff := cmp.Diff(tt.want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.keys, diff)
@@ -70,16 +71,22 @@ func TestWrongIPAMKeys(t *testing.T) {
 		{`"subnet":"10.1.0.0/24","ranges":[[{"subnet":"10.1.0.0/25"}]]`, `ipam.ranges[0][0]: "10.1.0.1-10.1.0.126": overlaps`},
 		{`"subnet":"10.1.0.0/24","ranges":[[{"subnet":"10.2.0.0/24"}],[]]`, `ipam.ranges[1]: "[]": has no range`},
 	} {
-		_, _, err := ipamCall(t, `"ipam":{`+tt.ipam+`}`).Pool()
-		var coded *types.Error
-		if !errors.As(err, &coded) || coded.Code != types.ErrInvalidNetworkConfig || !strings.HasPrefix(coded.Msg, tt.want) {
+		err := made(source(t, `"ipam":{`+tt.ipam+`}`))
+		if !isConfigError(err) || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s:\n got %v\nwant %s", tt.ipam, err, tt.want)
 		}
 	}
-	_, _, err := ipamCall(t, `"ipam":{`+good+`"subnet":"10.2.0.0/24"},"runtimeConfig":{"ipRanges":[[{"subnet":"10.3.0.0/24","rangeEnd":"10.4.0.1"}]]}`).Pool()
+	err := made(source(t, `"ipam":{`+good+`"subnet":"10.2.0.0/24"},"runtimeConfig":{"ipRanges":[[{"subnet":"10.3.0.0/24","rangeEnd":"10.4.0.1"}]]}`))
 	if err == nil || !strings.HasPrefix(err.Error(), "runtimeConfig.ipRanges[0][0].rangeEnd: ") {
 		t.Errorf("a range of the runtime: %v", err)
 	}
+}
+
+// isConfigError says that an error becomes code 7.
+func isConfigError(err error) bool {
+	var value *jsonr.Error
+	var conf *model.ConfigError
+	return errors.As(err, &value) || errors.As(err, &conf)
 }
 
 // DEL takes what it can read, whatever stands beside it.
@@ -95,34 +102,13 @@ func TestLooseKeys(t *testing.T) {
 		{`{"strategy":7,"exclude":7,"cooldown":5}`, ipamstore.Config{Cooldown: 5 * time.Second}},
 		{`"none"`, ipamstore.Config{}},
 	} {
-		call := ipamCall(t, `"ipam":`+tt.ipam)
+		s := source(t, `"ipam":`+tt.ipam)
 		tt.want.Network = "net1"
-		if diff := cmp.Diff(tt.want, call.looseConfig()); diff != "" {
+		if diff := cmp.Diff(tt.want, LoosePool(s)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.ipam, diff)
 		}
-		if _, err := call.LoosePool(); err != nil {
+		if _, err := engine.NewPool(LoosePool(s), model.Addressing{}); err != nil {
 			t.Errorf("%s: %v", tt.ipam, err)
-		}
-	}
-}
-
-func TestExpectedAddresses(t *testing.T) {
-	for prev, want := range map[string]string{
-		``: "[]",
-		`{"cniVersion":"1.1.0","ips":[{"address":"10.1.0.2/24"},{"address":"fd01::2/64"}]}`: "[10.1.0.2 fd01::2]",
-		`{"cniVersion":"1.1.0","interfaces":[{"name":"v"},{"name":"eth0","sandbox":"/ns"},{"name":"eth1","sandbox":"/ns"}],
-			"ips":[{"address":"10.1.0.2/24","interface":1},{"address":"10.1.0.3/24","interface":2}]}`: "[10.1.0.2]",
-		`{"cniVersion":"0.2.0","ip4":{"ip":"10.1.0.2/24"}}`: "[10.1.0.2]",
-	} {
-		keys := `"ipam":{}`
-		if prev != "" {
-			keys += `,"prevResult":` + prev
-		}
-		call := ipamCall(t, keys)
-		call.IfName = "eth0"
-		got, err := call.ExpectedAddresses()
-		if fmt.Sprint(got) != want || err != nil {
-			t.Errorf("%s: %v, %v; want %s", prev, got, err, want)
 		}
 	}
 }
