@@ -70,7 +70,7 @@ func Parse(data []byte) (*Object, error) {
 	if !json.Valid(data) {
 		return o, &SyntaxError{json.Unmarshal(data, new(any))} // which says where
 	}
-	Value{raw: trim(data), err: o.err}.fill(o)
+	Value{place: place{n: -1}, raw: trim(data), err: o.err}.fill(o)
 	return o, *o.err
 }
 
