@@ -6,6 +6,7 @@ package jsonr
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -83,10 +84,7 @@ func (o *Object) At(key string) Value {
 			v.raw, exact = m.raw, same
 		}
 	}
-	if string(v.raw) == "null" {
-		v.raw = nil
-	}
-	return v
+	return v.orMissing()
 }
 
 // Has says whether the key is there, if only as null.
@@ -101,13 +99,15 @@ func (o *Object) Has(key string) bool {
 
 func sameKey(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
-// Names returns the keys as they are spelt, in their order.
-func (o *Object) Names() []string {
-	all := make([]string, len(o.members))
-	for i, m := range o.members {
-		all[i] = m.name
+// Values returns the values of all keys, also of one that is there twice, in their order.
+func (o *Object) Values() iter.Seq[Value] {
+	return func(yield func(Value) bool) {
+		for _, m := range o.members {
+			if !yield(Value{place{o.at, m.name, -1}, m.raw, o.err}.orMissing()) {
+				return
+			}
+		}
 	}
-	return all
 }
 
 // Place is where the object stands, "ipam.ranges[0][1]"; empty for the outermost one.

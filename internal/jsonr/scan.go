@@ -62,7 +62,7 @@ func nestedLen(data []byte) int {
 
 // members returns the keys and values of an object, in their order.
 func members(data []byte) []member {
-	var all []member
+	all := make([]member, 0, 8)
 	for data = trim(trim(data)[1:]); data[0] != '}'; data = trim(data) {
 		if data[0] == ',' {
 			data = data[1:]

@@ -13,6 +13,17 @@ type Value struct {
 	err *error
 }
 
+// orMissing has null be missing.
+func (v Value) orMissing() Value {
+	if string(v.raw) == "null" {
+		v.raw = nil
+	}
+	return v
+}
+
+// Name is the value's key as it is spelt; empty for an item of a list.
+func (v Value) Name() string { return v.key }
+
 // Missing says that the value is missing or null.
 func (v Value) Missing() bool { return v.raw == nil }
 

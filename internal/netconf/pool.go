@@ -180,16 +180,13 @@ func readExclude(v jsonr.Value) []netip.Prefix {
 
 // readAux reads addresses by name.
 func readAux(v jsonr.Value) map[string]netip.Addr {
-	o := v.Object()
-	names := o.Names()
-	if len(names) == 0 {
-		return nil
-	}
-	aux := map[string]netip.Addr{}
-	for _, name := range slices.Sorted(slices.Values(names)) {
-		v := o.At(name)
+	var aux map[string]netip.Addr
+	for v := range v.Object().Values() {
+		if aux == nil {
+			aux = map[string]netip.Addr{}
+		}
 		if a := v.Addr(); a.IsValid() {
-			aux[name] = a
+			aux[v.Name()] = a
 		} else {
 			v.Refuse(`an address as "10.1.0.9"`)
 		}

@@ -123,7 +123,7 @@ func FuzzConfiguration(f *testing.F) {
 			if !ok {
 				return
 			}
-			if line, err := Check(s.Conf, p); line != "" && (err != nil || strings.Contains(line, "\n")) {
+			if line, err := Check(s.Conf, p); line != "" && (err != nil || strings.ContainsAny(line, "\n\r\x1b")) {
 				t.Errorf("%s: %q, %v", p, line, err)
 			}
 			switch p {

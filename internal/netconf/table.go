@@ -155,7 +155,7 @@ var table = [keyCount]Key{
 		Does: "A [misspelt key](#misspelt-keys) is an error (code 7), not a line on stderr."},
 	keyIPAM: {Name: "ipam", Of: networks | IPAM, From: fromCNI, Type: "object", Inside: ipamTable[:], Cleanup: true,
 		Does:    "Where addresses come from. Without it the network is layer 2 only. The keys inside are those of the type `\"ipam-ln\"`; any other type is a plugin that is run, with keys of its own.",
-		Overlay: "May be missing. `type` can only be `\"ipam-ln\"`: the range is this host's block, the gateway its first address."},
+		Overlay: "May be missing. `type` can only be `\"ipam-ln\"`, with its keys but `ranges` and `subnet`: the range is this host's block, the gateway its first address."},
 	keyDNS: {Name: "dns", Of: networks, From: fromCNI, Type: "object", Inside: dnsTable[:],
 		Does: "If a key of it is set, they replace those of the IPAM."},
 	keyRuntimeConfig: {Name: "runtimeConfig", Of: all, From: fromCNI, Type: "object", Inside: runtimeTable[:],
@@ -170,7 +170,7 @@ var table = [keyCount]Key{
 		Does: "Name of the network. Required."},
 	keyType: {Name: "type", Of: all, From: fromCNI, Type: "string",
 		Does: "Name of the plugin's binary. Required by runtimes."},
-	keyPlugins: {Name: "plugins", From: fromCNI, Type: "list of objects", Of: 0,
+	keyPlugins: {Name: "plugins", From: fromCNI, Type: "list of objects", // of none: libcni takes a list apart
 		Does: "The plugins of a list; none of them sees it."},
 	keyPrevResult: {Name: "prevResult", Of: all, From: fromCNI, Type: "object",
 		Does: "Result of the plugin before; runtimes write it."},

@@ -3,6 +3,7 @@ package netconf
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/jsonr"
@@ -41,26 +42,37 @@ func Unknown(conf *jsonr.Object, p Plugin) []Finding {
 	return f.found
 }
 
+// What is said of one configuration, and what is compared for it, has a bound: it may hold a
+// million keys.
+const (
+	mostFindings = 8
+	mostUnknown  = 1000
+)
+
 type finder struct {
-	plugin Plugin
-	found  []Finding
+	plugin  Plugin
+	found   []Finding
+	unknown int
 }
 
 // walk looks at the keys of an object. others says to find keys of other plugins, too: runtimes
 // write what several plugins share.
 func (f *finder) walk(o *jsonr.Object, section []Key, exact, others bool) {
 	var seen [keyCount]bool
-	for _, name := range o.Names() {
-		i := find(section, name, exact)
+	for v := range o.Values() {
+		i := find(section, v.Name(), exact)
 		switch {
+		case len(f.found) == mostFindings || f.unknown == mostUnknown:
+			return
 		case i < 0:
-			f.miss(o, section, name)
+			f.unknown++
+			f.miss(v, section)
 		case seen[i]:
-			f.add(o, name, "", "is there twice, if only in another case: the one spelt "+section[i].Name+" counts, else the last")
+			f.add(v, "", "is there twice, if only in another case: the one spelt "+section[i].Name+" counts, else the last")
 		case section[i].Of&f.plugin != 0:
-			f.descend(o.At(name), &section[i])
+			f.descend(v, &section[i])
 		case others && section[i].From != fromCNI:
-			f.add(o, name, "", fmt.Sprintf("is no key of %s: it is one of %s", f.plugin, section[i].Of))
+			f.add(v, "", fmt.Sprintf("is no key of %s: it is one of %s", f.plugin, section[i].Of))
 		}
 		if i >= 0 {
 			seen[i] = true
@@ -104,7 +116,8 @@ func (f *finder) foreign(ipam *jsonr.Object) bool {
 }
 
 // miss finds the key that an unknown one was meant to be.
-func (f *finder) miss(o *jsonr.Object, section []Key, name string) {
+func (f *finder) miss(v jsonr.Value, section []Key) {
+	name := v.Name()
 	if slices.Contains(vendorKeys, name) || strings.ContainsAny(name, "./") {
 		return
 	}
@@ -118,17 +131,19 @@ func (f *finder) miss(o *jsonr.Object, section []Key, name string) {
 		}
 	}
 	if best != "" {
-		f.add(o, name, best, "is no key of "+f.plugin.String())
+		f.add(v, best, "is no key of "+f.plugin.String())
 	}
 }
 
-func (f *finder) add(o *jsonr.Object, name, right, why string) {
-	v := o.At(name)
-	found := Finding{Key: v.Place(), Value: string(v.Raw()), Right: right, Why: why}
+func (f *finder) add(v jsonr.Value, right, why string) {
+	key := v.Place()
 	if right != "" {
-		found.Right = o.At(right).Place()
+		right = strings.TrimSuffix(key, v.Name()) + right
 	}
-	f.found = append(f.found, found)
+	if !isPrintable(key) { // it becomes a part of a line
+		key = strconv.Quote(key)
+	}
+	f.found = append(f.found, Finding{Key: key, Value: string(v.Raw()), Right: right, Why: why})
 }
 
 // Check returns what Unknown found as a line for the operator, empty for none; or, if the

@@ -59,6 +59,7 @@ func TestUnknown(t *testing.T) {
 		{Overlay, `"node":[],"blocksizes":{"ipv4":5},"isolate":true`, "node is no key of P, but nodes is; blocksizes is no key of P, but blockSize is; isolate is no key of P, but isolated is"},
 		{Portmap, `"conditionV4":["x"],"gatewayMode":"nat"`, "conditionV4 is no key of P, but conditionsV4 is; gatewayMode is no key of P: it is one of bridge-ln, overlay-ln"},
 		{attachers, `"` + strings.Repeat("x", 100) + `":1,"":2,"-":3`, ""},
+		{networks, `"mtu\n":1`, `"mtu\n" is no key of P, but mtu is`},
 		{attachers, `"runtimeConfig":7,"capabilities":null,"strict":[]`, ""},
 	} {
 		for _, p := range Plugins() {
@@ -68,6 +69,22 @@ func TestUnknown(t *testing.T) {
 					t.Errorf("%s: %s:\n got %s\nwant %s", p, tt.keys, got, want)
 				}
 			}
+		}
+	}
+}
+
+// A configuration of very many keys costs little, and its line is short.
+func TestUnknownIsBounded(t *testing.T) {
+	var near, far, twice strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&near, `"mtus":1,`)
+		fmt.Fprintf(&far, `"k%d":1,`, i)
+		fmt.Fprintf(&twice, `"mtu":1,`)
+	}
+	for _, keys := range []string{near.String(), far.String(), twice.String()} {
+		line, err := Check(source(t, keys+`"x":1`).Conf, Bridge)
+		if err != nil || len(line) > 2000 {
+			t.Errorf("%.20s…: a line of %d bytes, %v", keys, len(line), err)
 		}
 	}
 }

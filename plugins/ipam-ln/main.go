@@ -1,5 +1,5 @@
 // Command ipam-ln is a CNI plugin: it gives addresses out of pools of this
-// host, in the directory layout of host-local. README.md lists its keys.
+// host, in the directory layout of host-local. docs/configuration.md lists its keys.
 package main
 
 import (

@@ -1,6 +1,6 @@
 // Command portmap-ln is a CNI plugin: it publishes ports of the host for a
 // container whose interface another plugin made. Its keys are those of the
-// reference portmap plugin, and some more; README.md lists them.
+// reference portmap plugin, and some more; docs/configuration.md lists them.
 package main
 
 import (
