@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -198,6 +197,7 @@ func readAux(v jsonr.Value) map[string]netip.Addr {
 // in host-local.
 func requested(s Source, in sections) []netip.Addr {
 	var out []netip.Addr
+	seen := map[netip.Addr]bool{}
 	add := func(key string, texts ...string) {
 		for _, text := range texts {
 			host, _, _ := strings.Cut(text, "/")
@@ -205,8 +205,8 @@ func requested(s Source, in sections) []netip.Addr {
 			if err != nil {
 				s.Conf.Fail(badKey(key, fmt.Sprintf("%q", text), `want an address as "10.1.0.5" or "10.1.0.5/24"`))
 			}
-			if a = a.Unmap(); !slices.Contains(out, a) {
-				out = append(out, a)
+			if a = a.Unmap(); !seen[a] {
+				out, seen[a] = append(out, a), true
 			}
 		}
 	}
