@@ -117,7 +117,7 @@ func TestUnknownLetters(t *testing.T) {
 // other plugins none but a part of one of ours: promisc, spoofchk.
 func TestVendors(t *testing.T) {
 	top := append(slices.Clone(vendorKeys), strings.Fields(`type prevResult dns args capabilities runtimeConfig ipam
-		vendor io.kubernetes.cri.pod-annotations cni.dev/valid-attachments cni.dev/attachments plugins
+		vendor Documentation readinessindicatorfile io.kubernetes.cri.pod-annotations cni.dev/valid-attachments cni.dev/attachments plugins
 		mode linkInContainer vlanId table vrfname ingressRate ingressBurst egressRate egressBurst sysctl mac txQLen allmulti
 		firewallZone iptablesAdminChainName domainName log_level log_file datastore_type nodename policy kubernetes etcd_endpoints
 		vethPrefix pluginLogFile pluginLogLevel hwaddr kernelpath gateways addSourceHints owner group multiQueue link_state max_tx_rate`)...)
