@@ -39,13 +39,13 @@ tools: ## build what the tests drive: cnitool, the reference plugins, etcd
 test: build tools ## run the tests (as root: they make network namespaces)
 	@scripts/test-deps
 	$(GO) vet ./...
-	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 10m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(RACE))")
-	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) CGO_ENABLED=1 $(GO) test -race -timeout 10m $(RACE)
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 40m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(RACE))")
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) CGO_ENABLED=1 $(GO) test -race -timeout 40m $(RACE)
 
 # LIBNET_ROOTLESS has the tests skip that lntest.NeedsRoot names; under root none of them do.
 test-rootless: build tools ## run the tests as an ordinary user, in a user namespace
 	$(GO) vet ./...
-	unshare -Urnm env LIBNET_ROOTLESS=1 BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 20m ./...
+	unshare -Urnm env LIBNET_ROOTLESS=1 BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 50m ./...
 
 soak: build tools ## storm for STORM (default 5m), every world of the matrix, kill at every system call, races and edited configurations at length
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_MATRIX=full LIBNET_CHURN=full $(GO) test -count=1 -v -timeout 30m -run 'TestMatrix|TestChurn' ./test/integration

@@ -119,52 +119,57 @@ func (d *Driver) Attach(ctx context.Context, a driver.Attachment) (driver.Result
 
 // Verify runs CHECK, if the plugin's version of CNI has it.
 func (d *Driver) Verify(ctx context.Context, a driver.Attachment) error {
-	if !since(a.Conf, "0.4.0") {
-		return nil
+	conf, err := read(a.Conf)
+	if err != nil || !conf.since("0.4.0") {
+		return err
 	}
-	conf, err := withResult(a)
+	whole, err := conf.withResult(a)
 	if err == nil {
-		_, err = d.run(ctx, call{verb: "CHECK", conf: conf, attachment: a})
+		_, err = d.run(ctx, call{verb: "CHECK", conf: whole, attachment: a})
 	}
 	return err
 }
 
 // Detach runs DEL, with the configuration that ADD had.
 func (d *Driver) Detach(ctx context.Context, a driver.Attachment) error {
-	conf, err := withResult(a)
-	if err == nil {
-		_, err = d.run(ctx, call{verb: "DEL", conf: conf, attachment: a})
+	whole := a.Conf
+	if conf, err := read(a.Conf); err == nil { // else the plugin says what is wrong with it
+		if whole, err = conf.withResult(a); err != nil {
+			return err
+		}
 	}
+	_, err := d.run(ctx, call{verb: "DEL", conf: whole, attachment: a})
 	return err
 }
 
 // Collect runs GC, if the plugin's version of CNI has it, and GC of its IPAM plugin:
 // most plugins, the reference ones among them, do not hand it on.
 func (d *Driver) Collect(ctx context.Context, n driver.Network, keep []driver.Attachment, lock *os.File) error {
-	if !since(n.Conf, "1.1.0") {
-		return nil
+	conf, err := read(n.Conf)
+	if err != nil || !conf.since("1.1.0") {
+		return err
 	}
 	valid := []types.GCAttachment{}
 	for _, a := range keep {
 		valid = append(valid, types.GCAttachment{ContainerID: a.ContainerID, IfName: a.IfName})
 	}
-	conf, err := with(n.Conf, "cni.dev/valid-attachments", valid)
+	whole, err := conf.with("cni.dev/valid-attachments", valid)
 	if err != nil {
 		return err
 	}
-	gc := call{verb: "GC", conf: conf, attachment: driver.Attachment{Lock: lock}}
+	gc := call{verb: "GC", conf: whole, attachment: driver.Attachment{Lock: lock}}
 	_, err = d.run(ctx, gc)
-	return errors.Join(err, d.collectAddresses(ctx, gc))
+	return errors.Join(err, d.collectAddresses(ctx, conf, gc))
 }
 
-func (d *Driver) collectAddresses(ctx context.Context, gc call) error {
-	var conf types.PluginConf
-	if err := json.Unmarshal(gc.conf, &conf); err != nil || conf.IPAM.Type == "" {
+func (d *Driver) collectAddresses(ctx context.Context, conf conf, gc call) error {
+	var asked types.IPAM
+	if err := conf.decode("ipam", &asked); err != nil || asked.Type == "" {
 		return err
 	}
-	ipam := Find(d.path, conf.IPAM.Type)
+	ipam := Find(d.path, asked.Type)
 	if ipam == nil {
-		return fmt.Errorf("IPAM %w %q: no such plugin in %s", model.ErrUnknownDriver, conf.IPAM.Type, strings.Join(d.path, ":"))
+		return fmt.Errorf("IPAM %w %q: no such plugin in %s", model.ErrUnknownDriver, asked.Type, strings.Join(d.path, ":"))
 	}
 	newest, err := ipam.version(ctx)
 	if has, versionErr := version.GreaterThanOrEqualTo(newest, "1.1.0"); err != nil || versionErr != nil || !has {
@@ -176,29 +181,12 @@ func (d *Driver) collectAddresses(ctx context.Context, gc call) error {
 
 // Status runs STATUS, if the plugin's version of CNI has it.
 func (d *Driver) Status(ctx context.Context, n driver.Network) error {
-	if !since(n.Conf, "1.1.0") {
-		return nil
+	conf, err := read(n.Conf)
+	if err != nil || !conf.since("1.1.0") {
+		return err
 	}
-	_, err := d.run(ctx, call{verb: "STATUS", conf: n.Conf})
+	_, err = d.run(ctx, call{verb: "STATUS", conf: n.Conf})
 	return err
-}
-
-// withResult is the configuration for what comes after ADD. Without a result ADD did
-// not come to its end, and the plugin goes by what it finds.
-func withResult(a driver.Attachment) (json.RawMessage, error) {
-	if a.Result == nil || !since(a.Conf, "0.4.0") {
-		return a.Conf, nil
-	}
-	return with(a.Conf, "prevResult", a.Result)
-}
-
-func with(conf json.RawMessage, key string, value any) (json.RawMessage, error) {
-	var all map[string]any
-	if err := json.Unmarshal(conf, &all); err != nil {
-		return nil, err
-	}
-	all[key] = value
-	return json.Marshal(all)
 }
 
 // granted says what the plugin did not do of what was asked.

@@ -87,23 +87,13 @@ func (d *Driver) version(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("plugin %s speaks CNI %v, and libnet %v", d.name, info.SupportedVersions(), known)
 }
 
-// since says whether a configuration is of this version of CNI, or a later one.
-func since(conf json.RawMessage, least string) bool {
-	var c types.PluginConf
-	if json.Unmarshal(conf, &c) != nil {
-		return false
-	}
-	ok, err := version.GreaterThanOrEqualTo(c.CNIVersion, least)
-	return ok && err == nil
-}
-
 // decode reads the result of ADD.
 func decode(a driver.Attachment, out []byte) (driver.Result, error) {
-	var c types.PluginConf
-	if err := json.Unmarshal(a.Conf, &c); err != nil {
+	conf, err := read(a.Conf)
+	if err != nil {
 		return driver.Result{}, err
 	}
-	any, err := create.Create(c.CNIVersion, out)
+	any, err := create.Create(conf.version(), out)
 	if err != nil {
 		return driver.Result{}, err
 	}

@@ -5,7 +5,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -15,19 +14,12 @@ import (
 const Name = "host"
 
 // Capability of the driver.
-func Capability() driver.Capability {
-	return driver.Capability{Scope: driver.Local, Single: true, NoInterface: true}
-}
+func Capability() driver.Capability { return driver.NothingCapability() }
 
 // Driver makes nothing.
-type Driver struct{}
+type Driver struct{ driver.Nothing }
 
 var _ driver.Driver = Driver{}
-
-// Define refuses options and addresses.
-func (Driver) Define(_ context.Context, n driver.Network) (driver.Network, error) {
-	return n, driver.RefuseOptions(n)
-}
 
 // Attach refuses every namespace but the host's own.
 func (Driver) Attach(_ context.Context, a driver.Attachment) (driver.Result, error) {
@@ -38,15 +30,4 @@ func (Driver) Attach(_ context.Context, a driver.Attachment) (driver.Result, err
 		return driver.Result{}, model.BadConfig("sandbox", fmt.Sprintf("%q", a.Netns), "the driver host needs a sandbox in the host's own network namespace")
 	}
 	return driver.Result{}, nil
-}
-
-// Verify has nothing to compare.
-func (Driver) Verify(context.Context, driver.Attachment) error { return nil }
-
-// Detach has nothing to remove.
-func (Driver) Detach(context.Context, driver.Attachment) error { return nil }
-
-// Collect has nothing to remove.
-func (Driver) Collect(context.Context, driver.Network, []driver.Attachment, *os.File) error {
-	return nil
 }
