@@ -132,7 +132,7 @@ func TestDamage(t *testing.T) {
 		}
 		damaged(t, tt.damage, port, tt.name, func() error {
 			if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) || !strings.Contains(err.Error(), tt.says) {
-				return fmt.Errorf("verify says %v, want %q", err, tt.says)
+				return fmt.Errorf("verify says %w, want %q", err, tt.says)
 			}
 			if !h.finds(tt.says) {
 				return errors.New("doctor does not find it")
