@@ -234,8 +234,8 @@ func TestAgentKilled(t *testing.T) {
 		sent, lost = sent+s, lost+l
 	}
 	t.Logf("%d packets, %d lost", sent, lost)
-	if lost > 0 || sent < 500 {
-		t.Errorf("of %d packets %d are lost, want none of 500 at least", sent, lost)
+	if lost > 0 || sent < 20 { // how many is a matter of the machine's speed
+		t.Errorf("of %d packets %d are lost, want none of 20 at least", sent, lost)
 	}
 }
 
