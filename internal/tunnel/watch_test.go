@@ -1,8 +1,6 @@
 package tunnel
 
 import (
-	"context"
-	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -70,27 +68,9 @@ func tells(t *testing.T, do func() error, want bool) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	told, done := make(chan struct{}, 1000), make(chan error, 1)
-	go func() { done <- w.Run(ctx, func() { told <- struct{}{} }) }()
-	defer func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Run ended with %v", err)
-		}
-		w.Close()
-	}()
-	if err := do(); err != nil {
-		t.Fatal(err)
-	}
 	patience := 2 * lntest.WaitForAnswer
 	if !want {
 		patience = 50 * time.Millisecond
 	}
-	select {
-	case <-told:
-		return true
-	case <-time.After(patience):
-		return false
-	}
+	return lntest.Tells(t, w, do, patience)
 }
