@@ -14,6 +14,10 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+// matrixPorts is where the ports begin that probes come from: below are those that are
+// asked, and the kernel's own choice begins at 32768. A world has some 1000 probes.
+const matrixPorts = 10000
+
 // matrixLab is a host with two networks and a machine outside that has routes to
 // the containers, "world".
 type matrixLab struct {
@@ -21,12 +25,13 @@ type matrixLab struct {
 	world  matrixWorld
 	closed []probe // that were asked and must never arrive
 	event  string
+	port   uint16 // the last probe's own
 }
 
 func newMatrixLab(t *testing.T, w matrixWorld) *matrixLab {
 	t.Helper()
 	f := firewall{w.backend, "ACCEPT"}
-	l := &matrixLab{reachLab: &reachLab{host: newHost(t), firewall: f, addrs: map[string][]netip.Addr{}}, world: w}
+	l := &matrixLab{reachLab: &reachLab{host: newHost(t), firewall: f, addrs: map[string][]netip.Addr{}}, world: w, port: matrixPorts}
 	l.forwards("")
 	l.host.world()
 	l.setAddress("", "uplink", "fe80::1/64") // from which a router asks for neighbours
@@ -178,7 +183,8 @@ func (l *matrixLab) holds(event string, present ...string) {
 				if p.who != who {
 					continue
 				}
-				s, err := dial(p.protocol, p.to)
+				l.port++ // a flow of its own: an earlier one may have been let through
+				s, err := dial(p.protocol, l.port, p.to)
 				if err != nil {
 					got[i] = "✗ " + err.Error()
 					continue

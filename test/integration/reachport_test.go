@@ -220,7 +220,7 @@ func TestPortUDPMoves(t *testing.T) {
 			for _, host := range []string{"192.0.2.1", "[2001:db8::1]"} {
 				to := netip.MustParseAddrPort(host + ":8080")
 				l.in(l.place(who), func() {
-					s, err := dial("udp", to)
+					s, err := dial("udp", 0, to)
 					l.check(err)
 					l.t.Cleanup(func() { _ = s.Close() })
 					clients[who+" → "+to.String()] = s

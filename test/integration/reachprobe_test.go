@@ -71,7 +71,7 @@ func (l *reachLab) askOnce(probes []probe, got []string) (again int) {
 				if p.who != who || got[i] != "" && !p.passes(got[i]) {
 					continue
 				}
-				s, err := dial(p.protocol, p.to)
+				s, err := dial(p.protocol, 0, p.to)
 				if err != nil {
 					got[i] = "✗ " + err.Error()
 					continue
@@ -164,8 +164,10 @@ type socket struct {
 	words    string // what datagrams say
 }
 
-// dial starts to connect and does not wait.
-func dial(protocol string, to netip.AddrPort) (*socket, error) {
+// dial starts to connect from a local port, and does not wait. Port 0: the kernel takes any,
+// which may be one that an earlier socket had: the packets then belong to a flow that the
+// host has let through before.
+func dial(protocol string, from uint16, to netip.AddrPort) (*socket, error) {
 	family, kind, number := unix.AF_INET, unix.SOCK_STREAM, 0
 	if to.Addr().Is6() {
 		family = unix.AF_INET6
@@ -183,6 +185,12 @@ func dial(protocol string, to netip.AddrPort) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{File: os.NewFile(uintptr(fd), protocol+" "+to.String()), protocol: protocol, is6: to.Addr().Is6()}
+	if from != 0 {
+		all := pick(s.is6, "::", "0.0.0.0")
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(all, from))); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return nil, errors.Join(err, s.Close())
 	}
