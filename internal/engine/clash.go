@@ -58,25 +58,6 @@ func (n *Network) routed(a model.Addressing) []netip.Prefix {
 	return slices.DeleteFunc(all, func(s netip.Prefix) bool { return s.Addr().IsLinkLocalUnicast() })
 }
 
-// gives says whether the network's containers may have an address of a part of a
-// subnet.
-func (n *Network) gives(part netip.Prefix) bool {
-	pool, ok := n.ipam.(*Pool)
-	if !ok {
-		return true
-	}
-	for _, set := range pool.cfg.Sets {
-		for _, r := range set {
-			before := r.End.IsValid() && r.End.Less(part.Masked().Addr())
-			behind := r.Start.IsValid() && !part.Contains(r.Start) && part.Addr().Less(r.Start)
-			if r.Subnet.Overlaps(part) && !before && !behind {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 	for asked := map[string]bool{}; ; {
 		found, err := n.c.occupants(n.config.Bridge, model.OwnerPrefix, subnet)
@@ -194,4 +175,11 @@ func unlessStays(err error) error {
 		return nil
 	}
 	return err
+}
+
+// gives says whether the network's containers may have an address of a part of a
+// subnet.
+func (n *Network) gives(part netip.Prefix) bool {
+	pool, ok := n.ipam.(*Pool)
+	return !ok || pool.Gives(part)
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Dead says whether a holder's container is provably gone.
@@ -28,7 +27,7 @@ func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
 	var leaseErr error
 	if pool, ok := n.ipam.(*Pool); ok {
 		var leases []Holder
-		leases, leaseErr = pool.holders(ctx, (*ipamstore.Store).Holders)
+		leases, leaseErr = pool.Holders(ctx)
 		for _, h := range leases {
 			if _, has := known[h.ID]; !has {
 				all = append(all, h)
@@ -102,7 +101,7 @@ func (n *Network) collectLeases(ctx context.Context, known map[model.ID]Holder, 
 	if !ok {
 		return nil
 	}
-	leases, err := pool.holders(ctx, (*ipamstore.Store).Tidy)
+	leases, err := pool.Tidy(ctx)
 	errs := []error{err}
 	for _, h := range leases {
 		if _, has := known[h.ID]; !has && !keep(h) {

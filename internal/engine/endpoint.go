@@ -220,7 +220,7 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 
 func (n *Network) leaseDir() (kind, dir string) {
 	if pool, ok := n.ipam.(*Pool); ok {
-		return PoolType, pool.cfg.DataDir
+		return PoolType, pool.DataDir()
 	}
 	if n.ipam != nil {
 		return n.ipam.Type(), ""

@@ -17,7 +17,7 @@ func (n *Network) fingerprint() string {
 	d := fnv1a(offset64)
 	d.config(n.config)
 	if pool, ok := n.ipam.(*Pool); ok {
-		d.pool(pool.cfg)
+		d.pool(pool.Saved())
 	}
 	return strconv.FormatUint(uint64(d), 16)
 }
@@ -118,7 +118,7 @@ func (d *fnv1a) tunnel(t model.TunnelConfig) {
 	d.flags(t.Agent)
 }
 
-func (d *fnv1a) pool(p savedPool) {
+func (d *fnv1a) pool(p SavedPool) {
 	d.text(p.DataDir)
 	list(d, p.Sets, func(s ipamstore.RangeSet) {
 		list(d, s, func(r ipamstore.Range) {

@@ -66,15 +66,7 @@ func (n *Network) Subnets() []netip.Prefix {
 	if !ok {
 		return nil
 	}
-	var all []netip.Prefix
-	for _, set := range pool.cfg.Sets {
-		for _, r := range set {
-			if !slices.Contains(all, r.Subnet) {
-				all = append(all, r.Subnet)
-			}
-		}
-	}
-	return all
+	return pool.Subnets()
 }
 
 // IPAMType returns the type of what gives the network's addresses; empty: nothing does.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -310,9 +309,6 @@ func (s survey) checkDead() []Finding {
 	return all
 }
 
-// nearlyFull is the percentage at which a pool without WarnAt is reported.
-const nearlyFull = 90
-
 func (s survey) checkPools(ctx context.Context) []Finding {
 	ok := Finding{About: "address pools", Found: "all have room"}
 	var all []Finding
@@ -321,7 +317,7 @@ func (s survey) checkPools(ctx context.Context) []Finding {
 		if !is {
 			continue
 		}
-		if problem := pool.shortage(ctx); problem != "" {
+		if problem := pool.Shortage(ctx); problem != "" {
 			all = append(all, Finding{"address pool", fmt.Sprintf("network %q: %s", n.name, problem),
 				"lnctl gc frees what the dead hold; else give the network a larger subnet or another range"})
 		}
@@ -331,23 +327,5 @@ func (s survey) checkPools(ctx context.Context) []Finding {
 	}
 	return all
 }
-
-// shortage says of which range sets little is left; empty: of none.
-func (p *Pool) shortage(ctx context.Context) string {
-	usage, err := p.store.Status(ctx)
-	if err != nil {
-		return oneLine(err)
-	}
-	var full []string
-	for i, set := range usage.Sets {
-		low := p.cfg.WarnAt == 0 && float64(set.Held)*100 >= float64(set.Capacity)*nearlyFull
-		if set.Warn || low {
-			full = append(full, fmt.Sprintf("range set %d (%s): %d of %d addresses are held", i, prefixOf(p, i), set.Held, set.Capacity))
-		}
-	}
-	return strings.Join(full, "; ")
-}
-
-func prefixOf(p *Pool, set int) netip.Prefix { return p.cfg.Sets[set][0].Subnet }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

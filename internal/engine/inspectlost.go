@@ -142,7 +142,7 @@ func (l lost) leases(ctx context.Context, networks []*Network) []Finding {
 		if !ok {
 			continue
 		}
-		list, err := pool.store.List(ctx)
+		list, err := pool.List(ctx)
 		if err != nil {
 			all = append(all, Finding{"left leases", fmt.Sprintf("network %q: cannot be told: %s", n.name, oneLine(err)), "see that the directory can be read"})
 			continue
@@ -153,7 +153,7 @@ func (l lost) leases(ctx context.Context, networks []*Network) []Finding {
 				continue
 			}
 			all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for %s %s, which has neither a link nor a record", h.Addr, n.name, id.ContainerID, id.IfName),
-				"if no such container is being started: rm " + pool.cfg.DataDir + "/" + n.name + "/" + h.Addr.String()})
+				"if no such container is being started: rm " + pool.DataDir() + "/" + n.name + "/" + h.Addr.String()})
 		}
 	}
 	return all

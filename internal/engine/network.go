@@ -75,7 +75,7 @@ func WithIPAM(ipam IPAM) NetworkOption {
 // savedConfig is what a network's record keeps.
 type savedConfig struct {
 	model.NetworkConfig
-	Pool    *savedPool `json:",omitempty"`
+	Pool    *SavedPool `json:",omitempty"`
 	Foreign string     `json:",omitempty"`
 	Kept    bool       `json:",omitempty"`
 	notes
@@ -84,7 +84,8 @@ type savedConfig struct {
 func (n *Network) record() (state.Network, error) {
 	saved := savedConfig{NetworkConfig: n.config, Foreign: n.foreign, Kept: n.kept, notes: n.notes}
 	if pool, ok := n.ipam.(*Pool); ok {
-		saved.Pool = &pool.cfg
+		kept := pool.Saved()
+		saved.Pool = &kept
 	} else if n.ipam != nil {
 		saved.Foreign = n.ipam.Type()
 	}
@@ -101,7 +102,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	if saved.Pool == nil {
 		return n, nil
 	}
-	pool, err := NewPool(saved.Pool.config(rec.Name), saved.Pool.Extra)
+	pool, err := saved.Pool.Open(rec.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +179,7 @@ func (n *Network) forgetRecord(ctx context.Context, made madeRecord) error {
 // ownGateways returns the gateways that are known before any endpoint is.
 func (n *Network) ownGateways() model.Addressing {
 	if pool, ok := n.ipam.(*Pool); ok && n.config.HasGateway() {
-		return model.Addressing{Addresses: pool.gateways()}
+		return model.Addressing{Addresses: pool.Gateways()}
 	}
 	return model.Addressing{}
 }

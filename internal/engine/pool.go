@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,11 +19,11 @@ import (
 type Pool struct {
 	network string
 	store   *ipamstore.Store
-	cfg     savedPool
+	cfg     SavedPool
 }
 
-// savedPool is what a network's record keeps of its pool.
-type savedPool struct {
+// SavedPool is what a network's record keeps of its pool.
+type SavedPool struct {
 	DataDir string
 	Sets    []ipamstore.RangeSet
 	Extra   model.Addressing // routes and DNS that go with every address
@@ -41,15 +42,15 @@ type savedPolicy struct {
 	WarnAt       int                    `json:",omitempty"`
 }
 
-func savedPoolOf(c ipamstore.Config, extra model.Addressing) savedPool {
-	return savedPool{DataDir: c.DataDir, Sets: c.Sets, Extra: extra, savedPolicy: savedPolicy{
+func savedPoolOf(c ipamstore.Config, extra model.Addressing) SavedPool {
+	return SavedPool{DataDir: c.DataDir, Sets: c.Sets, Extra: extra, savedPolicy: savedPolicy{
 		Exclude: c.Exclude, Aux: c.Aux, Strategy: c.Strategy, Sticky: c.Sticky,
 		Cooldown: c.Cooldown, RebootPolicy: c.RebootPolicy, WarnAt: c.WarnAt,
 	}}
 }
 
 // config is the inverse of savedPoolOf.
-func (p savedPool) config(network string) ipamstore.Config {
+func (p SavedPool) config(network string) ipamstore.Config {
 	return ipamstore.Config{
 		Network: network, DataDir: p.DataDir, Sets: p.Sets,
 		Exclude: p.Exclude, Aux: p.Aux, Strategy: p.Strategy, Sticky: p.Sticky,
@@ -209,9 +210,9 @@ func BlockSets(blocks []netip.Prefix) []ipamstore.RangeSet {
 	return sets
 }
 
-// gateways returns the gateway of each subnet, in the order of the sets, each
+// Gateways returns the gateway of each subnet, in the order of the sets, each
 // once.
-func (p *Pool) gateways() []model.Address {
+func (p *Pool) Gateways() []model.Address {
 	var all []model.Address
 	seen := map[netip.Addr]bool{}
 	for _, set := range p.cfg.Sets {
@@ -293,4 +294,115 @@ func (p *Pool) Suits(c model.NetworkConfig) error {
 		}
 	}
 	return nil
+}
+
+// Gives says whether the pool may give an address of a part of a subnet.
+func (p *Pool) Gives(part netip.Prefix) bool {
+	for _, set := range p.cfg.Sets {
+		for _, r := range set {
+			before := r.End.IsValid() && r.End.Less(part.Masked().Addr())
+			behind := r.Start.IsValid() && !part.Contains(r.Start) && part.Addr().Less(r.Start)
+			if r.Subnet.Overlaps(part) && !before && !behind {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Subnets returns the subnets of the pool, each once, in the order of its range sets.
+func (p *Pool) Subnets() []netip.Prefix {
+	var all []netip.Prefix
+	for _, set := range p.cfg.Sets {
+		for _, r := range set {
+			if !slices.Contains(all, r.Subnet) {
+				all = append(all, r.Subnet)
+			}
+		}
+	}
+	return all
+}
+
+// DataDir returns the directory that the pool's leases are in.
+func (p *Pool) DataDir() string { return p.cfg.DataDir }
+
+// Saved returns what a network's record keeps of the pool.
+func (p *Pool) Saved() SavedPool { return p.cfg }
+
+// Open returns the pool of a network whose record keeps s.
+func (s SavedPool) Open(network string) (*Pool, error) {
+	return NewPool(s.config(network), s.Extra)
+}
+
+// nearlyFull is the percentage at which a pool without WarnAt is reported.
+const nearlyFull = 90
+
+// Shortage says of which range sets little is left; empty: of none.
+func (p *Pool) Shortage(ctx context.Context) string {
+	usage, err := p.store.Status(ctx)
+	if err != nil {
+		return strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	var full []string
+	for i, set := range usage.Sets {
+		low := p.cfg.WarnAt == 0 && float64(set.Held)*100 >= float64(set.Capacity)*nearlyFull
+		if set.Warn || low {
+			full = append(full, fmt.Sprintf("range set %d (%s): %d of %d addresses are held", i, p.cfg.Sets[i][0].Subnet, set.Held, set.Capacity))
+		}
+	}
+	return strings.Join(full, "; ")
+}
+
+// Lookup returns the addresses that the pool has leased to an owner.
+func (p *Pool) Lookup(ctx context.Context, id model.ID) ([]netip.Addr, error) {
+	leases, err := p.store.Lookup(ctx, storeOwner(id))
+	if errors.Is(err, ipamstore.ErrNotFound) {
+		return nil, nil
+	}
+	var all []netip.Addr
+	for _, l := range leases {
+		all = append(all, l.Addr.Addr())
+	}
+	return all, err
+}
+
+// Held returns the holder of each address.
+func (p *Pool) Held(ctx context.Context) (map[netip.Addr]ipamstore.Owner, error) {
+	list, err := p.store.List(ctx)
+	all := map[netip.Addr]ipamstore.Owner{}
+	for _, h := range list {
+		if h.Problem == "" {
+			all[h.Addr] = h.Owner
+		}
+	}
+	return all, err
+}
+
+// List returns the leases of the pool, also those that cannot be read.
+func (p *Pool) List(ctx context.Context) ([]ipamstore.Held, error) { return p.store.List(ctx) }
+
+// Adopt leases addresses that attachments have already, and returns for whom it did.
+func (p *Pool) Adopt(ctx context.Context, all []ipamstore.Adoption) ([]ipamstore.Owner, error) {
+	return p.store.Adopt(ctx, all)
+}
+
+// Holders returns the holders of the pool's leases. It changes nothing.
+func (p *Pool) Holders(ctx context.Context) ([]Holder, error) {
+	return p.holders(ctx, (*ipamstore.Store).Holders)
+}
+
+// Tidy is Holders, and removes what is left of leases that cannot be read.
+func (p *Pool) Tidy(ctx context.Context) ([]Holder, error) {
+	return p.holders(ctx, (*ipamstore.Store).Tidy)
+}
+
+// Blank says that the pool has no lease, but may have lost some.
+func (p *Pool) Blank() bool { return p.store.Blank() }
+
+// ReleaseSubnets gives back the subnets that were chosen for the pool's
+// network; none is success. It is for a caller that uses a pool without a Network,
+// when that network is no more: a Network does it when it is deleted or
+// dissolved.
+func (p *Pool) ReleaseSubnets(ctx context.Context) error {
+	return (&ipamstore.Subnets{DataDir: p.cfg.DataDir}).Remove(ctx, p.network)
 }

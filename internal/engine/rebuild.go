@@ -205,7 +205,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 func (r *rebuilder) addresses(ctx context.Context, n *Network, id model.ID, f link.Found, ruled []netip.Addr) ([]state.Address, error) {
 	has := f.Addrs
 	if pool, ok := n.ipam.(*Pool); ok {
-		leases, err := pool.lookup(ctx, id)
+		leases, err := pool.Lookup(ctx, id)
 		if err != nil {
 			return nil, err
 		}

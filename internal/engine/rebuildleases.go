@@ -15,19 +15,6 @@ import (
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
-// lookup returns the addresses that the pool has leased to an owner.
-func (p *Pool) lookup(ctx context.Context, id model.ID) ([]netip.Addr, error) {
-	leases, err := p.store.Lookup(ctx, storeOwner(id))
-	if errors.Is(err, ipamstore.ErrNotFound) {
-		return nil, nil
-	}
-	var all []netip.Addr
-	for _, l := range leases {
-		all = append(all, l.Addr.Addr())
-	}
-	return all, err
-}
-
 // adoption has the addresses of an attachment leased to it.
 func adoption(rec state.Endpoint) ipamstore.Adoption {
 	id := idOf(rec)
@@ -50,7 +37,7 @@ func (r *rebuilder) leases(ctx context.Context) error {
 			}
 			pool, err := NewPool(ipamstore.Config{Network: network, DataDir: rec.DataDir}, model.Addressing{})
 			if err == nil && held[rec.DataDir] == nil {
-				held[rec.DataDir], err = pool.held(ctx)
+				held[rec.DataDir], err = pool.Held(ctx)
 			}
 			if err == nil && slices.ContainsFunc(addrsOf(rec), func(a netip.Addr) bool { return !holds(held[rec.DataDir][a], rec) }) {
 				err = r.lease(ctx, pool, rec)
@@ -59,18 +46,6 @@ func (r *rebuilder) leases(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// held returns the holder of each address.
-func (p *Pool) held(ctx context.Context) (map[netip.Addr]ipamstore.Owner, error) {
-	list, err := p.store.List(ctx)
-	all := map[netip.Addr]ipamstore.Owner{}
-	for _, h := range list {
-		if h.Problem == "" {
-			all[h.Addr] = h.Owner
-		}
-	}
-	return all, err
 }
 
 // holds says that a lease is the attachment's. Old ones name no interface.
@@ -97,7 +72,7 @@ func (r *rebuilder) lease(ctx context.Context, pool *Pool, rec state.Endpoint) e
 }
 
 func (r *rebuilder) adopt(ctx context.Context, pool *Pool, id model.ID, a ipamstore.Adoption) error {
-	made, err := pool.store.Adopt(ctx, []ipamstore.Adoption{a})
+	made, err := pool.Adopt(ctx, []ipamstore.Adoption{a})
 	if len(made) > 0 {
 		r.done = append(r.done, id)
 	}
@@ -142,7 +117,7 @@ func adoptionOf(id model.ID, f link.Found) ipamstore.Adoption {
 // leases costs no more than a look at its index.
 func (n *Network) keepLost(ctx context.Context, self model.ID) error {
 	pool, ok := n.ipam.(*Pool)
-	if !ok || !pool.store.Blank() {
+	if !ok || !pool.Blank() {
 		return nil
 	}
 	living, err := n.living(ctx, pool)
@@ -153,7 +128,7 @@ func (n *Network) keepLost(ctx context.Context, self model.ID) error {
 		return nil
 	}
 	// All at once: a pool with some leases looks whole to other calls.
-	made, err := pool.store.Adopt(ctx, living)
+	made, err := pool.Adopt(ctx, living)
 	if errors.Is(err, ipamstore.ErrTaken) { // and so is not given away
 		err = nil
 	}
@@ -214,7 +189,7 @@ func (n *Network) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption,
 	var all []ipamstore.Adoption
 	for _, rec := range recs {
 		delete(links, idOf(rec))
-		if rec.IPAM == PoolType && rec.DataDir == pool.cfg.DataDir && len(rec.Addresses) > 0 && !n.c.dead(rec) {
+		if rec.IPAM == PoolType && rec.DataDir == pool.DataDir() && len(rec.Addresses) > 0 && !n.c.dead(rec) {
 			all = append(all, adoption(rec))
 		}
 	}

@@ -38,7 +38,7 @@ func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Ne
 	}
 	saved := savedConfig{NetworkConfig: config}
 	if len(f.Addrs) > 0 {
-		pool := savedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
+		pool := SavedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
 		if _, err := NewPool(pool.config(id.Network), model.Addressing{}); err != nil {
 			return nil, err
 		}

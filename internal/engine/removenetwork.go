@@ -54,7 +54,7 @@ func (n *Network) inUse(ctx context.Context) error {
 		users[id.ContainerID+" "+id.IfName] = true
 	}
 	if pool, ok := n.ipam.(*Pool); ok && err == nil {
-		held, heldErr := pool.held(ctx)
+		held, heldErr := pool.Held(ctx)
 		for _, o := range held {
 			users[strings.TrimSpace(o.ContainerID+" "+o.IfName)] = true
 		}

@@ -85,9 +85,9 @@ func (p *AutoPool) with(subnets map[int]netip.Prefix) ipamstore.Config {
 	return cfg
 }
 
-// resolve returns the pool with its subnets, choosing those the network has
+// Resolve returns the pool with its subnets, choosing those the network has
 // not got yet.
-func (p *AutoPool) resolve(ctx context.Context) (*Pool, error) {
+func (p *AutoPool) Resolve(ctx context.Context) (*Pool, error) {
 	subnets, err := p.held()
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (p *AutoPool) Type() string { return PoolType }
 // Apply gives the claim its addresses; the network gets its subnets first, if
 // it has none yet.
 func (p *AutoPool) Apply(ctx context.Context, claim Claim) (model.Addressing, error) {
-	pool, err := p.resolve(ctx)
+	pool, err := p.Resolve(ctx)
 	if err != nil {
 		return model.Addressing{}, err
 	}
@@ -202,3 +202,18 @@ func (p *AutoPool) choosable() error {
 	}
 	return errors.Join(errs...)
 }
+
+// On returns the pool for a host whose networks are in records, and whose address pools
+// in a file; an empty one is ipamstore.DefaultPoolsFile. Routes lists what the host leads
+// to; nil: the routes of the calling thread's network namespace.
+func (p *AutoPool) On(records Networks, routes func() ([]netip.Prefix, error), poolsFile string) *AutoPool {
+	own := *p
+	own.host.records, own.book.PoolsFile = records, poolsFile
+	if routes != nil {
+		own.host.routes = routes
+	}
+	return &own
+}
+
+// Closed returns the part of the pool that takes addresses back, and gives none.
+func (p *AutoPool) Closed() *Pool { return p.closed }

@@ -2,17 +2,9 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net/netip"
-	"strings"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/plain"
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -52,12 +44,8 @@ func (n *Network) setIPAM(spec networkSpec) (err error) {
 	if err != nil || !ok {
 		return err
 	}
-	own := *auto
-	own.host.records, own.book.PoolsFile = n.c.networks, n.c.poolsFile
-	if n.c.routes != nil {
-		own.host.routes = n.c.routes
-	}
-	n.auto, n.ipam = &own, own.closed
+	n.auto = auto.On(n.c.networks, n.c.routes, n.c.poolsFile)
+	n.ipam = n.auto.Closed()
 	return nil
 }
 
@@ -68,7 +56,7 @@ func (n *Network) chooseSubnets(ctx context.Context) error {
 	if n.auto == nil {
 		return nil
 	}
-	pool, err := n.auto.resolve(ctx)
+	pool, err := n.auto.Resolve(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,99 +83,4 @@ func (n *Network) releaseSubnets(ctx context.Context) error {
 		return pool.ReleaseSubnets(ctx)
 	}
 	return (&ipamstore.Subnets{DataDir: n.c.dataDir}).Remove(ctx, n.name)
-}
-
-// ReleaseSubnets gives back the subnets that were chosen for the pool's
-// network; none is success. It is for a caller that uses a pool without a Network,
-// when that network is no more: a Network does it when it is deleted or
-// dissolved.
-func (p *Pool) ReleaseSubnets(ctx context.Context) error {
-	return (&ipamstore.Subnets{DataDir: p.cfg.DataDir}).Remove(ctx, p.network)
-}
-
-// surroundings is what a chosen subnet must keep clear of, beside what the book
-// knows.
-type surroundings struct {
-	network string // whose subnet it is
-	records networkRecords
-	routes  func() ([]netip.Prefix, error)
-}
-
-// ownRoutes lists the routes of the calling thread's network namespace.
-func ownRoutes() ([]netip.Prefix, error) {
-	h, err := kernel.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer h.Close()
-	return h.Prefixes()
-}
-
-// inUse returns what is in use on the host, and apart from that what the
-// network's own record says it has.
-func (s surroundings) inUse() (all, own []netip.Prefix, err error) {
-	all, err = s.routes()
-	if err != nil {
-		return nil, nil, err
-	}
-	// systemd-resolved names itself in the first and whom it asks in the second.
-	for _, file := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
-		servers, err := nameservers(file)
-		if err != nil {
-			return nil, nil, err
-		}
-		all = append(all, servers...)
-	}
-	recs, err := s.records.Networks()
-	if err != nil && !errors.Is(err, state.ErrCorrupt) { // set aside; the routes tell
-		return nil, nil, err
-	}
-	for _, rec := range recs {
-		subnets, err := subnetsOf(rec)
-		if err != nil {
-			return nil, nil, err
-		}
-		if rec.Name == s.network {
-			own = append(own, subnets...)
-		} else {
-			all = append(all, subnets...)
-		}
-	}
-	return all, own, nil
-}
-
-// subnetsOf returns the subnets of a network whose addresses are ours.
-func subnetsOf(rec state.Network) ([]netip.Prefix, error) {
-	var saved struct{ Pool savedPool }
-	if err := json.Unmarshal(rec.Config, &saved); err != nil {
-		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
-	}
-	var all []netip.Prefix
-	for _, set := range saved.Pool.Sets {
-		for _, r := range set {
-			all = append(all, r.Subnet)
-		}
-	}
-	return all, nil
-}
-
-// nameservers returns those of a resolv.conf(5), each as a prefix of its own; a
-// missing file has none.
-func nameservers(file string) ([]netip.Prefix, error) {
-	data, err := plain.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	var all []netip.Prefix
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) < 2 || f[0] != "nameserver" {
-			continue
-		}
-		if a, err := netip.ParseAddr(f[1]); err == nil {
-			a = a.WithZone("").Unmap()
-			all = append(all, netip.PrefixFrom(a, a.BitLen()))
-		}
-	}
-	return all, err
 }
