@@ -157,7 +157,7 @@ func (w *world) flaws(before []string) []string {
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	owners := map[string]bool{}
 	for key, rec := range w.records {
-		owner := idOf(rec).String()
+		owner := IDOf(rec).String()
 		owners[owner] = true
 		if rec.Phase != state.PhaseReady {
 			bad("record %s is %s", key, rec.Phase)

@@ -90,7 +90,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil && !missing(err) { // what cannot be decoded is as good as missing
+	if err != nil && !state.Missing(err) { // what cannot be decoded is as good as missing
 		return nil, err
 	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
@@ -111,23 +111,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 
 // dead says whether an attachment's container is provably gone.
 func (c *Controller) dead(rec state.Endpoint) bool {
-	return holderOfRecord(rec).Dead(c.boot)
-}
-
-// idOf returns whose record it is.
-func idOf(rec state.Endpoint) model.ID {
-	return model.ID{Network: rec.Network, ContainerID: rec.ContainerID, IfName: rec.IfName}
-}
-
-func holderOfRecord(rec state.Endpoint) Holder {
-	return Holder{
-		ID:      idOf(rec),
-		Boot:    rec.Boot,
-		Netns:   rec.Netns,
-		NetnsID: NetnsID(rec.NetnsID),
-		MountNS: rec.MountNS,
-		Runtime: rec.Runtime,
-	}
+	return OfRecord(rec).Dead(c.boot)
 }
 
 // samePorts says whether a record has the ports that are asked for.

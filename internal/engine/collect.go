@@ -80,12 +80,12 @@ func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder)
 	defer release()
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	switch {
-	case missing(err):
+	case state.Missing(err):
 		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Boot: n.c.boot}
 	case err != nil:
 		return err
 	}
-	if keep(holderOfRecord(rec)) {
+	if keep(OfRecord(rec)) {
 		return nil
 	}
 	return n.remove(ctx, id, "")
@@ -124,11 +124,11 @@ func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep f
 	}
 	defer release()
 	switch rec, err := n.c.endpoints.LoadEndpoint(h.ID.Network, h.ID.ContainerID, h.ID.IfName); {
-	case missing(err):
+	case state.Missing(err):
 		return pool.Remove(ctx, h.ID)
 	case err != nil:
 		return err
-	case keep(holderOfRecord(rec)):
+	case keep(OfRecord(rec)):
 		return nil // made since the holders were listed
 	}
 	return n.remove(ctx, h.ID, "")
@@ -141,7 +141,7 @@ func (c *Controller) holderNow(records endpointRecords, id model.ID) Holder {
 	if err != nil {
 		return Holder{ID: id, Boot: c.boot}
 	}
-	return holderOfRecord(rec)
+	return OfRecord(rec)
 }
 
 // Dissolve says whether Collect removes a network that it left empty.
@@ -174,8 +174,12 @@ func (n *Network) holders(ctx context.Context) (map[model.ID]Holder, error) {
 		recErr = nil // set aside; the link tells
 	}
 	for _, rec := range recs {
-		h := holderOfRecord(rec)
+		h := OfRecord(rec)
 		all[h.ID] = h
 	}
 	return all, errors.Join(err, rulesErr, recErr)
 }
+
+// WhyDead says in words why a holder's container is provably gone; empty if it
+// is not (see Dead).
+func (c *Controller) WhyDead(h Holder) string { return h.WhyDead(c.boot) }

@@ -130,14 +130,14 @@ func TestDeadFromAfar(t *testing.T) {
 	must(t, err)
 	rec := e.rec
 	rec.Netns = "/nowhere/c1"
-	for mounts, want := range map[string]bool{mountNS(): true, "1": false, "": false} {
+	for mounts, want := range map[string]bool{MountNS(): true, "1": false, "": false} {
 		rec.MountNS = mounts
-		if got := h.Dead(holderOfRecord(rec)); got != want {
+		if got := h.Dead(OfRecord(rec)); got != want {
 			t.Errorf("in mount namespace %q: dead %t, want %t", mounts, got, want)
 		}
 	}
 	rec.Boot, rec.MountNS = "an earlier one", "1"
-	if !h.Dead(holderOfRecord(rec)) {
+	if !h.Dead(OfRecord(rec)) {
 		t.Error("a reboot ends what any mount namespace saw")
 	}
 }

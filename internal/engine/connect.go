@@ -158,5 +158,5 @@ func Instance() (string, error) {
 	if err := errors.Join(err, ns.Close()); err != nil {
 		return "", err
 	}
-	return boot + "/" + NetnsID(id).token(), nil
+	return boot + "/" + NetnsID(id).String(), nil
 }

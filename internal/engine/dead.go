@@ -26,7 +26,7 @@ func (h Holder) Dead(boot string) bool {
 	if h.Boot != "" && boot != "" && h.Boot != boot {
 		return true
 	}
-	return h.MountNS != "" && h.MountNS == mountNS() && h.gone()
+	return h.MountNS != "" && h.MountNS == MountNS() && h.gone()
 }
 
 // gone says whether the holder's network namespace is not at its path any more,
@@ -35,30 +35,30 @@ func (h Holder) gone() bool {
 	if h.Netns == "" || h.NetnsID == (NetnsID{}) {
 		return false
 	}
-	now, err := netnsID(h.Netns)
+	now, err := IDOfNetns(h.Netns)
 	if errors.Is(err, model.ErrBadNetns) {
 		return true
 	}
-	return err == nil && !now.same(h.NetnsID)
+	return err == nil && !now.Same(h.NetnsID)
 }
 
-// has says whether an interface in the holder's network namespace has an
+// Has says whether an interface in the holder's network namespace has an
 // address, or may have it: from another mount namespace there is no telling.
-func (h Holder) has(a netip.Addr) bool {
-	if h.NetnsID != (NetnsID{}) && h.MountNS != "" && h.MountNS != mountNS() {
+func (h Holder) Has(a netip.Addr) bool {
+	if h.NetnsID != (NetnsID{}) && h.MountNS != "" && h.MountNS != MountNS() {
 		return true
 	}
-	now, err := netnsID(h.Netns)
-	if h.NetnsID == (NetnsID{}) || err != nil || !now.same(h.NetnsID) {
+	now, err := IDOfNetns(h.Netns)
+	if h.NetnsID == (NetnsID{}) || err != nil || !now.Same(h.NetnsID) {
 		return false
 	}
 	has, err := link.HasAddr(h.Netns, a)
 	return has && err == nil
 }
 
-// mountNS names the mount namespace of the calling thread, as Holder.MountNS
+// MountNS names the mount namespace of the calling thread, as Holder.MountNS
 // does; empty if that cannot be told.
-func mountNS() string {
+func MountNS() string {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/mnt", &st); err != nil {
 		return ""
@@ -66,9 +66,9 @@ func mountNS() string {
 	return strconv.FormatUint(st.Ino, 10)
 }
 
-// verdicts remembers for the length of one sweep which namespaces are gone, as
+// Verdicts remembers for the length of one sweep which namespaces are gone, as
 // a full pool asks once for each of its leases. The zero value is ready.
-type verdicts struct {
+type Verdicts struct {
 	mu    sync.Mutex
 	since time.Time
 	gone  map[namespace]bool
@@ -83,12 +83,12 @@ type namespace struct {
 // sweep is how long a verdict holds.
 const sweep = time.Second
 
-// dead is Holder.Dead for a holder whose boot is not known. A lease from before
+// Dead is Holder.Dead for a holder whose boot is not known. A lease from before
 // mount namespaces were noted was made by this plugin, for the runtime that
 // calls it now.
-func (v *verdicts) dead(h Holder) bool {
+func (v *Verdicts) Dead(h Holder) bool {
 	if h.MountNS == "" {
-		h.MountNS = mountNS()
+		h.MountNS = MountNS()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -104,17 +104,17 @@ func (v *verdicts) dead(h Holder) bool {
 	return gone
 }
 
-// same compares by cookie, which is never reused within a boot, where both
+// Same compares by cookie, which is never reused within a boot, where both
 // have one.
-func (n NetnsID) same(o NetnsID) bool {
+func (n NetnsID) Same(o NetnsID) bool {
 	if n.Cookie != 0 && o.Cookie != 0 {
 		return n.Cookie == o.Cookie
 	}
 	return n.Dev == o.Dev && n.Ino == o.Ino
 }
 
-// openNetns is netns.Open with ErrBadNetns for a path that is none.
-func openNetns(path string) (*netns.Namespace, error) {
+// OpenNetns is netns.Open with ErrBadNetns for a path that is none.
+func OpenNetns(path string) (*netns.Namespace, error) {
 	ns, err := netns.Open(path)
 	if errors.Is(err, netlink.ErrNotFound) || errors.Is(err, netns.ErrNotNetns) {
 		err = fmt.Errorf("%w: %w", model.ErrBadNetns, err)
@@ -122,8 +122,10 @@ func openNetns(path string) (*netns.Namespace, error) {
 	return ns, err
 }
 
-func netnsID(path string) (NetnsID, error) {
-	ns, err := openNetns(path)
+// IDOfNetns returns the identity of the network namespace at path. A path that is none
+// is ErrBadNetns.
+func IDOfNetns(path string) (NetnsID, error) {
+	ns, err := OpenNetns(path)
 	if err != nil {
 		return NetnsID{}, err
 	}

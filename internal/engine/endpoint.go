@@ -147,7 +147,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	path, ns := spec.netns()
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
+		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: MountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
 		OwnRules: ownRules(n.config), NextName: spec.nextName,
@@ -260,7 +260,7 @@ func (e *Endpoint) plan() (plan, error) {
 }
 
 // ID returns the endpoint's identity.
-func (e *Endpoint) ID() model.ID { return idOf(e.rec) }
+func (e *Endpoint) ID() model.ID { return IDOf(e.rec) }
 
 // Name returns the endpoint's name.
 func (e *Endpoint) Name() string { return e.rec.ContainerID }
@@ -312,4 +312,14 @@ func randomMAC() net.HardwareAddr {
 	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
 	mac[0] = mac[0]&^1 | 2
 	return mac
+}
+
+// keepLost is for before the network's pool gives an address.
+func (n *Network) keepLost(ctx context.Context, self model.ID) error {
+	pool, ok := n.ipam.(*Pool)
+	if !ok {
+		return nil
+	}
+	l := Lost{Network: n.name, Boot: n.c.boot, Records: n.c.endpoints, Links: n.c.links, Finder: n.c.finder}
+	return l.Keep(ctx, pool, self)
 }

@@ -383,7 +383,7 @@ func (w *world) HasReady(network string) (bool, error) {
 }
 
 func (w *world) HasEndpoint(network string, but state.Endpoint) (bool, error) {
-	return w.recorded(network, func(e state.Endpoint) bool { return idOf(e) != idOf(but) }), nil
+	return w.recorded(network, func(e state.Endpoint) bool { return IDOf(e) != IDOf(but) }), nil
 }
 
 func (w *world) AnyEndpoint(network string, is func(state.Endpoint) bool) (bool, error) {

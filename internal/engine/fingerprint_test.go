@@ -13,17 +13,18 @@ import (
 // Every field of a network's configuration and of its pool counts: set alone,
 // it makes another fingerprint than any other does.
 func TestFingerprintCountsEveryField(t *testing.T) {
-	n := &Network{ipam: &Pool{}}
-	seen := map[string]string{n.fingerprint(): "nothing"}
+	var config model.NetworkConfig
+	var pool SavedPool
+	seen := map[string]string{fingerprint(config, &pool): "nothing"}
 	check := func(field string) {
-		print := n.fingerprint()
+		print := fingerprint(config, &pool)
 		if other, dup := seen[print]; dup {
 			t.Errorf("%s has the fingerprint of %s", field, other)
 		}
 		seen[print] = field
 	}
-	eachLeaf(reflect.ValueOf(&n.config).Elem(), "config", check)
-	eachLeaf(reflect.ValueOf(&n.ipam.(*Pool).cfg).Elem(), "pool", check)
+	eachLeaf(reflect.ValueOf(&config).Elem(), "config", check)
+	eachLeaf(reflect.ValueOf(&pool).Elem(), "pool", check)
 	if len(seen) < 60 {
 		t.Errorf("only %d fields were looked at", len(seen))
 	}

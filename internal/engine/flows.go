@@ -24,7 +24,7 @@ func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, standby [
 // ports: the kernel's filter does not find them, and a list of the whole table
 // takes as long as an ADD.
 func (c *Controller) endAllFlows(ctx context.Context, rec state.Endpoint) error {
-	filter := conntrack.Filter{Flows: flowsBy(rec, nil), Addrs: addrsOf(rec)}
+	filter := conntrack.Filter{Flows: flowsBy(rec, nil), Addrs: rec.Addrs()}
 	if len(rec.Ports) == 0 {
 		filter.Addrs = slices.DeleteFunc(filter.Addrs, func(a netip.Addr) bool { return !a.Unmap().Is4() })
 	}
@@ -37,7 +37,7 @@ func (c *Controller) endPublished(ctx context.Context, rec state.Endpoint) error
 	if len(rec.Ports) == 0 {
 		return nil
 	}
-	return c.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, nil), Targets: addrsOf(rec)})
+	return c.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, nil), Targets: rec.Addrs()})
 }
 
 // endEarlierFlows ends the connections of addresses that had another owner, before

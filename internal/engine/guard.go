@@ -243,7 +243,7 @@ func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone model.ID) (l
 	for _, g := range all {
 		needed, err := c.endpoints.AnyEndpoint(g.Network, func(e state.Endpoint) bool {
 			known := b.Has(state.Guard{Network: g.Network, ID: e.Guard})
-			return e.Bridge == bridge && idOf(e) != gone && (e.Guard == g.ID || !known)
+			return e.Bridge == bridge && IDOf(e) != gone && (e.Guard == g.ID || !known)
 		})
 		if err == nil && !needed && g.Tunnel != "" {
 			needed, err = c.tunnels.HasTunnel(g.Tunnel, model.NetworkOwner(g.Network))

@@ -52,7 +52,7 @@ func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
 		return err
 	}
 	defer b.Unlock()
-	left, stale, err := n.c.weedGuards(b, rec.Bridge, idOf(rec))
+	left, stale, err := n.c.weedGuards(b, rec.Bridge, IDOf(rec))
 	if unsaid && !b.Has(mine) {
 		stale = append(stale, mine)
 	}
@@ -119,7 +119,7 @@ func (n *Network) dropGuard(ctx context.Context, rec state.Endpoint) error {
 // endpoints than gone ask for; without any it is removed, after removeBridge. Without
 // an index a bridge that is there keeps its guard: other networks may need it.
 func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.Endpoint, removeBridge func(context.Context) error) error {
-	left, stale, err := n.c.weedGuards(b, n.config.Bridge, idOf(gone))
+	left, stale, err := n.c.weedGuards(b, n.config.Bridge, IDOf(gone))
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewa
 			networks[id.Network] = true
 			_, err = c.networks.LoadNetwork(id.Network)
 		}
-		if missing(err) {
+		if state.Missing(err) {
 			return firewall.AddOnly, nil
 		}
 		if err != nil {

@@ -98,7 +98,7 @@ func (c *Controller) takeFromDead(ctx context.Context, r state.Endpoint, owner s
 	}
 	if rec, err := c.recordOf(owner); err == nil && rec.ContainerID != r.ContainerID {
 		dir := c.endpoints
-		if isPublication(rec) {
+		if rec.IsPublication() {
 			dir = c.publications()
 		}
 		release, err := dir.Own(ctx, rec.Network, rec.ContainerID, rec.IfName, state.OnlyExisting)
@@ -156,7 +156,7 @@ func findOwner(dir endpointRecords, owner string) (state.Endpoint, error) {
 	for _, network := range networks {
 		recs, _ := dir.Endpoints(network) // what cannot be read proves nothing
 		for _, rec := range recs {
-			id := idOf(rec)
+			id := IDOf(rec)
 			if firewall.Key(id.String()) == owner || firewall.Key(model.PublicationOwner(id)) == owner {
 				return rec, nil
 			}

@@ -138,8 +138,8 @@ func (c *Controller) verifyPublication(ctx context.Context, rec state.Endpoint) 
 }
 
 func (c *Controller) attachment(rec state.Endpoint) Attachment {
-	h := holderOfRecord(rec)
-	a := Attachment{ID: h.ID, Why: c.WhyDead(h), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
+	h := OfRecord(rec)
+	a := Attachment{ID: h.ID, Why: h.WhyDead(c.boot), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
 	for _, addr := range rec.Addresses {
 		a.Addresses = append(a.Addresses, addr.Prefix)
 	}
@@ -159,24 +159,9 @@ func (c *Controller) attachment(rec state.Endpoint) Attachment {
 	return a
 }
 
-// WhyDead says in words why a holder's container is provably gone; empty if it
-// is not (see Dead).
-func (c *Controller) WhyDead(h Holder) string {
-	switch {
-	case !c.Dead(h):
-		return ""
-	case h.Boot != "" && h.Boot != c.boot:
-		return "made before the last reboot"
-	}
-	if _, err := netnsID(h.Netns); err != nil {
-		return "its network namespace " + h.Netns + " is gone"
-	}
-	return "another network namespace is at " + h.Netns
-}
-
 // publishedPorts is publishedPorts of a record, with what is on standby.
 func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) model.GatewayMode) []PublishedPort {
-	all := publishedPorts(portsOf(rec), addrsOf(rec), mode)
+	all := publishedPorts(portsOf(rec), rec.Addrs(), mode)
 	standby, _ := c.waiting(rec) // what cannot be read waits for nothing
 	for i, p := range all {
 		m := PortMapping{Protocol: p.Protocol, HostIP: p.Host, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd}.firewall()

@@ -15,7 +15,7 @@ import (
 func TestLife(t *testing.T) {
 	c := newHost(t).Controller
 	path := lntest.NewNetns(t)
-	id, err := netnsID(path)
+	id, err := IDOfNetns(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,8 +30,8 @@ func TestLife(t *testing.T) {
 		"unknown":         {state.Endpoint{Phase: state.PhaseReady, Netns: "/none"}, Alive, ""},
 		"at work":         {state.Endpoint{Phase: state.PhaseLeased, Boot: c.boot, Netns: path, NetnsID: state.NetnsID(id)}, Unfinished, ""},
 		"not joined":      {state.Endpoint{Phase: state.PhaseLeased, Boot: c.boot}, NotJoined, ""},
-		"gone":            {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: mountNS()}, Dead, "its network namespace /none is gone"},
-		"another's":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: path, NetnsID: other, MountNS: mountNS()}, Dead, "another network namespace is at " + path},
+		"gone":            {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: MountNS()}, Dead, "its network namespace /none is gone"},
+		"another's":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: path, NetnsID: other, MountNS: MountNS()}, Dead, "another network namespace is at " + path},
 		"from afar":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: "1"}, Alive, ""},
 		"from before":     {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id)}, Alive, ""},
 		"of earlier boot": {state.Endpoint{Phase: state.PhaseReady, Boot: "old", Netns: path, NetnsID: state.NetnsID(id)}, Dead, "made before the last reboot"},

@@ -63,10 +63,10 @@ func (s survey) lost(ctx context.Context) (lost, error) {
 		}
 		err = errors.Join(err, recErr)
 		for _, rec := range recs {
-			l.recorded[idOf(rec)] = true
+			l.recorded[IDOf(rec)] = true
 		}
 	}
-	links, linkErr := s.c.attachments(ctx, model.OwnerPrefix)
+	links, linkErr := LinksOf(ctx, s.c.links, model.OwnerPrefix)
 	l.links = links
 	return l, errors.Join(err, linkErr)
 }

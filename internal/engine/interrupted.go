@@ -37,11 +37,11 @@ func (n *Network) collectInterrupted(ctx context.Context, rec state.Endpoint) er
 	}
 	defer release()
 	now, err := n.c.endpoints.LoadEndpoint(rec.Network, rec.ContainerID, rec.IfName)
-	if missing(err) {
+	if state.Missing(err) {
 		return nil
 	}
 	if err != nil || !interrupted(now) {
 		return err // it came to its end meanwhile
 	}
-	return n.remove(ctx, idOf(now), "")
+	return n.remove(ctx, IDOf(now), "")
 }

@@ -26,7 +26,7 @@ type Claim struct {
 // NewClaim returns a claim of id for the container whose network namespace is
 // at path. A path that is none is ErrBadNetns.
 func NewClaim(id model.ID, path string) (Claim, error) {
-	ns, err := netnsID(path)
+	ns, err := IDOfNetns(path)
 	return Claim{ID: id, Netns: path, NetnsID: ns}, err
 }
 
@@ -44,24 +44,4 @@ type IPAM interface {
 	Collect(ctx context.Context, keep func(Holder) bool) error
 	// Status says why no address could be given now; nil if one could.
 	Status(ctx context.Context) error
-}
-
-// Holder is an owner of something and what is known of its life.
-type Holder struct {
-	ID      model.ID
-	Boot    string // boot ID; empty: unknown
-	Netns   string // path of its network namespace; empty: unknown
-	NetnsID NetnsID
-	// MountNS is the inode number of the mount namespace in which Netns was
-	// opened, in decimal: in another one that path says nothing. Empty: unknown.
-	MountNS string
-	// Runtime is the program that asked for it, as WithRuntime says; empty: unknown.
-	Runtime string
-}
-
-// NetnsID tells one network namespace from every other; the zero value is
-// unknown.
-type NetnsID struct {
-	Dev, Ino uint64
-	Cookie   uint64 // 0: unknown (before Linux 5.14)
 }

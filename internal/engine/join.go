@@ -43,7 +43,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	if err != nil {
 		return err
 	}
-	ns, err := openNetns(sb.path)
+	ns, err := OpenNetns(sb.path)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 		before.LinkName = ""
 	}
 	undo.push(func() error { e.rec = before; return e.save() })
-	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), mountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
+	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), MountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
 	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
 	return e.save()
 }
@@ -140,7 +140,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 			br.MAC = mac
 		}
 	}
-	if err := c.endEarlierFlows(ctx, addrsOf(e.rec)); err != nil {
+	if err := c.endEarlierFlows(ctx, e.rec.Addrs()); err != nil {
 		return err
 	}
 	p.link.MTU, p.link.State = e.n.config.MTU, br // known now

@@ -17,7 +17,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 	if e.rec.Bridge != e.n.config.Bridge {
 		return model.BadConfig("bridge", e.n.config.Bridge, "the attachment is on "+e.rec.Bridge)
 	}
-	ns, err := openNetns(e.rec.Netns)
+	ns, err := OpenNetns(e.rec.Netns)
 	if err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ func (n *Network) remember() (recordChange, error) {
 	if err == nil {
 		return recordDiffers, nil
 	}
-	if !missing(err) {
+	if !state.Missing(err) {
 		return recordSame, err
 	}
 	return recordMade, n.saveRecord()

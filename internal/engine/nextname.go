@@ -88,7 +88,7 @@ func (s *Sandbox) FreeIfName() (_ string, err error) {
 		return "", err
 	}
 	defer leave(&err)
-	ns, err := openNetns(s.path)
+	ns, err := OpenNetns(s.path)
 	if err != nil {
 		return "", err
 	}

@@ -110,22 +110,12 @@ func (n *Network) planBridge(a model.Addressing) link.Bridge {
 		if !addr.Gateway.IsValid() {
 			continue
 		}
-		b.Gateways = append(b.Gateways, onBridge(addr))
+		b.Gateways = append(b.Gateways, addr.OnBridge())
 		if subnet := addr.Prefix.Masked(); !subnet.Contains(addr.Gateway) && !slices.Contains(b.Subnets, subnet) {
 			b.Subnets = append(b.Subnets, subnet)
 		}
 	}
 	return b
-}
-
-// onBridge is the gateway as an address of the bridge. A link-local one is in
-// its own subnet (RFC 4291, section 2.5.6), whatever that of the containers is.
-func onBridge(a model.Address) netip.Prefix {
-	bits := a.Prefix.Bits()
-	if !a.Prefix.Masked().Contains(a.Gateway) {
-		bits = 64
-	}
-	return netip.PrefixFrom(a.Gateway, bits)
 }
 
 func (n *Network) planLink(id model.ID, a model.Addressing, mac net.HardwareAddr, ports []PortMapping) link.Link {
@@ -253,7 +243,7 @@ func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, err
 		endpoints, err := n.c.endpoints.Endpoints(o.name)
 		errs = append(errs, err)
 		for _, e := range endpoints {
-			if e.Phase != state.PhaseReady && e.Netns != "" && idOf(e) != but && !n.c.dead(e) {
+			if e.Phase != state.PhaseReady && e.Netns != "" && IDOf(e) != but && !n.c.dead(e) {
 				return have, nil
 			}
 			all = append(all, o.planBridge((&Endpoint{n: o, rec: e}).Addressing()).Gateways...)

@@ -252,25 +252,3 @@ func TestIDValidate(t *testing.T) {
 		}
 	}
 }
-
-func TestNetnsToken(t *testing.T) {
-	ns := NetnsID{Dev: 4, Ino: 4026531840, Cookie: 7}
-	for _, want := range []Holder{
-		{}, {NetnsID: ns, MountNS: "4026531841", Runtime: "/opt/a:b"}, {NetnsID: ns}, {MountNS: "1", Runtime: "/usr/bin/crio"},
-	} {
-		if got := parseToken(tokenOf(want)); got != want {
-			t.Errorf("%q became %v, want %v", tokenOf(want), got, want)
-		}
-	}
-	if got := parseToken(ns.token()); got != (Holder{NetnsID: ns}) {
-		t.Errorf("of before, %q became %v", ns.token(), got)
-	}
-	if got := tokenOf(Holder{NetnsID: ns, Runtime: "a\tb"}); got != ns.token()+"::" {
-		t.Errorf("of a name that a lease cannot hold: %q", got)
-	}
-	for _, s := range []string{"", ":", "::", "1:2", "1:2:x", "1:2:3:4", "-1:2:3", "1:2:x:4:5"} {
-		if got := parseToken(s); got != (Holder{}) {
-			t.Errorf("%q became %v, want unknown", s, got)
-		}
-	}
-}

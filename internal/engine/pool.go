@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -49,8 +47,8 @@ func savedPoolOf(c ipamstore.Config, extra model.Addressing) SavedPool {
 	}}
 }
 
-// config is the inverse of savedPoolOf.
-func (p SavedPool) config(network string) ipamstore.Config {
+// Config returns the configuration of the pool of a network whose record keeps p.
+func (p SavedPool) Config(network string) ipamstore.Config {
 	return ipamstore.Config{
 		Network: network, DataDir: p.DataDir, Sets: p.Sets,
 		Exclude: p.Exclude, Aux: p.Aux, Strategy: p.Strategy, Sticky: p.Sticky,
@@ -72,11 +70,11 @@ const DefaultDataDir = "/var/lib/cni/networks"
 // everything back: all that is needed to clean up.
 func NewPool(cfg ipamstore.Config, extra model.Addressing) (*Pool, error) {
 	if cfg.Dead == nil {
-		var seen verdicts
-		cfg.Dead = func(h ipamstore.Holder) bool { return seen.dead(holderOf(cfg.Network, h)) }
+		var seen Verdicts
+		cfg.Dead = func(h ipamstore.Holder) bool { return seen.Dead(holderOf(cfg.Network, h)) }
 	}
 	if cfg.InUse == nil {
-		cfg.InUse = func(h ipamstore.Holder, a netip.Addr) bool { return holderOf(cfg.Network, h).has(a) }
+		cfg.InUse = func(h ipamstore.Holder, a netip.Addr) bool { return holderOf(cfg.Network, h).Has(a) }
 	}
 	if cfg.DataDir == "" {
 		cfg.DataDir = DefaultDataDir
@@ -107,7 +105,7 @@ func (p *Pool) Apply(ctx context.Context, claim Claim) (model.Addressing, error)
 		Holder: ipamstore.Holder{Owner: storeOwner(claim.ID), Netns: claim.Netns, Workload: claim.Workload},
 		Addrs:  claim.Addresses,
 	}
-	req.NetnsID = tokenOf(Holder{NetnsID: claim.NetnsID, MountNS: mountNS(), Runtime: claim.Runtime})
+	req.NetnsID = Holder{NetnsID: claim.NetnsID, MountNS: MountNS(), Runtime: claim.Runtime}.Token()
 	leases, err := p.store.Apply(ctx, req)
 	if err != nil {
 		return model.Addressing{}, err
@@ -164,11 +162,11 @@ func (p *Pool) NearlyFull(ctx context.Context) string {
 // of these reasons: NearlyFull tells of it.
 func (p *Pool) Status(ctx context.Context) error {
 	_, err := p.store.Status(ctx)
-	return ignoreFull(err)
+	return IgnoreFull(err)
 }
 
-// ignoreFull returns nil for a pool that has no address left.
-func ignoreFull(err error) error {
+// IgnoreFull returns nil for a pool that has no address left.
+func IgnoreFull(err error) error {
 	if errors.Is(err, ipamstore.ErrExhausted) {
 		return nil
 	}
@@ -225,7 +223,7 @@ func (p *Pool) Gateways() []model.Address {
 				seen[gw] = true
 				own := model.Address{Prefix: r.Subnet, Gateway: gw}
 				if r.Subnet.Contains(gw) {
-					own.Prefix = onBridge(own)
+					own.Prefix = own.OnBridge()
 				}
 				all = append(all, own)
 			}
@@ -239,48 +237,10 @@ func storeOwner(id model.ID) ipamstore.Owner {
 }
 
 func holderOf(network string, h ipamstore.Holder) Holder {
-	known := parseToken(h.NetnsID)
+	known := ParseToken(h.NetnsID)
 	known.ID, known.Netns = model.ID{Network: network, ContainerID: h.ContainerID, IfName: h.IfName}, h.Netns
 	return known
 }
-
-// tokenOf is the form in which a lease keeps what is known of its holder:
-// "dev:inode:cookie" of the network namespace, the mount namespace and the
-// runtime. Empty: nothing is.
-func tokenOf(h Holder) string {
-	if h.NetnsID == (NetnsID{}) && h.Runtime == "" {
-		return ""
-	}
-	runtime := h.Runtime
-	if strings.ContainsFunc(runtime, unicode.IsControl) || len(runtime) > 1024 {
-		runtime = "" // a lease cannot hold it
-	}
-	return h.NetnsID.token() + ":" + h.MountNS + ":" + runtime
-}
-
-// parseToken reads what tokenOf wrote, or only NetnsID.token: zero for anything
-// else.
-func parseToken(s string) Holder {
-	f := strings.SplitN(s, ":", 5)
-	if len(f) != 3 && len(f) != 5 {
-		return Holder{} // none, or not ours: unknown
-	}
-	var n [3]uint64
-	for i := range n {
-		var err error
-		if n[i], err = strconv.ParseUint(f[i], 10, 64); err != nil {
-			return Holder{}
-		}
-	}
-	h := Holder{NetnsID: NetnsID{n[0], n[1], n[2]}}
-	if len(f) == 5 {
-		h.MountNS, h.Runtime = f[3], f[4]
-	}
-	return h
-}
-
-// token is a NetnsID in words.
-func (n NetnsID) token() string { return fmt.Sprintf("%d:%d:%d", n.Dev, n.Ino, n.Cookie) }
 
 // Suits says which subnets and gateways of the pool a network with this
 // configuration cannot have, as an *ipamstore.ConfigError; nil if none.
@@ -331,7 +291,7 @@ func (p *Pool) Saved() SavedPool { return p.cfg }
 
 // Open returns the pool of a network whose record keeps s.
 func (s SavedPool) Open(network string) (*Pool, error) {
-	return NewPool(s.config(network), s.Extra)
+	return NewPool(s.Config(network), s.Extra)
 }
 
 // nearlyFull is the percentage at which a pool without WarnAt is reported.

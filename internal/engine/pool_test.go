@@ -48,7 +48,7 @@ func TestRecordKeepsPool(t *testing.T) {
 		if err := json.Unmarshal(rec.Config, &saved); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, saved.Pool.config("net1"), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		if diff := cmp.Diff(want, saved.Pool.Config("net1"), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		again, err := (&Controller{}).networkOf(rec)

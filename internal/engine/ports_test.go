@@ -101,7 +101,7 @@ func (h *realHost) web(n *Network, id string, ports ...PortMapping) (*Endpoint, 
 	if err != nil {
 		return nil, err
 	}
-	ns, err := openNetns(sb.Path())
+	ns, err := OpenNetns(sb.Path())
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func (c *Controller) publications() *state.Dir {
 // ruleset returns what is put in place for a publication by its record.
 func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
 	return ruleset{backend: p.cfg.Chosen(), rec: rec, endpoint: firewall.Endpoint{
-		Owner: model.PublicationOwner(idOf(rec)), Bridge: rec.Bridge, Addrs: addrsOf(rec), Ports: firewallPorts(portsOf(rec)),
+		Owner: model.PublicationOwner(IDOf(rec)), Bridge: rec.Bridge, Addrs: rec.Addrs(), Ports: firewallPorts(portsOf(rec)),
 		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
 		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.IPTablesOptions(),
 	}}
@@ -160,13 +160,13 @@ func (p *Publisher) load(id model.ID) (state.Endpoint, error) {
 
 // record is the intent to publish.
 func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint, error) {
-	id, err := netnsID(pub.Netns)
+	id, err := IDOfNetns(pub.Netns)
 	if err != nil {
 		return state.Endpoint{}, err
 	}
 	rec := state.Endpoint{
 		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
-		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: mountNS(),
+		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: MountNS(),
 		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.JSON(),
 	}
 	for _, a := range pub.Addrs {
@@ -180,8 +180,8 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 // a removal that was killed had closed already is opened again. It is an error if
 // that cannot be looked at: the ports may be those of the living container.
 func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bool, error) {
-	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && NetnsID(before.NetnsID).same(NetnsID(now.NetnsID)) &&
-		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now))
+	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && NetnsID(before.NetnsID).Same(NetnsID(now.NetnsID)) &&
+		slices.Equal(before.Addrs(), now.Addrs()) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now))
 	if !same {
 		return false, nil
 	}
@@ -219,7 +219,7 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []P
 
 // device returns the interface by which the host reaches the container.
 func (p *Publisher) device(rec state.Endpoint) (string, error) {
-	addrs := addrsOf(rec)
+	addrs := rec.Addrs()
 	if len(addrs) == 0 {
 		return "", fmt.Errorf("%w: nothing to publish ports for", model.ErrNoAddresses)
 	}
@@ -294,7 +294,7 @@ func (p *Publisher) verifyRules(ctx context.Context, rec state.Endpoint) error {
 
 // opensLocalhost says that 127.0.0.0/8 leads to ports of the publication.
 func (p *Publisher) opensLocalhost(rec state.Endpoint) bool {
-	return slices.ContainsFunc(addrsOf(rec), netip.Addr.Is4) && !p.cfg.NoHairpin && publishesLocalhost(portsOf(rec))
+	return slices.ContainsFunc(rec.Addrs(), netip.Addr.Is4) && !p.cfg.NoHairpin && publishesLocalhost(portsOf(rec))
 }
 
 // openLocalhost lets 127.0.0.0/8 lead there, which the rules guard.

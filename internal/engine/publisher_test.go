@@ -32,7 +32,7 @@ func TestPublisherHairpin(t *testing.T) {
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
-	ns, err := openNetns(e.Netns())
+	ns, err := OpenNetns(e.Netns())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,9 +65,9 @@ func (p *Publisher) removeOwned(ctx context.Context, id model.ID, spared func() 
 }
 
 func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
-	fw := firewall.Endpoint{Owner: model.PublicationOwner(idOf(rec))}
+	fw := firewall.Endpoint{Owner: model.PublicationOwner(IDOf(rec))}
 	if rec.Phase == state.PhaseReady {
-		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, addrsOf(rec), p.c.portsHeldBy(rec)
+		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, rec.Addrs(), p.c.portsHeldBy(rec)
 	}
 	if err := p.takeRulesAway(ctx, rec, fw); err != nil {
 		return err // the record tells the next try where to look
@@ -119,7 +119,7 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) (err er
 	}
 	holders := map[model.ID]Holder{}
 	for _, rec := range recs {
-		h := holderOfRecord(rec)
+		h := OfRecord(rec)
 		holders[h.ID] = h
 	}
 	owners, listErr := p.c.owners(ctx, p.cfg.Backend)

@@ -77,7 +77,7 @@ type rebuilder struct {
 
 // look reads what the kernel has.
 func (r *rebuilder) look(ctx context.Context) (err error) {
-	if r.owned, err = r.c.attachments(ctx, model.OwnerPrefix); err != nil {
+	if r.owned, err = LinksOf(ctx, r.c.links, model.OwnerPrefix); err != nil {
 		return err
 	}
 	if r.rules, err = r.c.recorder.Recorded(ctx); err != nil {
@@ -90,28 +90,11 @@ func (r *rebuilder) look(ctx context.Context) (err error) {
 	return err
 }
 
-// attachments returns the host's ends of links whose owners start so.
-func (c *Controller) attachments(ctx context.Context, prefix string) (map[model.ID]link.Owned, error) {
-	owned, err := c.links.List(ctx, prefix)
-	all := map[model.ID]link.Owned{}
-	for _, o := range owned {
-		if id, ok := model.ParseOwner(o.Owner); ok && !o.Bridge && id.Validate() == nil {
-			all[id] = o
-		}
-	}
-	return all, err
-}
-
 // errByIPTables is of what gets no record.
 var errByIPTables = errors.New("its rules are in iptables, which tell too little for a record: it keeps working; restart the container to have one")
 
 // errConditioned is of publications that get no record.
 var errConditioned = errors.New("its rules do not tell the words of its conditions, so it gets no record: it keeps working; restart the container to have one")
-
-// missing says that there is no record that can be read.
-func missing(err error) bool {
-	return errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt)
-}
 
 // endpoint writes the record of an attachment unless it has one, and that of
 // its network. Meanwhile no other call adds or removes the attachment.
@@ -120,7 +103,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) err
 		_, err := r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 		return err
 	}
-	if err := load(); !missing(err) {
+	if err := load(); !state.Missing(err) {
 		return err
 	}
 	release, err := r.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
@@ -128,7 +111,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) err
 		return err
 	}
 	defer release()
-	if err := load(); !missing(err) {
+	if err := load(); !state.Missing(err) {
 		return err
 	}
 	found, err := r.c.finder.Find(ctx, o, r.ns)
@@ -161,14 +144,14 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 	if f.Netns == "" {
 		return state.Endpoint{}, fmt.Errorf("%w: no file and no process tells of the one that %s leads to", model.ErrBadNetns, f.HostName)
 	}
-	ns, err := netnsID(f.Netns)
+	ns, err := IDOfNetns(f.Netns)
 	if err != nil {
 		return state.Endpoint{}, err
 	}
 	fw, ruled := r.rules.Endpoints[firewall.Key(id.String())]
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
+		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: MountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
 		Rules: ruled || n.config.NeedsRules(), Guard: n.guardID(),
 		Links: []state.Link{
@@ -196,7 +179,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 		rec.IPAM, rec.DataDir = n.leaseDir()
 		rec.IPAM = cmp.Or(rec.IPAM, n.foreign)
 	}
-	rec.Ports = savedPorts(recordedPorts(fw.Ports, addrsOf(rec)))
+	rec.Ports = savedPorts(recordedPorts(fw.Ports, rec.Addrs()))
 	return rec, nil
 }
 

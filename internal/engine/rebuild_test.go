@@ -322,7 +322,7 @@ func TestRebuildBelievesNoContainer(t *testing.T) {
 	n := h.network("10.73.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, SpoofCheck: true}))
 	a := h.attach(n, "a")
 	want := h.records()["a"]
-	ns, err := openNetns(a.Netns())
+	ns, err := OpenNetns(a.Netns())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Ne
 	saved := savedConfig{NetworkConfig: config}
 	if len(f.Addrs) > 0 {
 		pool := SavedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
-		if _, err := NewPool(pool.config(id.Network), model.Addressing{}); err != nil {
+		if _, err := pool.Open(id.Network); err != nil {
 			return nil, err
 		}
 		saved.Pool = &pool
@@ -77,7 +77,7 @@ func (r *rebuilder) retell() error {
 // ADD did that meanwhile. An ADD that comes later writes its own, if that differs.
 func (c *Controller) complete(network string, config model.NetworkConfig) error {
 	old, err := c.networks.LoadNetwork(network)
-	if missing(err) || err == nil && old.Fingerprint != untoldConfig {
+	if state.Missing(err) || err == nil && old.Fingerprint != untoldConfig {
 		return nil
 	}
 	if err != nil {
@@ -245,13 +245,13 @@ func (r *rebuilder) networkRecords(ctx context.Context) error {
 	networks, err := r.c.endpoints.EndpointNetworks()
 	errs := []error{err}
 	for _, name := range networks {
-		if _, err := r.c.networks.LoadNetwork(name); !missing(err) {
+		if _, err := r.c.networks.LoadNetwork(name); !state.Missing(err) {
 			continue
 		}
 		recs, err := r.c.endpoints.Endpoints(name)
 		errs = append(errs, err)
 		for _, rec := range recs {
-			id := idOf(rec)
+			id := IDOf(rec)
 			o, linked := r.owned[id]
 			if rec.Phase != state.PhaseReady || !linked || r.c.dead(rec) {
 				continue

@@ -20,7 +20,7 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	silent := func(owners []string, why error) {
 		for _, owner := range owners {
 			id, ok := model.ParsePublication(owner)
-			if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && missing(err) {
+			if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && state.Missing(err) {
 				errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, why))
 			}
 		}
@@ -36,7 +36,7 @@ func (r *rebuilder) publications(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("rebuild ports of %s: the name is cut: restart the container to have a record", owner))
 			continue
 		}
-		if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); !missing(err) {
+		if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); !state.Missing(err) {
 			errs = append(errs, err)
 			continue
 		}
@@ -58,11 +58,11 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	if path, err := r.c.finder.Holder(ctx, fw.Addrs[0], r.ns); err == nil {
-		ns, err := netnsID(path)
+		ns, err := IDOfNetns(path)
 		if err != nil {
 			return err
 		}
-		rec.Netns, rec.NetnsID, rec.MountNS = path, state.NetnsID(ns), mountNS()
+		rec.Netns, rec.NetnsID, rec.MountNS = path, state.NetnsID(ns), MountNS()
 	} else if !errors.Is(err, netlink.ErrNotFound) {
 		return err
 	}

@@ -139,7 +139,7 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 		recs, err := c.endpoints.Endpoints(other.name)
 		errs = append(errs, err)
 		recs = slices.DeleteFunc(recs, func(rec state.Endpoint) bool {
-			return rec.Phase != state.PhaseReady || idOf(rec) == but || rec.Bridge != n.config.Bridge || c.dead(rec)
+			return rec.Phase != state.PhaseReady || IDOf(rec) == but || rec.Bridge != n.config.Bridge || c.dead(rec)
 		})
 		if len(recs) == 0 {
 			continue
@@ -156,7 +156,7 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 			err := m.own(c.endpoints, rec, func(rec state.Endpoint) error {
 				done, err := other.replug(ctx, rec, br)
 				if done {
-					plugged = append(plugged, idOf(rec))
+					plugged = append(plugged, IDOf(rec))
 				}
 				return err
 			})

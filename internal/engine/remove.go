@@ -108,9 +108,9 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 
 // notOwn returns the path unless it is the host's own namespace, or none.
 func notOwn(path string) string {
-	ns, err := netnsID(path)
-	own, ownErr := netnsID("/proc/thread-self/ns/net")
-	if err != nil || ownErr != nil || ns.same(own) {
+	ns, err := IDOfNetns(path)
+	own, ownErr := IDOfNetns("/proc/thread-self/ns/net")
+	if err != nil || ownErr != nil || ns.Same(own) {
 		return ""
 	}
 	return path
@@ -119,7 +119,7 @@ func notOwn(path string) string {
 // forget gives the addresses back and then removes the record, so that a
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
-	id := idOf(rec)
+	id := IDOf(rec)
 	if kind, dir := n.leaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err

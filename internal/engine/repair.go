@@ -132,7 +132,7 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			}
 			err := e.reapply(ctx)
 			if err == nil && m.compare {
-				m.done.Rules = append(m.done.Rules, idOf(rec))
+				m.done.Rules = append(m.done.Rules, IDOf(rec))
 			}
 			return err
 		}))
@@ -152,7 +152,7 @@ func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
 		return // the order is no more than a help
 	}
 	lost := func(rec state.Endpoint) int {
-		if _, there := slices.BinarySearch(owners, firewall.Key(idOf(rec).String())); there || !inIPTables(rec) {
+		if _, there := slices.BinarySearch(owners, firewall.Key(IDOf(rec).String())); there || !inIPTables(rec) {
 			return 1
 		}
 		return 0
@@ -178,7 +178,7 @@ func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endp
 	}
 	defer release()
 	rec, err = dir.LoadEndpoint(rec.Network, rec.ContainerID, rec.IfName)
-	if missing(err) {
+	if state.Missing(err) {
 		return nil // removed meanwhile
 	}
 	if err != nil || rec.Phase != state.PhaseReady || m.c.dead(rec) {
@@ -211,7 +211,7 @@ func (m *mender) publications(ctx context.Context) {
 			}
 			err := m.c.reapplyPublication(ctx, rec)
 			if err == nil && m.compare {
-				m.done.Rules = append(m.done.Rules, idOf(rec))
+				m.done.Rules = append(m.done.Rules, IDOf(rec))
 			}
 			return err
 		}))

@@ -45,7 +45,7 @@ func TestMendGoesOn(t *testing.T) {
 		t.Fatalf("%d records, %v", len(recs), err)
 	}
 	for _, rec := range recs {
-		if err := h.iptables.Remove(ctx, firewall.Endpoint{Owner: idOf(rec).String()}); err != nil {
+		if err := h.iptables.Remove(ctx, firewall.Endpoint{Owner: IDOf(rec).String()}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -232,9 +232,9 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 // heldBy says by what an endpoint's rules are found: where the record does not
 // tell, by their comment.
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
-	fw := firewall.Endpoint{Owner: idOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
+	fw := firewall.Endpoint{Owner: IDOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
 	if rec.Phase == state.PhaseReady {
-		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, addrsOf(rec), n.c.portsHeldBy(rec)
+		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.portsHeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
 	return fw
@@ -247,14 +247,6 @@ func (c *Controller) portsHeldBy(rec state.Endpoint) []firewall.PortMap {
 		return nil
 	}
 	return firewallPorts(portsOf(rec))
-}
-
-func addrsOf(rec state.Endpoint) []netip.Addr {
-	all := []netip.Addr{}
-	for _, a := range rec.Addresses {
-		all = append(all, a.Prefix.Addr())
-	}
-	return all
 }
 
 // retireTunnel removes the rules of the network's tunnel, which is gone, unless it
@@ -273,7 +265,7 @@ func (n *Network) retireTunnel(ctx context.Context) error {
 // that 127.0.0.0/8 leads to by gone's bridge, the guards of which are b, if any.
 func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, error) {
 	other := func(rec state.Endpoint) bool {
-		same := idOf(rec) == idOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
+		same := IDOf(rec) == IDOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
 		return rec.Bridge == gone.Bridge && !same
 	}
 	recs, err := c.publicationRecords()
@@ -309,7 +301,7 @@ func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, er
 func (c *Controller) opensLocalhost(rec state.Endpoint, guards []state.Guard) bool {
 	hairpin := rec.OwnRules == nil || !rec.OwnRules.NoHairpin
 	// The record of an ADD under way may not have its addresses yet.
-	ipv4 := rec.Phase != state.PhaseReady || slices.ContainsFunc(addrsOf(rec), netip.Addr.Is4)
+	ipv4 := rec.Phase != state.PhaseReady || slices.ContainsFunc(rec.Addrs(), netip.Addr.Is4)
 	if !hairpin || !ipv4 || !publishesLocalhost(portsOf(rec)) {
 		return false
 	}

@@ -82,7 +82,7 @@ func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOpt
 }
 
 func (c *Controller) adoptSandbox(id string, spec sandboxSpec) (*Sandbox, error) {
-	ns, err := openNetns(spec.path)
+	ns, err := OpenNetns(spec.path)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (c *Controller) Sandbox(id string) (*Sandbox, error) {
 	if err != nil {
 		return nil, notFound(err, "sandbox", id)
 	}
-	ns, err := netnsID(rec.Path)
+	ns, err := IDOfNetns(rec.Path)
 	return &Sandbox{c: c, id: id, path: rec.Path, netns: ns, made: !rec.Adopted}, err
 }
 

@@ -27,10 +27,10 @@ func (s *Sandbox) Keep() (err error) {
 	}
 	old, err := s.c.sandboxes.LoadSandbox(s.id)
 	if err == nil {
-		if _, gone := netnsID(old.Path); !errors.Is(gone, model.ErrBadNetns) {
+		if _, gone := IDOfNetns(old.Path); !errors.Is(gone, model.ErrBadNetns) {
 			return fmt.Errorf("%w: container %q has %s", model.ErrSandboxExists, s.id, old.Path)
 		}
-	} else if !missing(err) {
+	} else if !state.Missing(err) {
 		return err
 	}
 	return s.c.sandboxes.SaveSandbox(rec)
@@ -67,7 +67,7 @@ func (c *Controller) FindSandbox(id string) (_ *Sandbox, err error) {
 }
 
 func (c *Controller) sandboxOf(rec state.Sandbox) *Sandbox {
-	ns, _ := netnsID(rec.Path) // zero: it is gone
+	ns, _ := IDOfNetns(rec.Path) // zero: it is gone
 	return &Sandbox{c: c, id: rec.ID, path: rec.Path, netns: ns, made: !rec.Adopted}
 }
 
@@ -81,7 +81,7 @@ func (s *Sandbox) Forget() error {
 
 // Holder returns what is known of the life of whatever joins the sandbox.
 func (s *Sandbox) Holder() Holder {
-	return Holder{ID: model.ID{ContainerID: s.id}, Boot: s.c.boot, Netns: s.path, NetnsID: s.netns, MountNS: mountNS()}
+	return Holder{ID: model.ID{ContainerID: s.id}, Boot: s.c.boot, Netns: s.path, NetnsID: s.netns, MountNS: MountNS()}
 }
 
 // IsHost says whether the sandbox is the network namespace of the Controller.
@@ -91,7 +91,7 @@ func (s *Sandbox) IsHost() (own bool, err error) {
 		return false, err
 	}
 	defer leave(&err)
-	ns, err := openNetns(s.path)
+	ns, err := OpenNetns(s.path)
 	if err != nil {
 		return false, err
 	}

@@ -32,15 +32,12 @@ type standbys interface {
 
 var _ standbys = (*state.Dir)(nil)
 
-// isPublication says that a record is one of a Publisher.
-func isPublication(rec state.Endpoint) bool { return rec.HostName == "" }
-
 // ownerOf is the owner of a record's rules.
 func ownerOf(rec state.Endpoint) string {
-	if isPublication(rec) {
-		return model.PublicationOwner(idOf(rec))
+	if rec.IsPublication() {
+		return model.PublicationOwner(IDOf(rec))
 	}
-	return idOf(rec).String()
+	return IDOf(rec).String()
 }
 
 // anyOwner reads the owner of whatever rule.
@@ -52,7 +49,7 @@ func anyOwner(owner string) (model.ID, bool) {
 }
 
 func waits(w state.Waiting, rec state.Endpoint) bool {
-	return w.Network == rec.Network && w.IfName == rec.IfName && w.Publication == isPublication(rec)
+	return w.Network == rec.Network && w.IfName == rec.IfName && w.Publication == rec.IsPublication()
 }
 
 // lockPorts keeps others from the ports of an attachment's container. A record
@@ -106,7 +103,7 @@ func (c *Controller) setWaiting(rec state.Endpoint, ports []firewall.PortMap) er
 	if i < 0 && len(ports) == 0 {
 		return nil
 	}
-	w := state.Waiting{Network: rec.Network, IfName: rec.IfName, Publication: isPublication(rec), Ports: savedStandby(ports)}
+	w := state.Waiting{Network: rec.Network, IfName: rec.IfName, Publication: rec.IsPublication(), Ports: savedStandby(ports)}
 	switch {
 	case i < 0:
 		s.Waiting = append(s.Waiting, w)
@@ -156,7 +153,7 @@ func (c *Controller) sameContainer(ctx context.Context, rec state.Endpoint, owne
 		return false, nil
 	}
 	same := other.ContainerID == rec.ContainerID && !c.dead(other) &&
-		(other.Netns == "" || rec.Netns == "" || NetnsID(other.NetnsID).same(NetnsID(rec.NetnsID)))
+		(other.Netns == "" || rec.Netns == "" || NetnsID(other.NetnsID).Same(NetnsID(rec.NetnsID)))
 	return same, err
 }
 
@@ -244,7 +241,7 @@ func (c *Controller) takeOver(ctx context.Context, rec state.Endpoint, was []fir
 
 // rulesetOf returns the rules of an attachment as its record has them.
 func (c *Controller) rulesetOf(rec state.Endpoint) (ruleset, error) {
-	if isPublication(rec) {
+	if rec.IsPublication() {
 		p, err := c.publisherOf(rec)
 		if err != nil {
 			return ruleset{}, err

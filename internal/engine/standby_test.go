@@ -71,7 +71,7 @@ func (m *member) serveAt(port int, text string) {
 
 func (m *member) listen(at, text string) {
 	m.h.t.Helper()
-	ns, err := openNetns(m.sb.Path())
+	ns, err := OpenNetns(m.sb.Path())
 	if err != nil {
 		m.h.t.Fatal(err)
 	}

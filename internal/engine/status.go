@@ -40,7 +40,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	case n.auto != nil:
 		errs = append(errs, n.auto.Status(ctx))
 	case n.ipam != nil:
-		errs = append(errs, ignoreFull(n.ipam.Status(ctx)))
+		errs = append(errs, IgnoreFull(n.ipam.Status(ctx)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

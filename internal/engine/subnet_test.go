@@ -44,8 +44,8 @@ func (h *realHost) subnets(name string) string {
 		h.t.Fatal(err)
 	}
 	var all []string
-	for _, set := range n.ipam.(*Pool).cfg.Sets {
-		all = append(all, set[0].Subnet.String())
+	for _, subnet := range n.Subnets() {
+		all = append(all, subnet.String())
 	}
 	return strings.Join(all, " ")
 }
@@ -272,8 +272,7 @@ func TestAutoPool(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.book.PoolsFile = h.poolsFile
-		return p
+		return p.On(h.Controller.networks, nil, h.poolsFile)
 	}
 	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
 	got, err := pool().Apply(ctx, Claim{ID: id})

@@ -92,7 +92,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	if want.HostName != "" && want.HostName != p.link.HostName {
 		p.adopt(want)
 	}
-	ns, err := openNetns(want.Netns)
+	ns, err := OpenNetns(want.Netns)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func differs(err error) bool {
 func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
 	switch {
-	case missing(err):
+	case state.Missing(err):
 		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.config.Backend)}
 		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 }), nil
 	case err != nil:
