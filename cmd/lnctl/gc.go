@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // removed is something dead that gc removed, or would.
@@ -85,8 +86,8 @@ func (g *sweep) network(ctx context.Context, n *engine.Network) error {
 }
 
 // keep notes what is dead. To look only, all is kept.
-func (g *sweep) keep(by string) func(engine.Holder) bool {
-	return func(h engine.Holder) bool {
+func (g *sweep) keep(by string) func(life.Holder) bool {
+	return func(h life.Holder) bool {
 		why := g.c.WhyDead(h)
 		if why == "" {
 			return true

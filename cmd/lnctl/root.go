@@ -17,6 +17,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // settings are the flags that every command has.
@@ -52,7 +53,7 @@ func rootCommand() *cobra.Command {
 	root.SetVersionTemplate("lnctl {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
-	flags.StringVar(&s.dataDir, "data-dir", engine.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
+	flags.StringVar(&s.dataDir, "data-dir", address.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
 	flags.BoolVar(&s.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(networkCommand(&s), portsCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))

@@ -3,13 +3,13 @@ package cni
 import (
 	"net/netip"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // BlockPool is Pool for subnets that the configuration gives elsewhere than in
 // its ipam section, which must give none. Of several of one family each
 // container has an address of one.
-func (c *Call) BlockPool(blocks []netip.Prefix) (engine.IPAM, []netip.Addr, error) {
+func (c *Call) BlockPool(blocks []netip.Prefix) (address.IPAM, []netip.Addr, error) {
 	ipam := c.Conf.Object("ipam")
 	for _, key := range []string{"subnet", "ranges"} {
 		if ipam.Raw(key) != nil {
@@ -22,7 +22,7 @@ func (c *Call) BlockPool(blocks []netip.Prefix) (engine.IPAM, []netip.Addr, erro
 	if err := ipam.Err(); err != nil {
 		return nil, nil, err
 	}
-	return c.pool(ipam, rangeList{sets: engine.BlockSets(blocks)})
+	return c.pool(ipam, rangeList{sets: address.BlockSets(blocks)})
 }
 
 // Prefixes returns a key's prefix, or its list of them; nil if it is missing.

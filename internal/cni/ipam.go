@@ -9,9 +9,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // IPAMType returns the configuration's ipam.type; empty if it has none.
@@ -24,12 +24,12 @@ func (c *Call) IPAMType() (string, error) {
 
 // Pool returns the pool that the configuration's ipam section describes, and
 // the addresses the runtime asks for.
-func (c *Call) Pool() (engine.IPAM, []netip.Addr, error) {
+func (c *Call) Pool() (address.IPAM, []netip.Addr, error) {
 	ipam := c.Conf.Object("ipam")
 	return c.pool(ipam, c.ranges(ipam))
 }
 
-func (c *Call) pool(ipam *Object, ranges rangeList) (engine.IPAM, []netip.Addr, error) {
+func (c *Call) pool(ipam *Object, ranges rangeList) (address.IPAM, []netip.Addr, error) {
 	cfg := ipamstore.Config{Network: c.Network, Sets: ranges.sets}
 	ipam.String("dataDir", &cfg.DataDir)
 	readPolicy(ipam, &cfg)
@@ -49,26 +49,26 @@ func (c *Call) pool(ipam *Object, ranges rangeList) (engine.IPAM, []netip.Addr, 
 }
 
 // WarnNearlyFull prints which range sets of a pool have reached ipam.warnAt.
-func (c *Call) WarnNearlyFull(ctx context.Context, ipam engine.IPAM) {
-	if pool, ok := ipam.(*engine.Pool); ok {
+func (c *Call) WarnNearlyFull(ctx context.Context, ipam address.IPAM) {
+	if pool, ok := ipam.(*address.Pool); ok {
 		if line := pool.NearlyFull(ctx); line != "" {
 			c.Warn(line)
 		}
 	}
 }
 
-func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra model.Addressing) (engine.IPAM, error) {
+func newPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra model.Addressing) (address.IPAM, error) {
 	if len(wants) > 0 {
-		return engine.NewAutoPool(cfg, wants, extra)
+		return address.NewAutoPool(cfg, wants, extra)
 	}
-	return engine.NewPool(cfg, extra)
+	return address.NewPool(cfg, extra)
 }
 
 // LoosePool returns a pool that can only take addresses back. It does not look
 // at the rest of the configuration: one that was edited after ADD must not keep
 // DEL from its work (spec 1.1.0, section 4, DEL).
-func (c *Call) LoosePool() (*engine.Pool, error) {
-	return engine.NewPool(c.looseConfig(), model.Addressing{})
+func (c *Call) LoosePool() (*address.Pool, error) {
+	return address.NewPool(c.looseConfig(), model.Addressing{})
 }
 
 // LooseString returns the string under a path of keys; empty if there is none

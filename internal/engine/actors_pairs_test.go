@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // deed is what an actor does in the world, and what may be so afterwards.
@@ -50,7 +51,7 @@ func (w *world) del(network, container string, c model.NetworkConfig) error {
 }
 
 func (w *world) gc(network string, c model.NetworkConfig, keep ...string) error {
-	return w.net(network, c).Collect(context.Background(), func(h Holder) bool { return slices.Contains(keep, h.ID.ContainerID) }, Dissolve(len(keep) == 0))
+	return w.net(network, c).Collect(context.Background(), func(h life.Holder) bool { return slices.Contains(keep, h.ID.ContainerID) }, Dissolve(len(keep) == 0))
 }
 
 func nothing(*world) {}
@@ -157,7 +158,7 @@ func (w *world) flaws(before []string) []string {
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	owners := map[string]bool{}
 	for key, rec := range w.records {
-		owner := IDOf(rec).String()
+		owner := life.IDOf(rec).String()
 		owners[owner] = true
 		if rec.Phase != state.PhaseReady {
 			bad("record %s is %s", key, rec.Phase)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Attach is CreateEndpoint and Join in one, all or nothing, and safe to repeat:
@@ -111,7 +112,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 
 // dead says whether an attachment's container is provably gone.
 func (c *Controller) dead(rec state.Endpoint) bool {
-	return OfRecord(rec).Dead(c.boot)
+	return life.OfRecord(rec).Dead(c.boot)
 }
 
 // samePorts says whether a record has the ports that are asked for.

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // claimSubnets refuses subnets that the network's bridge cannot lead to, because
@@ -180,6 +181,6 @@ func unlessStays(err error) error {
 // gives says whether the network's containers may have an address of a part of a
 // subnet.
 func (n *Network) gives(part netip.Prefix) bool {
-	pool, ok := n.ipam.(*Pool)
+	pool, ok := n.ipam.(*address.Pool)
 	return !ok || pool.Gives(part)
 }

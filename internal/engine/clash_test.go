@@ -13,6 +13,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // define returns a network with a pool of these subnets, in one range set.
@@ -26,7 +28,7 @@ func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*mo
 	for _, m := range mod {
 		m(&cfg, &pool)
 	}
-	p, err := NewPool(pool, model.Addressing{})
+	p, err := address.NewPool(pool, model.Addressing{})
 	must(h.t, err)
 	n, err := h.DefineNetwork("bridge", name, WithConfig(cfg), WithIPAM(p))
 	must(h.t, err)
@@ -35,7 +37,7 @@ func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*mo
 
 // foreign has the addresses of a pool come from an IPAM whose subnets a record
 // does not tell.
-type foreign struct{ IPAM }
+type foreign struct{ address.IPAM }
 
 func (foreign) Type() string { return "host-local" }
 
@@ -132,7 +134,7 @@ func TestSubnetInUse(t *testing.T) {
 				t.Errorf("%s: links %v became %v", name, before, after)
 			}
 		}
-		must(t, n.Collect(ctx, func(Holder) bool { return false }, DissolveNetwork))
+		must(t, n.Collect(ctx, func(life.Holder) bool { return false }, DissolveNetwork))
 		must(t, other.Verify(ctx, Expectation{ID: model.ID{Network: "other", ContainerID: "c0", IfName: "eth0"}, Netns: h.netnsDir + "/c0", Addressing: addressesOf(t, other, "c0")}))
 	}
 }

@@ -8,15 +8,17 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Dead says whether a holder's container is provably gone.
-func (c *Controller) Dead(h Holder) bool { return h.Dead(c.boot) }
+func (c *Controller) Dead(h life.Holder) bool { return h.Dead(c.boot) }
 
 // Holders returns every owner of something of the network, whether a record, a
 // link, a rule or only an address tells of it. What cannot be read is left out
 // and reported in the error, beside the rest. It changes nothing.
-func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
+func (n *Network) Holders(ctx context.Context) (all []life.Holder, err error) {
 	leave, err := n.c.enter()
 	if err != nil {
 		return nil, err
@@ -25,8 +27,8 @@ func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
 	known, err := n.holders(ctx)
 	all = slices.Collect(maps.Values(known))
 	var leaseErr error
-	if pool, ok := n.ipam.(*Pool); ok {
-		var leases []Holder
+	if pool, ok := n.ipam.(*address.Pool); ok {
+		var leases []life.Holder
 		leases, leaseErr = pool.Holders(ctx)
 		for _, h := range leases {
 			if _, has := known[h.ID]; !has {
@@ -42,7 +44,7 @@ func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
 // dissolve set it removes the network's bridge, rules and record, too. It goes
 // on after errors and reports them joined. keep is asked again of each one once
 // no ADD and no DEL of it is under way.
-func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve Dissolve) (err error) {
+func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, dissolve Dissolve) (err error) {
 	leave, err := n.c.enter()
 	if err != nil {
 		return err
@@ -69,7 +71,7 @@ func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve 
 
 // collectOne removes an attachment unless it has been made anew, by an ADD for
 // the same container, since the holders were listed.
-func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder) bool) error {
+func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Holder) bool) error {
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been made for it
 	}
@@ -85,7 +87,7 @@ func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder)
 	case err != nil:
 		return err
 	}
-	if keep(OfRecord(rec)) {
+	if keep(life.OfRecord(rec)) {
 		return nil
 	}
 	return n.remove(ctx, id, "")
@@ -93,8 +95,8 @@ func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder)
 
 // collectLeases takes back the addresses of owners that are not among the known
 // ones, of which something else tells.
-func (n *Network) collectLeases(ctx context.Context, known map[model.ID]Holder, keep func(Holder) bool) error {
-	pool, ok := n.ipam.(*Pool)
+func (n *Network) collectLeases(ctx context.Context, known map[model.ID]life.Holder, keep func(life.Holder) bool) error {
+	pool, ok := n.ipam.(*address.Pool)
 	if !ok && n.ipam != nil {
 		return n.ipam.Collect(ctx, keep)
 	}
@@ -114,7 +116,7 @@ func (n *Network) collectLeases(ctx context.Context, known map[model.ID]Holder, 
 // collectLease takes back what a lease alone tells of. An ADD owns its
 // attachment from before its record and its lease are made until it ends, so
 // that one without a record, while it is ours, is of no ADD under way.
-func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep func(Holder) bool) error {
+func (n *Network) collectLease(ctx context.Context, pool *address.Pool, h life.Holder, keep func(life.Holder) bool) error {
 	if err := h.ID.Validate(); err != nil {
 		return pool.Remove(ctx, h.ID) // nothing else can have been made for it
 	}
@@ -128,7 +130,7 @@ func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep f
 		return pool.Remove(ctx, h.ID)
 	case err != nil:
 		return err
-	case keep(OfRecord(rec)):
+	case keep(life.OfRecord(rec)):
 		return nil // made since the holders were listed
 	}
 	return n.remove(ctx, h.ID, "")
@@ -136,12 +138,12 @@ func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep f
 
 // holderNow is the holder that a record tells of; without one, that nothing is
 // known.
-func (c *Controller) holderNow(records endpointRecords, id model.ID) Holder {
+func (c *Controller) holderNow(records endpointRecords, id model.ID) life.Holder {
 	rec, err := records.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if err != nil {
-		return Holder{ID: id, Boot: c.boot}
+		return life.Holder{ID: id, Boot: c.boot}
 	}
-	return OfRecord(rec)
+	return life.OfRecord(rec)
 }
 
 // Dissolve says whether Collect removes a network that it left empty.
@@ -155,18 +157,18 @@ const (
 
 // holders finds every attachment of the network by its record, its link or its
 // rules.
-func (n *Network) holders(ctx context.Context) (map[model.ID]Holder, error) {
-	all := map[model.ID]Holder{}
+func (n *Network) holders(ctx context.Context) (map[model.ID]life.Holder, error) {
+	all := map[model.ID]life.Holder{}
 	owned, err := n.c.links.List(ctx, model.NetworkOwner(n.name))
 	for _, o := range owned {
 		if id, ok := model.ParseOwner(o.Owner); ok {
-			all[id] = Holder{ID: id, Boot: n.c.boot}
+			all[id] = life.Holder{ID: id, Boot: n.c.boot}
 		}
 	}
 	owners, rulesErr := n.c.owners(ctx, n.config.Backend)
 	for _, owner := range owners {
 		if id, ok := model.ParseOwner(owner); ok && id.Network == n.name {
-			all[id] = Holder{ID: id, Boot: n.c.boot}
+			all[id] = life.Holder{ID: id, Boot: n.c.boot}
 		}
 	}
 	recs, recErr := n.c.endpoints.Endpoints(n.name)
@@ -174,7 +176,7 @@ func (n *Network) holders(ctx context.Context) (map[model.ID]Holder, error) {
 		recErr = nil // set aside; the link tells
 	}
 	for _, rec := range recs {
-		h := OfRecord(rec)
+		h := life.OfRecord(rec)
 		all[h.ID] = h
 	}
 	return all, errors.Join(err, rulesErr, recErr)
@@ -182,4 +184,4 @@ func (n *Network) holders(ctx context.Context) (map[model.ID]Holder, error) {
 
 // WhyDead says in words why a holder's container is provably gone; empty if it
 // is not (see Dead).
-func (c *Controller) WhyDead(h Holder) string { return h.WhyDead(c.boot) }
+func (c *Controller) WhyDead(h life.Holder) string { return h.WhyDead(c.boot) }

@@ -10,6 +10,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Connected is what Connect did.
@@ -146,7 +147,7 @@ func WatchRules(ctx context.Context, removed func()) error {
 // Instance tells this host's network namespace from every other one, and from
 // what it was before the last boot.
 func Instance() (string, error) {
-	boot, err := BootID()
+	boot, err := life.BootID()
 	if err != nil {
 		return "", err
 	}
@@ -158,5 +159,5 @@ func Instance() (string, error) {
 	if err := errors.Join(err, ns.Close()); err != nil {
 		return "", err
 	}
-	return boot + "/" + NetnsID(id).String(), nil
+	return boot + "/" + life.NetnsID(id).String(), nil
 }

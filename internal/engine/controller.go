@@ -15,6 +15,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // home is the network namespace that a Controller works in.
@@ -196,11 +198,11 @@ func InOneNamespace() Option { return func(o *options) { o.one = true } }
 
 // New returns a Controller. It opens a netlink socket and writes nothing.
 func New(opts ...Option) (*Controller, error) {
-	o := options{stateDir: state.DefaultPath, dataDir: DefaultDataDir, netnsDir: DefaultNetnsDir}
+	o := options{stateDir: state.DefaultPath, dataDir: address.DefaultDataDir, netnsDir: DefaultNetnsDir}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	boot, err := BootID()
+	boot, err := life.BootID()
 	if err != nil {
 		return nil, err
 	}
@@ -327,7 +329,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
 	}
-	if pool, ok := n.ipam.(*Pool); ok {
+	if pool, ok := n.ipam.(*address.Pool); ok {
 		if err := pool.Suits(n.config); err != nil {
 			return nil, err
 		}

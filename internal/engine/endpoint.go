@@ -14,6 +14,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Endpoint is one attachment of a container to a network, for one goroutine at
@@ -43,9 +45,9 @@ type endpointSpec struct {
 	sandbox  *Sandbox // nil: not known yet
 }
 
-func (s endpointSpec) netns() (path string, id NetnsID) {
+func (s endpointSpec) netns() (path string, id life.NetnsID) {
 	if s.sandbox == nil {
-		return "", NetnsID{}
+		return "", life.NetnsID{}
 	}
 	return s.sandbox.path, s.sandbox.netns
 }
@@ -147,7 +149,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	path, ns := spec.netns()
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: MountNS(),
+		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
 		OwnRules: ownRules(n.config), NextName: spec.nextName,
@@ -191,7 +193,7 @@ func (n *Network) publishable(ports []PortMapping) error {
 
 // lease gets the endpoint's addresses and completes them.
 func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
-	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
+	claim := address.Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
 	claim.Netns, claim.NetnsID = spec.netns()
 	if err := e.n.keepLost(ctx, e.ID()); err != nil {
 		return err
@@ -219,8 +221,8 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 }
 
 func (n *Network) leaseDir() (kind, dir string) {
-	if pool, ok := n.ipam.(*Pool); ok {
-		return PoolType, pool.DataDir()
+	if pool, ok := n.ipam.(*address.Pool); ok {
+		return address.PoolType, pool.DataDir()
 	}
 	if n.ipam != nil {
 		return n.ipam.Type(), ""
@@ -260,7 +262,7 @@ func (e *Endpoint) plan() (plan, error) {
 }
 
 // ID returns the endpoint's identity.
-func (e *Endpoint) ID() model.ID { return IDOf(e.rec) }
+func (e *Endpoint) ID() model.ID { return life.IDOf(e.rec) }
 
 // Name returns the endpoint's name.
 func (e *Endpoint) Name() string { return e.rec.ContainerID }
@@ -316,10 +318,10 @@ func randomMAC() net.HardwareAddr {
 
 // keepLost is for before the network's pool gives an address.
 func (n *Network) keepLost(ctx context.Context, self model.ID) error {
-	pool, ok := n.ipam.(*Pool)
+	pool, ok := n.ipam.(*address.Pool)
 	if !ok {
 		return nil
 	}
-	l := Lost{Network: n.name, Boot: n.c.boot, Records: n.c.endpoints, Links: n.c.links, Finder: n.c.finder}
+	l := address.Lost{Network: n.name, Boot: n.c.boot, Records: n.c.endpoints, Links: n.c.links, Finder: n.c.finder}
 	return l.Keep(ctx, pool, self)
 }

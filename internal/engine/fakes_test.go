@@ -16,6 +16,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 var errInjected = errors.New("injected failure")
@@ -383,7 +385,7 @@ func (w *world) HasReady(network string) (bool, error) {
 }
 
 func (w *world) HasEndpoint(network string, but state.Endpoint) (bool, error) {
-	return w.recorded(network, func(e state.Endpoint) bool { return IDOf(e) != IDOf(but) }), nil
+	return w.recorded(network, func(e state.Endpoint) bool { return life.IDOf(e) != life.IDOf(but) }), nil
 }
 
 func (w *world) AnyEndpoint(network string, is func(state.Endpoint) bool) (bool, error) {
@@ -476,7 +478,7 @@ type fakeIPAM struct {
 
 func (i fakeIPAM) Type() string { return "fake" }
 
-func (i fakeIPAM) Apply(_ context.Context, c Claim) (model.Addressing, error) {
+func (i fakeIPAM) Apply(_ context.Context, c address.Claim) (model.Addressing, error) {
 	err := i.w.step(func() { i.w.things["lease "+c.ID.String()] = "" })
 	return model.Addressing{Addresses: []model.Address{{Prefix: netip.MustParsePrefix(cmp.Or(i.addr, "10.1.0.2") + "/24")}}}, err
 }
@@ -492,7 +494,7 @@ func (i fakeIPAM) Remove(_ context.Context, id model.ID) error {
 	return i.w.step(func() { delete(i.w.things, "lease "+id.String()) })
 }
 
-func (i fakeIPAM) Collect(_ context.Context, keep func(Holder) bool) error {
+func (i fakeIPAM) Collect(_ context.Context, keep func(life.Holder) bool) error {
 	return i.w.step(func() {})
 }
 

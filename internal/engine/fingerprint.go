@@ -8,13 +8,14 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // fingerprint tells one configuration from another without encoding it. Every
 // ADD asks for it: by encoding/json it costs 5 % of an ADD's CPU time
 // (BenchmarkFingerprint).
 func (n *Network) fingerprint() string {
-	if pool, ok := n.ipam.(*Pool); ok {
+	if pool, ok := n.ipam.(*address.Pool); ok {
 		saved := pool.Saved()
 		return fingerprint(n.config, &saved)
 	}
@@ -22,7 +23,7 @@ func (n *Network) fingerprint() string {
 }
 
 // fingerprint is that of a network with this pool; nil: its addresses come from elsewhere.
-func fingerprint(c model.NetworkConfig, pool *SavedPool) string {
+func fingerprint(c model.NetworkConfig, pool *address.SavedPool) string {
 	d := fnv1a(offset64)
 	d.config(c)
 	if pool != nil {
@@ -127,7 +128,7 @@ func (d *fnv1a) tunnel(t model.TunnelConfig) {
 	d.flags(t.Agent)
 }
 
-func (d *fnv1a) pool(p SavedPool) {
+func (d *fnv1a) pool(p address.SavedPool) {
 	d.text(p.DataDir)
 	list(d, p.Sets, func(s ipamstore.RangeSet) {
 		list(d, s, func(r ipamstore.Range) {

@@ -8,13 +8,14 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // Every field of a network's configuration and of its pool counts: set alone,
 // it makes another fingerprint than any other does.
 func TestFingerprintCountsEveryField(t *testing.T) {
 	var config model.NetworkConfig
-	var pool SavedPool
+	var pool address.SavedPool
 	seen := map[string]string{fingerprint(config, &pool): "nothing"}
 	check := func(field string) {
 		print := fingerprint(config, &pool)
@@ -74,7 +75,7 @@ func eachLeaf(v reflect.Value, name string, fn func(name string)) {
 // BenchmarkFingerprint is the first fingerprint that a process asks for, and
 // one that is taken of the configuration as encoding/json writes it.
 func BenchmarkFingerprint(b *testing.B) {
-	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: b.TempDir(), Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.1.0.0/16")}}}}, model.Addressing{})
+	pool, err := address.NewPool(ipamstore.Config{Network: "net1", DataDir: b.TempDir(), Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.1.0.0/16")}}}}, model.Addressing{})
 	if err != nil {
 		b.Fatal(err)
 	}

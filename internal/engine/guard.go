@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // What closes a bridge is its guard: the strictest of what all networks ask for
@@ -243,7 +244,7 @@ func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone model.ID) (l
 	for _, g := range all {
 		needed, err := c.endpoints.AnyEndpoint(g.Network, func(e state.Endpoint) bool {
 			known := b.Has(state.Guard{Network: g.Network, ID: e.Guard})
-			return e.Bridge == bridge && IDOf(e) != gone && (e.Guard == g.ID || !known)
+			return e.Bridge == bridge && life.IDOf(e) != gone && (e.Guard == g.ID || !known)
 		})
 		if err == nil && !needed && g.Tunnel != "" {
 			needed, err = c.tunnels.HasTunnel(g.Tunnel, model.NetworkOwner(g.Network))

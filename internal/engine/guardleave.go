@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // leaveGuard weakens the guard of an endpoint's bridge, after its link is gone, to
@@ -52,7 +53,7 @@ func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
 		return err
 	}
 	defer b.Unlock()
-	left, stale, err := n.c.weedGuards(b, rec.Bridge, IDOf(rec))
+	left, stale, err := n.c.weedGuards(b, rec.Bridge, life.IDOf(rec))
 	if unsaid && !b.Has(mine) {
 		stale = append(stale, mine)
 	}
@@ -119,7 +120,7 @@ func (n *Network) dropGuard(ctx context.Context, rec state.Endpoint) error {
 // endpoints than gone ask for; without any it is removed, after removeBridge. Without
 // an index a bridge that is there keeps its guard: other networks may need it.
 func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.Endpoint, removeBridge func(context.Context) error) error {
-	left, stale, err := n.c.weedGuards(b, n.config.Bridge, IDOf(gone))
+	left, stale, err := n.c.weedGuards(b, n.config.Bridge, life.IDOf(gone))
 	if err != nil {
 		return err
 	}

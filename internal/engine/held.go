@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // publishing is what became of the ports that were asked for.
@@ -156,7 +157,7 @@ func findOwner(dir endpointRecords, owner string) (state.Endpoint, error) {
 	for _, network := range networks {
 		recs, _ := dir.Endpoints(network) // what cannot be read proves nothing
 		for _, rec := range recs {
-			id := IDOf(rec)
+			id := life.IDOf(rec)
 			if firewall.Key(id.String()) == owner || firewall.Key(model.PublicationOwner(id)) == owner {
 				return rec, nil
 			}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Life is what is known of the container behind an attachment.
@@ -62,7 +64,7 @@ type PublishedPort struct {
 // Subnets returns the subnets of the network's pool, each once, in the order of
 // its range sets; none if its addresses come from elsewhere.
 func (n *Network) Subnets() []netip.Prefix {
-	pool, ok := n.ipam.(*Pool)
+	pool, ok := n.ipam.(*address.Pool)
 	if !ok {
 		return nil
 	}
@@ -79,7 +81,7 @@ func (n *Network) IPAMType() string {
 
 // IPAM returns what gives the network's addresses; nil if nothing does, or what
 // cannot be called from the network's record.
-func (n *Network) IPAM() IPAM { return n.ipam }
+func (n *Network) IPAM() address.IPAM { return n.ipam }
 
 // Inspect returns what is recorded of the endpoint.
 func (e *Endpoint) Inspect() Attachment {
@@ -138,7 +140,7 @@ func (c *Controller) verifyPublication(ctx context.Context, rec state.Endpoint) 
 }
 
 func (c *Controller) attachment(rec state.Endpoint) Attachment {
-	h := OfRecord(rec)
+	h := life.OfRecord(rec)
 	a := Attachment{ID: h.ID, Why: h.WhyDead(c.boot), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
 	for _, addr := range rec.Addresses {
 		a.Addresses = append(a.Addresses, addr.Prefix)

@@ -10,12 +10,13 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 func TestLife(t *testing.T) {
 	c := newHost(t).Controller
 	path := lntest.NewNetns(t)
-	id, err := IDOfNetns(path)
+	id, err := life.NetnsIDOf(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,8 +31,8 @@ func TestLife(t *testing.T) {
 		"unknown":         {state.Endpoint{Phase: state.PhaseReady, Netns: "/none"}, Alive, ""},
 		"at work":         {state.Endpoint{Phase: state.PhaseLeased, Boot: c.boot, Netns: path, NetnsID: state.NetnsID(id)}, Unfinished, ""},
 		"not joined":      {state.Endpoint{Phase: state.PhaseLeased, Boot: c.boot}, NotJoined, ""},
-		"gone":            {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: MountNS()}, Dead, "its network namespace /none is gone"},
-		"another's":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: path, NetnsID: other, MountNS: MountNS()}, Dead, "another network namespace is at " + path},
+		"gone":            {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: life.MountNS()}, Dead, "its network namespace /none is gone"},
+		"another's":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: path, NetnsID: other, MountNS: life.MountNS()}, Dead, "another network namespace is at " + path},
 		"from afar":       {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id), MountNS: "1"}, Alive, ""},
 		"from before":     {state.Endpoint{Phase: state.PhaseReady, Boot: c.boot, Netns: "/none", NetnsID: state.NetnsID(id)}, Alive, ""},
 		"of earlier boot": {state.Endpoint{Phase: state.PhaseReady, Boot: "old", Netns: path, NetnsID: state.NetnsID(id)}, Dead, "made before the last reboot"},

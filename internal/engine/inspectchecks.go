@@ -16,6 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // Finding is what Diagnose found of one thing.
@@ -313,7 +314,7 @@ func (s survey) checkPools(ctx context.Context) []Finding {
 	ok := Finding{About: "address pools", Found: "all have room"}
 	var all []Finding
 	for _, n := range s.networks {
-		pool, is := n.ipam.(*Pool)
+		pool, is := n.ipam.(*address.Pool)
 		if !is {
 			continue
 		}

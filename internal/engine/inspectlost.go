@@ -15,6 +15,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // permitted is a finding if rules and links cannot be read: then nothing is known.
@@ -63,10 +65,10 @@ func (s survey) lost(ctx context.Context) (lost, error) {
 		}
 		err = errors.Join(err, recErr)
 		for _, rec := range recs {
-			l.recorded[IDOf(rec)] = true
+			l.recorded[life.IDOf(rec)] = true
 		}
 	}
-	links, linkErr := LinksOf(ctx, s.c.links, model.OwnerPrefix)
+	links, linkErr := life.LinksOf(ctx, s.c.links, model.OwnerPrefix)
 	l.links = links
 	return l, errors.Join(err, linkErr)
 }
@@ -138,7 +140,7 @@ func (l lost) rules(ctx context.Context) []Finding {
 func (l lost) leases(ctx context.Context, networks []*Network) []Finding {
 	var all []Finding
 	for _, n := range networks {
-		pool, ok := n.ipam.(*Pool)
+		pool, ok := n.ipam.(*address.Pool)
 		if !ok {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // CollectInterrupted removes every attachment of the network whose Join or Attach
@@ -43,5 +44,5 @@ func (n *Network) collectInterrupted(ctx context.Context, rec state.Endpoint) er
 	if err != nil || !interrupted(now) {
 		return err // it came to its end meanwhile
 	}
-	return n.remove(ctx, IDOf(now), "")
+	return n.remove(ctx, life.IDOf(now), "")
 }

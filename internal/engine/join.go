@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Join makes the endpoint's interface in the sandbox: the bridge if it is
@@ -43,7 +44,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	if err != nil {
 		return err
 	}
-	ns, err := OpenNetns(sb.path)
+	ns, err := life.OpenNetns(sb.path)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 		before.LinkName = ""
 	}
 	undo.push(func() error { e.rec = before; return e.save() })
-	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), MountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
+	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), life.MountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
 	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
 	return e.save()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // mend puts back what an attachment needs of its host, and its rules, without
@@ -17,7 +18,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 	if e.rec.Bridge != e.n.config.Bridge {
 		return model.BadConfig("bridge", e.n.config.Bridge, "the attachment is on "+e.rec.Bridge)
 	}
-	ns, err := OpenNetns(e.rec.Netns)
+	ns, err := life.OpenNetns(e.rec.Netns)
 	if err != nil {
 		return err
 	}

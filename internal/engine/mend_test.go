@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // Whatever of its promises to the kernel an attachment loses, Verify names it,
@@ -154,12 +155,12 @@ func TestGrownRangeSet(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	pool := func(subnets ...string) *Pool {
+	pool := func(subnets ...string) *address.Pool {
 		var set ipamstore.RangeSet
 		for _, s := range subnets {
 			set = append(set, ipamstore.Range{Subnet: netip.MustParsePrefix(s)})
 		}
-		p, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{set}}, model.Addressing{})
+		p, err := address.NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{set}}, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +332,7 @@ func TestLinkLocalGateway(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{{
+	pool, err := address.NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{{
 		{Subnet: netip.MustParsePrefix("fd31::/64"), Gateway: netip.MustParseAddr("fe80::1")},
 	}}}, model.Addressing{})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // Network is one network on this host. It does not change: what a call finds
@@ -20,8 +21,8 @@ type Network struct {
 	name   string
 	driver string
 	config model.NetworkConfig
-	ipam   IPAM      // nil: endpoints get no addresses
-	auto   *AutoPool // whence ipam comes, if subnets are to be chosen; else nil
+	ipam   address.IPAM      // nil: endpoints get no addresses
+	auto   *address.AutoPool // whence ipam comes, if subnets are to be chosen; else nil
 	// foreign is the type of the IPAM that the network was made with and that
 	// cannot be called from its record; empty: none.
 	foreign string
@@ -35,7 +36,7 @@ type NetworkOption func(*networkSpec)
 
 type networkSpec struct {
 	config  model.NetworkConfig
-	ipam    IPAM
+	ipam    address.IPAM
 	subnets []ipamstore.RangeSet
 	wants   map[int]ipamstore.SubnetRequest // of those in subnets to be chosen
 	notes   notes
@@ -68,14 +69,14 @@ func WithInternal() NetworkOption {
 // WithIPAM has another IPAM than the built-in pool give addresses; WithSubnet
 // is then without effect. A network found again by its name has its IPAM only
 // if it is a *Pool.
-func WithIPAM(ipam IPAM) NetworkOption {
+func WithIPAM(ipam address.IPAM) NetworkOption {
 	return func(s *networkSpec) { s.ipam = ipam }
 }
 
 // savedConfig is what a network's record keeps.
 type savedConfig struct {
 	model.NetworkConfig
-	Pool    *SavedPool `json:",omitempty"`
+	Pool    *address.SavedPool `json:",omitempty"`
 	Foreign string     `json:",omitempty"`
 	Kept    bool       `json:",omitempty"`
 	notes
@@ -83,7 +84,7 @@ type savedConfig struct {
 
 func (n *Network) record() (state.Network, error) {
 	saved := savedConfig{NetworkConfig: n.config, Foreign: n.foreign, Kept: n.kept, notes: n.notes}
-	if pool, ok := n.ipam.(*Pool); ok {
+	if pool, ok := n.ipam.(*address.Pool); ok {
 		kept := pool.Saved()
 		saved.Pool = &kept
 	} else if n.ipam != nil {
@@ -178,7 +179,7 @@ func (n *Network) forgetRecord(ctx context.Context, made madeRecord) error {
 
 // ownGateways returns the gateways that are known before any endpoint is.
 func (n *Network) ownGateways() model.Addressing {
-	if pool, ok := n.ipam.(*Pool); ok && n.config.HasGateway() {
+	if pool, ok := n.ipam.(*address.Pool); ok && n.config.HasGateway() {
 		return model.Addressing{Addresses: pool.Gateways()}
 	}
 	return model.Addressing{}

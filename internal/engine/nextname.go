@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // WithNextIfName has Join name the interface: the first of eth0, eth1 and so on
@@ -88,7 +89,7 @@ func (s *Sandbox) FreeIfName() (_ string, err error) {
 		return "", err
 	}
 	defer leave(&err)
-	ns, err := OpenNetns(s.path)
+	ns, err := life.OpenNetns(s.path)
 	if err != nil {
 		return "", err
 	}

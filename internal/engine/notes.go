@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // notes is what a network's record keeps for its makers. Nothing here acts by it.
@@ -22,7 +23,7 @@ func WithIPAMConf(conf json.RawMessage) NetworkOption {
 
 // FromConf returns the network with the IPAM that make has for the configuration of
 // WithIPAMConf; the network itself if there is none, or make returns nil.
-func (n *Network) FromConf(make func(kind string, conf json.RawMessage) IPAM) *Network {
+func (n *Network) FromConf(make func(kind string, conf json.RawMessage) address.IPAM) *Network {
 	if n.ipam != nil || n.notes.IPAMConf == nil {
 		return n
 	}

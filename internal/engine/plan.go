@@ -15,6 +15,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // plan is all that an attachment is in the kernel: what ADD applies, CHECK
@@ -243,7 +244,7 @@ func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, err
 		endpoints, err := n.c.endpoints.Endpoints(o.name)
 		errs = append(errs, err)
 		for _, e := range endpoints {
-			if e.Phase != state.PhaseReady && e.Netns != "" && IDOf(e) != but && !n.c.dead(e) {
+			if e.Phase != state.PhaseReady && e.Netns != "" && life.IDOf(e) != but && !n.c.dead(e) {
 				return have, nil
 			}
 			all = append(all, o.planBridge((&Endpoint{n: o, rec: e}).Addressing()).Gateways...)

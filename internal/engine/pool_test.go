@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // A network found again by its name has the pool it was made with, all keys of
@@ -34,7 +35,7 @@ func TestRecordKeepsPool(t *testing.T) {
 	}
 	prints := map[string]bool{}
 	for _, want := range []ipamstore.Config{plain, full} {
-		pool, err := NewPool(want, model.Addressing{})
+		pool, err := address.NewPool(want, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 func TestValidatePorts(t *testing.T) {
@@ -101,7 +102,7 @@ func (h *realHost) web(n *Network, id string, ports ...PortMapping) (*Endpoint, 
 	if err != nil {
 		return nil, err
 	}
-	ns, err := OpenNetns(sb.Path())
+	ns, err := life.OpenNetns(sb.Path())
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +271,7 @@ func TestPublisher(t *testing.T) {
 	if err := p.Verify(ctx, pub); err != nil {
 		t.Errorf("verify after the repair: %v", err)
 	}
-	if err := p.Collect(ctx, func(Holder) bool { return true }); err != nil {
+	if err := p.Collect(ctx, func(life.Holder) bool { return true }); err != nil {
 		t.Error(err)
 	}
 	if got := greets("127.0.0.1:8080"); got != "a" {

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Publisher publishes ports of the host for containers whose interfaces another
@@ -51,7 +52,7 @@ func (c *Controller) publications() *state.Dir {
 // ruleset returns what is put in place for a publication by its record.
 func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
 	return ruleset{backend: p.cfg.Chosen(), rec: rec, endpoint: firewall.Endpoint{
-		Owner: model.PublicationOwner(IDOf(rec)), Bridge: rec.Bridge, Addrs: rec.Addrs(), Ports: firewallPorts(portsOf(rec)),
+		Owner: model.PublicationOwner(life.IDOf(rec)), Bridge: rec.Bridge, Addrs: rec.Addrs(), Ports: firewallPorts(portsOf(rec)),
 		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
 		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.IPTablesOptions(),
 	}}
@@ -160,13 +161,13 @@ func (p *Publisher) load(id model.ID) (state.Endpoint, error) {
 
 // record is the intent to publish.
 func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint, error) {
-	id, err := IDOfNetns(pub.Netns)
+	id, err := life.NetnsIDOf(pub.Netns)
 	if err != nil {
 		return state.Endpoint{}, err
 	}
 	rec := state.Endpoint{
 		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
-		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: MountNS(),
+		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: life.MountNS(),
 		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.JSON(),
 	}
 	for _, a := range pub.Addrs {
@@ -180,7 +181,7 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 // a removal that was killed had closed already is opened again. It is an error if
 // that cannot be looked at: the ports may be those of the living container.
 func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bool, error) {
-	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && NetnsID(before.NetnsID).Same(NetnsID(now.NetnsID)) &&
+	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && life.NetnsID(before.NetnsID).Same(life.NetnsID(now.NetnsID)) &&
 		slices.Equal(before.Addrs(), now.Addrs()) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now))
 	if !same {
 		return false, nil

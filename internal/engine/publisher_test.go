@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // A container behind a bridge without hairpin reaches itself by its published
@@ -32,7 +33,7 @@ func TestPublisherHairpin(t *testing.T) {
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
-	ns, err := OpenNetns(e.Netns())
+	ns, err := life.OpenNetns(e.Netns())
 	if err != nil {
 		t.Fatal(err)
 	}

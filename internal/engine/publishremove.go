@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Remove takes away whatever was published for an ID. It needs nothing to be
@@ -65,7 +66,7 @@ func (p *Publisher) removeOwned(ctx context.Context, id model.ID, spared func() 
 }
 
 func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
-	fw := firewall.Endpoint{Owner: model.PublicationOwner(IDOf(rec))}
+	fw := firewall.Endpoint{Owner: model.PublicationOwner(life.IDOf(rec))}
 	if rec.Phase == state.PhaseReady {
 		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, rec.Addrs(), p.c.portsHeldBy(rec)
 	}
@@ -107,7 +108,7 @@ const noPort = "-"
 // Collect removes every publication of the network that keep says no to,
 // whether a record or only a rule tells of it. It goes on after errors and
 // reports them joined.
-func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) (err error) {
+func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (err error) {
 	leave, err := p.c.enter()
 	if err != nil {
 		return err
@@ -117,16 +118,16 @@ func (p *Publisher) Collect(ctx context.Context, keep func(Holder) bool) (err er
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside; the rules tell
 	}
-	holders := map[model.ID]Holder{}
+	holders := map[model.ID]life.Holder{}
 	for _, rec := range recs {
-		h := OfRecord(rec)
+		h := life.OfRecord(rec)
 		holders[h.ID] = h
 	}
 	owners, listErr := p.c.owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
 		id, ok := model.ParsePublication(owner)
 		if _, known := holders[id]; ok && !known && id.Network == p.network {
-			holders[id] = Holder{ID: id, Boot: p.c.boot}
+			holders[id] = life.Holder{ID: id, Boot: p.c.boot}
 		}
 	}
 	errs := []error{err, listErr}

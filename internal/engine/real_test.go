@@ -16,6 +16,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // realHost is a Controller in a network namespace of the test's own.
@@ -284,11 +285,11 @@ func TestCollect(t *testing.T) {
 		}
 	}
 	has("dead", "living")
-	if err := n.Collect(ctx, func(holder Holder) bool { return !h.Dead(holder) }, KeepNetwork); err != nil {
+	if err := n.Collect(ctx, func(holder life.Holder) bool { return !h.Dead(holder) }, KeepNetwork); err != nil {
 		t.Fatal(err)
 	}
 	has("living")
-	if err := n.Collect(ctx, func(Holder) bool { return false }, DissolveNetwork); err != nil {
+	if err := n.Collect(ctx, func(life.Holder) bool { return false }, DissolveNetwork); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, h.links()); diff != "" {
@@ -319,7 +320,7 @@ func TestCollectSparesWhoCameAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *Endpoint
-	err = n.Collect(ctx, func(holder Holder) bool {
+	err = n.Collect(ctx, func(holder life.Holder) bool {
 		keep := !h.Dead(holder)
 		if e == nil { // between the look and the removal
 			if keep {

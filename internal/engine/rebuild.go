@@ -14,6 +14,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 type (
@@ -77,7 +79,7 @@ type rebuilder struct {
 
 // look reads what the kernel has.
 func (r *rebuilder) look(ctx context.Context) (err error) {
-	if r.owned, err = LinksOf(ctx, r.c.links, model.OwnerPrefix); err != nil {
+	if r.owned, err = life.LinksOf(ctx, r.c.links, model.OwnerPrefix); err != nil {
 		return err
 	}
 	if r.rules, err = r.c.recorder.Recorded(ctx); err != nil {
@@ -144,14 +146,14 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 	if f.Netns == "" {
 		return state.Endpoint{}, fmt.Errorf("%w: no file and no process tells of the one that %s leads to", model.ErrBadNetns, f.HostName)
 	}
-	ns, err := IDOfNetns(f.Netns)
+	ns, err := life.NetnsIDOf(f.Netns)
 	if err != nil {
 		return state.Endpoint{}, err
 	}
 	fw, ruled := r.rules.Endpoints[firewall.Key(id.String())]
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: MountNS(),
+		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
 		Rules: ruled || n.config.NeedsRules(), Guard: n.guardID(),
 		Links: []state.Link{
@@ -187,7 +189,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 // more than it was leased; while the leases are there they tell.
 func (r *rebuilder) addresses(ctx context.Context, n *Network, id model.ID, f link.Found, ruled []netip.Addr) ([]state.Address, error) {
 	has := f.Addrs
-	if pool, ok := n.ipam.(*Pool); ok {
+	if pool, ok := n.ipam.(*address.Pool); ok {
 		leases, err := pool.Lookup(ctx, id)
 		if err != nil {
 			return nil, err

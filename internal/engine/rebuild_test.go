@@ -19,6 +19,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // lose deletes directories of the host's: "state", "leases".
@@ -322,7 +323,7 @@ func TestRebuildBelievesNoContainer(t *testing.T) {
 	n := h.network("10.73.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, SpoofCheck: true}))
 	a := h.attach(n, "a")
 	want := h.records()["a"]
-	ns, err := OpenNetns(a.Netns())
+	ns, err := life.OpenNetns(a.Netns())
 	if err != nil {
 		t.Fatal(err)
 	}

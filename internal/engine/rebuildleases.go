@@ -10,6 +10,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // leases leases to every attachment with a record the addresses it has.
@@ -21,10 +23,10 @@ func (r *rebuilder) leases(ctx context.Context) error {
 		errs = append(errs, err)
 		held := map[string]map[netip.Addr]ipamstore.Owner{} // by directory
 		for _, rec := range recs {
-			if rec.IPAM != PoolType || len(rec.Addresses) == 0 || r.c.dead(rec) {
+			if rec.IPAM != address.PoolType || len(rec.Addresses) == 0 || r.c.dead(rec) {
 				continue
 			}
-			pool, err := NewPool(ipamstore.Config{Network: network, DataDir: rec.DataDir}, model.Addressing{})
+			pool, err := address.NewPool(ipamstore.Config{Network: network, DataDir: rec.DataDir}, model.Addressing{})
 			if err == nil && held[rec.DataDir] == nil {
 				held[rec.DataDir], err = pool.Held(ctx)
 			}
@@ -38,8 +40,8 @@ func (r *rebuilder) leases(ctx context.Context) error {
 }
 
 // lease leases to an attachment what it has, unless it is removed meanwhile.
-func (r *rebuilder) lease(ctx context.Context, pool *Pool, rec state.Endpoint) error {
-	id := IDOf(rec)
+func (r *rebuilder) lease(ctx context.Context, pool *address.Pool, rec state.Endpoint) error {
+	id := life.IDOf(rec)
 	release, err := r.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
 		return err
@@ -52,10 +54,10 @@ func (r *rebuilder) lease(ctx context.Context, pool *Pool, rec state.Endpoint) e
 	if err != nil {
 		return err
 	}
-	return r.adopt(ctx, pool, id, AdoptionOf(rec))
+	return r.adopt(ctx, pool, id, address.AdoptionOf(rec))
 }
 
-func (r *rebuilder) adopt(ctx context.Context, pool *Pool, id model.ID, a ipamstore.Adoption) error {
+func (r *rebuilder) adopt(ctx context.Context, pool *address.Pool, id model.ID, a ipamstore.Adoption) error {
 	made, err := pool.Adopt(ctx, []ipamstore.Adoption{a})
 	if len(made) > 0 {
 		r.done = append(r.done, id)
@@ -71,16 +73,16 @@ func (r *rebuilder) leaseAlone(ctx context.Context, id model.ID, f link.Found) e
 	cfg := ipamstore.Config{Network: id.Network, DataDir: r.c.dataDir}
 	if n, err := r.c.Network(id.Network); err == nil {
 		kind, dir := n.leaseDir()
-		if kind != PoolType {
+		if kind != address.PoolType {
 			return nil
 		}
 		cfg.DataDir = dir
 	}
-	pool, err := NewPool(cfg, model.Addressing{})
+	pool, err := address.NewPool(cfg, model.Addressing{})
 	if err != nil {
 		return err
 	}
-	return r.adopt(ctx, pool, id, AdoptionOfLink(id, f))
+	return r.adopt(ctx, pool, id, address.AdoptionOfLink(id, f))
 }
 
 // holds says that a lease is the attachment's. Old ones name no interface.

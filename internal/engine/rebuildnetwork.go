@@ -13,6 +13,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // unknownConfig is the fingerprint of a record that was rebuilt: rules that
@@ -38,7 +40,7 @@ func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Ne
 	}
 	saved := savedConfig{NetworkConfig: config}
 	if len(f.Addrs) > 0 {
-		pool := SavedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
+		pool := address.SavedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
 		if _, err := pool.Open(id.Network); err != nil {
 			return nil, err
 		}
@@ -251,7 +253,7 @@ func (r *rebuilder) networkRecords(ctx context.Context) error {
 		recs, err := r.c.endpoints.Endpoints(name)
 		errs = append(errs, err)
 		for _, rec := range recs {
-			id := IDOf(rec)
+			id := life.IDOf(rec)
 			o, linked := r.owned[id]
 			if rec.Phase != state.PhaseReady || !linked || r.c.dead(rec) {
 				continue

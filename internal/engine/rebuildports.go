@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // publications writes the records of Publishers that are lost.
@@ -58,11 +59,11 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	if path, err := r.c.finder.Holder(ctx, fw.Addrs[0], r.ns); err == nil {
-		ns, err := IDOfNetns(path)
+		ns, err := life.NetnsIDOf(path)
 		if err != nil {
 			return err
 		}
-		rec.Netns, rec.NetnsID, rec.MountNS = path, state.NetnsID(ns), MountNS()
+		rec.Netns, rec.NetnsID, rec.MountNS = path, state.NetnsID(ns), life.MountNS()
 	} else if !errors.Is(err, netlink.ErrNotFound) {
 		return err
 	}

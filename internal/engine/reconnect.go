@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // links makes the bridge and the tunnel of a network with attachments again if
@@ -139,7 +140,7 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 		recs, err := c.endpoints.Endpoints(other.name)
 		errs = append(errs, err)
 		recs = slices.DeleteFunc(recs, func(rec state.Endpoint) bool {
-			return rec.Phase != state.PhaseReady || IDOf(rec) == but || rec.Bridge != n.config.Bridge || c.dead(rec)
+			return rec.Phase != state.PhaseReady || life.IDOf(rec) == but || rec.Bridge != n.config.Bridge || c.dead(rec)
 		})
 		if len(recs) == 0 {
 			continue
@@ -156,7 +157,7 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 			err := m.own(c.endpoints, rec, func(rec state.Endpoint) error {
 				done, err := other.replug(ctx, rec, br)
 				if done {
-					plugged = append(plugged, IDOf(rec))
+					plugged = append(plugged, life.IDOf(rec))
 				}
 				return err
 			})

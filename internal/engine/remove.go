@@ -7,6 +7,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Remove takes away whatever exists of an attachment, however it came to be:
@@ -47,7 +49,7 @@ func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 			Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 			HostName: id.HostName(), Bridge: n.config.Bridge, Rules: true,
 		}
-		if pool, ok := n.ipam.(*Pool); ok && pool.Verify(ctx, id, nil) == nil {
+		if pool, ok := n.ipam.(*address.Pool); ok && pool.Verify(ctx, id, nil) == nil {
 			return n.takeAway(ctx, rec, notOwn(netns))
 		}
 	} else if err != nil {
@@ -108,8 +110,8 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 
 // notOwn returns the path unless it is the host's own namespace, or none.
 func notOwn(path string) string {
-	ns, err := IDOfNetns(path)
-	own, ownErr := IDOfNetns("/proc/thread-self/ns/net")
+	ns, err := life.NetnsIDOf(path)
+	own, ownErr := life.NetnsIDOf("/proc/thread-self/ns/net")
 	if err != nil || ownErr != nil || ns.Same(own) {
 		return ""
 	}
@@ -119,7 +121,7 @@ func notOwn(path string) string {
 // forget gives the addresses back and then removes the record, so that a
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
-	id := IDOf(rec)
+	id := life.IDOf(rec)
 	if kind, dir := n.leaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err
@@ -138,8 +140,8 @@ func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id mo
 	switch {
 	case rec.IPAM == kind && rec.DataDir == dir:
 		return nil
-	case rec.IPAM == PoolType:
-		pool, err := NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, model.Addressing{})
+	case rec.IPAM == address.PoolType:
+		pool, err := address.NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, model.Addressing{})
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // RemoveNetwork removes a network that has no container: its bridge, if libnet
@@ -32,7 +34,7 @@ func (c *Controller) RemoveNetwork(ctx context.Context, name string) (err error)
 	if err != nil {
 		return err
 	}
-	err = n.Collect(ctx, func(h Holder) bool { return !c.Dead(h) }, KeepNetwork)
+	err = n.Collect(ctx, func(h life.Holder) bool { return !c.Dead(h) }, KeepNetwork)
 	if err != nil {
 		return err
 	}
@@ -53,7 +55,7 @@ func (n *Network) inUse(ctx context.Context) error {
 	for id := range holders {
 		users[id.ContainerID+" "+id.IfName] = true
 	}
-	if pool, ok := n.ipam.(*Pool); ok && err == nil {
+	if pool, ok := n.ipam.(*address.Pool); ok && err == nil {
 		held, heldErr := pool.Held(ctx)
 		for _, o := range held {
 			users[strings.TrimSpace(o.ContainerID+" "+o.IfName)] = true

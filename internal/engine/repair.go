@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Mended is what Mend did.
@@ -132,7 +133,7 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			}
 			err := e.reapply(ctx)
 			if err == nil && m.compare {
-				m.done.Rules = append(m.done.Rules, IDOf(rec))
+				m.done.Rules = append(m.done.Rules, life.IDOf(rec))
 			}
 			return err
 		}))
@@ -152,7 +153,7 @@ func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
 		return // the order is no more than a help
 	}
 	lost := func(rec state.Endpoint) int {
-		if _, there := slices.BinarySearch(owners, firewall.Key(IDOf(rec).String())); there || !inIPTables(rec) {
+		if _, there := slices.BinarySearch(owners, firewall.Key(life.IDOf(rec).String())); there || !inIPTables(rec) {
 			return 1
 		}
 		return 0
@@ -211,7 +212,7 @@ func (m *mender) publications(ctx context.Context) {
 			}
 			err := m.c.reapplyPublication(ctx, rec)
 			if err == nil && m.compare {
-				m.done.Rules = append(m.done.Rules, IDOf(rec))
+				m.done.Rules = append(m.done.Rules, life.IDOf(rec))
 			}
 			return err
 		}))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // tired is the rules of a Controller that has no time left after some changes.
@@ -45,7 +46,7 @@ func TestMendGoesOn(t *testing.T) {
 		t.Fatalf("%d records, %v", len(recs), err)
 	}
 	for _, rec := range recs {
-		if err := h.iptables.Remove(ctx, firewall.Endpoint{Owner: IDOf(rec).String()}); err != nil {
+		if err := h.iptables.Remove(ctx, firewall.Endpoint{Owner: life.IDOf(rec).String()}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // ruleset is rules to be applied by one of the backends.
@@ -232,7 +233,7 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 // heldBy says by what an endpoint's rules are found: where the record does not
 // tell, by their comment.
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
-	fw := firewall.Endpoint{Owner: IDOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
+	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
 	if rec.Phase == state.PhaseReady {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.portsHeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
@@ -265,7 +266,7 @@ func (n *Network) retireTunnel(ctx context.Context) error {
 // that 127.0.0.0/8 leads to by gone's bridge, the guards of which are b, if any.
 func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, error) {
 	other := func(rec state.Endpoint) bool {
-		same := IDOf(rec) == IDOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
+		same := life.IDOf(rec) == life.IDOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
 		return rec.Bridge == gone.Bridge && !same
 	}
 	recs, err := c.publicationRecords()

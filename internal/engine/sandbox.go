@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // DefaultNetnsDir is where NewSandbox makes namespaces; what is there, ip-netns(8)
@@ -22,7 +23,7 @@ type Sandbox struct {
 	c     *Controller
 	id    string
 	path  string
-	netns NetnsID
+	netns life.NetnsID
 	made  bool // by us, so ours to remove
 }
 
@@ -82,7 +83,7 @@ func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOpt
 }
 
 func (c *Controller) adoptSandbox(id string, spec sandboxSpec) (*Sandbox, error) {
-	ns, err := OpenNetns(spec.path)
+	ns, err := life.OpenNetns(spec.path)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func (c *Controller) adoptSandbox(id string, spec sandboxSpec) (*Sandbox, error)
 		return nil, fmt.Errorf("%w: %s", model.ErrOwnNamespace, spec.path)
 	}
 	nsID, err := ns.ID()
-	return &Sandbox{c: c, id: id, path: spec.path, netns: NetnsID(nsID)}, err
+	return &Sandbox{c: c, id: id, path: spec.path, netns: life.NetnsID(nsID)}, err
 }
 
 // Sandbox returns the sandbox that NewSandbox made for id; ErrNotFound if it
@@ -105,7 +106,7 @@ func (c *Controller) Sandbox(id string) (*Sandbox, error) {
 	if err != nil {
 		return nil, notFound(err, "sandbox", id)
 	}
-	ns, err := IDOfNetns(rec.Path)
+	ns, err := life.NetnsIDOf(rec.Path)
 	return &Sandbox{c: c, id: id, path: rec.Path, netns: ns, made: !rec.Adopted}, err
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Keep records an adopted sandbox, so that Sandbox and Sandboxes find it. The
@@ -27,7 +28,7 @@ func (s *Sandbox) Keep() (err error) {
 	}
 	old, err := s.c.sandboxes.LoadSandbox(s.id)
 	if err == nil {
-		if _, gone := IDOfNetns(old.Path); !errors.Is(gone, model.ErrBadNetns) {
+		if _, gone := life.NetnsIDOf(old.Path); !errors.Is(gone, model.ErrBadNetns) {
 			return fmt.Errorf("%w: container %q has %s", model.ErrSandboxExists, s.id, old.Path)
 		}
 	} else if !state.Missing(err) {
@@ -67,7 +68,7 @@ func (c *Controller) FindSandbox(id string) (_ *Sandbox, err error) {
 }
 
 func (c *Controller) sandboxOf(rec state.Sandbox) *Sandbox {
-	ns, _ := IDOfNetns(rec.Path) // zero: it is gone
+	ns, _ := life.NetnsIDOf(rec.Path) // zero: it is gone
 	return &Sandbox{c: c, id: rec.ID, path: rec.Path, netns: ns, made: !rec.Adopted}
 }
 
@@ -80,8 +81,8 @@ func (s *Sandbox) Forget() error {
 }
 
 // Holder returns what is known of the life of whatever joins the sandbox.
-func (s *Sandbox) Holder() Holder {
-	return Holder{ID: model.ID{ContainerID: s.id}, Boot: s.c.boot, Netns: s.path, NetnsID: s.netns, MountNS: MountNS()}
+func (s *Sandbox) Holder() life.Holder {
+	return life.Holder{ID: model.ID{ContainerID: s.id}, Boot: s.c.boot, Netns: s.path, NetnsID: s.netns, MountNS: life.MountNS()}
 }
 
 // IsHost says whether the sandbox is the network namespace of the Controller.
@@ -91,7 +92,7 @@ func (s *Sandbox) IsHost() (own bool, err error) {
 		return false, err
 	}
 	defer leave(&err)
-	ns, err := OpenNetns(s.path)
+	ns, err := life.OpenNetns(s.path)
 	if err != nil {
 		return false, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // The parts of a Controller whose look at an attachment ends as told.
@@ -37,7 +38,7 @@ type (
 		err error
 	}
 	tellingIPAM struct {
-		IPAM
+		address.IPAM
 		err error
 	}
 )

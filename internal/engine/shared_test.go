@@ -18,6 +18,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // rounds is how many a test makes: LIBNET_ROUNDS, else few.
@@ -102,7 +103,7 @@ func shareOnce(ctx context.Context, c *Controller, n *Network, i, round int) (er
 // checkPool says which leases are left.
 func checkPool(t *testing.T, n *Network) error {
 	t.Helper()
-	uses, err := n.ipam.(*Pool).Usage(t.Context())
+	uses, err := n.ipam.(*address.Pool).Usage(t.Context())
 	for _, u := range uses {
 		if u.Held != 0 {
 			err = errors.Join(err, fmt.Errorf("%d leases are left", u.Held))
@@ -238,7 +239,7 @@ func TestNoLeaseOfOneThatGoes(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	uses, err := n.ipam.(*Pool).Usage(ctx)
+	uses, err := n.ipam.(*address.Pool).Usage(ctx)
 	if err != nil || len(uses) != 1 || uses[0].Held != 1 {
 		t.Errorf("leases %+v, %v; want c2's alone", uses, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Runtimes hand the same port mappings to every network of a container. A port
@@ -35,9 +36,9 @@ var _ standbys = (*state.Dir)(nil)
 // ownerOf is the owner of a record's rules.
 func ownerOf(rec state.Endpoint) string {
 	if rec.IsPublication() {
-		return model.PublicationOwner(IDOf(rec))
+		return model.PublicationOwner(life.IDOf(rec))
 	}
-	return IDOf(rec).String()
+	return life.IDOf(rec).String()
 }
 
 // anyOwner reads the owner of whatever rule.
@@ -153,7 +154,7 @@ func (c *Controller) sameContainer(ctx context.Context, rec state.Endpoint, owne
 		return false, nil
 	}
 	same := other.ContainerID == rec.ContainerID && !c.dead(other) &&
-		(other.Netns == "" || rec.Netns == "" || NetnsID(other.NetnsID).Same(NetnsID(rec.NetnsID)))
+		(other.Netns == "" || rec.Netns == "" || life.NetnsID(other.NetnsID).Same(life.NetnsID(rec.NetnsID)))
 	return same, err
 }
 

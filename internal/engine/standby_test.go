@@ -16,6 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // member is a container on two networks, and what each of its attachments
@@ -71,7 +72,7 @@ func (m *member) serveAt(port int, text string) {
 
 func (m *member) listen(at, text string) {
 	m.h.t.Helper()
-	ns, err := OpenNetns(m.sb.Path())
+	ns, err := life.OpenNetns(m.sb.Path())
 	if err != nil {
 		m.h.t.Fatal(err)
 	}
@@ -317,7 +318,7 @@ func TestHandOverKilled(t *testing.T) {
 		"repair":           func(m *member) error { _, err := m.h.Repair(context.Background()); return err },
 		"DEL of the first": func(m *member) error { return m.networks[0].Remove(context.Background(), m.id(0)) },
 		"GC": func(m *member) error {
-			return m.networks[0].Collect(context.Background(), func(h Holder) bool { return h.ID != m.id(0) }, KeepNetwork)
+			return m.networks[0].Collect(context.Background(), func(h life.Holder) bool { return h.ID != m.id(0) }, KeepNetwork)
 		},
 		"the second attachment's ADD": func(m *member) error {
 			_, err := m.networks[1].Attach(context.Background(), m.sb, WithIfName("eth1"), WithPorts(port))

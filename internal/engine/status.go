@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // healBudget bounds how long Status puts back what is missing. The next one
@@ -40,7 +41,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	case n.auto != nil:
 		errs = append(errs, n.auto.Status(ctx))
 	case n.ipam != nil:
-		errs = append(errs, IgnoreFull(n.ipam.Status(ctx)))
+		errs = append(errs, address.IgnoreFull(n.ipam.Status(ctx)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // WithAutoSubnet gives each endpoint an address of a subnet that is chosen for
@@ -36,11 +37,11 @@ func (n *Network) setIPAM(spec networkSpec) (err error) {
 	case spec.ipam != nil || len(spec.subnets) == 0:
 		n.ipam = spec.ipam
 	case len(spec.wants) == 0:
-		n.ipam, err = NewPool(cfg, model.Addressing{})
+		n.ipam, err = address.NewPool(cfg, model.Addressing{})
 	default:
-		n.ipam, err = NewAutoPool(cfg, spec.wants, model.Addressing{})
+		n.ipam, err = address.NewAutoPool(cfg, spec.wants, model.Addressing{})
 	}
-	auto, ok := n.ipam.(*AutoPool)
+	auto, ok := n.ipam.(*address.AutoPool)
 	if err != nil || !ok {
 		return err
 	}
@@ -79,7 +80,7 @@ func (n *Network) chooseFirstSubnets(ctx context.Context, undo *undoStack) error
 
 // releaseSubnets gives back what was chosen for the network, if anything was.
 func (n *Network) releaseSubnets(ctx context.Context) error {
-	if pool, ok := n.ipam.(*Pool); ok {
+	if pool, ok := n.ipam.(*address.Pool); ok {
 		return pool.ReleaseSubnets(ctx)
 	}
 	return (&ipamstore.Subnets{DataDir: n.c.dataDir}).Remove(ctx, n.name)

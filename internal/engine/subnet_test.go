@@ -17,6 +17,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 const dockersPools = `[{"base":"172.17.0.0/16","size":16},{"base":"172.18.0.0/15","size":16},{"base":"172.20.0.0/14","size":16},
@@ -171,7 +173,7 @@ func TestAutoSubnetIsLazy(t *testing.T) {
 		return n
 	}
 	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
-	keepNone := func(Holder) bool { return false }
+	keepNone := func(life.Holder) bool { return false }
 	n := define()
 	if err := errors.Join(n.Status(ctx), n.Remove(ctx, id), n.Collect(ctx, keepNone, KeepNetwork)); err != nil {
 		t.Fatal(err)
@@ -265,17 +267,17 @@ func TestAutoSubnetRefused(t *testing.T) {
 func TestAutoPool(t *testing.T) {
 	h := newAutoHost(t)
 	ctx := context.Background()
-	pool := func() *AutoPool {
+	pool := func() *address.AutoPool {
 		t.Helper()
 		cfg := ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir, Sets: []ipamstore.RangeSet{{{}}}}
-		p, err := NewAutoPool(cfg, map[int]ipamstore.SubnetRequest{0: {Bits: 24}}, model.Addressing{})
+		p, err := address.NewAutoPool(cfg, map[int]ipamstore.SubnetRequest{0: {Bits: 24}}, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p.On(h.Controller.networks, nil, h.poolsFile)
 	}
 	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
-	got, err := pool().Apply(ctx, Claim{ID: id})
+	got, err := pool().Apply(ctx, address.Claim{ID: id})
 	if err != nil || got.Addresses[0].Prefix.String() != "172.17.0.2/24" {
 		t.Fatalf("%v, %v", got, err)
 	}
@@ -285,7 +287,7 @@ func TestAutoPool(t *testing.T) {
 	if got := h.book(); got != "web 172.17.0.0/24" {
 		t.Errorf("the book says %q", got)
 	}
-	loose, err := NewPool(ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir}, model.Addressing{})
+	loose, err := address.NewPool(ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir}, model.Addressing{})
 	if err := errors.Join(err, loose.ReleaseSubnets(ctx), loose.ReleaseSubnets(ctx)); err != nil {
 		t.Fatal(err)
 	}

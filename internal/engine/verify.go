@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Expectation is what an attachment should be.
@@ -92,7 +93,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	if want.HostName != "" && want.HostName != p.link.HostName {
 		p.adopt(want)
 	}
-	ns, err := OpenNetns(want.Netns)
+	ns, err := life.OpenNetns(want.Netns)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // conf is the configuration, checked.
@@ -20,7 +21,7 @@ type conf struct {
 	name      string
 	stateDir  string
 	network   model.NetworkConfig
-	ipam      engine.IPAM // nil: none
+	ipam      address.IPAM // nil: none
 	requested []netip.Addr
 	ports     []engine.PortMapping
 	mac       net.HardwareAddr // nil: any
@@ -61,9 +62,9 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 		err = c.readTunnel(call, kind)
 	case kind == "":
 		err = call.AllowNoAddresses()
-	case kind == engine.PoolType:
+	case kind == address.PoolType:
 		c.ipam, c.requested, err = call.Pool()
-		if pool, ok := c.ipam.(*engine.Pool); ok && err == nil {
+		if pool, ok := c.ipam.(*address.Pool); ok && err == nil {
 			err = call.NamePoolError(pool.Suits(c.network))
 		}
 	default:
@@ -275,7 +276,7 @@ func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	}
 	c.network.Backend = call.LooseBackend("backend", "ipMasqBackend")
 	switch {
-	case d.tunnel || kind == engine.PoolType:
+	case d.tunnel || kind == address.PoolType:
 		c.ipam, err = call.LoosePool()
 	case kind != "":
 		c.ipam = cni.NewDelegate(call, kind)

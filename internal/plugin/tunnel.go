@@ -7,6 +7,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // readTunnel reads the keys of a network that spans hosts. Others have another
@@ -45,7 +46,7 @@ func readTunnelKeys(o *cni.Object, n *model.NetworkConfig, kind string) (model.B
 	if err := o.Err(); err != nil {
 		return size, err
 	}
-	if kind != "" && kind != engine.PoolType {
+	if kind != "" && kind != address.PoolType {
 		return size, badKey("ipam.type", fmt.Sprintf("%q", kind), "want \"ipam-ln\", or no ipam: the addresses are those of this host's block")
 	}
 	if o.Raw("gatewayMode") == nil && !n.Internal {
@@ -63,7 +64,7 @@ func (c *conf) findSelf(size model.BlockSize) (err error) {
 		return err
 	}
 	for i, n := range t.Nodes {
-		if len(engine.BlockSets(n.Subnets)) < len(n.Subnets) {
+		if len(address.BlockSets(n.Subnets)) < len(n.Subnets) {
 			return badKey(fmt.Sprintf("nodes[%d].subnet", i), fmt.Sprint(n.Subnets), "want one prefix per address family")
 		}
 	}

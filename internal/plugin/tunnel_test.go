@@ -8,9 +8,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 func TestParseTunnel(t *testing.T) {
@@ -40,7 +40,7 @@ func TestParseTunnel(t *testing.T) {
 			if diff := cmp.Diff(tt.want, c.network, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if c.ipam == nil || c.ipam.Type() != engine.PoolType {
+			if c.ipam == nil || c.ipam.Type() != address.PoolType {
 				t.Errorf("ipam is %v, want the host's block", c.ipam)
 			}
 		})

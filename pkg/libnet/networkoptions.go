@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // NetworkOption refines NewNetwork. The order of options does not matter.
@@ -169,13 +170,13 @@ func (s networkSpec) forEngine(ctx context.Context, c *Controller, k kind, name 
 
 // byPlugin says that a CNI plugin gives the addresses.
 func (s networkSpec) byPlugin() bool {
-	return s.ipam != "" && s.ipam != engine.PoolType && s.ipam != ipamNull
+	return s.ipam != "" && s.ipam != address.PoolType && s.ipam != ipamNull
 }
 
 // ipamForEngine has a CNI plugin give the addresses of a bridge.
 func (s networkSpec) ipamForEngine(ctx context.Context, c *Controller, k kind, name string) ([]engine.NetworkOption, error) {
 	if k.capability.Scope == ScopeGlobal {
-		return nil, model.BadConfig("ipam.type", s.ipam, fmt.Sprintf("want %q with the driver %s: addresses are of this host's block", engine.PoolType, k.name))
+		return nil, model.BadConfig("ipam.type", s.ipam, fmt.Sprintf("want %q with the driver %s: addresses are of this host's block", address.PoolType, k.name))
 	}
 	section, err := s.pluginIPAM(c)
 	if err != nil {
@@ -193,7 +194,7 @@ func (s networkSpec) checkPool(driver string) error {
 	switch {
 	case s.ipam == ipamNull && s.hasSubnet():
 		return model.BadConfig("ipam.type", s.ipam, "gives no addresses, and the network has a subnet: remove one of them")
-	case s.ipam == engine.PoolType && !s.hasSubnet() && len(s.nodes) == 0:
+	case s.ipam == address.PoolType && !s.hasSubnet() && len(s.nodes) == 0:
 		return model.BadConfig("ipam.type", s.ipam, "needs a subnet")
 	case len(s.ipamOptions) > 0:
 		return model.BadConfig("ipam", s.ipamOptions, "want no options with the driver "+driver)
@@ -246,7 +247,7 @@ func (s networkSpec) hasSubnet() bool { return len(s.subnets) > 0 || len(s.auto)
 func (s networkSpec) pluginIPAM(c *Controller) (map[string]any, error) {
 	kind := s.ipam
 	if kind == "" && s.hasSubnet() {
-		kind = engine.PoolType
+		kind = address.PoolType
 	}
 	if kind == "" || kind == ipamNull {
 		if s.hasSubnet() || len(s.ipamOptions) > 0 {
@@ -278,7 +279,7 @@ func (s networkSpec) pluginIPAM(c *Controller) (map[string]any, error) {
 	if routes := s.defaultRoutes(); ipam["routes"] == nil && routes != nil {
 		ipam["routes"] = routes
 	}
-	if c.dataDir != "" && ipam["dataDir"] == nil && slices.Contains([]string{engine.PoolType, "host-local"}, kind) {
+	if c.dataDir != "" && ipam["dataDir"] == nil && slices.Contains([]string{address.PoolType, "host-local"}, kind) {
 		ipam["dataDir"] = c.dataDir
 	}
 	return ipam, nil

@@ -7,8 +7,9 @@ import (
 	"os"
 
 	"github.com/libnet-cni/libnet/internal/cni"
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // version is set by the linker (see the Makefile).
@@ -30,9 +31,9 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim, err := engine.NewClaim(id(call), call.Netns)
+	claim, err := address.NewClaim(id(call), call.Netns)
 	if err != nil { // the caller's affair: such a lease is held until DEL or GC
-		claim = engine.Claim{ID: id(call)}
+		claim = address.Claim{ID: id(call)}
 	}
 	claim.Addresses, claim.Workload = requested, call.Workload()
 	got, err := pool.Apply(ctx, claim)
@@ -67,7 +68,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	boot, err := engine.BootID()
+	boot, err := life.BootID()
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	err = pool.Collect(ctx, valid.Keep(func(h engine.Holder) bool { return h.Dead(boot) }, ""))
+	err = pool.Collect(ctx, valid.Keep(func(h life.Holder) bool { return h.Dead(boot) }, ""))
 	if err == nil && valid.Empty() {
 		err = pool.ReleaseSubnets(ctx)
 	}

@@ -1,4 +1,4 @@
-package engine
+package address
 
 import (
 	"encoding/json"

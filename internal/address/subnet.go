@@ -1,4 +1,4 @@
-package engine
+package address
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // AutoPool is a Pool some of whose subnets are not known until it is used. The
@@ -161,7 +162,7 @@ func (p *AutoPool) Verify(ctx context.Context, id model.ID, addrs []netip.Addr) 
 func (p *AutoPool) Remove(ctx context.Context, id model.ID) error { return p.closed.Remove(ctx, id) }
 
 // Collect is Pool.Collect.
-func (p *AutoPool) Collect(ctx context.Context, keep func(Holder) bool) error {
+func (p *AutoPool) Collect(ctx context.Context, keep func(life.Holder) bool) error {
 	return p.closed.Collect(ctx, keep)
 }
 

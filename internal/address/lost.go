@@ -1,4 +1,4 @@
-package engine
+package address
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Lost finds what the living attachments of a network have, for a pool whose leases may
@@ -19,7 +20,7 @@ type Lost struct {
 	Network string
 	Boot    string // boot ID
 	Records Records
-	Links   Links
+	Links   life.Links
 	Finder  Finder
 }
 
@@ -95,7 +96,7 @@ func (l Lost) ended(ctx context.Context, id model.ID) (bool, error) {
 	if !state.Missing(err) {
 		return false, nil
 	}
-	links, err := LinksOf(ctx, l.Links, id.String())
+	links, err := life.LinksOf(ctx, l.Links, id.String())
 	_, linked := links[id]
 	return !linked, err
 }
@@ -106,14 +107,14 @@ func (l Lost) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption, err
 	if err != nil && !errors.Is(err, state.ErrCorrupt) { // set aside; the link tells
 		return nil, err
 	}
-	links, err := LinksOf(ctx, l.Links, model.NetworkOwner(l.Network))
+	links, err := life.LinksOf(ctx, l.Links, model.NetworkOwner(l.Network))
 	if err != nil {
 		return nil, err
 	}
 	var all []ipamstore.Adoption
 	for _, rec := range recs {
-		delete(links, IDOf(rec))
-		if rec.IPAM == PoolType && rec.DataDir == pool.DataDir() && len(rec.Addresses) > 0 && !OfRecord(rec).Dead(l.Boot) {
+		delete(links, life.IDOf(rec))
+		if rec.IPAM == PoolType && rec.DataDir == pool.DataDir() && len(rec.Addresses) > 0 && !life.OfRecord(rec).Dead(l.Boot) {
 			all = append(all, AdoptionOf(rec))
 		}
 	}
@@ -141,9 +142,9 @@ func (l Lost) living(ctx context.Context, pool *Pool) ([]ipamstore.Adoption, err
 
 // AdoptionOf has the addresses of an attachment leased to it.
 func AdoptionOf(rec state.Endpoint) ipamstore.Adoption {
-	id := IDOf(rec)
+	id := life.IDOf(rec)
 	a := ipamstore.Adoption{Holder: ipamstore.Holder{Owner: storeOwner(id), Netns: rec.Netns}, Addrs: rec.Addrs()}
-	a.NetnsID = OfRecord(rec).Token()
+	a.NetnsID = life.OfRecord(rec).Token()
 	return a
 }
 
@@ -153,8 +154,8 @@ func AdoptionOfLink(id model.ID, f link.Found) ipamstore.Adoption {
 	for _, p := range f.Addrs {
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: p})
 	}
-	if ns, err := IDOfNetns(f.Netns); err == nil {
-		rec.Netns, rec.NetnsID, rec.MountNS = f.Netns, state.NetnsID(ns), MountNS()
+	if ns, err := life.NetnsIDOf(f.Netns); err == nil {
+		rec.Netns, rec.NetnsID, rec.MountNS = f.Netns, state.NetnsID(ns), life.MountNS()
 	}
 	return AdoptionOf(rec)
 }

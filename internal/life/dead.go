@@ -1,4 +1,4 @@
-package engine
+package life
 
 import (
 	"errors"
@@ -35,7 +35,7 @@ func (h Holder) gone() bool {
 	if h.Netns == "" || h.NetnsID == (NetnsID{}) {
 		return false
 	}
-	now, err := IDOfNetns(h.Netns)
+	now, err := NetnsIDOf(h.Netns)
 	if errors.Is(err, model.ErrBadNetns) {
 		return true
 	}
@@ -48,7 +48,7 @@ func (h Holder) Has(a netip.Addr) bool {
 	if h.NetnsID != (NetnsID{}) && h.MountNS != "" && h.MountNS != MountNS() {
 		return true
 	}
-	now, err := IDOfNetns(h.Netns)
+	now, err := NetnsIDOf(h.Netns)
 	if h.NetnsID == (NetnsID{}) || err != nil || !now.Same(h.NetnsID) {
 		return false
 	}
@@ -122,9 +122,9 @@ func OpenNetns(path string) (*netns.Namespace, error) {
 	return ns, err
 }
 
-// IDOfNetns returns the identity of the network namespace at path. A path that is none
+// NetnsIDOf returns the identity of the network namespace at path. A path that is none
 // is ErrBadNetns.
-func IDOfNetns(path string) (NetnsID, error) {
+func NetnsIDOf(path string) (NetnsID, error) {
 	ns, err := OpenNetns(path)
 	if err != nil {
 		return NetnsID{}, err

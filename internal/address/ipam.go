@@ -1,10 +1,11 @@
-package engine
+package address
 
 import (
 	"context"
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Claim asks for addresses.
@@ -13,7 +14,7 @@ type Claim struct {
 	// Netns is the path of the container's network namespace and NetnsID its
 	// identity; zero: not known yet.
 	Netns   string
-	NetnsID NetnsID
+	NetnsID life.NetnsID
 	// Addresses are those to get, one per range set at most; none: any.
 	Addresses []netip.Addr
 	// Workload names what keeps its address over restarts, for example
@@ -26,7 +27,7 @@ type Claim struct {
 // NewClaim returns a claim of id for the container whose network namespace is
 // at path. A path that is none is ErrBadNetns.
 func NewClaim(id model.ID, path string) (Claim, error) {
-	ns, err := IDOfNetns(path)
+	ns, err := life.NetnsIDOf(path)
 	return Claim{ID: id, Netns: path, NetnsID: ns}, err
 }
 
@@ -41,7 +42,7 @@ type IPAM interface {
 	Verify(ctx context.Context, id model.ID, addrs []netip.Addr) error
 	Remove(ctx context.Context, id model.ID) error
 	// Collect takes back the addresses of every owner keep says no to.
-	Collect(ctx context.Context, keep func(Holder) bool) error
+	Collect(ctx context.Context, keep func(life.Holder) bool) error
 	// Status says why no address could be given now; nil if one could.
 	Status(ctx context.Context) error
 }

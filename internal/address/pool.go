@@ -1,4 +1,4 @@
-package engine
+package address
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Pool is the IPAM of this module: leases in a directory of this host.
@@ -70,7 +71,7 @@ const DefaultDataDir = "/var/lib/cni/networks"
 // everything back: all that is needed to clean up.
 func NewPool(cfg ipamstore.Config, extra model.Addressing) (*Pool, error) {
 	if cfg.Dead == nil {
-		var seen Verdicts
+		var seen life.Verdicts
 		cfg.Dead = func(h ipamstore.Holder) bool { return seen.Dead(holderOf(cfg.Network, h)) }
 	}
 	if cfg.InUse == nil {
@@ -80,7 +81,7 @@ func NewPool(cfg ipamstore.Config, extra model.Addressing) (*Pool, error) {
 		cfg.DataDir = DefaultDataDir
 	}
 	if cfg.BootID == "" {
-		id, err := BootID()
+		id, err := life.BootID()
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +106,7 @@ func (p *Pool) Apply(ctx context.Context, claim Claim) (model.Addressing, error)
 		Holder: ipamstore.Holder{Owner: storeOwner(claim.ID), Netns: claim.Netns, Workload: claim.Workload},
 		Addrs:  claim.Addresses,
 	}
-	req.NetnsID = Holder{NetnsID: claim.NetnsID, MountNS: MountNS(), Runtime: claim.Runtime}.Token()
+	req.NetnsID = life.Holder{NetnsID: claim.NetnsID, MountNS: life.MountNS(), Runtime: claim.Runtime}.Token()
 	leases, err := p.store.Apply(ctx, req)
 	if err != nil {
 		return model.Addressing{}, err
@@ -128,15 +129,15 @@ func (p *Pool) Remove(ctx context.Context, id model.ID) error {
 }
 
 // Collect takes back the addresses of every owner keep says no to.
-func (p *Pool) Collect(ctx context.Context, keep func(Holder) bool) error {
+func (p *Pool) Collect(ctx context.Context, keep func(life.Holder) bool) error {
 	_, err := p.store.Collect(ctx, func(h ipamstore.Holder) bool { return keep(holderOf(p.network, h)) })
 	return err
 }
 
 // holders returns the holders of leases, as list of the store tells.
-func (p *Pool) holders(ctx context.Context, list func(*ipamstore.Store, context.Context) ([]ipamstore.Holder, error)) ([]Holder, error) {
+func (p *Pool) holders(ctx context.Context, list func(*ipamstore.Store, context.Context) ([]ipamstore.Holder, error)) ([]life.Holder, error) {
 	held, err := list(p.store, ctx)
-	var all []Holder
+	var all []life.Holder
 	for _, h := range held {
 		all = append(all, holderOf(p.network, h))
 	}
@@ -236,8 +237,8 @@ func storeOwner(id model.ID) ipamstore.Owner {
 	return ipamstore.Owner{ContainerID: id.ContainerID, IfName: id.IfName}
 }
 
-func holderOf(network string, h ipamstore.Holder) Holder {
-	known := ParseToken(h.NetnsID)
+func holderOf(network string, h ipamstore.Holder) life.Holder {
+	known := life.ParseToken(h.NetnsID)
 	known.ID, known.Netns = model.ID{Network: network, ContainerID: h.ContainerID, IfName: h.IfName}, h.Netns
 	return known
 }
@@ -347,12 +348,12 @@ func (p *Pool) Adopt(ctx context.Context, all []ipamstore.Adoption) ([]ipamstore
 }
 
 // Holders returns the holders of the pool's leases. It changes nothing.
-func (p *Pool) Holders(ctx context.Context) ([]Holder, error) {
+func (p *Pool) Holders(ctx context.Context) ([]life.Holder, error) {
 	return p.holders(ctx, (*ipamstore.Store).Holders)
 }
 
 // Tidy is Holders, and removes what is left of leases that cannot be read.
-func (p *Pool) Tidy(ctx context.Context) ([]Holder, error) {
+func (p *Pool) Tidy(ctx context.Context) ([]life.Holder, error) {
 	return p.holders(ctx, (*ipamstore.Store).Tidy)
 }
 

@@ -1,4 +1,4 @@
-package engine
+package life
 
 import (
 	"context"
@@ -54,7 +54,7 @@ func (h Holder) WhyDead(boot string) string {
 	case h.Boot != "" && h.Boot != boot:
 		return "made before the last reboot"
 	}
-	if _, err := IDOfNetns(h.Netns); err != nil {
+	if _, err := NetnsIDOf(h.Netns); err != nil {
 		return "its network namespace " + h.Netns + " is gone"
 	}
 	return "another network namespace is at " + h.Netns
