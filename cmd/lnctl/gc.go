@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/engine"
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // removed is something dead that gc removed, or would.

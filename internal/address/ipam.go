@@ -4,8 +4,8 @@ import (
 	"context"
 	"net/netip"
 
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // Claim asks for addresses.

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Pool is the IPAM of this module: leases in a directory of this host.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plugin"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 const (

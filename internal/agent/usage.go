@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 const (

@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // Valid is the list of attachments that GC shall keep.

@@ -14,10 +14,10 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // Delegate is an IPAM plugin that is not ours, run as a process with the

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -14,16 +13,16 @@ const portMappings = "portMappings"
 
 // Ports returns the ports of the host that the runtime asks for. Which numbers
 // are possible, and together, libnet says.
-func (c *Call) Ports() ([]engine.PortMapping, error) {
-	var ports []engine.PortMapping
+func (c *Call) Ports() ([]model.PortMapping, error) {
+	var ports []model.PortMapping
 	for _, item := range c.Conf.Object("runtimeConfig").List(portMappings) {
 		ports = append(ports, readPort(item.Object()))
 	}
 	return ports, c.Conf.Err()
 }
 
-func readPort(o *Object) engine.PortMapping {
-	p := engine.PortMapping{HostIP: o.Addr("hostIP"), Sources: readSources(o)}
+func readPort(o *Object) model.PortMapping {
+	p := model.PortMapping{HostIP: o.Addr("hostIP"), Sources: readSources(o)}
 	o.String("protocol", &p.Protocol)
 	p.Protocol = strings.ToLower(p.Protocol)
 	o.Int("hostPort", &p.HostPort)
@@ -57,14 +56,14 @@ func readSources(o *Object) []netip.Prefix {
 
 // NamePorts has the result tell the ports that ADD got, if it was asked to
 // choose any of them: a runtime learns the number nowhere else.
-func (r *Result) NamePorts(asked, got []engine.PortMapping) {
-	if slices.ContainsFunc(asked, func(p engine.PortMapping) bool { return p.HostPort == 0 }) {
+func (r *Result) NamePorts(asked, got []model.PortMapping) {
+	if slices.ContainsFunc(asked, func(p model.PortMapping) bool { return p.HostPort == 0 }) {
 		r.ports = got
 	}
 }
 
 // withPorts adds ports to those of a result.
-func withPorts(result []byte, ports []engine.PortMapping) []byte {
+func withPorts(result []byte, ports []model.PortMapping) []byte {
 	keys := splitObject(result)
 	all := []any{}
 	for key, value := range keys {

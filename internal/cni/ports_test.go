@@ -34,19 +34,19 @@ func TestPorts(t *testing.T) {
 	}
 	tests := []struct {
 		name, mapping string
-		want          engine.PortMapping
+		want          model.PortMapping
 	}{
 		{"all keys", `{"hostPort":8080,"containerPort":80,"protocol":"udp","hostIP":"192.0.2.1","sourceRanges":["10.0.0.0/8","2001:db8::/32"]}`,
-			engine.PortMapping{Protocol: "udp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 8080, ContainerPort: 80, Sources: prefixes("10.0.0.0/8", "2001:db8::/32")}},
+			model.PortMapping{Protocol: "udp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 8080, ContainerPort: 80, Sources: prefixes("10.0.0.0/8", "2001:db8::/32")}},
 		{"as containerd has it", `{"HostPort":8080,"ContainerPort":80,"Protocol":"TCP","HostIP":""}`,
-			engine.PortMapping{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}},
-		{"a free port", `{"containerPort":80}`, engine.PortMapping{ContainerPort: 80}},
-		{"a range", `{"hostPort":8000,"hostPortEnd":8009,"containerPort":80}`, engine.PortMapping{HostPort: 8000, HostPortEnd: 8009, ContainerPort: 80}},
-		{"a range that keeps its numbers", `{"hostPort":8000,"hostPortEnd":8009}`, engine.PortMapping{HostPort: 8000, HostPortEnd: 8009, ContainerPort: 8000}},
+			model.PortMapping{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}},
+		{"a free port", `{"containerPort":80}`, model.PortMapping{ContainerPort: 80}},
+		{"a range", `{"hostPort":8000,"hostPortEnd":8009,"containerPort":80}`, model.PortMapping{HostPort: 8000, HostPortEnd: 8009, ContainerPort: 80}},
+		{"a range that keeps its numbers", `{"hostPort":8000,"hostPortEnd":8009}`, model.PortMapping{HostPort: 8000, HostPortEnd: 8009, ContainerPort: 8000}},
 		{"a single source", `{"hostPort":1,"containerPort":2,"sourceRanges":["::ffff:10.1.0.5"]}`,
-			engine.PortMapping{HostPort: 1, ContainerPort: 2, Sources: prefixes("10.1.0.5/32")}},
+			model.PortMapping{HostPort: 1, ContainerPort: 2, Sources: prefixes("10.1.0.5/32")}},
 		{"any of one family", `{"hostPort":1,"containerPort":2,"hostIP":"::","sourceRanges":[]}`,
-			engine.PortMapping{HostPort: 1, ContainerPort: 2, HostIP: netip.IPv6Unspecified()}},
+			model.PortMapping{HostPort: 1, ContainerPort: 2, HostIP: netip.IPv6Unspecified()}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestPorts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff([]engine.PortMapping{tt.want}, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+			if diff := cmp.Diff([]model.PortMapping{tt.want}, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -109,7 +109,7 @@ func TestPortErrors(t *testing.T) {
 // A chosen port is told beside the result, of whatever version that is, and
 // beside the ports that another plugin told of.
 func TestResultNamesChosenPorts(t *testing.T) {
-	got := []engine.PortMapping{
+	got := []model.PortMapping{
 		{Protocol: "tcp", HostPort: 40000, ContainerPort: 80},
 		{Protocol: "udp", HostPort: 53, HostPortEnd: 54, ContainerPort: 53, HostIP: netip.MustParseAddr("192.0.2.1")},
 	}
@@ -119,19 +119,19 @@ func TestResultNamesChosenPorts(t *testing.T) {
 	for _, version := range []string{"0.2.0", "0.4.0", "1.1.0"} {
 		alone := printed(t, made, version)
 		named := &Result{Result: made.Result}
-		named.NamePorts([]engine.PortMapping{{ContainerPort: 80}, {HostPort: 53}}, got)
+		named.NamePorts([]model.PortMapping{{ContainerPort: 80}, {HostPort: 53}}, got)
 		alone["portMappings"] = decoded(t, []byte(want))
 		if diff := cmp.Diff(alone, printed(t, named, version)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", version, diff)
 		}
 	}
 	quiet := &Result{Result: made.Result}
-	quiet.NamePorts([]engine.PortMapping{{HostPort: 40000}, {HostPort: 53}}, got)
+	quiet.NamePorts([]model.PortMapping{{HostPort: 40000}, {HostPort: 53}}, got)
 	if out := printed(t, quiet, "1.1.0"); out["portMappings"] != nil {
 		t.Errorf("nothing was chosen, but told: %v", out)
 	}
 	passed := &Result{passed: []byte(`{"PortMappings":[{"hostPort":1}],"x":2}`)}
-	passed.NamePorts([]engine.PortMapping{{}}, got[:1])
+	passed.NamePorts([]model.PortMapping{{}}, got[:1])
 	if diff := cmp.Diff(decoded(t, []byte(`{"x":2,"portMappings":[{"hostPort":1},{"hostPort":40000,"containerPort":80,"protocol":"tcp"}]}`)), any(printed(t, passed, "1.1.0"))); diff != "" {
 		t.Errorf("passed (-want +got):\n%s", diff)
 	}
@@ -257,7 +257,7 @@ func FuzzPrevResult(f *testing.F) {
 			t.Fatalf("not JSON: %s", r.passed)
 		}
 		before := len(splitObject(r.passed))
-		r.NamePorts([]engine.PortMapping{{}}, []engine.PortMapping{{HostPort: 1, ContainerPort: 2, Protocol: "tcp"}})
+		r.NamePorts([]model.PortMapping{{}}, []model.PortMapping{{HostPort: 1, ContainerPort: 2, Protocol: "tcp"}})
 		out := withPorts(r.passed, r.ports)
 		if !json.Valid(out) || len(splitObject(out)) > before+1 {
 			t.Fatalf("%s became %s", r.passed, out)

@@ -17,10 +17,10 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // env is the environment of a call that is right.

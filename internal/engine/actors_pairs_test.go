@@ -9,10 +9,10 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // deed is what an actor does in the world, and what may be so afterwards.
@@ -41,8 +41,8 @@ var (
 
 func (w *world) add(network, container string, c model.NetworkConfig) error {
 	n := w.net(network, c)
-	w.asked[model.ID{Network: network, ContainerID: container, IfName: "eth0"}.String()] = policy.Of(n.planRules())
-	_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/self/ns/net"}, WithPorts(PortMapping{HostPort: 8000 + len(container), ContainerPort: 80}))
+	w.asked[model.ID{Network: network, ContainerID: container, IfName: "eth0"}.String()] = policy.Of(n.def().Rules())
+	_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/self/ns/net"}, WithPorts(model.PortMapping{HostPort: 8000 + len(container), ContainerPort: 80}))
 	return err
 }
 

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // Attach is CreateEndpoint and Join in one, all or nothing, and safe to repeat:
@@ -117,6 +118,6 @@ func (c *Controller) dead(rec state.Endpoint) bool {
 
 // samePorts says whether a record has the ports that are asked for.
 func (s endpointSpec) samePorts(rec state.Endpoint) bool {
-	want, err := validatePorts(s.ports)
-	return err == nil && asked(portsOf(rec), want)
+	want, err := model.ValidatePorts(s.ports)
+	return err == nil && model.SamePorts(plan.PortsOf(rec), want)
 }

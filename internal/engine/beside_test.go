@@ -20,8 +20,8 @@ func TestPublishBesideANetwork(t *testing.T) {
 	ctx := context.Background()
 	n := h.network("10.48.0.0/24", WithMasquerade())
 	sb := h.sandbox("c1")
-	mapping := func(port int) []PortMapping {
-		return []PortMapping{{Protocol: "tcp", HostPort: port, ContainerPort: 80}}
+	mapping := func(port int) []model.PortMapping {
+		return []model.PortMapping{{Protocol: "tcp", HostPort: port, ContainerPort: 80}}
 	}
 	e, err := n.Attach(ctx, sb, WithPorts(mapping(8080)...))
 	must(t, err)

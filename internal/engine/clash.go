@@ -8,11 +8,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // claimSubnets refuses subnets that the network's bridge cannot lead to, because
@@ -162,7 +163,7 @@ func (n *Network) giveWay(ctx context.Context, name string, o host.Occupant) err
 		if err := remove(); err != nil {
 			return err
 		}
-		if err != nil || other.driver != driverBridge || other.config.Bridge != o.Device {
+		if err != nil || other.driver != plan.DriverBridge || other.config.Bridge != o.Device {
 			return nil // its bridge alone was in the way
 		}
 		return other.dissolveAlone(ctx)

@@ -6,10 +6,10 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // Dead says whether a holder's container is provably gone.

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // ofRuntime is what a runtime with one container says of a network that it

@@ -7,10 +7,11 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Connected is what Connect did.
@@ -67,7 +68,7 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 		_, err := n.c.Repair(ctx)
 		errs = append(errs, err)
 	}
-	plan := n.planTunnel()
+	plan := n.def().Tunnel()
 	made, err := n.c.tunnels.MendTunnel(ctx, plan)
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
 		if cleared, clearErr := n.clearWay(ctx); cleared {
@@ -124,7 +125,7 @@ func (n *Network) Disconnect(ctx context.Context) (err error) {
 // routes that may concern a tunnel of any network, until ctx ends. It is about
 // the network namespace of the thread that calls it.
 func Watch(ctx context.Context, changed func()) error {
-	w, err := tunnel.Watch(tunnelPrefix)
+	w, err := tunnel.Watch(plan.TunnelPrefix)
 	if err != nil {
 		return err
 	}

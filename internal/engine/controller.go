@@ -6,17 +6,18 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
-	"github.com/libnet-cni/libnet/internal/address"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // home is the network namespace that a Controller works in.
@@ -247,16 +248,9 @@ func (c *Controller) enter() (leave func(*error), err error) {
 	}, nil
 }
 
-// The network drivers: a Linux bridge on this host, and one that a VXLAN device
-// joins to those of other hosts.
-const (
-	driverBridge  = "bridge"
-	driverOverlay = "overlay"
-)
-
 func knownDriver(name string) error {
-	if name != driverBridge && name != driverOverlay {
-		return fmt.Errorf("%w %q: there are %q and %q", model.ErrUnknownDriver, name, driverBridge, driverOverlay)
+	if name != plan.DriverBridge && name != plan.DriverOverlay {
+		return fmt.Errorf("%w %q: there are %q and %q", model.ErrUnknownDriver, name, plan.DriverBridge, plan.DriverOverlay)
 	}
 	return nil
 }
@@ -317,7 +311,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if spec.config.Bridge == "" {
 		spec.config.Bridge = model.BridgeName(name)
 	}
-	if driver == driverOverlay {
+	if driver == plan.DriverOverlay {
 		spec.completeTunnel(name)
 	} else if spec.config.Tunnel.Used() {
 		return nil, model.BadConfig("nodes", len(spec.config.Tunnel.Nodes), `needs the driver "overlay"`)

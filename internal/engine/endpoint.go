@@ -9,13 +9,13 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Endpoint is one attachment of a container to a network, for one goroutine at
@@ -39,7 +39,7 @@ type endpointSpec struct {
 	addrs    []netip.Addr
 	workload string
 	runtime  string
-	ports    []PortMapping
+	ports    []model.PortMapping
 	priority int // of the gateway
 	nextName bool
 	sandbox  *Sandbox // nil: not known yet
@@ -138,7 +138,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
-	ports, err := validatePorts(spec.ports)
+	ports, err := model.ValidatePorts(spec.ports)
 	if err := errors.Join(err, n.publishable(ports), model.ValidatePriority(spec.priority)); err != nil {
 		return nil, err
 	}
@@ -151,8 +151,8 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
-		OwnRules: ownRules(n.config), NextName: spec.nextName,
+		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.def().GuardID(), GatewayPriority: spec.priority,
+		OwnRules: plan.OwnRules(n.config), NextName: spec.nextName,
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
@@ -183,7 +183,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 
 // publishable refuses ports where the container gets no address: they would lead
 // nowhere. The error is a *ConfigError.
-func (n *Network) publishable(ports []PortMapping) error {
+func (n *Network) publishable(ports []model.PortMapping) error {
 	if n.ipam != nil || len(ports) == 0 {
 		return nil
 	}
@@ -250,17 +250,6 @@ func (e *Endpoint) own(ctx context.Context) (release func(), err error) {
 
 func (e *Endpoint) save() error { return e.n.c.endpoints.SaveEndpoint(e.rec) }
 
-func (e *Endpoint) plan() (plan, error) {
-	mac, err := model.ParseMAC("mac", e.rec.MAC)
-	if err != nil {
-		return plan{}, err
-	}
-	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
-	p.asRecorded(e.rec)
-	p.link.Precedence = link.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.IsInternal()}
-	return p, err
-}
-
 // ID returns the endpoint's identity.
 func (e *Endpoint) ID() model.ID { return life.IDOf(e.rec) }
 
@@ -270,21 +259,9 @@ func (e *Endpoint) Name() string { return e.rec.ContainerID }
 // Network returns the endpoint's network.
 func (e *Endpoint) Network() *Network { return e.n }
 
-// Addressing returns the endpoint's addresses, routes and DNS.
-func (e *Endpoint) Addressing() model.Addressing {
-	a := model.Addressing{DNS: model.DNS(e.rec.DNS)}
-	for _, addr := range e.rec.Addresses {
-		a.Addresses = append(a.Addresses, model.Address(addr))
-	}
-	for _, r := range e.rec.Routes {
-		a.Routes = append(a.Routes, model.Route(r))
-	}
-	return a
-}
-
 // Ports returns the endpoint's published ports; one that was to be a free one
 // has its number once the endpoint has joined.
-func (e *Endpoint) Ports() []PortMapping { return portsOf(e.rec) }
+func (e *Endpoint) Ports() []model.PortMapping { return plan.PortsOf(e.rec) }
 
 // Netns returns the path of the network namespace the endpoint has joined;
 // empty: none.
@@ -325,3 +302,8 @@ func (n *Network) keepLost(ctx context.Context, self model.ID) error {
 	l := address.Lost{Network: n.name, Boot: n.c.boot, Records: n.c.endpoints, Links: n.c.links, Finder: n.c.finder}
 	return l.Keep(ctx, pool, self)
 }
+
+// Addressing returns the endpoint's addresses, routes and DNS.
+func (e *Endpoint) Addressing() model.Addressing { return plan.AddressingOf(e.rec) }
+
+func (e *Endpoint) plan() (plan.Attachment, error) { return e.n.def().Recorded(e.rec) }

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // fingerprint tells one configuration from another without encoding it. Every

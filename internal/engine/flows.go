@@ -9,6 +9,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -57,7 +59,7 @@ func (c *Controller) endEarlierFlows(ctx context.Context, addrs []netip.Addr) er
 // bridge that had no guard let them in, or the host sent them elsewhere.
 // Where every connection may come in anyway, none is ended.
 func (n *Network) endUnguardedFlows(ctx context.Context, rec state.Endpoint) error {
-	if rules := n.planRules(); !policy.Closes(rules) {
+	if rules := n.def().Rules(); !policy.Closes(rules) {
 		return nil
 	}
 	var subnets []netip.Prefix
@@ -90,7 +92,7 @@ func flowsBy(rec state.Endpoint, standby []firewall.PortMap) []conntrack.Flow {
 
 // servedPorts are the ports of a record that lead to it.
 func servedPorts(rec state.Endpoint, standby []firewall.PortMap) []firewall.PortMap {
-	ports := firewallPorts(portsOf(rec))
+	ports := model.FirewallPorts(plan.PortsOf(rec))
 	if len(standby) == 0 {
 		return ports
 	}

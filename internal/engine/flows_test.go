@@ -86,7 +86,7 @@ func TestFlowsEndWithTheirOwner(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		for family, peer := range map[string]string{"10.1.0.5": "192.0.2.9", "fd01::5": "2001:db8::9"} {
-			for _, ports := range [][]PortMapping{nil, {{HostPort: 8080, ContainerPort: 80}}} {
+			for _, ports := range [][]model.PortMapping{nil, {{HostPort: 8080, ContainerPort: 80}}} {
 				for _, lost := range []bool{false, true} {
 					t.Run(fmt.Sprint(backend, " ", family, " ports ", len(ports), " DEL lost ", lost), func(t *testing.T) {
 						t.Parallel()
@@ -98,7 +98,7 @@ func TestFlowsEndWithTheirOwner(t *testing.T) {
 	}
 }
 
-func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string, ports []PortMapping, lost bool) {
+func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string, ports []model.PortMapping, lost bool) {
 	h := newHost(t)
 	ctx := context.Background()
 	out := h.outside()

@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // What closes a bridge is its guard: the strictest of what all networks ask for
@@ -60,19 +61,11 @@ func (s stateGuards) LockBridge(ctx context.Context, bridge string, how int, cre
 	return b, nil
 }
 
-// guardOwner owns the rules that concern a bridge alone.
-func guardOwner(bridge string) string { return "libnet-bridge:" + bridge }
-
-// bridgeRules are the rules of a bridge for which nothing is asked yet.
-func bridgeRules(bridge string) firewall.Network {
-	return firewall.Network{Name: guardOwner(bridge), Guard: guardOwner(bridge), Bridge: bridge}
-}
-
 // guardRecord is what the network asks of its bridge.
 func (n *Network) guardRecord() (state.Guard, error) {
-	rules := policy.Of(n.planRules())
+	rules := policy.Of(n.def().Rules())
 	data, err := json.Marshal(rules)
-	return state.Guard{Network: n.name, ID: policy.ID(rules), Backend: string(n.config.Backend), Tunnel: n.tunnelName(), Rules: data}, err
+	return state.Guard{Network: n.name, ID: policy.ID(rules), Backend: string(n.config.Backend), Tunnel: n.def().TunnelName(), Rules: data}, err
 }
 
 // guarded is the rules of a network with the guard of its bridge, whose lock is
@@ -91,11 +84,11 @@ type guarded struct {
 // of the network on it. The index changes when they are said to be applied. A
 // network that asks for nothing takes part where other networks have a guard.
 func (n *Network) holdGuard(ctx context.Context, always bool) (guarded, error) {
-	mine := state.Guard{Network: n.name, ID: n.guardID()}
+	mine := state.Guard{Network: n.name, ID: n.def().GuardID()}
 	bridge := n.config.Bridge
 	b, err := n.c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.Creation(always))
 	if errors.Is(err, state.ErrNotFound) {
-		return guarded{rules: n.planRules(), free: func(bool, model.Backend) error { return nil }}, nil
+		return guarded{rules: n.def().Rules(), free: func(bool, model.Backend) error { return nil }}, nil
 	}
 	if err != nil {
 		return guarded{}, err
@@ -136,7 +129,7 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 	if err != nil {
 		return guarded{}, err
 	}
-	rules, err := joinGuards(n.planRules(), left)
+	rules, err := joinGuards(n.def().Rules(), left)
 	if err != nil {
 		return guarded{}, err
 	}
@@ -167,18 +160,16 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 	return guarded{rules: rules, fresh: fresh && !living, shared: true, free: free}, nil
 }
 
-func (n *Network) guardID() string { return policy.ID(n.planRules()) }
-
 // joined is the network's rules with all guards of an index that has its own.
 func (n *Network) joined(b bridgeGuards) (firewall.Network, error) {
 	if b.Len() == 1 {
-		return n.planRules(), nil
+		return n.def().Rules(), nil
 	}
 	all, err := b.Guards()
 	if err != nil {
 		return firewall.Network{}, err
 	}
-	return joinGuards(n.planRules(), all)
+	return joinGuards(n.def().Rules(), all)
 }
 
 // joinGuards returns the strictest of n and all guards.
@@ -290,7 +281,7 @@ func (n *Network) holdFor(ctx context.Context, rec state.Endpoint) (guarded, err
 // ports of an endpoint are published as the guard with ID id has it, with which the
 // endpoint came, or as the network's configuration has it now.
 func (n *Network) fromIndex(b bridgeGuards, id string) (firewall.Network, error) {
-	own := n.planRules()
+	own := n.def().Rules()
 	all, err := b.Guards()
 	if err != nil {
 		return own, err
@@ -311,12 +302,12 @@ func (n *Network) fromIndex(b bridgeGuards, id string) (firewall.Network, error)
 func (n *Network) inPlace(ctx context.Context) firewall.Network {
 	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if err != nil {
-		return n.planRules()
+		return n.def().Rules()
 	}
 	defer b.Unlock()
 	rules, err := n.fromIndex(b, "")
 	if err != nil {
-		return n.planRules()
+		return n.def().Rules()
 	}
 	return rules
 }
@@ -324,11 +315,11 @@ func (n *Network) inPlace(ctx context.Context) firewall.Network {
 // verifiable is the rules of holdFor for a look at them.
 func (n *Network) verifiable(ctx context.Context, rec state.Endpoint) (firewall.Network, error) {
 	if rec.Bridge == "" { // without a record
-		return n.planRules(), nil
+		return n.def().Rules(), nil
 	}
 	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
-		return n.planRules(), nil
+		return n.def().Rules(), nil
 	}
 	if err != nil {
 		return firewall.Network{}, err
@@ -381,7 +372,7 @@ func (c *Controller) repairGuard(ctx context.Context, bridge string, how firewal
 
 // applyGuard puts the guard of a bridge in place that asks for all.
 func (c *Controller) applyGuard(ctx context.Context, bridge string, all []state.Guard, how firewall.Exactness) (restored bool, err error) {
-	joined, err := joinGuards(bridgeRules(bridge), all)
+	joined, err := joinGuards(plan.BridgeRules(bridge), all)
 	if err != nil {
 		return false, err
 	}

@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // leaveGuard weakens the guard of an endpoint's bridge, after its link is gone, to
@@ -66,7 +67,7 @@ func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
 // weaken makes the guard of a bridge what left asks for, and takes stale out of
 // its index.
 func (c *Controller) weaken(ctx context.Context, b bridgeGuards, bridge string, left, stale []state.Guard) error {
-	joined, err := joinGuards(bridgeRules(bridge), left)
+	joined, err := joinGuards(plan.BridgeRules(bridge), left)
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,7 @@ func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.End
 	if err := removeBridge(ctx); err != nil {
 		return err
 	}
-	words := n.planRules()
+	words := n.def().Rules()
 	if b.Len() == 0 && n.hasBridge(ctx) {
 		kept, err := n.seedIndex(ctx, b)
 		if err != nil {

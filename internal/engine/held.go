@@ -6,14 +6,14 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // publishing is what became of the ports that were asked for.
 type publishing struct {
-	ports    []PortMapping
+	ports    []model.PortMapping
 	backend  model.Backend
 	restored bool // the backend had lost all before
 	standby  []firewall.PortMap
@@ -21,7 +21,7 @@ type publishing struct {
 }
 
 // publish puts rules in place with ports chosen for those that were left open.
-func (c *Controller) publish(ctx context.Context, wanted []PortMapping, rules func([]PortMapping) ruleset) (p publishing, err error) {
+func (c *Controller) publish(ctx context.Context, wanted []model.PortMapping, rules func([]model.PortMapping) ruleset) (p publishing, err error) {
 	for range maxChoices {
 		if p.ports, err = choosePorts(c.published, wanted); err != nil {
 			return publishing{}, err
@@ -38,11 +38,11 @@ func (c *Controller) publish(ctx context.Context, wanted []PortMapping, rules fu
 	return publishing{}, err
 }
 
-func chosenOf(wanted, got []PortMapping) []firewall.PortMap {
+func chosenOf(wanted, got []model.PortMapping) []firewall.PortMap {
 	var all []firewall.PortMap
 	for i, m := range got {
 		if wanted[i].HostPort == 0 {
-			all = append(all, m.firewall())
+			all = append(all, m.Firewall())
 		}
 	}
 	return all
@@ -50,11 +50,11 @@ func chosenOf(wanted, got []PortMapping) []firewall.PortMap {
 
 // isChosen says that another choice can help: a port that is held is none of
 // those asked for by number.
-func isChosen(held *PortHeldError, asked []PortMapping) bool {
+func isChosen(held *PortHeldError, asked []model.PortMapping) bool {
 	free := false
 	for _, m := range asked {
 		free = free || m.HostPort == 0
-		if m.HostPort != 0 && slices.ContainsFunc(held.all, m.firewall().Meets) {
+		if m.HostPort != 0 && slices.ContainsFunc(held.all, m.Firewall().Meets) {
 			return false
 		}
 	}

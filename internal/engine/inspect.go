@@ -9,10 +9,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // Life is what is known of the container behind an attachment.
@@ -163,10 +164,10 @@ func (c *Controller) attachment(rec state.Endpoint) Attachment {
 
 // publishedPorts is publishedPorts of a record, with what is on standby.
 func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) model.GatewayMode) []PublishedPort {
-	all := publishedPorts(portsOf(rec), rec.Addrs(), mode)
+	all := publishedPorts(plan.PortsOf(rec), rec.Addrs(), mode)
 	standby, _ := c.waiting(rec) // what cannot be read waits for nothing
 	for i, p := range all {
-		m := PortMapping{Protocol: p.Protocol, HostIP: p.Host, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd}.firewall()
+		m := model.PortMapping{Protocol: p.Protocol, HostIP: p.Host, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd}.Firewall()
 		all[i].Standby = p.HostPort != 0 && slices.ContainsFunc(standby, m.Meets)
 	}
 	return all
@@ -174,7 +175,7 @@ func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) mode
 
 // publishedPorts says how ports are reached: those of the host lead to the
 // first address of each family.
-func publishedPorts(ports []PortMapping, addrs []netip.Addr, mode func(is6 bool) model.GatewayMode) []PublishedPort {
+func publishedPorts(ports []model.PortMapping, addrs []netip.Addr, mode func(is6 bool) model.GatewayMode) []PublishedPort {
 	var all []PublishedPort
 	for _, is6 := range []bool{false, true} {
 		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == is6 })
@@ -183,14 +184,14 @@ func publishedPorts(ports []PortMapping, addrs []netip.Addr, mode func(is6 bool)
 		}
 		for _, m := range ports {
 			if host := m.HostIP.Unmap(); !host.IsValid() || host.Is6() == is6 {
-				all = append(all, m.published(addrs[i], mode(is6)))
+				all = append(all, publishedAt(m, addrs[i], mode(is6)))
 			}
 		}
 	}
 	return all
 }
 
-func (m PortMapping) published(target netip.Addr, mode model.GatewayMode) PublishedPort {
+func publishedAt(m model.PortMapping, target netip.Addr, mode model.GatewayMode) PublishedPort {
 	p := PublishedPort{
 		Protocol: m.Protocol, Host: m.HostIP.Unmap(), HostPort: m.HostPort, HostPortEnd: m.HostPortEnd,
 		Target: target, TargetPort: m.ContainerPort, Sources: m.Sources,

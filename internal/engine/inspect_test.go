@@ -7,10 +7,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 func TestLife(t *testing.T) {
@@ -46,12 +46,12 @@ func TestLife(t *testing.T) {
 func TestPublishedPorts(t *testing.T) {
 	a := netip.MustParseAddr
 	addrs := []netip.Addr{a("10.0.0.2"), a("10.0.1.2"), a("fd00::2")}
-	span := PortMapping{Protocol: "udp", HostPort: 5000, HostPortEnd: 5002, ContainerPort: 6000}
-	at := func(host string) PortMapping {
-		return PortMapping{Protocol: "tcp", HostIP: a(host), HostPort: 8080, ContainerPort: 80}
+	span := model.PortMapping{Protocol: "udp", HostPort: 5000, HostPortEnd: 5002, ContainerPort: 6000}
+	at := func(host string) model.PortMapping {
+		return model.PortMapping{Protocol: "tcp", HostIP: a(host), HostPort: 8080, ContainerPort: 80}
 	}
 	for name, tt := range map[string]struct {
-		port   PortMapping
+		port   model.PortMapping
 		v4, v6 model.GatewayMode
 		want   []PublishedPort
 	}{
@@ -65,7 +65,7 @@ func TestPublishedPorts(t *testing.T) {
 		}},
 	} {
 		mode := model.NetworkConfig{GatewayModeIPv4: tt.v4, GatewayModeIPv6: tt.v6}.Mode
-		if diff := cmp.Diff(tt.want, publishedPorts([]PortMapping{tt.port}, addrs, mode), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		if diff := cmp.Diff(tt.want, publishedPorts([]model.PortMapping{tt.port}, addrs, mode), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

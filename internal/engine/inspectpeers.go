@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
@@ -100,7 +101,7 @@ func (c *Controller) SpanningNetwork(name string) (*Network, error) {
 			return kept, fileErr
 		}
 	}
-	if err == nil && n.driver != driverOverlay {
+	if err == nil && n.driver != plan.DriverOverlay {
 		return nil, ErrNoOverlay
 	}
 	return n, err
@@ -109,7 +110,7 @@ func (c *Controller) SpanningNetwork(name string) (*Network, error) {
 // SpanningNetworks returns all of them, in the order of their names.
 func (c *Controller) SpanningNetworks(ctx context.Context) ([]*Network, error) {
 	all, err := c.Networks(ctx)
-	all = slices.DeleteFunc(all, func(n *Network) bool { return n.driver != driverOverlay })
+	all = slices.DeleteFunc(all, func(n *Network) bool { return n.driver != plan.DriverOverlay })
 	names, filesErr := c.NodeFiles()
 	errs := []error{err, filesErr}
 	for _, name := range names {
@@ -133,7 +134,7 @@ func (c *Controller) keptNetwork(name string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.DefineNetwork(driverOverlay, name, WithConfig(f.Apply(model.NetworkConfig{})))
+	return c.DefineNetwork(plan.DriverOverlay, name, WithConfig(f.Apply(model.NetworkConfig{})))
 }
 
 // Peers says what the kernel has of each other host of the network, and changes
@@ -198,7 +199,7 @@ func (n *Network) findPeers(ctx context.Context) (foundPeers, error) {
 	if !t.Used() {
 		return foundPeers{}, ErrNoOverlay
 	}
-	plan := n.planTunnel()
+	plan := n.def().Tunnel()
 	k, err := n.c.peers.FindTunnel(ctx, plan)
 	if err != nil {
 		return foundPeers{}, err

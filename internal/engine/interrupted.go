@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // CollectInterrupted removes every attachment of the network whose Join or Attach

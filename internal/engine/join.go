@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Join makes the endpoint's interface in the sandbox: the bridge if it is
@@ -59,7 +60,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	if err := e.enter(sb, &undo); err != nil {
 		return err
 	}
-	p.link.Netns = ns
+	p.Link.Netns = ns
 	if err := e.connect(ctx, p, &undo); err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	}
 	undo.push(func() error { e.rec = before; return e.save() })
 	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), life.MountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
-	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
+	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.def().GuardID()
 	return e.save()
 }
 
@@ -92,7 +93,7 @@ const maxBridges = 3
 
 // connect makes the bridge, the rules and the link, again if another one's
 // failed ADD took the bridge away that it had made.
-func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
+func (e *Endpoint) connect(ctx context.Context, p plan.Attachment, undo *undoStack) error {
 	for try := 1; ; try++ {
 		var steps undoStack
 		err := e.connectOnce(ctx, p, &steps)
@@ -111,7 +112,7 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 // connectOnce has the rules in place before the bridge has an address: what came
 // earlier could wait for the container, or be known to conntrack, without having
 // passed them.
-func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) error {
+func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *undoStack) error {
 	c := e.n.c
 	if err := e.n.resolveMTU(); err != nil {
 		return err
@@ -144,14 +145,14 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	if err := c.endEarlierFlows(ctx, e.rec.Addrs()); err != nil {
 		return err
 	}
-	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
-	made, err := c.links.Attach(ctx, p.link)
+	p.Link.MTU, p.Link.State = e.n.config.MTU, br // known now
+	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {
 		return err
 	}
 	undo.push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
-	if p.v4 || p.v6 {
-		if err := c.bridges.Forward(ctx, p.v4, p.v6); err != nil {
+	if p.V4 || p.V6 {
+		if err := c.bridges.Forward(ctx, p.V4, p.V6); err != nil {
 			return err
 		}
 	}
@@ -244,9 +245,9 @@ func (e *Endpoint) Verify(ctx context.Context) (err error) {
 }
 
 func (e *Endpoint) verifyAs(ctx context.Context, want Expectation) error {
-	return e.n.verify(ctx, want, func(p *plan) {
+	return e.n.verify(ctx, want, func(p *plan.Attachment) {
 		if !e.n.config.SpoofCheck {
-			p.link.MAC = nil
+			p.Link.MAC = nil
 		}
 	})
 }

@@ -3,8 +3,8 @@ package engine
 import (
 	"context"
 
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // mend puts back what an attachment needs of its host, and its rules, without
@@ -27,7 +27,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		_ = ns.Close()
 		e.n.config.MTU = mtu // as configured: an ADD that follows compares it with the record's
 	}()
-	if p.rules { // before what they guard
+	if p.Rules { // before what they guard
 		if err := e.reapply(ctx); err != nil {
 			return err
 		}
@@ -42,20 +42,20 @@ func (e *Endpoint) mend(ctx context.Context) error {
 			br.MAC = mac
 		}
 	}
-	p.link.Netns, p.link.MTU, p.link.State = ns, 0, br
-	if _, err := c.links.Plug(ctx, p.link); err != nil {
+	p.Link.Netns, p.Link.MTU, p.Link.State = ns, 0, br
+	if _, err := c.links.Plug(ctx, p.Link); err != nil {
 		return err
 	}
-	if err := c.links.Settle(ctx, p.link); err != nil {
+	if err := c.links.Settle(ctx, p.Link); err != nil {
 		return err
 	}
-	if p.localnet {
+	if p.Localnet {
 		if _, err := c.published.SetRouteLocalnet(e.rec.Bridge, true); err != nil {
 			return err
 		}
 	}
-	if p.v4 || p.v6 {
-		return c.bridges.Forward(ctx, p.v4, p.v6)
+	if p.V4 || p.V6 {
+		return c.bridges.Forward(ctx, p.V4, p.V6)
 	}
 	return nil
 }

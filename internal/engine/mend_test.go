@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -11,10 +12,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // Whatever of its promises to the kernel an attachment loses, Verify names it,
@@ -26,7 +27,7 @@ func TestAttachMends(t *testing.T) {
 	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")),
 		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayNAT}))
 	br := n.Config().Bridge
-	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 	e, err := h.web(n, "a", port)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func TestPublishMends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
@@ -347,8 +348,8 @@ func TestLinkLocalGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := e.Addressing().Addresses[0]
-	if addr.Gateway.String() != "fe80::1" || !strings.Contains(strings.Join(words(e.Addressing()), "\n"), "::/0 via fe80::1") {
-		t.Errorf("got %s", words(e.Addressing()))
+	if addr.Gateway.String() != "fe80::1" || !strings.Contains(fmt.Sprint(e.Addressing().Routes), "::/0 via fe80::1") {
+		t.Errorf("got %v", e.Addressing())
 	}
 	if got := greets("[" + addr.Prefix.Addr().String() + "]:80"); got != "a" {
 		t.Errorf("%q answers, want a", got)

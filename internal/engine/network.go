@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // Network is one network on this host. It does not change: what a call finds
@@ -77,8 +78,8 @@ func WithIPAM(ipam address.IPAM) NetworkOption {
 type savedConfig struct {
 	model.NetworkConfig
 	Pool    *address.SavedPool `json:",omitempty"`
-	Foreign string     `json:",omitempty"`
-	Kept    bool       `json:",omitempty"`
+	Foreign string             `json:",omitempty"`
+	Kept    bool               `json:",omitempty"`
 	notes
 }
 
@@ -99,7 +100,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
 	}
-	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, driverBridge), config: saved.NetworkConfig, foreign: saved.Foreign, kept: saved.Kept, notes: saved.notes}
+	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, plan.DriverBridge), config: saved.NetworkConfig, foreign: saved.Foreign, kept: saved.Kept, notes: saved.notes}
 	if saved.Pool == nil {
 		return n, nil
 	}
@@ -238,4 +239,9 @@ func (n *Network) Delete(ctx context.Context) (err error) {
 		return err
 	}
 	return nil
+}
+
+// def is what the plan of the network is made of.
+func (n *Network) def() plan.Network {
+	return plan.Network{Name: n.name, Driver: n.driver, Config: n.config}
 }

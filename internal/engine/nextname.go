@@ -5,8 +5,8 @@ import (
 	"errors"
 	"strconv"
 
-	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
 // WithNextIfName has Join name the interface: the first of eth0, eth1 and so on

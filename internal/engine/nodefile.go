@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -200,7 +201,7 @@ func parseNodeFile(data []byte, network, path string) (f NodeFile, err error) {
 // thing before it says that one is given: the process may have been stopped for
 // so long that its block is another host's.
 func (n *Network) holdsStill(addrs []model.Address) error {
-	if n.driver != driverOverlay || !n.config.Tunnel.Agent {
+	if n.driver != plan.DriverOverlay || !n.config.Tunnel.Agent {
 		return nil
 	}
 	f, err := readNodeHead(n.c.nodeFiles, n.c.stateDir, n.name)
@@ -278,7 +279,7 @@ func (n *Network) withPeers() (*Network, error) {
 
 // agentKeeps says that the tunnel and its rules are an agent's.
 func (n *Network) agentKeeps() (bool, error) {
-	if n.driver != driverOverlay {
+	if n.driver != plan.DriverOverlay {
 		return false, nil
 	}
 	return n.c.nodeFiles.HasNodes(n.name)

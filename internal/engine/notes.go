@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"maps"
 
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // notes is what a network's record keeps for its makers. Nothing here acts by it.

@@ -10,11 +10,12 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Publisher publishes ports of the host for containers whose interfaces another
@@ -31,7 +32,7 @@ type Publication struct {
 	ID    model.ID
 	Netns string       // path of the container's network namespace
 	Addrs []netip.Addr // of the container; ports go to the first of each family
-	Ports []PortMapping
+	Ports []model.PortMapping
 	// Runtime is as WithRuntime has it.
 	Runtime string
 }
@@ -52,7 +53,7 @@ func (c *Controller) publications() *state.Dir {
 // ruleset returns what is put in place for a publication by its record.
 func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
 	return ruleset{backend: p.cfg.Chosen(), rec: rec, endpoint: firewall.Endpoint{
-		Owner: model.PublicationOwner(life.IDOf(rec)), Bridge: rec.Bridge, Addrs: rec.Addrs(), Ports: firewallPorts(portsOf(rec)),
+		Owner: model.PublicationOwner(life.IDOf(rec)), Bridge: rec.Bridge, Addrs: rec.Addrs(), Ports: model.FirewallPorts(plan.PortsOf(rec)),
 		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
 		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.IPTablesOptions(),
 	}}
@@ -62,7 +63,7 @@ func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
 // that were chosen. It is safe to repeat: what an earlier call for the same ID
 // left is replaced. Without ports it does nothing but that. The errors:
 // *ConfigError, *PortHeldError, ErrNoFreePort, ErrBadNetns.
-func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMapping, err error) {
+func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []model.PortMapping, err error) {
 	leave, err := p.c.enter()
 	if err != nil {
 		return nil, err
@@ -71,7 +72,7 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err := pub.ID.Validate(); err != nil {
 		return nil, err
 	}
-	asked, err := validatePorts(pub.Ports)
+	asked, err := model.ValidatePorts(pub.Ports)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +98,7 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err == nil {
 		_ = p.c.takeOwnFree(ctx, before) // the look at it says what that left
 		if settled, err := p.settled(ctx, before, rec); settled || err != nil {
-			return portsOf(before), err
+			return plan.PortsOf(before), err
 		}
 		err = p.takeAway(ctx, before)
 	}
@@ -122,7 +123,7 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMappi
 	if err != nil {
 		return nil, model.RefusedConditions(err)
 	}
-	return portsOf(rec), nil
+	return plan.PortsOf(rec), nil
 }
 
 // takeAwayFiles is how many files takeAway has open at once, and some more.
@@ -130,7 +131,7 @@ const takeAwayFiles = 8
 
 // publishAlone publishes and records it while no other call works on the ports of
 // the container. Others' rules are repaired after it, as that takes locks, too.
-func (p *Publisher) publishAlone(ctx context.Context, rec *state.Endpoint, asked []PortMapping) (restored bool, err error) {
+func (p *Publisher) publishAlone(ctx context.Context, rec *state.Endpoint, asked []model.PortMapping) (restored bool, err error) {
 	release, err := p.c.lockPorts(ctx, *rec)
 	if err != nil {
 		return false, err
@@ -160,7 +161,7 @@ func (p *Publisher) load(id model.ID) (state.Endpoint, error) {
 }
 
 // record is the intent to publish.
-func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint, error) {
+func (p *Publisher) record(pub Publication, ports []model.PortMapping) (state.Endpoint, error) {
 	id, err := life.NetnsIDOf(pub.Netns)
 	if err != nil {
 		return state.Endpoint{}, err
@@ -168,7 +169,7 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 	rec := state.Endpoint{
 		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
 		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: life.MountNS(),
-		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.JSON(),
+		Rules: true, Runtime: pub.Runtime, Ports: plan.SavedPorts(ports), Config: p.cfg.JSON(),
 	}
 	for _, a := range pub.Addrs {
 		a = a.Unmap()
@@ -182,7 +183,7 @@ func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint
 // that cannot be looked at: the ports may be those of the living container.
 func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bool, error) {
 	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && life.NetnsID(before.NetnsID).Same(life.NetnsID(now.NetnsID)) &&
-		slices.Equal(before.Addrs(), now.Addrs()) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now))
+		slices.Equal(before.Addrs(), now.Addrs()) && bytes.Equal(before.Config, now.Config) && model.SamePorts(plan.PortsOf(before), plan.PortsOf(now))
 	if !same {
 		return false, nil
 	}
@@ -195,20 +196,20 @@ func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bo
 
 // publish puts the rules in place, choosing ports that were left open. Restored:
 // those of the host had been lost.
-func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []PortMapping) (restored bool, err error) {
+func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []model.PortMapping) (restored bool, err error) {
 	device, err := p.device(*rec)
 	if err != nil {
 		return false, err
 	}
 	rec.Bridge = device
-	done, err := p.c.publish(ctx, wanted, func(ports []PortMapping) ruleset {
-		rec.Ports = savedPorts(ports)
+	done, err := p.c.publish(ctx, wanted, func(ports []model.PortMapping) ruleset {
+		rec.Ports = plan.SavedPorts(ports)
 		return p.ruleset(*rec)
 	})
 	if err != nil {
 		return false, err
 	}
-	rec.Ports, rec.Backend = savedPorts(done.ports), string(done.backend)
+	rec.Ports, rec.Backend = plan.SavedPorts(done.ports), string(done.backend)
 	if err := p.c.setWaiting(*rec, done.standby); err != nil {
 		return done.restored, err
 	}
@@ -264,8 +265,8 @@ func (p *Publisher) Verify(ctx context.Context, pub Publication) (err error) {
 
 // expected is the record that should be there.
 func (p *Publisher) expected(pub Publication) (state.Endpoint, error) {
-	fixed := slices.DeleteFunc(slices.Clone(pub.Ports), func(m PortMapping) bool { return m.HostPort == 0 })
-	ports, err := validatePorts(fixed)
+	fixed := slices.DeleteFunc(slices.Clone(pub.Ports), func(m model.PortMapping) bool { return m.HostPort == 0 })
+	ports, err := model.ValidatePorts(fixed)
 	if err != nil {
 		return state.Endpoint{}, err
 	}
@@ -295,7 +296,7 @@ func (p *Publisher) verifyRules(ctx context.Context, rec state.Endpoint) error {
 
 // opensLocalhost says that 127.0.0.0/8 leads to ports of the publication.
 func (p *Publisher) opensLocalhost(rec state.Endpoint) bool {
-	return slices.ContainsFunc(rec.Addrs(), netip.Addr.Is4) && !p.cfg.NoHairpin && publishesLocalhost(portsOf(rec))
+	return slices.ContainsFunc(rec.Addrs(), netip.Addr.Is4) && !p.cfg.NoHairpin && model.PublishesLocalhost(plan.PortsOf(rec))
 }
 
 // openLocalhost lets 127.0.0.0/8 lead there, which the rules guard.

@@ -8,14 +8,15 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/address"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 type (
@@ -155,7 +156,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
-		Rules: ruled || n.config.NeedsRules(), Guard: n.guardID(),
+		Rules: ruled || n.config.NeedsRules(), Guard: n.def().GuardID(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
 			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},
@@ -172,7 +173,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 		rec.Backend = string(model.BackendNFTables)
 	}
 	if !r.c.networks.HasNetwork(n.name, untoldConfig) { // else the configuration tells, once it is known
-		rec.OwnRules = ownRules(n.config)
+		rec.OwnRules = plan.OwnRules(n.config)
 	}
 	if rec.Addresses, err = r.addresses(ctx, n, id, f, fw.Addrs); err != nil {
 		return state.Endpoint{}, err
@@ -181,7 +182,7 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 		rec.IPAM, rec.DataDir = n.leaseDir()
 		rec.IPAM = cmp.Or(rec.IPAM, n.foreign)
 	}
-	rec.Ports = savedPorts(recordedPorts(fw.Ports, rec.Addrs()))
+	rec.Ports = plan.SavedPorts(recordedPorts(fw.Ports, rec.Addrs()))
 	return rec, nil
 }
 
@@ -227,11 +228,11 @@ func order(all []netip.Addr, a netip.Addr) int {
 
 // recordedPorts are ports as the rules tell of them. To be published on any
 // address of a family, or of both, is the same for a container that has one only.
-func recordedPorts(ports []firewall.PortMap, addrs []netip.Addr) []PortMapping {
+func recordedPorts(ports []firewall.PortMap, addrs []netip.Addr) []model.PortMapping {
 	has4, has6 := slices.ContainsFunc(addrs, netip.Addr.Is4), slices.ContainsFunc(addrs, netip.Addr.Is6)
-	var all []PortMapping
+	var all []model.PortMapping
 	for _, p := range ports {
-		m := PortMapping{
+		m := model.PortMapping{
 			Protocol: p.Protocol.String(), HostIP: p.HostIP, Sources: p.Sources,
 			HostPort: int(p.HostPort), HostPortEnd: int(p.HostPortEnd), ContainerPort: int(p.ContainerPort),
 		}

@@ -17,9 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // lose deletes directories of the host's: "state", "leases".
@@ -142,10 +142,10 @@ func testRebuild(t *testing.T, cfg model.NetworkConfig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ports []PortMapping
+	var ports []model.PortMapping
 	if cfg.Gateway {
 		clients := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
-		ports = []PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "udp", HostPort: 9000, HostPortEnd: 9002, ContainerPort: 9000, Sources: clients}}
+		ports = []model.PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "udp", HostPort: 9000, HostPortEnd: 9002, ContainerPort: 9000, Sources: clients}}
 	}
 	a := h.attach(n, "a", WithPorts(ports...))
 	b := h.attach(n, "b", WithMAC(net.HardwareAddr{2, 0, 0, 0, 0, 7}))
@@ -359,7 +359,7 @@ func TestRebuildPublications(t *testing.T) {
 		}
 		pub := Publication{
 			ID: model.ID{Network: "pods", ContainerID: "p", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(),
-			Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "sctp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 70, ContainerPort: 7}},
+			Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "sctp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 70, ContainerPort: 7}},
 		}
 		if _, err := p.Publish(ctx, pub); err != nil {
 			t.Fatal(err)
@@ -393,7 +393,7 @@ func TestRebuildIPTables(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()
 	n := h.network("10.75.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, Masquerade: true, Backend: model.BackendIPTables}))
-	e := h.attach(n, "a", WithPorts(PortMapping{HostPort: 8080, ContainerPort: 80}))
+	e := h.attach(n, "a", WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80}))
 	h.lose("state", "leases")
 	ids, err := h.Rebuild(ctx)
 	if len(ids) != 1 || !errors.Is(err, errByIPTables) {

@@ -8,13 +8,14 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // unknownConfig is the fingerprint of a record that was rebuilt: rules that
@@ -50,7 +51,7 @@ func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Ne
 	if err != nil {
 		return nil, err
 	}
-	rec := state.Network{Name: id.Network, Driver: driverBridge, Bridge: f.Bridge, Fingerprint: fingerprint, Config: data}
+	rec := state.Network{Name: id.Network, Driver: plan.DriverBridge, Bridge: f.Bridge, Fingerprint: fingerprint, Config: data}
 	if err := r.c.networks.CreateNetwork(rec); err != nil && !errors.Is(err, state.ErrExists) {
 		return nil, err
 	}
@@ -163,7 +164,7 @@ func (r *rebuilder) ruled(ctx context.Context, network string) bool {
 			continue
 		}
 		if f, err := r.c.finder.Find(ctx, o, r.ns); err == nil {
-			if _, ok := r.rules.Networks[firewall.Key(guardOwner(f.Bridge))]; ok {
+			if _, ok := r.rules.Networks[firewall.Key(plan.GuardOwner(f.Bridge))]; ok {
 				return true
 			}
 		}
@@ -191,7 +192,7 @@ func (r *rebuilder) hairpin(ctx context.Context, network string) bool {
 }
 
 func (r *rebuilder) shown(ctx context.Context, id model.ID, f link.Found) model.NetworkConfig {
-	fw := r.rules.Networks[firewall.Key(guardOwner(f.Bridge))]
+	fw := r.rules.Networks[firewall.Key(plan.GuardOwner(f.Bridge))]
 	e := r.rules.Endpoints[firewall.Key(id.String())]
 	c := model.NetworkConfig{
 		Bridge: f.Bridge, Promiscuous: f.Promisc, Gateway: len(f.BridgeAddrs) > 0,

@@ -8,10 +8,11 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // publications writes the records of Publishers that are lost.
@@ -53,7 +54,7 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.c.boot, Bridge: fw.Bridge, Rules: true, Backend: string(model.BackendNFTables),
-		Ports: savedPorts(recordedPorts(fw.Ports, fw.Addrs)), Config: cfg.JSON(),
+		Ports: plan.SavedPorts(recordedPorts(fw.Ports, fw.Addrs)), Config: cfg.JSON(),
 	}
 	for _, a := range fw.Addrs {
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: netip.PrefixFrom(a, a.BitLen())})

@@ -8,11 +8,12 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // links makes the bridge and the tunnel of a network with attachments again if
@@ -30,7 +31,7 @@ func (m *mender) links(ctx context.Context, n *Network) {
 		var undo undoStack // what could be made stays
 		err := n.ensureTunnel(ctx, &undo)
 		if err == nil && len(undo) > 0 {
-			m.done.Tunnels = append(m.done.Tunnels, n.tunnelName())
+			m.done.Tunnels = append(m.done.Tunnels, n.def().TunnelName())
 		}
 		m.fail(n, err)
 	}
@@ -81,10 +82,10 @@ func (n *Network) bridgeInPlace(ctx context.Context) error {
 		if rec.Phase != state.PhaseReady || rec.Bridge != n.config.Bridge || n.c.dead(rec) {
 			return false
 		}
-		var p plan
+		var p plan.Attachment
 		p, planErr = (&Endpoint{n: n, rec: rec}).plan()
-		want.Gateways, want.RouteLocalnet = p.bridge.Gateways, p.localnet
-		want.ForwardIPv4, want.ForwardIPv6 = p.bridge.ForwardIPv4, p.bridge.ForwardIPv6
+		want.Gateways, want.RouteLocalnet = p.Bridge.Gateways, p.Localnet
+		want.ForwardIPv4, want.ForwardIPv6 = p.Bridge.ForwardIPv4, p.Bridge.ForwardIPv6
 		return true
 	})
 	if err := errors.Join(err, planErr); err != nil {
@@ -225,7 +226,7 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 	if n.config.Tunnel.Agent {
 		all.Addresses = append(all.Addresses, n.ownGateways().Addresses...)
 	}
-	want := n.planBridge(all)
+	want := n.def().Bridge(all)
 	gateways := want.Gateways
 	want.Gateways, want.MAC = nil, mac
 	for _, g := range gateways { // each once, in order: the first IPv4 address is the primary one
@@ -246,8 +247,8 @@ func (n *Network) replug(ctx context.Context, rec state.Endpoint, br link.Bridge
 	if err := e.openLocalhost(p); err != nil { // first: a stray link is looked for again, this is not
 		return false, fmt.Errorf("network %q: %w", n.name, err)
 	}
-	p.link.State = br
-	done, err := n.c.links.Plug(ctx, p.link)
+	p.Link.State = br
+	done, err := n.c.links.Plug(ctx, p.Link)
 	if errors.Is(err, netlink.ErrNotFound) {
 		return false, nil // the container is gone, or its link: that is for DEL, and CHECK tells
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Remove takes away whatever exists of an attachment, however it came to be:

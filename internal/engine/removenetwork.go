@@ -9,11 +9,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // RemoveNetwork removes a network that has no container: its bridge, if libnet
@@ -74,7 +75,7 @@ func (c *Controller) networkLeft(ctx context.Context, name string) (*Network, er
 	if err == nil || !errors.Is(err, model.ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
 		return n, err
 	}
-	left := &Network{c: c, name: name, driver: driverBridge}
+	left := &Network{c: c, name: name, driver: plan.DriverBridge}
 	owned, listErr := c.links.List(ctx, model.NetworkOwner(name))
 	if listErr != nil {
 		return nil, listErr
@@ -89,13 +90,13 @@ func (c *Controller) networkLeft(ctx context.Context, name string) (*Network, er
 		return nil, recErr
 	}
 	fw, ruled := recorded.Networks[firewall.Key(model.NetworkOwner(name))]
-	overlay := Network{c: c, name: name, driver: driverOverlay}
+	overlay := Network{c: c, name: name, driver: plan.DriverOverlay}
 	if has, err := overlay.hasTunnel(); err != nil {
 		return nil, err
 	} else if has {
-		left.driver = driverOverlay
+		left.driver = plan.DriverOverlay
 	}
-	if left.config.Bridge == "" && !ruled && left.driver == driverBridge && len(owned) == 0 {
+	if left.config.Bridge == "" && !ruled && left.driver == plan.DriverBridge && len(owned) == 0 {
 		return nil, err
 	}
 	left.config.Bridge = cmp.Or(left.config.Bridge, fw.Bridge, model.BridgeName(name))

@@ -7,9 +7,9 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Mended is what Mend did.
@@ -191,14 +191,14 @@ func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endp
 // verifyRules says what of the endpoint's rules differs.
 func (e *Endpoint) verifyRules(ctx context.Context) error {
 	p, err := e.plan()
-	if err != nil || !p.rules {
+	if err != nil || !p.Rules {
 		return err
 	}
 	network, err := e.n.verifiable(ctx, e.rec)
 	if err != nil {
 		return err
 	}
-	return e.n.c.verifyRules(ctx, e.rec, network, p.endpoint)
+	return e.n.c.verifyRules(ctx, e.rec, network, p.Endpoint)
 }
 
 func (m *mender) publications(ctx context.Context) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // tired is the rules of a Controller that has no time left after some changes.

@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // ruleset is rules to be applied by one of the backends.
@@ -102,9 +103,9 @@ func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (resto
 // applyRules puts the endpoint's rules in place, with the guard of its bridge, and
 // pushes how to take them back. Fresh says that the bridge had no guard before. The
 // caller has the lock of lockPorts.
-func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fresh bool, err error) {
+func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *undoStack) (fresh bool, err error) {
 	c := e.n.c
-	if !p.rules {
+	if !p.Rules {
 		g, err := e.n.holdGuard(ctx, false)
 		if err != nil {
 			return false, err
@@ -115,14 +116,14 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan, undo *undoStack) (fre
 		ctx := context.WithoutCancel(ctx)
 		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.leaveGuard(ctx, e.rec))
 	})
-	done, err := c.publish(ctx, e.Ports(), func(ports []PortMapping) ruleset {
-		p.endpoint.Ports = firewallPorts(ports)
-		return ruleset{backend: e.n.config.Backend, member: e.n, endpoint: p.endpoint, rec: e.rec}
+	done, err := c.publish(ctx, e.Ports(), func(ports []model.PortMapping) ruleset {
+		p.Endpoint.Ports = model.FirewallPorts(ports)
+		return ruleset{backend: e.n.config.Backend, member: e.n, endpoint: p.Endpoint, rec: e.rec}
 	})
 	if err != nil {
 		return false, err
 	}
-	e.rec.Ports, e.rec.Backend = savedPorts(done.ports), string(done.backend)
+	e.rec.Ports, e.rec.Backend = plan.SavedPorts(done.ports), string(done.backend)
 	if len(e.rec.Ports) > 0 {
 		undo.push(func() error { return c.setWaiting(e.rec, nil) })
 		if err := c.setWaiting(e.rec, done.standby); err != nil {
@@ -153,8 +154,8 @@ func (e *Endpoint) applyOthers(ctx context.Context, g guarded) error {
 }
 
 // openLocalhost has 127.0.0.0/8 lead to published ports, once the bridge is there.
-func (e *Endpoint) openLocalhost(p plan) error {
-	if !p.localnet {
+func (e *Endpoint) openLocalhost(p plan.Attachment) error {
+	if !p.Localnet {
 		return nil
 	}
 	_, err := e.n.c.published.SetRouteLocalnet(e.rec.Bridge, true)
@@ -170,10 +171,10 @@ func (e *Endpoint) reapply(ctx context.Context) error {
 		e.n = &at
 	}
 	p, err := e.plan()
-	if err != nil || !p.rules {
+	if err != nil || !p.Rules {
 		return err
 	}
-	r := ruleset{member: e.n, endpoint: p.endpoint, rec: e.rec}
+	r := ruleset{member: e.n, endpoint: p.Endpoint, rec: e.rec}
 	restored, err := e.n.c.reapply(ctx, e.rec.Backend, r)
 	e.restored = e.restored || restored
 	return err
@@ -211,14 +212,14 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 
 // tables owns nothing: what is removed of it is our tables, if nothing is in them.
 func (n *Network) tables() firewall.Network {
-	return firewall.Network{Name: model.NetworkOwner(n.name), Guard: guardOwner(""), Exact: firewall.ExactBridge}
+	return firewall.Network{Name: model.NetworkOwner(n.name), Guard: plan.GuardOwner(""), Exact: firewall.ExactBridge}
 }
 
 // retireRules removes the rules of an endpoint that goes. With the last one of the
 // network our tables go in the same transaction if nothing else is in them, as the
 // kernel takes its time for each one that deletes something.
 func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
-	if rec.Rules && publishesLocalhost(portsOf(rec)) {
+	if rec.Rules && model.PublishesLocalhost(plan.PortsOf(rec)) {
 		if err := n.c.closeLocalhost(ctx, rec); err != nil {
 			return err
 		}
@@ -233,7 +234,7 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 // heldBy says by what an endpoint's rules are found: where the record does not
 // tell, by their comment.
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
-	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.tunnelName()}
+	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.def().TunnelName()}
 	if rec.Phase == state.PhaseReady {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.portsHeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
@@ -247,7 +248,7 @@ func (c *Controller) portsHeldBy(rec state.Endpoint) []firewall.PortMap {
 	if standby, err := c.waiting(rec); len(standby) > 0 || err != nil {
 		return nil
 	}
-	return firewallPorts(portsOf(rec))
+	return model.FirewallPorts(plan.PortsOf(rec))
 }
 
 // retireTunnel removes the rules of the network's tunnel, which is gone, unless it
@@ -303,7 +304,7 @@ func (c *Controller) opensLocalhost(rec state.Endpoint, guards []state.Guard) bo
 	hairpin := rec.OwnRules == nil || !rec.OwnRules.NoHairpin
 	// The record of an ADD under way may not have its addresses yet.
 	ipv4 := rec.Phase != state.PhaseReady || slices.ContainsFunc(rec.Addrs(), netip.Addr.Is4)
-	if !hairpin || !ipv4 || !publishesLocalhost(portsOf(rec)) {
+	if !hairpin || !ipv4 || !model.PublishesLocalhost(plan.PortsOf(rec)) {
 		return false
 	}
 	i := slices.IndexFunc(guards, func(g state.Guard) bool { return g.Network == rec.Network && g.ID == rec.Guard })

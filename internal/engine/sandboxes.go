@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Keep records an adopted sandbox, so that Sandbox and Sandboxes find it. The

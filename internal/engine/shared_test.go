@@ -14,11 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // rounds is how many a test makes: LIBNET_ROUNDS, else few.
@@ -81,7 +81,7 @@ func shareOnce(ctx context.Context, c *Controller, n *Network, i, round int) (er
 		return fmt.Errorf("NewSandbox: %w", err)
 	}
 	defer func() { err = errors.Join(err, sb.Delete(ctx)) }()
-	e, err := n.Attach(ctx, sb, WithPorts(PortMapping{HostPort: 10000 + i, ContainerPort: 80, Protocol: "tcp"}))
+	e, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{HostPort: 10000 + i, ContainerPort: 80, Protocol: "tcp"}))
 	if err != nil {
 		return fmt.Errorf("Attach: %w", err)
 	}

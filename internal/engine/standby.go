@@ -8,9 +8,9 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Runtimes hand the same port mappings to every network of a container. A port
@@ -89,7 +89,7 @@ func (c *Controller) waiting(rec state.Endpoint) ([]firewall.PortMap, error) {
 func standbyPorts(w state.Waiting) []firewall.PortMap {
 	var all []firewall.PortMap
 	for _, p := range w.Ports {
-		all = append(all, PortMapping(p).firewall())
+		all = append(all, model.PortMapping(p).Firewall())
 	}
 	return all
 }
@@ -254,7 +254,7 @@ func (c *Controller) rulesetOf(rec state.Endpoint) (ruleset, error) {
 		return ruleset{}, err
 	}
 	p, err := (&Endpoint{n: n, rec: rec}).plan()
-	return ruleset{member: n, endpoint: p.endpoint, rec: rec}, err
+	return ruleset{member: n, endpoint: p.Endpoint, rec: rec}, err
 }
 
 // takeOwnFree gives what is free to the attachments of a container, if one waits.

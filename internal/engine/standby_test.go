@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // member is a container on two networks, and what each of its attachments
@@ -45,7 +45,7 @@ func newMember(t *testing.T, front, back model.Backend) *member {
 	return m
 }
 
-func (m *member) attach(i int, ports ...PortMapping) *Endpoint {
+func (m *member) attach(i int, ports ...model.PortMapping) *Endpoint {
 	m.h.t.Helper()
 	e, err := m.networks[i].Attach(context.Background(), m.sb, WithIfName(fmt.Sprintf("eth%d", i)), WithPorts(ports...))
 	if err != nil {
@@ -136,7 +136,7 @@ func forBackendPairs(t *testing.T, fn func(t *testing.T, m *member)) {
 func TestPortOfTwoAttachments(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
 		ctx := context.Background()
-		both, own := PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{HostPort: 8081, ContainerPort: 80}
+		both, own := model.PortMapping{HostPort: 8080, ContainerPort: 80}, model.PortMapping{HostPort: 8081, ContainerPort: 80}
 		before := m.h.nft("list", "ruleset")
 		a := m.attach(0, both)
 		b := m.attach(1, both, own)
@@ -192,9 +192,9 @@ func TestPortOfTwoAttachments(t *testing.T) {
 // The attachment that waits goes first.
 func TestStandbyGoesFirst(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
-		local := PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, ContainerPort: 80}
-		a := m.attach(0, local, PortMapping{HostPort: 9001, ContainerPort: 80})
-		m.attach(1, PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80})
+		local := model.PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, ContainerPort: 80}
+		a := m.attach(0, local, model.PortMapping{HostPort: 9001, ContainerPort: 80})
+		m.attach(1, model.PortMapping{HostPort: 8080, ContainerPort: 80}, model.PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80})
 		if err := m.networks[1].Remove(context.Background(), m.id(1)); err != nil {
 			t.Fatal(err)
 		}
@@ -213,8 +213,8 @@ func TestStandbyGoesFirst(t *testing.T) {
 func TestPortsThatMeetInPart(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
 		ctx := context.Background()
-		a := m.attach(0, PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80}, PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 7000, ContainerPort: 80})
-		b := m.attach(1, PortMapping{HostPort: 9000, ContainerPort: 80}, PortMapping{HostPort: 9003, ContainerPort: 80}, PortMapping{HostPort: 7000, ContainerPort: 80})
+		a := m.attach(0, model.PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80}, model.PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 7000, ContainerPort: 80})
+		b := m.attach(1, model.PortMapping{HostPort: 9000, ContainerPort: 80}, model.PortMapping{HostPort: 9003, ContainerPort: 80}, model.PortMapping{HostPort: 7000, ContainerPort: 80})
 		m.verify("with both", a, b)
 		m.leads("with both", "10.1.0.2", 9000, 7000)
 		m.leads("with both", "10.2.0.2", 9003)
@@ -245,7 +245,7 @@ func TestPortOfAttachmentsAtOnce(t *testing.T) {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			m := newMember(t, backend, backend)
-			port := PortMapping{HostPort: 8080, ContainerPort: 80}
+			port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 			at := []*Endpoint{nil, nil}
 			for round := range 6 {
 				m.parallel(t, func(i int, n *Network) error {
@@ -313,7 +313,7 @@ func (m *member) parallel(t *testing.T, fn func(i int, n *Network) error) {
 // and the hand-over: what comes next puts it right.
 func TestHandOverKilled(t *testing.T) {
 	t.Parallel()
-	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 	for name, next := range map[string]func(*member) error{
 		"repair":           func(m *member) error { _, err := m.h.Repair(context.Background()); return err },
 		"DEL of the first": func(m *member) error { return m.networks[0].Remove(context.Background(), m.id(0)) },
@@ -356,7 +356,7 @@ func TestHandOverKilled(t *testing.T) {
 func TestStandbyAfterFlush(t *testing.T) {
 	t.Parallel()
 	m := newMember(t, model.BackendNFTables, model.BackendNFTables)
-	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 	b := m.attach(1, port)
 	a := m.attach(0, port)
 	m.h.nft("flush", "ruleset")
@@ -383,7 +383,7 @@ func TestPublisherOnStandby(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+				pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 				if _, err := p.Publish(ctx, pub); err != nil {
 					t.Fatal(err)
 				}
@@ -415,7 +415,7 @@ func TestDeadOwnerComesBack(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld()
 	n, sb := faultNetwork(t, w)
-	e, err := n.Attach(ctx, sb, WithPorts(PortMapping{HostPort: 8080, ContainerPort: 80}))
+	e, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80}))
 	if err != nil {
 		t.Fatal(err)
 	}

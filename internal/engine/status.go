@@ -7,11 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // healBudget bounds how long Status puts back what is missing. The next one

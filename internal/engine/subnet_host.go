@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // WithAutoSubnet gives each endpoint an address of a subnet that is chosen for

@@ -15,10 +15,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 const dockersPools = `[{"base":"172.17.0.0/16","size":16},{"base":"172.18.0.0/15","size":16},{"base":"172.20.0.0/14","size":16},

@@ -17,6 +17,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -101,7 +102,7 @@ func TestControllerStaysInItsNamespace(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				e, err = n.Attach(ctx, sb, WithPorts(PortMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}))
+				e, err = n.Attach(ctx, sb, WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}))
 				return err
 			})
 			from("Verify", func() error { return e.Verify(ctx) })
@@ -149,7 +150,7 @@ func TestEveryCallEnters(t *testing.T) {
 	entered := errors.New("entered")
 	c := newWorld().controller()
 	c.home = refusal{entered}
-	n := &Network{c: c, name: "n", driver: driverBridge}
+	n := &Network{c: c, name: "n", driver: plan.DriverBridge}
 	e := &Endpoint{n: n, rec: state.Endpoint{Netns: "/run/netns/c"}}
 	free := map[string]bool{ // of what asks nothing of the kernel, or only about a path
 		"Close": true, "DefineNetwork": true, "Network": true, "Networks": true, "SpanningNetwork": true, "SpanningNetworks": true, "WalkNetworks": true, "Dead": true, "WhyDead": true,

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -13,72 +12,22 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
-
-// tunnelPrefix starts the names of VXLAN devices.
-const tunnelPrefix = "vx-"
-
-// tunnelName is the name of the network's VXLAN device: "vx-" and 12 hex
-// digits, those of the default name of the bridge. Empty: it has none.
-func (n *Network) tunnelName() string {
-	if n.driver != driverOverlay {
-		return ""
-	}
-	return tunnelPrefix + model.Digest(model.NetworkOwner(n.name))[:12]
-}
-
-// vteps returns the MACs of the tunnel's other ends.
-func (n *Network) vteps() []net.HardwareAddr {
-	var all []net.HardwareAddr
-	for _, node := range n.config.Tunnel.Nodes {
-		if node.Address != n.config.Tunnel.Self {
-			mac := overlay.MAC(n.config.Tunnel.VNIOf(n.name), node.Address)
-			all = append(all, mac[:])
-		}
-	}
-	return all
-}
-
-// underlay is what the tunnel looks like from the underlay.
-func (n *Network) underlay() firewall.Underlay {
-	t := n.config.Tunnel
-	if n.driver != driverOverlay || !t.Used() {
-		return firewall.Underlay{}
-	}
-	u := firewall.Underlay{VNI: t.VNIOf(n.name), Port: cmp.Or(uint16(t.Port), overlay.DefaultPort)}
-	for _, node := range t.Nodes {
-		if node.Address != t.Self {
-			u.Hosts = append(u.Hosts, node.Address)
-		}
-	}
-	return u
-}
-
-func (n *Network) planTunnel() tunnel.Tunnel {
-	t := n.config.Tunnel
-	nodes := make([]overlay.Node, 0, len(t.Nodes))
-	for _, node := range t.Nodes {
-		nodes = append(nodes, overlay.Node{Address: node.Address, Blocks: node.Subnets})
-	}
-	return overlay.Plan(overlay.Network{
-		Name: n.tunnelName(), Alias: model.NetworkOwner(n.name),
-		VNI: t.VNIOf(n.name), Port: uint16(t.Port), Device: t.Device, MTU: n.config.MTU,
-	}, nodes, t.Self)
-}
 
 // ensureTunnel makes the network's tunnel, whose rules are there already, or
 // mends it, pushing how to undo what it made. Of one that an agent keeps only a
 // missing device is made: what we know of its entries may be old by now.
 func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
-	if n.driver != driverOverlay {
+	if n.driver != plan.DriverOverlay {
 		return nil
 	}
 	if !n.config.Tunnel.Used() {
 		return model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
 	if n.config.Tunnel.Agent {
-		if has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name)); has || err != nil {
+		if has, err := n.c.tunnels.HasTunnel(n.def().TunnelName(), model.NetworkOwner(n.name)); has || err != nil {
 			return err
 		}
 		full, err := n.withPeers()
@@ -90,7 +39,7 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 		}
 		n = full
 	}
-	t := n.planTunnel()
+	t := n.def().Tunnel()
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
 	var rival error
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
@@ -117,7 +66,7 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 	networks, _ := n.c.Networks(ctx) // of what cannot be read nothing is said
 	for _, other := range networks {
-		if other.name == n.name || other.driver != driverOverlay {
+		if other.name == n.name || other.driver != plan.DriverOverlay {
 			continue
 		}
 		for _, block := range other.config.Tunnel.Blocks() {
@@ -130,17 +79,17 @@ func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 }
 
 func (n *Network) removeTunnel(ctx context.Context) error {
-	if n.driver != driverOverlay {
+	if n.driver != plan.DriverOverlay {
 		return nil
 	}
-	return n.c.tunnels.RemoveTunnel(ctx, n.tunnelName(), model.NetworkOwner(n.name))
+	return n.c.tunnels.RemoveTunnel(ctx, n.def().TunnelName(), model.NetworkOwner(n.name))
 }
 
 func (n *Network) hasTunnel() (bool, error) {
-	if n.driver != driverOverlay {
+	if n.driver != plan.DriverOverlay {
 		return false, nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
+	has, err := n.c.tunnels.HasTunnel(n.def().TunnelName(), model.NetworkOwner(n.name))
 	if errors.Is(err, netlink.ErrExists) {
 		return false, nil
 	}
@@ -150,14 +99,14 @@ func (n *Network) hasTunnel() (bool, error) {
 // tunnelStatus says whether the tunnel's name is held by something else, or, if
 // it is not there yet, its UDP port.
 func (n *Network) tunnelStatus() error {
-	if n.driver != driverOverlay {
+	if n.driver != plan.DriverOverlay {
 		return nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
+	has, err := n.c.tunnels.HasTunnel(n.def().TunnelName(), model.NetworkOwner(n.name))
 	if has || err != nil || !n.config.Tunnel.Used() {
 		return err
 	}
-	return n.portInUse(n.planTunnel())
+	return n.portInUse(n.def().Tunnel())
 }
 
 func (n *Network) verifyTunnel(ctx context.Context) error {
@@ -168,7 +117,7 @@ func (n *Network) verifyTunnel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.c.tunnels.VerifyTunnel(ctx, n.planTunnel())
+	return n.c.tunnels.VerifyTunnel(ctx, n.def().Tunnel())
 }
 
 // repairTunnelRules puts the network's own rules in place while it has a tunnel:

@@ -144,7 +144,7 @@ func TestOverlayRecord(t *testing.T) {
 	}
 	again.config.MTU = n.config.MTU
 	opts := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
-	if diff := cmp.Diff(n.planTunnel(), again.planTunnel(), opts); diff != "" || again.Driver() != "overlay" {
+	if diff := cmp.Diff(n.def().Tunnel(), again.def().Tunnel(), opts); diff != "" || again.Driver() != "overlay" {
 		t.Errorf("driver %q; (-made +found):\n%s", again.Driver(), diff)
 	}
 	if n.config.MTU != 1450 {

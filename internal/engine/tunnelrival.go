@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -22,7 +23,7 @@ func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
 	}
 	errs := []error{err}
 	for _, rec := range recs {
-		if rec.Name == n.name || rec.Driver != driverOverlay {
+		if rec.Name == n.name || rec.Driver != plan.DriverOverlay {
 			continue
 		}
 		other, err := n.c.networkOf(rec)

@@ -9,12 +9,13 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/life"
 )
 
 // Expectation is what an attachment should be.
@@ -31,32 +32,9 @@ type Expectation struct {
 	// one tells of an attachment that the reference bridge plugin made.
 	HostName string
 	// Ports are the published ones, for an attachment that has no record.
-	Ports []PortMapping
+	Ports []model.PortMapping
 
 	butForwarding bool // which Diagnose tells of once for all
-}
-
-// adopt turns the plan into one for a link of the reference bridge plugin: it
-// carries no owner, has IPv6, there are no rules of ours for it, and in its
-// result a route over the subnet's gateway names none.
-func (p *plan) adopt(want Expectation) {
-	p.link.HostName, p.link.Owner, p.link.IPv6 = want.HostName, "", host.IPv6Keep
-	p.rules = false
-	for i, r := range p.link.Routes {
-		if !r.Gateway.IsValid() {
-			p.link.Routes[i].Gateway = want.Addressing.Gateway(r.Dst.Addr().Is6())
-		}
-	}
-}
-
-// reach has the bridge compared with how the host gets to the link's addresses.
-func (p *plan) reach() {
-	if len(p.bridge.Gateways) == 0 {
-		return
-	}
-	for _, a := range p.link.Addrs {
-		p.bridge.Reach = append(p.bridge.Reach, a.Addr())
-	}
 }
 
 // Verify changes nothing and says what differs from want, each difference by
@@ -68,11 +46,11 @@ func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
 		return err
 	}
 	defer leave(&err)
-	return n.verify(ctx, want, func(*plan) {})
+	return n.verify(ctx, want, func(*plan.Attachment) {})
 }
 
 // verify is Verify of a plan that change has adjusted.
-func (n *Network) verify(ctx context.Context, want Expectation, change func(*plan)) error {
+func (n *Network) verify(ctx context.Context, want Expectation, change func(*plan.Attachment)) error {
 	var mac net.HardwareAddr
 	if want.MAC != "" {
 		var err error
@@ -84,31 +62,31 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	if err != nil {
 		return err
 	}
-	p, err := n.plan(want.ID, want.Addressing, mac, ports)
+	p, err := n.def().Endpoint(want.ID, want.Addressing, mac, ports)
 	if err != nil {
 		return err
 	}
-	p.link.IfName = rec.Inside()
+	p.Link.IfName = rec.Inside()
 	change(&p)
-	if want.HostName != "" && want.HostName != p.link.HostName {
-		p.adopt(want)
+	if want.HostName != "" && want.HostName != p.Link.HostName {
+		adopt(&p, want)
 	}
 	ns, err := life.OpenNetns(want.Netns)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = ns.Close() }()
-	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
-	p.reach()
+	p.Link.Netns, p.Link.MTU, p.Bridge.MTU = ns, want.MTU, 0
+	reach(&p)
 	if want.butForwarding {
-		p.bridge.ForwardIPv4, p.bridge.ForwardIPv6 = false, false
+		p.Bridge.ForwardIPv4, p.Bridge.ForwardIPv6 = false, false
 	}
-	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
+	errs := []error{n.c.bridges.VerifyBridge(ctx, p.Bridge), n.c.links.Verify(ctx, p.Link)}
 	errs = append(errs, n.verifyTunnel(ctx))
-	if p.rules {
+	if p.Rules {
 		network, err := n.verifiable(ctx, rec)
 		if err == nil {
-			err = n.c.verifyRules(ctx, rec, network, p.endpoint)
+			err = n.c.verifyRules(ctx, rec, network, p.Endpoint)
 		}
 		errs = append(errs, err)
 	}
@@ -165,14 +143,37 @@ func differs(err error) bool {
 
 // recorded returns the record of an attachment, as far as there is one, and its
 // ports: only the record knows those that were chosen.
-func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping, error) {
+func (n *Network) recorded(want Expectation) (state.Endpoint, []model.PortMapping, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
 	switch {
 	case state.Missing(err):
 		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.config.Backend)}
-		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 }), nil
+		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m model.PortMapping) bool { return m.HostPort == 0 }), nil
 	case err != nil:
 		return rec, nil, err
 	}
-	return rec, portsOf(rec), nil
+	return rec, plan.PortsOf(rec), nil
+}
+
+// adopt turns the plan into one for a link of the reference bridge plugin: it
+// carries no owner, has IPv6, there are no rules of ours for it, and in its
+// result a route over the subnet's gateway names none.
+func adopt(p *plan.Attachment, want Expectation) {
+	p.Link.HostName, p.Link.Owner, p.Link.IPv6 = want.HostName, "", host.IPv6Keep
+	p.Rules = false
+	for i, r := range p.Link.Routes {
+		if !r.Gateway.IsValid() {
+			p.Link.Routes[i].Gateway = want.Addressing.Gateway(r.Dst.Addr().Is6())
+		}
+	}
+}
+
+// reach has the bridge compared with how the host gets to the link's addresses.
+func reach(p *plan.Attachment) {
+	if len(p.Bridge.Gateways) == 0 {
+		return
+	}
+	for _, a := range p.Link.Addrs {
+		p.Bridge.Reach = append(p.Bridge.Reach, a.Addr())
+	}
 }

@@ -9,10 +9,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // conf is the configuration, checked.
@@ -23,7 +23,7 @@ type conf struct {
 	network   model.NetworkConfig
 	ipam      address.IPAM // nil: none
 	requested []netip.Addr
-	ports     []engine.PortMapping
+	ports     []model.PortMapping
 	mac       net.HardwareAddr // nil: any
 	priority  int              // of the gateway, for this container
 	dns       *model.DNS       // nil: the IPAM's

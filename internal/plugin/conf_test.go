@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/cni"
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -151,7 +150,7 @@ func TestParsePorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []engine.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
+	want := []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
 	if diff := cmp.Diff(want, c.ports, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

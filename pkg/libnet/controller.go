@@ -10,8 +10,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // Controller makes and finds networks and sandboxes on this host, in the network

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/bridge"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
@@ -12,7 +13,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/driver/null"
 	"github.com/libnet-cni/libnet/internal/driver/overlay"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // Scope is how far the networks of a driver reach.

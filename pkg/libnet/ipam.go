@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // pluginIPAM has a CNI plugin give the addresses of a network that the engine makes.

@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
-	"github.com/libnet-cni/libnet/internal/address"
 )
 
 // NetworkOption refines NewNetwork. The order of options does not matter.

@@ -14,7 +14,7 @@ type conf struct {
 	network  string
 	stateDir string
 	publish  model.PublishConfig
-	ports    []engine.PortMapping
+	ports    []model.PortMapping
 }
 
 // parse refuses what it can before anything is changed. Keys it does not know

@@ -1,4 +1,4 @@
-package engine
+package plan
 
 import (
 	"errors"
@@ -110,7 +110,7 @@ func TestIPv6Mode(t *testing.T) {
 		{addresses(), host.IPv6Keep},
 	}
 	for _, tt := range tests {
-		if got := ipv6Mode(tt.in); got != tt.want {
+		if got := (Network{}).Bridge(tt.in).IPv6; got != tt.want {
 			t.Errorf("%v: mode %v, want %v", words(tt.in), got, tt.want)
 		}
 	}
@@ -202,11 +202,11 @@ func TestValidateSubnet(t *testing.T) {
 }
 
 func TestIPv6NeedsItsMTU(t *testing.T) {
-	n := &Network{name: "net1", config: model.NetworkConfig{Bridge: "br1", MTU: 1200}}
-	if _, err := n.plan(model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
+	n := Network{Name: "net1", Config: model.NetworkConfig{Bridge: "br1", MTU: 1200}}
+	if _, err := n.Endpoint(model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
 		t.Error("MTU 1200 with IPv6 was accepted")
 	}
-	if _, err := n.plan(model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}, addresses("10.1.0.5/24"), nil, nil); err != nil {
+	if _, err := n.Endpoint(model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}, addresses("10.1.0.5/24"), nil, nil); err != nil {
 		t.Errorf("MTU 1200 with IPv4: %v", err)
 	}
 }
