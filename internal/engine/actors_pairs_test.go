@@ -179,7 +179,7 @@ func (w *world) flaws(before []string) []string {
 			bad("%s: %v", key, err)
 			continue
 		}
-		got, err := n.verifiable(context.Background(), rec)
+		got, err := n.c.book().Verifiable(context.Background(), n.def(), rec)
 		if err != nil || policy.ID(policy.Of(got)) != policy.ID(w.guards[rec.Bridge]) {
 			bad("%s: guard is %+v, want %+v, %v", key, w.guards[rec.Bridge], got, err)
 		}

@@ -165,7 +165,7 @@ func (n *Network) holders(ctx context.Context) (map[model.ID]life.Holder, error)
 			all[id] = life.Holder{ID: id, Boot: n.c.boot}
 		}
 	}
-	owners, rulesErr := n.c.owners(ctx, n.config.Backend)
+	owners, rulesErr := n.c.rules.Owners(ctx, n.config.Backend)
 	for _, owner := range owners {
 		if id, ok := model.ParseOwner(owner); ok && id.Network == n.name {
 			all[id] = life.Holder{ID: id, Boot: n.c.boot}

@@ -58,10 +58,10 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	dropped, err := n.c.bridges.DropAddrs(ctx, n.config.Bridge, model.NetworkOwner(n.name), t.Reach(), t.Blocks())
 	done.Dropped = dropped
 	errs := []error{err}
-	rules := n.c.rulesOf(string(n.config.Backend))
+	rules := n.c.rules.Of(string(n.config.Backend))
 	lacks := rules.Intact(ctx, firewall.Network{})
 	done.Restored = errors.Is(lacks, firewall.ErrMissing) || errors.Is(lacks, firewall.ErrChanged)
-	if err := n.applyNetworkRules(ctx); err != nil {
+	if err := n.c.book().ApplyNetwork(ctx, n.def()); err != nil {
 		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules
 	}
 	if done.Restored {

@@ -9,7 +9,9 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
+	"github.com/libnet-cni/libnet/internal/guard"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/life"
@@ -57,21 +59,6 @@ type (
 		SetDown(context.Context, link.Ref) error
 		Detach(context.Context, link.Ref) error
 		List(ctx context.Context, prefix string) ([]link.Owned, error)
-	}
-	rules interface {
-		Apply(context.Context, firewall.Network, firewall.Endpoint) (restored bool, err error)
-		ApplyNetwork(context.Context, firewall.Network) error
-		Verify(context.Context, firewall.Network, firewall.Endpoint) error
-		Remove(context.Context, firewall.Endpoint) error
-		RemoveNetwork(context.Context, firewall.Network) error
-		RemoveLast(context.Context, firewall.Network, firewall.Endpoint) error
-		List(context.Context) ([]string, error)
-		CheckPorts(context.Context, firewall.Endpoint) error
-		Intact(context.Context, firewall.Network) error
-		Restore(context.Context) (changed bool, err error)
-		Complete(context.Context) error
-		Used() bool
-		Available() error
 	}
 	published interface {
 		freePorts
@@ -134,8 +121,7 @@ type Controller struct {
 	bridges   bridges
 	tunnels   tunnels
 	links     links
-	nftables  rules
-	iptables  rules
+	rules     either.Backends
 	published published
 	finder    finder
 	peers     peers
@@ -143,7 +129,7 @@ type Controller struct {
 	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
 	endpoints endpointRecords
-	guards    guards
+	guards    guard.Index
 	nodeFiles nodeFiles
 	standby   standbys
 	sandboxes *state.Dir
@@ -214,8 +200,8 @@ func New(opts ...Option) (*Controller, error) {
 	dir, nft := state.New(o.stateDir), firewall.New()
 	c := &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
-		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
-		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, standby: dir, sandboxes: dir,
+		flush: conntrack.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
+		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime, configs: o.configs,
 		close: func() { handle.Close(); _ = nft.Close() },
@@ -369,4 +355,9 @@ func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) e
 		}
 	}
 	return err
+}
+
+// book is whose guards are on which bridges.
+func (c *Controller) book() guard.Book {
+	return guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -53,7 +54,7 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/run/fakes"), standby: w,
+		bridges: w, tunnels: w, links: fakeLinks{w}, rules: either.Backends{NFTables: fakeRules{w}, IPTables: noRules{}}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/run/fakes"), standby: w,
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/run/fakes"), boot: "boot1", close: func() {},
 	}
@@ -276,7 +277,7 @@ func (w fakeRules) RemoveLast(ctx context.Context, _ firewall.Network, e firewal
 func (w fakeRules) Available() error { return nil }
 
 // noRules is a backend that the kernel does not have.
-type noRules struct{ rules }
+type noRules struct{ either.Rules }
 
 func (noRules) Used() bool { return false }
 

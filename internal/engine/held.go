@@ -116,7 +116,7 @@ func (c *Controller) takeFromDead(ctx context.Context, r state.Endpoint, owner s
 
 // removeHeld removes the rules of an owner from both backends.
 func (c *Controller) removeHeld(ctx context.Context, owner string) error {
-	for _, either := range []rules{c.nftables, c.iptables} {
+	for _, either := range c.rules.All() {
 		if !either.Used() {
 			continue
 		}

@@ -37,7 +37,7 @@ func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
 		return []Finding{{"network namespace", err.Error(), "try again as root; nothing was looked at"}}
 	}
 	defer leave(&err) // a thread that cannot come back ends with its goroutine
-	if f, ok := permitted(c.nftables.Available()); !ok {
+	if f, ok := permitted(c.rules.NFTables.Available()); !ok {
 		return []Finding{f}
 	}
 	s := c.survey(ctx)
@@ -91,10 +91,10 @@ func (c *Controller) survey(ctx context.Context) survey {
 
 func (c *Controller) checkBackend() Finding {
 	f := Finding{About: "firewall", Found: "nf_tables"}
-	err := c.nftables.Available()
+	err := c.rules.NFTables.Available()
 	switch {
 	case err == nil:
-	case c.iptables.Available() == nil:
+	case c.rules.IPTables.Available() == nil:
 		f.Found = "iptables, as the kernel has no nf_tables"
 	default:
 		f.Found, f.Advice = err.Error(), "load the kernel's module nf_tables (modprobe nf_tables), or install iptables"
@@ -247,7 +247,7 @@ func (s survey) checkRules(ctx context.Context) Finding {
 		for _, e := range endpoints {
 			switch {
 			case !e.rec.Rules:
-			case s.c.rulesOf(e.rec.Backend) == s.c.iptables:
+			case s.c.rules.Of(e.rec.Backend) == s.c.rules.IPTables:
 				byIPTables++
 			default:
 				ruled = true
@@ -262,7 +262,7 @@ func (s survey) checkRules(ctx context.Context) Finding {
 		f.Found = "none are needed now"
 		return f
 	}
-	if err := s.c.intact(ctx, model.BackendNFTables, firewall.Network{}); err != nil {
+	if err := s.c.rules.Intact(ctx, model.BackendNFTables, firewall.Network{}); err != nil {
 		f.Found, f.Advice = oneLine(err), "lnctl repair puts them back; so do STATUS and the next ADD"
 		return f
 	}

@@ -110,7 +110,7 @@ func compareIDs(a, b model.ID) int { return strings.Compare(a.String(), b.String
 
 // rules finds owners of rules that have neither record nor link.
 func (l lost) rules(ctx context.Context) []Finding {
-	owners, err := l.c.nftables.List(ctx)
+	owners, err := l.c.rules.NFTables.List(ctx)
 	if errors.Is(err, firewall.ErrUnsupported) {
 		return nil
 	}

@@ -54,7 +54,7 @@ func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but mode
 		return br, err
 	}
 	if br.Created {
-		undo.push(func() error { return n.removeBridge(context.WithoutCancel(ctx)) })
+		undo.push(func() error { return n.c.book().RemoveBridge(context.WithoutCancel(ctx), n.def()) })
 	}
 	return br, nil
 }
@@ -111,16 +111,6 @@ func (n *Network) unsupported(err error) error {
 	return err
 }
 
-// removeBridge removes the bridge if libnet made it, for whichever network, and no
-// port is left on it; one that another network came to use meanwhile stays.
-func (n *Network) removeBridge(ctx context.Context) error {
-	err := n.c.bridges.RemoveBridge(ctx, n.config.Bridge, model.OwnerPrefix)
-	if errors.Is(err, link.ErrInUse) || errors.Is(err, netlink.ErrExists) || errors.Is(err, link.ErrNotBridge) {
-		return nil
-	}
-	return err
-}
-
 // dissolve removes what belongs to the network as a whole, but what an agent
 // keeps. It is state.ErrInUse while another process is at work on an endpoint.
 func (n *Network) dissolve(ctx context.Context) error {
@@ -129,11 +119,11 @@ func (n *Network) dissolve(ctx context.Context) error {
 
 func (n *Network) dissolveAlone(ctx context.Context) error {
 	if kept, err := n.agentKeeps(); kept || err != nil {
-		return errors.Join(err, n.removeBridge(ctx), n.c.networks.DeleteNetwork(n.name))
+		return errors.Join(err, n.c.book().RemoveBridge(ctx, n.def()), n.c.networks.DeleteNetwork(n.name))
 	}
 	return errors.Join(
 		n.removeTunnel(ctx),
-		n.clearBridge(ctx),
+		n.c.book().Clear(ctx, n.def()),
 		n.c.networks.DeleteNetwork(n.name),
 		n.releaseSubnets(ctx),
 	)

@@ -39,7 +39,7 @@ func (p *Publisher) removeUnless(ctx context.Context, id model.ID, spared func()
 func (p *Publisher) forgetNetwork(ctx context.Context) error {
 	err := p.dir.Alone(ctx, p.network, func() error {
 		tables := firewall.Network{Name: model.PublicationPrefix + p.network + "/"} // ours go if nothing is in them
-		return errors.Join(p.c.nftables.RemoveNetwork(ctx, tables), p.dir.DeleteNetwork(p.network))
+		return errors.Join(p.c.rules.NFTables.RemoveNetwork(ctx, tables), p.dir.DeleteNetwork(p.network))
 	})
 	if errors.Is(err, state.ErrInUse) {
 		return nil
@@ -94,12 +94,12 @@ func (p *Publisher) takeRulesAway(ctx context.Context, rec state.Endpoint, fw fi
 func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw firewall.Endpoint) error {
 	has, err := p.dir.HasEndpoint(p.network, rec)
 	if has || err != nil {
-		return errors.Join(err, p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw))
+		return errors.Join(err, p.c.rules.Remove(ctx, rec.Backend, p.cfg.Backend, fw))
 	}
 	if rec.Bridge != "" {
 		err = p.c.closeLocalhost(ctx, rec)
 	}
-	return errors.Join(err, p.c.removeBy(ctx, rec.Backend, p.cfg.Backend, fw))
+	return errors.Join(err, p.c.rules.Remove(ctx, rec.Backend, p.cfg.Backend, fw))
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.
@@ -123,7 +123,7 @@ func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (e
 		h := life.OfRecord(rec)
 		holders[h.ID] = h
 	}
-	owners, listErr := p.c.owners(ctx, p.cfg.Backend)
+	owners, listErr := p.c.rules.Owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
 		id, ok := model.ParsePublication(owner)
 		if _, known := holders[id]; ok && !known && id.Network == p.network {
@@ -148,7 +148,7 @@ func (p *Publisher) Status(ctx context.Context) (err error) {
 		return err
 	}
 	defer leave(&err)
-	err = p.c.rulesAvailable(p.cfg.Chosen())
+	err = p.c.rules.Available(p.cfg.Chosen())
 	if slices.Contains([]model.Backend{model.WordsOf(p.cfg.ConditionsIPv4), model.WordsOf(p.cfg.ConditionsIPv6)}, model.BackendNFTables) {
 		err = errors.Join(err, firewall.ConditionsAvailable())
 	}

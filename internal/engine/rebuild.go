@@ -86,7 +86,7 @@ func (r *rebuilder) look(ctx context.Context) (err error) {
 	if r.rules, err = r.c.recorder.Recorded(ctx); err != nil {
 		return err
 	}
-	if r.iptables, err = r.c.iptables.List(ctx); err != nil {
+	if r.iptables, err = r.c.rules.IPTables.List(ctx); err != nil {
 		return err
 	}
 	r.ns, err = r.c.finder.Namespaces()

@@ -405,7 +405,7 @@ func TestRebuildIPTables(t *testing.T) {
 	if err := n.Remove(ctx, e.ID()); err != nil {
 		t.Fatal(err)
 	}
-	if owners, err := h.iptables.List(ctx); err != nil || len(owners) > 0 {
+	if owners, err := h.rules.IPTables.List(ctx); err != nil || len(owners) > 0 {
 		t.Errorf("rules left: %v, %v", owners, err)
 	}
 }

@@ -78,7 +78,7 @@ func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
 	if has || err != nil {
 		return err
 	}
-	return n.c.nftables.RemoveNetwork(ctx, n.tables())
+	return n.c.rules.NFTables.RemoveNetwork(ctx, n.tables())
 }
 
 // takeApart removes rules, link and connections. The kernel frees the rules
@@ -105,7 +105,7 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(n.leaveGuard(ctx, rec), n.c.waitNoMore(rec))
+	return errors.Join(n.c.book().Leave(ctx, n.def(), rec), n.c.waitNoMore(rec))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.

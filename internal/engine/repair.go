@@ -59,9 +59,9 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	}
 	defer leave(&err)
 	m := mender{c: c, compare: compare}
-	changed, err := c.nftables.Restore(ctx)
+	changed, err := c.rules.NFTables.Restore(ctx)
 	m.done.Rewritten = changed
-	m.errs = append(m.errs, err, c.repairGuards(ctx, m.guards(ctx, changed)))
+	m.errs = append(m.errs, err, c.book().RepairAll(ctx, m.guards(ctx, changed)))
 	networks, err := c.Networks(ctx)
 	m.errs = append(m.errs, err)
 	for _, n := range networks {
@@ -70,7 +70,7 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	m.publications(ctx)
 	m.errs = append(m.errs, c.takeFree(ctx))
 	if ctx.Err() == nil {
-		m.errs = append(m.errs, c.nftables.Complete(ctx))
+		m.errs = append(m.errs, c.rules.NFTables.Complete(ctx))
 	}
 	for _, n := range networks {
 		m.links(ctx, n)
@@ -92,7 +92,7 @@ func (m *mender) guards(ctx context.Context, rewritten bool) firewall.Exactness 
 	if !rewritten && m.compare == PutBack {
 		return firewall.AddOnly
 	}
-	how, err := m.c.exactWithoutIndex(ctx, true)
+	how, err := m.c.book().ExactWithoutIndex(ctx, true)
 	if err != nil || how != firewall.AdoptBridge {
 		return firewall.AddOnly
 	}
@@ -144,11 +144,11 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 // in order takes processes, too: a Mend whose time is short goes on where the last
 // one stopped.
 func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
-	inIPTables := func(rec state.Endpoint) bool { return m.c.rulesOf(rec.Backend) == m.c.iptables }
-	if !m.c.iptables.Used() || !slices.ContainsFunc(recs, inIPTables) {
+	inIPTables := func(rec state.Endpoint) bool { return m.c.rules.Of(rec.Backend) == m.c.rules.IPTables }
+	if !m.c.rules.IPTables.Used() || !slices.ContainsFunc(recs, inIPTables) {
 		return
 	}
-	owners, err := m.c.iptables.List(ctx)
+	owners, err := m.c.rules.IPTables.List(ctx)
 	if err != nil {
 		return // the order is no more than a help
 	}
@@ -163,7 +163,7 @@ func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
 
 // backend is the one that holds the rules of a network where no record tells.
 func (n *Network) backend() model.Backend {
-	if n.config.Backend == model.BackendIPTables || n.c.nftables.Available() != nil {
+	if n.config.Backend == model.BackendIPTables || n.c.rules.NFTables.Available() != nil {
 		return model.BackendIPTables
 	}
 	return model.BackendNFTables
@@ -194,7 +194,7 @@ func (e *Endpoint) verifyRules(ctx context.Context) error {
 	if err != nil || !p.Rules {
 		return err
 	}
-	network, err := e.n.verifiable(ctx, e.rec)
+	network, err := e.n.c.book().Verifiable(ctx, e.n.def(), e.rec)
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (e *Endpoint) repairOthers(ctx context.Context) {
 // of a host has no others. Where another call is at it already, that one is enough.
 func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
 	if !c.hasOthers(rec) {
-		_ = c.nftables.Complete(ctx)
+		_ = c.rules.NFTables.Complete(ctx)
 		return
 	}
 	release, ok, err := c.sandboxes.TryRepair()
@@ -255,14 +255,4 @@ func (c *Controller) hasOthers(rec state.Endpoint) bool {
 		}
 	}
 	return false
-}
-
-// intact says what is missing of the rules and of a network's elements; nil where
-// the kernel has none.
-func (c *Controller) intact(ctx context.Context, b model.Backend, n firewall.Network) error {
-	err := c.rulesOf(string(b)).Intact(ctx, n)
-	if errors.Is(err, firewall.ErrUnsupported) {
-		return nil // that is for rulesAvailable
-	}
-	return err
 }

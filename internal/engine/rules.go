@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
+	"github.com/libnet-cni/libnet/internal/guard"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
@@ -41,19 +43,19 @@ const (
 // those of another attachment of the container r waits: they come into its Standby.
 func (c *Controller) applyRules(ctx context.Context, r *ruleset) (used model.Backend, restored bool, err error) {
 	if r.backend != model.BackendIPTables {
-		restored, err = c.applyBy(ctx, c.nftables, r)
-		if r.backend == model.BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || c.iptables.Available() != nil {
+		restored, err = c.applyBy(ctx, c.rules.NFTables, r)
+		if r.backend == model.BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || c.rules.IPTables.Available() != nil {
 			return model.BackendNFTables, restored, err
 		}
 	}
-	restored, err = c.applyBy(ctx, c.iptables, r)
+	restored, err = c.applyBy(ctx, c.rules.IPTables, r)
 	return model.BackendIPTables, restored, err
 }
 
 // maxDead bounds how many owners of ports are met for one attachment.
 const maxDead = 100
 
-func (c *Controller) applyBy(ctx context.Context, by rules, r *ruleset) (restored bool, err error) {
+func (c *Controller) applyBy(ctx context.Context, by either.Rules, r *ruleset) (restored bool, err error) {
 	for range maxDead {
 		restored, err = c.applyOnce(ctx, by, r)
 		var port *firewall.PortHeldError
@@ -78,10 +80,10 @@ func (c *Controller) applyBy(ctx context.Context, by rules, r *ruleset) (restore
 
 // applyOnce asks the other backend, too, whose ports they are. The guard cannot
 // change meanwhile.
-func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (restored bool, err error) {
-	other, used := c.iptables, model.BackendNFTables
-	if by == c.iptables {
-		other, used = c.nftables, model.BackendIPTables
+func (c *Controller) applyOnce(ctx context.Context, by either.Rules, r *ruleset) (restored bool, err error) {
+	other, used := c.rules.IPTables, model.BackendNFTables
+	if by == c.rules.IPTables {
+		other, used = c.rules.NFTables, model.BackendIPTables
 	}
 	if len(r.endpoint.Ports) > 0 && other.Used() {
 		if err := other.CheckPorts(ctx, r.endpoint); err != nil {
@@ -91,13 +93,13 @@ func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (resto
 	if r.member == nil {
 		return by.Apply(ctx, firewall.Network{}, r.endpoint)
 	}
-	g, err := r.member.holdFor(ctx, r.rec)
+	g, err := r.member.c.book().HoldFor(ctx, r.member.def(), r.rec)
 	if err != nil {
 		return false, err
 	}
-	restored, err = by.Apply(ctx, g.rules, r.endpoint)
-	r.fresh = r.fresh || g.fresh
-	return restored, errors.Join(err, g.free(err == nil, used))
+	restored, err = by.Apply(ctx, g.Rules, r.endpoint)
+	r.fresh = r.fresh || g.Fresh
+	return restored, errors.Join(err, g.Free(err == nil, used))
 }
 
 // applyRules puts the endpoint's rules in place, with the guard of its bridge, and
@@ -106,7 +108,7 @@ func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (resto
 func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *undoStack) (fresh bool, err error) {
 	c := e.n.c
 	if !p.Rules {
-		g, err := e.n.holdGuard(ctx, false)
+		g, err := e.n.c.book().Hold(ctx, e.n.def(), false)
 		if err != nil {
 			return false, err
 		}
@@ -114,7 +116,7 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *undo
 	}
 	undo.push(func() error {
 		ctx := context.WithoutCancel(ctx)
-		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.leaveGuard(ctx, e.rec))
+		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.c.book().Leave(ctx, e.n.def(), e.rec))
 	})
 	done, err := c.publish(ctx, e.Ports(), func(ports []model.PortMapping) ruleset {
 		p.Endpoint.Ports = model.FirewallPorts(ports)
@@ -133,24 +135,24 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *undo
 	e.standby = done.standby
 	if done.restored {
 		e.restored = true
-		return done.fresh, c.repairGuards(ctx, firewall.AddOnly)
+		return done.fresh, c.book().RepairAll(ctx, firewall.AddOnly)
 	}
 	return done.fresh, nil
 }
 
 // applyOthers has the guard in place that others have on the bridge of an endpoint
 // without rules. After a flush all rules come back, as with any other endpoint.
-func (e *Endpoint) applyOthers(ctx context.Context, g guarded) error {
+func (e *Endpoint) applyOthers(ctx context.Context, g guard.Guarded) error {
 	c := e.n.c
-	if err := g.free(true, e.n.config.Backend); err != nil || !g.shared {
+	if err := g.Free(true, e.n.config.Backend); err != nil || !g.Shared {
 		return err
 	}
-	restored, err := c.repairGuard(ctx, e.n.config.Bridge, firewall.AddOnly)
+	restored, err := c.book().Repair(ctx, e.n.config.Bridge, firewall.AddOnly)
 	if err != nil || !restored {
 		return err
 	}
 	e.restored = true
-	return c.repairGuards(ctx, firewall.AddOnly)
+	return c.book().RepairAll(ctx, firewall.AddOnly)
 }
 
 // openLocalhost has 127.0.0.0/8 lead to published ports, once the bridge is there.
@@ -193,7 +195,7 @@ func (c *Controller) reapply(ctx context.Context, backend string, r ruleset) (re
 		return false, err
 	}
 	r.endpoint.Standby = before
-	if restored, err = c.applyBy(ctx, c.rulesOf(backend), &r); err != nil {
+	if restored, err = c.applyBy(ctx, c.rules.Of(backend), &r); err != nil {
 		return restored, err
 	}
 	if len(r.endpoint.Standby) == len(before) {
@@ -207,7 +209,7 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
 	}
-	return n.c.removeBy(ctx, rec.Backend, n.config.Backend, n.heldBy(rec))
+	return n.c.rules.Remove(ctx, rec.Backend, n.config.Backend, n.heldBy(rec))
 }
 
 // tables owns nothing: what is removed of it is our tables, if nothing is in them.
@@ -228,7 +230,7 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 	if has || err != nil || !rec.Rules {
 		return errors.Join(err, n.removeRules(ctx, rec))
 	}
-	return n.c.removeLastBy(ctx, rec.Backend, n.config.Backend, n.tables(), n.heldBy(rec))
+	return n.c.rules.RemoveLast(ctx, rec.Backend, n.config.Backend, n.tables(), n.heldBy(rec))
 }
 
 // heldBy says by what an endpoint's rules are found: where the record does not
@@ -251,21 +253,9 @@ func (c *Controller) portsHeldBy(rec state.Endpoint) []firewall.PortMap {
 	return model.FirewallPorts(plan.PortsOf(rec))
 }
 
-// retireTunnel removes the rules of the network's tunnel, which is gone, unless it
-// has endpoints.
-func (n *Network) retireTunnel(ctx context.Context) error {
-	err := n.c.endpoints.Alone(ctx, n.name, func() error {
-		return errors.Join(n.c.removeNetworkBy(ctx, "", n.config.Backend, firewall.Network{Name: model.NetworkOwner(n.name)}), n.dropGuard(ctx, state.Endpoint{Bridge: n.config.Bridge}))
-	})
-	if errors.Is(err, state.ErrInUse) {
-		return nil
-	}
-	return err
-}
-
 // hasLocalhost says that another endpoint than gone, or a publication, has a port
 // that 127.0.0.0/8 leads to by gone's bridge, the guards of which are b, if any.
-func (c *Controller) hasLocalhost(b bridgeGuards, gone state.Endpoint) (bool, error) {
+func (c *Controller) hasLocalhost(b guard.Bridge, gone state.Endpoint) (bool, error) {
 	other := func(rec state.Endpoint) bool {
 		same := life.IDOf(rec) == life.IDOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
 		return rec.Bridge == gone.Bridge && !same
@@ -338,5 +328,17 @@ func (c *Controller) closeLocalhost(ctx context.Context, gone state.Endpoint) er
 		return err
 	}
 	_, err = c.published.SetRouteLocalnet(gone.Bridge, false)
+	return err
+}
+
+// retireTunnel removes the rules of the network's tunnel, which is gone, unless it
+// has endpoints.
+func (n *Network) retireTunnel(ctx context.Context) error {
+	err := n.c.endpoints.Alone(ctx, n.name, func() error {
+		return errors.Join(n.c.rules.RemoveNetwork(ctx, "", n.config.Backend, firewall.Network{Name: model.NetworkOwner(n.name)}), n.c.book().Drop(ctx, n.def(), state.Endpoint{Bridge: n.config.Bridge}))
+	})
+	if errors.Is(err, state.ErrInUse) {
+		return nil
+	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
@@ -30,7 +31,7 @@ type (
 		err error
 	}
 	tellingRules struct {
-		rules
+		either.Rules
 		err error
 	}
 	tellingRecords struct {
@@ -61,7 +62,7 @@ func (t tellingRecords) LoadEndpoint(string, string, string) (state.Endpoint, er
 var tell = map[string]func(*Network, error){
 	"bridge":   func(n *Network, err error) { n.c.bridges = tellingBridges{n.c.bridges, err} },
 	"link":     func(n *Network, err error) { n.c.links = tellingLinks{n.c.links, err} },
-	"firewall": func(n *Network, err error) { n.c.nftables = tellingRules{n.c.nftables, err} },
+	"firewall": func(n *Network, err error) { n.c.rules.NFTables = tellingRules{n.c.rules.NFTables, err} },
 	"ipam":     func(n *Network, err error) { n.ipam = tellingIPAM{n.ipam, err} },
 }
 
@@ -176,21 +177,21 @@ func TestPublishCouldNotLook(t *testing.T) {
 	pub := Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
 	_, err = p.Publish(ctx, pub)
 	must(t, err)
-	real := h.nftables
-	h.nftables = tellingRules{real, syscall.ENOBUFS}
+	real := h.rules.NFTables
+	h.rules.NFTables = tellingRules{real, syscall.ENOBUFS}
 	if _, err := p.Publish(ctx, pub); !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("Publish: %v, want ENOBUFS", err)
 	}
 	if err := p.Verify(ctx, pub); !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, model.ErrDifferent) {
 		t.Errorf("Verify: %v, want ENOBUFS that is no difference", err)
 	}
-	h.nftables = real
+	h.rules.NFTables = real
 	must(t, p.Verify(ctx, pub))
-	h.nftables = tellingRules{real, firewall.ErrMissing}
+	h.rules.NFTables = tellingRules{real, firewall.ErrMissing}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Errorf("Publish of what differs: %v", err)
 	}
-	h.nftables = real
+	h.rules.NFTables = real
 	must(t, p.Verify(ctx, pub))
 	must(t, p.Remove(ctx, pub.ID))
 }

@@ -234,7 +234,7 @@ func (c *Controller) takeOver(ctx context.Context, rec state.Endpoint, was []fir
 		return was, err
 	}
 	r.endpoint.Standby, r.endpoint.Handover, r.waits = nil, &firewall.Handover{From: from, Was: was}, waitForAny
-	if _, err := c.applyBy(ctx, c.rulesOf(rec.Backend), &r); err != nil {
+	if _, err := c.applyBy(ctx, c.rules.Of(rec.Backend), &r); err != nil {
 		return was, fmt.Errorf("hand ports over to %s: %w", ownerOf(rec), err)
 	}
 	return r.endpoint.Standby, c.endFlows(ctx, rec, r.endpoint.Standby)

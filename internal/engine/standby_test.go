@@ -230,7 +230,7 @@ func TestPortsThatMeetInPart(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.leads("without any", "", 9000, 9003, 7000)
-		owners, err := m.h.owners(ctx, model.BackendIPTables)
+		owners, err := m.h.rules.Owners(ctx, model.BackendIPTables)
 		if len(owners) > 0 || err != nil {
 			t.Errorf("owners of rules at the end: %v, %v", owners, err)
 		}

@@ -13,7 +13,7 @@ import (
 // verifyRules compares the rules of an attachment; ports that it waits for have
 // to lead to another attachment of the container.
 func (c *Controller) verifyRules(ctx context.Context, rec state.Endpoint, n firewall.Network, e firewall.Endpoint) error {
-	by := c.rulesOf(rec.Backend)
+	by := c.rules.Of(rec.Backend)
 	standby, err := c.waiting(rec)
 	if len(standby) == 0 || err != nil {
 		return errors.Join(by.Verify(ctx, n, e), err)
@@ -53,7 +53,7 @@ func (c *Controller) verifyStandby(ctx context.Context, rec state.Endpoint, e fi
 
 // checkPorts asks both backends whose ports they are.
 func (c *Controller) checkPorts(ctx context.Context, e firewall.Endpoint) error {
-	for _, by := range []rules{c.nftables, c.iptables} {
+	for _, by := range c.rules.All() {
 		if !by.Used() {
 			continue
 		}

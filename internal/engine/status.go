@@ -35,7 +35,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
 	if n.config.NeedsRules() {
-		errs = append(errs, n.c.rulesAvailable(n.config.Backend))
+		errs = append(errs, n.c.rules.Available(n.config.Backend))
 	}
 	switch {
 	case n.auto != nil:
@@ -116,8 +116,8 @@ func (n *Network) lacks(ctx context.Context) error {
 		return errors.Join(errs...)
 	}
 	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx)}
-	if n.config.NeedsRules() && n.c.rulesOf(string(n.config.Backend)) == n.c.nftables {
-		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx))) // of the tables, too
+	if n.config.NeedsRules() && n.c.rules.Of(string(n.config.Backend)) == n.c.rules.NFTables {
+		errs = append(errs, n.c.rules.Intact(ctx, n.config.Backend, n.c.book().InPlace(ctx, n.def()))) // of the tables, too
 	} else {
 		errs = append(errs, n.c.tablesLost(ctx))
 	}
@@ -129,7 +129,7 @@ func (n *Network) lacks(ctx context.Context) error {
 // publication has rules there: of whatever network, as a flush takes those of all.
 // The records are read only where the tables are gone.
 func (c *Controller) tablesLost(ctx context.Context) error {
-	missing := c.intact(ctx, model.BackendNFTables, firewall.Network{})
+	missing := c.rules.Intact(ctx, model.BackendNFTables, firewall.Network{})
 	if missing == nil {
 		return nil
 	}
@@ -140,7 +140,7 @@ func (c *Controller) tablesLost(ctx context.Context) error {
 		}
 		for _, name := range names {
 			ruled, err := dir.AnyEndpoint(name, func(rec state.Endpoint) bool {
-				return rec.Rules && rec.Phase == state.PhaseReady && c.rulesOf(rec.Backend) == c.nftables
+				return rec.Rules && rec.Phase == state.PhaseReady && c.rules.Of(rec.Backend) == c.rules.NFTables
 			})
 			if err != nil {
 				return err
@@ -159,7 +159,7 @@ func (c *Controller) tablesLost(ctx context.Context) error {
 // time was not enough: the last one, and the last one with ports, which has rules in
 // more tables. One that another call is at work on says nothing.
 func (c *Controller) sample(ctx context.Context, dir endpointRecords, network string, verify func(context.Context, state.Endpoint) error) error {
-	if !c.iptables.Used() {
+	if !c.rules.IPTables.Used() {
 		return nil
 	}
 	recs, err := dir.Endpoints(network)
@@ -174,7 +174,7 @@ func (c *Controller) sample(ctx context.Context, dir endpointRecords, network st
 		if lastWithPorts || last && !ports {
 			continue
 		}
-		if rec.Phase != state.PhaseReady || !rec.Rules || c.rulesOf(rec.Backend) != c.iptables || c.dead(rec) {
+		if rec.Phase != state.PhaseReady || !rec.Rules || c.rules.Of(rec.Backend) != c.rules.IPTables || c.dead(rec) {
 			continue
 		}
 		last, lastWithPorts = true, ports

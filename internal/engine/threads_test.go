@@ -115,7 +115,7 @@ func TestControllerStaysInItsNamespace(t *testing.T) {
 			}
 			var rules string
 			_ = lntest.In(t, home, func() (err error) {
-				owners, err := h.owners(ctx, backend)
+				owners, err := h.rules.Owners(ctx, backend)
 				rules = fmt.Sprint(len(owners), err)
 				return err
 			})

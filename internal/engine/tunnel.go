@@ -32,7 +32,7 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 		}
 		full, err := n.withPeers()
 		if err == nil {
-			err = full.applyNetworkRules(ctx)
+			err = full.c.book().ApplyNetwork(ctx, full.def())
 		}
 		if err != nil {
 			return err
@@ -130,7 +130,7 @@ func (n *Network) repairTunnelRules(ctx context.Context) error {
 	if n, err = n.withPeers(); err != nil {
 		return err
 	}
-	if err := n.applyNetworkRules(ctx); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
+	if err := n.c.book().ApplyNetwork(ctx, n.def()); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
 		return fmt.Errorf("network %q: %w", n.name, err)
 	}
 	return nil

@@ -84,7 +84,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.Bridge), n.c.links.Verify(ctx, p.Link)}
 	errs = append(errs, n.verifyTunnel(ctx))
 	if p.Rules {
-		network, err := n.verifiable(ctx, rec)
+		network, err := n.c.book().Verifiable(ctx, n.def(), rec)
 		if err == nil {
 			err = n.c.verifyRules(ctx, rec, network, p.Endpoint)
 		}

@@ -1,4 +1,4 @@
-package engine
+package guard
 
 import (
 	"context"
@@ -27,13 +27,13 @@ import (
 // it says, exclusive for those who change it. A record without an endpoint makes
 // the guard stricter than it has to be, never weaker.
 type (
-	// guards is the index of all bridges.
-	guards interface {
-		LockBridge(ctx context.Context, bridge string, how int, create state.Creation) (bridgeGuards, error)
+	// Index is the index of all bridges.
+	Index interface {
+		LockBridge(ctx context.Context, bridge string, how int, create state.Creation) (Bridge, error)
 		Bridges() ([]string, error)
 	}
-	// bridgeGuards is the index of one bridge while its lock is held.
-	bridgeGuards interface {
+	// Bridge is the index of one bridge while its lock is held.
+	Bridge interface {
 		Len() int
 		Has(state.Guard) bool
 		Guards() ([]state.Guard, error)
@@ -44,16 +44,19 @@ type (
 	}
 )
 
-// stateGuards are those of a state directory.
-type stateGuards struct{ *state.Dir }
+// IndexOf returns the index of a state directory.
+func IndexOf(dir *state.Dir) Index { return stateIndex{dir} }
+
+// stateIndex are those of a state directory.
+type stateIndex struct{ *state.Dir }
 
 var (
-	_ guards       = stateGuards{}
-	_ bridgeGuards = (*state.Bridge)(nil)
+	_ Index  = stateIndex{}
+	_ Bridge = (*state.Bridge)(nil)
 )
 
 // LockBridge is that of state.Dir.
-func (s stateGuards) LockBridge(ctx context.Context, bridge string, how int, create state.Creation) (bridgeGuards, error) {
+func (s stateIndex) LockBridge(ctx context.Context, bridge string, how int, create state.Creation) (Bridge, error) {
 	b, err := s.Dir.LockBridge(ctx, bridge, how, create)
 	if err != nil {
 		return nil, err
@@ -62,50 +65,51 @@ func (s stateGuards) LockBridge(ctx context.Context, bridge string, how int, cre
 }
 
 // guardRecord is what the network asks of its bridge.
-func (n *Network) guardRecord() (state.Guard, error) {
-	rules := policy.Of(n.def().Rules())
+func guardRecord(n plan.Network) (state.Guard, error) {
+	rules := policy.Of(n.Rules())
 	data, err := json.Marshal(rules)
-	return state.Guard{Network: n.name, ID: policy.ID(rules), Backend: string(n.config.Backend), Tunnel: n.def().TunnelName(), Rules: data}, err
+	return state.Guard{Network: n.Name, ID: policy.ID(rules), Backend: string(n.Config.Backend), Tunnel: n.TunnelName(), Rules: data}, err
 }
 
-// guarded is the rules of a network with the guard of its bridge, whose lock is
-// held until free is called.
-type guarded struct {
-	rules firewall.Network
-	// fresh: until now the bridge had no guard: neither an index nor, as of an earlier
+// Guarded is the rules of a network with the guard of its bridge, whose lock is
+// held until Free is called.
+type Guarded struct {
+	Rules firewall.Network
+	// Fresh: until now the bridge had no guard: neither an index nor, as of an earlier
 	// release, an endpoint.
-	fresh bool
-	// shared: the bridge has an index, so that others may have a guard on it.
-	shared bool
-	free   func(applied bool, used model.Backend) error
+	Fresh bool
+	// Shared: the bridge has an index, so that others may have a guard on it.
+	Shared bool
+	// Free gives the lock back. The index changes if the rules were applied.
+	Free func(applied bool, used model.Backend) error
 }
 
-// holdGuard returns the rules that hold for the network's bridge with an endpoint
+// Hold returns the rules that hold for the network's bridge with an endpoint
 // of the network on it. The index changes when they are said to be applied. A
 // network that asks for nothing takes part where other networks have a guard.
-func (n *Network) holdGuard(ctx context.Context, always bool) (guarded, error) {
-	mine := state.Guard{Network: n.name, ID: n.def().GuardID()}
-	bridge := n.config.Bridge
-	b, err := n.c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.Creation(always))
+func (k Book) Hold(ctx context.Context, n plan.Network, always bool) (Guarded, error) {
+	mine := state.Guard{Network: n.Name, ID: n.GuardID()}
+	bridge := n.Config.Bridge
+	b, err := k.Index.LockBridge(ctx, bridge, unix.LOCK_SH, state.Creation(always))
 	if errors.Is(err, state.ErrNotFound) {
-		return guarded{rules: n.def().Rules(), free: func(bool, model.Backend) error { return nil }}, nil
+		return Guarded{Rules: n.Rules(), Free: func(bool, model.Backend) error { return nil }}, nil
 	}
 	if err != nil {
-		return guarded{}, err
+		return Guarded{}, err
 	}
 	if b.Has(mine) {
-		rules, err := n.joined(b)
+		rules, err := joined(n, b)
 		if err != nil {
 			b.Unlock()
-			return guarded{}, err
+			return Guarded{}, err
 		}
-		return guarded{rules: rules, shared: true, free: func(bool, model.Backend) error { b.Unlock(); return nil }}, nil
+		return Guarded{Rules: rules, Shared: true, Free: func(bool, model.Backend) error { b.Unlock(); return nil }}, nil
 	}
 	b.Unlock()
-	if b, err = n.c.guards.LockBridge(ctx, bridge, unix.LOCK_EX, state.Create); err != nil {
-		return guarded{}, err
+	if b, err = k.Index.LockBridge(ctx, bridge, unix.LOCK_EX, state.Create); err != nil {
+		return Guarded{}, err
 	}
-	g, err := n.enterGuard(ctx, b)
+	g, err := k.enterGuard(ctx, n, b)
 	if err != nil {
 		b.Unlock()
 	}
@@ -113,30 +117,30 @@ func (n *Network) holdGuard(ctx context.Context, always bool) (guarded, error) {
 }
 
 // enterGuard is holdGuard for a network that is not in the index b yet.
-func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, error) {
-	mine, err := n.guardRecord()
+func (k Book) enterGuard(ctx context.Context, n plan.Network, b Bridge) (Guarded, error) {
+	mine, err := guardRecord(n)
 	if err != nil {
-		return guarded{}, err
+		return Guarded{}, err
 	}
 	fresh, living := b.Len() == 0, false
 	var left, stale, seeded []state.Guard
 	if fresh {
-		seeded, living, err = n.c.seedGuards(n.config.Bridge, mine)
+		seeded, living, err = k.seedGuards(n.Config.Bridge, mine)
 		left = seeded
 	} else {
-		left, stale, err = n.c.weedGuards(b, n.config.Bridge, model.ID{})
+		left, stale, err = k.weedGuards(b, n.Config.Bridge, model.ID{})
 	}
 	if err != nil {
-		return guarded{}, err
+		return Guarded{}, err
 	}
-	rules, err := joinGuards(n.def().Rules(), left)
+	rules, err := joinGuards(n.Rules(), left)
 	if err != nil {
-		return guarded{}, err
+		return Guarded{}, err
 	}
 	rules.Exact = firewall.ExactBridge
 	if fresh {
-		if rules.Exact, err = n.c.exactWithoutIndex(ctx, living); err != nil {
-			return guarded{}, err
+		if rules.Exact, err = k.ExactWithoutIndex(ctx, living); err != nil {
+			return Guarded{}, err
 		}
 	}
 	free := func(applied bool, used model.Backend) error {
@@ -157,19 +161,19 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 		}
 		return errors.Join(errs...)
 	}
-	return guarded{rules: rules, fresh: fresh && !living, shared: true, free: free}, nil
+	return Guarded{Rules: rules, Fresh: fresh && !living, Shared: true, Free: free}, nil
 }
 
 // joined is the network's rules with all guards of an index that has its own.
-func (n *Network) joined(b bridgeGuards) (firewall.Network, error) {
+func joined(n plan.Network, b Bridge) (firewall.Network, error) {
 	if b.Len() == 1 {
-		return n.def().Rules(), nil
+		return n.Rules(), nil
 	}
 	all, err := b.Guards()
 	if err != nil {
 		return firewall.Network{}, err
 	}
-	return joinGuards(n.def().Rules(), all)
+	return joinGuards(n.Rules(), all)
 }
 
 // joinGuards returns the strictest of n and all guards.
@@ -190,8 +194,8 @@ func joinGuards(n firewall.Network, all []state.Guard) (firewall.Network, error)
 // seedGuards returns what networks ask of a bridge on which their endpoints live,
 // but for mine, by their records: for an index that is new or was lost. Living says
 // that there is such an endpoint.
-func (c *Controller) seedGuards(bridge string, mine state.Guard) (all []state.Guard, living bool, err error) {
-	recs, err := c.networks.Networks()
+func (k Book) seedGuards(bridge string, mine state.Guard) (all []state.Guard, living bool, err error) {
+	recs, err := k.Networks.Networks()
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside
 	}
@@ -200,13 +204,13 @@ func (c *Controller) seedGuards(bridge string, mine state.Guard) (all []state.Gu
 		if rec.Bridge != bridge {
 			continue
 		}
-		has, err := c.endpoints.AnyEndpoint(rec.Name, func(e state.Endpoint) bool {
+		has, err := k.Endpoints.AnyEndpoint(rec.Name, func(e state.Endpoint) bool {
 			return e.Bridge == bridge && (rec.Name != mine.Network || e.Guard != mine.ID)
 		})
 		living = living || has
 		if err == nil && has {
 			var g state.Guard
-			if g, err = c.guardOf(rec); err == nil && (g.Network != mine.Network || g.ID != mine.ID) {
+			if g, err = guardOf(rec); err == nil && (g.Network != mine.Network || g.ID != mine.ID) {
 				all = append(all, g)
 			}
 		}
@@ -216,29 +220,29 @@ func (c *Controller) seedGuards(bridge string, mine state.Guard) (all []state.Gu
 }
 
 // guardOf is what a network asks of its bridge by its record.
-func (c *Controller) guardOf(rec state.Network) (state.Guard, error) {
-	n, err := c.networkOf(rec)
+func guardOf(rec state.Network) (state.Guard, error) {
+	n, err := plan.OfRecord(rec)
 	if err != nil {
 		return state.Guard{}, err
 	}
-	return n.guardRecord()
+	return guardRecord(n)
 }
 
 // weedGuards divides the guards of an index into those that an endpoint other than
 // gone needs, or a tunnel, and the others.
-func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone model.ID) (left, stale []state.Guard, err error) {
+func (k Book) weedGuards(b Bridge, bridge string, gone model.ID) (left, stale []state.Guard, err error) {
 	all, err := b.Guards()
 	if err != nil {
 		return nil, nil, err
 	}
 	var errs []error
 	for _, g := range all {
-		needed, err := c.endpoints.AnyEndpoint(g.Network, func(e state.Endpoint) bool {
+		needed, err := k.Endpoints.AnyEndpoint(g.Network, func(e state.Endpoint) bool {
 			known := b.Has(state.Guard{Network: g.Network, ID: e.Guard})
 			return e.Bridge == bridge && life.IDOf(e) != gone && (e.Guard == g.ID || !known)
 		})
 		if err == nil && !needed && g.Tunnel != "" {
-			needed, err = c.tunnels.HasTunnel(g.Tunnel, model.NetworkOwner(g.Network))
+			needed, err = k.Tunnels.HasTunnel(g.Tunnel, model.NetworkOwner(g.Network))
 			if errors.Is(err, netlink.ErrExists) {
 				err = nil
 			}
@@ -253,35 +257,35 @@ func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone model.ID) (l
 	return left, stale, errors.Join(errs...)
 }
 
-// holdFor returns the rules that hold for an endpoint of the network: one that is
+// HoldFor returns the rules that hold for an endpoint of the network: one that is
 // being made brings what its network asks for; of one that is there the guard may be
 // stricter than its own configuration, or from an earlier one.
-func (n *Network) holdFor(ctx context.Context, rec state.Endpoint) (guarded, error) {
+func (k Book) HoldFor(ctx context.Context, n plan.Network, rec state.Endpoint) (Guarded, error) {
 	if rec.Phase != state.PhaseReady {
-		return n.holdGuard(ctx, true)
+		return k.Hold(ctx, n, true)
 	}
-	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
+	b, err := k.Index.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
-		return guarded{}, err
+		return Guarded{}, err
 	}
 	if err == nil {
-		if b.Has(state.Guard{Network: n.name, ID: rec.Guard}) {
-			rules, err := n.fromIndex(b, rec.Guard)
+		if b.Has(state.Guard{Network: n.Name, ID: rec.Guard}) {
+			rules, err := fromIndex(n, b, rec.Guard)
 			if err != nil {
 				b.Unlock()
 			}
-			return guarded{rules: rules, free: func(bool, model.Backend) error { b.Unlock(); return nil }}, err
+			return Guarded{Rules: rules, Free: func(bool, model.Backend) error { b.Unlock(); return nil }}, err
 		}
 		b.Unlock()
 	}
-	return n.holdGuard(ctx, true)
+	return k.Hold(ctx, n, true)
 }
 
 // fromIndex is what the guards of the index b ask for, and the network's tunnel. The
 // ports of an endpoint are published as the guard with ID id has it, with which the
 // endpoint came, or as the network's configuration has it now.
-func (n *Network) fromIndex(b bridgeGuards, id string) (firewall.Network, error) {
-	own := n.def().Rules()
+func fromIndex(n plan.Network, b Bridge, id string) (firewall.Network, error) {
+	own := n.Rules()
 	all, err := b.Guards()
 	if err != nil {
 		return own, err
@@ -291,71 +295,71 @@ func (n *Network) fromIndex(b bridgeGuards, id string) (firewall.Network, error)
 	if err != nil {
 		return own, err
 	}
-	if i := slices.IndexFunc(all, func(g state.Guard) bool { return g.Network == n.name && g.ID == id }); i >= 0 {
+	if i := slices.IndexFunc(all, func(g state.Guard) bool { return g.Network == n.Name && g.ID == id }); i >= 0 {
 		err = json.Unmarshal(all[i].Rules, &own)
 	}
 	joined.Own = &firewall.Policies{IPv4: own.IPv4, IPv6: own.IPv6}
 	return joined, err
 }
 
-// inPlace is what the bridge's index asks for now, and the network's tunnel.
-func (n *Network) inPlace(ctx context.Context) firewall.Network {
-	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_SH, state.OnlyExisting)
+// InPlace is what the bridge's index asks for now, and the network's tunnel.
+func (k Book) InPlace(ctx context.Context, n plan.Network) firewall.Network {
+	b, err := k.Index.LockBridge(ctx, n.Config.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if err != nil {
-		return n.def().Rules()
+		return n.Rules()
 	}
 	defer b.Unlock()
-	rules, err := n.fromIndex(b, "")
+	rules, err := fromIndex(n, b, "")
 	if err != nil {
-		return n.def().Rules()
+		return n.Rules()
 	}
 	return rules
 }
 
-// verifiable is the rules of holdFor for a look at them.
-func (n *Network) verifiable(ctx context.Context, rec state.Endpoint) (firewall.Network, error) {
+// Verifiable is the rules of holdFor for a look at them.
+func (k Book) Verifiable(ctx context.Context, n plan.Network, rec state.Endpoint) (firewall.Network, error) {
 	if rec.Bridge == "" { // without a record
-		return n.def().Rules(), nil
+		return n.Rules(), nil
 	}
-	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
+	b, err := k.Index.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
-		return n.def().Rules(), nil
+		return n.Rules(), nil
 	}
 	if err != nil {
 		return firewall.Network{}, err
 	}
 	defer b.Unlock()
-	if !b.Has(state.Guard{Network: n.name, ID: rec.Guard}) {
-		return n.joined(b)
+	if !b.Has(state.Guard{Network: n.Name, ID: rec.Guard}) {
+		return joined(n, b)
 	}
-	return n.fromIndex(b, rec.Guard)
+	return fromIndex(n, b, rec.Guard)
 }
 
-// applyNetworkRules puts the rules of the network in place without an endpoint, as
+// ApplyNetwork puts the rules of the network in place without an endpoint, as
 // an agent needs it for a tunnel.
-func (n *Network) applyNetworkRules(ctx context.Context) error {
-	g, err := n.holdGuard(ctx, true)
+func (k Book) ApplyNetwork(ctx context.Context, n plan.Network) error {
+	g, err := k.Hold(ctx, n, true)
 	if err != nil {
 		return err
 	}
-	err = n.c.rulesOf(string(n.config.Backend)).ApplyNetwork(ctx, g.rules)
-	return errors.Join(err, g.free(err == nil, n.config.Backend))
+	err = k.Rules.Of(string(n.Config.Backend)).ApplyNetwork(ctx, g.Rules)
+	return errors.Join(err, g.Free(err == nil, n.Config.Backend))
 }
 
-// repairGuards puts the guard of every bridge in place again.
-func (c *Controller) repairGuards(ctx context.Context, how firewall.Exactness) error {
-	bridges, err := c.guards.Bridges()
+// RepairAll puts the guard of every bridge in place again.
+func (k Book) RepairAll(ctx context.Context, how firewall.Exactness) error {
+	bridges, err := k.Index.Bridges()
 	errs := []error{err}
 	for _, bridge := range bridges {
-		_, err := c.repairGuard(ctx, bridge, how)
+		_, err := k.Repair(ctx, bridge, how)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// repairGuard also says whether all rules had been flushed.
-func (c *Controller) repairGuard(ctx context.Context, bridge string, how firewall.Exactness) (restored bool, err error) {
-	b, err := c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.OnlyExisting)
+// Repair also says whether all rules had been flushed.
+func (k Book) Repair(ctx context.Context, bridge string, how firewall.Exactness) (restored bool, err error) {
+	b, err := k.Index.LockBridge(ctx, bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
 		return false, nil
 	}
@@ -367,19 +371,19 @@ func (c *Controller) repairGuard(ctx context.Context, bridge string, how firewal
 	if err != nil {
 		return false, err
 	}
-	return c.applyGuard(ctx, bridge, all, how)
+	return k.applyGuard(ctx, bridge, all, how)
 }
 
 // applyGuard puts the guard of a bridge in place that asks for all.
-func (c *Controller) applyGuard(ctx context.Context, bridge string, all []state.Guard, how firewall.Exactness) (restored bool, err error) {
+func (k Book) applyGuard(ctx context.Context, bridge string, all []state.Guard, how firewall.Exactness) (restored bool, err error) {
 	joined, err := joinGuards(plan.BridgeRules(bridge), all)
 	if err != nil {
 		return false, err
 	}
 	joined.Exact = how
 	var errs []error
-	for _, by := range []rules{c.nftables, c.iptables} {
-		if slices.ContainsFunc(all, func(g state.Guard) bool { return c.rulesOf(g.Backend) == by }) {
+	for _, by := range k.Rules.All() {
+		if slices.ContainsFunc(all, func(g state.Guard) bool { return k.Rules.Of(g.Backend) == by }) {
 			flushed, err := by.Apply(ctx, joined, firewall.Endpoint{})
 			restored, errs = restored || flushed, append(errs, err)
 		}

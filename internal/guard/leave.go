@@ -1,4 +1,4 @@
-package engine
+package guard
 
 import (
 	"cmp"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -17,28 +18,28 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// leaveGuard weakens the guard of an endpoint's bridge, after its link is gone, to
+// Leave weakens the guard of an endpoint's bridge, after its link is gone, to
 // what the others on it ask for. Without others it stays, as the bridge does.
-func (n *Network) leaveGuard(ctx context.Context, rec state.Endpoint) error {
+func (k Book) Leave(ctx context.Context, n plan.Network, rec state.Endpoint) error {
 	if rec.Bridge == "" {
 		return nil
 	}
 	if rec.Phase == state.PhaseIntent || rec.Phase == state.PhaseLeased {
-		return n.dropGuard(ctx, rec) // the bridge may never have been made
+		return k.Drop(ctx, n, rec) // the bridge may never have been made
 	}
-	return n.leaveShared(ctx, rec)
+	return k.leaveShared(ctx, n, rec)
 }
 
 // leaveShared is leaveGuard for a bridge that is there.
-func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
-	b, err := n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
+func (k Book) leaveShared(ctx context.Context, n plan.Network, rec state.Endpoint) error {
+	b, err := k.Index.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	mine := state.Guard{Network: n.name, ID: rec.Guard, Backend: cmp.Or(rec.Backend, string(n.config.Backend))}
+	mine := state.Guard{Network: n.Name, ID: rec.Guard, Backend: cmp.Or(rec.Backend, string(n.Config.Backend))}
 	// An ADD that was killed may have left a guard of which the index knows nothing.
 	unsaid := rec.Phase != state.PhaseReady && b.Len() > 0 && !b.Has(mine)
 	alone := b.Len() <= 1
@@ -46,7 +47,7 @@ func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
 	if alone && !unsaid {
 		return nil
 	}
-	b, err = n.c.guards.LockBridge(ctx, rec.Bridge, unix.LOCK_EX, state.OnlyExisting)
+	b, err = k.Index.LockBridge(ctx, rec.Bridge, unix.LOCK_EX, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
 	}
@@ -54,27 +55,27 @@ func (n *Network) leaveShared(ctx context.Context, rec state.Endpoint) error {
 		return err
 	}
 	defer b.Unlock()
-	left, stale, err := n.c.weedGuards(b, rec.Bridge, life.IDOf(rec))
+	left, stale, err := k.weedGuards(b, rec.Bridge, life.IDOf(rec))
 	if unsaid && !b.Has(mine) {
 		stale = append(stale, mine)
 	}
 	if err != nil || len(stale) == 0 || len(left) == 0 {
 		return err
 	}
-	return n.c.weaken(ctx, b, rec.Bridge, left, stale)
+	return k.weaken(ctx, b, rec.Bridge, left, stale)
 }
 
 // weaken makes the guard of a bridge what left asks for, and takes stale out of
 // its index.
-func (c *Controller) weaken(ctx context.Context, b bridgeGuards, bridge string, left, stale []state.Guard) error {
+func (k Book) weaken(ctx context.Context, b Bridge, bridge string, left, stale []state.Guard) error {
 	joined, err := joinGuards(plan.BridgeRules(bridge), left)
 	if err != nil {
 		return err
 	}
-	has := func(all []state.Guard, by rules) bool {
-		return slices.ContainsFunc(all, func(g state.Guard) bool { return c.rulesOf(g.Backend) == by })
+	has := func(all []state.Guard, by either.Rules) bool {
+		return slices.ContainsFunc(all, func(g state.Guard) bool { return k.Rules.Of(g.Backend) == by })
 	}
-	for _, by := range []rules{c.nftables, c.iptables} {
+	for _, by := range k.Rules.All() {
 		switch {
 		case has(left, by):
 			err = by.ApplyNetwork(ctx, joined)
@@ -92,36 +93,44 @@ func (c *Controller) weaken(ctx context.Context, b bridgeGuards, bridge string, 
 	return errors.Join(errs...)
 }
 
-// clearBridge takes what the network asks of its bridge out of the guard. Unless
+// Clear takes what the network asks of its bridge out of the guard. Unless
 // another network needs them, the bridge goes, and then the guard.
-func (n *Network) clearBridge(ctx context.Context) error {
-	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_EX, state.Create)
+func (k Book) Clear(ctx context.Context, n plan.Network) error {
+	b, err := k.Index.LockBridge(ctx, n.Config.Bridge, unix.LOCK_EX, state.Create)
 	if err != nil {
 		return err
 	}
 	defer b.Unlock()
-	return n.dropGuards(ctx, b, state.Endpoint{}, n.removeBridge)
+	return k.dropGuards(ctx, n, b, state.Endpoint{}, bridgeGoes)
 }
 
-// dropGuard is leaveGuard for an attachment that was not completed: without a
+// Drop is leaveGuard for an attachment that was not completed: without a
 // bridge, and another endpoint that needs it, the guard that it brought goes.
-func (n *Network) dropGuard(ctx context.Context, rec state.Endpoint) error {
-	if n.hasBridge(ctx) {
-		return n.leaveShared(ctx, rec)
+func (k Book) Drop(ctx context.Context, n plan.Network, rec state.Endpoint) error {
+	if k.hasBridge(ctx, n) {
+		return k.leaveShared(ctx, n, rec)
 	}
-	b, err := n.c.guards.LockBridge(ctx, n.config.Bridge, unix.LOCK_EX, state.Create)
+	b, err := k.Index.LockBridge(ctx, n.Config.Bridge, unix.LOCK_EX, state.Create)
 	if err != nil {
 		return err
 	}
 	defer b.Unlock()
-	return n.dropGuards(ctx, b, rec, func(context.Context) error { return nil })
+	return k.dropGuards(ctx, n, b, rec, bridgeStays)
 }
+
+// fate says what becomes of a bridge without a guard.
+type fate bool
+
+const (
+	bridgeStays fate = false
+	bridgeGoes  fate = true
+)
 
 // dropGuards makes the guard of the network's bridge, whose index is b, what other
-// endpoints than gone ask for; without any it is removed, after removeBridge. Without
+// endpoints than gone ask for; without any it is removed, after the bridge. Without
 // an index a bridge that is there keeps its guard: other networks may need it.
-func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.Endpoint, removeBridge func(context.Context) error) error {
-	left, stale, err := n.c.weedGuards(b, n.config.Bridge, life.IDOf(gone))
+func (k Book) dropGuards(ctx context.Context, n plan.Network, b Bridge, gone state.Endpoint, bridge fate) error {
+	left, stale, err := k.weedGuards(b, n.Config.Bridge, life.IDOf(gone))
 	if err != nil {
 		return err
 	}
@@ -129,23 +138,25 @@ func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.End
 		if len(stale) == 0 {
 			return nil
 		}
-		return n.c.weaken(ctx, b, n.config.Bridge, left, stale)
+		return k.weaken(ctx, b, n.Config.Bridge, left, stale)
 	}
-	if err := removeBridge(ctx); err != nil {
-		return err
+	if bridge == bridgeGoes {
+		if err := k.RemoveBridge(ctx, n); err != nil {
+			return err
+		}
 	}
-	words := n.def().Rules()
-	if b.Len() == 0 && n.hasBridge(ctx) {
-		kept, err := n.seedIndex(ctx, b)
+	words := n.Rules()
+	if b.Len() == 0 && k.hasBridge(ctx, n) {
+		kept, err := k.seedIndex(ctx, n, b)
 		if err != nil {
 			return err
 		}
 		words = firewall.Network{Name: words.Name}
 		if kept {
-			return n.c.removeNetworkBy(ctx, gone.Backend, n.config.Backend, words)
+			return k.Rules.RemoveNetwork(ctx, gone.Backend, n.Config.Backend, words)
 		}
 	}
-	errs := []error{n.c.removeNetworkBy(ctx, gone.Backend, n.config.Backend, words)}
+	errs := []error{k.Rules.RemoveNetwork(ctx, gone.Backend, n.Config.Backend, words)}
 	for _, g := range stale {
 		errs = append(errs, b.Delete(g))
 	}
@@ -156,16 +167,16 @@ func (n *Network) dropGuards(ctx context.Context, b bridgeGuards, gone state.End
 // of the networks that have endpoints on it, and puts their guard in place: what
 // closes the bridge may have the name of the network that goes, as of a release
 // before v0.2. It returns whether there is such an endpoint.
-func (n *Network) seedIndex(ctx context.Context, b bridgeGuards) (living bool, err error) {
-	all, living, err := n.c.seedGuards(n.config.Bridge, state.Guard{})
+func (k Book) seedIndex(ctx context.Context, n plan.Network, b Bridge) (living bool, err error) {
+	all, living, err := k.seedGuards(n.Config.Bridge, state.Guard{})
 	if err != nil || !living {
 		return living, err
 	}
-	how, err := n.c.exactWithoutIndex(ctx, living)
+	how, err := k.ExactWithoutIndex(ctx, living)
 	if err != nil {
 		return true, err
 	}
-	if _, err := n.c.applyGuard(ctx, n.config.Bridge, all, min(how, firewall.AdoptBridge)); err != nil {
+	if _, err := k.applyGuard(ctx, n.Config.Bridge, all, min(how, firewall.AdoptBridge)); err != nil {
 		return true, err
 	}
 	var errs []error
@@ -175,12 +186,12 @@ func (n *Network) seedIndex(ctx context.Context, b bridgeGuards) (living bool, e
 	return true, errors.Join(errs...)
 }
 
-// exactWithoutIndex says what of a bridge's rules gives way to a guard by records
+// ExactWithoutIndex says what of a bridge's rules gives way to a guard by records
 // alone. Rules that no record tells of may close bridges of living containers.
 // Where records tell of all, what networks closed of a bridge under their own names,
 // as releases before v0.2 did, is in the guard: beside it, it could let in more.
-func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewall.Exactness, error) {
-	links, err := c.links.List(ctx, model.OwnerPrefix)
+func (k Book) ExactWithoutIndex(ctx context.Context, living bool) (firewall.Exactness, error) {
+	links, err := k.Links.List(ctx, model.OwnerPrefix)
 	if err != nil {
 		return firewall.AddOnly, err
 	}
@@ -197,10 +208,10 @@ func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewa
 		if !ok {
 			return firewall.AddOnly, nil
 		}
-		_, err := c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+		_, err := k.Endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 		if err == nil && !networks[id.Network] {
 			networks[id.Network] = true
-			_, err = c.networks.LoadNetwork(id.Network)
+			_, err = k.Networks.LoadNetwork(id.Network)
 		}
 		if state.Missing(err) {
 			return firewall.AddOnly, nil
@@ -212,7 +223,17 @@ func (c *Controller) exactWithoutIndex(ctx context.Context, living bool) (firewa
 	return firewall.AdoptBridge, nil
 }
 
-func (n *Network) hasBridge(ctx context.Context) bool {
-	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+func (k Book) hasBridge(ctx context.Context, n plan.Network) bool {
+	err := k.Bridges.VerifyBridge(ctx, link.Bridge{Name: n.Config.Bridge})
 	return !errors.Is(err, netlink.ErrNotFound) && !errors.Is(err, link.ErrNotBridge)
+}
+
+// RemoveBridge removes the bridge if libnet made it, for whichever network, and no
+// port is left on it; one that another network came to use meanwhile stays.
+func (k Book) RemoveBridge(ctx context.Context, n plan.Network) error {
+	err := k.Bridges.RemoveBridge(ctx, n.Config.Bridge, model.OwnerPrefix)
+	if errors.Is(err, link.ErrInUse) || errors.Is(err, netlink.ErrExists) || errors.Is(err, link.ErrNotBridge) {
+		return nil
+	}
+	return err
 }
