@@ -38,6 +38,7 @@ var ladder = []struct {
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
 	{"internal/cni", []string{"internal/jsonw", "internal/plain", "internal/engine", "internal/address", "internal/life", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall"}},
+	{"internal/firewall/either", []string{"internal/firewall", "internal/firewall/iptables", "internal/model"}},
 	{"internal/policy", []string{"internal/firewall"}},
 	{"internal/model", []string{"internal/overlay", "internal/firewall"}},
 	{"pkg/libnet", []string{"internal/engine", "internal/address", "internal/life", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore"}},
