@@ -20,6 +20,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // lab is a machine of the test's own: an outside host at 192.0.2.2 reaches it
@@ -128,7 +129,7 @@ func (l *lab) publish(network, container, addr string, hostPort int) {
 	l.t.Helper()
 	p, err := l.c.Publisher(network, model.PublishConfig{})
 	l.must(err)
-	_, err = p.Publish(context.Background(), engine.Publication{
+	_, err = p.Publish(context.Background(), publish.Publication{
 		ID: model.ID{Network: network, ContainerID: container, IfName: "eth0"}, Netns: netnsOf(container),
 		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Ports: []model.PortMapping{{HostPort: hostPort, ContainerPort: 90}},
 	})

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // callWith is an ADD with these keys beside the usual ones.
@@ -96,8 +96,8 @@ func TestPortErrors(t *testing.T) {
 	}{
 		{&model.ConfigError{Key: "portMappings[1].hostPort", Value: "70000", Want: "want 1 to 65535"}, 7, "runtimeConfig.portMappings[1].hostPort: 70000: want 1 to 65535"},
 		{&model.ConfigError{Key: "mtu", Value: "5"}, 7, "mtu: 5"},
-		{&engine.PortHeldError{Owner: "libnet:net1/c2/eth0", Port: "tcp 0.0.0.0:8080"}, 101, `host port tcp 0.0.0.0:8080 is published by "libnet:net1/c2/eth0"`},
-		{engine.ErrNoFreePort, 100, "no free port"},
+		{&publish.PortHeldError{Owner: "libnet:net1/c2/eth0", Port: "tcp 0.0.0.0:8080"}, 101, `host port tcp 0.0.0.0:8080 is published by "libnet:net1/c2/eth0"`},
+		{publish.ErrNoFreePort, 100, "no free port"},
 	} {
 		e := codeOf(tt.err, "ADD")
 		if e.Code != tt.code || !strings.HasPrefix(e.Msg, tt.says) {

@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // Attach is CreateEndpoint and Join in one, all or nothing, and safe to repeat:
@@ -58,13 +59,13 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	if err != nil {
 		return nil, err
 	}
-	var undo undoStack
-	defer undo.rollback(&err)
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	e, err := n.createEndpoint(ctx, sb.id, spec)
 	if err != nil {
 		return nil, err
 	}
-	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
+	undo.Push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
 	if change != recordSame {
 		release, err := n.claimSubnets(ctx, e.Addressing())
 		if err != nil {
@@ -97,7 +98,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
 		e := &Endpoint{n: n, rec: rec}
-		_ = n.c.takeOwnFree(ctx, rec) // Verify says what it left
+		_ = n.c.ports().TakeOwnFree(ctx, rec) // Verify says what it left
 		err := e.Verify(ctx)
 		if errors.Is(err, model.ErrDifferent) && e.mend(ctx) == nil {
 			err = e.Verify(ctx)

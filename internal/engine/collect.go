@@ -136,16 +136,6 @@ func (n *Network) collectLease(ctx context.Context, pool *address.Pool, h life.H
 	return n.remove(ctx, h.ID, "")
 }
 
-// holderNow is the holder that a record tells of; without one, that nothing is
-// known.
-func (c *Controller) holderNow(records endpointRecords, id model.ID) life.Holder {
-	rec, err := records.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
-	if err != nil {
-		return life.Holder{ID: id, Boot: c.boot}
-	}
-	return life.OfRecord(rec)
-}
-
 // Dissolve says whether Collect removes a network that it left empty.
 type Dissolve bool
 

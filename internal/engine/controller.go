@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -18,8 +19,10 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // home is the network namespace that a Controller works in.
@@ -60,13 +63,6 @@ type (
 		Detach(context.Context, link.Ref) error
 		List(ctx context.Context, prefix string) ([]link.Owned, error)
 	}
-	published interface {
-		freePorts
-		DeviceTo(netip.Addr) (string, error)
-		SetRouteLocalnet(dev string, on bool) (changed bool, err error)
-		SetHairpin(netns, ifName string) error
-		RouteLocalnet(dev string) (bool, error)
-	}
 	networkRecords interface {
 		CreateNetwork(state.Network) error
 		SaveNetwork(state.Network) error
@@ -104,7 +100,7 @@ var (
 	_ bridges         = (*kernel.Handle)(nil)
 	_ tunnels         = (*kernel.Handle)(nil)
 	_ links           = (*kernel.Handle)(nil)
-	_ published       = (*kernel.Handle)(nil)
+	_ publish.Host    = (*kernel.Handle)(nil)
 	_ networkRecords  = (*state.Dir)(nil)
 	_ endpointRecords = (*state.Dir)(nil)
 	_ nodeFiles       = (*state.Dir)(nil)
@@ -122,7 +118,7 @@ type Controller struct {
 	tunnels   tunnels
 	links     links
 	rules     either.Backends
-	published published
+	published publish.Host
 	finder    finder
 	peers     peers
 	recorder  recorder
@@ -131,7 +127,7 @@ type Controller struct {
 	endpoints endpointRecords
 	guards    guard.Index
 	nodeFiles nodeFiles
-	standby   standbys
+	standby   publish.Standbys
 	sandboxes *state.Dir
 
 	boot      string
@@ -255,8 +251,8 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	n.kept = true
-	var undo undoStack
-	defer undo.rollback(&err)
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	if err := n.chooseFirstSubnets(ctx, &undo); err != nil {
 		return nil, err
 	}
@@ -270,7 +266,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 	} else if err != nil {
 		return nil, err
 	}
-	undo.push(func() error { return c.networks.DeleteNetwork(name) })
+	undo.Push(func() error { return c.networks.DeleteNetwork(name) })
 	release, err := n.claimSubnets(ctx, n.ownGateways())
 	if err != nil {
 		return nil, err
@@ -360,4 +356,17 @@ func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) e
 // book is whose guards are on which bridges.
 func (c *Controller) book() guard.Book {
 	return guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
+}
+
+// ports are whose ports of this host are.
+func (c *Controller) ports() publish.Ports {
+	return publish.Ports{
+		Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
+		Guard: c.book(), Host: c.published, Flush: c.flush,
+	}
+}
+
+// publications are the records of all Publishers.
+func (c *Controller) publications() *state.Dir {
+	return state.New(filepath.Join(c.stateDir, "portmap"))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -155,19 +156,19 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		OwnRules: plan.OwnRules(n.config), NextName: spec.nextName,
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
-	var undo undoStack
-	defer undo.rollback(&err)
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
 		return nil, fmt.Errorf("%w: %q on network %q", model.ErrEndpointExists, name, n.name)
 	} else if err != nil {
 		return nil, err
 	}
-	undo.push(func() error { return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName) })
+	undo.Push(func() error { return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName) })
 	if n.ipam != nil {
 		// Pushed first: a delegate that failed is asked to clean up, too (CNI
 		// spec 1.1.0, section 4). A pool whose lock was not to be had has given
 		// nothing, and would keep us waiting once more.
-		undo.push(func() error {
+		undo.Push(func() error {
 			if errors.Is(err, ipamstore.ErrLocked) {
 				return nil
 			}
@@ -307,3 +308,8 @@ func (n *Network) keepLost(ctx context.Context, self model.ID) error {
 func (e *Endpoint) Addressing() model.Addressing { return plan.AddressingOf(e.rec) }
 
 func (e *Endpoint) plan() (plan.Attachment, error) { return e.n.def().Recorded(e.rec) }
+
+// WithPorts publishes ports of the host for the endpoint.
+func WithPorts(ports ...model.PortMapping) EndpointOption {
+	return func(s *endpointSpec) { s.ports = append(s.ports, ports...) }
+}

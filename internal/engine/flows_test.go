@@ -12,6 +12,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 )
@@ -127,7 +128,7 @@ func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string,
 		if err := errors.Join(n.c.links.Detach(ctx, (&Endpoint{n: n, rec: h.records()["a"]}).ref()), n.ipam.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"})); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.c.removeHeld(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}.String()); err != nil {
+		if err := n.c.rules.NFTables.Remove(ctx, firewall.Endpoint{Owner: model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}.String()}); err != nil {
 			t.Fatal(err)
 		}
 	} else if err := n.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}); err != nil {

@@ -3,9 +3,6 @@ package engine
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -97,7 +94,7 @@ func (e *Endpoint) Inspect() Attachment {
 // Publications returns what Publishers published, in the order of networks.
 // What cannot be read is left out and reported in the error, beside the rest.
 func (c *Controller) Publications(context.Context) ([]Attachment, error) {
-	recs, err := c.publicationRecords()
+	recs, err := c.ports().PublicationRecords()
 	var all []Attachment
 	for _, rec := range recs {
 		a := c.attachment(rec)
@@ -105,39 +102,6 @@ func (c *Controller) Publications(context.Context) ([]Attachment, error) {
 		all = append(all, a)
 	}
 	return all, err
-}
-
-func (c *Controller) publicationRecords() ([]state.Endpoint, error) {
-	dir := c.publications()
-	networks, err := dir.EndpointNetworks()
-	errs := []error{err}
-	var all []state.Endpoint
-	for _, network := range networks {
-		recs, err := dir.Endpoints(network)
-		errs = append(errs, err)
-		all = append(all, recs...)
-	}
-	return all, errors.Join(errs...)
-}
-
-// publisherOf returns a Publisher as the record of a publication tells.
-func (c *Controller) publisherOf(rec state.Endpoint) (*Publisher, error) {
-	p := &Publisher{c: c, dir: c.publications(), network: rec.Network}
-	if len(rec.Config) > 0 {
-		if err := json.Unmarshal(rec.Config, &p.cfg); err != nil {
-			return nil, fmt.Errorf("record of ports of %s %s: %w", rec.ContainerID, rec.IfName, err)
-		}
-	}
-	return p, nil
-}
-
-// verifyPublication changes nothing and says what differs from the record.
-func (c *Controller) verifyPublication(ctx context.Context, rec state.Endpoint) error {
-	p, err := c.publisherOf(rec)
-	if err == nil {
-		err = p.verify(ctx, rec)
-	}
-	return judged(fmt.Sprintf("ports of %s %s in network %q", rec.ContainerID, rec.IfName, rec.Network), err)
 }
 
 func (c *Controller) attachment(rec state.Endpoint) Attachment {
@@ -165,7 +129,7 @@ func (c *Controller) attachment(rec state.Endpoint) Attachment {
 // publishedPorts is publishedPorts of a record, with what is on standby.
 func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) model.GatewayMode) []PublishedPort {
 	all := publishedPorts(plan.PortsOf(rec), rec.Addrs(), mode)
-	standby, _ := c.waiting(rec) // what cannot be read waits for nothing
+	standby, _ := c.ports().Waiting(rec) // what cannot be read waits for nothing
 	for i, p := range all {
 		m := model.PortMapping{Protocol: p.Protocol, HostIP: p.Host, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd}.Firewall()
 		all[i].Standby = p.HostPort != 0 && slices.ContainsFunc(standby, m.Meets)

@@ -22,13 +22,13 @@ func (s survey) checkAttachments(ctx context.Context) []Finding {
 }
 
 func (s survey) checkPublications(ctx context.Context) []Finding {
-	recs, _ := s.c.publicationRecords()
+	recs, _ := s.c.ports().PublicationRecords()
 	looked := 0
 	var all []Finding
 	for _, rec := range recs {
 		if a := s.c.attachment(rec); a.Life == Alive {
 			looked++
-			if err := s.c.verifyPublication(ctx, rec); err != nil {
+			if err := s.c.ports().VerifyPublication(ctx, rec); err != nil {
 				all = append(all, differing("portmap ports", err))
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // Join makes the endpoint's interface in the sandbox: the bridge if it is
@@ -50,13 +51,13 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 		return err
 	}
 	defer func() { _ = ns.Close() }() // what was made is not undone any more
-	release, err := e.n.c.lockPorts(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
+	release, err := e.n.c.ports().Lock(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
 	if err != nil {
 		return err
 	}
 	defer release() // not before the record tells that it is complete
-	var undo undoStack
-	defer undo.rollback(&err)
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	if err := e.enter(sb, &undo); err != nil {
 		return err
 	}
@@ -74,7 +75,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 }
 
 // enter records where the endpoint is going, unless its intent says so already.
-func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
+func (e *Endpoint) enter(sb *Sandbox, undo *unwind.Stack) error {
 	if e.rec.Netns == sb.path && !e.rec.NextName {
 		return nil
 	}
@@ -82,7 +83,7 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	if before.NextName {
 		before.LinkName = ""
 	}
-	undo.push(func() error { e.rec = before; return e.save() })
+	undo.Push(func() error { e.rec = before; return e.save() })
 	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), life.MountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
 	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.def().GuardID()
 	return e.save()
@@ -93,16 +94,16 @@ const maxBridges = 3
 
 // connect makes the bridge, the rules and the link, again if another one's
 // failed ADD took the bridge away that it had made.
-func (e *Endpoint) connect(ctx context.Context, p plan.Attachment, undo *undoStack) error {
+func (e *Endpoint) connect(ctx context.Context, p plan.Attachment, undo *unwind.Stack) error {
 	for try := 1; ; try++ {
-		var steps undoStack
+		var steps unwind.Stack
 		err := e.connectOnce(ctx, p, &steps)
 		if err == nil {
 			*undo = append(*undo, steps...)
 			return nil
 		}
 		gone := errors.Is(err, netlink.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: e.n.config.Bridge}), netlink.ErrNotFound)
-		steps.rollback(&err)
+		steps.Rollback(&err)
 		if !gone || try == maxBridges {
 			return err
 		}
@@ -112,7 +113,7 @@ func (e *Endpoint) connect(ctx context.Context, p plan.Attachment, undo *undoSta
 // connectOnce has the rules in place before the bridge has an address: what came
 // earlier could wait for the container, or be known to conntrack, without having
 // passed them.
-func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *undoStack) error {
+func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unwind.Stack) error {
 	c := e.n.c
 	if err := e.n.resolveMTU(); err != nil {
 		return err
@@ -130,7 +131,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *und
 	}
 	if fresh || e.restored || br.Created {
 		// Connections first: until they are gone, their packets wait for neighbours.
-		if err := errors.Join(e.n.endUnguardedFlows(ctx, e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
+		if err := errors.Join(e.n.c.ports().EndUnguardedFlows(ctx, e.n.def(), e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
 			return err
 		}
 	}
@@ -142,7 +143,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *und
 			br.MAC = mac
 		}
 	}
-	if err := c.endEarlierFlows(ctx, e.rec.Addrs()); err != nil {
+	if err := c.ports().EndEarlierFlows(ctx, e.rec.Addrs()); err != nil {
 		return err
 	}
 	p.Link.MTU, p.Link.State = e.n.config.MTU, br // known now
@@ -150,13 +151,13 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *und
 	if err != nil {
 		return err
 	}
-	undo.push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	undo.Push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
 	if p.V4 || p.V6 {
 		if err := c.bridges.Forward(ctx, p.V4, p.V6); err != nil {
 			return err
 		}
 	}
-	if err := c.endFlows(ctx, e.rec, e.standby); err != nil {
+	if err := c.ports().EndFlows(ctx, e.rec, e.standby); err != nil {
 		return err
 	}
 	e.rec.Links = []state.Link{

@@ -5,6 +5,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // mend puts back what an attachment needs of its host, and its rules, without
@@ -32,7 +33,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 			return err
 		}
 	}
-	var undo undoStack // a bridge that was missing is made for the ADD that follows
+	var undo unwind.Stack // a bridge that was missing is made for the ADD that follows
 	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo)
 	if err != nil {
 		return err

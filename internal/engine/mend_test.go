@@ -15,6 +15,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
+	"github.com/libnet-cni/libnet/internal/unwind"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -130,7 +132,7 @@ func TestPublishMends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +230,7 @@ func TestGatewayOfAttachmentInFlight(t *testing.T) {
 	}
 	// One that has its bridge, and not yet its link.
 	first, sb := define("first", "10.1.0.0/24"), h.sandbox("a")
-	var undo undoStack
+	var undo unwind.Stack
 	if _, err := first.remember(); err != nil {
 		t.Fatal(err)
 	}

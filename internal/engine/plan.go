@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // resolveMTU turns AutoMTU into a number, by the host's default route.
@@ -36,7 +37,7 @@ func (n *Network) resolveMTU() error {
 
 // ensureBridge makes the network's bridge as the endpoint but, zero for none,
 // needs it, pushing how to undo what it made.
-func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but model.ID, undo *undoStack) (link.BridgeState, error) {
+func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but model.ID, undo *unwind.Stack) (link.BridgeState, error) {
 	if err := n.resolveMTU(); err != nil {
 		return link.BridgeState{}, err
 	}
@@ -54,7 +55,7 @@ func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but mode
 		return br, err
 	}
 	if br.Created {
-		undo.push(func() error { return n.c.book().RemoveBridge(context.WithoutCancel(ctx), n.def()) })
+		undo.Push(func() error { return n.c.book().RemoveBridge(context.WithoutCancel(ctx), n.def()) })
 	}
 	return br, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 func TestValidatePorts(t *testing.T) {
@@ -163,7 +164,7 @@ func TestPorts(t *testing.T) {
 		}
 	}
 	_, err = h.web(n, "b", model.PortMapping{HostPort: 8080, ContainerPort: 80})
-	var held *PortHeldError
+	var held *publish.PortHeldError
 	if !errors.As(err, &held) || !strings.HasSuffix(held.Owner, "net1/a/eth0") || !strings.Contains(held.Error(), "8080") {
 		t.Fatalf("a port twice: %v", err)
 	}
@@ -244,7 +245,7 @@ func TestPublisher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}, {ContainerPort: 80}}}
+	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}, {ContainerPort: 80}}}
 	first, err := p.Publish(ctx, pub)
 	if err != nil {
 		t.Fatal(err)
@@ -305,7 +306,7 @@ func TestPortsOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8081, ContainerPort: 80}}}
+	pub := publish.Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8081, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +328,7 @@ func TestPortsOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var held *PortHeldError
+	var held *publish.PortHeldError
 	if _, err := h.web(ipt, "d", model.PortMapping{HostPort: 8081, ContainerPort: 80}); !errors.As(err, &held) {
 		t.Errorf("a port of nftables by iptables: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // A container behind a bridge without hairpin reaches itself by its published
@@ -29,7 +30,7 @@ func TestPublisherHairpin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}

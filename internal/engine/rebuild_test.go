@@ -19,6 +19,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -357,7 +358,7 @@ func TestRebuildPublications(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pub := Publication{
+		pub := publish.Publication{
 			ID: model.ID{Network: "pods", ContainerID: "p", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(),
 			Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "sctp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 70, ContainerPort: 7}},
 		}

@@ -83,7 +83,7 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID
 	if err := dir.CreateEndpoint(rec); err != nil {
 		return err
 	}
-	if err := r.c.verifyPublication(ctx, rec); err != nil { // removed meanwhile
+	if err := r.c.ports().VerifyPublication(ctx, rec); err != nil { // removed meanwhile
 		return errors.Join(err, dir.DeleteEndpoint(id.Network, id.ContainerID, id.IfName))
 	}
 	r.done = append(r.done, id)

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // links makes the bridge and the tunnel of a network with attachments again if
@@ -28,7 +29,7 @@ func (m *mender) links(ctx context.Context, n *Network) {
 		m.fail(n, m.bridge(ctx, n))
 	}
 	if n.verifyTunnel(ctx) != nil {
-		var undo undoStack // what could be made stays
+		var undo unwind.Stack // what could be made stays
 		err := n.ensureTunnel(ctx, &undo)
 		if err == nil && len(undo) > 0 {
 			m.done.Tunnels = append(m.done.Tunnels, n.def().TunnelName())
@@ -173,33 +174,25 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 // a bridge, and lets those of the attachments that were plugged anew reach
 // themselves by it.
 func (m *mender) reopen(bridge string, plugged []model.ID) error {
-	recs, err := m.c.publicationRecords()
+	recs, err := m.c.ports().PublicationRecords()
 	errs := []error{err}
 	for _, rec := range recs {
 		if rec.Bridge != bridge {
 			continue
 		}
 		errs = append(errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
-			p, err := m.c.publisherOf(rec)
+			p, err := m.c.ports().PublisherOf(rec)
 			if err != nil {
 				return err
 			}
 			ours := func(id model.ID) bool { return id.ContainerID == rec.ContainerID && id.IfName == rec.IfName }
 			if slices.ContainsFunc(plugged, ours) {
-				err = p.letHairpin(rec)
+				err = p.LetHairpin(rec)
 			}
-			return errors.Join(err, p.openLocalhost(rec))
+			return errors.Join(err, p.OpenLocalhost(rec))
 		}))
 	}
 	return errors.Join(errs...)
-}
-
-// letHairpin lets a container reach itself by its ports.
-func (p *Publisher) letHairpin(rec state.Endpoint) error {
-	if p.cfg.NoHairpin {
-		return nil
-	}
-	return p.c.published.SetHairpin(rec.Netns, rec.IfName)
 }
 
 // bridgeMAC is the MAC that the bridge had for these attachments; nil: unknown.

@@ -85,14 +85,14 @@ func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
 // while it removes the link, each of which takes it some 20 ms; so rules go
 // first, from a link that is down.
 func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
-	release, err := n.c.lockPortsGoing(ctx, rec)
+	release, err := n.c.ports().LockGoing(ctx, rec)
 	if err != nil {
 		return err
 	}
 	defer release()
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
-	handErr, downErr := n.c.handOver(ctx, rec), n.c.links.SetDown(ctx, ref)
+	handErr, downErr := n.c.ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
 	errs, down := []error{handErr, downErr}, downErr == nil
 	if down {
 		errs = append(errs, n.retireRules(ctx, rec))
@@ -101,11 +101,11 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
-	errs = append(errs, n.c.endAllFlows(ctx, rec))
+	errs = append(errs, n.c.ports().EndAllFlows(ctx, rec))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(n.c.book().Leave(ctx, n.def(), rec), n.c.waitNoMore(rec))
+	return errors.Join(n.c.book().Leave(ctx, n.def(), rec), n.c.ports().WaitNoMore(rec))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.

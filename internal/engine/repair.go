@@ -68,7 +68,7 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 		m.rules(ctx, n)
 	}
 	m.publications(ctx)
-	m.errs = append(m.errs, c.takeFree(ctx))
+	m.errs = append(m.errs, c.ports().TakeFree(ctx))
 	if ctx.Err() == nil {
 		m.errs = append(m.errs, c.rules.NFTables.Complete(ctx))
 	}
@@ -198,19 +198,19 @@ func (e *Endpoint) verifyRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return e.n.c.verifyRules(ctx, e.rec, network, p.Endpoint)
+	return e.n.c.ports().Verify(ctx, e.rec, network, p.Endpoint)
 }
 
 func (m *mender) publications(ctx context.Context) {
-	recs, err := m.c.publicationRecords()
+	recs, err := m.c.ports().PublicationRecords()
 	m.errs = append(m.errs, err)
 	for _, rec := range recs {
 		m.errs = append(m.errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
 			m.done.Looked++
-			if m.compare && m.c.verifyPublication(ctx, rec) == nil {
+			if m.compare && m.c.ports().VerifyPublication(ctx, rec) == nil {
 				return nil
 			}
-			err := m.c.reapplyPublication(ctx, rec)
+			err := m.c.ports().ReapplyPublication(ctx, rec)
 			if err == nil && m.compare {
 				m.done.Rules = append(m.done.Rules, life.IDOf(rec))
 			}
@@ -231,7 +231,7 @@ func (e *Endpoint) repairOthers(ctx context.Context) {
 // put back does not concern it. The caller owns no attachment. The first attachment
 // of a host has no others. Where another call is at it already, that one is enough.
 func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
-	if !c.hasOthers(rec) {
+	if !c.ports().HasOthers(rec) {
 		_ = c.rules.NFTables.Complete(ctx)
 		return
 	}
@@ -241,18 +241,4 @@ func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
 	}
 	defer release()
 	_, _ = c.Repair(ctx)
-}
-
-// hasOthers says that there may be another network, attachment or publication.
-func (c *Controller) hasOthers(rec state.Endpoint) bool {
-	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
-		networks, err := dir.EndpointNetworks()
-		if err != nil || slices.ContainsFunc(networks, func(name string) bool { return name != rec.Network }) {
-			return true
-		}
-		if has, err := dir.HasEndpoint(rec.Network, rec); has || err != nil {
-			return true
-		}
-	}
-	return false
 }

@@ -2,110 +2,23 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net"
-	"net/netip"
-	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/guard"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
-
-// ruleset is rules to be applied by one of the backends.
-type ruleset struct {
-	backend  model.Backend
-	member   *Network // whose rules, with the guard of its bridge, hold; nil: none
-	endpoint firewall.Endpoint
-	rec      state.Endpoint     // of the attachment; zero: of a network only
-	chosen   []firewall.PortMap // ports that were chosen, and can be others
-	waits    waitFor
-	fresh    bool // the bridge had no guard before
-}
-
-// waitFor says whose ports an attachment may wait for.
-type waitFor uint8
-
-const (
-	waitForContainer waitFor = iota // for those of other attachments of the container
-	waitForAny                      // for another container's, too: it waits for them already
-)
-
-// applyRules puts rules in place and returns the backend that holds them, and
-// whether it had lost all before. Ports that a dead owner holds are taken; for
-// those of another attachment of the container r waits: they come into its Standby.
-func (c *Controller) applyRules(ctx context.Context, r *ruleset) (used model.Backend, restored bool, err error) {
-	if r.backend != model.BackendIPTables {
-		restored, err = c.applyBy(ctx, c.rules.NFTables, r)
-		if r.backend == model.BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || c.rules.IPTables.Available() != nil {
-			return model.BackendNFTables, restored, err
-		}
-	}
-	restored, err = c.applyBy(ctx, c.rules.IPTables, r)
-	return model.BackendIPTables, restored, err
-}
-
-// maxDead bounds how many owners of ports are met for one attachment.
-const maxDead = 100
-
-func (c *Controller) applyBy(ctx context.Context, by either.Rules, r *ruleset) (restored bool, err error) {
-	for range maxDead {
-		restored, err = c.applyOnce(ctx, by, r)
-		var port *firewall.PortHeldError
-		var addr *firewall.HeldError
-		switch {
-		case errors.As(err, &port):
-			settled, settleErr := c.settleHeld(ctx, r, port)
-			if settleErr != nil || !settled {
-				return false, errors.Join(&PortHeldError{Owner: port.Owner, Port: port.Port, all: port.All}, settleErr)
-			}
-		case errors.As(err, &addr):
-			dead, deadErr := c.takeFromDead(ctx, r.rec, addr.Owner)
-			if deadErr != nil || !dead {
-				return false, errors.Join(&AddressHeldError{Owner: addr.Owner, Rule: addr.Element}, deadErr)
-			}
-		default:
-			return restored, err
-		}
-	}
-	return restored, err
-}
-
-// applyOnce asks the other backend, too, whose ports they are. The guard cannot
-// change meanwhile.
-func (c *Controller) applyOnce(ctx context.Context, by either.Rules, r *ruleset) (restored bool, err error) {
-	other, used := c.rules.IPTables, model.BackendNFTables
-	if by == c.rules.IPTables {
-		other, used = c.rules.NFTables, model.BackendIPTables
-	}
-	if len(r.endpoint.Ports) > 0 && other.Used() {
-		if err := other.CheckPorts(ctx, r.endpoint); err != nil {
-			return false, err
-		}
-	}
-	if r.member == nil {
-		return by.Apply(ctx, firewall.Network{}, r.endpoint)
-	}
-	g, err := r.member.c.book().HoldFor(ctx, r.member.def(), r.rec)
-	if err != nil {
-		return false, err
-	}
-	restored, err = by.Apply(ctx, g.Rules, r.endpoint)
-	r.fresh = r.fresh || g.Fresh
-	return restored, errors.Join(err, g.Free(err == nil, used))
-}
 
 // applyRules puts the endpoint's rules in place, with the guard of its bridge, and
 // pushes how to take them back. Fresh says that the bridge had no guard before. The
 // caller has the lock of lockPorts.
-func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *undoStack) (fresh bool, err error) {
+func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *unwind.Stack) (fresh bool, err error) {
 	c := e.n.c
 	if !p.Rules {
 		g, err := e.n.c.book().Hold(ctx, e.n.def(), false)
@@ -114,30 +27,28 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *undo
 		}
 		return false, e.applyOthers(ctx, g)
 	}
-	undo.push(func() error {
+	undo.Push(func() error {
 		ctx := context.WithoutCancel(ctx)
 		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.c.book().Leave(ctx, e.n.def(), e.rec))
 	})
-	done, err := c.publish(ctx, e.Ports(), func(ports []model.PortMapping) ruleset {
-		p.Endpoint.Ports = model.FirewallPorts(ports)
-		return ruleset{backend: e.n.config.Backend, member: e.n, endpoint: p.Endpoint, rec: e.rec}
-	})
+	member := e.n.def()
+	done, err := c.ports().Publish(ctx, publish.Ruleset{Backend: e.n.config.Backend, Member: &member, Endpoint: p.Endpoint, Rec: e.rec}, e.Ports())
 	if err != nil {
 		return false, err
 	}
-	e.rec.Ports, e.rec.Backend = plan.SavedPorts(done.ports), string(done.backend)
+	e.rec.Ports, e.rec.Backend = plan.SavedPorts(done.Ports), string(done.Backend)
 	if len(e.rec.Ports) > 0 {
-		undo.push(func() error { return c.setWaiting(e.rec, nil) })
-		if err := c.setWaiting(e.rec, done.standby); err != nil {
+		undo.Push(func() error { return c.ports().SetWaiting(e.rec, nil) })
+		if err := c.ports().SetWaiting(e.rec, done.Standby); err != nil {
 			return false, err
 		}
 	}
-	e.standby = done.standby
-	if done.restored {
+	e.standby = done.Standby
+	if done.Restored {
 		e.restored = true
-		return done.fresh, c.book().RepairAll(ctx, firewall.AddOnly)
+		return done.Fresh, c.book().RepairAll(ctx, firewall.AddOnly)
 	}
-	return done.fresh, nil
+	return done.Fresh, nil
 }
 
 // applyOthers has the guard in place that others have on the bridge of an endpoint
@@ -176,32 +87,11 @@ func (e *Endpoint) reapply(ctx context.Context) error {
 	if err != nil || !p.Rules {
 		return err
 	}
-	r := ruleset{member: e.n, endpoint: p.Endpoint, rec: e.rec}
-	restored, err := e.n.c.reapply(ctx, e.rec.Backend, r)
+	member := e.n.def()
+	r := publish.Ruleset{Member: &member, Endpoint: p.Endpoint, Rec: e.rec}
+	restored, err := e.n.c.ports().Reapply(ctx, e.rec.Backend, r)
 	e.restored = e.restored || restored
 	return err
-}
-
-// reapply puts the rules of an attachment in place as they were: what it waited
-// for it waits for. Restored says that those of others may be gone.
-func (c *Controller) reapply(ctx context.Context, backend string, r ruleset) (restored bool, err error) {
-	release, err := c.lockPorts(ctx, r.rec)
-	if err != nil {
-		return false, err
-	}
-	defer release()
-	before, err := c.waiting(r.rec)
-	if err != nil {
-		return false, err
-	}
-	r.endpoint.Standby = before
-	if restored, err = c.applyBy(ctx, c.rules.Of(backend), &r); err != nil {
-		return restored, err
-	}
-	if len(r.endpoint.Standby) == len(before) {
-		return restored, nil
-	}
-	return restored, c.setWaiting(r.rec, r.endpoint.Standby)
 }
 
 // removeRules removes an endpoint's rules.
@@ -222,7 +112,7 @@ func (n *Network) tables() firewall.Network {
 // kernel takes its time for each one that deletes something.
 func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 	if rec.Rules && model.PublishesLocalhost(plan.PortsOf(rec)) {
-		if err := n.c.closeLocalhost(ctx, rec); err != nil {
+		if err := n.c.ports().CloseLocalhost(ctx, rec); err != nil {
 			return err
 		}
 	}
@@ -238,97 +128,10 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
 	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.def().TunnelName()}
 	if rec.Phase == state.PhaseReady {
-		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.portsHeldBy(rec)
+		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.ports().HeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
 	return fw
-}
-
-// portsHeldBy are the ports by whose keys the rules of a record are found; nil
-// where parts of them are on standby: then they are found by their comment.
-func (c *Controller) portsHeldBy(rec state.Endpoint) []firewall.PortMap {
-	if standby, err := c.waiting(rec); len(standby) > 0 || err != nil {
-		return nil
-	}
-	return model.FirewallPorts(plan.PortsOf(rec))
-}
-
-// hasLocalhost says that another endpoint than gone, or a publication, has a port
-// that 127.0.0.0/8 leads to by gone's bridge, the guards of which are b, if any.
-func (c *Controller) hasLocalhost(b guard.Bridge, gone state.Endpoint) (bool, error) {
-	other := func(rec state.Endpoint) bool {
-		same := life.IDOf(rec) == life.IDOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
-		return rec.Bridge == gone.Bridge && !same
-	}
-	recs, err := c.publicationRecords()
-	if slices.ContainsFunc(recs, func(rec state.Endpoint) bool { return other(rec) && c.publicationOpens(rec) }) {
-		return true, nil
-	}
-	names := []string{gone.Network}
-	var all []state.Guard
-	if b != nil {
-		var guardsErr error
-		all, guardsErr = b.Guards()
-		err = errors.Join(err, guardsErr)
-		for _, g := range all {
-			names = append(names, g.Network)
-		}
-	}
-	if errors.Is(err, state.ErrCorrupt) {
-		err = nil // set aside
-	}
-	for _, name := range names {
-		has, endpointsErr := c.endpoints.AnyEndpoint(name, func(rec state.Endpoint) bool { return other(rec) && c.opensLocalhost(rec, all) })
-		if has || endpointsErr != nil {
-			return has, endpointsErr
-		}
-	}
-	return false, err
-}
-
-// opensLocalhost says that 127.0.0.0/8 leads to ports of an endpoint by its record,
-// as plan says it of one that is made now. In which gateway mode its ports are
-// published the guard tells that it came with, which is one of guards, else its
-// network's record; where nothing tells, they are open.
-func (c *Controller) opensLocalhost(rec state.Endpoint, guards []state.Guard) bool {
-	hairpin := rec.OwnRules == nil || !rec.OwnRules.NoHairpin
-	// The record of an ADD under way may not have its addresses yet.
-	ipv4 := rec.Phase != state.PhaseReady || slices.ContainsFunc(rec.Addrs(), netip.Addr.Is4)
-	if !hairpin || !ipv4 || !model.PublishesLocalhost(plan.PortsOf(rec)) {
-		return false
-	}
-	i := slices.IndexFunc(guards, func(g state.Guard) bool { return g.Network == rec.Network && g.ID == rec.Guard })
-	if i >= 0 {
-		var asked firewall.Network
-		return json.Unmarshal(guards[i].Rules, &asked) != nil || asked.IPv4 != firewall.Routed
-	}
-	n, err := c.Network(rec.Network)
-	return err != nil || n.config.GatewayModeIPv4 != model.GatewayRouted
-}
-
-// publicationOpens is opensLocalhost for the record of a publication.
-func (c *Controller) publicationOpens(rec state.Endpoint) bool {
-	p, err := c.publisherOf(rec)
-	return err != nil || p.opensLocalhost(rec)
-}
-
-// closeLocalhost switches route_localnet of an endpoint's bridge off, unless another
-// endpoint or a publication has a port that 127.0.0.0/8 leads to by it. The lock
-// keeps those out that are about to have one.
-func (c *Controller) closeLocalhost(ctx context.Context, gone state.Endpoint) error {
-	b, err := c.guards.LockBridge(ctx, gone.Bridge, unix.LOCK_EX, state.OnlyExisting)
-	switch {
-	case err == nil:
-		defer b.Unlock()
-	case !errors.Is(err, state.ErrNotFound):
-		return err
-	}
-	has, err := c.hasLocalhost(b, gone)
-	if has || err != nil {
-		return err
-	}
-	_, err = c.published.SetRouteLocalnet(gone.Bridge, false)
-	return err
 }
 
 // retireTunnel removes the rules of the network's tunnel, which is gone, unless it

@@ -16,6 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -174,7 +175,7 @@ func TestPublishCouldNotLook(t *testing.T) {
 	must(t, err)
 	p, err := h.Publisher("net2", model.PublishConfig{})
 	must(t, err)
-	pub := Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
+	pub := publish.Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
 	_, err = p.Publish(ctx, pub)
 	must(t, err)
 	real := h.rules.NFTables

@@ -16,6 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -146,7 +147,7 @@ func TestPortOfTwoAttachments(t *testing.T) {
 		if p := b.Inspect().Ports; len(p) != 2 || !p[0].Standby || p[1].Standby {
 			t.Errorf("the second attachment's ports: %+v", p)
 		}
-		var held *PortHeldError
+		var held *publish.PortHeldError
 		if _, err := m.h.web(m.networks[0], "other", both); !errors.As(err, &held) || held.Owner != a.ID().String() {
 			t.Errorf("another container: %v", err)
 		}
@@ -331,7 +332,7 @@ func TestHandOverKilled(t *testing.T) {
 				m := newMember(t, backend, backend)
 				m.attach(0, port)
 				b := m.attach(1, port)
-				if err := m.h.removeHeld(context.Background(), m.id(0).String()); err != nil {
+				if err := m.h.rules.Of(string(backend)).Remove(context.Background(), firewall.Endpoint{Owner: m.id(0).String()}); err != nil {
 					t.Fatal(err)
 				}
 				if err := b.Verify(context.Background()); !errors.Is(err, model.ErrDifferent) {
@@ -375,7 +376,7 @@ func TestPublisherOnStandby(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
 			m := newMember(t, backend, backend)
-			var pubs []Publication
+			var pubs []publish.Publication
 			var publishers []*Publisher
 			for i, n := range m.networks {
 				e := m.attach(i)
@@ -383,7 +384,7 @@ func TestPublisherOnStandby(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+				pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 				if _, err := p.Publish(ctx, pub); err != nil {
 					t.Fatal(err)
 				}
@@ -427,7 +428,7 @@ func TestDeadOwnerComesBack(t *testing.T) {
 	c.endpoints = &ownedBetween{w, func() { w.records[recordKey("net1", "c1", "eth0")] = alive }}
 	other := e.rec
 	other.ContainerID = "c2"
-	if took, err := c.takeFromDead(ctx, other, firewall.Key(e.ID().String())); took || err != nil {
+	if took, err := c.ports().TakeFromDead(ctx, other, firewall.Key(e.ID().String())); took || err != nil {
 		t.Errorf("taken from an owner that came back: %v, %v", took, err)
 	}
 }

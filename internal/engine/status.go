@@ -89,7 +89,7 @@ func (n *Network) heal(ctx context.Context) error {
 // heal puts rules back that are missing, as Publish would. What cannot be put
 // back keeps no port from being published.
 func (p *Publisher) heal(ctx context.Context) {
-	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.dir, p.network, p.c.verifyPublication) == nil {
+	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.c.publications(), p.network, p.c.ports().VerifyPublication) == nil {
 		return
 	}
 	release, ok, err := p.c.sandboxes.TryRepair()

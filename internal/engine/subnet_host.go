@@ -6,6 +6,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/unwind"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -67,14 +68,14 @@ func (n *Network) chooseSubnets(ctx context.Context) error {
 
 // chooseFirstSubnets is chooseSubnets for a network that must not exist yet,
 // and so can give back what was chosen.
-func (n *Network) chooseFirstSubnets(ctx context.Context, undo *undoStack) error {
+func (n *Network) chooseFirstSubnets(ctx context.Context, undo *unwind.Stack) error {
 	if n.auto == nil {
 		return nil
 	}
 	if _, err := n.c.networks.LoadNetwork(n.name); err == nil {
 		return fmt.Errorf("%w: %q", model.ErrNetworkExists, n.name)
 	}
-	undo.push(func() error { return n.releaseSubnets(context.WithoutCancel(ctx)) })
+	undo.Push(func() error { return n.releaseSubnets(context.WithoutCancel(ctx)) })
 	return n.chooseSubnets(ctx)
 }
 

@@ -274,7 +274,7 @@ func TestAutoPool(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return p.On(h.Controller.networks, nil, h.poolsFile)
+		return p.On(h.networks, nil, h.poolsFile)
 	}
 	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
 	got, err := pool().Apply(ctx, address.Claim{ID: id})

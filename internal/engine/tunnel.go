@@ -14,12 +14,13 @@ import (
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // ensureTunnel makes the network's tunnel, whose rules are there already, or
 // mends it, pushing how to undo what it made. Of one that an agent keeps only a
 // missing device is made: what we know of its entries may be old by now.
-func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
+func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
 	if n.driver != plan.DriverOverlay {
 		return nil
 	}
@@ -56,7 +57,7 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 		return errors.Join(err, rival)
 	}
 	if created {
-		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
+		undo.Push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
 	}
 	return err
 }

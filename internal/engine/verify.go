@@ -2,20 +2,15 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/life"
-	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Expectation is what an attachment should be.
@@ -86,59 +81,14 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	if p.Rules {
 		network, err := n.c.book().Verifiable(ctx, n.def(), rec)
 		if err == nil {
-			err = n.c.verifyRules(ctx, rec, network, p.Endpoint)
+			err = n.c.ports().Verify(ctx, rec, network, p.Endpoint)
 		}
 		errs = append(errs, err)
 	}
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.Addrs()))
 	}
-	return judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.name), errs...)
-}
-
-// judged joins what was found of a thing. It is ErrDifferent if one of them
-// is a difference; else what could not be looked at is all that is known.
-func judged(what string, found ...error) error {
-	err := errors.Join(distinct(found)...)
-	switch {
-	case err == nil:
-		return nil
-	case differs(err):
-		return fmt.Errorf("%w: %s: %w", model.ErrDifferent, what, err)
-	}
-	return fmt.Errorf("could not check %s: %w", what, err)
-}
-
-// distinct leaves out errors that say what one before says: that a bridge is missing
-// both it and its port tell.
-func distinct(found []error) []error {
-	var all []error
-	said := map[string]bool{}
-	for _, err := range found {
-		if err == nil {
-			continue
-		}
-		parts := []error{err}
-		if joined, is := err.(interface{ Unwrap() []error }); is && errors.Join(joined.Unwrap()...).Error() == err.Error() {
-			parts = joined.Unwrap()
-		}
-		for _, part := range parts {
-			if !said[part.Error()] {
-				said[part.Error()] = true
-				all = append(all, part)
-			}
-		}
-	}
-	return all
-}
-
-// differs says whether an error of a Verify of the kernel, the firewall or the
-// IPAM is, or has among others, a difference.
-func differs(err error) bool {
-	return slices.ContainsFunc([]error{
-		model.ErrDifferent, netlink.ErrDifferent, netlink.ErrNotFound, link.ErrNotBridge,
-		firewall.ErrMissing, firewall.ErrConflict, firewall.ErrChanged, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
-	}, func(d error) bool { return errors.Is(err, d) })
+	return plan.Judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.name), errs...)
 }
 
 // recorded returns the record of an attachment, as far as there is one, and its

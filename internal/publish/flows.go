@@ -1,4 +1,4 @@
-package engine
+package publish
 
 import (
 	"context"
@@ -15,65 +15,65 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// endFlows ends what conntrack knows of connections by the ports of an
+// EndFlows ends what conntrack knows of connections by the ports of an
 // attachment, but those on standby, that went elsewhere before it had them.
-func (c *Controller) endFlows(ctx context.Context, rec state.Endpoint, standby []firewall.PortMap) error {
-	return c.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, standby)})
+func (k Ports) EndFlows(ctx context.Context, rec state.Endpoint, standby []firewall.PortMap) error {
+	return k.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, standby)})
 }
 
-// endAllFlows is endFlows, and ends the connections of the attachment's addresses,
+// EndAllFlows is endFlows, and ends the connections of the attachment's addresses,
 // whoever began them. Those by IPv6 are left to endEarlierFlows where there are no
 // ports: the kernel's filter does not find them, and a list of the whole table
 // takes as long as an ADD.
-func (c *Controller) endAllFlows(ctx context.Context, rec state.Endpoint) error {
+func (k Ports) EndAllFlows(ctx context.Context, rec state.Endpoint) error {
 	filter := conntrack.Filter{Flows: flowsBy(rec, nil), Addrs: rec.Addrs()}
 	if len(rec.Ports) == 0 {
 		filter.Addrs = slices.DeleteFunc(filter.Addrs, func(a netip.Addr) bool { return !a.Unmap().Is4() })
 	}
-	return c.forget(ctx, filter)
+	return k.forget(ctx, filter)
 }
 
 // endPublished is endFlows, and ends what the container answers: it lives on, and
 // what it began is its own.
-func (c *Controller) endPublished(ctx context.Context, rec state.Endpoint) error {
+func (k Ports) endPublished(ctx context.Context, rec state.Endpoint) error {
 	if len(rec.Ports) == 0 {
 		return nil
 	}
-	return c.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, nil), Targets: rec.Addrs()})
+	return k.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, nil), Targets: rec.Addrs()})
 }
 
-// endEarlierFlows ends the connections of addresses that had another owner, before
+// EndEarlierFlows ends the connections of addresses that had another owner, before
 // their new one can be reached.
-func (c *Controller) endEarlierFlows(ctx context.Context, addrs []netip.Addr) error {
+func (k Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	again, err := c.standby.GiveAddrs(addrs)
+	again, err := k.Standby.GiveAddrs(addrs)
 	if err != nil {
 		return err
 	}
-	return c.forget(ctx, conntrack.Filter{Addrs: again})
+	return k.forget(ctx, conntrack.Filter{Addrs: again})
 }
 
-// endUnguardedFlows ends the connections to addresses of the endpoint's subnets: a
+// EndUnguardedFlows ends the connections to addresses of the endpoint's subnets: a
 // bridge that had no guard let them in, or the host sent them elsewhere.
 // Where every connection may come in anyway, none is ended.
-func (n *Network) endUnguardedFlows(ctx context.Context, rec state.Endpoint) error {
-	if rules := n.def().Rules(); !policy.Closes(rules) {
+func (k Ports) EndUnguardedFlows(ctx context.Context, n plan.Network, rec state.Endpoint) error {
+	if rules := n.Rules(); !policy.Closes(rules) {
 		return nil
 	}
 	var subnets []netip.Prefix
 	for _, a := range rec.Addresses {
 		subnets = append(subnets, a.Prefix.Masked())
 	}
-	return n.c.forget(ctx, conntrack.Filter{To: subnets})
+	return k.forget(ctx, conntrack.Filter{To: subnets})
 }
 
-func (c *Controller) forget(ctx context.Context, filter conntrack.Filter) error {
+func (k Ports) forget(ctx context.Context, filter conntrack.Filter) error {
 	if len(filter.Flows)+len(filter.Targets)+len(filter.Addrs)+len(filter.To) == 0 {
 		return nil
 	}
-	if err := c.flush(ctx, filter); err != nil && !errors.Is(err, conntrack.ErrUnsupported) {
+	if err := k.Flush(ctx, filter); err != nil && !errors.Is(err, conntrack.ErrUnsupported) {
 		return fmt.Errorf("flush connections of earlier owners: %w", err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package engine
+package publish
 
 import (
 	"context"
@@ -8,34 +8,37 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// publishing is what became of the ports that were asked for.
-type publishing struct {
-	ports    []model.PortMapping
-	backend  model.Backend
-	restored bool // the backend had lost all before
-	standby  []firewall.PortMap
-	fresh    bool // the bridge had no guard before
+// Published is what became of the ports that were asked for.
+type Published struct {
+	Ports    []model.PortMapping
+	Backend  model.Backend
+	Restored bool // the backend had lost all before
+	Standby  []firewall.PortMap
+	Fresh    bool // the bridge had no guard before
 }
 
-// publish puts rules in place with ports chosen for those that were left open.
-func (c *Controller) publish(ctx context.Context, wanted []model.PortMapping, rules func([]model.PortMapping) ruleset) (p publishing, err error) {
+// Publish puts rules in place with the ports that are wanted, choosing those that were
+// left open.
+func (k Ports) Publish(ctx context.Context, rules Ruleset, wanted []model.PortMapping) (p Published, err error) {
 	for range maxChoices {
-		if p.ports, err = choosePorts(c.published, wanted); err != nil {
-			return publishing{}, err
+		if p.Ports, err = choosePorts(k.Host, wanted); err != nil {
+			return Published{}, err
 		}
-		r := rules(p.ports)
-		r.chosen = chosenOf(wanted, p.ports)
-		p.backend, p.restored, err = c.applyRules(ctx, &r)
-		p.standby, p.fresh = r.endpoint.Standby, p.fresh || r.fresh
+		r := rules
+		r.Endpoint.Ports, r.Rec.Ports = model.FirewallPorts(p.Ports), plan.SavedPorts(p.Ports)
+		r.chosen = chosenOf(wanted, p.Ports)
+		p.Backend, p.Restored, err = k.applyRules(ctx, &r)
+		p.Standby, p.Fresh = r.Endpoint.Standby, p.Fresh || r.Fresh
 		var held *PortHeldError
 		if !errors.As(err, &held) || !isChosen(held, wanted) {
 			return p, err
 		}
 	}
-	return publishing{}, err
+	return Published{}, err
 }
 
 func chosenOf(wanted, got []model.PortMapping) []firewall.PortMap {
@@ -62,11 +65,11 @@ func isChosen(held *PortHeldError, asked []model.PortMapping) bool {
 }
 
 // settleHeld finds a way out where another owner has ports of r, if there is one.
-func (c *Controller) settleHeld(ctx context.Context, r *ruleset, held *firewall.PortHeldError) (bool, error) {
-	if h := r.endpoint.Handover; h != nil && firewall.Key(h.From) == held.Owner {
-		return true, c.removeHeld(ctx, held.Owner) // it holds them by the other backend
+func (k Ports) settleHeld(ctx context.Context, r *Ruleset, held *firewall.PortHeldError) (bool, error) {
+	if h := r.Endpoint.Handover; h != nil && firewall.Key(h.From) == held.Owner {
+		return true, k.removeHeld(ctx, held.Owner) // it holds them by the other backend
 	}
-	same, err := c.sameContainer(ctx, r.rec, held.Owner)
+	same, err := k.sameContainer(ctx, r.Rec, held.Owner)
 	if err != nil {
 		return false, err
 	}
@@ -74,13 +77,13 @@ func (c *Controller) settleHeld(ctx context.Context, r *ruleset, held *firewall.
 		return false, nil // another number will do
 	}
 	if !same {
-		dead, err := c.takeFromDead(ctx, r.rec, held.Owner)
+		dead, err := k.TakeFromDead(ctx, r.Rec, held.Owner)
 		if dead || err != nil {
 			return dead, err
 		}
 	}
 	if same || r.waits == waitForAny {
-		r.endpoint.Standby = append(r.endpoint.Standby, held.All...)
+		r.Endpoint.Standby = append(r.Endpoint.Standby, held.All...)
 		return len(held.All) > 0, nil
 	}
 	return false, nil
@@ -90,33 +93,33 @@ func meetsAny(a, b []firewall.PortMap) bool {
 	return slices.ContainsFunc(a, func(p firewall.PortMap) bool { return slices.ContainsFunc(b, p.Meets) })
 }
 
-// takeFromDead removes the rules of an owner that is provably gone, for r. It
+// TakeFromDead removes the rules of an owner that is provably gone, for r. It
 // keeps others from the owner meanwhile, and asks again: its container may have
 // come back. An attachment of the container that r is of is kept by its lock.
-func (c *Controller) takeFromDead(ctx context.Context, r state.Endpoint, owner string) (dead bool, err error) {
-	if dead, err = c.deadOwner(ctx, owner); err != nil || !dead {
+func (k Ports) TakeFromDead(ctx context.Context, r state.Endpoint, owner string) (dead bool, err error) {
+	if dead, err = k.deadOwner(ctx, owner); err != nil || !dead {
 		return false, err
 	}
-	if rec, err := c.recordOf(owner); err == nil && rec.ContainerID != r.ContainerID {
-		dir := c.endpoints
+	if rec, err := k.recordOf(owner); err == nil && rec.ContainerID != r.ContainerID {
+		dir := k.Endpoints
 		if rec.IsPublication() {
-			dir = c.publications()
+			dir = k.Publications
 		}
 		release, err := dir.Own(ctx, rec.Network, rec.ContainerID, rec.IfName, state.OnlyExisting)
 		if err != nil {
 			return false, err
 		}
 		defer release()
-		if dead, err = c.deadOwner(ctx, owner); err != nil || !dead {
+		if dead, err = k.deadOwner(ctx, owner); err != nil || !dead {
 			return false, err
 		}
 	}
-	return true, c.removeHeld(ctx, owner)
+	return true, k.removeHeld(ctx, owner)
 }
 
 // removeHeld removes the rules of an owner from both backends.
-func (c *Controller) removeHeld(ctx context.Context, owner string) error {
-	for _, either := range c.rules.All() {
+func (k Ports) removeHeld(ctx context.Context, owner string) error {
+	for _, either := range k.Guard.Rules.All() {
 		if !either.Used() {
 			continue
 		}
@@ -129,11 +132,11 @@ func (c *Controller) removeHeld(ctx context.Context, owner string) error {
 
 // deadOwner says whether the owner of a rule is provably gone: its record says
 // so, or it has neither record nor link.
-func (c *Controller) deadOwner(ctx context.Context, owner string) (bool, error) {
-	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
+func (k Ports) deadOwner(ctx context.Context, owner string) (bool, error) {
+	for _, dir := range []Records{k.Endpoints, k.Publications} {
 		rec, err := findOwner(dir, owner)
 		if err == nil {
-			return c.dead(rec), nil
+			return life.OfRecord(rec).Dead(k.Boot), nil
 		}
 		if !errors.Is(err, state.ErrNotFound) {
 			return false, err
@@ -143,13 +146,13 @@ func (c *Controller) deadOwner(ctx context.Context, owner string) (bool, error) 
 	if !ok {
 		return false, nil // of a publication, or cut: unknown
 	}
-	links, err := c.links.List(ctx, id.String())
+	links, err := k.Guard.Links.List(ctx, id.String())
 	return len(links) == 0, err
 }
 
 // findOwner looks through the records for the one of an owner in the form of
 // firewall.Key.
-func findOwner(dir endpointRecords, owner string) (state.Endpoint, error) {
+func findOwner(dir Records, owner string) (state.Endpoint, error) {
 	networks, err := dir.EndpointNetworks()
 	if err != nil {
 		return state.Endpoint{}, err

@@ -1,4 +1,4 @@
-package engine
+package publish
 
 import (
 	"context"
@@ -10,15 +10,15 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// verifyRules compares the rules of an attachment; ports that it waits for have
+// Verify compares the rules of an attachment; ports that it waits for have
 // to lead to another attachment of the container.
-func (c *Controller) verifyRules(ctx context.Context, rec state.Endpoint, n firewall.Network, e firewall.Endpoint) error {
-	by := c.rules.Of(rec.Backend)
-	standby, err := c.waiting(rec)
+func (k Ports) Verify(ctx context.Context, rec state.Endpoint, n firewall.Network, e firewall.Endpoint) error {
+	by := k.Guard.Rules.Of(rec.Backend)
+	standby, err := k.Waiting(rec)
 	if len(standby) == 0 || err != nil {
 		return errors.Join(by.Verify(ctx, n, e), err)
 	}
-	free, err := c.verifyStandby(ctx, rec, e, standby)
+	free, err := k.verifyStandby(ctx, rec, e, standby)
 	if err != nil {
 		return err
 	}
@@ -30,19 +30,19 @@ func (c *Controller) verifyRules(ctx context.Context, rec state.Endpoint, n fire
 
 // verifyStandby says whether some port of standby is no other attachment's. One
 // of another container is an error.
-func (c *Controller) verifyStandby(ctx context.Context, rec state.Endpoint, e firewall.Endpoint, standby []firewall.PortMap) (free bool, err error) {
+func (k Ports) verifyStandby(ctx context.Context, rec state.Endpoint, e firewall.Endpoint, standby []firewall.PortMap) (free bool, err error) {
 	e.Ports, e.ConditionsIPv4, e.ConditionsIPv6, e.Handover = standby, nil, nil, nil
 	for i := range e.Ports {
 		e.Ports[i].ContainerPort = e.Ports[i].HostPort
 	}
 	e.Standby = nil
 	for range maxDead {
-		err := c.checkPorts(ctx, e)
+		err := k.checkPorts(ctx, e)
 		var held *firewall.PortHeldError
 		if !errors.As(err, &held) {
 			return anyLeft(e.Ports, e.Standby, e.Addrs), err
 		}
-		same, findErr := c.sameContainer(ctx, rec, held.Owner)
+		same, findErr := k.sameContainer(ctx, rec, held.Owner)
 		if findErr != nil || !same {
 			return false, errors.Join(&PortHeldError{Owner: held.Owner, Port: held.Port}, findErr)
 		}
@@ -52,8 +52,8 @@ func (c *Controller) verifyStandby(ctx context.Context, rec state.Endpoint, e fi
 }
 
 // checkPorts asks both backends whose ports they are.
-func (c *Controller) checkPorts(ctx context.Context, e firewall.Endpoint) error {
-	for _, by := range c.rules.All() {
+func (k Ports) checkPorts(ctx context.Context, e firewall.Endpoint) error {
+	for _, by := range k.Guard.Rules.All() {
 		if !by.Used() {
 			continue
 		}

@@ -1,4 +1,4 @@
-package engine
+package publish
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -22,8 +23,8 @@ import (
 // All that publishes or removes ports of a container holds the container's lock
 // (lockPorts), always after the attachment's own one (Own).
 
-// standbys are the files that say which attachments wait for ports.
-type standbys interface {
+// Standbys are the files that say which attachments wait for ports.
+type Standbys interface {
 	OwnPorts(ctx context.Context, containerID string) (release func(), err error)
 	GiveAddrs([]netip.Addr) (again []netip.Addr, err error)
 	LoadStandby(containerID string) (state.Standby, error)
@@ -31,7 +32,7 @@ type standbys interface {
 	Standbys() ([]string, error)
 }
 
-var _ standbys = (*state.Dir)(nil)
+var _ Standbys = (*state.Dir)(nil)
 
 // ownerOf is the owner of a record's rules.
 func ownerOf(rec state.Endpoint) string {
@@ -53,31 +54,31 @@ func waits(w state.Waiting, rec state.Endpoint) bool {
 	return w.Network == rec.Network && w.IfName == rec.IfName && w.Publication == rec.IsPublication()
 }
 
-// lockPorts keeps others from the ports of an attachment's container. A record
+// Lock keeps others from the ports of an attachment's container. A record
 // that is complete and has no ports needs no lock.
-func (c *Controller) lockPorts(ctx context.Context, rec state.Endpoint) (release func(), err error) {
+func (k Ports) Lock(ctx context.Context, rec state.Endpoint) (release func(), err error) {
 	if rec.Phase == state.PhaseReady && len(rec.Ports) == 0 {
 		return func() {}, nil
 	}
-	return c.standby.OwnPorts(ctx, rec.ContainerID)
+	return k.Standby.OwnPorts(ctx, rec.ContainerID)
 }
 
-// lockPortsGoing is lockPorts for an attachment that goes: what cannot be locked,
+// LockGoing is lockPorts for an attachment that goes: what cannot be locked,
 // as its directory cannot be written to, must not keep it from going.
-func (c *Controller) lockPortsGoing(ctx context.Context, rec state.Endpoint) (release func(), err error) {
-	release, err = c.lockPorts(ctx, rec)
-	if err != nil && !errors.Is(err, ErrBusy) {
+func (k Ports) LockGoing(ctx context.Context, rec state.Endpoint) (release func(), err error) {
+	release, err = k.Lock(ctx, rec)
+	if err != nil && !errors.Is(err, flock.ErrLocked) {
 		return func() {}, nil
 	}
 	return release, err
 }
 
-// waiting returns the ports that an attachment waits for.
-func (c *Controller) waiting(rec state.Endpoint) ([]firewall.PortMap, error) {
+// Waiting returns the ports that an attachment waits for.
+func (k Ports) Waiting(rec state.Endpoint) ([]firewall.PortMap, error) {
 	if len(rec.Ports) == 0 && rec.Phase == state.PhaseReady {
 		return nil, nil
 	}
-	s, err := c.standby.LoadStandby(rec.ContainerID)
+	s, err := k.Standby.LoadStandby(rec.ContainerID)
 	for _, w := range s.Waiting {
 		if waits(w, rec) {
 			return standbyPorts(w), err
@@ -94,9 +95,9 @@ func standbyPorts(w state.Waiting) []firewall.PortMap {
 	return all
 }
 
-// setWaiting writes what an attachment waits for. The caller has the lock.
-func (c *Controller) setWaiting(rec state.Endpoint, ports []firewall.PortMap) error {
-	s, err := c.standby.LoadStandby(rec.ContainerID)
+// SetWaiting writes what an attachment waits for. The caller has the lock.
+func (k Ports) SetWaiting(rec state.Endpoint, ports []firewall.PortMap) error {
+	s, err := k.Standby.LoadStandby(rec.ContainerID)
 	if err != nil && !errors.Is(err, state.ErrCorrupt) {
 		return err
 	}
@@ -114,15 +115,15 @@ func (c *Controller) setWaiting(rec state.Endpoint, ports []firewall.PortMap) er
 		s.Waiting[i] = w
 	}
 	s.ContainerID = rec.ContainerID
-	return c.standby.SaveStandby(s)
+	return k.Standby.SaveStandby(s)
 }
 
-// waitNoMore is setWaiting for an attachment that is gone.
-func (c *Controller) waitNoMore(rec state.Endpoint) error {
+// WaitNoMore is setWaiting for an attachment that is gone.
+func (k Ports) WaitNoMore(rec state.Endpoint) error {
 	if rec.Phase == state.PhaseReady && len(rec.Ports) == 0 {
 		return nil
 	}
-	return c.setWaiting(rec, nil)
+	return k.SetWaiting(rec, nil)
 }
 
 func savedStandby(ports []firewall.PortMap) []state.Port {
@@ -137,7 +138,7 @@ func savedStandby(ports []firewall.PortMap) []state.Port {
 
 // sameContainer says whether the owner of a rule is another living attachment of
 // the container that a record is of.
-func (c *Controller) sameContainer(ctx context.Context, rec state.Endpoint, owner string) (bool, error) {
+func (k Ports) sameContainer(ctx context.Context, rec state.Endpoint, owner string) (bool, error) {
 	if rec.ContainerID == "" {
 		return false, nil
 	}
@@ -145,22 +146,22 @@ func (c *Controller) sameContainer(ctx context.Context, rec state.Endpoint, owne
 	if whole && id.ContainerID != rec.ContainerID {
 		return false, nil
 	}
-	other, err := c.recordOf(owner)
+	other, err := k.recordOf(owner)
 	if errors.Is(err, state.ErrNotFound) && whole {
-		dead, err := c.deadOwner(ctx, owner)
+		dead, err := k.deadOwner(ctx, owner)
 		return !dead, err
 	}
 	if errors.Is(err, state.ErrNotFound) {
 		return false, nil
 	}
-	same := other.ContainerID == rec.ContainerID && !c.dead(other) &&
+	same := other.ContainerID == rec.ContainerID && !life.OfRecord(other).Dead(k.Boot) &&
 		(other.Netns == "" || rec.Netns == "" || life.NetnsID(other.NetnsID).Same(life.NetnsID(rec.NetnsID)))
 	return same, err
 }
 
 // recordOf returns the record of the owner of a rule.
-func (c *Controller) recordOf(owner string) (state.Endpoint, error) {
-	for i, dir := range []endpointRecords{c.endpoints, c.publications()} {
+func (k Ports) recordOf(owner string) (state.Endpoint, error) {
+	for i, dir := range []Records{k.Endpoints, k.Publications} {
 		id, ok := model.ParseOwner(owner)
 		if i > 0 {
 			id, ok = model.ParsePublication(owner)
@@ -179,18 +180,18 @@ func (c *Controller) recordOf(owner string) (state.Endpoint, error) {
 	return state.Endpoint{}, state.ErrNotFound
 }
 
-// handOver gives the ports of an attachment that goes to those of the same
+// HandOver gives the ports of an attachment that goes to those of the same
 // container that wait for them. The caller has the lock of lockPorts until the
 // attachment's rules are gone, and then calls setWaiting for it: what it waits for
 // tells until then where its own rules are.
-func (c *Controller) handOver(ctx context.Context, gone state.Endpoint) error {
-	return c.serveWaiting(ctx, gone.ContainerID, func(w state.Waiting) bool { return waits(w, gone) }, ownerOf(gone))
+func (k Ports) HandOver(ctx context.Context, gone state.Endpoint) error {
+	return k.serveWaiting(ctx, gone.ContainerID, func(w state.Waiting) bool { return waits(w, gone) }, ownerOf(gone))
 }
 
 // serveWaiting has each attachment of a container that waits get what is free or
 // from's, which may be empty. Those that leave says of get nothing.
-func (c *Controller) serveWaiting(ctx context.Context, containerID string, leaves func(state.Waiting) bool, from string) error {
-	s, err := c.standby.LoadStandby(containerID)
+func (k Ports) serveWaiting(ctx context.Context, containerID string, leaves func(state.Waiting) bool, from string) error {
+	s, err := k.Standby.LoadStandby(containerID)
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside: nothing is known to wait
 	}
@@ -204,83 +205,83 @@ func (c *Controller) serveWaiting(ctx context.Context, containerID string, leave
 			left = append(left, w)
 			continue
 		}
-		rec, err := c.waiter(containerID, w)
-		if err != nil || rec.Phase != state.PhaseReady || c.dead(rec) {
+		rec, err := k.waiter(containerID, w)
+		if err != nil || rec.Phase != state.PhaseReady || life.OfRecord(rec).Dead(k.Boot) {
 			continue // of an ADD that was killed; its DEL looks for all it has
 		}
-		still, err := c.takeOver(ctx, rec, standbyPorts(w), from)
+		still, err := k.takeOver(ctx, rec, standbyPorts(w), from)
 		errs = append(errs, err)
 		if w.Ports = savedStandby(still); len(still) > 0 {
 			left = append(left, w)
 		}
 	}
 	s.Waiting = left
-	return errors.Join(append(errs, c.standby.SaveStandby(s))...)
+	return errors.Join(append(errs, k.Standby.SaveStandby(s))...)
 }
 
-func (c *Controller) waiter(containerID string, w state.Waiting) (state.Endpoint, error) {
-	dir := c.endpoints
+func (k Ports) waiter(containerID string, w state.Waiting) (state.Endpoint, error) {
+	dir := k.Endpoints
 	if w.Publication {
-		dir = c.publications()
+		dir = k.Publications
 	}
 	return dir.LoadEndpoint(w.Network, containerID, w.IfName)
 }
 
 // takeOver puts the ports in place that an attachment waits for, as far as they
 // are free or from's, and returns those for which it goes on waiting.
-func (c *Controller) takeOver(ctx context.Context, rec state.Endpoint, was []firewall.PortMap, from string) (still []firewall.PortMap, err error) {
-	r, err := c.rulesetOf(rec)
+func (k Ports) takeOver(ctx context.Context, rec state.Endpoint, was []firewall.PortMap, from string) (still []firewall.PortMap, err error) {
+	r, err := k.rulesetOf(rec)
 	if err != nil {
 		return was, err
 	}
-	r.endpoint.Standby, r.endpoint.Handover, r.waits = nil, &firewall.Handover{From: from, Was: was}, waitForAny
-	if _, err := c.applyBy(ctx, c.rules.Of(rec.Backend), &r); err != nil {
+	r.Endpoint.Standby, r.Endpoint.Handover, r.waits = nil, &firewall.Handover{From: from, Was: was}, waitForAny
+	if _, err := k.applyBy(ctx, k.Guard.Rules.Of(rec.Backend), &r); err != nil {
 		return was, fmt.Errorf("hand ports over to %s: %w", ownerOf(rec), err)
 	}
-	return r.endpoint.Standby, c.endFlows(ctx, rec, r.endpoint.Standby)
+	return r.Endpoint.Standby, k.EndFlows(ctx, rec, r.Endpoint.Standby)
 }
 
 // rulesetOf returns the rules of an attachment as its record has them.
-func (c *Controller) rulesetOf(rec state.Endpoint) (ruleset, error) {
+func (k Ports) rulesetOf(rec state.Endpoint) (Ruleset, error) {
 	if rec.IsPublication() {
-		p, err := c.publisherOf(rec)
+		p, err := k.PublisherOf(rec)
 		if err != nil {
-			return ruleset{}, err
+			return Ruleset{}, err
 		}
 		return p.ruleset(rec), nil
 	}
-	n, err := c.Network(rec.Network)
+	n, err := k.network(rec.Network)
 	if err != nil {
-		return ruleset{}, err
+		return Ruleset{}, err
 	}
-	p, err := (&Endpoint{n: n, rec: rec}).plan()
-	return ruleset{member: n, endpoint: p.Endpoint, rec: rec}, err
+	p, err := n.Recorded(rec)
+	return Ruleset{Member: &n, Endpoint: p.Endpoint, Rec: rec}, err
 }
 
-// takeOwnFree gives what is free to the attachments of a container, if one waits.
-func (c *Controller) takeOwnFree(ctx context.Context, rec state.Endpoint) error {
-	if standby, err := c.waiting(rec); len(standby) == 0 || err != nil {
+// TakeOwnFree gives what is free to the attachments of a container, if one waits.
+func (k Ports) TakeOwnFree(ctx context.Context, rec state.Endpoint) error {
+	if standby, err := k.Waiting(rec); len(standby) == 0 || err != nil {
 		return err
 	}
-	return c.takeFreeOf(ctx, rec.ContainerID)
+	return k.takeFreeOf(ctx, rec.ContainerID)
 }
 
-func (c *Controller) takeFreeOf(ctx context.Context, containerID string) error {
-	release, err := c.standby.OwnPorts(ctx, containerID)
+func (k Ports) takeFreeOf(ctx context.Context, containerID string) error {
+	release, err := k.Standby.OwnPorts(ctx, containerID)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return c.serveWaiting(ctx, containerID, func(state.Waiting) bool { return false }, "")
+	return k.serveWaiting(ctx, containerID, func(state.Waiting) bool { return false }, "")
 }
 
-// takeFree gives what is free to all attachments that wait: after a process was
+// TakeFree gives what is free to all attachments that wait: after a process was
 // killed while it handed ports over.
-func (c *Controller) takeFree(ctx context.Context) error {
-	all, err := c.standby.Standbys()
+func (k Ports) TakeFree(ctx context.Context) error {
+	all, err := k.Standby.Standbys()
 	errs := []error{err}
 	for _, containerID := range all {
-		errs = append(errs, c.takeFreeOf(ctx, containerID))
+		errs = append(errs, k.takeFreeOf(ctx, containerID))
 	}
 	return errors.Join(errs...)
 }

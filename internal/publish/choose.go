@@ -1,4 +1,4 @@
-package engine
+package publish
 
 import (
 	"errors"
@@ -10,11 +10,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 )
-
-// WithPorts publishes ports of the host for the endpoint.
-func WithPorts(ports ...model.PortMapping) EndpointOption {
-	return func(s *endpointSpec) { s.ports = append(s.ports, ports...) }
-}
 
 // PortHeldError says that a port of the host is published for another container.
 type PortHeldError struct {

@@ -1,9 +1,8 @@
-package engine
+package publish
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -14,12 +13,7 @@ import (
 
 // Remove takes away whatever was published for an ID. It needs nothing to be
 // there; missing is success.
-func (p *Publisher) Remove(ctx context.Context, id model.ID) (err error) {
-	leave, err := p.c.enter()
-	if err != nil {
-		return err
-	}
-	defer leave(&err)
+func (p *Publisher) Remove(ctx context.Context, id model.ID) error {
 	return p.removeUnless(ctx, id, func() bool { return false })
 }
 
@@ -39,7 +33,7 @@ func (p *Publisher) removeUnless(ctx context.Context, id model.ID, spared func()
 func (p *Publisher) forgetNetwork(ctx context.Context) error {
 	err := p.dir.Alone(ctx, p.network, func() error {
 		tables := firewall.Network{Name: model.PublicationPrefix + p.network + "/"} // ours go if nothing is in them
-		return errors.Join(p.c.rules.NFTables.RemoveNetwork(ctx, tables), p.dir.DeleteNetwork(p.network))
+		return errors.Join(p.ports.Guard.Rules.NFTables.RemoveNetwork(ctx, tables), p.dir.DeleteNetwork(p.network))
 	})
 	if errors.Is(err, state.ErrInUse) {
 		return nil
@@ -68,7 +62,7 @@ func (p *Publisher) removeOwned(ctx context.Context, id model.ID, spared func() 
 func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 	fw := firewall.Endpoint{Owner: model.PublicationOwner(life.IDOf(rec))}
 	if rec.Phase == state.PhaseReady {
-		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, rec.Addrs(), p.c.portsHeldBy(rec)
+		fw.Port, fw.Bridge, fw.Addrs, fw.Ports = noPort, rec.Bridge, rec.Addrs(), p.ports.HeldBy(rec)
 	}
 	if err := p.takeRulesAway(ctx, rec, fw); err != nil {
 		return err // the record tells the next try where to look
@@ -79,27 +73,27 @@ func (p *Publisher) takeAway(ctx context.Context, rec state.Endpoint) error {
 // takeRulesAway hands the ports over to another attachment that waits for them,
 // and removes the rules.
 func (p *Publisher) takeRulesAway(ctx context.Context, rec state.Endpoint, fw firewall.Endpoint) error {
-	release, err := p.c.lockPortsGoing(ctx, rec)
+	release, err := p.ports.LockGoing(ctx, rec)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := errors.Join(p.c.handOver(ctx, rec), p.removeRules(ctx, rec, fw), p.c.endPublished(ctx, rec)); err != nil {
+	if err := errors.Join(p.ports.HandOver(ctx, rec), p.removeRules(ctx, rec, fw), p.ports.endPublished(ctx, rec)); err != nil {
 		return err
 	}
-	return p.c.waitNoMore(rec)
+	return p.ports.WaitNoMore(rec)
 }
 
 // removeRules removes the rules of a publication.
 func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw firewall.Endpoint) error {
 	has, err := p.dir.HasEndpoint(p.network, rec)
 	if has || err != nil {
-		return errors.Join(err, p.c.rules.Remove(ctx, rec.Backend, p.cfg.Backend, fw))
+		return errors.Join(err, p.ports.Guard.Rules.Remove(ctx, rec.Backend, p.cfg.Backend, fw))
 	}
 	if rec.Bridge != "" {
-		err = p.c.closeLocalhost(ctx, rec)
+		err = p.ports.CloseLocalhost(ctx, rec)
 	}
-	return errors.Join(err, p.c.rules.Remove(ctx, rec.Backend, p.cfg.Backend, fw))
+	return errors.Join(err, p.ports.Guard.Rules.Remove(ctx, rec.Backend, p.cfg.Backend, fw))
 }
 
 // noPort is the name of no interface: there is nothing to be found by it.
@@ -108,12 +102,7 @@ const noPort = "-"
 // Collect removes every publication of the network that keep says no to,
 // whether a record or only a rule tells of it. It goes on after errors and
 // reports them joined.
-func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (err error) {
-	leave, err := p.c.enter()
-	if err != nil {
-		return err
-	}
-	defer leave(&err)
+func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) error {
 	recs, err := p.dir.Endpoints(p.network)
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside; the rules tell
@@ -123,17 +112,17 @@ func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (e
 		h := life.OfRecord(rec)
 		holders[h.ID] = h
 	}
-	owners, listErr := p.c.rules.Owners(ctx, p.cfg.Backend)
+	owners, listErr := p.ports.Guard.Rules.Owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
 		id, ok := model.ParsePublication(owner)
 		if _, known := holders[id]; ok && !known && id.Network == p.network {
-			holders[id] = life.Holder{ID: id, Boot: p.c.boot}
+			holders[id] = life.Holder{ID: id, Boot: p.ports.Boot}
 		}
 	}
 	errs := []error{err, listErr}
 	for id, h := range holders {
 		if !keep(h) {
-			errs = append(errs, p.removeUnless(ctx, id, func() bool { return keep(p.c.holderNow(p.dir, id)) }))
+			errs = append(errs, p.removeUnless(ctx, id, func() bool { return keep(p.holderNow(id)) }))
 		}
 	}
 	// What a killed process left is a directory without a record, of no holder.
@@ -141,22 +130,21 @@ func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (e
 	return errors.Join(errs...)
 }
 
-// Status says why nothing could be published now; nil if something could.
-func (p *Publisher) Status(ctx context.Context) (err error) {
-	leave, err := p.c.enter()
+// holderNow is the holder that a record tells of; without one, that nothing is
+// known.
+func (p *Publisher) holderNow(id model.ID) life.Holder {
+	rec, err := p.dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if err != nil {
-		return err
+		return life.Holder{ID: id, Boot: p.ports.Boot}
 	}
-	defer leave(&err)
-	err = p.c.rules.Available(p.cfg.Chosen())
+	return life.OfRecord(rec)
+}
+
+// Available says why no rules could be put in place now; nil if they could.
+func (p *Publisher) Available() error {
+	err := p.ports.Guard.Rules.Available(p.cfg.Chosen())
 	if slices.Contains([]model.Backend{model.WordsOf(p.cfg.ConditionsIPv4), model.WordsOf(p.cfg.ConditionsIPv6)}, model.BackendNFTables) {
 		err = errors.Join(err, firewall.ConditionsAvailable())
-	}
-	if dirErr := p.c.sandboxes.Writable(); dirErr != nil {
-		err = errors.Join(err, fmt.Errorf("state directory: %w", dirErr))
-	}
-	if err == nil {
-		p.heal(ctx)
 	}
 	return err
 }
