@@ -128,7 +128,8 @@ func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string,
 		if err := errors.Join(n.c.links.Detach(ctx, (&Endpoint{n: n, rec: h.records()["a"]}).ref()), n.ipam.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"})); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.c.rules.NFTables.Remove(ctx, firewall.Endpoint{Owner: model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}.String()}); err != nil {
+		gone := firewall.Endpoint{Owner: model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}.String()}
+		if err := errors.Join(n.c.rules.NFTables.Remove(ctx, gone), n.c.rules.IPTables.Remove(ctx, gone)); err != nil {
 			t.Fatal(err)
 		}
 	} else if err := n.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}); err != nil {

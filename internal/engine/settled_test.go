@@ -173,26 +173,31 @@ func TestPublishCouldNotLook(t *testing.T) {
 	ctx := context.Background()
 	e, err := h.network("10.49.0.0/24").Attach(ctx, h.sandbox("c1"))
 	must(t, err)
-	p, err := h.Publisher("net2", model.PublishConfig{})
-	must(t, err)
+	var p *Publisher
+	rules := func(by either.Rules) {
+		h.rules.NFTables = by
+		p, err = h.Publisher("net2", model.PublishConfig{})
+		must(t, err)
+	}
+	real := h.rules.NFTables
+	rules(real)
 	pub := publish.Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
 	_, err = p.Publish(ctx, pub)
 	must(t, err)
-	real := h.rules.NFTables
-	h.rules.NFTables = tellingRules{real, syscall.ENOBUFS}
+	rules(tellingRules{real, syscall.ENOBUFS})
 	if _, err := p.Publish(ctx, pub); !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("Publish: %v, want ENOBUFS", err)
 	}
 	if err := p.Verify(ctx, pub); !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, model.ErrDifferent) {
 		t.Errorf("Verify: %v, want ENOBUFS that is no difference", err)
 	}
-	h.rules.NFTables = real
+	rules(real)
 	must(t, p.Verify(ctx, pub))
-	h.rules.NFTables = tellingRules{real, firewall.ErrMissing}
+	rules(tellingRules{real, firewall.ErrMissing})
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Errorf("Publish of what differs: %v", err)
 	}
-	h.rules.NFTables = real
+	rules(real)
 	must(t, p.Verify(ctx, pub))
 	must(t, p.Remove(ctx, pub.ID))
 }
