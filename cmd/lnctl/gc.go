@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // removed is something dead that gc removed, or would.
@@ -32,7 +33,7 @@ func gcCommand(s *settings) *cobra.Command {
 			"earlier boot, or its network namespace is no more. What is in doubt stays, and so do networks.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				g := sweep{c: c, look: look, found: []removed{}}
 				err := g.all(cmd.Context())
 				return errors.Join(s.print(cmd.OutOrStdout(), g.found, g.write), err)
@@ -45,7 +46,7 @@ func gcCommand(s *settings) *cobra.Command {
 
 // sweep goes through all that is dead.
 type sweep struct {
-	c     *engine.Controller
+	c     *operator.Operator
 	look  bool // and remove nothing
 	found []removed
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/operator"
 	"github.com/libnet-cni/libnet/internal/publish"
 )
 
@@ -31,14 +32,14 @@ import (
 //	pods                            c3, too, with port 9090 published by a Publisher
 type lab struct {
 	t   *testing.T
-	c   *engine.Controller
+	c   *operator.Operator
 	out string // namespace of the outside host
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	lntest.IsolateHost(t)
-	c, err := engine.New()
+	c, err := operator.Open(operator.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

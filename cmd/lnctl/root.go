@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/address"
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/operator"
 	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
@@ -87,12 +87,12 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// with calls fn with a Controller of the settings.
-func (s *settings) with(fn func(*engine.Controller) error) error {
+// with calls fn with an Operator of the settings.
+func (s *settings) with(fn func(*operator.Operator) error) error {
 	configured := func(network string) (model.NetworkConfig, bool, error) {
 		return plugin.Configured(cmp.Or(s.confDir, defaultConfDir), network)
 	}
-	c, err := engine.New(engine.WithStateDir(s.stateDir), engine.WithDataDir(s.dataDir), engine.WithConfigurations(configured))
+	c, err := operator.Open(operator.Options{StateDir: s.stateDir, DataDir: s.dataDir, Configurations: configured})
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ var (
 
 func (w *world) add(network, container string, c model.NetworkConfig) error {
 	n := w.net(network, c)
-	w.asked[model.ID{Network: network, ContainerID: container, IfName: "eth0"}.String()] = policy.Of(n.def().Rules())
+	w.asked[model.ID{Network: network, ContainerID: container, IfName: "eth0"}.String()] = policy.Of(n.Plan().Rules())
 	_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/self/ns/net"}, WithPorts(model.PortMapping{HostPort: 8000 + len(container), ContainerPort: 80}))
 	return err
 }
@@ -179,7 +179,7 @@ func (w *world) flaws(before []string) []string {
 			bad("%s: %v", key, err)
 			continue
 		}
-		got, err := n.c.book().Verifiable(context.Background(), n.def(), rec)
+		got, err := n.c.book().Verifiable(context.Background(), n.Plan(), rec)
 		if err != nil || policy.ID(policy.Of(got)) != policy.ID(w.guards[rec.Bridge]) {
 			bad("%s: guard is %+v, want %+v, %v", key, w.guards[rec.Bridge], got, err)
 		}

@@ -17,7 +17,7 @@ import (
 // the same ID is removed first. The network's record is written if missing, and
 // brought to the network's configuration with success.
 func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	n = n.own()
 	spec := n.spec(opts)
 	spec.sandbox = sb
-	id := model.ID{Network: n.name, ContainerID: sb.id, IfName: spec.ifName}
+	id := model.ID{Network: n.def.Name, ContainerID: sb.id, IfName: spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
 		e := &Endpoint{n: n, rec: rec}
-		_ = n.c.ports().TakeOwnFree(ctx, rec) // Verify says what it left
+		_ = n.c.Ports().TakeOwnFree(ctx, rec) // Verify says what it left
 		err := e.Verify(ctx)
 		if errors.Is(err, model.ErrDifferent) && e.mend(ctx) == nil {
 			err = e.Verify(ctx)

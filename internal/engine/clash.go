@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/host"
@@ -25,7 +24,7 @@ import (
 // A network without a gateway leads nowhere, and may overlap.
 func (n *Network) claimSubnets(ctx context.Context, a model.Addressing) (release func(), err error) {
 	subnets := n.routed(a)
-	if n.c.occupants == nil || len(subnets) == 0 || n.config.Tunnel.Used() {
+	if n.c.occupants == nil || len(subnets) == 0 || n.def.Config.Tunnel.Used() {
 		return func() {}, nil
 	}
 	release, err = n.c.oneAtATime(ctx)
@@ -48,7 +47,7 @@ func (n *Network) claimSubnets(ctx context.Context, a model.Addressing) (release
 // routed returns the subnets that the host will lead to by the bridge: those of an
 // endpoint's addresses, and all of the pool.
 func (n *Network) routed(a model.Addressing) []netip.Prefix {
-	if !n.config.HasGateway() {
+	if !n.def.Config.HasGateway() {
 		return nil
 	}
 	all := slices.DeleteFunc(n.Subnets(), func(s netip.Prefix) bool { return !model.FirstOf(s).IsValid() })
@@ -62,30 +61,30 @@ func (n *Network) routed(a model.Addressing) []netip.Prefix {
 
 func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 	for asked := map[string]bool{}; ; {
-		found, err := n.c.occupants(n.config.Bridge, model.OwnerPrefix, subnet)
+		found, err := n.c.occupants(n.def.Config.Bridge, model.OwnerPrefix, subnet)
 		if err != nil {
 			return err
 		}
 		var way, clashes *host.Occupant
 		for i := range found {
 			o := &found[i]
-			switch name := networkOf(o.Alias); {
+			switch name := model.NetworkOf(o.Alias); {
 			case name != "" && !asked[o.Device]:
 				way = o
-			case name == n.name: // on the bridge that it had before, which is in use
+			case name == n.def.Name: // on the bridge that it had before, which is in use
 			case o.Route.Bits() > subnet.Bits() && !n.gives(o.Route): // as of another host's part
 			case clashes == nil:
 				clashes = o
 			}
 		}
 		if clashes != nil {
-			return clash(subnet, networkOf(clashes.Alias), clashes.String())
+			return clash(subnet, model.NetworkOf(clashes.Alias), clashes.String())
 		}
 		if way == nil {
 			return nil
 		}
 		asked[way.Device] = true
-		if err := n.giveWay(ctx, networkOf(way.Alias), *way); err != nil {
+		if err := n.giveWay(ctx, model.NetworkOf(way.Alias), *way); err != nil {
 			return err
 		}
 	}
@@ -99,17 +98,6 @@ func clash(subnet netip.Prefix, network, what string) error {
 	return model.BadConfig("subnet", subnet, "is in use on this host by "+what+": want another subnet, or \"auto\"")
 }
 
-// networkOf returns the network of a link's alias, or of another owner in that
-// form; empty: it is none of ours.
-func networkOf(alias string) string {
-	rest, ours := strings.CutPrefix(alias, model.OwnerPrefix)
-	name, _, found := strings.Cut(rest, "/")
-	if !ours || !found || !model.ValidName(name) {
-		return ""
-	}
-	return name
-}
-
 // clashOfRecords finds networks that no link tells of: the parts of an overlay
 // that are on other hosts, and bridges that are gone from under their containers.
 func (n *Network) clashOfRecords(subnet netip.Prefix) error {
@@ -118,14 +106,14 @@ func (n *Network) clashOfRecords(subnet netip.Prefix) error {
 		return err
 	}
 	for _, rec := range recs {
-		if rec.Name == n.name || rec.Bridge == n.config.Bridge {
+		if rec.Name == n.def.Name || rec.Bridge == n.def.Config.Bridge {
 			continue
 		}
 		other, err := n.c.networkOf(rec)
-		if err != nil || !other.config.HasGateway() && !other.config.Tunnel.Used() {
+		if err != nil || !other.def.Config.HasGateway() && !other.def.Config.Tunnel.Used() {
 			continue // one that cannot be read has its links
 		}
-		theirs := append(other.Subnets(), other.config.Tunnel.Reach()...)
+		theirs := append(other.Subnets(), other.def.Config.Tunnel.Reach()...)
 		i := slices.IndexFunc(theirs, subnet.Overlaps)
 		if i < 0 {
 			continue
@@ -152,7 +140,7 @@ func (n *Network) giveWay(ctx context.Context, name string, o host.Occupant) err
 		}
 		return err
 	}
-	if name == n.name {
+	if name == n.def.Name {
 		return unlessStays(remove())
 	}
 	return unlessStays(n.c.endpoints.Alone(ctx, name, func() error {
@@ -163,7 +151,7 @@ func (n *Network) giveWay(ctx context.Context, name string, o host.Occupant) err
 		if err := remove(); err != nil {
 			return err
 		}
-		if err != nil || other.driver != plan.DriverBridge || other.config.Bridge != o.Device {
+		if err != nil || other.def.Driver != plan.DriverBridge || other.def.Config.Bridge != o.Device {
 			return nil // its bridge alone was in the way
 		}
 		return other.dissolveAlone(ctx)

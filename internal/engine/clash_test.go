@@ -188,8 +188,8 @@ func TestNetworkGivesWay(t *testing.T) {
 		must(t, err)
 		by, err := netlink.LinkByIndex(routes[0].LinkIndex)
 		must(t, err)
-		if by.Attrs().Name != n.config.Bridge {
-			t.Errorf("%s: the host leads by %s", n.name, by.Attrs().Name)
+		if by.Attrs().Name != n.def.Config.Bridge {
+			t.Errorf("%s: the host leads by %s", n.def.Name, by.Attrs().Name)
 		}
 		must(t, n.Remove(ctx, e.ID()))
 	}

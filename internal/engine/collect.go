@@ -19,7 +19,7 @@ func (c *Controller) Dead(h life.Holder) bool { return h.Dead(c.boot) }
 // link, a rule or only an address tells of it. What cannot be read is left out
 // and reported in the error, beside the rest. It changes nothing.
 func (n *Network) Holders(ctx context.Context) (all []life.Holder, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (n *Network) Holders(ctx context.Context) (all []life.Holder, err error) {
 // on after errors and reports them joined. keep is asked again of each one once
 // no ADD and no DEL of it is under way.
 func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, dissolve Dissolve) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 	}
 	errs = append(errs, n.collectLeases(ctx, holders, keep))
 	if dissolve && kept == 0 && errors.Join(errs...) == nil {
-		if err := n.dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
+		if err := n.Dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
 			errs = append(errs, err)
 		}
 	}
@@ -149,19 +149,19 @@ const (
 // rules.
 func (n *Network) holders(ctx context.Context) (map[model.ID]life.Holder, error) {
 	all := map[model.ID]life.Holder{}
-	owned, err := n.c.links.List(ctx, model.NetworkOwner(n.name))
+	owned, err := n.c.links.List(ctx, model.NetworkOwner(n.def.Name))
 	for _, o := range owned {
 		if id, ok := model.ParseOwner(o.Owner); ok {
 			all[id] = life.Holder{ID: id, Boot: n.c.boot}
 		}
 	}
-	owners, rulesErr := n.c.rules.Owners(ctx, n.config.Backend)
+	owners, rulesErr := n.c.rules.Owners(ctx, n.def.Config.Backend)
 	for _, owner := range owners {
-		if id, ok := model.ParseOwner(owner); ok && id.Network == n.name {
+		if id, ok := model.ParseOwner(owner); ok && id.Network == n.def.Name {
 			all[id] = life.Holder{ID: id, Boot: n.c.boot}
 		}
 	}
-	recs, recErr := n.c.endpoints.Endpoints(n.name)
+	recs, recErr := n.c.endpoints.Endpoints(n.def.Name)
 	if errors.Is(recErr, state.ErrCorrupt) {
 		recErr = nil // set aside; the link tells
 	}

@@ -37,13 +37,13 @@ type Connected struct {
 // something changed: what fails keeps nothing else from being done, and is
 // joined in the error.
 func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return done, err
 	}
 	defer leave(&err)
 	n = n.own()
-	t := n.config.Tunnel
+	t := n.def.Config.Tunnel
 	if !t.Used() {
 		return Connected{}, model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
@@ -52,23 +52,23 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	if err := n.resolveMTU(); err != nil {
 		return done, err
 	}
-	done.MTU = n.config.MTU
+	done.MTU = n.def.Config.MTU
 	// A block that is another host's now: its addresses here would keep this
 	// host from leading there.
-	dropped, err := n.c.bridges.DropAddrs(ctx, n.config.Bridge, model.NetworkOwner(n.name), t.Reach(), t.Blocks())
+	dropped, err := n.c.bridges.DropAddrs(ctx, n.def.Config.Bridge, model.NetworkOwner(n.def.Name), t.Reach(), t.Blocks())
 	done.Dropped = dropped
 	errs := []error{err}
-	rules := n.c.rules.Of(string(n.config.Backend))
+	rules := n.c.rules.Of(string(n.def.Config.Backend))
 	lacks := rules.Intact(ctx, firewall.Network{})
 	done.Restored = errors.Is(lacks, firewall.ErrMissing) || errors.Is(lacks, firewall.ErrChanged)
-	if err := n.c.book().ApplyNetwork(ctx, n.def()); err != nil {
+	if err := n.c.book().ApplyNetwork(ctx, n.Plan()); err != nil {
 		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules
 	}
 	if done.Restored {
 		_, err := n.c.Repair(ctx)
 		errs = append(errs, err)
 	}
-	plan := n.def().Tunnel()
+	plan := n.Plan().Tunnel()
 	made, err := n.c.tunnels.MendTunnel(ctx, plan)
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
 		if cleared, clearErr := n.clearWay(ctx); cleared {
@@ -113,12 +113,12 @@ func (n *Network) vniInUse(t tunnel.Tunnel) error {
 // Disconnect takes away what Connect made, and the node file. The rules stay
 // while the network has endpoints.
 func (n *Network) Disconnect(ctx context.Context) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
-	return errors.Join(n.c.DeleteNodeFile(n.name), n.removeTunnel(ctx), n.retireTunnel(ctx))
+	return errors.Join(n.c.DeleteNodeFile(n.def.Name), n.removeTunnel(ctx), n.retireTunnel(ctx))
 }
 
 // Watch calls changed after each change of the host's links, addresses and

@@ -104,6 +104,7 @@ var (
 	_ networkRecords  = (*state.Dir)(nil)
 	_ endpointRecords = (*state.Dir)(nil)
 	_ nodeFiles       = (*state.Dir)(nil)
+	_ address.Finder  = (*kernel.Handle)(nil)
 )
 
 // Controller makes and finds networks on this host, in the network namespace
@@ -119,9 +120,7 @@ type Controller struct {
 	links     links
 	rules     either.Backends
 	published publish.Host
-	finder    finder
-	peers     peers
-	recorder  recorder
+	finder    address.Finder
 	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
 	endpoints endpointRecords
@@ -135,8 +134,7 @@ type Controller struct {
 	dataDir   string
 	netnsDir  string
 	poolsFile string
-	routes    func() ([]netip.Prefix, error)                          // of the host; nil: of the calling thread's namespace
-	configs   func(network string) (model.NetworkConfig, bool, error) // nil: none are known
+	routes    func() ([]netip.Prefix, error) // of the host; nil: of the calling thread's namespace
 	// occupants is as kernel.Handle has it; nil: every subnet is free.
 	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]host.Occupant, error)
 	oneAtATime func(context.Context) (release func(), err error)
@@ -149,14 +147,6 @@ type Option func(*options)
 type options struct {
 	stateDir, dataDir, netnsDir, poolsFile string
 	one                                    bool
-
-	configs func(network string) (model.NetworkConfig, bool, error)
-}
-
-// WithConfigurations has Rebuild ask for the configuration of a network of which
-// neither a record nor rules are left; false: there is none.
-func WithConfigurations(of func(network string) (model.NetworkConfig, bool, error)) Option {
-	return func(o *options) { o.configs = of }
 }
 
 // DefaultStateDir is where records are kept unless told otherwise.
@@ -195,11 +185,11 @@ func New(opts ...Option) (*Controller, error) {
 	}
 	dir, nft := state.New(o.stateDir), firewall.New()
 	c := &Controller{
-		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
+		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle,
 		flush: conntrack.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
 		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime, configs: o.configs,
+		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
 		close: func() { handle.Close(); _ = nft.Close() },
 	}
 	if !o.one {
@@ -212,10 +202,10 @@ func New(opts ...Option) (*Controller, error) {
 // stay as they are.
 func (c *Controller) Close() { c.close() }
 
-// enter brings the calling goroutine's thread into the Controller's namespace,
+// Enter brings the calling goroutine's thread into the Controller's namespace,
 // and leave back. Every exported method that asks the kernel, or starts what
 // does, begins with it; within each other these cost some 5 µs.
-func (c *Controller) enter() (leave func(*error), err error) {
+func (c *Controller) Enter() (leave func(*error), err error) {
 	if c.home == nil {
 		return func(*error) {}, nil
 	}
@@ -241,7 +231,7 @@ func knownDriver(name string) error {
 // ErrInvalidName, ErrNetworkExists, *ConfigError (also for a subnet that is in use
 // on the host) and *ipamstore.ConfigError before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
 func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts ...NetworkOption) (_ *Network, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -301,16 +291,16 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Network{c: c, name: name, driver: driver, config: spec.config, notes: spec.notes}
+	n := &Network{c: c, def: plan.Network{Name: name, Driver: driver, Config: spec.config}, notes: spec.notes}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
 	}
 	if pool, ok := n.ipam.(*address.Pool); ok {
-		if err := pool.Suits(n.config); err != nil {
+		if err := pool.Suits(n.def.Config); err != nil {
 			return nil, err
 		}
 	}
-	if n.ipam != nil && n.config.InterfaceDown {
+	if n.ipam != nil && n.def.Config.InterfaceDown {
 		return nil, model.BadConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")
 	}
 	return n, nil
@@ -354,16 +344,17 @@ func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) e
 }
 
 // book is whose guards are on which bridges.
-func (c *Controller) book() guard.Book {
-	return guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
-}
+func (c *Controller) book() *guard.Book { return c.Ports().Guard }
 
-// ports are whose ports of this host are.
-func (c *Controller) ports() publish.Ports {
-	return publish.Ports{
+// Ports are whose ports of this host are. They are made anew for each call, as a
+// Controller keeps no state.
+func (c *Controller) Ports() *publish.Ports {
+	p := &publish.Ports{
 		Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
-		Guard: c.book(), Host: c.published, Flush: c.flush,
+		Host: c.published, Flush: c.flush,
 	}
+	p.Guard = &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
+	return p
 }
 
 // publications are the records of all Publishers.

@@ -89,11 +89,11 @@ func WithGatewayPriority(priority int) EndpointOption {
 }
 
 func (n *Network) spec(opts []EndpointOption) endpointSpec {
-	spec := endpointSpec{ifName: "eth0", priority: n.config.GatewayPriority}
+	spec := endpointSpec{ifName: "eth0", priority: n.def.Config.GatewayPriority}
 	for _, o := range opts {
 		o(&spec)
 	}
-	if n.config.IsInternal() {
+	if n.def.Config.IsInternal() {
 		spec.ports = nil // as in Docker: nothing of an internal network is published
 	}
 	return spec
@@ -104,17 +104,17 @@ func (n *Network) spec(opts []EndpointOption) endpointSpec {
 // in the network together with the interface name. The errors: ErrInvalidName,
 // ErrEndpointExists, *ConfigError, and those of the IPAM.
 func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (_ *Endpoint, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave(&err)
 	n = n.own()
 	spec := n.spec(opts)
-	if err := (model.ID{Network: n.name, ContainerID: name, IfName: spec.ifName}).Validate(); err != nil {
+	if err := (model.ID{Network: n.def.Name, ContainerID: name, IfName: spec.ifName}).Validate(); err != nil {
 		return nil, err
 	}
-	release, err := n.c.endpoints.Own(ctx, n.name, name, spec.ifName, state.Create)
+	release, err := n.c.endpoints.Own(ctx, n.def.Name, name, spec.ifName, state.Create)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...Endpo
 // createEndpoint writes the intent and gets the addresses; the caller saves
 // the rest of the record.
 func (n *Network) createEndpoint(ctx context.Context, name string, spec endpointSpec) (_ *Endpoint, err error) {
-	id := model.ID{Network: n.name, ContainerID: name, IfName: spec.ifName}
+	id := model.ID{Network: n.def.Name, ContainerID: name, IfName: spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
@@ -151,15 +151,15 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
-		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.def().GuardID(), GatewayPriority: spec.priority,
-		OwnRules: plan.OwnRules(n.config), NextName: spec.nextName,
+		Bridge: n.def.Config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
+		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), GatewayPriority: spec.priority,
+		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName,
 	}}
-	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
+	e.rec.IPAM, e.rec.DataDir = n.LeaseDir()
 	var undo unwind.Stack
 	defer undo.Rollback(&err)
 	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
-		return nil, fmt.Errorf("%w: %q on network %q", model.ErrEndpointExists, name, n.name)
+		return nil, fmt.Errorf("%w: %q on network %q", model.ErrEndpointExists, name, n.def.Name)
 	} else if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	if len(got.Addresses) == 0 {
 		return fmt.Errorf("%w: ipam %s", model.ErrNoAddresses, e.n.ipam.Type())
 	}
-	full, err := got.Complete(e.n.config)
+	full, err := got.Complete(e.n.def.Config)
 	if err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	return err
 }
 
-func (n *Network) leaseDir() (kind, dir string) {
+func (n *Network) LeaseDir() (kind, dir string) {
 	if pool, ok := n.ipam.(*address.Pool); ok {
 		return address.PoolType, pool.DataDir()
 	}
@@ -300,16 +300,22 @@ func (n *Network) keepLost(ctx context.Context, self model.ID) error {
 	if !ok {
 		return nil
 	}
-	l := address.Lost{Network: n.name, Boot: n.c.boot, Records: n.c.endpoints, Links: n.c.links, Finder: n.c.finder}
+	l := address.Lost{Network: n.def.Name, Boot: n.c.boot, Records: n.c.endpoints, Links: n.c.links, Finder: n.c.finder}
 	return l.Keep(ctx, pool, self)
 }
 
 // Addressing returns the endpoint's addresses, routes and DNS.
 func (e *Endpoint) Addressing() model.Addressing { return plan.AddressingOf(e.rec) }
 
-func (e *Endpoint) plan() (plan.Attachment, error) { return e.n.def().Recorded(e.rec) }
+func (e *Endpoint) plan() (plan.Attachment, error) { return e.n.Plan().Recorded(e.rec) }
 
 // WithPorts publishes ports of the host for the endpoint.
 func WithPorts(ports ...model.PortMapping) EndpointOption {
 	return func(s *endpointSpec) { s.ports = append(s.ports, ports...) }
 }
+
+// Record returns the endpoint's record.
+func (e *Endpoint) Record() state.Endpoint { return e.rec }
+
+// Holder returns what is known of the life of the endpoint's container.
+func (e *Endpoint) Holder() life.Holder { return life.OfRecord(e.rec) }

@@ -137,7 +137,7 @@ func TestRemoveFailsAtEveryStep(t *testing.T) {
 		if err := n.Remove(ctx, id); err != nil {
 			t.Fatalf("step %d: second Remove: %v", step, err)
 		}
-		guard := n.def().GuardID() // stays as long as the bridge
+		guard := n.Plan().GuardID() // stays as long as the bridge
 		if diff := cmp.Diff([]string{"bridge br1", "guard br1 " + guard, "index br1 net1:" + guard, "network net1"}, w.snapshot()); diff != "" {
 			t.Errorf("step %d left (-want +got):\n%s", step, diff)
 		}

@@ -17,9 +17,9 @@ import (
 func (n *Network) fingerprint() string {
 	if pool, ok := n.ipam.(*address.Pool); ok {
 		saved := pool.Saved()
-		return fingerprint(n.config, &saved)
+		return fingerprint(n.def.Config, &saved)
 	}
-	return fingerprint(n.config, nil)
+	return fingerprint(n.def.Config, nil)
 }
 
 // fingerprint is that of a network with this pool; nil: its addresses come from elsewhere.

@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -79,7 +80,7 @@ func BenchmarkFingerprint(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	n := &Network{name: "net1", config: model.NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}, ipam: pool}
+	n := &Network{def: plan.Network{Name: "net1", Config: model.NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}}, ipam: pool}
 	lntest.Cold(b, map[string]func(){
 		"hash":          func() { n.fingerprint() },
 		"encoding/json": func() { _, _ = n.record() },

@@ -12,12 +12,12 @@ import (
 // ended in the middle, as that of a process that was killed. It waits for those that
 // are under way, and goes on after errors.
 func (n *Network) CollectInterrupted(ctx context.Context) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
-	recs, err := n.c.endpoints.Endpoints(n.name)
+	recs, err := n.c.endpoints.Endpoints(n.def.Name)
 	errs := []error{err}
 	for _, rec := range recs {
 		if interrupted(rec) {

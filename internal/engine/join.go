@@ -19,7 +19,7 @@ import (
 // errors: ErrEndpointJoined, ErrNotFound for an endpoint that was removed
 // meanwhile, and those of the kernel and the firewall.
 func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 		return err
 	}
 	defer func() { _ = ns.Close() }() // what was made is not undone any more
-	release, err := e.n.c.ports().Lock(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
+	release, err := e.n.c.Ports().Lock(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ func (e *Endpoint) enter(sb *Sandbox, undo *unwind.Stack) error {
 		before.LinkName = ""
 	}
 	undo.Push(func() error { e.rec = before; return e.save() })
-	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), life.MountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
-	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.def().GuardID()
+	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), life.MountNS(), e.n.def.Config.NeedsRules() || len(e.rec.Ports) > 0
+	e.rec.Bridge, e.rec.Guard = e.n.def.Config.Bridge, e.n.Plan().GuardID()
 	return e.save()
 }
 
@@ -102,7 +102,7 @@ func (e *Endpoint) connect(ctx context.Context, p plan.Attachment, undo *unwind.
 			*undo = append(*undo, steps...)
 			return nil
 		}
-		gone := errors.Is(err, netlink.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: e.n.config.Bridge}), netlink.ErrNotFound)
+		gone := errors.Is(err, netlink.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: e.n.def.Config.Bridge}), netlink.ErrNotFound)
 		steps.Rollback(&err)
 		if !gone || try == maxBridges {
 			return err
@@ -131,7 +131,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	}
 	if fresh || e.restored || br.Created {
 		// Connections first: until they are gone, their packets wait for neighbours.
-		if err := errors.Join(e.n.c.ports().EndUnguardedFlows(ctx, e.n.def(), e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
+		if err := errors.Join(e.n.c.Ports().EndUnguardedFlows(ctx, e.n.Plan(), e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
 			return err
 		}
 	}
@@ -143,10 +143,10 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 			br.MAC = mac
 		}
 	}
-	if err := c.ports().EndEarlierFlows(ctx, e.rec.Addrs()); err != nil {
+	if err := c.Ports().EndEarlierFlows(ctx, e.rec.Addrs()); err != nil {
 		return err
 	}
-	p.Link.MTU, p.Link.State = e.n.config.MTU, br // known now
+	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 			return err
 		}
 	}
-	if err := c.ports().EndFlows(ctx, e.rec, e.standby); err != nil {
+	if err := c.Ports().EndFlows(ctx, e.rec, e.standby); err != nil {
 		return err
 	}
 	e.rec.Links = []state.Link{
@@ -179,7 +179,7 @@ func (e *Endpoint) ref() link.Ref {
 // reserved. An endpoint that has joined nothing is ErrNotJoined; an interface
 // that is gone already, or the whole endpoint, is success.
 func (e *Endpoint) Leave(ctx context.Context) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -213,7 +213,7 @@ func ignoreGone(err error) error {
 // Delete gives the endpoint's addresses back and forgets it; one that is gone
 // already is success. One that has joined a sandbox is ErrEndpointJoined.
 func (e *Endpoint) Delete(ctx context.Context) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (e *Endpoint) Delete(ctx context.Context) (err error) {
 // The MAC address, which a plugin that came after Join may have changed, is
 // compared where SpoofCheck makes it matter.
 func (e *Endpoint) Verify(ctx context.Context) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (e *Endpoint) Verify(ctx context.Context) (err error) {
 
 func (e *Endpoint) verifyAs(ctx context.Context, want Expectation) error {
 	return e.n.verify(ctx, want, func(p *plan.Attachment) {
-		if !e.n.config.SpoofCheck {
+		if !e.n.def.Config.SpoofCheck {
 			p.Link.MAC = nil
 		}
 	})

@@ -68,8 +68,8 @@ func TestRouteLocalnetByMode(t *testing.T) {
 // edited is the network with another configuration, on the same bridge.
 func (h *realHost) edited(n *Network, cfg model.NetworkConfig) *Network {
 	h.t.Helper()
-	cfg.Bridge = n.config.Bridge
-	changed, err := h.DefineNetwork("bridge", n.name, WithConfig(cfg), WithIPAM(n.ipam))
+	cfg.Bridge = n.def.Config.Bridge
+	changed, err := h.DefineNetwork("bridge", n.def.Name, WithConfig(cfg), WithIPAM(n.ipam))
 	must(h.t, err)
 	return changed
 }

@@ -16,17 +16,17 @@ func (e *Endpoint) mend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if e.rec.Bridge != e.n.config.Bridge {
-		return model.BadConfig("bridge", e.n.config.Bridge, "the attachment is on "+e.rec.Bridge)
+	if e.rec.Bridge != e.n.def.Config.Bridge {
+		return model.BadConfig("bridge", e.n.def.Config.Bridge, "the attachment is on "+e.rec.Bridge)
 	}
 	ns, err := life.OpenNetns(e.rec.Netns)
 	if err != nil {
 		return err
 	}
-	mtu := e.n.config.MTU
+	mtu := e.n.def.Config.MTU
 	defer func() {
 		_ = ns.Close()
-		e.n.config.MTU = mtu // as configured: an ADD that follows compares it with the record's
+		e.n.def.Config.MTU = mtu // as configured: an ADD that follows compares it with the record's
 	}()
 	if p.Rules { // before what they guard
 		if err := e.reapply(ctx); err != nil {

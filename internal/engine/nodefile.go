@@ -201,17 +201,17 @@ func parseNodeFile(data []byte, network, path string) (f NodeFile, err error) {
 // thing before it says that one is given: the process may have been stopped for
 // so long that its block is another host's.
 func (n *Network) holdsStill(addrs []model.Address) error {
-	if n.driver != plan.DriverOverlay || !n.config.Tunnel.Agent {
+	if n.def.Driver != plan.DriverOverlay || !n.def.Config.Tunnel.Agent {
 		return nil
 	}
-	f, err := readNodeHead(n.c.nodeFiles, n.c.stateDir, n.name)
+	f, err := readNodeHead(n.c.nodeFiles, n.c.stateDir, n.def.Name)
 	if err != nil {
 		return err
 	}
 	for _, a := range addrs {
 		ours := func(b netip.Prefix) bool { return b.Contains(a.Prefix.Addr()) }
 		if !slices.ContainsFunc(f.Blocks, ours) {
-			return &NotReadyError{Network: n.name, File: NodeFilePath(n.c.stateDir, n.name), Why: "has no block any more that " + a.Prefix.Addr().String() + " is of"}
+			return &NotReadyError{Network: n.def.Name, File: NodeFilePath(n.c.stateDir, n.def.Name), Why: "has no block any more that " + a.Prefix.Addr().String() + " is of"}
 		}
 	}
 	return nil
@@ -265,22 +265,22 @@ func (c *Controller) NodeFiles() ([]string, error) { return c.nodeFiles.NodeFile
 // withPeers returns the network with the other hosts of the node file, where an
 // agent keeps these.
 func (n *Network) withPeers() (*Network, error) {
-	if !n.config.Tunnel.Agent || len(n.config.Tunnel.Nodes) > 1 {
+	if !n.def.Config.Tunnel.Agent || len(n.def.Config.Tunnel.Nodes) > 1 {
 		return n, nil
 	}
-	f, err := n.c.NodeFile(n.name)
+	f, err := n.c.NodeFile(n.def.Name)
 	if err != nil {
 		return nil, err
 	}
 	full := *n
-	full.config.Tunnel.Nodes = slices.Clip(f.tunnel().Nodes)
+	full.def.Config.Tunnel.Nodes = slices.Clip(f.tunnel().Nodes)
 	return &full, nil
 }
 
 // agentKeeps says that the tunnel and its rules are an agent's.
 func (n *Network) agentKeeps() (bool, error) {
-	if n.driver != plan.DriverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return false, nil
 	}
-	return n.c.nodeFiles.HasNodes(n.name)
+	return n.c.nodeFiles.HasNodes(n.def.Name)
 }

@@ -53,7 +53,7 @@ func (n *Network) DriverOptions() map[string]any { return maps.Clone(n.notes.Opt
 // keepNotes has what a caller does not know of, as a plugin that brings its whole
 // configuration, outlive the network's new record.
 func (n *Network) keepNotes() {
-	rec, err := n.c.networks.LoadNetwork(n.name)
+	rec, err := n.c.networks.LoadNetwork(n.def.Name)
 	if err != nil {
 		return // there is nothing to keep
 	}
@@ -68,4 +68,4 @@ func (n *Network) keepNotes() {
 }
 
 // ID returns a hash of the network's name.
-func (n *Network) ID() string { return model.Digest(model.NetworkOwner(n.name)) }
+func (n *Network) ID() string { return model.Digest(model.NetworkOwner(n.def.Name)) }

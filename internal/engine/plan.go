@@ -18,10 +18,10 @@ import (
 
 // resolveMTU turns AutoMTU into a number, by the host's default route.
 func (n *Network) resolveMTU() error {
-	if !n.config.AutoMTU || n.config.MTU != 0 {
+	if !n.def.Config.AutoMTU || n.def.Config.MTU != 0 {
 		return nil
 	}
-	if n.config.Tunnel.Used() {
+	if n.def.Config.Tunnel.Used() {
 		return n.resolveTunnelMTU()
 	}
 	mtu, err := n.c.bridges.UplinkMTU()
@@ -31,7 +31,7 @@ func (n *Network) resolveMTU() error {
 	if err == nil && (mtu < 68 || mtu > 65535) {
 		err = model.BadConfig("mtu", "auto", "the host's default route has MTU "+strconv.Itoa(mtu)+"; give a number from 68 to 65535")
 	}
-	n.config.MTU = mtu
+	n.def.Config.MTU = mtu
 	return err
 }
 
@@ -41,10 +41,10 @@ func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but mode
 	if err := n.resolveMTU(); err != nil {
 		return link.BridgeState{}, err
 	}
-	want := n.def().Bridge(a)
+	want := n.Plan().Bridge(a)
 	// All gateways of the pool, of whose subnets the next endpoint may get one:
 	// one does not stand in another's place.
-	pool := n.def().Bridge(n.ownGateways())
+	pool := n.Plan().Bridge(n.ownGateways())
 	want.Gateways, want.Subnets = union(want.Gateways, pool.Gateways), union(want.Subnets, pool.Subnets)
 	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, but) }
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
@@ -55,7 +55,7 @@ func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but mode
 		return br, err
 	}
 	if br.Created {
-		undo.Push(func() error { return n.c.book().RemoveBridge(context.WithoutCancel(ctx), n.def()) })
+		undo.Push(func() error { return n.c.book().RemoveBridge(context.WithoutCancel(ctx), n.Plan()) })
 	}
 	return br, nil
 }
@@ -77,7 +77,7 @@ func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, err
 	errs := []error{err}
 	var all []netip.Prefix
 	for _, rec := range recs {
-		if rec.Bridge != n.config.Bridge {
+		if rec.Bridge != n.def.Config.Bridge {
 			continue
 		}
 		o, err := n.c.networkOf(rec)
@@ -85,13 +85,13 @@ func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, err
 			errs = append(errs, err)
 			continue
 		}
-		endpoints, err := n.c.endpoints.Endpoints(o.name)
+		endpoints, err := n.c.endpoints.Endpoints(o.def.Name)
 		errs = append(errs, err)
 		for _, e := range endpoints {
 			if e.Phase != state.PhaseReady && e.Netns != "" && life.IDOf(e) != but && !n.c.dead(e) {
 				return have, nil
 			}
-			all = append(all, o.def().Bridge((&Endpoint{n: o, rec: e}).Addressing()).Gateways...)
+			all = append(all, o.Plan().Bridge((&Endpoint{n: o, rec: e}).Addressing()).Gateways...)
 		}
 	}
 	if err := errors.Join(errs...); err != nil && !errors.Is(err, state.ErrCorrupt) { // what is corrupt is set aside
@@ -103,7 +103,7 @@ func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, err
 // unsupported names the key of the configuration that asks for more than the
 // kernel's plainest bridge, if there is one.
 func (n *Network) unsupported(err error) error {
-	switch c := n.config; {
+	switch c := n.def.Config; {
 	case c.VLAN > 0:
 		return &model.UnsupportedError{Key: "vlan", Value: strconv.Itoa(c.VLAN), Err: err}
 	case len(c.VLANTrunk) > 0:
@@ -112,20 +112,20 @@ func (n *Network) unsupported(err error) error {
 	return err
 }
 
-// dissolve removes what belongs to the network as a whole, but what an agent
+// Dissolve removes what belongs to the network as a whole, but what an agent
 // keeps. It is state.ErrInUse while another process is at work on an endpoint.
-func (n *Network) dissolve(ctx context.Context) error {
-	return n.c.endpoints.Alone(ctx, n.name, func() error { return n.dissolveAlone(ctx) })
+func (n *Network) Dissolve(ctx context.Context) error {
+	return n.c.endpoints.Alone(ctx, n.def.Name, func() error { return n.dissolveAlone(ctx) })
 }
 
 func (n *Network) dissolveAlone(ctx context.Context) error {
 	if kept, err := n.agentKeeps(); kept || err != nil {
-		return errors.Join(err, n.c.book().RemoveBridge(ctx, n.def()), n.c.networks.DeleteNetwork(n.name))
+		return errors.Join(err, n.c.book().RemoveBridge(ctx, n.Plan()), n.c.networks.DeleteNetwork(n.def.Name))
 	}
 	return errors.Join(
 		n.removeTunnel(ctx),
-		n.c.book().Clear(ctx, n.def()),
-		n.c.networks.DeleteNetwork(n.name),
+		n.c.book().Clear(ctx, n.Plan()),
+		n.c.networks.DeleteNetwork(n.def.Name),
 		n.releaseSubnets(ctx),
 	)
 }

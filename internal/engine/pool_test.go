@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -39,13 +40,13 @@ func TestRecordKeepsPool(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &Network{name: "net1", ipam: pool}
+		n := &Network{def: plan.Network{Name: "net1"}, ipam: pool}
 		prints[n.fingerprint()] = true
 		rec, err := n.record()
 		if err != nil {
 			t.Fatal(err)
 		}
-		var saved savedConfig
+		var saved SavedConfig
 		if err := json.Unmarshal(rec.Config, &saved); err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,7 @@ type Publisher struct {
 
 // Publisher returns the one for a network. The errors: ErrInvalidName, *ConfigError.
 func (c *Controller) Publisher(network string, cfg model.PublishConfig) (*Publisher, error) {
-	p, err := c.ports().Publisher(network, cfg)
+	p, err := c.Ports().Publisher(network, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -30,14 +30,14 @@ func (c *Controller) Publisher(network string, cfg model.PublishConfig) (*Publis
 
 // Publish is that of publish.Publisher.
 func (p *Publisher) Publish(ctx context.Context, pub publish.Publication) (_ []model.PortMapping, err error) {
-	leave, err := p.c.enter()
+	leave, err := p.c.Enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave(&err)
 	got, restored, err := p.p.Publish(ctx, pub)
 	of := state.Endpoint{Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName}
-	if restored && p.c.ports().HasOthers(of) {
+	if restored && p.c.Ports().HasOthers(of) {
 		_, _ = p.c.Repair(ctx)
 	}
 	return got, err
@@ -45,7 +45,7 @@ func (p *Publisher) Publish(ctx context.Context, pub publish.Publication) (_ []m
 
 // Verify is that of publish.Publisher.
 func (p *Publisher) Verify(ctx context.Context, pub publish.Publication) (err error) {
-	leave, err := p.c.enter()
+	leave, err := p.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (p *Publisher) Verify(ctx context.Context, pub publish.Publication) (err er
 
 // Remove is that of publish.Publisher.
 func (p *Publisher) Remove(ctx context.Context, id model.ID) (err error) {
-	leave, err := p.c.enter()
+	leave, err := p.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (p *Publisher) Remove(ctx context.Context, id model.ID) (err error) {
 
 // Collect is that of publish.Publisher.
 func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (err error) {
-	leave, err := p.c.enter()
+	leave, err := p.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (e
 // Status says why nothing could be published now; nil if something could. Rules that are
 // missing it puts back.
 func (p *Publisher) Status(ctx context.Context) (err error) {
-	leave, err := p.c.enter()
+	leave, err := p.c.Enter()
 	if err != nil {
 		return err
 	}

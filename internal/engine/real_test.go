@@ -17,6 +17,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // realHost is a Controller in a network namespace of the test's own.
@@ -366,4 +367,45 @@ func TestRemoveNeedsOnlyTheID(t *testing.T) {
 	if left := h.files(); len(left) != 1 {
 		t.Errorf("left: %v, want the sandbox alone", left)
 	}
+}
+
+// lose deletes directories of the host's: "state", "leases".
+func (h *realHost) lose(names ...string) {
+	h.t.Helper()
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(h.dir, name)); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+func (h *realHost) attach(n *Network, id string, opts ...EndpointOption) *Endpoint {
+	h.t.Helper()
+	e, err := n.Attach(context.Background(), h.sandbox(id), opts...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return e
+}
+
+// records are those of all attachments and publications, by container.
+func (h *realHost) records() map[string]state.Endpoint {
+	h.t.Helper()
+	all := map[string]state.Endpoint{}
+	for kind, dir := range map[string]endpointRecords{"": h.endpoints, "ports of ": h.publications()} {
+		networks, err := dir.EndpointNetworks()
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, n := range networks {
+			recs, err := dir.Endpoints(n)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			for _, rec := range recs {
+				all[kind+rec.ContainerID] = rec
+			}
+		}
+	}
+	return all
 }

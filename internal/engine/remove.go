@@ -24,7 +24,7 @@ func (n *Network) Remove(ctx context.Context, id model.ID) error { return n.Remo
 // ours has failed on. An empty path, and the host's own namespace, are as in
 // Remove.
 func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 		// The kernel still tells what is ours.
 		rec = state.Endpoint{
 			Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-			HostName: id.HostName(), Bridge: n.config.Bridge, Rules: true,
+			HostName: id.HostName(), Bridge: n.def.Config.Bridge, Rules: true,
 		}
 		if pool, ok := n.ipam.(*address.Pool); ok && pool.Verify(ctx, id, nil) == nil {
 			return n.takeAway(ctx, rec, notOwn(netns))
@@ -61,7 +61,7 @@ func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 // takeAway removes link, rules, addresses and record. A veth without an owner
 // in the namespace at path netns goes with them; empty: none does.
 func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string) error {
-	had, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	had, err := n.c.endpoints.HasEndpoint(n.def.Name, rec)
 	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
 		return err // the record tells the next call what there is
 	}
@@ -74,7 +74,7 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 // dropTables removes our tables if nothing is in them, after the last of several
 // endpoints that went at once: each of these saw another one.
 func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
-	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	has, err := n.c.endpoints.HasEndpoint(n.def.Name, rec)
 	if has || err != nil {
 		return err
 	}
@@ -85,14 +85,14 @@ func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
 // while it removes the link, each of which takes it some 20 ms; so rules go
 // first, from a link that is down.
 func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
-	release, err := n.c.ports().LockGoing(ctx, rec)
+	release, err := n.c.Ports().LockGoing(ctx, rec)
 	if err != nil {
 		return err
 	}
 	defer release()
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
-	handErr, downErr := n.c.ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
+	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
 	errs, down := []error{handErr, downErr}, downErr == nil
 	if down {
 		errs = append(errs, n.retireRules(ctx, rec))
@@ -101,11 +101,11 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
-	errs = append(errs, n.c.ports().EndAllFlows(ctx, rec))
+	errs = append(errs, n.c.Ports().EndAllFlows(ctx, rec))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(n.c.book().Leave(ctx, n.def(), rec), n.c.ports().WaitNoMore(rec))
+	return errors.Join(n.c.book().Leave(ctx, n.Plan(), rec), n.c.Ports().WaitNoMore(rec))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.
@@ -122,7 +122,7 @@ func notOwn(path string) string {
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
 	id := life.IDOf(rec)
-	if kind, dir := n.leaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
+	if kind, dir := n.LeaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
 // forgetElsewhere gives addresses back that the record knows of and the
 // network's configuration of today does not.
 func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id model.ID) error {
-	kind, dir := n.leaseDir()
+	kind, dir := n.LeaseDir()
 	switch {
 	case rec.IPAM == kind && rec.DataDir == dir:
 		return nil

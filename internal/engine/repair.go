@@ -38,7 +38,7 @@ const (
 
 // Repair is Mend without a report: it returns how many it looked at.
 func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return 0, err
 	}
@@ -53,7 +53,7 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 // another call is at work on is left to that one, dead ones to Collect. It goes
 // on after errors and reports them joined.
 func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return Mended{}, err
 	}
@@ -68,7 +68,7 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 		m.rules(ctx, n)
 	}
 	m.publications(ctx)
-	m.errs = append(m.errs, c.ports().TakeFree(ctx))
+	m.errs = append(m.errs, c.Ports().TakeFree(ctx))
 	if ctx.Err() == nil {
 		m.errs = append(m.errs, c.rules.NFTables.Complete(ctx))
 	}
@@ -101,14 +101,14 @@ func (m *mender) guards(ctx context.Context, rewritten bool) firewall.Exactness 
 
 func (m *mender) fail(n *Network, err error) {
 	if err != nil {
-		m.errs = append(m.errs, fmt.Errorf("network %q: %w", n.name, err))
+		m.errs = append(m.errs, fmt.Errorf("network %q: %w", n.def.Name, err))
 	}
 }
 
 // rules puts back the rules of a network and of its attachments.
 func (m *mender) rules(ctx context.Context, n *Network) {
 	m.errs = append(m.errs, n.repairTunnelRules(ctx))
-	recs, err := m.c.endpoints.Endpoints(n.name)
+	recs, err := m.c.endpoints.Endpoints(n.def.Name)
 	m.errs = append(m.errs, err)
 	m.lostFirst(ctx, recs)
 	for _, rec := range recs {
@@ -116,7 +116,7 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			m.fail(n, ctx.Err())
 			return
 		}
-		if !rec.Rules && !n.config.NeedsRules() {
+		if !rec.Rules && !n.def.Config.NeedsRules() {
 			continue
 		}
 		m.fail(n, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
@@ -163,7 +163,7 @@ func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
 
 // backend is the one that holds the rules of a network where no record tells.
 func (n *Network) backend() model.Backend {
-	if n.config.Backend == model.BackendIPTables || n.c.rules.NFTables.Available() != nil {
+	if n.def.Config.Backend == model.BackendIPTables || n.c.rules.NFTables.Available() != nil {
 		return model.BackendIPTables
 	}
 	return model.BackendNFTables
@@ -194,23 +194,23 @@ func (e *Endpoint) verifyRules(ctx context.Context) error {
 	if err != nil || !p.Rules {
 		return err
 	}
-	network, err := e.n.c.book().Verifiable(ctx, e.n.def(), e.rec)
+	network, err := e.n.c.book().Verifiable(ctx, e.n.Plan(), e.rec)
 	if err != nil {
 		return err
 	}
-	return e.n.c.ports().Verify(ctx, e.rec, network, p.Endpoint)
+	return e.n.c.Ports().Verify(ctx, e.rec, network, p.Endpoint)
 }
 
 func (m *mender) publications(ctx context.Context) {
-	recs, err := m.c.ports().PublicationRecords()
+	recs, err := m.c.Ports().PublicationRecords()
 	m.errs = append(m.errs, err)
 	for _, rec := range recs {
 		m.errs = append(m.errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
 			m.done.Looked++
-			if m.compare && m.c.ports().VerifyPublication(ctx, rec) == nil {
+			if m.compare && m.c.Ports().VerifyPublication(ctx, rec) == nil {
 				return nil
 			}
-			err := m.c.ports().ReapplyPublication(ctx, rec)
+			err := m.c.Ports().ReapplyPublication(ctx, rec)
 			if err == nil && m.compare {
 				m.done.Rules = append(m.done.Rules, life.IDOf(rec))
 			}
@@ -231,7 +231,7 @@ func (e *Endpoint) repairOthers(ctx context.Context) {
 // put back does not concern it. The caller owns no attachment. The first attachment
 // of a host has no others. Where another call is at it already, that one is enough.
 func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
-	if !c.ports().HasOthers(rec) {
+	if !c.Ports().HasOthers(rec) {
 		_ = c.rules.NFTables.Complete(ctx)
 		return
 	}

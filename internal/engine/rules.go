@@ -21,7 +21,7 @@ import (
 func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *unwind.Stack) (fresh bool, err error) {
 	c := e.n.c
 	if !p.Rules {
-		g, err := e.n.c.book().Hold(ctx, e.n.def(), false)
+		g, err := e.n.c.book().Hold(ctx, e.n.Plan(), false)
 		if err != nil {
 			return false, err
 		}
@@ -29,17 +29,16 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *unwi
 	}
 	undo.Push(func() error {
 		ctx := context.WithoutCancel(ctx)
-		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.c.book().Leave(ctx, e.n.def(), e.rec))
+		return errors.Join(e.n.removeRules(ctx, e.rec), e.n.c.book().Leave(ctx, e.n.Plan(), e.rec))
 	})
-	member := e.n.def()
-	done, err := c.ports().Publish(ctx, publish.Ruleset{Backend: e.n.config.Backend, Member: &member, Endpoint: p.Endpoint, Rec: e.rec}, e.Ports())
+	done, err := c.Ports().Publish(ctx, publish.Ruleset{Backend: e.n.def.Config.Backend, Member: e.n.Plan(), Endpoint: p.Endpoint, Rec: e.rec}, e.Ports())
 	if err != nil {
 		return false, err
 	}
 	e.rec.Ports, e.rec.Backend = plan.SavedPorts(done.Ports), string(done.Backend)
 	if len(e.rec.Ports) > 0 {
-		undo.Push(func() error { return c.ports().SetWaiting(e.rec, nil) })
-		if err := c.ports().SetWaiting(e.rec, done.Standby); err != nil {
+		undo.Push(func() error { return c.Ports().SetWaiting(e.rec, nil) })
+		if err := c.Ports().SetWaiting(e.rec, done.Standby); err != nil {
 			return false, err
 		}
 	}
@@ -55,10 +54,10 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *unwi
 // without rules. After a flush all rules come back, as with any other endpoint.
 func (e *Endpoint) applyOthers(ctx context.Context, g guard.Guarded) error {
 	c := e.n.c
-	if err := g.Free(true, e.n.config.Backend); err != nil || !g.Shared {
+	if err := g.Free(true, e.n.def.Config.Backend); err != nil || !g.Shared {
 		return err
 	}
-	restored, err := c.book().Repair(ctx, e.n.config.Bridge, firewall.AddOnly)
+	restored, err := c.book().Repair(ctx, e.n.def.Config.Bridge, firewall.AddOnly)
 	if err != nil || !restored {
 		return err
 	}
@@ -78,18 +77,17 @@ func (e *Endpoint) openLocalhost(p plan.Attachment) error {
 // reapply puts the rules of an attachment in place by the backend that holds them.
 // The network may have another bridge by now than the attachment.
 func (e *Endpoint) reapply(ctx context.Context) error {
-	if e.rec.Bridge != "" && e.rec.Bridge != e.n.config.Bridge {
+	if e.rec.Bridge != "" && e.rec.Bridge != e.n.def.Config.Bridge {
 		at := *e.n
-		at.config.Bridge = e.rec.Bridge
+		at.def.Config.Bridge = e.rec.Bridge
 		e.n = &at
 	}
 	p, err := e.plan()
 	if err != nil || !p.Rules {
 		return err
 	}
-	member := e.n.def()
-	r := publish.Ruleset{Member: &member, Endpoint: p.Endpoint, Rec: e.rec}
-	restored, err := e.n.c.ports().Reapply(ctx, e.rec.Backend, r)
+	r := publish.Ruleset{Member: e.n.Plan(), Endpoint: p.Endpoint, Rec: e.rec}
+	restored, err := e.n.c.Ports().Reapply(ctx, e.rec.Backend, r)
 	e.restored = e.restored || restored
 	return err
 }
@@ -99,12 +97,12 @@ func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
 	if !rec.Rules {
 		return nil
 	}
-	return n.c.rules.Remove(ctx, rec.Backend, n.config.Backend, n.heldBy(rec))
+	return n.c.rules.Remove(ctx, rec.Backend, n.def.Config.Backend, n.heldBy(rec))
 }
 
 // tables owns nothing: what is removed of it is our tables, if nothing is in them.
 func (n *Network) tables() firewall.Network {
-	return firewall.Network{Name: model.NetworkOwner(n.name), Guard: plan.GuardOwner(""), Exact: firewall.ExactBridge}
+	return firewall.Network{Name: model.NetworkOwner(n.def.Name), Guard: plan.GuardOwner(""), Exact: firewall.ExactBridge}
 }
 
 // retireRules removes the rules of an endpoint that goes. With the last one of the
@@ -112,23 +110,23 @@ func (n *Network) tables() firewall.Network {
 // kernel takes its time for each one that deletes something.
 func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 	if rec.Rules && model.PublishesLocalhost(plan.PortsOf(rec)) {
-		if err := n.c.ports().CloseLocalhost(ctx, rec); err != nil {
+		if err := n.c.Ports().CloseLocalhost(ctx, rec); err != nil {
 			return err
 		}
 	}
-	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	has, err := n.c.endpoints.HasEndpoint(n.def.Name, rec)
 	if has || err != nil || !rec.Rules {
 		return errors.Join(err, n.removeRules(ctx, rec))
 	}
-	return n.c.rules.RemoveLast(ctx, rec.Backend, n.config.Backend, n.tables(), n.heldBy(rec))
+	return n.c.rules.RemoveLast(ctx, rec.Backend, n.def.Config.Backend, n.tables(), n.heldBy(rec))
 }
 
 // heldBy says by what an endpoint's rules are found: where the record does not
 // tell, by their comment.
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
-	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.def().TunnelName()}
+	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.Plan().TunnelName()}
 	if rec.Phase == state.PhaseReady {
-		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.ports().HeldBy(rec)
+		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.Ports().HeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)
 	}
 	return fw
@@ -137,8 +135,8 @@ func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
 // retireTunnel removes the rules of the network's tunnel, which is gone, unless it
 // has endpoints.
 func (n *Network) retireTunnel(ctx context.Context) error {
-	err := n.c.endpoints.Alone(ctx, n.name, func() error {
-		return errors.Join(n.c.rules.RemoveNetwork(ctx, "", n.config.Backend, firewall.Network{Name: model.NetworkOwner(n.name)}), n.c.book().Drop(ctx, n.def(), state.Endpoint{Bridge: n.config.Bridge}))
+	err := n.c.endpoints.Alone(ctx, n.def.Name, func() error {
+		return errors.Join(n.c.rules.RemoveNetwork(ctx, "", n.def.Config.Backend, firewall.Network{Name: model.NetworkOwner(n.def.Name)}), n.c.book().Drop(ctx, n.Plan(), state.Endpoint{Bridge: n.def.Config.Bridge}))
 	})
 	if errors.Is(err, state.ErrInUse) {
 		return nil

@@ -51,7 +51,7 @@ func WithOwnNamespace() SandboxOption {
 // WithNetnsPath. The errors: ErrInvalidName, ErrSandboxExists, ErrOwnNamespace,
 // and ErrBadNetns for a path that is no network namespace.
 func (c *Controller) NewSandbox(_ context.Context, id string, opts ...SandboxOption) (_ *Sandbox, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (s *Sandbox) Path() string { return s.path }
 // Delete makes every endpoint leave the sandbox and removes its namespace, if
 // NewSandbox made it. Missing is success.
 func (s *Sandbox) Delete(ctx context.Context) (err error) {
-	leave, err := s.c.enter()
+	leave, err := s.c.Enter()
 	if err != nil {
 		return err
 	}

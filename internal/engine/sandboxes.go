@@ -16,7 +16,7 @@ func (s *Sandbox) Keep() (err error) {
 	if s.made {
 		return nil
 	}
-	leave, err := s.c.enter()
+	leave, err := s.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *Sandbox) Keep() (err error) {
 // order of their IDs, also those whose namespace is gone. What cannot be read is
 // left out and reported in the error, beside the rest.
 func (c *Controller) Sandboxes() (all []*Sandbox, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (c *Controller) Sandboxes() (all []*Sandbox, err error) {
 
 // FindSandbox is Sandbox, also for one whose namespace is gone.
 func (c *Controller) FindSandbox(id string) (_ *Sandbox, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (s *Sandbox) Holder() life.Holder {
 
 // IsHost says whether the sandbox is the network namespace of the Controller.
 func (s *Sandbox) IsHost() (own bool, err error) {
-	leave, err := s.c.enter()
+	leave, err := s.c.Enter()
 	if err != nil {
 		return false, err
 	}
@@ -102,7 +102,7 @@ func (s *Sandbox) IsHost() (own bool, err error) {
 
 // Do calls fn in the namespace that the Controller works in.
 func (c *Controller) Do(fn func() error) (err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func TestNetworkDoesNotChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.n.config.MTU == 0 {
+		if e.n.def.Config.MTU == 0 {
 			t.Error("the MTU was not found out")
 		}
 		if got := n.fingerprint(); got != before || w.networks["net1"].Fingerprint != before {

@@ -144,8 +144,8 @@ func TestPortOfTwoAttachments(t *testing.T) {
 		m.leads("with both", "10.1.0.2", 8080)
 		m.leads("with both", "10.2.0.2", 8081)
 		m.verify("with both", a, b)
-		if p := b.Inspect().Ports; len(p) != 2 || !p[0].Standby || p[1].Standby {
-			t.Errorf("the second attachment's ports: %+v", p)
+		if p, err := m.h.Ports().Waiting(b.rec); err != nil || len(p) != 1 || p[0].HostPort != 8080 {
+			t.Errorf("the second attachment waits for %+v, %v", p, err)
 		}
 		var held *publish.PortHeldError
 		if _, err := m.h.web(m.networks[0], "other", both); !errors.As(err, &held) || held.Owner != a.ID().String() {
@@ -159,8 +159,8 @@ func TestPortOfTwoAttachments(t *testing.T) {
 		}
 		m.leads("without the first", "10.2.0.2", 8080, 8081)
 		m.verify("without the first", b)
-		if p := b.Inspect().Ports; p[0].Standby {
-			t.Errorf("the port still waits: %+v", p)
+		if p, err := m.h.Ports().Waiting(b.rec); err != nil || len(p) > 0 {
+			t.Errorf("the port still waits: %+v, %v", p, err)
 		}
 		m.attach(0, both)
 		m.leads("the first is back", "10.2.0.2", 8080)
@@ -428,7 +428,7 @@ func TestDeadOwnerComesBack(t *testing.T) {
 	c.endpoints = &ownedBetween{w, func() { w.records[recordKey("net1", "c1", "eth0")] = alive }}
 	other := e.rec
 	other.ContainerID = "c2"
-	if took, err := c.ports().TakeFromDead(ctx, other, firewall.Key(e.ID().String())); took || err != nil {
+	if took, err := c.Ports().TakeFromDead(ctx, other, firewall.Key(e.ID().String())); took || err != nil {
 		t.Errorf("taken from an owner that came back: %v, %v", took, err)
 	}
 }

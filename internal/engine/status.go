@@ -25,7 +25,7 @@ const healBudget = 5 * time.Second
 // cut off, a new one is not. A full pool is no error: to have a runtime take its
 // host out of service would stop all that runs there.
 func (n *Network) Status(ctx context.Context) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -34,8 +34,8 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
-	if n.config.NeedsRules() {
-		errs = append(errs, n.c.rules.Available(n.config.Backend))
+	if n.def.Config.NeedsRules() {
+		errs = append(errs, n.c.rules.Available(n.def.Config.Backend))
 	}
 	switch {
 	case n.auto != nil:
@@ -55,7 +55,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 // bridgeStatus says whether the bridge's name is held by something else. A
 // bridge that is not there yet is no obstacle.
 func (n *Network) bridgeStatus(ctx context.Context) error {
-	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.def.Config.Bridge})
 	if errors.Is(err, link.ErrNotBridge) {
 		return err
 	}
@@ -89,7 +89,7 @@ func (n *Network) heal(ctx context.Context) error {
 // heal puts rules back that are missing, as Publish would. What cannot be put
 // back keeps no port from being published.
 func (p *Publisher) heal(ctx context.Context) {
-	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.c.publications(), p.network, p.c.ports().VerifyPublication) == nil {
+	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.c.publications(), p.network, p.c.Ports().VerifyPublication) == nil {
 		return
 	}
 	release, ok, err := p.c.sandboxes.TryRepair()
@@ -104,24 +104,24 @@ func (p *Publisher) heal(ctx context.Context) {
 
 // lacks says what of the network is gone that its endpoints need.
 func (n *Network) lacks(ctx context.Context) error {
-	has, err := n.c.endpoints.HasReady(n.name)
+	has, err := n.c.endpoints.HasReady(n.def.Name)
 	if err != nil {
 		return err
 	}
 	if !has {
 		errs := []error{n.c.tablesLost(ctx)}
-		if n.config.Tunnel.Agent { // it is there before the first endpoint
+		if n.def.Config.Tunnel.Agent { // it is there before the first endpoint
 			errs = append(errs, n.verifyTunnel(ctx))
 		}
 		return errors.Join(errs...)
 	}
-	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx)}
-	if n.config.NeedsRules() && n.c.rules.Of(string(n.config.Backend)) == n.c.rules.NFTables {
-		errs = append(errs, n.c.rules.Intact(ctx, n.config.Backend, n.c.book().InPlace(ctx, n.def()))) // of the tables, too
+	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.Unplugged(ctx)}
+	if n.def.Config.NeedsRules() && n.c.rules.Of(string(n.def.Config.Backend)) == n.c.rules.NFTables {
+		errs = append(errs, n.c.rules.Intact(ctx, n.def.Config.Backend, n.c.book().InPlace(ctx, n.Plan()))) // of the tables, too
 	} else {
 		errs = append(errs, n.c.tablesLost(ctx))
 	}
-	errs = append(errs, n.c.sample(ctx, n.c.endpoints, n.name, n.sampled))
+	errs = append(errs, n.c.sample(ctx, n.c.endpoints, n.def.Name, n.sampled))
 	return errors.Join(append(errs, n.forwarding())...)
 }
 
@@ -186,22 +186,22 @@ func (c *Controller) sample(ctx context.Context, dir endpointRecords, network st
 // sampled is verifyRules by a record. An attachment on another bridge than the
 // network has now says nothing.
 func (n *Network) sampled(ctx context.Context, rec state.Endpoint) error {
-	if rec.Bridge != n.config.Bridge {
+	if rec.Bridge != n.def.Config.Bridge {
 		return nil
 	}
 	return (&Endpoint{n: n, rec: rec}).verifyRules(ctx)
 }
 
-// unplugged names links of the network that are ports of no bridge.
-func (n *Network) unplugged(ctx context.Context) error {
+// Unplugged names links of the network that are ports of no bridge.
+func (n *Network) Unplugged(ctx context.Context) error {
 	stray, err := n.strays(ctx)
 	switch {
 	case err != nil || len(stray) == 0:
 		return err
 	case len(stray) == 1:
-		return fmt.Errorf("link %s is no port of bridge %s", stray[0].Name, n.config.Bridge)
+		return fmt.Errorf("link %s is no port of bridge %s", stray[0].Name, n.def.Config.Bridge)
 	}
-	return fmt.Errorf("%d links are no ports of bridge %s, one is %s", len(stray), n.config.Bridge, stray[0].Name)
+	return fmt.Errorf("%d links are no ports of bridge %s, one is %s", len(stray), n.def.Config.Bridge, stray[0].Name)
 }
 
 // forwarding says whether the host forwards what the network's endpoints send.

@@ -33,7 +33,7 @@ func WithAddressPools(file string) Option { return func(o *options) { o.poolsFil
 // AutoPool the network has the part that takes addresses back, until
 // chooseSubnets is called.
 func (n *Network) setIPAM(spec networkSpec) (err error) {
-	cfg := ipamstore.Config{Network: n.name, DataDir: n.c.dataDir, Sets: spec.subnets}
+	cfg := ipamstore.Config{Network: n.def.Name, DataDir: n.c.dataDir, Sets: spec.subnets}
 	switch {
 	case spec.ipam != nil || len(spec.subnets) == 0:
 		n.ipam = spec.ipam
@@ -72,8 +72,8 @@ func (n *Network) chooseFirstSubnets(ctx context.Context, undo *unwind.Stack) er
 	if n.auto == nil {
 		return nil
 	}
-	if _, err := n.c.networks.LoadNetwork(n.name); err == nil {
-		return fmt.Errorf("%w: %q", model.ErrNetworkExists, n.name)
+	if _, err := n.c.networks.LoadNetwork(n.def.Name); err == nil {
+		return fmt.Errorf("%w: %q", model.ErrNetworkExists, n.def.Name)
 	}
 	undo.Push(func() error { return n.releaseSubnets(context.WithoutCancel(ctx)) })
 	return n.chooseSubnets(ctx)
@@ -84,5 +84,5 @@ func (n *Network) releaseSubnets(ctx context.Context) error {
 	if pool, ok := n.ipam.(*address.Pool); ok {
 		return pool.ReleaseSubnets(ctx)
 	}
-	return (&ipamstore.Subnets{DataDir: n.c.dataDir}).Remove(ctx, n.name)
+	return (&ipamstore.Subnets{DataDir: n.c.dataDir}).Remove(ctx, n.def.Name)
 }

@@ -150,7 +150,7 @@ func TestEveryCallEnters(t *testing.T) {
 	entered := errors.New("entered")
 	c := newWorld().controller()
 	c.home = refusal{entered}
-	n := &Network{c: c, name: "n", driver: plan.DriverBridge}
+	n := &Network{c: c, def: plan.Network{Name: "n", Driver: plan.DriverBridge}}
 	e := &Endpoint{n: n, rec: state.Endpoint{Netns: "/run/netns/c"}}
 	free := map[string]bool{ // of what asks nothing of the kernel, or only about a path
 		"Close": true, "DefineNetwork": true, "Network": true, "Networks": true, "SpanningNetwork": true, "SpanningNetworks": true, "WalkNetworks": true, "Dead": true, "WhyDead": true,

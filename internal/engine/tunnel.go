@@ -21,26 +21,26 @@ import (
 // mends it, pushing how to undo what it made. Of one that an agent keeps only a
 // missing device is made: what we know of its entries may be old by now.
 func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
-	if n.driver != plan.DriverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	if !n.config.Tunnel.Used() {
+	if !n.def.Config.Tunnel.Used() {
 		return model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
-	if n.config.Tunnel.Agent {
-		if has, err := n.c.tunnels.HasTunnel(n.def().TunnelName(), model.NetworkOwner(n.name)); has || err != nil {
+	if n.def.Config.Tunnel.Agent {
+		if has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name)); has || err != nil {
 			return err
 		}
 		full, err := n.withPeers()
 		if err == nil {
-			err = full.c.book().ApplyNetwork(ctx, full.def())
+			err = full.c.book().ApplyNetwork(ctx, full.Plan())
 		}
 		if err != nil {
 			return err
 		}
 		n = full
 	}
-	t := n.def().Tunnel()
+	t := n.Plan().Tunnel()
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
 	var rival error
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
@@ -67,12 +67,12 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
 func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 	networks, _ := n.c.Networks(ctx) // of what cannot be read nothing is said
 	for _, other := range networks {
-		if other.name == n.name || other.driver != plan.DriverOverlay {
+		if other.def.Name == n.def.Name || other.def.Driver != plan.DriverOverlay {
 			continue
 		}
-		for _, block := range other.config.Tunnel.Blocks() {
-			if slices.ContainsFunc(n.config.Tunnel.Blocks(), block.Overlaps) {
-				return fmt.Errorf("%w: of network %q, which has %s, too; if it has no container any more: lnctl network rm %s", conflict, other.name, block, other.name)
+		for _, block := range other.def.Config.Tunnel.Blocks() {
+			if slices.ContainsFunc(n.def.Config.Tunnel.Blocks(), block.Overlaps) {
+				return fmt.Errorf("%w: of network %q, which has %s, too; if it has no container any more: lnctl network rm %s", conflict, other.def.Name, block, other.def.Name)
 			}
 		}
 	}
@@ -80,17 +80,17 @@ func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 }
 
 func (n *Network) removeTunnel(ctx context.Context) error {
-	if n.driver != plan.DriverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	return n.c.tunnels.RemoveTunnel(ctx, n.def().TunnelName(), model.NetworkOwner(n.name))
+	return n.c.tunnels.RemoveTunnel(ctx, n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
 }
 
 func (n *Network) hasTunnel() (bool, error) {
-	if n.driver != plan.DriverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return false, nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.def().TunnelName(), model.NetworkOwner(n.name))
+	has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
 	if errors.Is(err, netlink.ErrExists) {
 		return false, nil
 	}
@@ -100,25 +100,25 @@ func (n *Network) hasTunnel() (bool, error) {
 // tunnelStatus says whether the tunnel's name is held by something else, or, if
 // it is not there yet, its UDP port.
 func (n *Network) tunnelStatus() error {
-	if n.driver != plan.DriverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.def().TunnelName(), model.NetworkOwner(n.name))
-	if has || err != nil || !n.config.Tunnel.Used() {
+	has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
+	if has || err != nil || !n.def.Config.Tunnel.Used() {
 		return err
 	}
-	return n.portInUse(n.def().Tunnel())
+	return n.portInUse(n.Plan().Tunnel())
 }
 
 func (n *Network) verifyTunnel(ctx context.Context) error {
-	if !n.config.Tunnel.Used() {
+	if !n.def.Config.Tunnel.Used() {
 		return nil
 	}
 	n, err := n.withPeers()
 	if err != nil {
 		return err
 	}
-	return n.c.tunnels.VerifyTunnel(ctx, n.def().Tunnel())
+	return n.c.tunnels.VerifyTunnel(ctx, n.Plan().Tunnel())
 }
 
 // repairTunnelRules puts the network's own rules in place while it has a tunnel:
@@ -131,15 +131,15 @@ func (n *Network) repairTunnelRules(ctx context.Context) error {
 	if n, err = n.withPeers(); err != nil {
 		return err
 	}
-	if err := n.c.book().ApplyNetwork(ctx, n.def()); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
-		return fmt.Errorf("network %q: %w", n.name, err)
+	if err := n.c.book().ApplyNetwork(ctx, n.Plan()); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
+		return fmt.Errorf("network %q: %w", n.def.Name, err)
 	}
 	return nil
 }
 
 // resolveTunnelMTU turns AutoMTU into a number, by the routes to the peers.
 func (n *Network) resolveTunnelMTU() error {
-	t := n.config.Tunnel
+	t := n.def.Config.Tunnel
 	var peers []netip.Addr
 	for _, node := range t.Nodes {
 		if node.Address != t.Self {
@@ -157,7 +157,7 @@ func (n *Network) resolveTunnelMTU() error {
 	if mtu < least {
 		return model.BadConfig("mtu", "auto", fmt.Sprintf("the way to the network's hosts has MTU %d, which leaves %d inside; at least %d are needed (IPv6: 1280)", path, mtu, least))
 	}
-	n.config.MTU = min(mtu, 65535)
+	n.def.Config.MTU = min(mtu, 65535)
 	return nil
 }
 

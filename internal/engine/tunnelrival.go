@@ -23,7 +23,7 @@ func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
 	}
 	errs := []error{err}
 	for _, rec := range recs {
-		if rec.Name == n.name || rec.Driver != plan.DriverOverlay {
+		if rec.Name == n.def.Name || rec.Driver != plan.DriverOverlay {
 			continue
 		}
 		other, err := n.c.networkOf(rec)
@@ -34,7 +34,7 @@ func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
 		kept, err := other.agentKeeps()
 		if err == nil && !kept {
 			kept = true // until it is alone
-			err = n.c.endpoints.Alone(ctx, other.name, func() error {
+			err = n.c.endpoints.Alone(ctx, other.def.Name, func() error {
 				kept = false
 				return other.dissolveAlone(ctx)
 			})
@@ -44,9 +44,9 @@ func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
 		}
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("network %q: %w", other.name, err))
+			errs = append(errs, fmt.Errorf("network %q: %w", other.def.Name, err))
 		case kept:
-			errs = append(errs, fmt.Errorf("network %q of this host stands in the way: it has containers, or ln-agent keeps it (see lnctl network ls, ln-agent leave)", other.name))
+			errs = append(errs, fmt.Errorf("network %q of this host stands in the way: it has containers, or ln-agent keeps it (see lnctl network ls, ln-agent leave)", other.def.Name))
 		default:
 			cleared = true
 		}
@@ -56,8 +56,8 @@ func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
 
 // rivals says that two networks cannot both have a tunnel.
 func (n *Network) rivals(other *Network) bool {
-	t, o := n.config.Tunnel, other.config.Tunnel
-	if t.Port == o.Port && t.VNIOf(n.name) == o.VNIOf(other.name) {
+	t, o := n.def.Config.Tunnel, other.def.Config.Tunnel
+	if t.Port == o.Port && t.VNIOf(n.def.Name) == o.VNIOf(other.def.Name) {
 		return true
 	}
 	return slices.ContainsFunc(t.Reach(), func(p netip.Prefix) bool { return slices.ContainsFunc(o.Reach(), p.Overlaps) })

@@ -36,7 +36,7 @@ type Expectation struct {
 // name, joined; the error is then ErrDifferent. Any other error says that it
 // could not look. It needs no record.
 func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	if err != nil {
 		return err
 	}
-	p, err := n.def().Endpoint(want.ID, want.Addressing, mac, ports)
+	p, err := n.Plan().Endpoint(want.ID, want.Addressing, mac, ports)
 	if err != nil {
 		return err
 	}
@@ -79,16 +79,16 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.Bridge), n.c.links.Verify(ctx, p.Link)}
 	errs = append(errs, n.verifyTunnel(ctx))
 	if p.Rules {
-		network, err := n.c.book().Verifiable(ctx, n.def(), rec)
+		network, err := n.c.book().Verifiable(ctx, n.Plan(), rec)
 		if err == nil {
-			err = n.c.ports().Verify(ctx, rec, network, p.Endpoint)
+			err = n.c.Ports().Verify(ctx, rec, network, p.Endpoint)
 		}
 		errs = append(errs, err)
 	}
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.Addrs()))
 	}
-	return plan.Judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.name), errs...)
+	return plan.Judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.def.Name), errs...)
 }
 
 // recorded returns the record of an attachment, as far as there is one, and its
@@ -97,7 +97,7 @@ func (n *Network) recorded(want Expectation) (state.Endpoint, []model.PortMappin
 	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
 	switch {
 	case state.Missing(err):
-		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.config.Backend)}
+		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.def.Config.Backend)}
 		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m model.PortMapping) bool { return m.HostPort == 0 }), nil
 	case err != nil:
 		return rec, nil, err
@@ -126,4 +126,16 @@ func reach(p *plan.Attachment) {
 	for _, a := range p.Link.Addrs {
 		p.Bridge.Reach = append(p.Bridge.Reach, a.Addr())
 	}
+}
+
+// VerifyButForwarding is Verify of an endpoint, but for the host's forwarding.
+func (e *Endpoint) VerifyButForwarding(ctx context.Context) (err error) {
+	leave, err := e.n.c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	want := e.expectation()
+	want.butForwarding = true
+	return e.verifyAs(ctx, want)
 }

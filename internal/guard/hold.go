@@ -65,7 +65,7 @@ func (s stateIndex) LockBridge(ctx context.Context, bridge string, how int, crea
 }
 
 // guardRecord is what the network asks of its bridge.
-func guardRecord(n plan.Network) (state.Guard, error) {
+func guardRecord(n *plan.Network) (state.Guard, error) {
 	rules := policy.Of(n.Rules())
 	data, err := json.Marshal(rules)
 	return state.Guard{Network: n.Name, ID: policy.ID(rules), Backend: string(n.Config.Backend), Tunnel: n.TunnelName(), Rules: data}, err
@@ -87,7 +87,7 @@ type Guarded struct {
 // Hold returns the rules that hold for the network's bridge with an endpoint
 // of the network on it. The index changes when they are said to be applied. A
 // network that asks for nothing takes part where other networks have a guard.
-func (k Book) Hold(ctx context.Context, n plan.Network, always bool) (Guarded, error) {
+func (k *Book) Hold(ctx context.Context, n *plan.Network, always bool) (Guarded, error) {
 	mine := state.Guard{Network: n.Name, ID: n.GuardID()}
 	bridge := n.Config.Bridge
 	b, err := k.Index.LockBridge(ctx, bridge, unix.LOCK_SH, state.Creation(always))
@@ -117,7 +117,7 @@ func (k Book) Hold(ctx context.Context, n plan.Network, always bool) (Guarded, e
 }
 
 // enterGuard is holdGuard for a network that is not in the index b yet.
-func (k Book) enterGuard(ctx context.Context, n plan.Network, b Bridge) (Guarded, error) {
+func (k *Book) enterGuard(ctx context.Context, n *plan.Network, b Bridge) (Guarded, error) {
 	mine, err := guardRecord(n)
 	if err != nil {
 		return Guarded{}, err
@@ -165,7 +165,7 @@ func (k Book) enterGuard(ctx context.Context, n plan.Network, b Bridge) (Guarded
 }
 
 // joined is the network's rules with all guards of an index that has its own.
-func joined(n plan.Network, b Bridge) (firewall.Network, error) {
+func joined(n *plan.Network, b Bridge) (firewall.Network, error) {
 	if b.Len() == 1 {
 		return n.Rules(), nil
 	}
@@ -194,7 +194,7 @@ func joinGuards(n firewall.Network, all []state.Guard) (firewall.Network, error)
 // seedGuards returns what networks ask of a bridge on which their endpoints live,
 // but for mine, by their records: for an index that is new or was lost. Living says
 // that there is such an endpoint.
-func (k Book) seedGuards(bridge string, mine state.Guard) (all []state.Guard, living bool, err error) {
+func (k *Book) seedGuards(bridge string, mine state.Guard) (all []state.Guard, living bool, err error) {
 	recs, err := k.Networks.Networks()
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside
@@ -230,7 +230,7 @@ func guardOf(rec state.Network) (state.Guard, error) {
 
 // weedGuards divides the guards of an index into those that an endpoint other than
 // gone needs, or a tunnel, and the others.
-func (k Book) weedGuards(b Bridge, bridge string, gone model.ID) (left, stale []state.Guard, err error) {
+func (k *Book) weedGuards(b Bridge, bridge string, gone model.ID) (left, stale []state.Guard, err error) {
 	all, err := b.Guards()
 	if err != nil {
 		return nil, nil, err
@@ -260,7 +260,7 @@ func (k Book) weedGuards(b Bridge, bridge string, gone model.ID) (left, stale []
 // HoldFor returns the rules that hold for an endpoint of the network: one that is
 // being made brings what its network asks for; of one that is there the guard may be
 // stricter than its own configuration, or from an earlier one.
-func (k Book) HoldFor(ctx context.Context, n plan.Network, rec state.Endpoint) (Guarded, error) {
+func (k *Book) HoldFor(ctx context.Context, n *plan.Network, rec state.Endpoint) (Guarded, error) {
 	if rec.Phase != state.PhaseReady {
 		return k.Hold(ctx, n, true)
 	}
@@ -284,7 +284,7 @@ func (k Book) HoldFor(ctx context.Context, n plan.Network, rec state.Endpoint) (
 // fromIndex is what the guards of the index b ask for, and the network's tunnel. The
 // ports of an endpoint are published as the guard with ID id has it, with which the
 // endpoint came, or as the network's configuration has it now.
-func fromIndex(n plan.Network, b Bridge, id string) (firewall.Network, error) {
+func fromIndex(n *plan.Network, b Bridge, id string) (firewall.Network, error) {
 	own := n.Rules()
 	all, err := b.Guards()
 	if err != nil {
@@ -303,7 +303,7 @@ func fromIndex(n plan.Network, b Bridge, id string) (firewall.Network, error) {
 }
 
 // InPlace is what the bridge's index asks for now, and the network's tunnel.
-func (k Book) InPlace(ctx context.Context, n plan.Network) firewall.Network {
+func (k *Book) InPlace(ctx context.Context, n *plan.Network) firewall.Network {
 	b, err := k.Index.LockBridge(ctx, n.Config.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if err != nil {
 		return n.Rules()
@@ -317,7 +317,7 @@ func (k Book) InPlace(ctx context.Context, n plan.Network) firewall.Network {
 }
 
 // Verifiable is the rules of holdFor for a look at them.
-func (k Book) Verifiable(ctx context.Context, n plan.Network, rec state.Endpoint) (firewall.Network, error) {
+func (k *Book) Verifiable(ctx context.Context, n *plan.Network, rec state.Endpoint) (firewall.Network, error) {
 	if rec.Bridge == "" { // without a record
 		return n.Rules(), nil
 	}
@@ -337,7 +337,7 @@ func (k Book) Verifiable(ctx context.Context, n plan.Network, rec state.Endpoint
 
 // ApplyNetwork puts the rules of the network in place without an endpoint, as
 // an agent needs it for a tunnel.
-func (k Book) ApplyNetwork(ctx context.Context, n plan.Network) error {
+func (k *Book) ApplyNetwork(ctx context.Context, n *plan.Network) error {
 	g, err := k.Hold(ctx, n, true)
 	if err != nil {
 		return err
@@ -347,7 +347,7 @@ func (k Book) ApplyNetwork(ctx context.Context, n plan.Network) error {
 }
 
 // RepairAll puts the guard of every bridge in place again.
-func (k Book) RepairAll(ctx context.Context, how firewall.Exactness) error {
+func (k *Book) RepairAll(ctx context.Context, how firewall.Exactness) error {
 	bridges, err := k.Index.Bridges()
 	errs := []error{err}
 	for _, bridge := range bridges {
@@ -358,7 +358,7 @@ func (k Book) RepairAll(ctx context.Context, how firewall.Exactness) error {
 }
 
 // Repair also says whether all rules had been flushed.
-func (k Book) Repair(ctx context.Context, bridge string, how firewall.Exactness) (restored bool, err error) {
+func (k *Book) Repair(ctx context.Context, bridge string, how firewall.Exactness) (restored bool, err error) {
 	b, err := k.Index.LockBridge(ctx, bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
 		return false, nil
@@ -375,7 +375,7 @@ func (k Book) Repair(ctx context.Context, bridge string, how firewall.Exactness)
 }
 
 // applyGuard puts the guard of a bridge in place that asks for all.
-func (k Book) applyGuard(ctx context.Context, bridge string, all []state.Guard, how firewall.Exactness) (restored bool, err error) {
+func (k *Book) applyGuard(ctx context.Context, bridge string, all []state.Guard, how firewall.Exactness) (restored bool, err error) {
 	joined, err := joinGuards(plan.BridgeRules(bridge), all)
 	if err != nil {
 		return false, err

@@ -20,7 +20,7 @@ import (
 
 // Leave weakens the guard of an endpoint's bridge, after its link is gone, to
 // what the others on it ask for. Without others it stays, as the bridge does.
-func (k Book) Leave(ctx context.Context, n plan.Network, rec state.Endpoint) error {
+func (k *Book) Leave(ctx context.Context, n *plan.Network, rec state.Endpoint) error {
 	if rec.Bridge == "" {
 		return nil
 	}
@@ -31,7 +31,7 @@ func (k Book) Leave(ctx context.Context, n plan.Network, rec state.Endpoint) err
 }
 
 // leaveShared is leaveGuard for a bridge that is there.
-func (k Book) leaveShared(ctx context.Context, n plan.Network, rec state.Endpoint) error {
+func (k *Book) leaveShared(ctx context.Context, n *plan.Network, rec state.Endpoint) error {
 	b, err := k.Index.LockBridge(ctx, rec.Bridge, unix.LOCK_SH, state.OnlyExisting)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
@@ -67,7 +67,7 @@ func (k Book) leaveShared(ctx context.Context, n plan.Network, rec state.Endpoin
 
 // weaken makes the guard of a bridge what left asks for, and takes stale out of
 // its index.
-func (k Book) weaken(ctx context.Context, b Bridge, bridge string, left, stale []state.Guard) error {
+func (k *Book) weaken(ctx context.Context, b Bridge, bridge string, left, stale []state.Guard) error {
 	joined, err := joinGuards(plan.BridgeRules(bridge), left)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func (k Book) weaken(ctx context.Context, b Bridge, bridge string, left, stale [
 
 // Clear takes what the network asks of its bridge out of the guard. Unless
 // another network needs them, the bridge goes, and then the guard.
-func (k Book) Clear(ctx context.Context, n plan.Network) error {
+func (k *Book) Clear(ctx context.Context, n *plan.Network) error {
 	b, err := k.Index.LockBridge(ctx, n.Config.Bridge, unix.LOCK_EX, state.Create)
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (k Book) Clear(ctx context.Context, n plan.Network) error {
 
 // Drop is leaveGuard for an attachment that was not completed: without a
 // bridge, and another endpoint that needs it, the guard that it brought goes.
-func (k Book) Drop(ctx context.Context, n plan.Network, rec state.Endpoint) error {
+func (k *Book) Drop(ctx context.Context, n *plan.Network, rec state.Endpoint) error {
 	if k.hasBridge(ctx, n) {
 		return k.leaveShared(ctx, n, rec)
 	}
@@ -129,7 +129,7 @@ const (
 // dropGuards makes the guard of the network's bridge, whose index is b, what other
 // endpoints than gone ask for; without any it is removed, after the bridge. Without
 // an index a bridge that is there keeps its guard: other networks may need it.
-func (k Book) dropGuards(ctx context.Context, n plan.Network, b Bridge, gone state.Endpoint, bridge fate) error {
+func (k *Book) dropGuards(ctx context.Context, n *plan.Network, b Bridge, gone state.Endpoint, bridge fate) error {
 	left, stale, err := k.weedGuards(b, n.Config.Bridge, life.IDOf(gone))
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (k Book) dropGuards(ctx context.Context, n plan.Network, b Bridge, gone sta
 // of the networks that have endpoints on it, and puts their guard in place: what
 // closes the bridge may have the name of the network that goes, as of a release
 // before v0.2. It returns whether there is such an endpoint.
-func (k Book) seedIndex(ctx context.Context, n plan.Network, b Bridge) (living bool, err error) {
+func (k *Book) seedIndex(ctx context.Context, n *plan.Network, b Bridge) (living bool, err error) {
 	all, living, err := k.seedGuards(n.Config.Bridge, state.Guard{})
 	if err != nil || !living {
 		return living, err
@@ -190,7 +190,7 @@ func (k Book) seedIndex(ctx context.Context, n plan.Network, b Bridge) (living b
 // alone. Rules that no record tells of may close bridges of living containers.
 // Where records tell of all, what networks closed of a bridge under their own names,
 // as releases before v0.2 did, is in the guard: beside it, it could let in more.
-func (k Book) ExactWithoutIndex(ctx context.Context, living bool) (firewall.Exactness, error) {
+func (k *Book) ExactWithoutIndex(ctx context.Context, living bool) (firewall.Exactness, error) {
 	links, err := k.Links.List(ctx, model.OwnerPrefix)
 	if err != nil {
 		return firewall.AddOnly, err
@@ -223,14 +223,14 @@ func (k Book) ExactWithoutIndex(ctx context.Context, living bool) (firewall.Exac
 	return firewall.AdoptBridge, nil
 }
 
-func (k Book) hasBridge(ctx context.Context, n plan.Network) bool {
+func (k *Book) hasBridge(ctx context.Context, n *plan.Network) bool {
 	err := k.Bridges.VerifyBridge(ctx, link.Bridge{Name: n.Config.Bridge})
 	return !errors.Is(err, netlink.ErrNotFound) && !errors.Is(err, link.ErrNotBridge)
 }
 
 // RemoveBridge removes the bridge if libnet made it, for whichever network, and no
 // port is left on it; one that another network came to use meanwhile stays.
-func (k Book) RemoveBridge(ctx context.Context, n plan.Network) error {
+func (k *Book) RemoveBridge(ctx context.Context, n *plan.Network) error {
 	err := k.Bridges.RemoveBridge(ctx, n.Config.Bridge, model.OwnerPrefix)
 	if errors.Is(err, link.ErrInUse) || errors.Is(err, netlink.ErrExists) || errors.Is(err, link.ErrNotBridge) {
 		return nil

@@ -24,7 +24,7 @@ type Attachment struct {
 
 // Endpoint derives what an endpoint is to be. It is pure: what can be refused is
 // refused here. The link has no namespace yet.
-func (n Network) Endpoint(id model.ID, a model.Addressing, mac net.HardwareAddr, ports []model.PortMapping) (Attachment, error) {
+func (n *Network) Endpoint(id model.ID, a model.Addressing, mac net.HardwareAddr, ports []model.PortMapping) (Attachment, error) {
 	v4, v6 := a.Families()
 	if v6 && n.Config.MTU != 0 && n.Config.MTU < 1280 {
 		return Attachment{}, model.BadConfig("mtu", n.Config.MTU, "want at least 1280 bytes, as the network has IPv6 (RFC 8200, section 5)")
@@ -72,7 +72,7 @@ func (p *Attachment) asRecorded(rec state.Endpoint) {
 }
 
 // Recorded is what the attachment of a record is to be.
-func (n Network) Recorded(rec state.Endpoint) (Attachment, error) {
+func (n *Network) Recorded(rec state.Endpoint) (Attachment, error) {
 	mac, err := model.ParseMAC("mac", rec.MAC)
 	if err != nil {
 		return Attachment{}, err

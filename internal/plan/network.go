@@ -21,10 +21,10 @@ type Network struct {
 }
 
 // OfRecord returns the network of a record.
-func OfRecord(rec state.Network) (Network, error) {
-	n := Network{Name: rec.Name, Driver: cmp.Or(rec.Driver, DriverBridge)}
+func OfRecord(rec state.Network) (*Network, error) {
+	n := &Network{Name: rec.Name, Driver: cmp.Or(rec.Driver, DriverBridge)}
 	if err := json.Unmarshal(rec.Config, &n.Config); err != nil {
-		return n, fmt.Errorf("record of network %q: %w", rec.Name, err)
+		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
 	}
 	return n, nil
 }
@@ -37,7 +37,7 @@ const (
 )
 
 // Bridge is the network's bridge as endpoints with these addresses need it.
-func (n Network) Bridge(a model.Addressing) link.Bridge {
+func (n *Network) Bridge(a model.Addressing) link.Bridge {
 	b := link.Bridge{
 		Name:          n.Config.Bridge,
 		MTU:           n.Config.MTU,
@@ -68,7 +68,7 @@ func (n Network) Bridge(a model.Addressing) link.Bridge {
 	return b
 }
 
-func (n Network) link(id model.ID, a model.Addressing, mac net.HardwareAddr, ports []model.PortMapping) link.Link {
+func (n *Network) link(id model.ID, a model.Addressing, mac net.HardwareAddr, ports []model.PortMapping) link.Link {
 	l := link.Link{
 		Owner: id.String(), HostName: id.HostName(), Bridge: n.Config.Bridge, IfName: id.IfName,
 		MAC: mac, MTU: n.Config.MTU,

@@ -110,7 +110,7 @@ func TestIPv6Mode(t *testing.T) {
 		{addresses(), host.IPv6Keep},
 	}
 	for _, tt := range tests {
-		if got := (Network{}).Bridge(tt.in).IPv6; got != tt.want {
+		if got := (&Network{}).Bridge(tt.in).IPv6; got != tt.want {
 			t.Errorf("%v: mode %v, want %v", words(tt.in), got, tt.want)
 		}
 	}
@@ -202,7 +202,7 @@ func TestValidateSubnet(t *testing.T) {
 }
 
 func TestIPv6NeedsItsMTU(t *testing.T) {
-	n := Network{Name: "net1", Config: model.NetworkConfig{Bridge: "br1", MTU: 1200}}
+	n := &Network{Name: "net1", Config: model.NetworkConfig{Bridge: "br1", MTU: 1200}}
 	if _, err := n.Endpoint(model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}, addresses("fd01::5/64"), nil, nil); err == nil {
 		t.Error("MTU 1200 with IPv6 was accepted")
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Rules are those of the network as a whole, and what it asks of its bridge.
-func (n Network) Rules() firewall.Network {
+func (n *Network) Rules() firewall.Network {
 	c := n.Config
 	fw := firewall.Network{
 		Name: model.NetworkOwner(n.Name), Guard: GuardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.TunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(),
@@ -30,7 +30,7 @@ func BridgeRules(bridge string) firewall.Network {
 }
 
 // GuardID tells what the network asks of its bridge from what others do.
-func (n Network) GuardID() string { return policy.ID(n.Rules()) }
+func (n *Network) GuardID() string { return policy.ID(n.Rules()) }
 
 // OwnRules are the choices of the configuration for endpoints made by it.
 func OwnRules(c model.NetworkConfig) *state.OwnRules {

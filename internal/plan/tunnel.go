@@ -15,7 +15,7 @@ const TunnelPrefix = "vx-"
 
 // TunnelName is the name of the network's VXLAN device: "vx-" and 12 hex
 // digits, those of the default name of the bridge. Empty: it has none.
-func (n Network) TunnelName() string {
+func (n *Network) TunnelName() string {
 	if n.Driver != DriverOverlay {
 		return ""
 	}
@@ -23,7 +23,7 @@ func (n Network) TunnelName() string {
 }
 
 // vteps returns the MACs of the tunnel's other ends.
-func (n Network) vteps() []net.HardwareAddr {
+func (n *Network) vteps() []net.HardwareAddr {
 	var all []net.HardwareAddr
 	for _, node := range n.Config.Tunnel.Nodes {
 		if node.Address != n.Config.Tunnel.Self {
@@ -35,7 +35,7 @@ func (n Network) vteps() []net.HardwareAddr {
 }
 
 // underlay is what the tunnel looks like from the underlay.
-func (n Network) underlay() firewall.Underlay {
+func (n *Network) underlay() firewall.Underlay {
 	t := n.Config.Tunnel
 	if n.Driver != DriverOverlay || !t.Used() {
 		return firewall.Underlay{}
@@ -50,7 +50,7 @@ func (n Network) underlay() firewall.Underlay {
 }
 
 // Tunnel is the network's VXLAN device with all that leads by it to other hosts.
-func (n Network) Tunnel() tunnel.Tunnel {
+func (n *Network) Tunnel() tunnel.Tunnel {
 	t := n.Config.Tunnel
 	nodes := make([]overlay.Node, 0, len(t.Nodes))
 	for _, node := range t.Nodes {

@@ -33,7 +33,7 @@ const (
 // applyRules puts rules in place and returns the backend that holds them, and
 // whether it had lost all before. Ports that a dead owner holds are taken; for
 // those of another attachment of the container r waits: they come into its Standby.
-func (k Ports) applyRules(ctx context.Context, r *Ruleset) (used model.Backend, restored bool, err error) {
+func (k *Ports) applyRules(ctx context.Context, r *Ruleset) (used model.Backend, restored bool, err error) {
 	if r.Backend != model.BackendIPTables {
 		restored, err = k.applyBy(ctx, k.Guard.Rules.NFTables, r)
 		if r.Backend == model.BackendNFTables || !errors.Is(err, firewall.ErrUnsupported) || k.Guard.Rules.IPTables.Available() != nil {
@@ -47,7 +47,7 @@ func (k Ports) applyRules(ctx context.Context, r *Ruleset) (used model.Backend, 
 // maxDead bounds how many owners of ports are met for one attachment.
 const maxDead = 100
 
-func (k Ports) applyBy(ctx context.Context, by either.Rules, r *Ruleset) (restored bool, err error) {
+func (k *Ports) applyBy(ctx context.Context, by either.Rules, r *Ruleset) (restored bool, err error) {
 	for range maxDead {
 		restored, err = k.applyOnce(ctx, by, r)
 		var port *firewall.PortHeldError
@@ -72,7 +72,7 @@ func (k Ports) applyBy(ctx context.Context, by either.Rules, r *Ruleset) (restor
 
 // applyOnce asks the other backend, too, whose ports they are. The guard cannot
 // change meanwhile.
-func (k Ports) applyOnce(ctx context.Context, by either.Rules, r *Ruleset) (restored bool, err error) {
+func (k *Ports) applyOnce(ctx context.Context, by either.Rules, r *Ruleset) (restored bool, err error) {
 	other, used := k.Guard.Rules.IPTables, model.BackendNFTables
 	if by == k.Guard.Rules.IPTables {
 		other, used = k.Guard.Rules.NFTables, model.BackendIPTables
@@ -85,7 +85,7 @@ func (k Ports) applyOnce(ctx context.Context, by either.Rules, r *Ruleset) (rest
 	if r.Member == nil {
 		return by.Apply(ctx, firewall.Network{}, r.Endpoint)
 	}
-	g, err := k.Guard.HoldFor(ctx, *r.Member, r.Rec)
+	g, err := k.Guard.HoldFor(ctx, r.Member, r.Rec)
 	if err != nil {
 		return false, err
 	}
@@ -96,7 +96,7 @@ func (k Ports) applyOnce(ctx context.Context, by either.Rules, r *Ruleset) (rest
 
 // Reapply puts the rules of an attachment in place as they were: what it waited
 // for it waits for. Restored says that those of others may be gone.
-func (k Ports) Reapply(ctx context.Context, backend string, r Ruleset) (restored bool, err error) {
+func (k *Ports) Reapply(ctx context.Context, backend string, r Ruleset) (restored bool, err error) {
 	release, err := k.Lock(ctx, r.Rec)
 	if err != nil {
 		return false, err

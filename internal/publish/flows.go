@@ -17,7 +17,7 @@ import (
 
 // EndFlows ends what conntrack knows of connections by the ports of an
 // attachment, but those on standby, that went elsewhere before it had them.
-func (k Ports) EndFlows(ctx context.Context, rec state.Endpoint, standby []firewall.PortMap) error {
+func (k *Ports) EndFlows(ctx context.Context, rec state.Endpoint, standby []firewall.PortMap) error {
 	return k.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, standby)})
 }
 
@@ -25,7 +25,7 @@ func (k Ports) EndFlows(ctx context.Context, rec state.Endpoint, standby []firew
 // whoever began them. Those by IPv6 are left to endEarlierFlows where there are no
 // ports: the kernel's filter does not find them, and a list of the whole table
 // takes as long as an ADD.
-func (k Ports) EndAllFlows(ctx context.Context, rec state.Endpoint) error {
+func (k *Ports) EndAllFlows(ctx context.Context, rec state.Endpoint) error {
 	filter := conntrack.Filter{Flows: flowsBy(rec, nil), Addrs: rec.Addrs()}
 	if len(rec.Ports) == 0 {
 		filter.Addrs = slices.DeleteFunc(filter.Addrs, func(a netip.Addr) bool { return !a.Unmap().Is4() })
@@ -35,7 +35,7 @@ func (k Ports) EndAllFlows(ctx context.Context, rec state.Endpoint) error {
 
 // endPublished is endFlows, and ends what the container answers: it lives on, and
 // what it began is its own.
-func (k Ports) endPublished(ctx context.Context, rec state.Endpoint) error {
+func (k *Ports) endPublished(ctx context.Context, rec state.Endpoint) error {
 	if len(rec.Ports) == 0 {
 		return nil
 	}
@@ -44,7 +44,7 @@ func (k Ports) endPublished(ctx context.Context, rec state.Endpoint) error {
 
 // EndEarlierFlows ends the connections of addresses that had another owner, before
 // their new one can be reached.
-func (k Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) error {
+func (k *Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
@@ -58,7 +58,7 @@ func (k Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) error {
 // EndUnguardedFlows ends the connections to addresses of the endpoint's subnets: a
 // bridge that had no guard let them in, or the host sent them elsewhere.
 // Where every connection may come in anyway, none is ended.
-func (k Ports) EndUnguardedFlows(ctx context.Context, n plan.Network, rec state.Endpoint) error {
+func (k *Ports) EndUnguardedFlows(ctx context.Context, n *plan.Network, rec state.Endpoint) error {
 	if rules := n.Rules(); !policy.Closes(rules) {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (k Ports) EndUnguardedFlows(ctx context.Context, n plan.Network, rec state.
 	return k.forget(ctx, conntrack.Filter{To: subnets})
 }
 
-func (k Ports) forget(ctx context.Context, filter conntrack.Filter) error {
+func (k *Ports) forget(ctx context.Context, filter conntrack.Filter) error {
 	if len(filter.Flows)+len(filter.Targets)+len(filter.Addrs)+len(filter.To) == 0 {
 		return nil
 	}

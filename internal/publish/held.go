@@ -23,7 +23,7 @@ type Published struct {
 
 // Publish puts rules in place with the ports that are wanted, choosing those that were
 // left open.
-func (k Ports) Publish(ctx context.Context, rules Ruleset, wanted []model.PortMapping) (p Published, err error) {
+func (k *Ports) Publish(ctx context.Context, rules Ruleset, wanted []model.PortMapping) (p Published, err error) {
 	for range maxChoices {
 		if p.Ports, err = choosePorts(k.Host, wanted); err != nil {
 			return Published{}, err
@@ -65,7 +65,7 @@ func isChosen(held *PortHeldError, asked []model.PortMapping) bool {
 }
 
 // settleHeld finds a way out where another owner has ports of r, if there is one.
-func (k Ports) settleHeld(ctx context.Context, r *Ruleset, held *firewall.PortHeldError) (bool, error) {
+func (k *Ports) settleHeld(ctx context.Context, r *Ruleset, held *firewall.PortHeldError) (bool, error) {
 	if h := r.Endpoint.Handover; h != nil && firewall.Key(h.From) == held.Owner {
 		return true, k.removeHeld(ctx, held.Owner) // it holds them by the other backend
 	}
@@ -96,7 +96,7 @@ func meetsAny(a, b []firewall.PortMap) bool {
 // TakeFromDead removes the rules of an owner that is provably gone, for r. It
 // keeps others from the owner meanwhile, and asks again: its container may have
 // come back. An attachment of the container that r is of is kept by its lock.
-func (k Ports) TakeFromDead(ctx context.Context, r state.Endpoint, owner string) (dead bool, err error) {
+func (k *Ports) TakeFromDead(ctx context.Context, r state.Endpoint, owner string) (dead bool, err error) {
 	if dead, err = k.deadOwner(ctx, owner); err != nil || !dead {
 		return false, err
 	}
@@ -118,7 +118,7 @@ func (k Ports) TakeFromDead(ctx context.Context, r state.Endpoint, owner string)
 }
 
 // removeHeld removes the rules of an owner from both backends.
-func (k Ports) removeHeld(ctx context.Context, owner string) error {
+func (k *Ports) removeHeld(ctx context.Context, owner string) error {
 	for _, either := range k.Guard.Rules.All() {
 		if !either.Used() {
 			continue
@@ -132,7 +132,7 @@ func (k Ports) removeHeld(ctx context.Context, owner string) error {
 
 // deadOwner says whether the owner of a rule is provably gone: its record says
 // so, or it has neither record nor link.
-func (k Ports) deadOwner(ctx context.Context, owner string) (bool, error) {
+func (k *Ports) deadOwner(ctx context.Context, owner string) (bool, error) {
 	for _, dir := range []Records{k.Endpoints, k.Publications} {
 		rec, err := findOwner(dir, owner)
 		if err == nil {

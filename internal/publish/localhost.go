@@ -18,7 +18,7 @@ import (
 
 // HeldBy are the ports by whose keys the rules of a record are found; nil
 // where parts of them are on standby: then they are found by their comment.
-func (k Ports) HeldBy(rec state.Endpoint) []firewall.PortMap {
+func (k *Ports) HeldBy(rec state.Endpoint) []firewall.PortMap {
 	if standby, err := k.Waiting(rec); len(standby) > 0 || err != nil {
 		return nil
 	}
@@ -27,7 +27,7 @@ func (k Ports) HeldBy(rec state.Endpoint) []firewall.PortMap {
 
 // hasLocalhost says that another endpoint than gone, or a publication, has a port
 // that 127.0.0.0/8 leads to by gone's bridge, the guards of which are b, if any.
-func (k Ports) hasLocalhost(b guard.Bridge, gone state.Endpoint) (bool, error) {
+func (k *Ports) hasLocalhost(b guard.Bridge, gone state.Endpoint) (bool, error) {
 	other := func(rec state.Endpoint) bool {
 		same := life.IDOf(rec) == life.IDOf(gone) && rec.HostName == gone.HostName // of a publication that is empty
 		return rec.Bridge == gone.Bridge && !same
@@ -62,7 +62,7 @@ func (k Ports) hasLocalhost(b guard.Bridge, gone state.Endpoint) (bool, error) {
 // as plan says it of one that is made now. In which gateway mode its ports are
 // published the guard tells that it came with, which is one of guards, else its
 // network's record; where nothing tells, they are open.
-func (k Ports) opensLocalhost(rec state.Endpoint, guards []state.Guard) bool {
+func (k *Ports) opensLocalhost(rec state.Endpoint, guards []state.Guard) bool {
 	hairpin := rec.OwnRules == nil || !rec.OwnRules.NoHairpin
 	// The record of an ADD under way may not have its addresses yet.
 	ipv4 := rec.Phase != state.PhaseReady || slices.ContainsFunc(rec.Addrs(), netip.Addr.Is4)
@@ -79,7 +79,7 @@ func (k Ports) opensLocalhost(rec state.Endpoint, guards []state.Guard) bool {
 }
 
 // publicationOpens is opensLocalhost for the record of a publication.
-func (k Ports) publicationOpens(rec state.Endpoint) bool {
+func (k *Ports) publicationOpens(rec state.Endpoint) bool {
 	p, err := k.PublisherOf(rec)
 	return err != nil || p.opensLocalhost(rec)
 }
@@ -87,7 +87,7 @@ func (k Ports) publicationOpens(rec state.Endpoint) bool {
 // CloseLocalhost switches route_localnet of an endpoint's bridge off, unless another
 // endpoint or a publication has a port that 127.0.0.0/8 leads to by it. The lock
 // keeps those out that are about to have one.
-func (k Ports) CloseLocalhost(ctx context.Context, gone state.Endpoint) error {
+func (k *Ports) CloseLocalhost(ctx context.Context, gone state.Endpoint) error {
 	b, err := k.Guard.Index.LockBridge(ctx, gone.Bridge, unix.LOCK_EX, state.OnlyExisting)
 	switch {
 	case err == nil:

@@ -23,7 +23,7 @@ type Ports struct {
 	Publications *state.Dir // records of Publishers
 	Networks     Networks
 	Standby      Standbys
-	Guard        guard.Book
+	Guard        *guard.Book
 	Host         Host
 	Flush        func(context.Context, conntrack.Filter) error
 }
@@ -54,13 +54,13 @@ type (
 )
 
 // network returns a network by its record.
-func (k Ports) network(name string) (plan.Network, error) {
+func (k *Ports) network(name string) (*plan.Network, error) {
 	rec, err := k.Networks.LoadNetwork(name)
 	if errors.Is(err, state.ErrNotFound) {
-		return plan.Network{}, fmt.Errorf("network %q: %w", name, model.ErrNotFound)
+		return nil, fmt.Errorf("network %q: %w", name, model.ErrNotFound)
 	}
 	if err != nil {
-		return plan.Network{}, err
+		return nil, err
 	}
 	return plan.OfRecord(rec)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-func (k Ports) PublicationRecords() ([]state.Endpoint, error) {
+func (k *Ports) PublicationRecords() ([]state.Endpoint, error) {
 	dir := k.Publications
 	networks, err := dir.EndpointNetworks()
 	errs := []error{err}
@@ -25,7 +25,7 @@ func (k Ports) PublicationRecords() ([]state.Endpoint, error) {
 }
 
 // PublisherOf returns a Publisher as the record of a publication tells.
-func (k Ports) PublisherOf(rec state.Endpoint) (*Publisher, error) {
+func (k *Ports) PublisherOf(rec state.Endpoint) (*Publisher, error) {
 	p := &Publisher{ports: k, dir: k.Publications, network: rec.Network}
 	if len(rec.Config) > 0 {
 		if err := json.Unmarshal(rec.Config, &p.cfg); err != nil {
@@ -36,7 +36,7 @@ func (k Ports) PublisherOf(rec state.Endpoint) (*Publisher, error) {
 }
 
 // VerifyPublication changes nothing and says what differs from the record.
-func (k Ports) VerifyPublication(ctx context.Context, rec state.Endpoint) error {
+func (k *Ports) VerifyPublication(ctx context.Context, rec state.Endpoint) error {
 	p, err := k.PublisherOf(rec)
 	if err == nil {
 		err = p.verify(ctx, rec)
@@ -53,7 +53,7 @@ func (p *Publisher) LetHairpin(rec state.Endpoint) error {
 }
 
 // HasOthers says that there may be another network, attachment or publication.
-func (k Ports) HasOthers(rec state.Endpoint) bool {
+func (k *Ports) HasOthers(rec state.Endpoint) bool {
 	for _, dir := range []Records{k.Endpoints, k.Publications} {
 		networks, err := dir.EndpointNetworks()
 		if err != nil || slices.ContainsFunc(networks, func(name string) bool { return name != rec.Network }) {

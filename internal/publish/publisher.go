@@ -21,7 +21,7 @@ import (
 // Publisher publishes ports of the host for containers whose interfaces another
 // plugin makes. Its records lie apart from those of networks.
 type Publisher struct {
-	ports   Ports
+	ports   *Ports
 	dir     *state.Dir
 	network string
 	cfg     model.PublishConfig
@@ -38,7 +38,7 @@ type Publication struct {
 }
 
 // Publisher returns the one for a network. The errors: ErrInvalidName, *ConfigError.
-func (k Ports) Publisher(network string, cfg model.PublishConfig) (*Publisher, error) {
+func (k *Ports) Publisher(network string, cfg model.PublishConfig) (*Publisher, error) {
 	if err := errors.Join(model.ValidateName("network name", network), cfg.Validate()); err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (p *Publisher) device(rec state.Endpoint) (string, error) {
 }
 
 // ReapplyPublication puts the rules of a publication in place by its record.
-func (k Ports) ReapplyPublication(ctx context.Context, rec state.Endpoint) error {
+func (k *Ports) ReapplyPublication(ctx context.Context, rec state.Endpoint) error {
 	p, err := k.PublisherOf(rec)
 	if err != nil {
 		return err

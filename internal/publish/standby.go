@@ -56,7 +56,7 @@ func waits(w state.Waiting, rec state.Endpoint) bool {
 
 // Lock keeps others from the ports of an attachment's container. A record
 // that is complete and has no ports needs no lock.
-func (k Ports) Lock(ctx context.Context, rec state.Endpoint) (release func(), err error) {
+func (k *Ports) Lock(ctx context.Context, rec state.Endpoint) (release func(), err error) {
 	if rec.Phase == state.PhaseReady && len(rec.Ports) == 0 {
 		return func() {}, nil
 	}
@@ -65,7 +65,7 @@ func (k Ports) Lock(ctx context.Context, rec state.Endpoint) (release func(), er
 
 // LockGoing is lockPorts for an attachment that goes: what cannot be locked,
 // as its directory cannot be written to, must not keep it from going.
-func (k Ports) LockGoing(ctx context.Context, rec state.Endpoint) (release func(), err error) {
+func (k *Ports) LockGoing(ctx context.Context, rec state.Endpoint) (release func(), err error) {
 	release, err = k.Lock(ctx, rec)
 	if err != nil && !errors.Is(err, flock.ErrLocked) {
 		return func() {}, nil
@@ -74,7 +74,7 @@ func (k Ports) LockGoing(ctx context.Context, rec state.Endpoint) (release func(
 }
 
 // Waiting returns the ports that an attachment waits for.
-func (k Ports) Waiting(rec state.Endpoint) ([]firewall.PortMap, error) {
+func (k *Ports) Waiting(rec state.Endpoint) ([]firewall.PortMap, error) {
 	if len(rec.Ports) == 0 && rec.Phase == state.PhaseReady {
 		return nil, nil
 	}
@@ -96,7 +96,7 @@ func standbyPorts(w state.Waiting) []firewall.PortMap {
 }
 
 // SetWaiting writes what an attachment waits for. The caller has the lock.
-func (k Ports) SetWaiting(rec state.Endpoint, ports []firewall.PortMap) error {
+func (k *Ports) SetWaiting(rec state.Endpoint, ports []firewall.PortMap) error {
 	s, err := k.Standby.LoadStandby(rec.ContainerID)
 	if err != nil && !errors.Is(err, state.ErrCorrupt) {
 		return err
@@ -119,7 +119,7 @@ func (k Ports) SetWaiting(rec state.Endpoint, ports []firewall.PortMap) error {
 }
 
 // WaitNoMore is setWaiting for an attachment that is gone.
-func (k Ports) WaitNoMore(rec state.Endpoint) error {
+func (k *Ports) WaitNoMore(rec state.Endpoint) error {
 	if rec.Phase == state.PhaseReady && len(rec.Ports) == 0 {
 		return nil
 	}
@@ -138,7 +138,7 @@ func savedStandby(ports []firewall.PortMap) []state.Port {
 
 // sameContainer says whether the owner of a rule is another living attachment of
 // the container that a record is of.
-func (k Ports) sameContainer(ctx context.Context, rec state.Endpoint, owner string) (bool, error) {
+func (k *Ports) sameContainer(ctx context.Context, rec state.Endpoint, owner string) (bool, error) {
 	if rec.ContainerID == "" {
 		return false, nil
 	}
@@ -160,7 +160,7 @@ func (k Ports) sameContainer(ctx context.Context, rec state.Endpoint, owner stri
 }
 
 // recordOf returns the record of the owner of a rule.
-func (k Ports) recordOf(owner string) (state.Endpoint, error) {
+func (k *Ports) recordOf(owner string) (state.Endpoint, error) {
 	for i, dir := range []Records{k.Endpoints, k.Publications} {
 		id, ok := model.ParseOwner(owner)
 		if i > 0 {
@@ -184,13 +184,13 @@ func (k Ports) recordOf(owner string) (state.Endpoint, error) {
 // container that wait for them. The caller has the lock of lockPorts until the
 // attachment's rules are gone, and then calls setWaiting for it: what it waits for
 // tells until then where its own rules are.
-func (k Ports) HandOver(ctx context.Context, gone state.Endpoint) error {
+func (k *Ports) HandOver(ctx context.Context, gone state.Endpoint) error {
 	return k.serveWaiting(ctx, gone.ContainerID, func(w state.Waiting) bool { return waits(w, gone) }, ownerOf(gone))
 }
 
 // serveWaiting has each attachment of a container that waits get what is free or
 // from's, which may be empty. Those that leave says of get nothing.
-func (k Ports) serveWaiting(ctx context.Context, containerID string, leaves func(state.Waiting) bool, from string) error {
+func (k *Ports) serveWaiting(ctx context.Context, containerID string, leaves func(state.Waiting) bool, from string) error {
 	s, err := k.Standby.LoadStandby(containerID)
 	if errors.Is(err, state.ErrCorrupt) {
 		err = nil // set aside: nothing is known to wait
@@ -219,7 +219,7 @@ func (k Ports) serveWaiting(ctx context.Context, containerID string, leaves func
 	return errors.Join(append(errs, k.Standby.SaveStandby(s))...)
 }
 
-func (k Ports) waiter(containerID string, w state.Waiting) (state.Endpoint, error) {
+func (k *Ports) waiter(containerID string, w state.Waiting) (state.Endpoint, error) {
 	dir := k.Endpoints
 	if w.Publication {
 		dir = k.Publications
@@ -229,7 +229,7 @@ func (k Ports) waiter(containerID string, w state.Waiting) (state.Endpoint, erro
 
 // takeOver puts the ports in place that an attachment waits for, as far as they
 // are free or from's, and returns those for which it goes on waiting.
-func (k Ports) takeOver(ctx context.Context, rec state.Endpoint, was []firewall.PortMap, from string) (still []firewall.PortMap, err error) {
+func (k *Ports) takeOver(ctx context.Context, rec state.Endpoint, was []firewall.PortMap, from string) (still []firewall.PortMap, err error) {
 	r, err := k.rulesetOf(rec)
 	if err != nil {
 		return was, err
@@ -242,7 +242,7 @@ func (k Ports) takeOver(ctx context.Context, rec state.Endpoint, was []firewall.
 }
 
 // rulesetOf returns the rules of an attachment as its record has them.
-func (k Ports) rulesetOf(rec state.Endpoint) (Ruleset, error) {
+func (k *Ports) rulesetOf(rec state.Endpoint) (Ruleset, error) {
 	if rec.IsPublication() {
 		p, err := k.PublisherOf(rec)
 		if err != nil {
@@ -255,18 +255,18 @@ func (k Ports) rulesetOf(rec state.Endpoint) (Ruleset, error) {
 		return Ruleset{}, err
 	}
 	p, err := n.Recorded(rec)
-	return Ruleset{Member: &n, Endpoint: p.Endpoint, Rec: rec}, err
+	return Ruleset{Member: n, Endpoint: p.Endpoint, Rec: rec}, err
 }
 
 // TakeOwnFree gives what is free to the attachments of a container, if one waits.
-func (k Ports) TakeOwnFree(ctx context.Context, rec state.Endpoint) error {
+func (k *Ports) TakeOwnFree(ctx context.Context, rec state.Endpoint) error {
 	if standby, err := k.Waiting(rec); len(standby) == 0 || err != nil {
 		return err
 	}
 	return k.takeFreeOf(ctx, rec.ContainerID)
 }
 
-func (k Ports) takeFreeOf(ctx context.Context, containerID string) error {
+func (k *Ports) takeFreeOf(ctx context.Context, containerID string) error {
 	release, err := k.Standby.OwnPorts(ctx, containerID)
 	if err != nil {
 		return err
@@ -277,7 +277,7 @@ func (k Ports) takeFreeOf(ctx context.Context, containerID string) error {
 
 // TakeFree gives what is free to all attachments that wait: after a process was
 // killed while it handed ports over.
-func (k Ports) TakeFree(ctx context.Context) error {
+func (k *Ports) TakeFree(ctx context.Context) error {
 	all, err := k.Standby.Standbys()
 	errs := []error{err}
 	for _, containerID := range all {

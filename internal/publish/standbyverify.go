@@ -12,7 +12,7 @@ import (
 
 // Verify compares the rules of an attachment; ports that it waits for have
 // to lead to another attachment of the container.
-func (k Ports) Verify(ctx context.Context, rec state.Endpoint, n firewall.Network, e firewall.Endpoint) error {
+func (k *Ports) Verify(ctx context.Context, rec state.Endpoint, n firewall.Network, e firewall.Endpoint) error {
 	by := k.Guard.Rules.Of(rec.Backend)
 	standby, err := k.Waiting(rec)
 	if len(standby) == 0 || err != nil {
@@ -30,7 +30,7 @@ func (k Ports) Verify(ctx context.Context, rec state.Endpoint, n firewall.Networ
 
 // verifyStandby says whether some port of standby is no other attachment's. One
 // of another container is an error.
-func (k Ports) verifyStandby(ctx context.Context, rec state.Endpoint, e firewall.Endpoint, standby []firewall.PortMap) (free bool, err error) {
+func (k *Ports) verifyStandby(ctx context.Context, rec state.Endpoint, e firewall.Endpoint, standby []firewall.PortMap) (free bool, err error) {
 	e.Ports, e.ConditionsIPv4, e.ConditionsIPv6, e.Handover = standby, nil, nil, nil
 	for i := range e.Ports {
 		e.Ports[i].ContainerPort = e.Ports[i].HostPort
@@ -52,7 +52,7 @@ func (k Ports) verifyStandby(ctx context.Context, rec state.Endpoint, e firewall
 }
 
 // checkPorts asks both backends whose ports they are.
-func (k Ports) checkPorts(ctx context.Context, e firewall.Endpoint) error {
+func (k *Ports) checkPorts(ctx context.Context, e firewall.Endpoint) error {
 	for _, by := range k.Guard.Rules.All() {
 		if !by.Used() {
 			continue

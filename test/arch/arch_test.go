@@ -20,7 +20,7 @@ var ladder = []struct {
 	{"plugins/*", []string{"internal/cni", "internal/plugin", "internal/engine", "internal/publish", "internal/address", "internal/life", "internal/model"}},
 	{"internal/plugin", []string{"internal/cni", "internal/plain", "internal/engine", "internal/address", "internal/model"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host"}},
-	{"cmd/lnctl", []string{"internal/plugin", "internal/engine", "internal/address", "internal/life", "internal/model"}},
+	{"cmd/lnctl", []string{"internal/operator", "internal/plugin", "internal/engine", "internal/address", "internal/life", "internal/model"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "internal/engine", "internal/model"}},
 	{"internal/agent", []string{"internal/overlay", "internal/plugin", "internal/engine", "internal/address", "internal/model", "pkg/ipamstore"}},
 	{"internal/registry/etcd", []string{"internal/overlay"}},
@@ -46,6 +46,7 @@ var ladder = []struct {
 	{"internal/driver/*", []string{"internal/driver", "internal/driver/bridge", "internal/model"}},
 	{"internal/engine", []string{"internal/publish", "internal/guard", "internal/unwind", "internal/plan", "internal/address", "internal/life", "internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore"}},
 	{"internal/address", []string{"internal/life", "internal/model", "internal/kernel", "internal/link", "internal/netlink", "internal/state", "internal/plain", "pkg/ipamstore"}},
+	{"internal/operator", []string{"internal/engine", "internal/publish", "internal/plan", "internal/address", "internal/life", "internal/model", "internal/overlay", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state", "pkg/ipamstore"}},
 	{"internal/publish", []string{"internal/guard", "internal/unwind", "internal/plan", "internal/policy", "internal/life", "internal/model", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/firewall/conntrack", "internal/state", "internal/flock", "internal/plain"}},
 	{"internal/guard", []string{"internal/plan", "internal/policy", "internal/life", "internal/model", "internal/link", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state"}},
 	{"internal/plan", []string{"internal/life", "internal/model", "internal/policy", "internal/overlay", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/state", "pkg/ipamstore"}},
@@ -87,12 +88,20 @@ var heavy = []string{
 	"regexp", "text/template", "crypto", // init work: crypto alone costs a millisecond before main
 }
 
+// ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry"}
+
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {
 		for _, dep := range goList(t, "{{join .Deps \"\\n\"}}", pkg) {
 			for _, h := range heavy {
 				if dep == h || strings.HasPrefix(dep, strings.TrimSuffix(h, "/")+"/") {
 					t.Errorf("%s links %s", pkg, dep)
+				}
+			}
+			for _, o := range ofOperators {
+				if of := strings.TrimPrefix(dep, module); of == o || strings.HasPrefix(of, o+"/") {
+					t.Errorf("%s links %s, which is for operators", pkg, of)
 				}
 			}
 		}

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 
 // publications writes the records of Publishers that are lost.
 func (r *rebuilder) publications(ctx context.Context) error {
-	dir := r.c.publications()
+	dir := r.o.ports.Publications
 	var errs []error
 	silent := func(owners []string, why error) {
 		for _, owner := range owners {
@@ -53,13 +53,13 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID
 	cfg := model.PublishConfig{NoHairpin: !fw.Hairpin, MasqueradeAll: fw.MasqueradeAll}
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseReady, Boot: r.c.boot, Bridge: fw.Bridge, Rules: true, Backend: string(model.BackendNFTables),
+		Phase: state.PhaseReady, Boot: r.o.boot, Bridge: fw.Bridge, Rules: true, Backend: string(model.BackendNFTables),
 		Ports: plan.SavedPorts(recordedPorts(fw.Ports, fw.Addrs)), Config: cfg.JSON(),
 	}
 	for _, a := range fw.Addrs {
 		rec.Addresses = append(rec.Addresses, state.Address{Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
-	if path, err := r.c.finder.Holder(ctx, fw.Addrs[0], r.ns); err == nil {
+	if path, err := r.o.kernel.Holder(ctx, fw.Addrs[0], r.ns); err == nil {
 		ns, err := life.NetnsIDOf(path)
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID
 		return err
 	}
 	if rec.Bridge == "" {
-		device, err := r.c.published.DeviceTo(fw.Addrs[0])
+		device, err := r.o.kernel.DeviceTo(fw.Addrs[0])
 		if err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func (r *rebuilder) publication(ctx context.Context, dir *state.Dir, id model.ID
 	if err := dir.CreateEndpoint(rec); err != nil {
 		return err
 	}
-	if err := r.c.ports().VerifyPublication(ctx, rec); err != nil { // removed meanwhile
+	if err := r.o.ports.VerifyPublication(ctx, rec); err != nil { // removed meanwhile
 		return errors.Join(err, dir.DeleteEndpoint(id.Network, id.ContainerID, id.IfName))
 	}
 	r.done = append(r.done, id)

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -11,9 +11,7 @@ func (s survey) checkAttachments(ctx context.Context) []Finding {
 	for _, n := range s.networks {
 		for _, e := range s.endpoints[n] {
 			looked++
-			want := e.expectation()
-			want.butForwarding = true
-			if err := e.verifyAs(ctx, want); err != nil {
+			if err := e.VerifyButForwarding(ctx); err != nil {
 				all = append(all, differing("attachments", err))
 			}
 		}
@@ -22,13 +20,13 @@ func (s survey) checkAttachments(ctx context.Context) []Finding {
 }
 
 func (s survey) checkPublications(ctx context.Context) []Finding {
-	recs, _ := s.c.ports().PublicationRecords()
+	recs, _ := s.o.ports.PublicationRecords()
 	looked := 0
 	var all []Finding
 	for _, rec := range recs {
-		if a := s.c.attachment(rec); a.Life == Alive {
+		if a := s.o.attachment(rec); a.Life == Alive {
 			looked++
-			if err := s.c.ports().VerifyPublication(ctx, rec); err != nil {
+			if err := s.o.ports.VerifyPublication(ctx, rec); err != nil {
 				all = append(all, differing("portmap ports", err))
 			}
 		}

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plan"
@@ -85,68 +85,62 @@ type Answer struct {
 // asked says that the answer is one.
 func (a Answer) asked() bool { return a.Size > 0 }
 
-type peers interface {
-	FindTunnel(context.Context, tunnel.Tunnel) (tunnel.Found, error)
-}
-
-var _ peers = (*kernel.Handle)(nil)
-
 // SpanningNetwork returns a network that spans hosts, by its record or by what
 // an agent wrote of it, as before its first container. It is ErrNotFound if there
 // is neither, and ErrNoOverlay for a network of one host.
-func (c *Controller) SpanningNetwork(name string) (*Network, error) {
-	n, err := c.Network(name)
+func (o *Operator) SpanningNetwork(name string) (*engine.Network, error) {
+	n, err := o.Network(name)
 	if errors.Is(err, model.ErrNotFound) {
-		if kept, fileErr := c.keptNetwork(name); !errors.Is(fileErr, model.ErrNotReady) {
+		if kept, fileErr := o.keptNetwork(name); !errors.Is(fileErr, model.ErrNotReady) {
 			return kept, fileErr
 		}
 	}
-	if err == nil && n.driver != plan.DriverOverlay {
+	if err == nil && n.Driver() != plan.DriverOverlay {
 		return nil, ErrNoOverlay
 	}
 	return n, err
 }
 
 // SpanningNetworks returns all of them, in the order of their names.
-func (c *Controller) SpanningNetworks(ctx context.Context) ([]*Network, error) {
-	all, err := c.Networks(ctx)
-	all = slices.DeleteFunc(all, func(n *Network) bool { return n.driver != plan.DriverOverlay })
-	names, filesErr := c.NodeFiles()
+func (o *Operator) SpanningNetworks(ctx context.Context) ([]*engine.Network, error) {
+	all, err := o.Networks(ctx)
+	all = slices.DeleteFunc(all, func(n *engine.Network) bool { return n.Driver() != plan.DriverOverlay })
+	names, filesErr := o.NodeFiles()
 	errs := []error{err, filesErr}
 	for _, name := range names {
-		if slices.ContainsFunc(all, func(n *Network) bool { return n.name == name }) {
+		if slices.ContainsFunc(all, func(n *engine.Network) bool { return n.Name() == name }) {
 			continue
 		}
-		n, err := c.keptNetwork(name)
+		n, err := o.keptNetwork(name)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		all = append(all, n)
 	}
-	slices.SortFunc(all, func(a, b *Network) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(all, func(a, b *engine.Network) int { return strings.Compare(a.Name(), b.Name()) })
 	return all, errors.Join(errs...)
 }
 
 // keptNetwork returns a network as its node file has it.
-func (c *Controller) keptNetwork(name string) (*Network, error) {
-	f, err := c.NodeFile(name)
+func (o *Operator) keptNetwork(name string) (*engine.Network, error) {
+	f, err := o.NodeFile(name)
 	if err != nil {
 		return nil, err
 	}
-	return c.DefineNetwork(plan.DriverOverlay, name, WithConfig(f.Apply(model.NetworkConfig{})))
+	return o.DefineNetwork(plan.DriverOverlay, name, engine.WithConfig(f.Apply(model.NetworkConfig{})))
 }
 
 // Peers says what the kernel has of each other host of the network, and changes
 // nothing. It goes by the network's record or, where an agent keeps the network,
 // by what that wrote last. A network of one host is ErrNoOverlay.
-func (n *Network) Peers(ctx context.Context) (_ Peers, err error) {
-	leave, err := n.c.enter()
+func (o *Operator) Peers(ctx context.Context, n *engine.Network) (_ Peers, err error) {
+	leave, err := o.Enter()
 	if err != nil {
 		return Peers{}, err
 	}
 	defer leave(&err)
-	p, err := n.findPeers(ctx)
+	p, err := o.findPeers(ctx, n)
 	p.advise()
 	return p.Peers, err
 }
@@ -155,14 +149,14 @@ func (n *Network) Peers(ctx context.Context) (_ Peers, err error) {
 // answers through the tunnel, to a small packet and to one as large as the tunnel
 // takes; all of them at once, no longer than 2 × wait for all. A network with
 // NoHost is not asked: this host may not. It needs CAP_NET_RAW.
-func (n *Network) CheckPeers(ctx context.Context, wait time.Duration) (_ Peers, err error) {
-	leave, err := n.c.enter()
+func (o *Operator) CheckPeers(ctx context.Context, n *engine.Network, wait time.Duration) (_ Peers, err error) {
+	leave, err := o.Enter()
 	if err != nil {
 		return Peers{}, err
 	}
 	defer leave(&err)
-	p, err := n.findPeers(ctx)
-	if err == nil && p.MTU > 0 && !n.config.NoHost {
+	p, err := o.findPeers(ctx, n)
+	if err == nil && p.MTU > 0 && !n.Config().NoHost {
 		err = p.ask(ctx, wait)
 	}
 	p.advise()
@@ -185,22 +179,21 @@ func (f *foundPeers) whoMends() string {
 	return "the next ADD of the network on this host puts it right"
 }
 
-func (n *Network) findPeers(ctx context.Context) (foundPeers, error) {
-	if n.config.Tunnel.Agent {
-		f, err := n.c.NodeFile(n.name)
+func (o *Operator) findPeers(ctx context.Context, n *engine.Network) (foundPeers, error) {
+	now := *n.Plan()
+	if now.Config.Tunnel.Agent {
+		f, err := o.NodeFile(n.Name())
 		if err != nil {
 			return foundPeers{}, err
 		}
-		now := *n
-		now.config = f.Apply(n.config)
-		n = &now
+		now.Config = f.Apply(now.Config)
 	}
-	t := n.config.Tunnel
+	t := now.Config.Tunnel
 	if !t.Used() {
 		return foundPeers{}, ErrNoOverlay
 	}
-	plan := n.def().Tunnel()
-	k, err := n.c.peers.FindTunnel(ctx, plan)
+	plan := now.Tunnel()
+	k, err := o.kernel.FindTunnel(ctx, plan)
 	if err != nil {
 		return foundPeers{}, err
 	}
@@ -222,7 +215,7 @@ func (n *Network) findPeers(ctx context.Context) (foundPeers, error) {
 		}
 		p.FDB = entryOf(k.FDB[len(out.Peers.Peers)])
 		out.Peers.Peers = append(out.Peers.Peers, p)
-		if mtu, err := n.c.tunnels.PathMTU(t.Self, []netip.Addr{node.Address}, t.Device); err == nil {
+		if mtu, err := o.kernel.PathMTU(t.Self, []netip.Addr{node.Address}, t.Device); err == nil {
 			out.path[node.Address] = overlay.MTU(mtu, t.Self)
 		}
 	}

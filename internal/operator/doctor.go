@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/link"
@@ -28,8 +29,8 @@ type Finding struct {
 
 // Diagnose looks at what networks of this host need to work, and changes
 // nothing but that it sets unreadable records aside, as every reader does.
-func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
-	leave, err := c.enter()
+func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
+	leave, err := o.Enter()
 	if f, ok := permitted(err); !ok {
 		return []Finding{f}
 	}
@@ -37,15 +38,15 @@ func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
 		return []Finding{{"network namespace", err.Error(), "try again as root; nothing was looked at"}}
 	}
 	defer leave(&err) // a thread that cannot come back ends with its goroutine
-	if f, ok := permitted(c.rules.NFTables.Available()); !ok {
+	if f, ok := permitted(o.rules.NFTables.Available()); !ok {
 		return []Finding{f}
 	}
-	s := c.survey(ctx)
-	all = []Finding{c.checkBackend()}
+	s := o.survey(ctx)
+	all = []Finding{o.checkBackend()}
 	all = append(all, s.checkForwarding(ctx)...)
 	all = append(all, s.checkPolicyRules(ctx)...)
 	all = append(all, s.checkForeign(ctx)...)
-	all = append(all, c.checkState(), c.checkRecords(s.unread))
+	all = append(all, o.checkState(), o.checkRecords(s.unread))
 	all = append(all, s.checkLost(ctx)...)
 	all = append(all, s.checkRules(ctx))
 	all = append(all, s.checkBridges(ctx)...)
@@ -57,21 +58,21 @@ func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
 
 // survey is what the records tell, read once.
 type survey struct {
-	c         *Controller
-	networks  []*Network
-	endpoints map[*Network][]*Endpoint // alive and joined
+	o         *Operator
+	networks  []*engine.Network
+	endpoints map[*engine.Network][]*engine.Endpoint // alive and joined
 	dead      []model.ID
 	unread    error
 }
 
-func (c *Controller) survey(ctx context.Context) survey {
-	s := survey{c: c, endpoints: map[*Network][]*Endpoint{}}
-	s.networks, s.unread = c.Networks(ctx)
+func (o *Operator) survey(ctx context.Context) survey {
+	s := survey{o: o, endpoints: map[*engine.Network][]*engine.Endpoint{}}
+	s.networks, s.unread = o.Networks(ctx)
 	for _, n := range s.networks {
 		endpoints, err := n.Endpoints(ctx)
 		s.unread = errors.Join(s.unread, err)
 		for _, e := range endpoints {
-			switch e.Inspect().Life {
+			switch s.o.Inspect(e).Life {
 			case Alive:
 				s.endpoints[n] = append(s.endpoints[n], e)
 			case Dead:
@@ -79,7 +80,7 @@ func (c *Controller) survey(ctx context.Context) survey {
 			}
 		}
 	}
-	published, err := c.Publications(ctx)
+	published, err := o.Publications(ctx)
 	s.unread = errors.Join(s.unread, err)
 	for _, p := range published {
 		if p.Life == Dead {
@@ -89,12 +90,12 @@ func (c *Controller) survey(ctx context.Context) survey {
 	return s
 }
 
-func (c *Controller) checkBackend() Finding {
+func (o *Operator) checkBackend() Finding {
 	f := Finding{About: "firewall", Found: "nf_tables"}
-	err := c.rules.NFTables.Available()
+	err := o.rules.NFTables.Available()
 	switch {
 	case err == nil:
-	case c.rules.IPTables.Available() == nil:
+	case o.rules.IPTables.Available() == nil:
 		f.Found = "iptables, as the kernel has no nf_tables"
 	default:
 		f.Found, f.Advice = err.Error(), "load the kernel's module nf_tables (modprobe nf_tables), or install iptables"
@@ -104,8 +105,8 @@ func (c *Controller) checkBackend() Finding {
 
 // forwards says for which family packets of the network's containers have to be
 // forwarded now.
-func (s survey) forwards(n *Network) (v4, v6 bool) {
-	if !n.config.HasGateway() || n.config.IsInternal() {
+func (s survey) forwards(n *engine.Network) (v4, v6 bool) {
+	if !n.Config().HasGateway() || n.Config().IsInternal() {
 		return false, false
 	}
 	for _, e := range s.endpoints[n] {
@@ -132,10 +133,10 @@ func (s survey) checkForwarding(ctx context.Context) []Finding {
 	for _, n := range s.networks {
 		v4, v6 := s.forwards(n)
 		if v4 {
-			need4, bridges = append(need4, n.name), append(bridges, n.gatewayInterface())
+			need4, bridges = append(need4, n.Name()), append(bridges, gatewayInterface(n))
 		}
 		if v6 {
-			need6 = append(need6, n.name)
+			need6 = append(need6, n.Name())
 		}
 	}
 	f4.off(on4, need4, "sysctl -w net.ipv4.ip_forward=1, and look in /etc/sysctl.d for what switched it off")
@@ -148,11 +149,11 @@ func (s survey) checkForwarding(ctx context.Context) []Finding {
 
 // gatewayInterface is the interface by which packets of the network's
 // containers come to the host.
-func (n *Network) gatewayInterface() string {
-	if n.config.VLAN > 0 {
-		return fmt.Sprintf("%s.%d", n.config.Bridge, n.config.VLAN)
+func gatewayInterface(n *engine.Network) string {
+	if n.Config().VLAN > 0 {
+		return fmt.Sprintf("%s.%d", n.Config().Bridge, n.Config().VLAN)
 	}
-	return n.config.Bridge
+	return n.Config().Bridge
 }
 
 // offByInterface says which interfaces do not forward though the host does.
@@ -193,23 +194,23 @@ func (f *Finding) off(on bool, needed []string, advice string) {
 	}
 }
 
-func (c *Controller) checkState() Finding {
-	f := Finding{About: "state directory", Found: c.stateDir}
-	if _, err := os.Stat(c.stateDir); errors.Is(err, fs.ErrNotExist) {
+func (o *Operator) checkState() Finding {
+	f := Finding{About: "state directory", Found: o.StateDir}
+	if _, err := os.Stat(o.StateDir); errors.Is(err, fs.ErrNotExist) {
 		f.Found += ": not there yet"
 		return f
 	}
-	if err := c.sandboxes.Writable(); err != nil {
+	if err := o.dir.Writable(); err != nil {
 		f.Found, f.Advice = err.Error(), "ADD and DEL need it: mount it writable (a tmpfs will do)"
 	}
 	return f
 }
 
 // checkRecords counts what could not be read, now or by an earlier reader.
-func (c *Controller) checkRecords(unread error) Finding {
+func (o *Operator) checkRecords(unread error) Finding {
 	f := Finding{About: "records", Found: "all are readable"}
 	var aside []string
-	err := filepath.WalkDir(c.stateDir, func(path string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir(o.StateDir, func(path string, _ fs.DirEntry, err error) error {
 		if record, is := strings.CutSuffix(path, ".corrupt"); is {
 			if _, err := os.Stat(record); err != nil { // else it was rebuilt
 				aside = append(aside, path)
@@ -220,7 +221,7 @@ func (c *Controller) checkRecords(unread error) Finding {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		unread = errors.Join(unread, err)
 	}
-	networks, err := c.networks.Networks()
+	networks, err := o.networks.Networks()
 	untold := slices.DeleteFunc(networks, func(rec state.Network) bool { return rec.Fingerprint != untoldConfig })
 	if err != nil && !errors.Is(err, state.ErrCorrupt) {
 		unread = errors.Join(unread, err)
@@ -246,8 +247,8 @@ func (s survey) checkRules(ctx context.Context) Finding {
 	for _, endpoints := range s.endpoints {
 		for _, e := range endpoints {
 			switch {
-			case !e.rec.Rules:
-			case s.c.rules.Of(e.rec.Backend) == s.c.rules.IPTables:
+			case !e.Record().Rules:
+			case s.o.rules.Of(e.Record().Backend) == s.o.rules.IPTables:
 				byIPTables++
 			default:
 				ruled = true
@@ -262,11 +263,11 @@ func (s survey) checkRules(ctx context.Context) Finding {
 		f.Found = "none are needed now"
 		return f
 	}
-	if err := s.c.rules.Intact(ctx, model.BackendNFTables, firewall.Network{}); err != nil {
+	if err := s.o.rules.Intact(ctx, model.BackendNFTables, firewall.Network{}); err != nil {
 		f.Found, f.Advice = oneLine(err), "lnctl repair puts them back; so do STATUS and the next ADD"
 		return f
 	}
-	foreign, err := s.c.recorder.Ownerless(ctx)
+	foreign, err := s.o.nft.Ownerless(ctx)
 	switch {
 	case err != nil:
 		f.Found, f.Advice = oneLine(err), "try again"
@@ -283,12 +284,12 @@ func (s survey) checkBridges(ctx context.Context) []Finding {
 		if len(s.endpoints[n]) == 0 {
 			continue // made anew with the first container
 		}
-		err := s.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+		err := s.o.kernel.VerifyBridge(ctx, link.Bridge{Name: n.Config().Bridge})
 		if !errors.Is(err, netlink.ErrNotFound) { // else no link can be its port
-			err = errors.Join(err, n.unplugged(ctx))
+			err = errors.Join(err, n.Unplugged(ctx))
 		}
 		if err != nil {
-			all = append(all, Finding{"bridges", fmt.Sprintf("network %q: %s", n.name, oneLine(err)),
+			all = append(all, Finding{"bridges", fmt.Sprintf("network %q: %s", n.Name(), oneLine(err)),
 				"lnctl repair makes it anew, and puts the containers' links back on it; so do STATUS and the next ADD"})
 		}
 	}
@@ -314,12 +315,12 @@ func (s survey) checkPools(ctx context.Context) []Finding {
 	ok := Finding{About: "address pools", Found: "all have room"}
 	var all []Finding
 	for _, n := range s.networks {
-		pool, is := n.ipam.(*address.Pool)
+		pool, is := n.IPAM().(*address.Pool)
 		if !is {
 			continue
 		}
 		if problem := pool.Shortage(ctx); problem != "" {
-			all = append(all, Finding{"address pool", fmt.Sprintf("network %q: %s", n.name, problem),
+			all = append(all, Finding{"address pool", fmt.Sprintf("network %q: %s", n.Name(), problem),
 				"lnctl gc frees what the dead hold; else give the network a larger subnet or another range"})
 		}
 	}

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -66,8 +67,8 @@ func TestDamage(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")),
-		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
+	n := h.network("10.1.0.0/24", engine.WithSubnet(netip.MustParsePrefix("fd01::/64")),
+		engine.WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	br := n.Config().Bridge
 	e, err := h.web(n, "a")
 	if err != nil {
@@ -141,7 +142,7 @@ func TestRoutesElsewhere(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
+	n := h.network("10.1.0.0/24", engine.WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	br := n.Config().Bridge
 	e, err := h.web(n, "a")
 	if err != nil {

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -17,10 +17,13 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // lose deletes directories of the host's: "state", "leases".
@@ -33,7 +36,7 @@ func (h *realHost) lose(names ...string) {
 	}
 }
 
-func (h *realHost) attach(n *Network, id string, opts ...EndpointOption) *Endpoint {
+func (h *realHost) attach(n *engine.Network, id string, opts ...engine.EndpointOption) *engine.Endpoint {
 	h.t.Helper()
 	e, err := n.Attach(context.Background(), h.sandbox(id), opts...)
 	if err != nil {
@@ -61,7 +64,7 @@ func (h *realHost) rebuild(want ...string) {
 func (h *realHost) records() map[string]state.Endpoint {
 	h.t.Helper()
 	all := map[string]state.Endpoint{}
-	for kind, dir := range map[string]endpointRecords{"": h.endpoints, "ports of ": h.publications()} {
+	for kind, dir := range map[string]publish.Records{"": h.ports.Endpoints, "ports of ": h.ports.Publications} {
 		networks, err := dir.EndpointNetworks()
 		if err != nil {
 			h.t.Fatal(err)
@@ -135,9 +138,9 @@ func testRebuild(t *testing.T, cfg model.NetworkConfig) {
 	h := newHost(t)
 	ctx := context.Background()
 	before := append(h.links(), h.nft("list", "ruleset"))
-	opts := []NetworkOption{WithConfig(cfg)}
+	opts := []engine.NetworkOption{engine.WithConfig(cfg)}
 	if cfg.Gateway {
-		opts = append(opts, WithSubnet(netip.MustParsePrefix("10.70.0.0/24")), WithSubnet(netip.MustParsePrefix("fd70::/64")))
+		opts = append(opts, engine.WithSubnet(netip.MustParsePrefix("10.70.0.0/24")), engine.WithSubnet(netip.MustParsePrefix("fd70::/64")))
 	}
 	n, err := h.NewNetwork(ctx, "bridge", "net1", opts...)
 	if err != nil {
@@ -148,11 +151,11 @@ func testRebuild(t *testing.T, cfg model.NetworkConfig) {
 		clients := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
 		ports = []model.PortMapping{{HostPort: 8080, ContainerPort: 80}, {Protocol: "udp", HostPort: 9000, HostPortEnd: 9002, ContainerPort: 9000, Sources: clients}}
 	}
-	a := h.attach(n, "a", WithPorts(ports...))
-	b := h.attach(n, "b", WithMAC(net.HardwareAddr{2, 0, 0, 0, 0, 7}))
+	a := h.attach(n, "a", engine.WithPorts(ports...))
+	b := h.attach(n, "b", engine.WithMAC(net.HardwareAddr{2, 0, 0, 0, 0, 7}))
 	want, rules := h.records(), h.nft("list", "ruleset")
-	expected := func(e *Endpoint) error {
-		return n.Verify(ctx, Expectation{ID: e.ID(), Netns: e.Netns(), Addressing: e.Addressing(), Ports: e.Ports()})
+	expected := func(e *engine.Endpoint) error {
+		return n.Verify(ctx, engine.Expectation{ID: e.ID(), Netns: e.Netns(), Addressing: e.Addressing(), Ports: e.Ports()})
 	}
 
 	h.lose("state")
@@ -217,16 +220,16 @@ func TestLostLeases(t *testing.T) {
 		t.Run(strings.Join(lost, "+"), func(t *testing.T) {
 			h := newHost(t)
 			ctx := context.Background()
-			n := h.network("10.71.0.0/24", WithSubnet(netip.MustParsePrefix("fd71::/64")))
+			n := h.network("10.71.0.0/24", engine.WithSubnet(netip.MustParsePrefix("fd71::/64")))
 			a, b := h.attach(n, "a"), h.attach(n, "b")
 			h.lose(lost...)
-			define := func() *Network { // by another process
-				c, err := New(WithStateDir(filepath.Join(h.dir, "state")), WithDataDir(h.dataDir))
+			define := func() *engine.Network { // by another process
+				c, err := Open(Options{StateDir: filepath.Join(h.dir, "state"), DataDir: h.dataDir})
 				if err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(c.Close)
-				n, err := c.DefineNetwork("bridge", "net1", WithSubnet(netip.MustParsePrefix("fd71::/64")), WithSubnet(netip.MustParsePrefix("10.71.0.0/24")))
+				n, err := c.DefineNetwork("bridge", "net1", engine.WithSubnet(netip.MustParsePrefix("fd71::/64")), engine.WithSubnet(netip.MustParsePrefix("10.71.0.0/24")))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -259,7 +262,7 @@ func TestLostLeases(t *testing.T) {
 				t.Errorf("new addresses (-want +got):\n%s", diff)
 			}
 			leases := h.leaseFiles()
-			for _, e := range []*Endpoint{a, b} {
+			for _, e := range []*engine.Endpoint{a, b} {
 				for _, addr := range e.Addressing().Addrs() {
 					if got, want := leases[addr.String()], e.Name()+"\r\neth0"; got != want {
 						t.Errorf("lease of %s: %q, want %q", addr, got, want)
@@ -282,7 +285,7 @@ func TestRebuildLeases(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	n := h.network("10.72.0.0/24")
-	h.configs = func(string) (model.NetworkConfig, bool, error) { return n.Config(), true, nil } // it has no rules that tell
+	h.Configurations = func(string) (model.NetworkConfig, bool, error) { return n.Config(), true, nil } // it has no rules that tell
 	h.attach(n, "a")
 	h.attach(n, "b")
 	h.attach(n, "c")
@@ -321,7 +324,7 @@ func TestRebuildLeases(t *testing.T) {
 func TestRebuildBelievesNoContainer(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	n := h.network("10.73.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, SpoofCheck: true}))
+	n := h.network("10.73.0.0/24", engine.WithConfig(model.NetworkConfig{Gateway: true, SpoofCheck: true}))
 	a := h.attach(n, "a")
 	want := h.records()["a"]
 	ns, err := life.OpenNetns(a.Netns())
@@ -351,7 +354,7 @@ func TestRebuildPublications(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()
 	before := h.nft("list", "ruleset")
-	n := h.network("fd74::/64", WithSubnet(netip.MustParsePrefix("10.74.0.0/24")))
+	n := h.network("fd74::/64", engine.WithSubnet(netip.MustParsePrefix("10.74.0.0/24")))
 	e := h.attach(n, "a")
 	for name, cfg := range map[string]model.PublishConfig{"plain": {}, "all": {MasqueradeAll: true}, "no hairpin": {NoHairpin: true}} {
 		p, err := h.Publisher("pods", cfg)
@@ -393,8 +396,8 @@ func TestRebuildIPTables(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	n := h.network("10.75.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, Masquerade: true, Backend: model.BackendIPTables}))
-	e := h.attach(n, "a", WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80}))
+	n := h.network("10.75.0.0/24", engine.WithConfig(model.NetworkConfig{Gateway: true, Masquerade: true, Backend: model.BackendIPTables}))
+	e := h.attach(n, "a", engine.WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80}))
 	h.lose("state", "leases")
 	ids, err := h.Rebuild(ctx)
 	if len(ids) != 1 || !errors.Is(err, errByIPTables) {
@@ -411,14 +414,14 @@ func TestRebuildIPTables(t *testing.T) {
 	}
 }
 
-// finishing is networkRecords beside which an ADD finishes, once one is read.
+// finishing is networks beside which an ADD finishes, once one is read.
 type finishing struct {
-	networkRecords
+	networks
 	add func()
 }
 
 func (f *finishing) LoadNetwork(name string) (state.Network, error) {
-	rec, err := f.networkRecords.LoadNetwork(name)
+	rec, err := f.networks.LoadNetwork(name)
 	if add := f.add; add != nil {
 		f.add = nil
 		add()
@@ -430,21 +433,98 @@ func (f *finishing) LoadNetwork(name string) (state.Network, error) {
 func TestRebuildBesideADD(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	n := h.network("10.70.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, MTU: 1400}))
+	n := h.network("10.70.0.0/24", engine.WithConfig(model.NetworkConfig{Gateway: true, MTU: 1400}))
 	h.attach(n, "a")
 	rec, err := h.networks.LoadNetwork("net1")
 	must(t, err)
 	untold := rec
 	untold.Fingerprint = untoldConfig
-	must(t, h.networks.SaveNetwork(untold))
-	h.configs = func(string) (model.NetworkConfig, bool, error) {
-		return model.NetworkConfig{Bridge: n.config.Bridge, Gateway: true, MTU: 1300}, true, nil
+	must(t, h.Operator.dir.SaveNetwork(untold))
+	h.Configurations = func(string) (model.NetworkConfig, bool, error) {
+		return model.NetworkConfig{Bridge: n.Config().Bridge, Gateway: true, MTU: 1300}, true, nil
 	}
 	whole := h.networks
-	h.networks = &finishing{whole, func() { must(t, whole.SaveNetwork(rec)) }}
+	h.networks = &finishing{whole, func() { must(t, h.Operator.dir.SaveNetwork(rec)) }}
 	_, err = h.Rebuild(context.Background())
 	must(t, err)
 	if got, err := whole.LoadNetwork("net1"); err != nil || got.Fingerprint != rec.Fingerprint || string(got.Config) != string(rec.Config) {
 		t.Errorf("the record is %s %s, %v, want that of ADD", got.Fingerprint, got.Config, err)
+	}
+}
+
+// An interface under the next free name is found again by the kernel alone.
+func TestRebuildOfTheNextName(t *testing.T) {
+	h := newHost(t)
+	ctx := context.Background()
+	n := h.network("10.1.0.0/24", engine.WithMasquerade()) // its rules tell that it is open
+	sb := h.sandbox("c1")
+	for _, name := range []string{"one", "two"} {
+		e, err := n.CreateEndpoint(ctx, name, engine.WithNextIfName())
+		if err == nil {
+			err = e.Join(ctx, sb)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.lose("state")
+	if ids, err := h.Rebuild(ctx); len(ids) != 2 || err != nil {
+		t.Fatalf("rebuilt %v: %v", ids, err)
+	}
+	found, err := h.Network("net1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	err = found.WalkEndpoints(ctx, func(e *engine.Endpoint) bool {
+		names = append(names, e.Name()+" "+e.IfName())
+		if err := e.Verify(ctx); err != nil {
+			t.Errorf("%s: %v", e.Name(), err)
+		}
+		if err := found.Remove(ctx, e.ID()); err != nil {
+			t.Errorf("%s: %v", e.Name(), err)
+		}
+		return true
+	})
+	slices.Sort(names)
+	if diff := cmp.Diff([]string{"one eth0", "two eth1"}, names); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
+
+// A gateway outside its subnet: the container answers, ADD and CHECK know the
+// route, and it is found again when the records are lost.
+func TestLinkLocalGateway(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	ctx := context.Background()
+	pool, err := address.NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{{
+		{Subnet: netip.MustParsePrefix("fd31::/64"), Gateway: netip.MustParseAddr("fe80::1")},
+	}}}, model.Addressing{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := h.NewNetwork(ctx, "bridge", "net1", engine.WithIPAM(pool), engine.WithMasquerade())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := h.web(n, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := e.Addressing().Addresses[0]
+	if addr.Gateway.String() != "fe80::1" || !strings.Contains(fmt.Sprint(e.Addressing().Routes), "::/0 via fe80::1") {
+		t.Errorf("got %v", e.Addressing())
+	}
+	if got := greets("[" + addr.Prefix.Addr().String() + "]:80"); got != "a" {
+		t.Errorf("%q answers, want a", got)
+	}
+	if err := e.Verify(ctx); err != nil {
+		t.Error(err)
+	}
+	h.lose("state")
+	h.rebuild("a")
+	if got := h.records()["a"].Addresses; len(got) != 1 || got[0].Gateway != addr.Gateway || got[0].Prefix != addr.Prefix {
+		t.Errorf("rebuilt addresses are %v, want %v", got, addr)
 	}
 }

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -16,14 +16,14 @@ import (
 
 // leases leases to every attachment with a record the addresses it has.
 func (r *rebuilder) leases(ctx context.Context) error {
-	networks, err := r.c.endpoints.EndpointNetworks()
+	networks, err := r.o.dir.EndpointNetworks()
 	errs := []error{err}
 	for _, network := range networks {
-		recs, err := r.c.endpoints.Endpoints(network)
+		recs, err := r.o.dir.Endpoints(network)
 		errs = append(errs, err)
 		held := map[string]map[netip.Addr]ipamstore.Owner{} // by directory
 		for _, rec := range recs {
-			if rec.IPAM != address.PoolType || len(rec.Addresses) == 0 || r.c.dead(rec) {
+			if rec.IPAM != address.PoolType || len(rec.Addresses) == 0 || r.o.dead(rec) {
 				continue
 			}
 			pool, err := address.NewPool(ipamstore.Config{Network: network, DataDir: rec.DataDir}, model.Addressing{})
@@ -42,12 +42,12 @@ func (r *rebuilder) leases(ctx context.Context) error {
 // lease leases to an attachment what it has, unless it is removed meanwhile.
 func (r *rebuilder) lease(ctx context.Context, pool *address.Pool, rec state.Endpoint) error {
 	id := life.IDOf(rec)
-	release, err := r.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	release, err := r.o.dir.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
 		return err
 	}
 	defer release()
-	rec, err = r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	rec, err = r.o.dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if state.Missing(err) {
 		return nil
 	}
@@ -70,9 +70,9 @@ func (r *rebuilder) leaseAlone(ctx context.Context, id model.ID, f link.Found) e
 	if len(f.Addrs) == 0 {
 		return nil
 	}
-	cfg := ipamstore.Config{Network: id.Network, DataDir: r.c.dataDir}
-	if n, err := r.c.Network(id.Network); err == nil {
-		kind, dir := n.leaseDir()
+	cfg := ipamstore.Config{Network: id.Network, DataDir: r.o.DataDir}
+	if n, err := r.o.Network(id.Network); err == nil {
+		kind, dir := n.LeaseDir()
 		if kind != address.PoolType {
 			return nil
 		}

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"net/netip"
@@ -14,7 +14,7 @@ import (
 )
 
 func TestLife(t *testing.T) {
-	c := newHost(t).Controller
+	c := newHost(t)
 	path := lntest.NewNetns(t)
 	id, err := life.NetnsIDOf(path)
 	if err != nil {

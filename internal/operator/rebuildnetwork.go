@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
@@ -28,8 +29,8 @@ const untoldConfig = "untold"
 
 // network returns the network of an attachment, with a record written for it if
 // it has none.
-func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Network, error) {
-	n, err := r.c.Network(id.Network)
+func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*engine.Network, error) {
+	n, err := r.o.Network(id.Network)
 	if err == nil || !errors.Is(err, model.ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
 		return n, err
 	}
@@ -39,9 +40,9 @@ func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Ne
 		fingerprint = untoldConfig
 		r.untold = append(r.untold, fmt.Errorf("network %q: %w", id.Network, untold))
 	}
-	saved := savedConfig{NetworkConfig: config}
+	saved := engine.SavedConfig{NetworkConfig: config}
 	if len(f.Addrs) > 0 {
-		pool := address.SavedPool{DataDir: r.c.dataDir, Sets: subnetSets(f)}
+		pool := address.SavedPool{DataDir: r.o.DataDir, Sets: subnetSets(f)}
 		if _, err := pool.Open(id.Network); err != nil {
 			return nil, err
 		}
@@ -52,34 +53,34 @@ func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*Ne
 		return nil, err
 	}
 	rec := state.Network{Name: id.Network, Driver: plan.DriverBridge, Bridge: f.Bridge, Fingerprint: fingerprint, Config: data}
-	if err := r.c.networks.CreateNetwork(rec); err != nil && !errors.Is(err, state.ErrExists) {
+	if err := r.o.networks.CreateNetwork(rec); err != nil && !errors.Is(err, state.ErrExists) {
 		return nil, err
 	}
-	return r.c.Network(id.Network)
+	return r.o.Network(id.Network)
 }
 
 // retell asks again for the configurations of networks of which nothing told.
 func (r *rebuilder) retell() error {
-	recs, err := r.c.networks.Networks()
+	recs, err := r.o.networks.Networks()
 	errs := []error{err}
 	for _, rec := range recs {
 		if rec.Fingerprint != untoldConfig {
 			continue
 		}
-		config, ok, err := r.c.configured(rec.Name)
+		config, ok, err := r.o.configured(rec.Name)
 		if err != nil || !ok || config.Bridge != rec.Bridge {
 			r.untold = append(r.untold, fmt.Errorf("network %q: %w", rec.Name, errors.Join(errUntold, err)))
 			continue
 		}
-		errs = append(errs, r.c.complete(rec.Name, config))
+		errs = append(errs, r.o.complete(rec.Name, config))
 	}
 	return errors.Join(errs...)
 }
 
 // complete writes the configuration of a network of which nothing told, unless an
 // ADD did that meanwhile. An ADD that comes later writes its own, if that differs.
-func (c *Controller) complete(network string, config model.NetworkConfig) error {
-	old, err := c.networks.LoadNetwork(network)
+func (o *Operator) complete(network string, config model.NetworkConfig) error {
+	old, err := o.networks.LoadNetwork(network)
 	if state.Missing(err) || err == nil && old.Fingerprint != untoldConfig {
 		return nil
 	}
@@ -87,7 +88,7 @@ func (c *Controller) complete(network string, config model.NetworkConfig) error 
 		return err
 	}
 	rec := old
-	var saved savedConfig
+	var saved engine.SavedConfig
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return err
 	}
@@ -95,7 +96,7 @@ func (c *Controller) complete(network string, config model.NetworkConfig) error 
 	if rec.Config, err = json.Marshal(saved); err != nil {
 		return err
 	}
-	_, err = c.networks.SwapNetwork(old, rec)
+	_, err = o.networks.SwapNetwork(old, rec)
 	return err
 }
 
@@ -133,7 +134,7 @@ func (r *rebuilder) config(ctx context.Context, id model.ID, f link.Found) (mode
 	if r.ruled(ctx, id.Network) {
 		return r.shown(ctx, id, f), nil
 	}
-	c, ok, err := r.c.configured(id.Network)
+	c, ok, err := r.o.configured(id.Network)
 	switch {
 	case err != nil:
 		return r.shown(ctx, id, f), fmt.Errorf("%w: %w", errUntold, err)
@@ -146,11 +147,11 @@ func (r *rebuilder) config(ctx context.Context, id model.ID, f link.Found) (mode
 }
 
 // configured returns the network's configuration, if WithConfigurations knows it.
-func (c *Controller) configured(network string) (model.NetworkConfig, bool, error) {
-	if c.configs == nil {
+func (o *Operator) configured(network string) (model.NetworkConfig, bool, error) {
+	if o.Configurations == nil {
 		return model.NetworkConfig{}, false, nil
 	}
-	cfg, ok, err := c.configs(network)
+	cfg, ok, err := o.Configurations(network)
 	if cfg.Bridge == "" {
 		cfg.Bridge = model.BridgeName(network)
 	}
@@ -163,7 +164,7 @@ func (r *rebuilder) ruled(ctx context.Context, network string) bool {
 		if id.Network != network {
 			continue
 		}
-		if f, err := r.c.finder.Find(ctx, o, r.ns); err == nil {
+		if f, err := r.o.kernel.Find(ctx, o, r.ns); err == nil {
 			if _, ok := r.rules.Networks[firewall.Key(plan.GuardOwner(f.Bridge))]; ok {
 				return true
 			}
@@ -184,7 +185,7 @@ func (r *rebuilder) hairpin(ctx context.Context, network string) bool {
 		if id.Network != network || len(r.rules.Endpoints[firewall.Key(id.String())].Ports) > 0 {
 			continue
 		}
-		if f, err := r.c.finder.Find(ctx, o, r.ns); err == nil {
+		if f, err := r.o.kernel.Find(ctx, o, r.ns); err == nil {
 			return f.Hairpin
 		}
 	}
@@ -245,21 +246,21 @@ func modeOf(p firewall.Policy) model.GatewayMode {
 // networkRecords writes the records of networks that have attachments with
 // records and none themselves.
 func (r *rebuilder) networkRecords(ctx context.Context) error {
-	networks, err := r.c.endpoints.EndpointNetworks()
+	networks, err := r.o.dir.EndpointNetworks()
 	errs := []error{err}
 	for _, name := range networks {
-		if _, err := r.c.networks.LoadNetwork(name); !state.Missing(err) {
+		if _, err := r.o.networks.LoadNetwork(name); !state.Missing(err) {
 			continue
 		}
-		recs, err := r.c.endpoints.Endpoints(name)
+		recs, err := r.o.dir.Endpoints(name)
 		errs = append(errs, err)
 		for _, rec := range recs {
 			id := life.IDOf(rec)
 			o, linked := r.owned[id]
-			if rec.Phase != state.PhaseReady || !linked || r.c.dead(rec) {
+			if rec.Phase != state.PhaseReady || !linked || r.o.dead(rec) {
 				continue
 			}
-			found, err := r.c.finder.Find(ctx, o, r.ns)
+			found, err := r.o.kernel.Find(ctx, o, r.ns)
 			if err == nil {
 				_, err = r.network(ctx, id, found)
 			}

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"cmp"
@@ -9,33 +9,14 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-)
-
-type (
-	// finder follows links to their containers.
-	finder interface {
-		Namespaces() (link.Namespaces, error)
-		Find(context.Context, link.Owned, link.Namespaces) (link.Found, error)
-		Holder(context.Context, netip.Addr, link.Namespaces) (string, error)
-	}
-	// recorder reads rules back.
-	recorder interface {
-		Recorded(context.Context) (firewall.Recorded, error)
-		Ownerless(context.Context) ([]string, error)
-	}
-)
-
-var (
-	_ finder   = (*kernel.Handle)(nil)
-	_ recorder = (*firewall.Firewall)(nil)
 )
 
 // Rebuild writes the records and leases that are lost, by what the kernel
@@ -46,13 +27,13 @@ var (
 // Where no rules tell of it, WithConfigurations does; if that does not either,
 // the error says so. Rules of iptables are not read: what has any keeps working, without a record.
 // It goes on after errors and reports them joined, and for whom it wrote what.
-func (c *Controller) Rebuild(ctx context.Context) (rebuilt []model.ID, err error) {
-	leave, err := c.enter()
+func (o *Operator) Rebuild(ctx context.Context) (rebuilt []model.ID, err error) {
+	leave, err := o.Enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave(&err)
-	r := rebuilder{c: c}
+	r := rebuilder{o: o}
 	if err := r.look(ctx); err != nil {
 		return nil, err
 	}
@@ -69,7 +50,7 @@ func (c *Controller) Rebuild(ctx context.Context) (rebuilt []model.ID, err error
 
 // rebuilder is what one Rebuild knows.
 type rebuilder struct {
-	c        *Controller
+	o        *Operator
 	owned    map[model.ID]link.Owned // links
 	ns       link.Namespaces
 	rules    firewall.Recorded
@@ -80,16 +61,16 @@ type rebuilder struct {
 
 // look reads what the kernel has.
 func (r *rebuilder) look(ctx context.Context) (err error) {
-	if r.owned, err = life.LinksOf(ctx, r.c.links, model.OwnerPrefix); err != nil {
+	if r.owned, err = life.LinksOf(ctx, r.o.kernel, model.OwnerPrefix); err != nil {
 		return err
 	}
-	if r.rules, err = r.c.recorder.Recorded(ctx); err != nil {
+	if r.rules, err = r.o.nft.Recorded(ctx); err != nil {
 		return err
 	}
-	if r.iptables, err = r.c.rules.IPTables.List(ctx); err != nil {
+	if r.iptables, err = r.o.rules.IPTables.List(ctx); err != nil {
 		return err
 	}
-	r.ns, err = r.c.finder.Namespaces()
+	r.ns, err = r.o.kernel.Namespaces()
 	return err
 }
 
@@ -103,13 +84,13 @@ var errConditioned = errors.New("its rules do not tell the words of its conditio
 // its network. Meanwhile no other call adds or removes the attachment.
 func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) error {
 	load := func() error {
-		_, err := r.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+		_, err := r.o.dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 		return err
 	}
 	if err := load(); !state.Missing(err) {
 		return err
 	}
-	release, err := r.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
+	release, err := r.o.dir.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
 	if err != nil {
 		return err
 	}
@@ -117,7 +98,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) err
 	if err := load(); !state.Missing(err) {
 		return err
 	}
-	found, err := r.c.finder.Find(ctx, o, r.ns)
+	found, err := r.o.kernel.Find(ctx, o, r.ns)
 	if errors.Is(err, netlink.ErrNotFound) {
 		return fmt.Errorf("%w: if no container has it: ip link del %s", err, o.Name)
 	}
@@ -135,7 +116,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) err
 	if err != nil {
 		return errors.Join(r.leaseAlone(ctx, id, found), err)
 	}
-	if err := r.c.endpoints.CreateEndpoint(rec); err != nil {
+	if err := r.o.dir.CreateEndpoint(rec); err != nil {
 		return err
 	}
 	r.done = append(r.done, id)
@@ -143,7 +124,7 @@ func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) err
 }
 
 // record is what Join would have written.
-func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.Found) (state.Endpoint, error) {
+func (r *rebuilder) record(ctx context.Context, n *engine.Network, id model.ID, f link.Found) (state.Endpoint, error) {
 	if f.Netns == "" {
 		return state.Endpoint{}, fmt.Errorf("%w: no file and no process tells of the one that %s leads to", model.ErrBadNetns, f.HostName)
 	}
@@ -154,9 +135,9 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 	fw, ruled := r.rules.Endpoints[firewall.Key(id.String())]
 	rec := state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseReady, Boot: r.c.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
+		Phase: state.PhaseReady, Boot: r.o.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
-		Rules: ruled || n.config.NeedsRules(), Guard: n.def().GuardID(),
+		Rules: ruled || n.Config().NeedsRules(), Guard: n.Plan().GuardID(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
 			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},
@@ -172,15 +153,15 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 	if rec.Rules {
 		rec.Backend = string(model.BackendNFTables)
 	}
-	if !r.c.networks.HasNetwork(n.name, untoldConfig) { // else the configuration tells, once it is known
-		rec.OwnRules = plan.OwnRules(n.config)
+	if !r.o.networks.HasNetwork(n.Name(), untoldConfig) { // else the configuration tells, once it is known
+		rec.OwnRules = plan.OwnRules(n.Config())
 	}
 	if rec.Addresses, err = r.addresses(ctx, n, id, f, fw.Addrs); err != nil {
 		return state.Endpoint{}, err
 	}
 	if len(rec.Addresses) > 0 {
-		rec.IPAM, rec.DataDir = n.leaseDir()
-		rec.IPAM = cmp.Or(rec.IPAM, n.foreign)
+		rec.IPAM, rec.DataDir = n.LeaseDir()
+		rec.IPAM = cmp.Or(rec.IPAM, n.IPAMType())
 	}
 	rec.Ports = plan.SavedPorts(recordedPorts(fw.Ports, rec.Addrs()))
 	return rec, nil
@@ -188,9 +169,9 @@ func (r *rebuilder) record(ctx context.Context, n *Network, id model.ID, f link.
 
 // addresses returns those of an attachment. A container may have given itself
 // more than it was leased; while the leases are there they tell.
-func (r *rebuilder) addresses(ctx context.Context, n *Network, id model.ID, f link.Found, ruled []netip.Addr) ([]state.Address, error) {
+func (r *rebuilder) addresses(ctx context.Context, n *engine.Network, id model.ID, f link.Found, ruled []netip.Addr) ([]state.Address, error) {
 	has := f.Addrs
-	if pool, ok := n.ipam.(*address.Pool); ok {
+	if pool, ok := n.IPAM().(*address.Pool); ok {
 		leases, err := pool.Lookup(ctx, id)
 		if err != nil {
 			return nil, err
@@ -206,7 +187,7 @@ func (r *rebuilder) addresses(ctx context.Context, n *Network, id model.ID, f li
 		a := state.Address{Prefix: p}
 		for _, b := range f.BridgeAddrs {
 			outside := !a.Gateway.IsValid() && b.Addr().IsLinkLocalUnicast() && b.Addr().Is6() && p.Addr().Is6()
-			if n.config.HasGateway() && (b.Masked() == p.Masked() || outside) {
+			if n.Config().HasGateway() && (b.Masked() == p.Masked() || outside) {
 				a.Gateway = b.Addr()
 			}
 		}

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
@@ -32,7 +33,7 @@ func permitted(err error) (Finding, bool) {
 
 // lost is what the kernel has of attachments, beside the records.
 type lost struct {
-	c        *Controller
+	o        *Operator
 	recorded map[model.ID]bool
 	networks map[string]bool // that have a record
 	links    map[model.ID]link.Owned
@@ -53,13 +54,13 @@ func (s survey) checkLost(ctx context.Context) []Finding {
 }
 
 func (s survey) lost(ctx context.Context) (lost, error) {
-	l := lost{c: s.c, recorded: map[model.ID]bool{}, networks: map[string]bool{}}
+	l := lost{o: s.o, recorded: map[model.ID]bool{}, networks: map[string]bool{}}
 	for _, n := range s.networks {
-		l.networks[n.name] = true
+		l.networks[n.Name()] = true
 	}
-	names, err := s.c.endpoints.EndpointNetworks()
+	names, err := s.o.dir.EndpointNetworks()
 	for _, name := range names {
-		recs, recErr := s.c.endpoints.Endpoints(name)
+		recs, recErr := s.o.dir.Endpoints(name)
 		if errors.Is(recErr, state.ErrCorrupt) {
 			recErr = nil // checkRecords tells
 		}
@@ -68,7 +69,7 @@ func (s survey) lost(ctx context.Context) (lost, error) {
 			l.recorded[life.IDOf(rec)] = true
 		}
 	}
-	links, linkErr := life.LinksOf(ctx, s.c.links, model.OwnerPrefix)
+	links, linkErr := life.LinksOf(ctx, s.o.kernel, model.OwnerPrefix)
 	l.links = links
 	return l, errors.Join(err, linkErr)
 }
@@ -76,7 +77,7 @@ func (s survey) lost(ctx context.Context) (lost, error) {
 // records finds links without a record, and networks without theirs.
 func (l lost) records(ctx context.Context) []Finding {
 	var all []Finding
-	ns, err := l.c.finder.Namespaces()
+	ns, err := l.o.kernel.Namespaces()
 	if err != nil {
 		return []Finding{{"lost records", "cannot be told: " + oneLine(err), "run lnctl doctor as root"}}
 	}
@@ -89,7 +90,7 @@ func (l lost) records(ctx context.Context) []Finding {
 			continue
 		}
 		f := Finding{About: "lost records", Found: fmt.Sprintf("%s %s in network %q has a link (%s) and no record", id.ContainerID, id.IfName, id.Network, l.links[id].Name), Advice: "lnctl repair writes it"}
-		if _, err := l.c.finder.Find(ctx, l.links[id], ns); errors.Is(err, netlink.ErrNotFound) {
+		if _, err := l.o.kernel.Find(ctx, l.links[id], ns); errors.Is(err, netlink.ErrNotFound) {
 			f.About, f.Found = "left links", fmt.Sprintf("%s carries the alias of %s %s in network %q and leads to no container", l.links[id].Name, id.ContainerID, id.IfName, id.Network)
 			f.Advice = "ip link del " + l.links[id].Name
 		}
@@ -110,7 +111,7 @@ func compareIDs(a, b model.ID) int { return strings.Compare(a.String(), b.String
 
 // rules finds owners of rules that have neither record nor link.
 func (l lost) rules(ctx context.Context) []Finding {
-	owners, err := l.c.rules.NFTables.List(ctx)
+	owners, err := l.o.rules.NFTables.List(ctx)
 	if errors.Is(err, firewall.ErrUnsupported) {
 		return nil
 	}
@@ -137,25 +138,25 @@ func (l lost) rules(ctx context.Context) []Finding {
 // leases finds addresses that are held for attachments that are nowhere. Only
 // pools of networks with a record are looked at: of others another plugin may
 // hold them.
-func (l lost) leases(ctx context.Context, networks []*Network) []Finding {
+func (l lost) leases(ctx context.Context, networks []*engine.Network) []Finding {
 	var all []Finding
 	for _, n := range networks {
-		pool, ok := n.ipam.(*address.Pool)
+		pool, ok := n.IPAM().(*address.Pool)
 		if !ok {
 			continue
 		}
 		list, err := pool.List(ctx)
 		if err != nil {
-			all = append(all, Finding{"left leases", fmt.Sprintf("network %q: cannot be told: %s", n.name, oneLine(err)), "see that the directory can be read"})
+			all = append(all, Finding{"left leases", fmt.Sprintf("network %q: cannot be told: %s", n.Name(), oneLine(err)), "see that the directory can be read"})
 			continue
 		}
 		for _, h := range list {
-			id := model.ID{Network: n.name, ContainerID: h.ContainerID, IfName: h.IfName}
+			id := model.ID{Network: n.Name(), ContainerID: h.ContainerID, IfName: h.IfName}
 			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] {
 				continue
 			}
-			all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for %s %s, which has neither a link nor a record", h.Addr, n.name, id.ContainerID, id.IfName),
-				"if no such container is being started: rm " + pool.DataDir() + "/" + n.name + "/" + h.Addr.String()})
+			all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for %s %s, which has neither a link nor a record", h.Addr, n.Name(), id.ContainerID, id.IfName),
+				"if no such container is being started: rm " + pool.DataDir() + "/" + n.Name() + "/" + h.Addr.String()})
 		}
 	}
 	return all

@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"cmp"
@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
@@ -59,54 +59,33 @@ type PublishedPort struct {
 	Standby bool
 }
 
-// Subnets returns the subnets of the network's pool, each once, in the order of
-// its range sets; none if its addresses come from elsewhere.
-func (n *Network) Subnets() []netip.Prefix {
-	pool, ok := n.ipam.(*address.Pool)
-	if !ok {
-		return nil
-	}
-	return pool.Subnets()
-}
-
-// IPAMType returns the type of what gives the network's addresses; empty: nothing does.
-func (n *Network) IPAMType() string {
-	if n.ipam == nil {
-		return n.foreign
-	}
-	return n.ipam.Type()
-}
-
-// IPAM returns what gives the network's addresses; nil if nothing does, or what
-// cannot be called from the network's record.
-func (n *Network) IPAM() address.IPAM { return n.ipam }
-
-// Inspect returns what is recorded of the endpoint.
-func (e *Endpoint) Inspect() Attachment {
-	a := e.n.c.attachment(e.rec)
-	a.MAC, a.HostName = e.rec.MAC, e.rec.HostName
-	if !e.n.config.IsInternal() {
-		a.Ports = e.n.c.publishedPorts(e.rec, e.n.config.Mode)
+// Inspect returns what is recorded of an endpoint.
+func (o *Operator) Inspect(e *engine.Endpoint) Attachment {
+	rec, config := e.Record(), e.Network().Config()
+	a := o.attachment(rec)
+	a.MAC, a.HostName = rec.MAC, rec.HostName
+	if !config.IsInternal() {
+		a.Ports = o.publishedPorts(rec, config.Mode)
 	}
 	return a
 }
 
 // Publications returns what Publishers published, in the order of networks.
 // What cannot be read is left out and reported in the error, beside the rest.
-func (c *Controller) Publications(context.Context) ([]Attachment, error) {
-	recs, err := c.ports().PublicationRecords()
+func (o *Operator) Publications(context.Context) ([]Attachment, error) {
+	recs, err := o.ports.PublicationRecords()
 	var all []Attachment
 	for _, rec := range recs {
-		a := c.attachment(rec)
-		a.Ports = c.publishedPorts(rec, func(bool) model.GatewayMode { return model.GatewayOpen })
+		a := o.attachment(rec)
+		a.Ports = o.publishedPorts(rec, func(bool) model.GatewayMode { return model.GatewayOpen })
 		all = append(all, a)
 	}
 	return all, err
 }
 
-func (c *Controller) attachment(rec state.Endpoint) Attachment {
+func (o *Operator) attachment(rec state.Endpoint) Attachment {
 	h := life.OfRecord(rec)
-	a := Attachment{ID: h.ID, Why: h.WhyDead(c.boot), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
+	a := Attachment{ID: h.ID, Why: h.WhyDead(o.boot), Netns: rec.Netns, Runtime: rec.Runtime, GatewayPriority: rec.GatewayPriority}
 	for _, addr := range rec.Addresses {
 		a.Addresses = append(a.Addresses, addr.Prefix)
 	}
@@ -127,9 +106,9 @@ func (c *Controller) attachment(rec state.Endpoint) Attachment {
 }
 
 // publishedPorts is publishedPorts of a record, with what is on standby.
-func (c *Controller) publishedPorts(rec state.Endpoint, mode func(is6 bool) model.GatewayMode) []PublishedPort {
+func (o *Operator) publishedPorts(rec state.Endpoint, mode func(is6 bool) model.GatewayMode) []PublishedPort {
 	all := publishedPorts(plan.PortsOf(rec), rec.Addrs(), mode)
-	standby, _ := c.ports().Waiting(rec) // what cannot be read waits for nothing
+	standby, _ := o.ports.Waiting(rec) // what cannot be read waits for nothing
 	for i, p := range all {
 		m := model.PortMapping{Protocol: p.Protocol, HostIP: p.Host, HostPort: p.HostPort, HostPortEnd: p.HostPortEnd}.Firewall()
 		all[i].Standby = p.HostPort != 0 && slices.ContainsFunc(standby, m.Meets)

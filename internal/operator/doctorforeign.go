@@ -1,4 +1,4 @@
-package engine
+package operator
 
 import (
 	"context"
@@ -18,7 +18,7 @@ func (s survey) checkForeign(ctx context.Context) []Finding {
 	var bridges []string
 	for _, n := range s.networks {
 		if v4, v6 := s.forwards(n); v4 || v6 {
-			bridges = append(bridges, n.config.Bridge)
+			bridges = append(bridges, n.Config().Bridge)
 		}
 	}
 	slices.Sort(bridges)
@@ -72,10 +72,12 @@ func (s survey) checkPolicyRules(ctx context.Context) []Finding {
 		var subnets []netip.Prefix
 		for _, e := range s.endpoints[n] {
 			for _, a := range e.Addressing().Addresses {
-				subnets = union(subnets, []netip.Prefix{a.Prefix.Masked()})
+				if subnet := a.Prefix.Masked(); !slices.Contains(subnets, subnet) {
+					subnets = append(subnets, subnet)
+				}
 			}
 		}
-		rules, err := h.DroppingRules(ctx, n.gatewayInterface(), subnets)
+		rules, err := h.DroppingRules(ctx, gatewayInterface(n), subnets)
 		if err != nil {
 			return []Finding{{about, oneLine(err), "try again; which rules drop is not known"}}
 		}
@@ -84,7 +86,7 @@ func (s survey) checkPolicyRules(ctx context.Context) []Finding {
 			if r.IPv6 {
 				tool = "ip -6"
 			}
-			all = append(all, Finding{about, fmt.Sprintf("network %q: the rule %q drops packets of its containers", n.name, r),
+			all = append(all, Finding{about, fmt.Sprintf("network %q: the rule %q drops packets of its containers", n.Name(), r),
 				fmt.Sprintf("%s rule del pref %d, unless it is meant to cut them off", tool, r.Priority)})
 		}
 	}
