@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
@@ -121,4 +122,60 @@ func (c *Controller) dead(rec state.Endpoint) bool {
 func (s endpointSpec) samePorts(rec state.Endpoint) bool {
 	want, err := model.ValidatePorts(s.ports)
 	return err == nil && model.SamePorts(plan.PortsOf(rec), want)
+}
+
+// ErrBusy says that another call for the same attachment takes too long.
+var ErrBusy = flock.ErrLocked
+
+// mend puts back what an attachment needs of its host, and its rules, without
+// touching its link: another program may have changed settings, or flushed rules.
+func (e *Endpoint) mend(ctx context.Context) error {
+	c := e.n.c
+	p, err := e.plan()
+	if err != nil {
+		return err
+	}
+	if e.rec.Bridge != e.n.def.Config.Bridge {
+		return model.BadConfig("bridge", e.n.def.Config.Bridge, "the attachment is on "+e.rec.Bridge)
+	}
+	ns, err := life.OpenNetns(e.rec.Netns)
+	if err != nil {
+		return err
+	}
+	mtu := e.n.def.Config.MTU
+	defer func() {
+		_ = ns.Close()
+		e.n.def.Config.MTU = mtu // as configured: an ADD that follows compares it with the record's
+	}()
+	if p.Rules { // before what they guard
+		if err := e.reapply(ctx); err != nil {
+			return err
+		}
+	}
+	var undo unwind.Stack // a bridge that was missing is made for the ADD that follows
+	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo)
+	if err != nil {
+		return err
+	}
+	if br.Created { // what cannot be put back of others does not concern this one
+		if _, mac, _ := c.reconnect(ctx, e.n, true, e.ID()); mac != nil {
+			br.MAC = mac
+		}
+	}
+	p.Link.Netns, p.Link.MTU, p.Link.State = ns, 0, br
+	if _, err := c.links.Plug(ctx, p.Link); err != nil {
+		return err
+	}
+	if err := c.links.Settle(ctx, p.Link); err != nil {
+		return err
+	}
+	if p.Localnet {
+		if _, err := c.published.SetRouteLocalnet(e.rec.Bridge, true); err != nil {
+			return err
+		}
+	}
+	if p.V4 || p.V6 {
+		return c.bridges.Forward(ctx, p.V4, p.V6)
+	}
+	return nil
 }

@@ -1,3 +1,14 @@
+// Package engine is the order of the steps of ADD, CHECK, DEL, GC and STATUS, how they are
+// taken back, and who owns what is made. Rooms below it give addresses, guard bridges,
+// publish ports and plan; it calls them and none calls it.
+//
+// Nothing is cached between calls and there is no daemon: the truth is in the kernel, in
+// the lease directory and in one small record per attachment. Every operation is all or
+// nothing; what a killed process leaves is found by its owner's name and removed by the
+// next Attach, Remove or Collect.
+//
+// Making networks needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and Linux 5.6
+// or later; 5.7 to masquerade by nf_tables.
 package engine
 
 import (

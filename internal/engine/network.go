@@ -231,7 +231,7 @@ func (n *Network) Delete(ctx context.Context) (err error) {
 	if len(recs) > 0 {
 		return fmt.Errorf("%w: %q has %d, one is %s", model.ErrNetworkInUse, n.def.Name, len(recs), recs[0].ContainerID)
 	}
-	if err := n.Dissolve(ctx); errors.Is(err, state.ErrInUse) {
+	if err := n.dissolve(ctx); errors.Is(err, state.ErrInUse) {
 		return fmt.Errorf("%w: %q: one is being made or removed", model.ErrNetworkInUse, n.def.Name)
 	} else if err != nil {
 		return err

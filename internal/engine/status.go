@@ -115,7 +115,7 @@ func (n *Network) lacks(ctx context.Context) error {
 		}
 		return errors.Join(errs...)
 	}
-	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.Unplugged(ctx)}
+	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx)}
 	if n.def.Config.NeedsRules() && n.c.rules.Of(string(n.def.Config.Backend)) == n.c.rules.NFTables {
 		errs = append(errs, n.c.rules.Intact(ctx, n.def.Config.Backend, n.c.book().InPlace(ctx, n.Plan()))) // of the tables, too
 	} else {
@@ -192,8 +192,8 @@ func (n *Network) sampled(ctx context.Context, rec state.Endpoint) error {
 	return (&Endpoint{n: n, rec: rec}).verifyRules(ctx)
 }
 
-// Unplugged names links of the network that are ports of no bridge.
-func (n *Network) Unplugged(ctx context.Context) error {
+// unplugged names links of the network that are ports of no bridge.
+func (n *Network) unplugged(ctx context.Context) error {
 	stray, err := n.strays(ctx)
 	switch {
 	case err != nil || len(stray) == 0:
@@ -222,4 +222,14 @@ func (n *Network) forwarding() error {
 		errs = append(errs, errors.New("net.ipv6.conf.all.forwarding is 0: set it to 1"))
 	}
 	return errors.Join(errs...)
+}
+
+// Unplugged names links of the network that are ports of no bridge.
+func (n *Network) Unplugged(ctx context.Context) (err error) {
+	leave, err := n.c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	return n.unplugged(ctx)
 }

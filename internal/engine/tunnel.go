@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -177,4 +179,72 @@ func (s *networkSpec) completeTunnel(name string) {
 			WithSubnet(b)(s)
 		}
 	}
+}
+
+// NodeFile reads the node file of a network; ErrNotReady if there is none.
+func (c *Controller) NodeFile(network string) (nodefile.File, error) {
+	return nodefile.Read(c.nodeFiles, c.stateDir, network)
+}
+
+// holdsStill says whether this host may still give addresses out, as the last
+// thing before it says that one is given: the process may have been stopped for
+// so long that its block is another host's.
+func (n *Network) holdsStill(addrs []model.Address) error {
+	if n.def.Driver != plan.DriverOverlay || !n.def.Config.Tunnel.Agent {
+		return nil
+	}
+	f, err := nodefile.ReadHeadIn(n.c.nodeFiles, n.c.stateDir, n.def.Name)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		ours := func(b netip.Prefix) bool { return b.Contains(a.Prefix.Addr()) }
+		if !slices.ContainsFunc(f.Blocks, ours) {
+			return &nodefile.NotReadyError{Network: n.def.Name, File: nodefile.Path(n.c.stateDir, n.def.Name), Why: "has no block any more that " + a.Prefix.Addr().String() + " is of"}
+		}
+	}
+	return nil
+}
+
+// SaveNodeFile writes the node file of a network, unless it is there already.
+// The plugins then take addresses out of its blocks.
+func (c *Controller) SaveNodeFile(f nodefile.File) (changed bool, err error) {
+	data, err := f.Encode()
+	if err != nil {
+		return false, err
+	}
+	if before, err := c.nodeFiles.LoadNodes(f.Network); err == nil && bytes.Equal(before, data) {
+		return false, nil
+	}
+	return true, c.nodeFiles.SaveNodes(f.Network, data)
+}
+
+// DeleteNodeFile has the plugins give no more addresses of a network. A missing
+// file is success.
+func (c *Controller) DeleteNodeFile(network string) error { return c.nodeFiles.DeleteNodes(network) }
+
+// NodeFiles returns the names of the networks that have a node file.
+func (c *Controller) NodeFiles() ([]string, error) { return c.nodeFiles.NodeFiles() }
+
+// withPeers returns the network with the other hosts of the node file, where an
+// agent keeps these.
+func (n *Network) withPeers() (*Network, error) {
+	if !n.def.Config.Tunnel.Agent || len(n.def.Config.Tunnel.Nodes) > 1 {
+		return n, nil
+	}
+	f, err := n.c.NodeFile(n.def.Name)
+	if err != nil {
+		return nil, err
+	}
+	full := *n
+	full.def.Config.Tunnel.Nodes = slices.Clip(f.Tunnel().Nodes)
+	return &full, nil
+}
+
+// agentKeeps says that the tunnel and its rules are an agent's.
+func (n *Network) agentKeeps() (bool, error) {
+	if n.def.Driver != plan.DriverOverlay {
+		return false, nil
+	}
+	return n.c.nodeFiles.HasNodes(n.def.Name)
 }

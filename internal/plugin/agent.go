@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
 // readNodeFile takes this host's blocks out of what ln-agent wrote for the
@@ -15,12 +16,12 @@ import (
 // reads it when it is needed.
 func (c *conf) readNodeFile() error {
 	dir := cmp.Or(c.stateDir, engine.DefaultStateDir)
-	f, err := engine.ReadNodeHead(dir, c.name)
+	f, err := nodefile.ReadHead(dir, c.name)
 	if err != nil {
 		return err
 	}
-	if !engine.IsLocal(f.Self) {
-		return &engine.NotReadyError{Network: c.name, File: engine.NodeFilePath(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
+	if !nodefile.IsLocal(f.Self) {
+		return &nodefile.NotReadyError{Network: c.name, File: nodefile.Path(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
 	}
 	f.Device = cmp.Or(c.network.Tunnel.Device, f.Device) // each host has its own
 	c.network.AutoMTU = c.network.AutoMTU && c.network.MTU != 0

@@ -6,8 +6,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/cni"
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
 // readTunnel reads the keys of a network that spans hosts. Others have another
@@ -68,7 +68,7 @@ func (c *conf) findSelf(size model.BlockSize) (err error) {
 			return badKey(fmt.Sprintf("nodes[%d].subnet", i), fmt.Sprint(n.Subnets), "want one prefix per address family")
 		}
 	}
-	if t.Self, err = engine.OwnNode(t.Nodes); err != nil {
+	if t.Self, err = nodefile.Own(t.Nodes); err != nil {
 		return err
 	}
 	if len(t.OwnSubnets()) == 0 {

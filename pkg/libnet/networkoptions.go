@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -216,7 +217,7 @@ func (s networkSpec) spread(c *Controller, t *model.TunnelConfig) (err error) {
 	}
 	t.Subnets = s.subnets
 	return c.e.Do(func() error {
-		t.Self, err = engine.OwnNode(t.Nodes)
+		t.Self, err = nodefile.Own(t.Nodes)
 		return err
 	})
 }

@@ -112,9 +112,9 @@ func (n *Network) unsupported(err error) error {
 	return err
 }
 
-// Dissolve removes what belongs to the network as a whole, but what an agent
+// dissolve removes what belongs to the network as a whole, but what an agent
 // keeps. It is state.ErrInUse while another process is at work on an endpoint.
-func (n *Network) Dissolve(ctx context.Context) error {
+func (n *Network) dissolve(ctx context.Context) error {
 	return n.c.endpoints.Alone(ctx, n.def.Name, func() error { return n.dissolveAlone(ctx) })
 }
 
@@ -128,4 +128,15 @@ func (n *Network) dissolveAlone(ctx context.Context) error {
 		n.c.networks.DeleteNetwork(n.def.Name),
 		n.releaseSubnets(ctx),
 	)
+}
+
+// Dissolve removes what belongs to the network as a whole, but what an agent
+// keeps. It is state.ErrInUse while another process is at work on an endpoint.
+func (n *Network) Dissolve(ctx context.Context) (err error) {
+	leave, err := n.c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	return n.dissolve(ctx)
 }

@@ -1,4 +1,4 @@
-package engine
+package nodefile
 
 import (
 	"bytes"
@@ -12,14 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// NodeFile is what an agent tells the plugins of a network that spans hosts:
+// File is what an agent tells the plugins of a network that spans hosts:
 // <stateDir>/overlay/<network>.json. What a plugin needs for each container
 // comes first.
-type NodeFile struct {
+type File struct {
 	// Version of the format; 0 is 1, which had no such key at first.
 	Version int            `json:"version,omitempty"`
 	Network string         `json:"network"`
@@ -34,13 +33,13 @@ type NodeFile struct {
 	Until   int64          `json:"until,omitempty"`
 	Subnets []netip.Prefix `json:"subnets"`
 	// Origin is where the agent read it.
-	Origin NodeFileOrigin `json:"origin"`
-	Nodes  []NamedNode    `json:"nodes"` // all of them, this host, too
+	Origin Origin `json:"origin"`
+	Nodes  []Node `json:"nodes"` // all of them, this host, too
 }
 
-// NodeFileOrigin is a moment in the history of etcd. The agent knows by it
+// Origin is a moment in the history of etcd. The agent knows by it
 // whether etcd was restored from an older copy. The zero value knows nothing.
-type NodeFileOrigin struct {
+type Origin struct {
 	Lineage    string `json:"lineage,omitempty"`
 	Generation int64  `json:"generation,omitempty"`
 	Cluster    string `json:"cluster,omitempty"`
@@ -50,8 +49,8 @@ type NodeFileOrigin struct {
 	WitnessRevision int64  `json:"witnessRevision,omitempty"`
 }
 
-// NamedNode is a Node of a NodeFile.
-type NamedNode struct {
+// Node is a Node of a NodeFile.
+type Node struct {
 	Name    string         `json:"name"`
 	Address netip.Addr     `json:"address"`
 	Blocks  []netip.Prefix `json:"blocks"`
@@ -60,8 +59,8 @@ type NamedNode struct {
 	Epochs [][2]int64 `json:"epochs,omitempty"`
 }
 
-// NodeFilePath returns where the node file of a network is.
-func NodeFilePath(stateDir, network string) string {
+// Path returns where the node file of a network is.
+func Path(stateDir, network string) string {
 	path, err := state.New(stateDir).NodeFile(network)
 	if err != nil {
 		return filepath.Join(stateDir, network) // names nothing: the network's name is refused elsewhere
@@ -77,8 +76,8 @@ func Uptime() int64 {
 	return ts.Sec
 }
 
-// tunnel is what the file says of the tunnel.
-func (f NodeFile) tunnel() model.TunnelConfig {
+// Tunnel is what the file says of the tunnel.
+func (f File) Tunnel() model.TunnelConfig {
 	t := model.TunnelConfig{Agent: true, Self: f.Self, Subnets: f.Subnets, VNI: f.VNI, Port: f.Port, Device: f.Device}
 	for _, n := range f.Nodes {
 		t.Nodes = append(t.Nodes, model.Node{Address: n.Address, Subnets: n.Blocks})
@@ -88,8 +87,8 @@ func (f NodeFile) tunnel() model.TunnelConfig {
 
 // Apply returns a configuration with what the file says of the tunnel. An MTU
 // that is set stays.
-func (f NodeFile) Apply(c model.NetworkConfig) model.NetworkConfig {
-	c.Tunnel = f.tunnel()
+func (f File) Apply(c model.NetworkConfig) model.NetworkConfig {
+	c.Tunnel = f.Tunnel()
 	if c.MTU == 0 {
 		c.MTU = f.MTU
 	}
@@ -111,27 +110,19 @@ func (e *NotReadyError) Error() string {
 // Is says that it is ErrNotReady.
 func (e *NotReadyError) Is(target error) bool { return target == model.ErrNotReady }
 
-// NodeFile reads the node file of a network; ErrNotReady if there is none.
-func (c *Controller) NodeFile(network string) (NodeFile, error) {
-	data, path, err := loadNodeFile(c.nodeFiles, c.stateDir, network)
-	if err != nil {
-		return NodeFile{}, err
-	}
-	return parseNodeFile(data, network, path)
-}
-
-// ReadNodeHead reads what the node file of a network says of this host. Nodes
+// ReadHead reads what the node file of a network says of this host. Nodes
 // is this host alone: the list of the others, which may be long, is left
 // unread. It is ErrNotReady where the file is missing, has no block of this
 // host's, or this host's right to them is over.
-func ReadNodeHead(stateDir, network string) (NodeFile, error) {
-	return readNodeHead(state.New(stateDir), stateDir, network)
+func ReadHead(stateDir, network string) (File, error) {
+	return ReadHeadIn(state.New(stateDir), stateDir, network)
 }
 
-func readNodeHead(dir nodeFileStore, stateDir, network string) (NodeFile, error) {
+// ReadHeadIn is ReadNodeHead of the files in dir.
+func ReadHeadIn(dir Files, stateDir, network string) (File, error) {
 	data, path, err := loadNodeFile(dir, stateDir, network)
 	if err != nil {
-		return NodeFile{}, err
+		return File{}, err
 	}
 	if head, _, found := bytes.Cut(data, []byte(`,"nodes":[`)); found { // they come last
 		data = append(slices.Clip(head), '}')
@@ -147,7 +138,7 @@ func readNodeHead(dir nodeFileStore, stateDir, network string) (NodeFile, error)
 	case f.Until != 0 && f.Until <= Uptime():
 		return f, not("is out of date: ln-agent has not reached etcd for longer than its --block-ttl, and others may have the block by now")
 	}
-	f.Nodes = []NamedNode{{Address: f.Self, Blocks: f.Blocks}}
+	f.Nodes = []Node{{Address: f.Self, Blocks: f.Blocks}}
 	return f, nil
 }
 
@@ -157,15 +148,15 @@ const nodeFileVersion = 1
 // nodeFileEnd is the last line of a file, behind those of the nodes.
 const nodeFileEnd = "\n]}\n"
 
-// nodeFileStore is where node files are.
-type nodeFileStore interface {
+// Files are where node files are.
+type Files interface {
 	LoadNodes(network string) ([]byte, error)
 }
 
 // loadNodeFile returns a file that is whole. A user that may write there could put
 // something else in its place, or half of it.
-func loadNodeFile(dir nodeFileStore, stateDir, network string) (data []byte, path string, err error) {
-	path = NodeFilePath(stateDir, network)
+func loadNodeFile(dir Files, stateDir, network string) (data []byte, path string, err error) {
+	path = Path(stateDir, network)
 	data, err = dir.LoadNodes(network)
 	switch {
 	case errors.Is(err, state.ErrNotFound):
@@ -180,7 +171,7 @@ func loadNodeFile(dir nodeFileStore, stateDir, network string) (data []byte, pat
 
 // parseNodeFile reads a file or its head, and refuses one that is not what its
 // name says.
-func parseNodeFile(data []byte, network, path string) (f NodeFile, err error) {
+func parseNodeFile(data []byte, network, path string) (f File, err error) {
 	err = json.Unmarshal(data, &f)
 	switch {
 	case err != nil:
@@ -192,48 +183,15 @@ func parseNodeFile(data []byte, network, path string) (f NodeFile, err error) {
 		err = errors.New("want self, vni and port")
 	}
 	if err != nil {
-		return NodeFile{}, fmt.Errorf("node file %s: %w", path, err)
+		return File{}, fmt.Errorf("node file %s: %w", path, err)
 	}
 	return f, nil
 }
 
-// holdsStill says whether this host may still give addresses out, as the last
-// thing before it says that one is given: the process may have been stopped for
-// so long that its block is another host's.
-func (n *Network) holdsStill(addrs []model.Address) error {
-	if n.def.Driver != plan.DriverOverlay || !n.def.Config.Tunnel.Agent {
-		return nil
-	}
-	f, err := readNodeHead(n.c.nodeFiles, n.c.stateDir, n.def.Name)
-	if err != nil {
-		return err
-	}
-	for _, a := range addrs {
-		ours := func(b netip.Prefix) bool { return b.Contains(a.Prefix.Addr()) }
-		if !slices.ContainsFunc(f.Blocks, ours) {
-			return &NotReadyError{Network: n.def.Name, File: NodeFilePath(n.c.stateDir, n.def.Name), Why: "has no block any more that " + a.Prefix.Addr().String() + " is of"}
-		}
-	}
-	return nil
-}
-
-// SaveNodeFile writes the node file of a network, unless it is there already.
-// The plugins then take addresses out of its blocks.
-func (c *Controller) SaveNodeFile(f NodeFile) (changed bool, err error) {
-	data, err := f.encode()
-	if err != nil {
-		return false, err
-	}
-	if before, err := c.nodeFiles.LoadNodes(f.Network); err == nil && bytes.Equal(before, data) {
-		return false, nil
-	}
-	return true, c.nodeFiles.SaveNodes(f.Network, data)
-}
-
-// encode writes a line for each node, so that a person can read it.
-func (f NodeFile) encode() ([]byte, error) {
+// Encode writes a line for each node, so that a person can read it.
+func (f File) Encode() ([]byte, error) {
 	nodes := f.Nodes
-	f.Version, f.Nodes = nodeFileVersion, []NamedNode{}
+	f.Version, f.Nodes = nodeFileVersion, []Node{}
 	head, err := json.Marshal(f)
 	if err != nil {
 		return nil, err
@@ -255,32 +213,11 @@ func (f NodeFile) encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// DeleteNodeFile has the plugins give no more addresses of a network. A missing
-// file is success.
-func (c *Controller) DeleteNodeFile(network string) error { return c.nodeFiles.DeleteNodes(network) }
-
-// NodeFiles returns the names of the networks that have a node file.
-func (c *Controller) NodeFiles() ([]string, error) { return c.nodeFiles.NodeFiles() }
-
-// withPeers returns the network with the other hosts of the node file, where an
-// agent keeps these.
-func (n *Network) withPeers() (*Network, error) {
-	if !n.def.Config.Tunnel.Agent || len(n.def.Config.Tunnel.Nodes) > 1 {
-		return n, nil
-	}
-	f, err := n.c.NodeFile(n.def.Name)
+// Read reads the node file of a network in dir; ErrNotReady if there is none.
+func Read(dir Files, stateDir, network string) (File, error) {
+	data, path, err := loadNodeFile(dir, stateDir, network)
 	if err != nil {
-		return nil, err
+		return File{}, err
 	}
-	full := *n
-	full.def.Config.Tunnel.Nodes = slices.Clip(f.tunnel().Nodes)
-	return &full, nil
-}
-
-// agentKeeps says that the tunnel and its rules are an agent's.
-func (n *Network) agentKeeps() (bool, error) {
-	if n.def.Driver != plan.DriverOverlay {
-		return false, nil
-	}
-	return n.c.nodeFiles.HasNodes(n.def.Name)
+	return parseNodeFile(data, network, path)
 }

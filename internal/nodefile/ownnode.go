@@ -1,4 +1,4 @@
-package engine
+package nodefile
 
 import (
 	"net/netip"
@@ -7,9 +7,9 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
-// OwnNode returns the address of the one node that is this host: the network
+// Own returns the address of the one node that is this host: the network
 // namespace of the calling thread. It is a *ConfigError if none is, or several.
-func OwnNode(nodes []model.Node) (netip.Addr, error) {
+func Own(nodes []model.Node) (netip.Addr, error) {
 	var all []netip.Addr
 	for _, n := range nodes {
 		all = append(all, n.Address)
