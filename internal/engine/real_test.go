@@ -369,16 +369,6 @@ func TestRemoveNeedsOnlyTheID(t *testing.T) {
 	}
 }
 
-// lose deletes directories of the host's: "state", "leases".
-func (h *realHost) lose(names ...string) {
-	h.t.Helper()
-	for _, name := range names {
-		if err := os.RemoveAll(filepath.Join(h.dir, name)); err != nil {
-			h.t.Fatal(err)
-		}
-	}
-}
-
 func (h *realHost) attach(n *Network, id string, opts ...EndpointOption) *Endpoint {
 	h.t.Helper()
 	e, err := n.Attach(context.Background(), h.sandbox(id), opts...)

@@ -70,7 +70,7 @@ func TestDamage(t *testing.T) {
 	n := h.network("10.1.0.0/24", engine.WithSubnet(netip.MustParsePrefix("fd01::/64")),
 		engine.WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	br := n.Config().Bridge
-	e, err := h.web(n, "a")
+	e, err := h.web(n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestRoutesElsewhere(t *testing.T) {
 	ctx := context.Background()
 	n := h.network("10.1.0.0/24", engine.WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
 	br := n.Config().Bridge
-	e, err := h.web(n, "a")
+	e, err := h.web(n)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func TestDiagnoseForwarding(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	n := h.network("10.1.0.0/24", engine.WithSubnet(netip.MustParsePrefix("fd01::/64")))
-	if _, err := h.web(n, "a"); err != nil {
+	if _, err := h.web(n); err != nil {
 		t.Fatal(err)
 	}
 	up := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "up0"}}

@@ -110,9 +110,9 @@ func (h *realHost) nft(args ...string) string {
 	return string(out)
 }
 
-func (h *realHost) web(n *engine.Network, id string, ports ...model.PortMapping) (*engine.Endpoint, error) {
+func (h *realHost) web(n *engine.Network, ports ...model.PortMapping) (*engine.Endpoint, error) {
 	h.t.Helper()
-	sb := h.sandbox(id)
+	sb := h.sandbox("a")
 	e, err := n.Attach(context.Background(), sb, engine.WithPorts(ports...))
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func (h *realHost) web(n *engine.Network, id string, ports ...model.PortMapping)
 			if err != nil {
 				return
 			}
-			_, _ = fmt.Fprint(c, id)
+			_, _ = fmt.Fprint(c, "a")
 			_ = c.Close()
 		}
 	}()

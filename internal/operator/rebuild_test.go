@@ -508,7 +508,7 @@ func TestLinkLocalGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := h.web(n, "a")
+	e, err := h.web(n)
 	if err != nil {
 		t.Fatal(err)
 	}
