@@ -16,7 +16,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
-	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/vishvananda/netlink"
 )
 
@@ -110,10 +109,10 @@ func (h *realHost) nft(args ...string) string {
 	return string(out)
 }
 
-func (h *realHost) web(n *engine.Network, ports ...model.PortMapping) (*engine.Endpoint, error) {
+func (h *realHost) web(n *engine.Network) (*engine.Endpoint, error) {
 	h.t.Helper()
 	sb := h.sandbox("a")
-	e, err := n.Attach(context.Background(), sb, engine.WithPorts(ports...))
+	e, err := n.Attach(context.Background(), sb)
 	if err != nil {
 		return nil, err
 	}
