@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/agent"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/registry/etcd"
 )
@@ -110,7 +110,7 @@ func (s *settings) self() (etcd.Self, error) {
 	if a := self.Address; err != nil || !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "" {
 		return self, usagef("--node-address %q: want an address of this host at which the others reach it (%v)", s.nodeAddress, err)
 	}
-	if self.Instance, err = engine.Instance(); err != nil {
+	if self.Instance, err = agent.Instance(); err != nil {
 		return self, err
 	}
 	return self, nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/agent"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/registry/etcd"
 )
 
@@ -104,7 +105,7 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 		return err
 	}
 	defer unlock()
-	conf.Self, conf.Live, conf.Hold, conf.Uptime = self, s.liveTTL, s.blockTTL, engine.Uptime
+	conf.Self, conf.Live, conf.Hold, conf.Uptime = self, s.liveTTL, s.blockTTL, nodefile.Uptime
 	return fn(etcd.New(conf), self)
 }
 

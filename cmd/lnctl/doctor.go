@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // finding is a line of doctor.
@@ -24,7 +24,7 @@ func doctorCommand(s *settings) *cobra.Command {
 		Short: "Look for what keeps networks from working, and say what to do",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				var all []finding
 				bad := 0
 				for _, f := range c.Diagnose(cmd.Context()) {

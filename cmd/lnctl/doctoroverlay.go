@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // doctorWait is how long doctor waits for the hosts of a network, and as long
@@ -17,11 +17,11 @@ const doctorWait = 500 * time.Millisecond
 // whether as large packets as it takes arrive: with hosts of different MTU the
 // one that has the larger one loses them without a word. A host that is silent
 // is nothing to find here: its network may not be there yet.
-func overlayFindings(ctx context.Context, c *engine.Controller) []finding {
+func overlayFindings(ctx context.Context, c *operator.Operator) []finding {
 	networks, _ := c.SpanningNetworks(ctx) // what cannot be read other findings tell
 	var all []finding
 	for _, n := range networks {
-		peers, err := n.CheckPeers(ctx, doctorWait)
+		peers, err := c.CheckPeers(ctx, n, doctorWait)
 		if err != nil || peers.MTU == 0 {
 			continue
 		}
@@ -39,7 +39,7 @@ func overlayFindings(ctx context.Context, c *engine.Controller) []finding {
 
 // smallest returns the largest packet that comes back from a peer by the way
 // that takes least; false if all take full ones, or nothing is known.
-func smallest(p engine.Peer) (bytes int, small bool) {
+func smallest(p operator.Peer) (bytes int, small bool) {
 	for _, w := range p.Ways {
 		if w.Largest > 0 && (!small || w.Largest < bytes) {
 			bytes, small = w.Largest, true

@@ -10,7 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // removed is something dead that gc removed, or would.
@@ -31,7 +33,7 @@ func gcCommand(s *settings) *cobra.Command {
 			"earlier boot, or its network namespace is no more. What is in doubt stays, and so do networks.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				g := sweep{c: c, look: look, found: []removed{}}
 				err := g.all(cmd.Context())
 				return errors.Join(s.print(cmd.OutOrStdout(), g.found, g.write), err)
@@ -44,7 +46,7 @@ func gcCommand(s *settings) *cobra.Command {
 
 // sweep goes through all that is dead.
 type sweep struct {
-	c     *engine.Controller
+	c     *operator.Operator
 	look  bool // and remove nothing
 	found []removed
 }
@@ -85,8 +87,8 @@ func (g *sweep) network(ctx context.Context, n *engine.Network) error {
 }
 
 // keep notes what is dead. To look only, all is kept.
-func (g *sweep) keep(by string) func(engine.Holder) bool {
-	return func(h engine.Holder) bool {
+func (g *sweep) keep(by string) func(life.Holder) bool {
+	return func(h life.Holder) bool {
 		why := g.c.WhyDead(h)
 		if why == "" {
 			return true

@@ -20,6 +20,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/operator"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // lab is a machine of the test's own: an outside host at 192.0.2.2 reaches it
@@ -30,14 +32,14 @@ import (
 //	pods                            c3, too, with port 9090 published by a Publisher
 type lab struct {
 	t   *testing.T
-	c   *engine.Controller
+	c   *operator.Operator
 	out string // namespace of the outside host
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	lntest.IsolateHost(t)
-	c, err := engine.New()
+	c, err := operator.Open(operator.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,15 +113,15 @@ func (l *lab) populate() {
 	l.t.Helper()
 	web := l.network("web", natMode("ln0"), "10.32.0.0/24", "fd32::/64")
 	l.attach(web, "c1", engine.WithPorts(
-		engine.PortMapping{HostPort: 8080, ContainerPort: 80},
-		engine.PortMapping{
+		model.PortMapping{HostPort: 8080, ContainerPort: 80},
+		model.PortMapping{
 			Protocol: "udp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 5000, HostPortEnd: 5002, ContainerPort: 6000,
 			Sources: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 		}))
 	l.attach(web, "c4")
 	l.kill("c4")
 	plain := l.network("plain", model.NetworkConfig{Bridge: "ln1", Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayRouted}, "10.33.0.0/24")
-	l.attach(plain, "c2", engine.WithPorts(engine.PortMapping{HostPort: 80, ContainerPort: 80}))
+	l.attach(plain, "c2", engine.WithPorts(model.PortMapping{HostPort: 80, ContainerPort: 80}))
 	l.attach(plain, "c3")
 	l.publish("pods", "c3", "10.33.0.3", 9090)
 }
@@ -128,9 +130,9 @@ func (l *lab) publish(network, container, addr string, hostPort int) {
 	l.t.Helper()
 	p, err := l.c.Publisher(network, model.PublishConfig{})
 	l.must(err)
-	_, err = p.Publish(context.Background(), engine.Publication{
+	_, err = p.Publish(context.Background(), publish.Publication{
 		ID: model.ID{Network: network, ContainerID: container, IfName: "eth0"}, Netns: netnsOf(container),
-		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Ports: []engine.PortMapping{{HostPort: hostPort, ContainerPort: 90}},
+		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, Ports: []model.PortMapping{{HostPort: hostPort, ContainerPort: 90}},
 	})
 	l.must(err)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // networkDetail is what network inspect prints.
@@ -44,7 +45,7 @@ type condition struct {
 	Why   string `json:"why,omitempty"`
 }
 
-func conditionOf(a engine.Attachment) condition { return condition{string(a.Life), a.Why} }
+func conditionOf(a operator.Attachment) condition { return condition{string(a.Life), a.Why} }
 
 // text is "alive", or "dead: why".
 func (c condition) text() string {
@@ -60,7 +61,7 @@ func networkInspectCommand(s *settings) *cobra.Command {
 		Short: "Show a network's configuration, attachments and ports",
 		Args:  oneNetwork,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				n, err := c.Network(args[0])
 				if err != nil {
 					return err
@@ -72,12 +73,12 @@ func networkInspectCommand(s *settings) *cobra.Command {
 	}
 }
 
-func detail(ctx context.Context, c *engine.Controller, n *engine.Network) (networkDetail, error) {
-	sum, err := summary(ctx, n)
+func detail(ctx context.Context, c *operator.Operator, n *engine.Network) (networkDetail, error) {
+	sum, err := summary(ctx, c, n)
 	d := networkDetail{networkSummary: sum, Config: given(n.Config()), Attachments: []attachment{}, Ports: []port{}}
 	endpoints, _ := n.Endpoints(ctx) // its error is in err
 	for _, e := range endpoints {
-		a := e.Inspect()
+		a := c.Inspect(e)
 		d.Attachments = append(d.Attachments, attachment{
 			Container: a.ID.ContainerID, Interface: a.ID.IfName, Addresses: texts(a.Addresses), MAC: a.MAC, HostInterface: a.HostName,
 			Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, GwPriority: a.GatewayPriority, condition: conditionOf(a),

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // networkSummary is a line of network ls.
@@ -30,7 +31,7 @@ func networkListCommand(s *settings) *cobra.Command {
 		Short:   "List the networks of this host",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				all, err := summaries(cmd.Context(), c)
 				return errors.Join(s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return listNetworks(out, all) }), err)
 			})
@@ -38,23 +39,23 @@ func networkListCommand(s *settings) *cobra.Command {
 	}
 }
 
-func summaries(ctx context.Context, c *engine.Controller) ([]networkSummary, error) {
+func summaries(ctx context.Context, c *operator.Operator) ([]networkSummary, error) {
 	networks, err := c.Networks(ctx)
 	errs := []error{err}
 	all := []networkSummary{}
 	for _, n := range networks {
-		sum, err := summary(ctx, n)
+		sum, err := summary(ctx, c, n)
 		all, errs = append(all, sum), append(errs, err)
 	}
 	return all, errors.Join(errs...)
 }
 
-func summary(ctx context.Context, n *engine.Network) (networkSummary, error) {
+func summary(ctx context.Context, c *operator.Operator, n *engine.Network) (networkSummary, error) {
 	sum := networkSummary{Name: n.Name(), Driver: n.Driver(), Bridge: n.Config().Bridge, IPAM: n.IPAMType(), Subnets: texts(n.Subnets())}
 	endpoints, err := n.Endpoints(ctx)
 	for _, e := range endpoints {
 		sum.Endpoints++
-		if e.Inspect().Life == engine.Dead {
+		if c.Dead(e.Holder()) {
 			sum.Dead++
 		}
 	}

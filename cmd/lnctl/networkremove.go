@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 func networkRemoveCommand(s *settings) *cobra.Command {
@@ -21,7 +21,7 @@ func networkRemoveCommand(s *settings) *cobra.Command {
 			"refused, and they are named. The next container of a configuration that is still there makes the network anew.",
 		Args: oneNetwork,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				if err := c.RemoveNetwork(cmd.Context(), args[0]); err != nil {
 					return named(args[0], err)
 				}
@@ -46,7 +46,7 @@ func networkPruneCommand(s *settings) *cobra.Command {
 		Long:  "Do what \"lnctl network rm\" does for every network that has no container. Networks with containers stay as they are.",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				removed, err := c.PruneNetworks(cmd.Context())
 				return errors.Join(s.printRemoved(cmd.OutOrStdout(), removed), err)
 			})

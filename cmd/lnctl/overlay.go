@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 func overlayCommand(s *settings) *cobra.Command {
@@ -29,7 +30,9 @@ func overlayPeersCommand(s *settings) *cobra.Command {
 		Short: "List the hosts, and whether the kernel has what leads to each",
 		Args:  networkOrAll,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			look := func(n *engine.Network) (engine.Peers, error) { return n.Peers(cmd.Context()) }
+			look := func(c *operator.Operator, n *engine.Network) (operator.Peers, error) {
+				return c.Peers(cmd.Context(), n)
+			}
 			return s.overlay(cmd, args, look, peersHead)
 		},
 	}
@@ -45,7 +48,9 @@ func overlayCheckCommand(s *settings) *cobra.Command {
 			if wait <= 0 {
 				return usageError{fmt.Errorf("--wait %s: want more than nothing", wait)}
 			}
-			look := func(n *engine.Network) (engine.Peers, error) { return n.CheckPeers(cmd.Context(), wait) }
+			look := func(c *operator.Operator, n *engine.Network) (operator.Peers, error) {
+				return c.CheckPeers(cmd.Context(), n, wait)
+			}
 			return s.overlay(cmd, args, look, checkHead)
 		},
 	}
@@ -62,8 +67,8 @@ func networkOrAll(_ *cobra.Command, args []string) error {
 
 // overlay looks at one network, or at all that span hosts, and prints the
 // columns of head.
-func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*engine.Network) (engine.Peers, error), head []string) error {
-	return s.with(func(c *engine.Controller) error {
+func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*operator.Operator, *engine.Network) (operator.Peers, error), head []string) error {
+	return s.with(func(c *operator.Operator) error {
 		networks, err := spanning(cmd.Context(), c, args)
 		if err != nil && len(networks) == 0 {
 			return err // there is no answer, so no table
@@ -72,7 +77,7 @@ func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*engine.
 		all := []overlayNetwork{}
 		total, bad := 0, 0
 		for _, n := range networks {
-			found, err := look(n)
+			found, err := look(c, n)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("network %q: %w", n.Name(), err))
 				continue
@@ -90,10 +95,10 @@ func (s *settings) overlay(cmd *cobra.Command, args []string, look func(*engine.
 }
 
 // spanning returns the network that is asked for, or all that span hosts.
-func spanning(ctx context.Context, c *engine.Controller, args []string) ([]*engine.Network, error) {
+func spanning(ctx context.Context, c *operator.Operator, args []string) ([]*engine.Network, error) {
 	if len(args) == 1 {
 		n, err := c.SpanningNetwork(args[0])
-		if errors.Is(err, engine.ErrNoOverlay) {
+		if errors.Is(err, operator.ErrNoOverlay) {
 			return nil, fmt.Errorf("network %q does not span hosts: it is not of overlay-ln", args[0])
 		}
 		if err != nil {

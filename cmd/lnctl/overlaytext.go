@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // overlayNetwork is what overlay peers and overlay check print of a network.
@@ -51,7 +52,7 @@ type overlayReply struct {
 	Error        string `json:"error,omitempty"`
 }
 
-func overlayOf(n *engine.Network, found engine.Peers) overlayNetwork {
+func overlayOf(n *engine.Network, found operator.Peers) overlayNetwork {
 	o := overlayNetwork{
 		Network: n.Name(), Device: found.Device, MTU: found.MTU, Trouble: found.Trouble, Isolated: n.Config().NoHost, Peers: []overlayPeer{},
 	}
@@ -70,9 +71,9 @@ func overlayOf(n *engine.Network, found engine.Peers) overlayNetwork {
 	return o
 }
 
-func entry(e engine.Entry) overlayEntry { return overlayEntry{string(e.State), e.Instead} }
+func entry(e operator.Entry) overlayEntry { return overlayEntry{string(e.State), e.Instead} }
 
-func reply(a engine.Answer) *overlayReply {
+func reply(a operator.Answer) *overlayReply {
 	if a.Size == 0 {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // port is a published port, or a range of them.
@@ -49,7 +50,7 @@ func portsCommand(s *settings) *cobra.Command {
 		Short: "List published ports, which no program listens on and ss does not show",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				all, err := allPorts(cmd.Context(), c)
 				return errors.Join(s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return listPorts(out, all) }), err)
 			})
@@ -58,13 +59,13 @@ func portsCommand(s *settings) *cobra.Command {
 }
 
 // allPorts returns every published port of the host, the lowest first.
-func allPorts(ctx context.Context, c *engine.Controller) ([]port, error) {
+func allPorts(ctx context.Context, c *operator.Operator) ([]port, error) {
 	all := []port{}
 	networks, err := c.Networks(ctx)
 	errs := []error{err}
 	for _, n := range networks {
 		errs = append(errs, n.WalkEndpoints(ctx, func(e *engine.Endpoint) bool {
-			all = append(all, portsOf(e.Inspect(), byNetwork)...)
+			all = append(all, portsOf(c.Inspect(e), byNetwork)...)
 			return true
 		}))
 	}
@@ -76,7 +77,7 @@ func allPorts(ctx context.Context, c *engine.Controller) ([]port, error) {
 	return all, errors.Join(append(errs, err)...)
 }
 
-func portsOf(a engine.Attachment, by string) []port {
+func portsOf(a operator.Attachment, by string) []port {
 	var all []port
 	for _, p := range a.Ports {
 		out := port{

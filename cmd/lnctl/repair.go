@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // repaired is what repair did.
@@ -51,7 +52,7 @@ func repairCommand(s *settings) *cobra.Command {
 			if err := directory("--conf-dir", s.confDir, cmd.Flags().Changed("conf-dir")); err != nil {
 				return err
 			}
-			return s.with(func(c *engine.Controller) error {
+			return s.with(func(c *operator.Operator) error {
 				report, err := repair(cmd.Context(), c)
 				return errors.Join(s.print(cmd.OutOrStdout(), report, report.write), err)
 			})
@@ -61,7 +62,7 @@ func repairCommand(s *settings) *cobra.Command {
 	return cmd
 }
 
-func repair(ctx context.Context, c *engine.Controller) (repaired, error) {
+func repair(ctx context.Context, c *operator.Operator) (repaired, error) {
 	ids, err := c.Rebuild(ctx)
 	mended, mendErr := c.Mend(ctx, engine.CompareFirst)
 	err = once(errors.Join(err, mendErr))

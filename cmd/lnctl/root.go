@@ -14,9 +14,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // settings are the flags that every command has.
@@ -52,7 +53,7 @@ func rootCommand() *cobra.Command {
 	root.SetVersionTemplate("lnctl {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
-	flags.StringVar(&s.dataDir, "data-dir", engine.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
+	flags.StringVar(&s.dataDir, "data-dir", address.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
 	flags.BoolVar(&s.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(networkCommand(&s), portsCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))
@@ -86,12 +87,12 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// with calls fn with a Controller of the settings.
-func (s *settings) with(fn func(*engine.Controller) error) error {
+// with calls fn with an Operator of the settings.
+func (s *settings) with(fn func(*operator.Operator) error) error {
 	configured := func(network string) (model.NetworkConfig, bool, error) {
 		return netconf.Configured(cmp.Or(s.confDir, defaultConfDir), network)
 	}
-	c, err := engine.New(engine.WithStateDir(s.stateDir), engine.WithDataDir(s.dataDir), engine.WithConfigurations(configured))
+	c, err := operator.Open(operator.Options{StateDir: s.stateDir, DataDir: s.dataDir, Configurations: configured})
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
@@ -57,9 +57,9 @@ type Agent struct {
 	view     *overlay.View // nil: none yet
 	apart    error         // why there is no session; nil: there is one
 	status   map[string]status
-	said     map[string]string          // what was logged last, by what it is about
-	former   map[string]engine.NodeFile // of networks that have no block at the moment, and had
-	lost     map[netip.Prefix]bool      // blocks that the log has been loud about
+	said     map[string]string        // what was logged last, by what it is about
+	former   map[string]nodefile.File // of networks that have no block at the moment, and had
+	lost     map[netip.Prefix]bool    // blocks that the log has been loud about
 
 	questions map[string]*question // of the claim loop, by network
 	confRead  chan struct{}        // closed once the configurations have been read
@@ -72,7 +72,7 @@ var errStarting = errors.New("etcd has not been reached yet")
 func New(c Config) *Agent {
 	a := &Agent{
 		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
-		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]engine.NodeFile{},
+		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]nodefile.File{},
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
 		confRead: make(chan struct{}),
 	}
@@ -142,9 +142,9 @@ func (a *Agent) seen(v overlay.View) {
 	a.claim.give()
 }
 
-func (a *Agent) followKernel(ctx context.Context) error { return engine.Watch(ctx, a.mend.give) }
+func (a *Agent) followKernel(ctx context.Context) error { return watch(ctx, a.mend.give) }
 
-func (a *Agent) followRules(ctx context.Context) error { return engine.WatchRules(ctx, a.mend.give) }
+func (a *Agent) followRules(ctx context.Context) error { return watchRules(ctx, a.mend.give) }
 
 // situation is what the loops look at, at a time.
 type situation struct {

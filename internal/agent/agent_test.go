@@ -21,6 +21,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -352,14 +353,14 @@ func TestRemovesAgain(t *testing.T) {
 		Terms: a.terms(n), Agreed: true, Blocks: map[netip.Prefix]overlay.Holding{block: {Node: "h9"}},
 	}}}
 	broken := &brokenNetwork{left: 2}
-	k := keeper{agent: a, controller: c, network: n, define: func(engine.NodeFile) (spanning, error) { return broken, nil }}
-	k.before = engine.NodeFile{Network: "n", Blocks: []netip.Prefix{block}, Nodes: []engine.NamedNode{{Name: "h1"}}}
+	k := keeper{agent: a, controller: c, network: n, define: func(nodefile.File) (spanning, error) { return broken, nil }}
+	k.before = nodefile.File{Network: "n", Blocks: []netip.Prefix{block}, Nodes: []nodefile.Node{{Name: "h1"}}}
 	for i, fails := range []bool{true, true, false, false} {
 		err := k.follow(t.Context(), v)
 		if !errors.Is(err, errSoon) || errors.Is(err, errAway) != fails {
 			t.Errorf("pass %d: %v, want an error of removing: %t", i, err, fails)
 		}
-		k.before = engine.NodeFile{} // the node file goes first
+		k.before = nodefile.File{} // the node file goes first
 	}
 	if broken.tries != 3 {
 		t.Errorf("it was removed %d times, want 3: until it succeeds", broken.tries)

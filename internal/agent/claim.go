@@ -12,7 +12,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
@@ -86,7 +86,7 @@ func (a *Agent) followLeases(w *fsnotify.Watcher) {
 // watchLeases has the watcher tell when an address of the network is taken or
 // given back; of a directory that is not there yet, when it is made.
 func watchLeases(w *fsnotify.Watcher, n netconf.AgentNetwork) {
-	dir := cmp.Or(n.DataDir, engine.DefaultDataDir)
+	dir := cmp.Or(n.DataDir, address.DefaultDataDir)
 	if w.Add(filepath.Join(dir, n.Name)) == nil {
 		return
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
@@ -22,7 +22,7 @@ type status struct {
 	claimErr, mendErr error
 	problems          []string // with other hosts
 	blocks            []netip.Prefix
-	use               []engine.Use
+	use               []address.Use
 	peers, lacking    int
 	synced            time.Time // when all was reconciled, last
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
@@ -25,7 +26,7 @@ func (a *Agent) known() []overlay.Known {
 			for _, name := range names {
 				f, err := c.NodeFile(name)
 				errs = append(errs, err)
-				if err == nil && (f.Until == 0 || f.Until > engine.Uptime()) {
+				if err == nil && (f.Until == 0 || f.Until > nodefile.Uptime()) {
 					all = append(all, knownOf(f))
 				}
 			}
@@ -36,7 +37,7 @@ func (a *Agent) known() []overlay.Known {
 	return all
 }
 
-func knownOf(f engine.NodeFile) overlay.Known {
+func knownOf(f nodefile.File) overlay.Known {
 	o := f.Origin
 	k := overlay.Known{Network: f.Network, At: overlay.Moment{
 		History: overlay.History{Lineage: o.Lineage, Generation: o.Generation, Cluster: o.Cluster}, Revision: o.Revision,
@@ -57,8 +58,8 @@ func knownOf(f engine.NodeFile) overlay.Known {
 // originOf returns the moment that a node file is of. Its revision goes with
 // every change of etcd; where nothing of this network has changed, the earlier one
 // serves as well, and the file is not written for it.
-func originOf(at overlay.Moment, before, now engine.NodeFile) engine.NodeFileOrigin {
-	o := engine.NodeFileOrigin{
+func originOf(at overlay.Moment, before, now nodefile.File) nodefile.Origin {
+	o := nodefile.Origin{
 		Lineage: at.Lineage, Generation: at.Generation, Cluster: at.Cluster, Revision: at.Revision, Witness: at.Witness, WitnessRevision: at.WitnessRevision,
 	}
 	same := o

@@ -131,8 +131,8 @@ func (l Leaving) refuseUsed(ctx context.Context, name string) error {
 		}
 		all, err := n.Endpoints(ctx)
 		for _, e := range all {
-			if a := e.Inspect(); a.Life != engine.Dead {
-				return fmt.Errorf("network %s has living containers here, one is %s: remove them first, or see --force", name, a.ID.ContainerID)
+			if h := e.Holder(); !c.Dead(h) {
+				return fmt.Errorf("network %s has living containers here, one is %s: remove them first, or see --force", name, h.ID.ContainerID)
 			}
 		}
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
@@ -79,7 +80,7 @@ func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overla
 	if err != nil && !errors.Is(err, model.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
 	}
-	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f engine.NodeFile) (spanning, error) {
+	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f nodefile.File) (spanning, error) {
 		return c.DefineNetwork("overlay", n.Name, engine.WithConfig(f.Apply(n.Config)))
 	}}
 	switch {
@@ -99,9 +100,9 @@ type keeper struct {
 	agent      *Agent
 	controller *engine.Controller
 	network    netconf.AgentNetwork
-	before     engine.NodeFile // zero: none
+	before     nodefile.File // zero: none
 	// define returns the network as a node file has it.
-	define func(engine.NodeFile) (spanning, error)
+	define func(nodefile.File) (spanning, error)
 }
 
 // spanning is a network that spans hosts, as the kernel of this one has it.
@@ -181,13 +182,13 @@ func (a *Agent) setLost(b netip.Prefix, lost bool) (news bool) {
 	return news
 }
 
-func (k keeper) former() engine.NodeFile {
+func (k keeper) former() nodefile.File {
 	k.agent.mu.Lock()
 	defer k.agent.mu.Unlock()
 	return k.agent.former[k.network.Name]
 }
 
-func (k keeper) setFormer(f engine.NodeFile) {
+func (k keeper) setFormer(f nodefile.File) {
 	k.agent.mu.Lock()
 	defer k.agent.mu.Unlock()
 	k.agent.former[k.network.Name] = f
@@ -211,19 +212,19 @@ func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
 	// What could not be removed is known by former still, when this is tried again.
 	err = net.Disconnect(ctx)
 	if err == nil {
-		k.setFormer(engine.NodeFile{})
+		k.setFormer(nodefile.File{})
 	}
 	return err
 }
 
-func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) engine.NodeFile {
+func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) nodefile.File {
 	t := v.Networks[k.network.Name].Terms
-	f := engine.NodeFile{
+	f := nodefile.File{
 		Network: k.network.Name, VNI: t.VNI, Port: t.Port, Device: k.network.Config.Tunnel.Device,
 		Self: k.agent.conf.Address, Blocks: own, Until: v.Until, Subnets: t.Subnets,
 	}
 	for _, h := range hosts {
-		n := engine.NamedNode{Name: h.Name, Address: h.Address, Blocks: h.Blocks}
+		n := nodefile.Node{Name: h.Name, Address: h.Address, Blocks: h.Blocks}
 		for _, b := range h.Blocks {
 			e := v.Networks[k.network.Name].Blocks[b].Epoch
 			n.Epochs = append(n.Epochs, [2]int64{e.Generation, e.Revision})
@@ -231,7 +232,7 @@ func (k keeper) file(v overlay.View, hosts []overlay.Host, own []netip.Prefix) e
 		f.Nodes = append(f.Nodes, n)
 	}
 	f.Origin = originOf(v.At, k.before, f)
-	f.Until = putOff(k.before.Until, f.Until, engine.Uptime())
+	f.Until = putOff(k.before.Until, f.Until, nodefile.Uptime())
 	return f
 }
 
@@ -246,7 +247,7 @@ func putOff(before, until, now int64) int64 {
 
 // connect brings the kernel to what a node file says, and writes it. A block
 // that is given up goes out of the file first, one that is new comes in last.
-func (k keeper) connect(ctx context.Context, f engine.NodeFile) error {
+func (k keeper) connect(ctx context.Context, f nodefile.File) error {
 	a, start := k.agent, time.Now()
 	net, err := k.define(f)
 	if err != nil {
@@ -259,7 +260,7 @@ func (k keeper) connect(ctx context.Context, f engine.NodeFile) error {
 	}
 	done, err := net.Connect(ctx)
 	if done.Up {
-		k.setFormer(engine.NodeFile{})
+		k.setFormer(nodefile.File{})
 		f.MTU = done.MTU
 		_, saveErr := k.controller.SaveNodeFile(f)
 		err = errors.Join(err, saveErr)

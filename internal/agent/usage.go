@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -28,7 +28,7 @@ const (
 // keep it for ever.
 type question struct {
 	done chan struct{}
-	use  []engine.Use
+	use  []address.Use
 	err  error // once done
 
 	mu   sync.Mutex
@@ -54,8 +54,8 @@ func (q *question) waiting() error {
 // ask puts a question for a host's blocks of a network.
 func (a *Agent) ask(ctx context.Context, n netconf.AgentNetwork, own []netip.Prefix) *question {
 	q := &question{done: make(chan struct{})}
-	look := func(timeout time.Duration) ([]engine.Use, error) {
-		pool, err := engine.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: engine.BlockSets(own), LockTimeout: timeout}, model.Addressing{})
+	look := func(timeout time.Duration) ([]address.Use, error) {
+		pool, err := address.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: address.BlockSets(own), LockTimeout: timeout}, model.Addressing{})
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +75,7 @@ func (a *Agent) ask(ctx context.Context, n netconf.AgentNetwork, own []netip.Pre
 
 // usage says how much of this host's blocks is in use, by family. Only the claim
 // loop calls it.
-func (a *Agent) usage(ctx context.Context, n netconf.AgentNetwork, own []netip.Prefix) ([]engine.Use, error) {
+func (a *Agent) usage(ctx context.Context, n netconf.AgentNetwork, own []netip.Prefix) ([]address.Use, error) {
 	if len(own) == 0 {
 		return nil, nil
 	}

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -43,8 +43,8 @@ func (v Valid) Empty() bool { return v.Given && len(v.ids) == 0 }
 // Keep says whether an attachment stays. Without a list, all do that are not
 // provably dead. With one, so do those of another runtime than the caller: it
 // shares the network, and its containers are on a list of its own.
-func (v Valid) Keep(dead func(engine.Holder) bool, caller string) func(engine.Holder) bool {
-	return func(h engine.Holder) bool {
+func (v Valid) Keep(dead func(life.Holder) bool, caller string) func(life.Holder) bool {
+	return func(h life.Holder) bool {
 		if !v.Given || h.Runtime != "" && caller != "" && h.Runtime != caller {
 			return !dead(h)
 		}

@@ -14,7 +14,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plain"
 )
@@ -26,7 +27,7 @@ type Delegate struct {
 	kind string
 }
 
-var _ engine.IPAM = (*Delegate)(nil)
+var _ address.IPAM = (*Delegate)(nil)
 
 // NewDelegate returns the IPAM plugin kind for a call.
 func NewDelegate(call *Call, kind string) *Delegate {
@@ -37,7 +38,7 @@ func NewDelegate(call *Call, kind string) *Delegate {
 func (d *Delegate) Type() string { return d.kind }
 
 // Apply runs ADD. On failure the caller runs Remove, as the spec asks.
-func (d *Delegate) Apply(ctx context.Context, claim engine.Claim) (model.Addressing, error) {
+func (d *Delegate) Apply(ctx context.Context, claim address.Claim) (model.Addressing, error) {
 	out, err := d.run(ctx, "ADD", claim.ID)
 	if err != nil {
 		return model.Addressing{}, err
@@ -70,7 +71,7 @@ func (d *Delegate) Remove(ctx context.Context, id model.ID) error {
 }
 
 // Collect runs GC; the list of those that stay is in the configuration.
-func (d *Delegate) Collect(ctx context.Context, _ func(engine.Holder) bool) error {
+func (d *Delegate) Collect(ctx context.Context, _ func(life.Holder) bool) error {
 	if d.call.Command != "GC" {
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -48,7 +49,7 @@ var sentinelCodes = []struct {
 	{ipamstore.ErrMismatch, CodeDifferent},
 	{ipamstore.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{ipamstore.ErrIO, types.ErrIOFailure},
-	{engine.ErrNoFreePort, CodeExhausted},
+	{publish.ErrNoFreePort, CodeExhausted},
 	{netlink.ErrExists, CodeTaken},
 	{host.ErrReadOnly, types.ErrIOFailure},
 	{netlink.ErrBridgeFull, CodeBridgeFull},
@@ -126,8 +127,8 @@ func sentinelCode(err error) uint {
 		}
 	}
 	var (
-		held *engine.PortHeldError
-		addr *engine.AddressHeldError
+		held *publish.PortHeldError
+		addr *publish.AddressHeldError
 		path *fs.PathError
 	)
 	switch {

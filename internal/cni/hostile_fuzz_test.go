@@ -9,7 +9,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // reads is a plugin that does nothing but read what it is sent, in all ways
@@ -31,7 +31,7 @@ func reads() Plugin {
 			}
 			r, err := c.PrevResult()
 			if err == nil {
-				r.NamePorts([]engine.PortMapping{{}}, []engine.PortMapping{{HostPort: 1}})
+				r.NamePorts([]model.PortMapping{{}}, []model.PortMapping{{HostPort: 1}})
 			}
 			return r, err
 		},

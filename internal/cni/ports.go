@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // portMappings is the key of the ports in a result.
@@ -14,14 +14,14 @@ const portMappings = "portMappings"
 
 // NamePorts has the result tell the ports that ADD got, if it was asked to
 // choose any of them: a runtime learns the number nowhere else.
-func (r *Result) NamePorts(asked, got []engine.PortMapping) {
-	if slices.ContainsFunc(asked, func(p engine.PortMapping) bool { return p.HostPort == 0 }) {
+func (r *Result) NamePorts(asked, got []model.PortMapping) {
+	if slices.ContainsFunc(asked, func(p model.PortMapping) bool { return p.HostPort == 0 }) {
 		r.ports = got
 	}
 }
 
 // withPorts adds ports to those of a result.
-func withPorts(result []byte, ports []engine.PortMapping) []byte {
+func withPorts(result []byte, ports []model.PortMapping) []byte {
 	keys := splitObject(result)
 	all := []any{}
 	for key, value := range keys {

@@ -10,9 +10,9 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // callWith is an ADD with these keys beside the usual ones.
@@ -35,8 +35,8 @@ func TestPortErrors(t *testing.T) {
 	}{
 		{&model.ConfigError{Key: "portMappings[1].hostPort", Value: "70000", Want: "want 1 to 65535"}, 7, "runtimeConfig.portMappings[1].hostPort: 70000: want 1 to 65535"},
 		{&model.ConfigError{Key: "mtu", Value: "5"}, 7, "mtu: 5"},
-		{&engine.PortHeldError{Owner: "libnet:net1/c2/eth0", Port: "tcp 0.0.0.0:8080"}, 101, `host port tcp 0.0.0.0:8080 is published by "libnet:net1/c2/eth0"`},
-		{engine.ErrNoFreePort, 100, "no free port"},
+		{&publish.PortHeldError{Owner: "libnet:net1/c2/eth0", Port: "tcp 0.0.0.0:8080"}, 101, `host port tcp 0.0.0.0:8080 is published by "libnet:net1/c2/eth0"`},
+		{publish.ErrNoFreePort, 100, "no free port"},
 	} {
 		e := codeOf(tt.err, "ADD")
 		if e.Code != tt.code || !strings.HasPrefix(e.Msg, tt.says) {
@@ -48,7 +48,7 @@ func TestPortErrors(t *testing.T) {
 // A chosen port is told beside the result, of whatever version that is, and
 // beside the ports that another plugin told of.
 func TestResultNamesChosenPorts(t *testing.T) {
-	got := []engine.PortMapping{
+	got := []model.PortMapping{
 		{Protocol: "tcp", HostPort: 40000, ContainerPort: 80},
 		{Protocol: "udp", HostPort: 53, HostPortEnd: 54, ContainerPort: 53, HostIP: netip.MustParseAddr("192.0.2.1")},
 	}
@@ -58,19 +58,19 @@ func TestResultNamesChosenPorts(t *testing.T) {
 	for _, version := range []string{"0.2.0", "0.4.0", "1.1.0"} {
 		alone := printed(t, made, version)
 		named := &Result{Result: made.Result}
-		named.NamePorts([]engine.PortMapping{{ContainerPort: 80}, {HostPort: 53}}, got)
+		named.NamePorts([]model.PortMapping{{ContainerPort: 80}, {HostPort: 53}}, got)
 		alone["portMappings"] = decoded(t, []byte(want))
 		if diff := cmp.Diff(alone, printed(t, named, version)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", version, diff)
 		}
 	}
 	quiet := &Result{Result: made.Result}
-	quiet.NamePorts([]engine.PortMapping{{HostPort: 40000}, {HostPort: 53}}, got)
+	quiet.NamePorts([]model.PortMapping{{HostPort: 40000}, {HostPort: 53}}, got)
 	if out := printed(t, quiet, "1.1.0"); out["portMappings"] != nil {
 		t.Errorf("nothing was chosen, but told: %v", out)
 	}
 	passed := &Result{passed: []byte(`{"PortMappings":[{"hostPort":1}],"x":2}`)}
-	passed.NamePorts([]engine.PortMapping{{}}, got[:1])
+	passed.NamePorts([]model.PortMapping{{}}, got[:1])
 	if diff := cmp.Diff(decoded(t, []byte(`{"x":2,"portMappings":[{"hostPort":1},{"hostPort":40000,"containerPort":80,"protocol":"tcp"}]}`)), any(printed(t, passed, "1.1.0"))); diff != "" {
 		t.Errorf("passed (-want +got):\n%s", diff)
 	}
@@ -183,7 +183,7 @@ func FuzzPrevResult(f *testing.F) {
 			t.Fatalf("not JSON: %s", r.passed)
 		}
 		before := len(splitObject(r.passed))
-		r.NamePorts([]engine.PortMapping{{}}, []engine.PortMapping{{HostPort: 1, ContainerPort: 2, Protocol: "tcp"}})
+		r.NamePorts([]model.PortMapping{{}}, []model.PortMapping{{HostPort: 1, ContainerPort: 2, Protocol: "tcp"}})
 		out := withPorts(r.passed, r.ports)
 		if !json.Valid(out) || len(splitObject(out)) > before+1 {
 			t.Fatalf("%s became %s", r.passed, out)

@@ -24,7 +24,7 @@ import (
 type Result struct {
 	*types100.Result                 // nil: passed is
 	passed           json.RawMessage // of the configuration's version
-	ports            []engine.PortMapping
+	ports            []model.PortMapping
 }
 
 // write prints the result as version.

@@ -18,6 +18,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/jsonr"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -210,9 +211,9 @@ func TestWorkload(t *testing.T) {
 }
 
 func TestValidAttachments(t *testing.T) {
-	living := engine.Holder{ID: model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}}
-	other := engine.Holder{ID: model.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}}
-	isDead := func(h engine.Holder) bool { return h.ID == other.ID }
+	living := life.Holder{ID: model.ID{Network: "net1", ContainerID: "c1", IfName: "eth0"}}
+	other := life.Holder{ID: model.ID{Network: "net1", ContainerID: "c2", IfName: "eth0"}}
+	isDead := func(h life.Holder) bool { return h.ID == other.ID }
 	tests := []struct {
 		name, keys              string
 		keepsLiving, keepsOther bool

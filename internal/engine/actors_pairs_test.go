@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -40,8 +41,8 @@ var (
 
 func (w *world) add(network, container string, c model.NetworkConfig) error {
 	n := w.net(network, c)
-	w.asked[model.ID{Network: network, ContainerID: container, IfName: "eth0"}.String()] = policy.Of(n.planRules())
-	_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/self/ns/net"}, WithPorts(PortMapping{HostPort: 8000 + len(container), ContainerPort: 80}))
+	w.asked[model.ID{Network: network, ContainerID: container, IfName: "eth0"}.String()] = policy.Of(n.Plan().Rules())
+	_, err := n.Attach(context.Background(), &Sandbox{c: n.c, id: container, path: "/proc/self/ns/net"}, WithPorts(model.PortMapping{HostPort: 8000 + len(container), ContainerPort: 80}))
 	return err
 }
 
@@ -50,7 +51,7 @@ func (w *world) del(network, container string, c model.NetworkConfig) error {
 }
 
 func (w *world) gc(network string, c model.NetworkConfig, keep ...string) error {
-	return w.net(network, c).Collect(context.Background(), func(h Holder) bool { return slices.Contains(keep, h.ID.ContainerID) }, Dissolve(len(keep) == 0))
+	return w.net(network, c).Collect(context.Background(), func(h life.Holder) bool { return slices.Contains(keep, h.ID.ContainerID) }, Dissolve(len(keep) == 0))
 }
 
 func nothing(*world) {}
@@ -157,7 +158,7 @@ func (w *world) flaws(before []string) []string {
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	owners := map[string]bool{}
 	for key, rec := range w.records {
-		owner := idOf(rec).String()
+		owner := life.IDOf(rec).String()
 		owners[owner] = true
 		if rec.Phase != state.PhaseReady {
 			bad("record %s is %s", key, rec.Phase)
@@ -178,7 +179,7 @@ func (w *world) flaws(before []string) []string {
 			bad("%s: %v", key, err)
 			continue
 		}
-		got, err := n.verifiable(context.Background(), rec)
+		got, err := n.c.book().Verifiable(context.Background(), n.Plan(), rec)
 		if err != nil || policy.ID(policy.Of(got)) != policy.ID(w.guards[rec.Bridge]) {
 			bad("%s: guard is %+v, want %+v, %v", key, w.guards[rec.Bridge], got, err)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/guard"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -151,7 +152,7 @@ func (l locks) tryExclusive(s *stage, name string) (free func(), ok bool) {
 // fakeGuards is the index of bridges.
 type fakeGuards struct{ *world }
 
-func (w fakeGuards) LockBridge(_ context.Context, bridge string, how int, create state.Creation) (bridgeGuards, error) {
+func (w fakeGuards) LockBridge(_ context.Context, bridge string, how int, create state.Creation) (guard.Bridge, error) {
 	if _, has := w.index[bridge]; !has && create == state.OnlyExisting {
 		return nil, state.ErrNotFound
 	}

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 
+	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // Attach is CreateEndpoint and Join in one, all or nothing, and safe to repeat:
@@ -14,7 +18,7 @@ import (
 // the same ID is removed first. The network's record is written if missing, and
 // brought to the network's configuration with success.
 func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -22,7 +26,7 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	n = n.own()
 	spec := n.spec(opts)
 	spec.sandbox = sb
-	id := model.ID{Network: n.name, ContainerID: sb.id, IfName: spec.ifName}
+	id := model.ID{Network: n.def.Name, ContainerID: sb.id, IfName: spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
@@ -56,13 +60,13 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	if err != nil {
 		return nil, err
 	}
-	var undo undoStack
-	defer undo.rollback(&err)
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	e, err := n.createEndpoint(ctx, sb.id, spec)
 	if err != nil {
 		return nil, err
 	}
-	undo.push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
+	undo.Push(func() error { return n.takeAway(context.WithoutCancel(ctx), e.rec, "") })
 	if change != recordSame {
 		release, err := n.claimSubnets(ctx, e.Addressing())
 		if err != nil {
@@ -90,12 +94,12 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	if errors.Is(err, state.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil && !missing(err) { // what cannot be decoded is as good as missing
+	if err != nil && !state.Missing(err) { // what cannot be decoded is as good as missing
 		return nil, err
 	}
 	if err == nil && rec.Phase == state.PhaseReady && rec.Netns == spec.sandbox.path && !n.c.dead(rec) && spec.samePorts(rec) {
 		e := &Endpoint{n: n, rec: rec}
-		_ = n.c.takeOwnFree(ctx, rec) // Verify says what it left
+		_ = n.c.Ports().TakeOwnFree(ctx, rec) // Verify says what it left
 		err := e.Verify(ctx)
 		if errors.Is(err, model.ErrDifferent) && e.mend(ctx) == nil {
 			err = e.Verify(ctx)
@@ -111,27 +115,67 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 
 // dead says whether an attachment's container is provably gone.
 func (c *Controller) dead(rec state.Endpoint) bool {
-	return holderOfRecord(rec).Dead(c.boot)
-}
-
-// idOf returns whose record it is.
-func idOf(rec state.Endpoint) model.ID {
-	return model.ID{Network: rec.Network, ContainerID: rec.ContainerID, IfName: rec.IfName}
-}
-
-func holderOfRecord(rec state.Endpoint) Holder {
-	return Holder{
-		ID:      idOf(rec),
-		Boot:    rec.Boot,
-		Netns:   rec.Netns,
-		NetnsID: NetnsID(rec.NetnsID),
-		MountNS: rec.MountNS,
-		Runtime: rec.Runtime,
-	}
+	return life.OfRecord(rec).Dead(c.boot)
 }
 
 // samePorts says whether a record has the ports that are asked for.
 func (s endpointSpec) samePorts(rec state.Endpoint) bool {
-	want, err := validatePorts(s.ports)
-	return err == nil && asked(portsOf(rec), want)
+	want, err := model.ValidatePorts(s.ports)
+	return err == nil && model.SamePorts(plan.PortsOf(rec), want)
+}
+
+// ErrBusy says that another call for the same attachment takes too long.
+var ErrBusy = flock.ErrLocked
+
+// mend puts back what an attachment needs of its host, and its rules, without
+// touching its link: another program may have changed settings, or flushed rules.
+func (e *Endpoint) mend(ctx context.Context) error {
+	c := e.n.c
+	p, err := e.plan()
+	if err != nil {
+		return err
+	}
+	if e.rec.Bridge != e.n.def.Config.Bridge {
+		return model.BadConfig("bridge", e.n.def.Config.Bridge, "the attachment is on "+e.rec.Bridge)
+	}
+	ns, err := life.OpenNetns(e.rec.Netns)
+	if err != nil {
+		return err
+	}
+	mtu := e.n.def.Config.MTU
+	defer func() {
+		_ = ns.Close()
+		e.n.def.Config.MTU = mtu // as configured: an ADD that follows compares it with the record's
+	}()
+	if p.Rules { // before what they guard
+		if err := e.reapply(ctx); err != nil {
+			return err
+		}
+	}
+	var undo unwind.Stack // a bridge that was missing is made for the ADD that follows
+	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo)
+	if err != nil {
+		return err
+	}
+	if br.Created { // what cannot be put back of others does not concern this one
+		if _, mac, _ := c.reconnect(ctx, e.n, true, e.ID()); mac != nil {
+			br.MAC = mac
+		}
+	}
+	p.Link.Netns, p.Link.MTU, p.Link.State = ns, 0, br
+	if _, err := c.links.Plug(ctx, p.Link); err != nil {
+		return err
+	}
+	if err := c.links.Settle(ctx, p.Link); err != nil {
+		return err
+	}
+	if p.Localnet {
+		if _, err := c.published.SetRouteLocalnet(e.rec.Bridge, true); err != nil {
+			return err
+		}
+	}
+	if p.V4 || p.V6 {
+		return c.bridges.Forward(ctx, p.V4, p.V6)
+	}
+	return nil
 }

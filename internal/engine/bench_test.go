@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // BenchmarkEngine is ADD, CHECK and DEL of one container with masquerade and a
@@ -48,7 +49,7 @@ func BenchmarkEngine(b *testing.B) {
 }
 
 func benchPort(port int) EndpointOption {
-	return WithPorts(PortMapping{HostPort: port, ContainerPort: 80})
+	return WithPorts(model.PortMapping{HostPort: port, ContainerPort: 80})
 }
 
 func benchNetwork(b *testing.B) *Network {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // A network and a Publisher publish different ports of one container: what one
@@ -20,14 +21,14 @@ func TestPublishBesideANetwork(t *testing.T) {
 	ctx := context.Background()
 	n := h.network("10.48.0.0/24", WithMasquerade())
 	sb := h.sandbox("c1")
-	mapping := func(port int) []PortMapping {
-		return []PortMapping{{Protocol: "tcp", HostPort: port, ContainerPort: 80}}
+	mapping := func(port int) []model.PortMapping {
+		return []model.PortMapping{{Protocol: "tcp", HostPort: port, ContainerPort: 80}}
 	}
 	e, err := n.Attach(ctx, sb, WithPorts(mapping(8080)...))
 	must(t, err)
 	p, err := h.Publisher("net2", model.PublishConfig{})
 	must(t, err)
-	pub := Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: sb.Path(), Addrs: []netip.Addr{e.Addressing().Addresses[0].Prefix.Addr()}, Ports: mapping(8081)}
+	pub := publish.Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: sb.Path(), Addrs: []netip.Addr{e.Addressing().Addresses[0].Prefix.Addr()}, Ports: mapping(8081)}
 	answer(t, sb.Path())
 	reached := func(port string, want bool) {
 		t.Helper()

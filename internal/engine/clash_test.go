@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -26,7 +28,7 @@ func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*mo
 	for _, m := range mod {
 		m(&cfg, &pool)
 	}
-	p, err := NewPool(pool, model.Addressing{})
+	p, err := address.NewPool(pool, model.Addressing{})
 	must(h.t, err)
 	n, err := h.DefineNetwork("bridge", name, WithConfig(cfg), WithIPAM(p))
 	must(h.t, err)
@@ -35,7 +37,7 @@ func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*mo
 
 // foreignIPAM has the addresses of a pool come from an IPAM whose subnets a record
 // does not tell.
-type foreignIPAM struct{ IPAM }
+type foreignIPAM struct{ address.IPAM }
 
 func (foreignIPAM) Type() string { return "host-local" }
 
@@ -132,7 +134,7 @@ func TestSubnetInUse(t *testing.T) {
 				t.Errorf("%s: links %v became %v", name, before, after)
 			}
 		}
-		must(t, n.Collect(ctx, func(Holder) bool { return false }, DissolveNetwork))
+		must(t, n.Collect(ctx, func(life.Holder) bool { return false }, DissolveNetwork))
 		must(t, other.Verify(ctx, Expectation{ID: model.ID{Network: "other", ContainerID: "c0", IfName: "eth0"}, Netns: h.netnsDir + "/c0", Addressing: addressesOf(t, other, "c0")}))
 	}
 }
@@ -186,8 +188,8 @@ func TestNetworkGivesWay(t *testing.T) {
 		must(t, err)
 		by, err := netlink.LinkByIndex(routes[0].LinkIndex)
 		must(t, err)
-		if by.Attrs().Name != n.config.Bridge {
-			t.Errorf("%s: the host leads by %s", n.name, by.Attrs().Name)
+		if by.Attrs().Name != n.def.Config.Bridge {
+			t.Errorf("%s: the host leads by %s", n.def.Name, by.Attrs().Name)
 		}
 		must(t, n.Remove(ctx, e.ID()))
 	}

@@ -6,19 +6,20 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Dead says whether a holder's container is provably gone.
-func (c *Controller) Dead(h Holder) bool { return h.Dead(c.boot) }
+func (c *Controller) Dead(h life.Holder) bool { return h.Dead(c.boot) }
 
 // Holders returns every owner of something of the network, whether a record, a
 // link, a rule or only an address tells of it. What cannot be read is left out
 // and reported in the error, beside the rest. It changes nothing.
-func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
-	leave, err := n.c.enter()
+func (n *Network) Holders(ctx context.Context) (all []life.Holder, err error) {
+	leave, err := n.c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -26,9 +27,9 @@ func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
 	known, err := n.holders(ctx)
 	all = slices.Collect(maps.Values(known))
 	var leaseErr error
-	if pool, ok := n.ipam.(*Pool); ok {
-		var leases []Holder
-		leases, leaseErr = pool.holders(ctx, (*ipamstore.Store).Holders)
+	if pool, ok := n.ipam.(*address.Pool); ok {
+		var leases []life.Holder
+		leases, leaseErr = pool.Holders(ctx)
 		for _, h := range leases {
 			if _, has := known[h.ID]; !has {
 				all = append(all, h)
@@ -43,8 +44,8 @@ func (n *Network) Holders(ctx context.Context) (all []Holder, err error) {
 // dissolve set it removes the network's bridge, rules and record, too. It goes
 // on after errors and reports them joined. keep is asked again of each one once
 // no ADD and no DEL of it is under way.
-func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve Dissolve) (err error) {
-	leave, err := n.c.enter()
+func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, dissolve Dissolve) (err error) {
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (n *Network) Collect(ctx context.Context, keep func(Holder) bool, dissolve 
 
 // collectOne removes an attachment unless it has been made anew, by an ADD for
 // the same container, since the holders were listed.
-func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder) bool) error {
+func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Holder) bool) error {
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been made for it
 	}
@@ -81,12 +82,12 @@ func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder)
 	defer release()
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	switch {
-	case missing(err):
+	case state.Missing(err):
 		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Boot: n.c.boot}
 	case err != nil:
 		return err
 	}
-	if keep(holderOfRecord(rec)) {
+	if keep(life.OfRecord(rec)) {
 		return nil
 	}
 	return n.remove(ctx, id, "")
@@ -94,15 +95,15 @@ func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(Holder)
 
 // collectLeases takes back the addresses of owners that are not among the known
 // ones, of which something else tells.
-func (n *Network) collectLeases(ctx context.Context, known map[model.ID]Holder, keep func(Holder) bool) error {
-	pool, ok := n.ipam.(*Pool)
+func (n *Network) collectLeases(ctx context.Context, known map[model.ID]life.Holder, keep func(life.Holder) bool) error {
+	pool, ok := n.ipam.(*address.Pool)
 	if !ok && n.ipam != nil {
 		return n.ipam.Collect(ctx, keep)
 	}
 	if !ok {
 		return nil
 	}
-	leases, err := pool.holders(ctx, (*ipamstore.Store).Tidy)
+	leases, err := pool.Tidy(ctx)
 	errs := []error{err}
 	for _, h := range leases {
 		if _, has := known[h.ID]; !has && !keep(h) {
@@ -115,7 +116,7 @@ func (n *Network) collectLeases(ctx context.Context, known map[model.ID]Holder, 
 // collectLease takes back what a lease alone tells of. An ADD owns its
 // attachment from before its record and its lease are made until it ends, so
 // that one without a record, while it is ours, is of no ADD under way.
-func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep func(Holder) bool) error {
+func (n *Network) collectLease(ctx context.Context, pool *address.Pool, h life.Holder, keep func(life.Holder) bool) error {
 	if err := h.ID.Validate(); err != nil {
 		return pool.Remove(ctx, h.ID) // nothing else can have been made for it
 	}
@@ -125,24 +126,14 @@ func (n *Network) collectLease(ctx context.Context, pool *Pool, h Holder, keep f
 	}
 	defer release()
 	switch rec, err := n.c.endpoints.LoadEndpoint(h.ID.Network, h.ID.ContainerID, h.ID.IfName); {
-	case missing(err):
+	case state.Missing(err):
 		return pool.Remove(ctx, h.ID)
 	case err != nil:
 		return err
-	case keep(holderOfRecord(rec)):
+	case keep(life.OfRecord(rec)):
 		return nil // made since the holders were listed
 	}
 	return n.remove(ctx, h.ID, "")
-}
-
-// holderNow is the holder that a record tells of; without one, that nothing is
-// known.
-func (c *Controller) holderNow(records endpointRecords, id model.ID) Holder {
-	rec, err := records.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
-	if err != nil {
-		return Holder{ID: id, Boot: c.boot}
-	}
-	return holderOfRecord(rec)
 }
 
 // Dissolve says whether Collect removes a network that it left empty.
@@ -156,27 +147,70 @@ const (
 
 // holders finds every attachment of the network by its record, its link or its
 // rules.
-func (n *Network) holders(ctx context.Context) (map[model.ID]Holder, error) {
-	all := map[model.ID]Holder{}
-	owned, err := n.c.links.List(ctx, model.NetworkOwner(n.name))
+func (n *Network) holders(ctx context.Context) (map[model.ID]life.Holder, error) {
+	all := map[model.ID]life.Holder{}
+	owned, err := n.c.links.List(ctx, model.NetworkOwner(n.def.Name))
 	for _, o := range owned {
 		if id, ok := model.ParseOwner(o.Owner); ok {
-			all[id] = Holder{ID: id, Boot: n.c.boot}
+			all[id] = life.Holder{ID: id, Boot: n.c.boot}
 		}
 	}
-	owners, rulesErr := n.c.owners(ctx, n.config.Backend)
+	owners, rulesErr := n.c.rules.Owners(ctx, n.def.Config.Backend)
 	for _, owner := range owners {
-		if id, ok := model.ParseOwner(owner); ok && id.Network == n.name {
-			all[id] = Holder{ID: id, Boot: n.c.boot}
+		if id, ok := model.ParseOwner(owner); ok && id.Network == n.def.Name {
+			all[id] = life.Holder{ID: id, Boot: n.c.boot}
 		}
 	}
-	recs, recErr := n.c.endpoints.Endpoints(n.name)
+	recs, recErr := n.c.endpoints.Endpoints(n.def.Name)
 	if errors.Is(recErr, state.ErrCorrupt) {
 		recErr = nil // set aside; the link tells
 	}
 	for _, rec := range recs {
-		h := holderOfRecord(rec)
+		h := life.OfRecord(rec)
 		all[h.ID] = h
 	}
 	return all, errors.Join(err, rulesErr, recErr)
+}
+
+// WhyDead says in words why a holder's container is provably gone; empty if it
+// is not (see Dead).
+func (c *Controller) WhyDead(h life.Holder) string { return h.WhyDead(c.boot) }
+
+// CollectInterrupted removes every attachment of the network whose Join or Attach
+// ended in the middle, as that of a process that was killed. It waits for those that
+// are under way, and goes on after errors.
+func (n *Network) CollectInterrupted(ctx context.Context) (err error) {
+	leave, err := n.c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	recs, err := n.c.endpoints.Endpoints(n.def.Name)
+	errs := []error{err}
+	for _, rec := range recs {
+		if interrupted(rec) {
+			errs = append(errs, n.collectInterrupted(ctx, rec))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func interrupted(rec state.Endpoint) bool {
+	return rec.Phase == state.PhaseIntent || rec.Phase != state.PhaseReady && rec.Netns != ""
+}
+
+func (n *Network) collectInterrupted(ctx context.Context, rec state.Endpoint) error {
+	release, err := n.c.endpoints.Own(ctx, rec.Network, rec.ContainerID, rec.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	now, err := n.c.endpoints.LoadEndpoint(rec.Network, rec.ContainerID, rec.IfName)
+	if state.Missing(err) {
+		return nil
+	}
+	if err != nil || !interrupted(now) {
+		return err // it came to its end meanwhile
+	}
+	return n.remove(ctx, life.IDOf(now), "")
 }

@@ -8,14 +8,16 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // ofRuntime is what a runtime with one container says of a network that it
 // shares with another runtime.
-func (h *realHost) ofRuntime(runtime, own string) func(Holder) bool {
-	return func(holder Holder) bool {
+func (h *realHost) ofRuntime(runtime, own string) func(life.Holder) bool {
+	return func(holder life.Holder) bool {
 		if holder.Runtime != "" && holder.Runtime != runtime {
 			return !h.Dead(holder)
 		}
@@ -33,7 +35,7 @@ func TestCollectSparesAddsOfAnother(t *testing.T) {
 	must(t, err)
 	var e *Endpoint
 	keep := h.ofRuntime("r2", "own")
-	must(t, n.Collect(ctx, func(holder Holder) bool {
+	must(t, n.Collect(ctx, func(holder life.Holder) bool {
 		if e == nil { // the holders are listed
 			if e, err = n.Attach(ctx, h.sandbox("c1"), WithRuntime("r1")); err != nil {
 				t.Fatal(err)
@@ -52,7 +54,7 @@ func TestLeaseNamesItsRuntime(t *testing.T) {
 	e, err := n.Attach(ctx, h.sandbox("c1"), WithRuntime("r1"))
 	must(t, err)
 	must(t, errors.Join(os.RemoveAll(filepath.Join(h.dir, "state", "networks"))))
-	pool := n.ipam.(*Pool)
+	pool := n.ipam.(*address.Pool)
 	must(t, n.collectLeases(ctx, nil, h.ofRuntime("r2", "own")))
 	must(t, pool.Verify(ctx, e.ID(), nil))
 	must(t, n.collectLeases(ctx, nil, h.ofRuntime("r1", "own")))
@@ -69,7 +71,7 @@ func TestCollectOfNoPublication(t *testing.T) {
 	dir := filepath.Join(h.dir, "state", "portmap", "networks", "net1")
 	must(t, os.MkdirAll(filepath.Join(dir, "endpoints"), 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600))
-	must(t, p.Collect(context.Background(), func(Holder) bool { return true }))
+	must(t, p.Collect(context.Background(), func(life.Holder) bool { return true }))
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after GC: %v, want no directory", err)
 	}
@@ -87,7 +89,7 @@ func TestLeaseFilesRemoved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			ctx := context.Background()
-			pool, err := NewPool(ipamstore.Config{
+			pool, err := address.NewPool(ipamstore.Config{
 				Network: "net1", DataDir: h.dataDir, Strategy: ipamstore.StrategyLowest,
 				Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.49.0.0/24")}}},
 			}, model.Addressing{})
@@ -130,14 +132,14 @@ func TestDeadFromAfar(t *testing.T) {
 	must(t, err)
 	rec := e.rec
 	rec.Netns = "/nowhere/c1"
-	for mounts, want := range map[string]bool{mountNS(): true, "1": false, "": false} {
+	for mounts, want := range map[string]bool{life.MountNS(): true, "1": false, "": false} {
 		rec.MountNS = mounts
-		if got := h.Dead(holderOfRecord(rec)); got != want {
+		if got := h.Dead(life.OfRecord(rec)); got != want {
 			t.Errorf("in mount namespace %q: dead %t, want %t", mounts, got, want)
 		}
 	}
 	rec.Boot, rec.MountNS = "an earlier one", "1"
-	if !h.Dead(holderOfRecord(rec)) {
+	if !h.Dead(life.OfRecord(rec)) {
 		t.Error("a reboot ends what any mount namespace saw")
 	}
 }

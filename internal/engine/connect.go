@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
@@ -36,13 +37,13 @@ type Connected struct {
 // something changed: what fails keeps nothing else from being done, and is
 // joined in the error.
 func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return done, err
 	}
 	defer leave(&err)
 	n = n.own()
-	t := n.config.Tunnel
+	t := n.def.Config.Tunnel
 	if !t.Used() {
 		return Connected{}, model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
@@ -51,23 +52,23 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 	if err := n.resolveMTU(); err != nil {
 		return done, err
 	}
-	done.MTU = n.config.MTU
+	done.MTU = n.def.Config.MTU
 	// A block that is another host's now: its addresses here would keep this
 	// host from leading there.
-	dropped, err := n.c.bridges.DropAddrs(ctx, n.config.Bridge, model.NetworkOwner(n.name), t.Reach(), t.Blocks())
+	dropped, err := n.c.bridges.DropAddrs(ctx, n.def.Config.Bridge, model.NetworkOwner(n.def.Name), t.Reach(), t.Blocks())
 	done.Dropped = dropped
 	errs := []error{err}
-	rules := n.c.rulesOf(string(n.config.Backend))
+	rules := n.c.rules.Of(string(n.def.Config.Backend))
 	lacks := rules.Intact(ctx, firewall.Network{})
 	done.Restored = errors.Is(lacks, firewall.ErrMissing) || errors.Is(lacks, firewall.ErrChanged)
-	if err := n.applyNetworkRules(ctx); err != nil {
+	if err := n.c.book().ApplyNetwork(ctx, n.Plan()); err != nil {
 		return done, errors.Join(append(errs, err)...) // the tunnel is never without its rules
 	}
 	if done.Restored {
 		_, err := n.c.Repair(ctx)
 		errs = append(errs, err)
 	}
-	plan := n.planTunnel()
+	plan := n.Plan().Tunnel()
 	made, err := n.c.tunnels.MendTunnel(ctx, plan)
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
 		if cleared, clearErr := n.clearWay(ctx); cleared {
@@ -112,52 +113,62 @@ func (n *Network) vniInUse(t tunnel.Tunnel) error {
 // Disconnect takes away what Connect made, and the node file. The rules stay
 // while the network has endpoints.
 func (n *Network) Disconnect(ctx context.Context) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
-	return errors.Join(n.c.DeleteNodeFile(n.name), n.removeTunnel(ctx), n.retireTunnel(ctx))
+	return errors.Join(n.c.DeleteNodeFile(n.def.Name), n.removeTunnel(ctx), n.retireTunnel(ctx))
 }
 
-// Watch calls changed after each change of the host's links, addresses and
-// routes that may concern a tunnel of any network, until ctx ends. It is about
-// the network namespace of the thread that calls it.
-func Watch(ctx context.Context, changed func()) error {
-	w, err := tunnel.Watch(tunnelPrefix)
-	if err != nil {
-		return err
+// clearWay dissolves networks of this host that stand in the way of this one's
+// tunnel and have no attachment any more: those that span hosts and overlap it,
+// or have its VNI. Such a network is what is left of one that got another name,
+// or another subnet, since its last container went. One that has attachments, or
+// that an agent keeps, is named in the error.
+func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
+	recs, err := n.c.networks.Networks()
+	if errors.Is(err, state.ErrCorrupt) {
+		err = nil // set aside
 	}
-	defer w.Close()
-	return w.Run(ctx, changed)
+	errs := []error{err}
+	for _, rec := range recs {
+		if rec.Name == n.def.Name || rec.Driver != plan.DriverOverlay {
+			continue
+		}
+		other, err := n.c.networkOf(rec)
+		if err != nil || !n.rivals(other) {
+			errs = append(errs, err)
+			continue
+		}
+		kept, err := other.agentKeeps()
+		if err == nil && !kept {
+			kept = true // until it is alone
+			err = n.c.endpoints.Alone(ctx, other.def.Name, func() error {
+				kept = false
+				return other.dissolveAlone(ctx)
+			})
+			if errors.Is(err, state.ErrInUse) {
+				err = nil
+			}
+		}
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("network %q: %w", other.def.Name, err))
+		case kept:
+			errs = append(errs, fmt.Errorf("network %q of this host stands in the way: it has containers, or ln-agent keeps it (see lnctl network ls, ln-agent leave)", other.def.Name))
+		default:
+			cleared = true
+		}
+	}
+	return cleared, errors.Join(errs...)
 }
 
-// WatchRules calls removed whenever something of our nftables rules has been
-// removed, by whomever, until ctx ends. It is about the network namespace of the
-// thread that calls it.
-func WatchRules(ctx context.Context, removed func()) error {
-	w, err := nft.Watch()
-	if err != nil {
-		return err
+// rivals says that two networks cannot both have a tunnel.
+func (n *Network) rivals(other *Network) bool {
+	t, o := n.def.Config.Tunnel, other.def.Config.Tunnel
+	if t.Port == o.Port && t.VNIOf(n.def.Name) == o.VNIOf(other.def.Name) {
+		return true
 	}
-	defer w.Close()
-	return w.Run(ctx, removed)
-}
-
-// Instance tells this host's network namespace from every other one, and from
-// what it was before the last boot.
-func Instance() (string, error) {
-	boot, err := BootID()
-	if err != nil {
-		return "", err
-	}
-	ns, err := netns.Current()
-	if err != nil {
-		return "", err
-	}
-	id, err := ns.ID()
-	if err := errors.Join(err, ns.Close()); err != nil {
-		return "", err
-	}
-	return boot + "/" + NetnsID(id).token(), nil
+	return slices.ContainsFunc(t.Reach(), func(p netip.Prefix) bool { return slices.ContainsFunc(o.Reach(), p.Overlaps) })
 }

@@ -1,3 +1,14 @@
+// Package engine is the order of the steps of ADD, CHECK, DEL, GC and STATUS, how they are
+// taken back, and who owns what is made. Rooms below it give addresses, guard bridges,
+// publish ports and plan; it calls them and none calls it.
+//
+// Nothing is cached between calls and there is no daemon: the truth is in the kernel, in
+// the lease directory and in one small record per attachment. Every operation is all or
+// nothing; what a killed process leaves is found by its owner's name and removed by the
+// next Attach, Remove or Collect.
+//
+// Making networks needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and Linux 5.6
+// or later; 5.7 to masquerade by nf_tables.
 package engine
 
 import (
@@ -5,17 +16,24 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
-	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
 	"github.com/libnet-cni/libnet/internal/firewall/nft"
+	"github.com/libnet-cni/libnet/internal/guard"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // home is the network namespace that a Controller works in.
@@ -56,28 +74,6 @@ type (
 		Detach(context.Context, link.Ref) error
 		List(ctx context.Context, prefix string) ([]link.Owned, error)
 	}
-	rules interface {
-		Apply(context.Context, firewall.Network, firewall.Endpoint) (restored bool, err error)
-		ApplyNetwork(context.Context, firewall.Network) error
-		Verify(context.Context, firewall.Network, firewall.Endpoint) error
-		Remove(context.Context, firewall.Endpoint) error
-		RemoveNetwork(context.Context, firewall.Network) error
-		RemoveLast(context.Context, firewall.Network, firewall.Endpoint) error
-		List(context.Context) ([]string, error)
-		CheckPorts(context.Context, firewall.Endpoint) error
-		Intact(context.Context, firewall.Network) error
-		Restore(context.Context) (changed bool, err error)
-		Complete(context.Context) error
-		Used() bool
-		Available() error
-	}
-	published interface {
-		freePorts
-		DeviceTo(netip.Addr) (string, error)
-		SetRouteLocalnet(dev string, on bool) (changed bool, err error)
-		SetHairpin(netns, ifName string) error
-		RouteLocalnet(dev string) (bool, error)
-	}
 	networkRecords interface {
 		CreateNetwork(state.Network) error
 		SaveNetwork(state.Network) error
@@ -115,10 +111,11 @@ var (
 	_ bridges         = (*kernel.Handle)(nil)
 	_ tunnels         = (*kernel.Handle)(nil)
 	_ links           = (*kernel.Handle)(nil)
-	_ published       = (*kernel.Handle)(nil)
+	_ publish.Host    = (*kernel.Handle)(nil)
 	_ networkRecords  = (*state.Dir)(nil)
 	_ endpointRecords = (*state.Dir)(nil)
 	_ nodeFiles       = (*state.Dir)(nil)
+	_ address.Finder  = (*kernel.Handle)(nil)
 )
 
 // Controller makes and finds networks on this host, in the network namespace
@@ -132,18 +129,15 @@ type Controller struct {
 	bridges   bridges
 	tunnels   tunnels
 	links     links
-	nftables  rules
-	iptables  rules
-	published published
-	finder    finder
-	peers     peers
-	recorder  recorder
+	rules     either.Backends
+	published publish.Host
+	finder    address.Finder
 	flush     func(context.Context, conntrack.Filter) error
 	networks  networkRecords
 	endpoints endpointRecords
-	guards    guards
+	guards    guard.Index
 	nodeFiles nodeFiles
-	standby   standbys
+	standby   publish.Standbys
 	sandboxes *state.Dir
 
 	boot      string
@@ -151,8 +145,7 @@ type Controller struct {
 	dataDir   string
 	netnsDir  string
 	poolsFile string
-	routes    func() ([]netip.Prefix, error)                          // of the host; nil: of the calling thread's namespace
-	configs   func(network string) (model.NetworkConfig, bool, error) // nil: none are known
+	routes    func() ([]netip.Prefix, error) // of the host; nil: of the calling thread's namespace
 	// occupants is as kernel.Handle has it; nil: every subnet is free.
 	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]host.Occupant, error)
 	oneAtATime func(context.Context) (release func(), err error)
@@ -165,14 +158,6 @@ type Option func(*options)
 type options struct {
 	stateDir, dataDir, netnsDir, poolsFile string
 	one                                    bool
-
-	configs func(network string) (model.NetworkConfig, bool, error)
-}
-
-// WithConfigurations has Rebuild ask for the configuration of a network of which
-// neither a record nor rules are left; false: there is none.
-func WithConfigurations(of func(network string) (model.NetworkConfig, bool, error)) Option {
-	return func(o *options) { o.configs = of }
 }
 
 // DefaultStateDir is where records are kept unless told otherwise.
@@ -197,11 +182,11 @@ func InOneNamespace() Option { return func(o *options) { o.one = true } }
 
 // New returns a Controller. It opens a netlink socket and writes nothing.
 func New(opts ...Option) (*Controller, error) {
-	o := options{stateDir: state.DefaultPath, dataDir: DefaultDataDir, netnsDir: DefaultNetnsDir}
+	o := options{stateDir: state.DefaultPath, dataDir: address.DefaultDataDir, netnsDir: DefaultNetnsDir}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	boot, err := BootID()
+	boot, err := life.BootID()
 	if err != nil {
 		return nil, err
 	}
@@ -211,11 +196,11 @@ func New(opts ...Option) (*Controller, error) {
 	}
 	dir, nft := state.New(o.stateDir), nft.New()
 	c := &Controller{
-		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
-		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},
-		networks: dir, endpoints: dir, guards: stateGuards{dir}, nodeFiles: dir, standby: dir, sandboxes: dir,
+		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle,
+		flush: conntrack.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
+		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime, configs: o.configs,
+		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
 		close: func() { handle.Close(); _ = nft.Close() },
 	}
 	if !o.one {
@@ -228,10 +213,10 @@ func New(opts ...Option) (*Controller, error) {
 // stay as they are.
 func (c *Controller) Close() { c.close() }
 
-// enter brings the calling goroutine's thread into the Controller's namespace,
+// Enter brings the calling goroutine's thread into the Controller's namespace,
 // and leave back. Every exported method that asks the kernel, or starts what
 // does, begins with it; within each other these cost some 5 µs.
-func (c *Controller) enter() (leave func(*error), err error) {
+func (c *Controller) Enter() (leave func(*error), err error) {
 	if c.home == nil {
 		return func(*error) {}, nil
 	}
@@ -246,16 +231,9 @@ func (c *Controller) enter() (leave func(*error), err error) {
 	}, nil
 }
 
-// The network drivers: a Linux bridge on this host, and one that a VXLAN device
-// joins to those of other hosts.
-const (
-	driverBridge  = "bridge"
-	driverOverlay = "overlay"
-)
-
 func knownDriver(name string) error {
-	if name != driverBridge && name != driverOverlay {
-		return fmt.Errorf("%w %q: there are %q and %q", model.ErrUnknownDriver, name, driverBridge, driverOverlay)
+	if name != plan.DriverBridge && name != plan.DriverOverlay {
+		return fmt.Errorf("%w %q: there are %q and %q", model.ErrUnknownDriver, name, plan.DriverBridge, plan.DriverOverlay)
 	}
 	return nil
 }
@@ -264,7 +242,7 @@ func knownDriver(name string) error {
 // ErrInvalidName, ErrNetworkExists, *ConfigError (also for a subnet that is in use
 // on the host) and *ipamstore.ConfigError before anything is changed; with WithAutoSubnet ipamstore.ErrExhausted, too.
 func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts ...NetworkOption) (_ *Network, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -274,8 +252,8 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	n.kept = true
-	var undo undoStack
-	defer undo.rollback(&err)
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	if err := n.chooseFirstSubnets(ctx, &undo); err != nil {
 		return nil, err
 	}
@@ -289,7 +267,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 	} else if err != nil {
 		return nil, err
 	}
-	undo.push(func() error { return c.networks.DeleteNetwork(name) })
+	undo.Push(func() error { return c.networks.DeleteNetwork(name) })
 	release, err := n.claimSubnets(ctx, n.ownGateways())
 	if err != nil {
 		return nil, err
@@ -316,7 +294,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if spec.config.Bridge == "" {
 		spec.config.Bridge = model.BridgeName(name)
 	}
-	if driver == driverOverlay {
+	if driver == plan.DriverOverlay {
 		spec.completeTunnel(name)
 	} else if spec.config.Tunnel.Used() {
 		return nil, model.BadConfig("nodes", len(spec.config.Tunnel.Nodes), `needs the driver "overlay"`)
@@ -324,16 +302,16 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Network{c: c, name: name, driver: driver, config: spec.config, notes: spec.notes}
+	n := &Network{c: c, def: plan.Network{Name: name, Driver: driver, Config: spec.config}, notes: spec.notes}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
 	}
-	if pool, ok := n.ipam.(*Pool); ok {
-		if err := pool.Suits(n.config); err != nil {
+	if pool, ok := n.ipam.(*address.Pool); ok {
+		if err := pool.Suits(n.def.Config); err != nil {
 			return nil, err
 		}
 	}
-	if n.ipam != nil && n.config.InterfaceDown {
+	if n.ipam != nil && n.def.Config.InterfaceDown {
 		return nil, model.BadConfig("disableContainerInterface", true, "cannot be together with ipam: an interface that is down has no addresses")
 	}
 	return n, nil
@@ -374,4 +352,23 @@ func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) e
 		}
 	}
 	return err
+}
+
+// book is whose guards are on which bridges.
+func (c *Controller) book() *guard.Book { return c.Ports().Guard }
+
+// Ports are whose ports of this host are. They are made anew for each call, as a
+// Controller keeps no state.
+func (c *Controller) Ports() *publish.Ports {
+	p := &publish.Ports{
+		Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
+		Host: c.published, Flush: c.flush,
+	}
+	p.Guard = &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
+	return p
+}
+
+// publications are the records of all Publishers.
+func (c *Controller) publications() *state.Dir {
+	return state.New(filepath.Join(c.stateDir, "portmap"))
 }

@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -37,15 +40,15 @@ type endpointSpec struct {
 	addrs    []netip.Addr
 	workload string
 	runtime  string
-	ports    []PortMapping
+	ports    []model.PortMapping
 	priority int // of the gateway
 	nextName bool
 	sandbox  *Sandbox // nil: not known yet
 }
 
-func (s endpointSpec) netns() (path string, id NetnsID) {
+func (s endpointSpec) netns() (path string, id life.NetnsID) {
 	if s.sandbox == nil {
-		return "", NetnsID{}
+		return "", life.NetnsID{}
 	}
 	return s.sandbox.path, s.sandbox.netns
 }
@@ -86,11 +89,11 @@ func WithGatewayPriority(priority int) EndpointOption {
 }
 
 func (n *Network) spec(opts []EndpointOption) endpointSpec {
-	spec := endpointSpec{ifName: "eth0", priority: n.config.GatewayPriority}
+	spec := endpointSpec{ifName: "eth0", priority: n.def.Config.GatewayPriority}
 	for _, o := range opts {
 		o(&spec)
 	}
-	if n.config.IsInternal() {
+	if n.def.Config.IsInternal() {
 		spec.ports = nil // as in Docker: nothing of an internal network is published
 	}
 	return spec
@@ -101,17 +104,17 @@ func (n *Network) spec(opts []EndpointOption) endpointSpec {
 // in the network together with the interface name. The errors: ErrInvalidName,
 // ErrEndpointExists, *ConfigError, and those of the IPAM.
 func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...EndpointOption) (_ *Endpoint, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave(&err)
 	n = n.own()
 	spec := n.spec(opts)
-	if err := (model.ID{Network: n.name, ContainerID: name, IfName: spec.ifName}).Validate(); err != nil {
+	if err := (model.ID{Network: n.def.Name, ContainerID: name, IfName: spec.ifName}).Validate(); err != nil {
 		return nil, err
 	}
-	release, err := n.c.endpoints.Own(ctx, n.name, name, spec.ifName, state.Create)
+	release, err := n.c.endpoints.Own(ctx, n.def.Name, name, spec.ifName, state.Create)
 	if err != nil {
 		return nil, err
 	}
@@ -132,11 +135,11 @@ func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...Endpo
 // createEndpoint writes the intent and gets the addresses; the caller saves
 // the rest of the record.
 func (n *Network) createEndpoint(ctx context.Context, name string, spec endpointSpec) (_ *Endpoint, err error) {
-	id := model.ID{Network: n.name, ContainerID: name, IfName: spec.ifName}
+	id := model.ID{Network: n.def.Name, ContainerID: name, IfName: spec.ifName}
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
-	ports, err := validatePorts(spec.ports)
+	ports, err := model.ValidatePorts(spec.ports)
 	if err := errors.Join(err, n.publishable(ports), model.ValidatePriority(spec.priority)); err != nil {
 		return nil, err
 	}
@@ -147,25 +150,25 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	path, ns := spec.netns()
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
-		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
-		OwnRules: ownRules(n.config), NextName: spec.nextName,
+		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
+		Bridge: n.def.Config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
+		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), GatewayPriority: spec.priority,
+		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName,
 	}}
-	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
-	var undo undoStack
-	defer undo.rollback(&err)
+	e.rec.IPAM, e.rec.DataDir = n.LeaseDir()
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	if err := n.c.endpoints.CreateEndpoint(e.rec); errors.Is(err, state.ErrExists) {
-		return nil, fmt.Errorf("%w: %q on network %q", model.ErrEndpointExists, name, n.name)
+		return nil, fmt.Errorf("%w: %q on network %q", model.ErrEndpointExists, name, n.def.Name)
 	} else if err != nil {
 		return nil, err
 	}
-	undo.push(func() error { return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName) })
+	undo.Push(func() error { return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName) })
 	if n.ipam != nil {
 		// Pushed first: a delegate that failed is asked to clean up, too (CNI
 		// spec 1.1.0, section 4). A pool whose lock was not to be had has given
 		// nothing, and would keep us waiting once more.
-		undo.push(func() error {
+		undo.Push(func() error {
 			if errors.Is(err, ipamstore.ErrLocked) {
 				return nil
 			}
@@ -181,7 +184,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 
 // publishable refuses ports where the container gets no address: they would lead
 // nowhere. The error is a *ConfigError.
-func (n *Network) publishable(ports []PortMapping) error {
+func (n *Network) publishable(ports []model.PortMapping) error {
 	if n.ipam != nil || len(ports) == 0 {
 		return nil
 	}
@@ -191,7 +194,7 @@ func (n *Network) publishable(ports []PortMapping) error {
 
 // lease gets the endpoint's addresses and completes them.
 func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
-	claim := Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
+	claim := address.Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
 	claim.Netns, claim.NetnsID = spec.netns()
 	if err := e.n.keepLost(ctx, e.ID()); err != nil {
 		return err
@@ -203,7 +206,7 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	if len(got.Addresses) == 0 {
 		return fmt.Errorf("%w: ipam %s", model.ErrNoAddresses, e.n.ipam.Type())
 	}
-	full, err := got.Complete(e.n.config)
+	full, err := got.Complete(e.n.def.Config)
 	if err != nil {
 		return err
 	}
@@ -218,9 +221,9 @@ func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	return err
 }
 
-func (n *Network) leaseDir() (kind, dir string) {
-	if pool, ok := n.ipam.(*Pool); ok {
-		return PoolType, pool.cfg.DataDir
+func (n *Network) LeaseDir() (kind, dir string) {
+	if pool, ok := n.ipam.(*address.Pool); ok {
+		return address.PoolType, pool.DataDir()
 	}
 	if n.ipam != nil {
 		return n.ipam.Type(), ""
@@ -248,19 +251,8 @@ func (e *Endpoint) own(ctx context.Context) (release func(), err error) {
 
 func (e *Endpoint) save() error { return e.n.c.endpoints.SaveEndpoint(e.rec) }
 
-func (e *Endpoint) plan() (plan, error) {
-	mac, err := model.ParseMAC("mac", e.rec.MAC)
-	if err != nil {
-		return plan{}, err
-	}
-	p, err := e.n.plan(e.ID(), e.Addressing(), mac, e.Ports())
-	p.asRecorded(e.rec)
-	p.link.Precedence = link.Precedence{Network: e.n.name, Priority: int32(e.rec.GatewayPriority), Internal: e.n.config.IsInternal()}
-	return p, err
-}
-
 // ID returns the endpoint's identity.
-func (e *Endpoint) ID() model.ID { return idOf(e.rec) }
+func (e *Endpoint) ID() model.ID { return life.IDOf(e.rec) }
 
 // Name returns the endpoint's name.
 func (e *Endpoint) Name() string { return e.rec.ContainerID }
@@ -268,21 +260,9 @@ func (e *Endpoint) Name() string { return e.rec.ContainerID }
 // Network returns the endpoint's network.
 func (e *Endpoint) Network() *Network { return e.n }
 
-// Addressing returns the endpoint's addresses, routes and DNS.
-func (e *Endpoint) Addressing() model.Addressing {
-	a := model.Addressing{DNS: model.DNS(e.rec.DNS)}
-	for _, addr := range e.rec.Addresses {
-		a.Addresses = append(a.Addresses, model.Address(addr))
-	}
-	for _, r := range e.rec.Routes {
-		a.Routes = append(a.Routes, model.Route(r))
-	}
-	return a
-}
-
 // Ports returns the endpoint's published ports; one that was to be a free one
 // has its number once the endpoint has joined.
-func (e *Endpoint) Ports() []PortMapping { return portsOf(e.rec) }
+func (e *Endpoint) Ports() []model.PortMapping { return plan.PortsOf(e.rec) }
 
 // Netns returns the path of the network namespace the endpoint has joined;
 // empty: none.
@@ -313,3 +293,29 @@ func randomMAC() net.HardwareAddr {
 	mac[0] = mac[0]&^1 | 2
 	return mac
 }
+
+// keepLost is for before the network's pool gives an address.
+func (n *Network) keepLost(ctx context.Context, self model.ID) error {
+	pool, ok := n.ipam.(*address.Pool)
+	if !ok {
+		return nil
+	}
+	l := address.Lost{Network: n.def.Name, Boot: n.c.boot, Records: n.c.endpoints, Links: n.c.links, Finder: n.c.finder}
+	return l.Keep(ctx, pool, self)
+}
+
+// Addressing returns the endpoint's addresses, routes and DNS.
+func (e *Endpoint) Addressing() model.Addressing { return plan.AddressingOf(e.rec) }
+
+func (e *Endpoint) plan() (plan.Attachment, error) { return e.n.Plan().Recorded(e.rec) }
+
+// WithPorts publishes ports of the host for the endpoint.
+func WithPorts(ports ...model.PortMapping) EndpointOption {
+	return func(s *endpointSpec) { s.ports = append(s.ports, ports...) }
+}
+
+// Record returns the endpoint's record.
+func (e *Endpoint) Record() state.Endpoint { return e.rec }
+
+// Holder returns what is known of the life of the endpoint's container.
+func (e *Endpoint) Holder() life.Holder { return life.OfRecord(e.rec) }

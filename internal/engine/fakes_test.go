@@ -9,8 +9,11 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
@@ -51,7 +54,7 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, links: fakeLinks{w}, nftables: fakeRules{w}, iptables: noRules{}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/run/fakes"), standby: w,
+		bridges: w, tunnels: w, links: fakeLinks{w}, rules: either.Backends{NFTables: fakeRules{w}, IPTables: noRules{}}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/run/fakes"), standby: w,
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/run/fakes"), boot: "boot1", close: func() {},
 	}
@@ -275,7 +278,7 @@ func (w fakeRules) RemoveLast(ctx context.Context, _ firewall.Network, e firewal
 func (w fakeRules) Available() error { return nil }
 
 // noRules is a backend that the kernel does not have.
-type noRules struct{ rules }
+type noRules struct{ either.Rules }
 
 func (noRules) Used() bool { return false }
 
@@ -384,7 +387,7 @@ func (w *world) HasReady(network string) (bool, error) {
 }
 
 func (w *world) HasEndpoint(network string, but state.Endpoint) (bool, error) {
-	return w.recorded(network, func(e state.Endpoint) bool { return idOf(e) != idOf(but) }), nil
+	return w.recorded(network, func(e state.Endpoint) bool { return life.IDOf(e) != life.IDOf(but) }), nil
 }
 
 func (w *world) AnyEndpoint(network string, is func(state.Endpoint) bool) (bool, error) {
@@ -477,7 +480,7 @@ type fakeIPAM struct {
 
 func (i fakeIPAM) Type() string { return "fake" }
 
-func (i fakeIPAM) Apply(_ context.Context, c Claim) (model.Addressing, error) {
+func (i fakeIPAM) Apply(_ context.Context, c address.Claim) (model.Addressing, error) {
 	err := i.w.step(func() { i.w.things["lease "+c.ID.String()] = "" })
 	return model.Addressing{Addresses: []model.Address{{Prefix: netip.MustParsePrefix(cmp.Or(i.addr, "10.1.0.2") + "/24")}}}, err
 }
@@ -493,7 +496,7 @@ func (i fakeIPAM) Remove(_ context.Context, id model.ID) error {
 	return i.w.step(func() { delete(i.w.things, "lease "+id.String()) })
 }
 
-func (i fakeIPAM) Collect(_ context.Context, keep func(Holder) bool) error {
+func (i fakeIPAM) Collect(_ context.Context, keep func(life.Holder) bool) error {
 	return i.w.step(func() {})
 }
 

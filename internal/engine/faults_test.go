@@ -33,7 +33,7 @@ func TestAttachFailsAtEveryStep(t *testing.T) {
 			w := newWorld()
 			n, sb := faultNetwork(t, w)
 			w.failAt, w.after = step, after
-			_, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80}))
+			_, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80}))
 			if err == nil {
 				break // all steps have had their turn
 			}
@@ -45,7 +45,7 @@ func TestAttachFailsAtEveryStep(t *testing.T) {
 			if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
 				t.Errorf("step %d (after its work: %v) left (-want +got):\n%s", step, after, diff)
 			}
-			if _, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80})); err != nil {
+			if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80})); err != nil {
 				t.Errorf("step %d: the next Attach: %v", step, err)
 			}
 		}
@@ -67,7 +67,7 @@ func TestAttachDiesAtEveryStep(t *testing.T) {
 				dieAt(t, w, step, after)
 				n, sb := faultNetwork(t, w)
 				if step%2 == 0 { // every other time a retry comes before DEL
-					if _, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80})); err != nil {
+					if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80})); err != nil {
 						t.Fatalf("the next Attach: %v", err)
 					}
 				}
@@ -118,7 +118,7 @@ func TestRemoveFailsAtEveryStep(t *testing.T) {
 	for step := 1; ; step++ {
 		w := newWorld()
 		n, sb := faultNetwork(t, w)
-		if _, err := n.Attach(ctx, sb, WithPorts(PortMapping{ContainerPort: 80})); err != nil {
+		if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80})); err != nil {
 			t.Fatal(err)
 		}
 		w.failAt = w.steps + step
@@ -137,7 +137,7 @@ func TestRemoveFailsAtEveryStep(t *testing.T) {
 		if err := n.Remove(ctx, id); err != nil {
 			t.Fatalf("step %d: second Remove: %v", step, err)
 		}
-		guard := n.guardID() // stays as long as the bridge
+		guard := n.Plan().GuardID() // stays as long as the bridge
 		if diff := cmp.Diff([]string{"bridge br1", "guard br1 " + guard, "index br1 net1:" + guard, "network net1"}, w.snapshot()); diff != "" {
 			t.Errorf("step %d left (-want +got):\n%s", step, diff)
 		}

@@ -5,25 +5,28 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Every field of a network's configuration and of its pool counts: set alone,
 // it makes another fingerprint than any other does.
 func TestFingerprintCountsEveryField(t *testing.T) {
-	n := &Network{ipam: &Pool{}}
-	seen := map[string]string{n.fingerprint(): "nothing"}
+	var config model.NetworkConfig
+	var pool address.SavedPool
+	seen := map[string]string{fingerprint(config, &pool): "nothing"}
 	check := func(field string) {
-		print := n.fingerprint()
+		print := fingerprint(config, &pool)
 		if other, dup := seen[print]; dup {
 			t.Errorf("%s has the fingerprint of %s", field, other)
 		}
 		seen[print] = field
 	}
-	eachLeaf(reflect.ValueOf(&n.config).Elem(), "config", check)
-	eachLeaf(reflect.ValueOf(&n.ipam.(*Pool).cfg).Elem(), "pool", check)
+	eachLeaf(reflect.ValueOf(&config).Elem(), "config", check)
+	eachLeaf(reflect.ValueOf(&pool).Elem(), "pool", check)
 	if len(seen) < 60 {
 		t.Errorf("only %d fields were looked at", len(seen))
 	}
@@ -73,11 +76,11 @@ func eachLeaf(v reflect.Value, name string, fn func(name string)) {
 // BenchmarkFingerprint is the first fingerprint that a process asks for, and
 // one that is taken of the configuration as encoding/json writes it.
 func BenchmarkFingerprint(b *testing.B) {
-	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: b.TempDir(), Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.1.0.0/16")}}}}, model.Addressing{})
+	pool, err := address.NewPool(ipamstore.Config{Network: "net1", DataDir: b.TempDir(), Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.1.0.0/16")}}}}, model.Addressing{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	n := &Network{name: "net1", config: model.NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}, ipam: pool}
+	n := &Network{def: plan.Network{Name: "net1", Config: model.NetworkConfig{Bridge: "br0", Gateway: true, Masquerade: true}}, ipam: pool}
 	lntest.Cold(b, map[string]func(){
 		"hash":          func() { n.fingerprint() },
 		"encoding/json": func() { _, _ = n.record() },

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 )
@@ -86,7 +87,7 @@ func TestFlowsEndWithTheirOwner(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {
 		for family, peer := range map[string]string{"10.1.0.5": "192.0.2.9", "fd01::5": "2001:db8::9"} {
-			for _, ports := range [][]PortMapping{nil, {{HostPort: 8080, ContainerPort: 80}}} {
+			for _, ports := range [][]model.PortMapping{nil, {{HostPort: 8080, ContainerPort: 80}}} {
 				for _, lost := range []bool{false, true} {
 					t.Run(fmt.Sprint(backend, " ", family, " ports ", len(ports), " DEL lost ", lost), func(t *testing.T) {
 						t.Parallel()
@@ -98,7 +99,7 @@ func TestFlowsEndWithTheirOwner(t *testing.T) {
 	}
 }
 
-func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string, ports []PortMapping, lost bool) {
+func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string, ports []model.PortMapping, lost bool) {
 	h := newHost(t)
 	ctx := context.Background()
 	out := h.outside()
@@ -132,7 +133,8 @@ func flowsEnd(t *testing.T, backend model.Backend, addr netip.Addr, peer string,
 		if err := errors.Join(n.c.links.Detach(ctx, (&Endpoint{n: n, rec: h.records()["a"]}).ref()), n.ipam.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"})); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.c.removeHeld(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}.String()); err != nil {
+		gone := firewall.Endpoint{Owner: model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}.String()}
+		if err := errors.Join(n.c.rules.NFTables.Remove(ctx, gone), n.c.rules.IPTables.Remove(ctx, gone)); err != nil {
 			t.Fatal(err)
 		}
 	} else if err := n.Remove(ctx, model.ID{Network: "net1", ContainerID: "a", IfName: "eth0"}); err != nil {

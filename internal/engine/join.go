@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // Join makes the endpoint's interface in the sandbox: the bridge if it is
@@ -16,7 +19,7 @@ import (
 // errors: ErrEndpointJoined, ErrNotFound for an endpoint that was removed
 // meanwhile, and those of the kernel and the firewall.
 func (e *Endpoint) Join(ctx context.Context, sb *Sandbox) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -43,22 +46,22 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	if err != nil {
 		return err
 	}
-	ns, err := openNetns(sb.path)
+	ns, err := life.OpenNetns(sb.path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = ns.Close() }() // what was made is not undone any more
-	release, err := e.n.c.lockPorts(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
+	release, err := e.n.c.Ports().Lock(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
 	if err != nil {
 		return err
 	}
 	defer release() // not before the record tells that it is complete
-	var undo undoStack
-	defer undo.rollback(&err)
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
 	if err := e.enter(sb, &undo); err != nil {
 		return err
 	}
-	p.link.Netns = ns
+	p.Link.Netns = ns
 	if err := e.connect(ctx, p, &undo); err != nil {
 		return err
 	}
@@ -72,7 +75,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 }
 
 // enter records where the endpoint is going, unless its intent says so already.
-func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
+func (e *Endpoint) enter(sb *Sandbox, undo *unwind.Stack) error {
 	if e.rec.Netns == sb.path && !e.rec.NextName {
 		return nil
 	}
@@ -80,9 +83,9 @@ func (e *Endpoint) enter(sb *Sandbox, undo *undoStack) error {
 	if before.NextName {
 		before.LinkName = ""
 	}
-	undo.push(func() error { e.rec = before; return e.save() })
-	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), mountNS(), e.n.config.NeedsRules() || len(e.rec.Ports) > 0
-	e.rec.Bridge, e.rec.Guard = e.n.config.Bridge, e.n.guardID()
+	undo.Push(func() error { e.rec = before; return e.save() })
+	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), life.MountNS(), e.n.def.Config.NeedsRules() || len(e.rec.Ports) > 0
+	e.rec.Bridge, e.rec.Guard = e.n.def.Config.Bridge, e.n.Plan().GuardID()
 	return e.save()
 }
 
@@ -91,16 +94,16 @@ const maxBridges = 3
 
 // connect makes the bridge, the rules and the link, again if another one's
 // failed ADD took the bridge away that it had made.
-func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
+func (e *Endpoint) connect(ctx context.Context, p plan.Attachment, undo *unwind.Stack) error {
 	for try := 1; ; try++ {
-		var steps undoStack
+		var steps unwind.Stack
 		err := e.connectOnce(ctx, p, &steps)
 		if err == nil {
 			*undo = append(*undo, steps...)
 			return nil
 		}
-		gone := errors.Is(err, netlink.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: e.n.config.Bridge}), netlink.ErrNotFound)
-		steps.rollback(&err)
+		gone := errors.Is(err, netlink.ErrNotFound) && errors.Is(e.n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: e.n.def.Config.Bridge}), netlink.ErrNotFound)
+		steps.Rollback(&err)
 		if !gone || try == maxBridges {
 			return err
 		}
@@ -110,7 +113,7 @@ func (e *Endpoint) connect(ctx context.Context, p plan, undo *undoStack) error {
 // connectOnce has the rules in place before the bridge has an address: what came
 // earlier could wait for the container, or be known to conntrack, without having
 // passed them.
-func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) error {
+func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unwind.Stack) error {
 	c := e.n.c
 	if err := e.n.resolveMTU(); err != nil {
 		return err
@@ -128,7 +131,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 	}
 	if fresh || e.restored || br.Created {
 		// Connections first: until they are gone, their packets wait for neighbours.
-		if err := errors.Join(e.n.endUnguardedFlows(ctx, e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
+		if err := errors.Join(e.n.c.Ports().EndUnguardedFlows(ctx, e.n.Plan(), e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
 			return err
 		}
 	}
@@ -140,21 +143,21 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan, undo *undoStack) err
 			br.MAC = mac
 		}
 	}
-	if err := c.endEarlierFlows(ctx, addrsOf(e.rec)); err != nil {
+	if err := c.Ports().EndEarlierFlows(ctx, e.rec.Addrs()); err != nil {
 		return err
 	}
-	p.link.MTU, p.link.State = e.n.config.MTU, br // known now
-	made, err := c.links.Attach(ctx, p.link)
+	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
+	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {
 		return err
 	}
-	undo.push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
-	if p.v4 || p.v6 {
-		if err := c.bridges.Forward(ctx, p.v4, p.v6); err != nil {
+	undo.Push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	if p.V4 || p.V6 {
+		if err := c.bridges.Forward(ctx, p.V4, p.V6); err != nil {
 			return err
 		}
 	}
-	if err := c.endFlows(ctx, e.rec, e.standby); err != nil {
+	if err := c.Ports().EndFlows(ctx, e.rec, e.standby); err != nil {
 		return err
 	}
 	e.rec.Links = []state.Link{
@@ -176,7 +179,7 @@ func (e *Endpoint) ref() link.Ref {
 // reserved. An endpoint that has joined nothing is ErrNotJoined; an interface
 // that is gone already, or the whole endpoint, is success.
 func (e *Endpoint) Leave(ctx context.Context) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -210,7 +213,7 @@ func ignoreGone(err error) error {
 // Delete gives the endpoint's addresses back and forgets it; one that is gone
 // already is success. One that has joined a sandbox is ErrEndpointJoined.
 func (e *Endpoint) Delete(ctx context.Context) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -231,7 +234,7 @@ func (e *Endpoint) Delete(ctx context.Context) (err error) {
 // The MAC address, which a plugin that came after Join may have changed, is
 // compared where SpoofCheck makes it matter.
 func (e *Endpoint) Verify(ctx context.Context) (err error) {
-	leave, err := e.n.c.enter()
+	leave, err := e.n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -243,9 +246,9 @@ func (e *Endpoint) Verify(ctx context.Context) (err error) {
 }
 
 func (e *Endpoint) verifyAs(ctx context.Context, want Expectation) error {
-	return e.n.verify(ctx, want, func(p *plan) {
-		if !e.n.config.SpoofCheck {
-			p.link.MAC = nil
+	return e.n.verify(ctx, want, func(p *plan.Attachment) {
+		if !e.n.def.Config.SpoofCheck {
+			p.Link.MAC = nil
 		}
 	})
 }

@@ -39,8 +39,8 @@ func TestRouteLocalnetByMode(t *testing.T) {
 				}
 				goes := define("goes", "10.48.0.0/24", model.NetworkConfig{Gateway: true, GatewayModeIPv4: model.GatewayNAT})
 				stays := define("stays", "10.49.0.0/24", tt.stays)
-				first := h.attach(goes, "c1", WithPorts(PortMapping{HostPort: 8081, ContainerPort: 80}))
-				second := h.attach(stays, "c2", WithPorts(PortMapping{HostPort: 8082, ContainerPort: 80}))
+				first := h.attach(goes, "c1", WithPorts(model.PortMapping{HostPort: 8081, ContainerPort: 80}))
+				second := h.attach(stays, "c2", WithPorts(model.PortMapping{HostPort: 8082, ContainerPort: 80}))
 				if edited { // its record tells of another mode than c2 came with
 					cfg := routed
 					if tt.stays.GatewayModeIPv4 == model.GatewayRouted {
@@ -68,8 +68,8 @@ func TestRouteLocalnetByMode(t *testing.T) {
 // edited is the network with another configuration, on the same bridge.
 func (h *realHost) edited(n *Network, cfg model.NetworkConfig) *Network {
 	h.t.Helper()
-	cfg.Bridge = n.config.Bridge
-	changed, err := h.DefineNetwork("bridge", n.name, WithConfig(cfg), WithIPAM(n.ipam))
+	cfg.Bridge = n.def.Config.Bridge
+	changed, err := h.DefineNetwork("bridge", n.def.Name, WithConfig(cfg), WithIPAM(n.ipam))
 	must(h.t, err)
 	return changed
 }
@@ -82,7 +82,7 @@ func TestPortsNeedAddresses(t *testing.T) {
 	ctx := context.Background()
 	n, err := h.NewNetwork(ctx, "bridge", "net1", WithConfig(model.NetworkConfig{Bridge: "brl"}))
 	must(t, err)
-	_, err = n.Attach(ctx, h.sandbox("c1"), WithPorts(PortMapping{HostPort: 8080, ContainerPort: 80}))
+	_, err = n.Attach(ctx, h.sandbox("c1"), WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80}))
 	const want = "portMappings[0]: tcp *:8080 to 80: cannot be published, as the container gets no address without ipam: " +
 		"give the network an ipam section, or publish no port (take portMappings out of capabilities)"
 	if err == nil || err.Error() != want {

@@ -9,10 +9,12 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
+	"github.com/libnet-cni/libnet/internal/unwind"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -25,7 +27,7 @@ func TestAttachMends(t *testing.T) {
 	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")),
 		WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT, GatewayModeIPv6: model.GatewayNAT}))
 	br := n.Config().Bridge
-	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 	e, err := h.web(n, "a", port)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +130,7 @@ func TestPublishMends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
@@ -154,12 +156,12 @@ func TestGrownRangeSet(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx := context.Background()
-	pool := func(subnets ...string) *Pool {
+	pool := func(subnets ...string) *address.Pool {
 		var set ipamstore.RangeSet
 		for _, s := range subnets {
 			set = append(set, ipamstore.Range{Subnet: netip.MustParsePrefix(s)})
 		}
-		p, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{set}}, model.Addressing{})
+		p, err := address.NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{set}}, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +228,7 @@ func TestGatewayOfAttachmentInFlight(t *testing.T) {
 	}
 	// One that has its bridge, and not yet its link.
 	first, sb := define("first", "10.1.0.0/24"), h.sandbox("a")
-	var undo undoStack
+	var undo unwind.Stack
 	if _, err := first.remember(); err != nil {
 		t.Fatal(err)
 	}
@@ -269,53 +271,6 @@ func TestGatewayOfAttachmentInFlight(t *testing.T) {
 	}
 }
 
-// What Diagnose says of forwarding by interface, and of router advertisements.
-func TestDiagnoseForwarding(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
-	n := h.network("10.1.0.0/24", WithSubnet(netip.MustParsePrefix("fd01::/64")))
-	if _, err := h.web(n, "a"); err != nil {
-		t.Fatal(err)
-	}
-	up := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "up0"}}
-	err := errors.Join(netlink.LinkAdd(up), lntest.Up("up0", "192.0.2.1/24", "2001:db8::1/64"), lntest.Via("192.0.2.2"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := func(about string) Finding {
-		for _, f := range h.Diagnose(context.Background()) {
-			if f.About == about {
-				return f
-			}
-		}
-		return Finding{}
-	}
-	if f := found("forwarding IPv4"); f.Advice != "" || f.Found != "on" {
-		t.Errorf("all is on: %+v", f)
-	}
-	if f := found("IPv6 of the host"); f != (Finding{}) {
-		t.Errorf("none came: %+v", f)
-	}
-	br := n.Config().Bridge
-	err = errors.Join(lntest.Sysctl("ipv4/conf/up0/forwarding", "0"), lntest.Sysctl("ipv4/conf/"+br+"/forwarding", "0"),
-		netlink.RouteAdd(&netlink.Route{Dst: ipnet("2001:db8:1::/64"), LinkIndex: up.Attrs().Index, Protocol: unix.RTPROT_RA}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f := found("forwarding IPv4"); !strings.Contains(f.Found, "off for "+br+", up0") || !strings.Contains(f.Advice, "net/ipv4/conf/"+br+"/forwarding=1") {
-		t.Errorf("got %+v", f)
-	}
-	if f := found("IPv6 of the host"); !strings.Contains(f.Found, "up0 takes no router advertisements") || !strings.Contains(f.Advice, "net/ipv6/conf/up0/accept_ra=2") {
-		t.Errorf("got %+v", f)
-	}
-	if err := lntest.Sysctl("ipv6/conf/up0/accept_ra", "2"); err != nil {
-		t.Fatal(err)
-	}
-	if f := found("IPv6 of the host"); f != (Finding{}) {
-		t.Errorf("accept_ra is 2: %+v", f)
-	}
-}
-
 func ipnet(cidr string) *net.IPNet {
 	ip, n, err := net.ParseCIDR(cidr)
 	if err != nil {
@@ -323,41 +278,4 @@ func ipnet(cidr string) *net.IPNet {
 	}
 	n.IP = ip
 	return n
-}
-
-// A gateway outside its subnet: the container answers, ADD and CHECK know the
-// route, and it is found again when the records are lost.
-func TestLinkLocalGateway(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
-	ctx := context.Background()
-	pool, err := NewPool(ipamstore.Config{Network: "net1", DataDir: h.dataDir, Sets: []ipamstore.RangeSet{{
-		{Subnet: netip.MustParsePrefix("fd31::/64"), Gateway: netip.MustParseAddr("fe80::1")},
-	}}}, model.Addressing{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := h.NewNetwork(ctx, "bridge", "net1", WithIPAM(pool), WithMasquerade())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := h.web(n, "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := e.Addressing().Addresses[0]
-	if addr.Gateway.String() != "fe80::1" || !strings.Contains(strings.Join(words(e.Addressing()), "\n"), "::/0 via fe80::1") {
-		t.Errorf("got %s", words(e.Addressing()))
-	}
-	if got := greets("[" + addr.Prefix.Addr().String() + "]:80"); got != "a" {
-		t.Errorf("%q answers, want a", got)
-	}
-	if err := e.Verify(ctx); err != nil {
-		t.Error(err)
-	}
-	h.lose("state")
-	h.rebuild("a")
-	if got := h.records()["a"].Addresses; len(got) != 1 || got[0].Gateway != addr.Gateway || got[0].Prefix != addr.Prefix {
-		t.Errorf("rebuilt addresses are %v, want %v", got, addr)
-	}
 }

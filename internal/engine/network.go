@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
@@ -17,12 +19,10 @@ import (
 // Network is one network on this host. It does not change: what a call finds
 // out, as an MTU or the subnets, it keeps in a copy of its own.
 type Network struct {
-	c      *Controller
-	name   string
-	driver string
-	config model.NetworkConfig
-	ipam   IPAM      // nil: endpoints get no addresses
-	auto   *AutoPool // whence ipam comes, if subnets are to be chosen; else nil
+	c    *Controller
+	def  plan.Network
+	ipam address.IPAM      // nil: endpoints get no addresses
+	auto *address.AutoPool // whence ipam comes, if subnets are to be chosen; else nil
 	// foreign is the type of the IPAM that the network was made with and that
 	// cannot be called from its record; empty: none.
 	foreign string
@@ -36,7 +36,7 @@ type NetworkOption func(*networkSpec)
 
 type networkSpec struct {
 	config  model.NetworkConfig
-	ipam    IPAM
+	ipam    address.IPAM
 	subnets []ipamstore.RangeSet
 	wants   map[int]subnets.Request // of those in subnets to be chosen
 	notes   notes
@@ -69,40 +69,41 @@ func WithInternal() NetworkOption {
 // WithIPAM has another IPAM than the built-in pool give addresses; WithSubnet
 // is then without effect. A network found again by its name has its IPAM only
 // if it is a *Pool.
-func WithIPAM(ipam IPAM) NetworkOption {
+func WithIPAM(ipam address.IPAM) NetworkOption {
 	return func(s *networkSpec) { s.ipam = ipam }
 }
 
-// savedConfig is what a network's record keeps.
-type savedConfig struct {
+// SavedConfig is what a network's record keeps.
+type SavedConfig struct {
 	model.NetworkConfig
-	Pool    *savedPool `json:",omitempty"`
-	Foreign string     `json:",omitempty"`
-	Kept    bool       `json:",omitempty"`
+	Pool    *address.SavedPool `json:",omitempty"`
+	Foreign string             `json:",omitempty"`
+	Kept    bool               `json:",omitempty"`
 	notes
 }
 
 func (n *Network) record() (state.Network, error) {
-	saved := savedConfig{NetworkConfig: n.config, Foreign: n.foreign, Kept: n.kept, notes: n.notes}
-	if pool, ok := n.ipam.(*Pool); ok {
-		saved.Pool = &pool.cfg
+	saved := SavedConfig{NetworkConfig: n.def.Config, Foreign: n.foreign, Kept: n.kept, notes: n.notes}
+	if pool, ok := n.ipam.(*address.Pool); ok {
+		kept := pool.Saved()
+		saved.Pool = &kept
 	} else if n.ipam != nil {
 		saved.Foreign = n.ipam.Type()
 	}
 	data, err := json.Marshal(saved)
-	return state.Network{Name: n.name, Driver: n.driver, Bridge: n.config.Bridge, Fingerprint: n.fingerprint(), Config: data}, err
+	return state.Network{Name: n.def.Name, Driver: n.def.Driver, Bridge: n.def.Config.Bridge, Fingerprint: n.fingerprint(), Config: data}, err
 }
 
 func (c *Controller) networkOf(rec state.Network) (*Network, error) {
-	var saved savedConfig
+	var saved SavedConfig
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
 	}
-	n := &Network{c: c, name: rec.Name, driver: cmp.Or(rec.Driver, driverBridge), config: saved.NetworkConfig, foreign: saved.Foreign, kept: saved.Kept, notes: saved.notes}
+	n := &Network{c: c, def: plan.Network{Name: rec.Name, Driver: cmp.Or(rec.Driver, plan.DriverBridge), Config: saved.NetworkConfig}, foreign: saved.Foreign, kept: saved.Kept, notes: saved.notes}
 	if saved.Pool == nil {
 		return n, nil
 	}
-	pool, err := NewPool(saved.Pool.config(rec.Name), saved.Pool.Extra)
+	pool, err := saved.Pool.Open(rec.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -111,13 +112,13 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 }
 
 // Name returns the network's name.
-func (n *Network) Name() string { return n.name }
+func (n *Network) Name() string { return n.def.Name }
 
 // Driver returns the name of the network's driver.
-func (n *Network) Driver() string { return n.driver }
+func (n *Network) Driver() string { return n.def.Driver }
 
 // Config returns the network's configuration.
-func (n *Network) Config() model.NetworkConfig { return n.config }
+func (n *Network) Config() model.NetworkConfig { return n.def.Config }
 
 // own returns a copy for one call, which may complete it.
 func (n *Network) own() *Network {
@@ -141,14 +142,14 @@ type madeRecord bool
 // next needs it. One that differs stays for now: a refused attachment changes
 // nothing.
 func (n *Network) remember() (recordChange, error) {
-	if n.c.networks.HasNetwork(n.name, n.fingerprint()) {
+	if n.c.networks.HasNetwork(n.def.Name, n.fingerprint()) {
 		return recordSame, nil
 	}
-	_, err := n.c.networks.LoadNetwork(n.name)
+	_, err := n.c.networks.LoadNetwork(n.def.Name)
 	if err == nil {
 		return recordDiffers, nil
 	}
-	if !missing(err) {
+	if !state.Missing(err) {
 		return recordSame, err
 	}
 	return recordMade, n.saveRecord()
@@ -169,7 +170,7 @@ func (n *Network) forgetRecord(ctx context.Context, made madeRecord) error {
 	if !made {
 		return nil
 	}
-	err := n.c.endpoints.Alone(ctx, n.name, func() error { return n.c.networks.DeleteNetwork(n.name) })
+	err := n.c.endpoints.Alone(ctx, n.def.Name, func() error { return n.c.networks.DeleteNetwork(n.def.Name) })
 	if errors.Is(err, state.ErrInUse) {
 		return nil
 	}
@@ -178,8 +179,8 @@ func (n *Network) forgetRecord(ctx context.Context, made madeRecord) error {
 
 // ownGateways returns the gateways that are known before any endpoint is.
 func (n *Network) ownGateways() model.Addressing {
-	if pool, ok := n.ipam.(*Pool); ok && n.config.HasGateway() {
-		return model.Addressing{Addresses: pool.gateways()}
+	if pool, ok := n.ipam.(*address.Pool); ok && n.def.Config.HasGateway() {
+		return model.Addressing{Addresses: pool.Gateways()}
 	}
 	return model.Addressing{}
 }
@@ -187,7 +188,7 @@ func (n *Network) ownGateways() model.Addressing {
 // Endpoint returns the endpoint of that name and interface name; ErrNotFound
 // if there is none.
 func (n *Network) Endpoint(name, ifName string) (*Endpoint, error) {
-	rec, err := n.c.endpoints.LoadEndpoint(n.name, name, ifName)
+	rec, err := n.c.endpoints.LoadEndpoint(n.def.Name, name, ifName)
 	if err != nil {
 		return nil, notFound(err, "endpoint", name+" "+ifName)
 	}
@@ -197,7 +198,7 @@ func (n *Network) Endpoint(name, ifName string) (*Endpoint, error) {
 // Endpoints returns every endpoint of the network. What cannot be read is left
 // out and reported in the error, beside the rest.
 func (n *Network) Endpoints(_ context.Context) ([]*Endpoint, error) {
-	recs, err := n.c.endpoints.Endpoints(n.name)
+	recs, err := n.c.endpoints.Endpoints(n.def.Name)
 	var all []*Endpoint
 	for _, rec := range recs {
 		all = append(all, &Endpoint{n: n, rec: rec})
@@ -219,22 +220,52 @@ func (n *Network) WalkEndpoints(ctx context.Context, fn func(*Endpoint) bool) er
 // Delete removes the network: its bridge, if libnet made it, its rules and its
 // record. One that still has endpoints is ErrNetworkInUse.
 func (n *Network) Delete(ctx context.Context) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
-	recs, err := n.c.endpoints.Endpoints(n.name)
+	recs, err := n.c.endpoints.Endpoints(n.def.Name)
 	if err != nil {
 		return err
 	}
 	if len(recs) > 0 {
-		return fmt.Errorf("%w: %q has %d, one is %s", model.ErrNetworkInUse, n.name, len(recs), recs[0].ContainerID)
+		return fmt.Errorf("%w: %q has %d, one is %s", model.ErrNetworkInUse, n.def.Name, len(recs), recs[0].ContainerID)
 	}
 	if err := n.dissolve(ctx); errors.Is(err, state.ErrInUse) {
-		return fmt.Errorf("%w: %q: one is being made or removed", model.ErrNetworkInUse, n.name)
+		return fmt.Errorf("%w: %q: one is being made or removed", model.ErrNetworkInUse, n.def.Name)
 	} else if err != nil {
 		return err
 	}
 	return nil
+}
+
+// Plan returns what derives the network's parts of the kernel; not to be changed.
+func (n *Network) Plan() *plan.Network { return &n.def }
+
+// Subnets returns the subnets of the network's pool, each once, in the order of
+// its range sets; none if its addresses come from elsewhere.
+func (n *Network) Subnets() []netip.Prefix {
+	pool, ok := n.ipam.(*address.Pool)
+	if !ok {
+		return nil
+	}
+	return pool.Subnets()
+}
+
+// IPAMType returns the type of what gives the network's addresses; empty: nothing does.
+func (n *Network) IPAMType() string {
+	if n.ipam == nil {
+		return n.foreign
+	}
+	return n.ipam.Type()
+}
+
+// IPAM returns what gives the network's addresses; nil if nothing does, or what
+// cannot be called from the network's record.
+func (n *Network) IPAM() address.IPAM { return n.ipam }
+
+// Left returns a network of which the kernel alone tells: it is there to be removed.
+func (c *Controller) Left(name, driver, bridge string) *Network {
+	return &Network{c: c, def: plan.Network{Name: name, Driver: driver, Config: model.NetworkConfig{Bridge: bridge}}}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
@@ -46,7 +47,7 @@ func (e *Endpoint) joinByNextName(ctx context.Context, sb *Sandbox) error {
 // AttachNext is Attach under the first free name, or the one that the attachment
 // has already.
 func (n *Network) AttachNext(ctx context.Context, sb *Sandbox, opts ...EndpointOption) (_ *Endpoint, err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return nil, err
 	}
@@ -83,12 +84,12 @@ func (n *Network) nameIn(ctx context.Context, sb *Sandbox) (name string, err err
 // FreeIfName returns the first of eth0, eth1 and so on that the sandbox has no
 // interface of.
 func (s *Sandbox) FreeIfName() (_ string, err error) {
-	leave, err := s.c.enter()
+	leave, err := s.c.Enter()
 	if err != nil {
 		return "", err
 	}
 	defer leave(&err)
-	ns, err := openNetns(s.path)
+	ns, err := life.OpenNetns(s.path)
 	if err != nil {
 		return "", err
 	}

@@ -10,7 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -34,21 +36,21 @@ func TestRecordKeepsPool(t *testing.T) {
 	}
 	prints := map[string]bool{}
 	for _, want := range []ipamstore.Config{plain, full} {
-		pool, err := NewPool(want, model.Addressing{})
+		pool, err := address.NewPool(want, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &Network{name: "net1", ipam: pool}
+		n := &Network{def: plan.Network{Name: "net1"}, ipam: pool}
 		prints[n.fingerprint()] = true
 		rec, err := n.record()
 		if err != nil {
 			t.Fatal(err)
 		}
-		var saved savedConfig
+		var saved SavedConfig
 		if err := json.Unmarshal(rec.Config, &saved); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, saved.Pool.config("net1"), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		if diff := cmp.Diff(want, saved.Pool.Config("net1"), cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		again, err := (&Controller{}).networkOf(rec)

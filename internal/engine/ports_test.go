@@ -13,48 +13,50 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 func TestValidatePorts(t *testing.T) {
-	ok := PortMapping{HostPort: 80, ContainerPort: 80}
+	ok := model.PortMapping{HostPort: 80, ContainerPort: 80}
 	for _, tt := range []struct {
-		port PortMapping
+		port model.PortMapping
 		key  string
 	}{
 		{ok, ""},
-		{PortMapping{ContainerPort: 80}, ""},
-		{PortMapping{Protocol: "sctp", HostPort: 1, HostPortEnd: 65535, ContainerPort: 1}, ""},
-		{PortMapping{Protocol: "icmp", HostPort: 1, ContainerPort: 1}, "protocol"},
-		{PortMapping{HostPort: -1, ContainerPort: 1}, "hostPort"},
-		{PortMapping{HostPort: 65536, ContainerPort: 1}, "hostPort"},
-		{PortMapping{HostPort: 1}, "containerPort"},
-		{PortMapping{HostPort: 1, ContainerPort: 65536}, "containerPort"},
-		{PortMapping{HostPort: 10, HostPortEnd: 9, ContainerPort: 1}, "hostPortEnd"},
-		{PortMapping{HostPortEnd: 9, ContainerPort: 1}, "hostPortEnd"},
-		{PortMapping{HostPort: 10, HostPortEnd: 65536, ContainerPort: 1}, "hostPortEnd"},
-		{PortMapping{HostPort: 10, HostPortEnd: 20, ContainerPort: 65530}, "containerPort"},
-		{PortMapping{HostPort: 1, ContainerPort: 1, Sources: []netip.Prefix{{}}}, "sourceRanges"},
+		{model.PortMapping{ContainerPort: 80}, ""},
+		{model.PortMapping{Protocol: "sctp", HostPort: 1, HostPortEnd: 65535, ContainerPort: 1}, ""},
+		{model.PortMapping{Protocol: "icmp", HostPort: 1, ContainerPort: 1}, "protocol"},
+		{model.PortMapping{HostPort: -1, ContainerPort: 1}, "hostPort"},
+		{model.PortMapping{HostPort: 65536, ContainerPort: 1}, "hostPort"},
+		{model.PortMapping{HostPort: 1}, "containerPort"},
+		{model.PortMapping{HostPort: 1, ContainerPort: 65536}, "containerPort"},
+		{model.PortMapping{HostPort: 10, HostPortEnd: 9, ContainerPort: 1}, "hostPortEnd"},
+		{model.PortMapping{HostPortEnd: 9, ContainerPort: 1}, "hostPortEnd"},
+		{model.PortMapping{HostPort: 10, HostPortEnd: 65536, ContainerPort: 1}, "hostPortEnd"},
+		{model.PortMapping{HostPort: 10, HostPortEnd: 20, ContainerPort: 65530}, "containerPort"},
+		{model.PortMapping{HostPort: 1, ContainerPort: 1, Sources: []netip.Prefix{{}}}, "sourceRanges"},
 	} {
-		_, err := validatePorts([]PortMapping{{HostPort: 5000, ContainerPort: 1}, tt.port})
+		_, err := model.ValidatePorts([]model.PortMapping{{HostPort: 5000, ContainerPort: 1}, tt.port})
 		if tt.port.HostPortEnd == 65535 {
-			_, err = validatePorts([]PortMapping{tt.port})
+			_, err = model.ValidatePorts([]model.PortMapping{tt.port})
 		}
 		var conf *model.ConfigError
 		if got := errors.As(err, &conf); got != (tt.key != "") || got && conf.Key != "portMappings[1]."+tt.key {
 			t.Errorf("%+v: got %v, want an error for %q", tt.port, err, tt.key)
 		}
 	}
-	if _, err := validatePorts([]PortMapping{ok, {HostPort: 70, HostPortEnd: 90, ContainerPort: 1}}); err != nil {
+	if _, err := model.ValidatePorts([]model.PortMapping{ok, {HostPort: 70, HostPortEnd: 90, ContainerPort: 1}}); err != nil {
 		t.Errorf("a port and a range: %v", err)
 	}
-	_, err := validatePorts([]PortMapping{{ContainerPort: 9}, ok, {HostPort: 80, ContainerPort: 81}})
+	_, err := model.ValidatePorts([]model.PortMapping{{ContainerPort: 9}, ok, {HostPort: 80, ContainerPort: 81}})
 	var conf *model.ConfigError
 	if !errors.As(err, &conf) || conf.Key != "portMappings[2]" || !strings.Contains(conf.Want, "portMappings[1]") {
 		t.Errorf("a port that leads to two: %v", err)
 	}
-	if _, err := validatePorts([]PortMapping{ok, {Protocol: "udp", HostPort: 80, ContainerPort: 80}}); err != nil {
+	if _, err := model.ValidatePorts([]model.PortMapping{ok, {Protocol: "udp", HostPort: 80, ContainerPort: 80}}); err != nil {
 		t.Errorf("a port once by protocol: %v", err)
 	}
 }
@@ -95,14 +97,14 @@ func (h *realHost) nft(args ...string) string {
 }
 
 // web is a container that greets on port 80.
-func (h *realHost) web(n *Network, id string, ports ...PortMapping) (*Endpoint, error) {
+func (h *realHost) web(n *Network, id string, ports ...model.PortMapping) (*Endpoint, error) {
 	h.t.Helper()
 	sb := h.sandbox(id)
 	e, err := n.Attach(context.Background(), sb, WithPorts(ports...))
 	if err != nil {
 		return nil, err
 	}
-	ns, err := openNetns(sb.Path())
+	ns, err := life.OpenNetns(sb.Path())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +150,7 @@ func TestPorts(t *testing.T) {
 	ctx := context.Background()
 	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true, GatewayModeIPv4: model.GatewayNAT}))
 	before := h.nft("list", "ruleset")
-	a, err := h.web(n, "a", PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{ContainerPort: 80})
+	a, err := h.web(n, "a", model.PortMapping{HostPort: 8080, ContainerPort: 80}, model.PortMapping{ContainerPort: 80})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,12 +163,12 @@ func TestPorts(t *testing.T) {
 			t.Errorf("port %d: %q answers, want a", port, got)
 		}
 	}
-	_, err = h.web(n, "b", PortMapping{HostPort: 8080, ContainerPort: 80})
-	var held *PortHeldError
+	_, err = h.web(n, "b", model.PortMapping{HostPort: 8080, ContainerPort: 80})
+	var held *publish.PortHeldError
 	if !errors.As(err, &held) || !strings.HasSuffix(held.Owner, "net1/a/eth0") || !strings.Contains(held.Error(), "8080") {
 		t.Fatalf("a port twice: %v", err)
 	}
-	if _, err := h.web(n, "c", PortMapping{HostPort: 8081, ContainerPort: 80}); err != nil {
+	if _, err := h.web(n, "c", model.PortMapping{HostPort: 8081, ContainerPort: 80}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -209,7 +211,7 @@ func TestPortsOfTheDead(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()
 	n := h.network("10.1.0.0/24")
-	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 	sb, err := h.NewSandbox(ctx, "dead")
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +245,7 @@ func TestPublisher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}, {ContainerPort: 80}}}
+	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}, {ContainerPort: 80}}}
 	first, err := p.Publish(ctx, pub)
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +272,7 @@ func TestPublisher(t *testing.T) {
 	if err := p.Verify(ctx, pub); err != nil {
 		t.Errorf("verify after the repair: %v", err)
 	}
-	if err := p.Collect(ctx, func(Holder) bool { return true }); err != nil {
+	if err := p.Collect(ctx, func(life.Holder) bool { return true }); err != nil {
 		t.Error(err)
 	}
 	if got := greets("127.0.0.1:8080"); got != "a" {
@@ -293,7 +295,7 @@ func TestPortsOfOthers(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()
 	n := h.network("10.1.0.0/24", WithConfig(model.NetworkConfig{Gateway: true, DefaultGateway: true}))
-	if _, err := h.web(n, "a", PortMapping{HostPort: 8080, ContainerPort: 80}); err != nil {
+	if _, err := h.web(n, "a", model.PortMapping{HostPort: 8080, ContainerPort: 80}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := h.web(n, "b")
@@ -304,7 +306,7 @@ func TestPortsOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8081, ContainerPort: 80}}}
+	pub := publish.Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8081, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
@@ -326,14 +328,14 @@ func TestPortsOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var held *PortHeldError
-	if _, err := h.web(ipt, "d", PortMapping{HostPort: 8081, ContainerPort: 80}); !errors.As(err, &held) {
+	var held *publish.PortHeldError
+	if _, err := h.web(ipt, "d", model.PortMapping{HostPort: 8081, ContainerPort: 80}); !errors.As(err, &held) {
 		t.Errorf("a port of nftables by iptables: %v", err)
 	}
-	if _, err := h.web(ipt, "e", PortMapping{HostPort: 8082, ContainerPort: 80}); err != nil {
+	if _, err := h.web(ipt, "e", model.PortMapping{HostPort: 8082, ContainerPort: 80}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.web(n, "f", PortMapping{HostPort: 8082, ContainerPort: 80}); !errors.As(err, &held) {
+	if _, err := h.web(n, "f", model.PortMapping{HostPort: 8082, ContainerPort: 80}); !errors.As(err, &held) {
 		t.Errorf("a port of iptables by nftables: %v", err)
 	}
 }
@@ -347,7 +349,7 @@ func TestPortTwice(t *testing.T) {
 			t.Parallel()
 			m := newMember(t, backend, backend)
 			local := netip.MustParseAddr("127.0.0.1")
-			ports := []PortMapping{
+			ports := []model.PortMapping{
 				{HostPort: 8080, ContainerPort: 80}, {HostIP: local, HostPort: 8080, ContainerPort: 81},
 				{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80}, {HostPort: 9001, ContainerPort: 80},
 				{HostPort: 7000, ContainerPort: 80}, {HostPort: 7000, ContainerPort: 80}, {HostIP: local, HostPort: 7000, ContainerPort: 80},

@@ -1,307 +1,92 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"path/filepath"
-	"slices"
 
-	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/netlink"
-	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// Publisher publishes ports of the host for containers whose interfaces another
-// plugin makes. Its records lie apart from those of networks.
+// Publisher is publish.Publisher in the Controller's namespace. What it finds lost of
+// others' rules comes back.
 type Publisher struct {
 	c       *Controller
-	dir     *state.Dir
 	network string
-	cfg     model.PublishConfig
-}
-
-// Publication is a container and its ports.
-type Publication struct {
-	ID    model.ID
-	Netns string       // path of the container's network namespace
-	Addrs []netip.Addr // of the container; ports go to the first of each family
-	Ports []PortMapping
-	// Runtime is as WithRuntime has it.
-	Runtime string
+	p       *publish.Publisher
 }
 
 // Publisher returns the one for a network. The errors: ErrInvalidName, *ConfigError.
 func (c *Controller) Publisher(network string, cfg model.PublishConfig) (*Publisher, error) {
-	if err := errors.Join(model.ValidateName("network name", network), cfg.Validate()); err != nil {
+	p, err := c.Ports().Publisher(network, cfg)
+	if err != nil {
 		return nil, err
 	}
-	return &Publisher{c: c, dir: c.publications(), network: network, cfg: cfg}, nil
+	return &Publisher{c: c, network: network, p: p}, nil
 }
 
-// publications are the records of all Publishers.
-func (c *Controller) publications() *state.Dir {
-	return state.New(filepath.Join(c.stateDir, "portmap"))
-}
-
-// ruleset returns what is put in place for a publication by its record.
-func (p *Publisher) ruleset(rec state.Endpoint) ruleset {
-	return ruleset{backend: p.cfg.Chosen(), rec: rec, endpoint: firewall.Endpoint{
-		Owner: model.PublicationOwner(idOf(rec)), Bridge: rec.Bridge, Addrs: addrsOf(rec), Ports: firewallPorts(portsOf(rec)),
-		Hairpin: !p.cfg.NoHairpin, MasqueradeAll: p.cfg.MasqueradeAll, Beside: true,
-		ConditionsIPv4: p.cfg.ConditionsIPv4, ConditionsIPv6: p.cfg.ConditionsIPv6, IPTables: p.cfg.IPTablesOptions(),
-	}}
-}
-
-// Publish publishes the ports, all or nothing, and returns them with those
-// that were chosen. It is safe to repeat: what an earlier call for the same ID
-// left is replaced. Without ports it does nothing but that. The errors:
-// *ConfigError, *PortHeldError, ErrNoFreePort, ErrBadNetns.
-func (p *Publisher) Publish(ctx context.Context, pub Publication) (_ []PortMapping, err error) {
-	leave, err := p.c.enter()
+// Publish is that of publish.Publisher.
+func (p *Publisher) Publish(ctx context.Context, pub publish.Publication) (_ []model.PortMapping, err error) {
+	leave, err := p.c.Enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave(&err)
-	if err := pub.ID.Validate(); err != nil {
-		return nil, err
+	got, restored, err := p.p.Publish(ctx, pub)
+	of := state.Endpoint{Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName}
+	if restored && p.c.Ports().HasOthers(of) {
+		_, _ = p.c.Repair(ctx)
 	}
-	asked, err := validatePorts(pub.Ports)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := p.record(pub, asked)
-	if err != nil {
-		return nil, err
-	}
-	restored := false
-	defer func() {
-		if err != nil || len(asked) == 0 { // the lock may be all there is
-			_ = p.forgetNetwork(ctx)
-		}
-		if restored && p.c.hasOthers(rec) {
-			_, _ = p.c.Repair(ctx)
-		}
-	}()
-	release, err := p.dir.Own(ctx, p.network, pub.ID.ContainerID, pub.ID.IfName, state.Create)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	before, err := p.load(pub.ID)
-	if err == nil {
-		_ = p.c.takeOwnFree(ctx, before) // the look at it says what that left
-		if settled, err := p.settled(ctx, before, rec); settled || err != nil {
-			return portsOf(before), err
-		}
-		err = p.takeAway(ctx, before)
-	}
-	if err != nil && !errors.Is(err, state.ErrNotFound) || len(asked) == 0 {
-		return nil, ignoreMissing(err)
-	}
-	spare, err := plain.Spare(takeAwayFiles)
-	if err != nil {
-		return nil, err
-	}
-	defer spare()
-	var undo undoStack
-	defer undo.rollback(&err)
-	undo.push(func() error {
-		spare()
-		return p.takeAway(context.WithoutCancel(ctx), rec)
-	})
-	if err := p.dir.CreateEndpoint(rec); err != nil {
-		return nil, err
-	}
-	restored, err = p.publishAlone(ctx, &rec, asked)
-	if err != nil {
-		return nil, model.RefusedConditions(err)
-	}
-	return portsOf(rec), nil
+	return got, err
 }
 
-// takeAwayFiles is how many files takeAway has open at once, and some more.
-const takeAwayFiles = 8
-
-// publishAlone publishes and records it while no other call works on the ports of
-// the container. Others' rules are repaired after it, as that takes locks, too.
-func (p *Publisher) publishAlone(ctx context.Context, rec *state.Endpoint, asked []PortMapping) (restored bool, err error) {
-	release, err := p.c.lockPorts(ctx, *rec)
-	if err != nil {
-		return false, err
-	}
-	defer release()
-	if restored, err = p.publish(ctx, rec, asked); err != nil {
-		return restored, err
-	}
-	rec.Phase = state.PhaseReady
-	return restored, p.dir.SaveEndpoint(*rec)
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, state.ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
-// load returns the record of an ID; one that cannot be read is as none.
-func (p *Publisher) load(id model.ID) (state.Endpoint, error) {
-	rec, err := p.dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
-	if errors.Is(err, state.ErrCorrupt) {
-		err = fmt.Errorf("%w: %w", state.ErrNotFound, err)
-	}
-	return rec, err
-}
-
-// record is the intent to publish.
-func (p *Publisher) record(pub Publication, ports []PortMapping) (state.Endpoint, error) {
-	id, err := netnsID(pub.Netns)
-	if err != nil {
-		return state.Endpoint{}, err
-	}
-	rec := state.Endpoint{
-		Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName,
-		Phase: state.PhaseIntent, Boot: p.c.boot, Netns: pub.Netns, NetnsID: state.NetnsID(id), MountNS: mountNS(),
-		Rules: true, Runtime: pub.Runtime, Ports: savedPorts(ports), Config: p.cfg.JSON(),
-	}
-	for _, a := range pub.Addrs {
-		a = a.Unmap()
-		rec.Addresses = append(rec.Addresses, state.Address{Prefix: netip.PrefixFrom(a, a.BitLen())})
-	}
-	return rec, nil
-}
-
-// settled says that an earlier publication is the one asked for, in place. What
-// a removal that was killed had closed already is opened again. It is an error if
-// that cannot be looked at: the ports may be those of the living container.
-func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bool, error) {
-	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && NetnsID(before.NetnsID).same(NetnsID(now.NetnsID)) &&
-		slices.Equal(addrsOf(before), addrsOf(now)) && bytes.Equal(before.Config, now.Config) && asked(portsOf(before), portsOf(now))
-	if !same {
-		return false, nil
-	}
-	err := errors.Join(p.verifyRules(ctx, before), p.openLocalhost(before))
-	if differs(err) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// publish puts the rules in place, choosing ports that were left open. Restored:
-// those of the host had been lost.
-func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []PortMapping) (restored bool, err error) {
-	device, err := p.device(*rec)
-	if err != nil {
-		return false, err
-	}
-	rec.Bridge = device
-	done, err := p.c.publish(ctx, wanted, func(ports []PortMapping) ruleset {
-		rec.Ports = savedPorts(ports)
-		return p.ruleset(*rec)
-	})
-	if err != nil {
-		return false, err
-	}
-	rec.Ports, rec.Backend = savedPorts(done.ports), string(done.backend)
-	if err := p.c.setWaiting(*rec, done.standby); err != nil {
-		return done.restored, err
-	}
-	if err := p.letHairpin(*rec); err != nil {
-		return done.restored, err
-	}
-	return done.restored, errors.Join(p.openLocalhost(*rec), p.c.endFlows(ctx, *rec, done.standby))
-}
-
-// device returns the interface by which the host reaches the container.
-func (p *Publisher) device(rec state.Endpoint) (string, error) {
-	addrs := addrsOf(rec)
-	if len(addrs) == 0 {
-		return "", fmt.Errorf("%w: nothing to publish ports for", model.ErrNoAddresses)
-	}
-	return p.c.published.DeviceTo(addrs[0])
-}
-
-// reapplyPublication puts the rules of a publication in place by its record.
-func (c *Controller) reapplyPublication(ctx context.Context, rec state.Endpoint) error {
-	p, err := c.publisherOf(rec)
-	if err != nil {
-		return err
-	}
-	if _, err := c.reapply(ctx, rec.Backend, p.ruleset(rec)); err != nil {
-		return err
-	}
-	if err := p.openLocalhost(rec); !errors.Is(err, netlink.ErrNotFound) {
-		return err
-	}
-	return nil // its bridge is made anew afterwards, and this with it
-}
-
-// Verify changes nothing and says what differs from what Publish did; the error
-// is then ErrDifferent. Any other says that it could not look.
-func (p *Publisher) Verify(ctx context.Context, pub Publication) (err error) {
-	leave, err := p.c.enter()
+// Verify is that of publish.Publisher.
+func (p *Publisher) Verify(ctx context.Context, pub publish.Publication) (err error) {
+	leave, err := p.c.Enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
-	rec, err := p.load(pub.ID)
-	if errors.Is(err, state.ErrNotFound) {
-		if rec, err = p.expected(pub); err != nil || len(rec.Ports) == 0 {
-			return err
-		}
-	}
-	if err == nil {
-		err = p.verify(ctx, rec)
-	}
-	return judged(fmt.Sprintf("ports of %s %s in network %q", pub.ID.ContainerID, pub.ID.IfName, p.network), err)
+	return p.p.Verify(ctx, pub)
 }
 
-// expected is the record that should be there.
-func (p *Publisher) expected(pub Publication) (state.Endpoint, error) {
-	fixed := slices.DeleteFunc(slices.Clone(pub.Ports), func(m PortMapping) bool { return m.HostPort == 0 })
-	ports, err := validatePorts(fixed)
+// Remove is that of publish.Publisher.
+func (p *Publisher) Remove(ctx context.Context, id model.ID) (err error) {
+	leave, err := p.c.Enter()
 	if err != nil {
-		return state.Endpoint{}, err
-	}
-	rec, err := p.record(pub, ports)
-	if err == nil && len(ports) > 0 {
-		rec.Bridge, err = p.device(rec)
-	}
-	return rec, err
-}
-
-func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
-	err := p.verifyRules(ctx, rec)
-	if !p.opensLocalhost(rec) {
 		return err
 	}
-	on, localErr := p.c.published.RouteLocalnet(rec.Bridge)
-	if localErr == nil && !on {
-		localErr = fmt.Errorf("%w: sysctl net.ipv4.conf.%s.route_localnet is 0, want 1: ports on 127.0.0.1 do not answer", model.ErrDifferent, rec.Bridge)
+	defer leave(&err)
+	return p.p.Remove(ctx, id)
+}
+
+// Collect is that of publish.Publisher.
+func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) (err error) {
+	leave, err := p.c.Enter()
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, localErr)
+	defer leave(&err)
+	return p.p.Collect(ctx, keep)
 }
 
-func (p *Publisher) verifyRules(ctx context.Context, rec state.Endpoint) error {
-	r := p.ruleset(rec)
-	return p.c.verifyRules(ctx, rec, firewall.Network{}, r.endpoint)
-}
-
-// opensLocalhost says that 127.0.0.0/8 leads to ports of the publication.
-func (p *Publisher) opensLocalhost(rec state.Endpoint) bool {
-	return slices.ContainsFunc(addrsOf(rec), netip.Addr.Is4) && !p.cfg.NoHairpin && publishesLocalhost(portsOf(rec))
-}
-
-// openLocalhost lets 127.0.0.0/8 lead there, which the rules guard.
-func (p *Publisher) openLocalhost(rec state.Endpoint) error {
-	if !p.opensLocalhost(rec) {
-		return nil
+// Status says why nothing could be published now; nil if something could. Rules that are
+// missing it puts back.
+func (p *Publisher) Status(ctx context.Context) (err error) {
+	leave, err := p.c.Enter()
+	if err != nil {
+		return err
 	}
-	_, err := p.c.published.SetRouteLocalnet(rec.Bridge, true)
+	defer leave(&err)
+	err = p.p.Available()
+	if dirErr := p.c.sandboxes.Writable(); dirErr != nil {
+		err = errors.Join(err, fmt.Errorf("state directory: %w", dirErr))
+	}
+	if err == nil {
+		p.heal(ctx)
+	}
 	return err
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"testing"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // A container behind a bridge without hairpin reaches itself by its published
@@ -28,11 +30,11 @@ func TestPublisherHairpin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Fatal(err)
 	}
-	ns, err := openNetns(e.Netns())
+	ns, err := life.OpenNetns(e.Netns())
 	if err != nil {
 		t.Fatal(err)
 	}

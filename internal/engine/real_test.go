@@ -14,8 +14,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // realHost is a Controller in a network namespace of the test's own.
@@ -284,11 +286,11 @@ func TestCollect(t *testing.T) {
 		}
 	}
 	has("dead", "living")
-	if err := n.Collect(ctx, func(holder Holder) bool { return !h.Dead(holder) }, KeepNetwork); err != nil {
+	if err := n.Collect(ctx, func(holder life.Holder) bool { return !h.Dead(holder) }, KeepNetwork); err != nil {
 		t.Fatal(err)
 	}
 	has("living")
-	if err := n.Collect(ctx, func(Holder) bool { return false }, DissolveNetwork); err != nil {
+	if err := n.Collect(ctx, func(life.Holder) bool { return false }, DissolveNetwork); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, h.links()); diff != "" {
@@ -319,7 +321,7 @@ func TestCollectSparesWhoCameAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *Endpoint
-	err = n.Collect(ctx, func(holder Holder) bool {
+	err = n.Collect(ctx, func(holder life.Holder) bool {
 		keep := !h.Dead(holder)
 		if e == nil { // between the look and the removal
 			if keep {
@@ -365,4 +367,35 @@ func TestRemoveNeedsOnlyTheID(t *testing.T) {
 	if left := h.files(); len(left) != 1 {
 		t.Errorf("left: %v, want the sandbox alone", left)
 	}
+}
+
+func (h *realHost) attach(n *Network, id string, opts ...EndpointOption) *Endpoint {
+	h.t.Helper()
+	e, err := n.Attach(context.Background(), h.sandbox(id), opts...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return e
+}
+
+// records are those of all attachments and publications, by container.
+func (h *realHost) records() map[string]state.Endpoint {
+	h.t.Helper()
+	all := map[string]state.Endpoint{}
+	for kind, dir := range map[string]endpointRecords{"": h.endpoints, "ports of ": h.publications()} {
+		networks, err := dir.EndpointNetworks()
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, n := range networks {
+			recs, err := dir.Endpoints(n)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			for _, rec := range recs {
+				all[kind+rec.ContainerID] = rec
+			}
+		}
+	}
+	return all
 }

@@ -8,17 +8,20 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
 // links makes the bridge and the tunnel of a network with attachments again if
 // they are gone, and switches forwarding on. Their rules are in place.
 func (m *mender) links(ctx context.Context, n *Network) {
-	has, err := m.c.endpoints.HasReady(n.name)
-	if err != nil || !has && !n.config.Tunnel.Agent {
+	has, err := m.c.endpoints.HasReady(n.def.Name)
+	if err != nil || !has && !n.def.Config.Tunnel.Agent {
 		m.fail(n, err)
 		return
 	}
@@ -26,10 +29,10 @@ func (m *mender) links(ctx context.Context, n *Network) {
 		m.fail(n, m.bridge(ctx, n))
 	}
 	if n.verifyTunnel(ctx) != nil {
-		var undo undoStack // what could be made stays
+		var undo unwind.Stack // what could be made stays
 		err := n.ensureTunnel(ctx, &undo)
 		if err == nil && len(undo) > 0 {
-			m.done.Tunnels = append(m.done.Tunnels, n.tunnelName())
+			m.done.Tunnels = append(m.done.Tunnels, n.Plan().TunnelName())
 		}
 		m.fail(n, err)
 	}
@@ -42,14 +45,14 @@ func (m *mender) links(ctx context.Context, n *Network) {
 // forwards says for which families packets of the network have to be forwarded.
 // Which ones its endpoints have, the pool tells; of another IPAM nothing is known.
 func (n *Network) forwards() (v4, v6 bool) {
-	if !n.config.HasGateway() || n.config.IsInternal() {
+	if !n.def.Config.HasGateway() || n.def.Config.IsInternal() {
 		return false, false
 	}
 	return n.ownGateways().Families()
 }
 
 func (m *mender) bridge(ctx context.Context, n *Network) error {
-	err := m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+	err := m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.def.Config.Bridge})
 	if err == nil {
 		stray, err := n.strays(ctx)
 		if err != nil {
@@ -64,8 +67,8 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 	}
 	fresh := errors.Is(err, netlink.ErrNotFound)
 	plugged, _, err := m.c.reconnect(ctx, n, fresh, model.ID{})
-	if fresh && m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge}) == nil { // not if all its attachments are dead
-		m.done.Bridges = append(m.done.Bridges, n.config.Bridge)
+	if fresh && m.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.def.Config.Bridge}) == nil { // not if all its attachments are dead
+		m.done.Bridges = append(m.done.Bridges, n.def.Config.Bridge)
 	}
 	m.done.Plugged = append(m.done.Plugged, plugged...)
 	return err
@@ -74,16 +77,16 @@ func (m *mender) bridge(ctx context.Context, n *Network) error {
 // bridgeInPlace says what of the network's bridge is missing that an attachment needs:
 // the first one that is alive, as that takes as long with many.
 func (n *Network) bridgeInPlace(ctx context.Context) error {
-	want := link.Bridge{Name: n.config.Bridge, AllRoutes: true}
+	want := link.Bridge{Name: n.def.Config.Bridge, AllRoutes: true}
 	var planErr error
-	_, err := n.c.endpoints.AnyEndpoint(n.name, func(rec state.Endpoint) bool {
-		if rec.Phase != state.PhaseReady || rec.Bridge != n.config.Bridge || n.c.dead(rec) {
+	_, err := n.c.endpoints.AnyEndpoint(n.def.Name, func(rec state.Endpoint) bool {
+		if rec.Phase != state.PhaseReady || rec.Bridge != n.def.Config.Bridge || n.c.dead(rec) {
 			return false
 		}
-		var p plan
+		var p plan.Attachment
 		p, planErr = (&Endpoint{n: n, rec: rec}).plan()
-		want.Gateways, want.RouteLocalnet = p.bridge.Gateways, p.localnet
-		want.ForwardIPv4, want.ForwardIPv6 = p.bridge.ForwardIPv4, p.bridge.ForwardIPv6
+		want.Gateways, want.RouteLocalnet = p.Bridge.Gateways, p.Localnet
+		want.ForwardIPv4, want.ForwardIPv6 = p.Bridge.ForwardIPv4, p.Bridge.ForwardIPv6
 		return true
 	})
 	if err := errors.Join(err, planErr); err != nil {
@@ -95,14 +98,14 @@ func (n *Network) bridgeInPlace(ctx context.Context) error {
 // localhost switches route_localnet of a bridge that is there on again, if one of the
 // network's attachments has a port that 127.0.0.0/8 leads to by it.
 func (m *mender) localhost(n *Network) error {
-	on, err := m.c.published.RouteLocalnet(n.config.Bridge)
+	on, err := m.c.published.RouteLocalnet(n.def.Config.Bridge)
 	if on || err != nil {
 		return err
 	}
-	recs, err := m.c.endpoints.Endpoints(n.name)
+	recs, err := m.c.endpoints.Endpoints(n.def.Name)
 	errs := []error{err}
 	for _, rec := range recs {
-		if rec.Bridge != n.config.Bridge || len(rec.Ports) == 0 {
+		if rec.Bridge != n.def.Config.Bridge || len(rec.Ports) == 0 {
 			continue
 		}
 		errs = append(errs, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
@@ -119,7 +122,7 @@ func (m *mender) localhost(n *Network) error {
 
 // strays are the host's ends of the network's links that are ports of no bridge.
 func (n *Network) strays(ctx context.Context) ([]link.Owned, error) {
-	return n.c.links.Strays(ctx, model.NetworkOwner(n.name))
+	return n.c.links.Strays(ctx, model.NetworkOwner(n.def.Name))
 }
 
 // reconnect makes the bridge of a network hold the gateways of all attachments
@@ -133,13 +136,13 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 	errs := []error{err}
 	m := mender{c: c}
 	for _, other := range networks {
-		if other.config.Bridge != n.config.Bridge {
+		if other.def.Config.Bridge != n.def.Config.Bridge {
 			continue
 		}
-		recs, err := c.endpoints.Endpoints(other.name)
+		recs, err := c.endpoints.Endpoints(other.def.Name)
 		errs = append(errs, err)
 		recs = slices.DeleteFunc(recs, func(rec state.Endpoint) bool {
-			return rec.Phase != state.PhaseReady || idOf(rec) == but || rec.Bridge != n.config.Bridge || c.dead(rec)
+			return rec.Phase != state.PhaseReady || life.IDOf(rec) == but || rec.Bridge != n.def.Config.Bridge || c.dead(rec)
 		})
 		if len(recs) == 0 {
 			continue
@@ -156,14 +159,14 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 			err := m.own(c.endpoints, rec, func(rec state.Endpoint) error {
 				done, err := other.replug(ctx, rec, br)
 				if done {
-					plugged = append(plugged, idOf(rec))
+					plugged = append(plugged, life.IDOf(rec))
 				}
 				return err
 			})
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, m.reopen(n.config.Bridge, plugged))
+	errs = append(errs, m.reopen(n.def.Config.Bridge, plugged))
 	return plugged, mac, errors.Join(errs...)
 }
 
@@ -171,33 +174,25 @@ func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but 
 // a bridge, and lets those of the attachments that were plugged anew reach
 // themselves by it.
 func (m *mender) reopen(bridge string, plugged []model.ID) error {
-	recs, err := m.c.publicationRecords()
+	recs, err := m.c.Ports().PublicationRecords()
 	errs := []error{err}
 	for _, rec := range recs {
 		if rec.Bridge != bridge {
 			continue
 		}
 		errs = append(errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
-			p, err := m.c.publisherOf(rec)
+			p, err := m.c.Ports().PublisherOf(rec)
 			if err != nil {
 				return err
 			}
 			ours := func(id model.ID) bool { return id.ContainerID == rec.ContainerID && id.IfName == rec.IfName }
 			if slices.ContainsFunc(plugged, ours) {
-				err = p.letHairpin(rec)
+				err = p.LetHairpin(rec)
 			}
-			return errors.Join(err, p.openLocalhost(rec))
+			return errors.Join(err, p.OpenLocalhost(rec))
 		}))
 	}
 	return errors.Join(errs...)
-}
-
-// letHairpin lets a container reach itself by its ports.
-func (p *Publisher) letHairpin(rec state.Endpoint) error {
-	if p.cfg.NoHairpin {
-		return nil
-	}
-	return p.c.published.SetHairpin(rec.Netns, rec.IfName)
 }
 
 // bridgeMAC is the MAC that the bridge had for these attachments; nil: unknown.
@@ -221,10 +216,10 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 	for _, rec := range recs {
 		all.Addresses = append(all.Addresses, (&Endpoint{n: n, rec: rec}).Addressing().Addresses...)
 	}
-	if n.config.Tunnel.Agent {
+	if n.def.Config.Tunnel.Agent {
 		all.Addresses = append(all.Addresses, n.ownGateways().Addresses...)
 	}
-	want := n.planBridge(all)
+	want := n.Plan().Bridge(all)
 	gateways := want.Gateways
 	want.Gateways, want.MAC = nil, mac
 	for _, g := range gateways { // each once, in order: the first IPv4 address is the primary one
@@ -243,15 +238,15 @@ func (n *Network) replug(ctx context.Context, rec state.Endpoint, br link.Bridge
 		return false, err
 	}
 	if err := e.openLocalhost(p); err != nil { // first: a stray link is looked for again, this is not
-		return false, fmt.Errorf("network %q: %w", n.name, err)
+		return false, fmt.Errorf("network %q: %w", n.def.Name, err)
 	}
-	p.link.State = br
-	done, err := n.c.links.Plug(ctx, p.link)
+	p.Link.State = br
+	done, err := n.c.links.Plug(ctx, p.Link)
 	if errors.Is(err, netlink.ErrNotFound) {
 		return false, nil // the container is gone, or its link: that is for DEL, and CHECK tells
 	}
 	if err != nil {
-		err = fmt.Errorf("network %q: %w", n.name, err)
+		err = fmt.Errorf("network %q: %w", n.def.Name, err)
 	}
 	return done, err
 }

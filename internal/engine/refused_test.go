@@ -158,7 +158,7 @@ func TestStatusMends(t *testing.T) {
 	w := newWorld()
 	n, sb := faultNetwork(t, w)
 	dir := t.TempDir()
-	n.c.sandboxes, n.c.nftables = state.New(dir), lossyRules{fakeRules{w}}
+	n.c.sandboxes, n.c.rules.NFTables = state.New(dir), lossyRules{fakeRules{w}}
 	e, err := n.Attach(ctx, sb)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -22,7 +24,7 @@ func (n *Network) Remove(ctx context.Context, id model.ID) error { return n.Remo
 // ours has failed on. An empty path, and the host's own namespace, are as in
 // Remove.
 func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -45,9 +47,9 @@ func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 		// The kernel still tells what is ours.
 		rec = state.Endpoint{
 			Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
-			HostName: id.HostName(), Bridge: n.config.Bridge, Rules: true,
+			HostName: id.HostName(), Bridge: n.def.Config.Bridge, Rules: true,
 		}
-		if pool, ok := n.ipam.(*Pool); ok && pool.Verify(ctx, id, nil) == nil {
+		if pool, ok := n.ipam.(*address.Pool); ok && pool.Verify(ctx, id, nil) == nil {
 			return n.takeAway(ctx, rec, notOwn(netns))
 		}
 	} else if err != nil {
@@ -59,7 +61,7 @@ func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 // takeAway removes link, rules, addresses and record. A veth without an owner
 // in the namespace at path netns goes with them; empty: none does.
 func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string) error {
-	had, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	had, err := n.c.endpoints.HasEndpoint(n.def.Name, rec)
 	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
 		return err // the record tells the next call what there is
 	}
@@ -72,25 +74,25 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 // dropTables removes our tables if nothing is in them, after the last of several
 // endpoints that went at once: each of these saw another one.
 func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
-	has, err := n.c.endpoints.HasEndpoint(n.name, rec)
+	has, err := n.c.endpoints.HasEndpoint(n.def.Name, rec)
 	if has || err != nil {
 		return err
 	}
-	return n.c.nftables.RemoveNetwork(ctx, n.tables())
+	return n.c.rules.NFTables.RemoveNetwork(ctx, n.tables())
 }
 
 // takeApart removes rules, link and connections. The kernel frees the rules
 // while it removes the link, each of which takes it some 20 ms; so rules go
 // first, from a link that is down.
 func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
-	release, err := n.c.lockPortsGoing(ctx, rec)
+	release, err := n.c.Ports().LockGoing(ctx, rec)
 	if err != nil {
 		return err
 	}
 	defer release()
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
-	handErr, downErr := n.c.handOver(ctx, rec), n.c.links.SetDown(ctx, ref)
+	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
 	errs, down := []error{handErr, downErr}, downErr == nil
 	if down {
 		errs = append(errs, n.retireRules(ctx, rec))
@@ -99,18 +101,18 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
-	errs = append(errs, n.c.endAllFlows(ctx, rec))
+	errs = append(errs, n.c.Ports().EndAllFlows(ctx, rec))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(n.leaveGuard(ctx, rec), n.c.waitNoMore(rec))
+	return errors.Join(n.c.book().Leave(ctx, n.Plan(), rec), n.c.Ports().WaitNoMore(rec))
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.
 func notOwn(path string) string {
-	ns, err := netnsID(path)
-	own, ownErr := netnsID("/proc/thread-self/ns/net")
-	if err != nil || ownErr != nil || ns.same(own) {
+	ns, err := life.NetnsIDOf(path)
+	own, ownErr := life.NetnsIDOf("/proc/thread-self/ns/net")
+	if err != nil || ownErr != nil || ns.Same(own) {
 		return ""
 	}
 	return path
@@ -119,8 +121,8 @@ func notOwn(path string) string {
 // forget gives the addresses back and then removes the record, so that a
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
-	id := idOf(rec)
-	if kind, dir := n.leaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
+	id := life.IDOf(rec)
+	if kind, dir := n.LeaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err
 		}
@@ -134,12 +136,12 @@ func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
 // forgetElsewhere gives addresses back that the record knows of and the
 // network's configuration of today does not.
 func (n *Network) forgetElsewhere(ctx context.Context, rec state.Endpoint, id model.ID) error {
-	kind, dir := n.leaseDir()
+	kind, dir := n.LeaseDir()
 	switch {
 	case rec.IPAM == kind && rec.DataDir == dir:
 		return nil
-	case rec.IPAM == PoolType:
-		pool, err := NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, model.Addressing{})
+	case rec.IPAM == address.PoolType:
+		pool, err := address.NewPool(ipamstore.Config{Network: id.Network, DataDir: rec.DataDir}, model.Addressing{})
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -37,7 +38,7 @@ const (
 
 // Repair is Mend without a report: it returns how many it looked at.
 func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return 0, err
 	}
@@ -52,24 +53,24 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 // another call is at work on is left to that one, dead ones to Collect. It goes
 // on after errors and reports them joined.
 func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err error) {
-	leave, err := c.enter()
+	leave, err := c.Enter()
 	if err != nil {
 		return Mended{}, err
 	}
 	defer leave(&err)
 	m := mender{c: c, compare: compare}
-	changed, err := c.nftables.Restore(ctx)
+	changed, err := c.rules.NFTables.Restore(ctx)
 	m.done.Rewritten = changed
-	m.errs = append(m.errs, err, c.repairGuards(ctx, m.guards(ctx, changed)))
+	m.errs = append(m.errs, err, c.book().RepairAll(ctx, m.guards(ctx, changed)))
 	networks, err := c.Networks(ctx)
 	m.errs = append(m.errs, err)
 	for _, n := range networks {
 		m.rules(ctx, n)
 	}
 	m.publications(ctx)
-	m.errs = append(m.errs, c.takeFree(ctx))
+	m.errs = append(m.errs, c.Ports().TakeFree(ctx))
 	if ctx.Err() == nil {
-		m.errs = append(m.errs, c.nftables.Complete(ctx))
+		m.errs = append(m.errs, c.rules.NFTables.Complete(ctx))
 	}
 	for _, n := range networks {
 		m.links(ctx, n)
@@ -91,7 +92,7 @@ func (m *mender) guards(ctx context.Context, rewritten bool) firewall.Exactness 
 	if !rewritten && m.compare == PutBack {
 		return firewall.AddOnly
 	}
-	how, err := m.c.exactWithoutIndex(ctx, true)
+	how, err := m.c.book().ExactWithoutIndex(ctx, true)
 	if err != nil || how != firewall.AdoptBridge {
 		return firewall.AddOnly
 	}
@@ -100,14 +101,14 @@ func (m *mender) guards(ctx context.Context, rewritten bool) firewall.Exactness 
 
 func (m *mender) fail(n *Network, err error) {
 	if err != nil {
-		m.errs = append(m.errs, fmt.Errorf("network %q: %w", n.name, err))
+		m.errs = append(m.errs, fmt.Errorf("network %q: %w", n.def.Name, err))
 	}
 }
 
 // rules puts back the rules of a network and of its attachments.
 func (m *mender) rules(ctx context.Context, n *Network) {
 	m.errs = append(m.errs, n.repairTunnelRules(ctx))
-	recs, err := m.c.endpoints.Endpoints(n.name)
+	recs, err := m.c.endpoints.Endpoints(n.def.Name)
 	m.errs = append(m.errs, err)
 	m.lostFirst(ctx, recs)
 	for _, rec := range recs {
@@ -115,7 +116,7 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			m.fail(n, ctx.Err())
 			return
 		}
-		if !rec.Rules && !n.config.NeedsRules() {
+		if !rec.Rules && !n.def.Config.NeedsRules() {
 			continue
 		}
 		m.fail(n, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
@@ -132,7 +133,7 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			}
 			err := e.reapply(ctx)
 			if err == nil && m.compare {
-				m.done.Rules = append(m.done.Rules, idOf(rec))
+				m.done.Rules = append(m.done.Rules, life.IDOf(rec))
 			}
 			return err
 		}))
@@ -143,16 +144,16 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 // in order takes processes, too: a Mend whose time is short goes on where the last
 // one stopped.
 func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
-	inIPTables := func(rec state.Endpoint) bool { return m.c.rulesOf(rec.Backend) == m.c.iptables }
-	if !m.c.iptables.Used() || !slices.ContainsFunc(recs, inIPTables) {
+	inIPTables := func(rec state.Endpoint) bool { return m.c.rules.Of(rec.Backend) == m.c.rules.IPTables }
+	if !m.c.rules.IPTables.Used() || !slices.ContainsFunc(recs, inIPTables) {
 		return
 	}
-	owners, err := m.c.iptables.List(ctx)
+	owners, err := m.c.rules.IPTables.List(ctx)
 	if err != nil {
 		return // the order is no more than a help
 	}
 	lost := func(rec state.Endpoint) int {
-		if _, there := slices.BinarySearch(owners, firewall.Key(idOf(rec).String())); there || !inIPTables(rec) {
+		if _, there := slices.BinarySearch(owners, firewall.Key(life.IDOf(rec).String())); there || !inIPTables(rec) {
 			return 1
 		}
 		return 0
@@ -162,7 +163,7 @@ func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
 
 // backend is the one that holds the rules of a network where no record tells.
 func (n *Network) backend() model.Backend {
-	if n.config.Backend == model.BackendIPTables || n.c.nftables.Available() != nil {
+	if n.def.Config.Backend == model.BackendIPTables || n.c.rules.NFTables.Available() != nil {
 		return model.BackendIPTables
 	}
 	return model.BackendNFTables
@@ -178,7 +179,7 @@ func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endp
 	}
 	defer release()
 	rec, err = dir.LoadEndpoint(rec.Network, rec.ContainerID, rec.IfName)
-	if missing(err) {
+	if state.Missing(err) {
 		return nil // removed meanwhile
 	}
 	if err != nil || rec.Phase != state.PhaseReady || m.c.dead(rec) {
@@ -190,28 +191,28 @@ func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endp
 // verifyRules says what of the endpoint's rules differs.
 func (e *Endpoint) verifyRules(ctx context.Context) error {
 	p, err := e.plan()
-	if err != nil || !p.rules {
+	if err != nil || !p.Rules {
 		return err
 	}
-	network, err := e.n.verifiable(ctx, e.rec)
+	network, err := e.n.c.book().Verifiable(ctx, e.n.Plan(), e.rec)
 	if err != nil {
 		return err
 	}
-	return e.n.c.verifyRules(ctx, e.rec, network, p.endpoint)
+	return e.n.c.Ports().Verify(ctx, e.rec, network, p.Endpoint)
 }
 
 func (m *mender) publications(ctx context.Context) {
-	recs, err := m.c.publicationRecords()
+	recs, err := m.c.Ports().PublicationRecords()
 	m.errs = append(m.errs, err)
 	for _, rec := range recs {
 		m.errs = append(m.errs, m.own(m.c.publications(), rec, func(rec state.Endpoint) error {
 			m.done.Looked++
-			if m.compare && m.c.verifyPublication(ctx, rec) == nil {
+			if m.compare && m.c.Ports().VerifyPublication(ctx, rec) == nil {
 				return nil
 			}
-			err := m.c.reapplyPublication(ctx, rec)
+			err := m.c.Ports().ReapplyPublication(ctx, rec)
 			if err == nil && m.compare {
-				m.done.Rules = append(m.done.Rules, idOf(rec))
+				m.done.Rules = append(m.done.Rules, life.IDOf(rec))
 			}
 			return err
 		}))
@@ -230,8 +231,8 @@ func (e *Endpoint) repairOthers(ctx context.Context) {
 // put back does not concern it. The caller owns no attachment. The first attachment
 // of a host has no others. Where another call is at it already, that one is enough.
 func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
-	if !c.hasOthers(rec) {
-		_ = c.nftables.Complete(ctx)
+	if !c.Ports().HasOthers(rec) {
+		_ = c.rules.NFTables.Complete(ctx)
 		return
 	}
 	release, ok, err := c.sandboxes.TryRepair()
@@ -240,41 +241,4 @@ func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
 	}
 	defer release()
 	_, _ = c.Repair(ctx)
-}
-
-// hasOthers says that there may be another network, attachment or publication.
-func (c *Controller) hasOthers(rec state.Endpoint) bool {
-	for _, dir := range []endpointRecords{c.endpoints, c.publications()} {
-		networks, err := dir.EndpointNetworks()
-		if err != nil || slices.ContainsFunc(networks, func(name string) bool { return name != rec.Network }) {
-			return true
-		}
-		if has, err := dir.HasEndpoint(rec.Network, rec); has || err != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// isFirst says that no other attachment, network, publication or guard can have had
-// rules before those of an endpoint: each is recorded before it has any.
-func (c *Controller) isFirst(rec state.Endpoint) bool {
-	if c.hasOthers(rec) {
-		return false
-	}
-	if has, err := c.publications().HasEndpoint(rec.Network, state.Endpoint{}); has || err != nil {
-		return false
-	}
-	bridges, err := c.guards.Bridges()
-	return err == nil && !slices.ContainsFunc(bridges, func(b string) bool { return b != rec.Bridge })
-}
-
-// intact says what is missing of the rules and of a network's elements; nil where
-// the kernel has none.
-func (c *Controller) intact(ctx context.Context, b model.Backend, n firewall.Network) error {
-	err := c.rulesOf(string(b)).Intact(ctx, n)
-	if errors.Is(err, firewall.ErrUnsupported) {
-		return nil // that is for rulesAvailable
-	}
-	return err
 }

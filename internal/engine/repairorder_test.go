@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // tired is the rules of a Controller that has no time left after some changes.
 type tired struct {
-	rules
+	either.Rules
 	left int
 	end  context.CancelFunc
 }
@@ -24,7 +26,7 @@ func (r *tired) Apply(ctx context.Context, n firewall.Network, e firewall.Endpoi
 		}
 		r.left--
 	}
-	return r.rules.Apply(ctx, n, e)
+	return r.Rules.Apply(ctx, n, e)
 }
 
 // However short its time, each Mend brings back rules that the one before did not
@@ -45,21 +47,21 @@ func TestMendGoesOn(t *testing.T) {
 		t.Fatalf("%d records, %v", len(recs), err)
 	}
 	for _, rec := range recs {
-		if err := h.iptables.Remove(ctx, firewall.Endpoint{Owner: idOf(rec).String()}); err != nil {
+		if err := h.rules.IPTables.Remove(ctx, firewall.Endpoint{Owner: life.IDOf(rec).String()}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	whole := h.iptables
+	whole := h.rules.IPTables
 	for want := each; ; want = min(want+each, all) {
 		if err := n.lacks(ctx); !errors.Is(err, firewall.ErrMissing) {
 			t.Errorf("before %d have their rules: %v, want ErrMissing", want, err)
 		}
 		bounded, end := context.WithCancel(ctx)
-		h.iptables = &tired{whole, each, end}
+		h.rules.IPTables = &tired{whole, each, end}
 		_, err := h.Mend(bounded, PutBack)
-		h.iptables = whole
+		h.rules.IPTables = whole
 		end()
-		owners, listErr := h.iptables.List(ctx)
+		owners, listErr := h.rules.IPTables.List(ctx)
 		if listErr != nil || len(owners) != want {
 			t.Fatalf("%d have their rules, want %d: %v, %v", len(owners), want, err, listErr)
 		}

@@ -10,10 +10,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -29,7 +32,7 @@ type (
 		err error
 	}
 	tellingRules struct {
-		rules
+		either.Rules
 		err error
 	}
 	tellingRecords struct {
@@ -37,7 +40,7 @@ type (
 		err error
 	}
 	tellingIPAM struct {
-		IPAM
+		address.IPAM
 		err error
 	}
 )
@@ -60,7 +63,7 @@ func (t tellingRecords) LoadEndpoint(string, string, string) (state.Endpoint, er
 var tell = map[string]func(*Network, error){
 	"bridge":   func(n *Network, err error) { n.c.bridges = tellingBridges{n.c.bridges, err} },
 	"link":     func(n *Network, err error) { n.c.links = tellingLinks{n.c.links, err} },
-	"firewall": func(n *Network, err error) { n.c.nftables = tellingRules{n.c.nftables, err} },
+	"firewall": func(n *Network, err error) { n.c.rules.NFTables = tellingRules{n.c.rules.NFTables, err} },
 	"ipam":     func(n *Network, err error) { n.ipam = tellingIPAM{n.ipam, err} },
 }
 
@@ -170,26 +173,31 @@ func TestPublishCouldNotLook(t *testing.T) {
 	ctx := context.Background()
 	e, err := h.network("10.49.0.0/24").Attach(ctx, h.sandbox("c1"))
 	must(t, err)
-	p, err := h.Publisher("net2", model.PublishConfig{})
-	must(t, err)
-	pub := Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
+	var p *Publisher
+	rules := func(by either.Rules) {
+		h.rules.NFTables = by
+		p, err = h.Publisher("net2", model.PublishConfig{})
+		must(t, err)
+	}
+	real := h.rules.NFTables
+	rules(real)
+	pub := publish.Publication{ID: model.ID{Network: "net2", ContainerID: "c1", IfName: "eth0"}, Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}}
 	_, err = p.Publish(ctx, pub)
 	must(t, err)
-	real := h.nftables
-	h.nftables = tellingRules{real, syscall.ENOBUFS}
+	rules(tellingRules{real, syscall.ENOBUFS})
 	if _, err := p.Publish(ctx, pub); !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("Publish: %v, want ENOBUFS", err)
 	}
 	if err := p.Verify(ctx, pub); !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, model.ErrDifferent) {
 		t.Errorf("Verify: %v, want ENOBUFS that is no difference", err)
 	}
-	h.nftables = real
+	rules(real)
 	must(t, p.Verify(ctx, pub))
-	h.nftables = tellingRules{real, firewall.ErrMissing}
+	rules(tellingRules{real, firewall.ErrMissing})
 	if _, err := p.Publish(ctx, pub); err != nil {
 		t.Errorf("Publish of what differs: %v", err)
 	}
-	h.nftables = real
+	rules(real)
 	must(t, p.Verify(ctx, pub))
 	must(t, p.Remove(ctx, pub.ID))
 }

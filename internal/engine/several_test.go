@@ -40,8 +40,8 @@ func TestGatewayPriority(t *testing.T) {
 		t.Errorf("default routes by %s, want %s", got, want)
 	}
 	for e, want := range map[*Endpoint]int{first: 0, attach("net2", "eth1"): 1, attach("net3", "eth2", WithGatewayPriority(99)): -3} {
-		if got := e.Inspect().GatewayPriority; got != want {
-			t.Errorf("%s: priority %d, want %d", e.n.name, got, want)
+		if got := e.rec.GatewayPriority; got != want {
+			t.Errorf("%s: priority %d, want %d", e.n.def.Name, got, want)
 		}
 		must(t, e.Verify(ctx))
 	}

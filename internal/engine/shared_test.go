@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -80,7 +81,7 @@ func shareOnce(ctx context.Context, c *Controller, n *Network, i, round int) (er
 		return fmt.Errorf("NewSandbox: %w", err)
 	}
 	defer func() { err = errors.Join(err, sb.Delete(ctx)) }()
-	e, err := n.Attach(ctx, sb, WithPorts(PortMapping{HostPort: 10000 + i, ContainerPort: 80, Protocol: "tcp"}))
+	e, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{HostPort: 10000 + i, ContainerPort: 80, Protocol: "tcp"}))
 	if err != nil {
 		return fmt.Errorf("Attach: %w", err)
 	}
@@ -102,7 +103,7 @@ func shareOnce(ctx context.Context, c *Controller, n *Network, i, round int) (er
 // checkPool says which leases are left.
 func checkPool(t *testing.T, n *Network) error {
 	t.Helper()
-	uses, err := n.ipam.(*Pool).Usage(t.Context())
+	uses, err := n.ipam.(*address.Pool).Usage(t.Context())
 	for _, u := range uses {
 		if u.Held != 0 {
 			err = errors.Join(err, fmt.Errorf("%d leases are left", u.Held))
@@ -127,7 +128,7 @@ func TestNetworkDoesNotChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.n.config.MTU == 0 {
+		if e.n.def.Config.MTU == 0 {
 			t.Error("the MTU was not found out")
 		}
 		if got := n.fingerprint(); got != before || w.networks["net1"].Fingerprint != before {
@@ -238,7 +239,7 @@ func TestNoLeaseOfOneThatGoes(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	uses, err := n.ipam.(*Pool).Usage(ctx)
+	uses, err := n.ipam.(*address.Pool).Usage(ctx)
 	if err != nil || len(uses) != 1 || uses[0].Held != 1 {
 		t.Errorf("leases %+v, %v; want c2's alone", uses, err)
 	}

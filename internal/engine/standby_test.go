@@ -13,8 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -44,7 +46,7 @@ func newMember(t *testing.T, front, back model.Backend) *member {
 	return m
 }
 
-func (m *member) attach(i int, ports ...PortMapping) *Endpoint {
+func (m *member) attach(i int, ports ...model.PortMapping) *Endpoint {
 	m.h.t.Helper()
 	e, err := m.networks[i].Attach(context.Background(), m.sb, WithIfName(fmt.Sprintf("eth%d", i)), WithPorts(ports...))
 	if err != nil {
@@ -71,7 +73,7 @@ func (m *member) serveAt(port int, text string) {
 
 func (m *member) listen(at, text string) {
 	m.h.t.Helper()
-	ns, err := openNetns(m.sb.Path())
+	ns, err := life.OpenNetns(m.sb.Path())
 	if err != nil {
 		m.h.t.Fatal(err)
 	}
@@ -135,17 +137,17 @@ func forBackendPairs(t *testing.T, fn func(t *testing.T, m *member)) {
 func TestPortOfTwoAttachments(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
 		ctx := context.Background()
-		both, own := PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{HostPort: 8081, ContainerPort: 80}
+		both, own := model.PortMapping{HostPort: 8080, ContainerPort: 80}, model.PortMapping{HostPort: 8081, ContainerPort: 80}
 		before := m.h.nft("list", "ruleset")
 		a := m.attach(0, both)
 		b := m.attach(1, both, own)
 		m.leads("with both", "10.1.0.2", 8080)
 		m.leads("with both", "10.2.0.2", 8081)
 		m.verify("with both", a, b)
-		if p := b.Inspect().Ports; len(p) != 2 || !p[0].Standby || p[1].Standby {
-			t.Errorf("the second attachment's ports: %+v", p)
+		if p, err := m.h.Ports().Waiting(b.rec); err != nil || len(p) != 1 || p[0].HostPort != 8080 {
+			t.Errorf("the second attachment waits for %+v, %v", p, err)
 		}
-		var held *PortHeldError
+		var held *publish.PortHeldError
 		if _, err := m.h.web(m.networks[0], "other", both); !errors.As(err, &held) || held.Owner != a.ID().String() {
 			t.Errorf("another container: %v", err)
 		}
@@ -157,8 +159,8 @@ func TestPortOfTwoAttachments(t *testing.T) {
 		}
 		m.leads("without the first", "10.2.0.2", 8080, 8081)
 		m.verify("without the first", b)
-		if p := b.Inspect().Ports; p[0].Standby {
-			t.Errorf("the port still waits: %+v", p)
+		if p, err := m.h.Ports().Waiting(b.rec); err != nil || len(p) > 0 {
+			t.Errorf("the port still waits: %+v, %v", p, err)
 		}
 		m.attach(0, both)
 		m.leads("the first is back", "10.2.0.2", 8080)
@@ -191,9 +193,9 @@ func TestPortOfTwoAttachments(t *testing.T) {
 // The attachment that waits goes first.
 func TestStandbyGoesFirst(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
-		local := PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, ContainerPort: 80}
-		a := m.attach(0, local, PortMapping{HostPort: 9001, ContainerPort: 80})
-		m.attach(1, PortMapping{HostPort: 8080, ContainerPort: 80}, PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80})
+		local := model.PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, ContainerPort: 80}
+		a := m.attach(0, local, model.PortMapping{HostPort: 9001, ContainerPort: 80})
+		m.attach(1, model.PortMapping{HostPort: 8080, ContainerPort: 80}, model.PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80})
 		if err := m.networks[1].Remove(context.Background(), m.id(1)); err != nil {
 			t.Fatal(err)
 		}
@@ -212,8 +214,8 @@ func TestStandbyGoesFirst(t *testing.T) {
 func TestPortsThatMeetInPart(t *testing.T) {
 	forBackendPairs(t, func(t *testing.T, m *member) {
 		ctx := context.Background()
-		a := m.attach(0, PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80}, PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 7000, ContainerPort: 80})
-		b := m.attach(1, PortMapping{HostPort: 9000, ContainerPort: 80}, PortMapping{HostPort: 9003, ContainerPort: 80}, PortMapping{HostPort: 7000, ContainerPort: 80})
+		a := m.attach(0, model.PortMapping{HostPort: 9000, HostPortEnd: 9002, ContainerPort: 80}, model.PortMapping{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 7000, ContainerPort: 80})
+		b := m.attach(1, model.PortMapping{HostPort: 9000, ContainerPort: 80}, model.PortMapping{HostPort: 9003, ContainerPort: 80}, model.PortMapping{HostPort: 7000, ContainerPort: 80})
 		m.verify("with both", a, b)
 		m.leads("with both", "10.1.0.2", 9000, 7000)
 		m.leads("with both", "10.2.0.2", 9003)
@@ -229,7 +231,7 @@ func TestPortsThatMeetInPart(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.leads("without any", "", 9000, 9003, 7000)
-		owners, err := m.h.owners(ctx, model.BackendIPTables)
+		owners, err := m.h.rules.Owners(ctx, model.BackendIPTables)
 		if len(owners) > 0 || err != nil {
 			t.Errorf("owners of rules at the end: %v, %v", owners, err)
 		}
@@ -244,7 +246,7 @@ func TestPortOfAttachmentsAtOnce(t *testing.T) {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			m := newMember(t, backend, backend)
-			port := PortMapping{HostPort: 8080, ContainerPort: 80}
+			port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 			at := []*Endpoint{nil, nil}
 			for round := range 6 {
 				m.parallel(t, func(i int, n *Network) error {
@@ -312,12 +314,12 @@ func (m *member) parallel(t *testing.T, fn func(i int, n *Network) error) {
 // and the hand-over: what comes next puts it right.
 func TestHandOverKilled(t *testing.T) {
 	t.Parallel()
-	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 	for name, next := range map[string]func(*member) error{
 		"repair":           func(m *member) error { _, err := m.h.Repair(context.Background()); return err },
 		"DEL of the first": func(m *member) error { return m.networks[0].Remove(context.Background(), m.id(0)) },
 		"GC": func(m *member) error {
-			return m.networks[0].Collect(context.Background(), func(h Holder) bool { return h.ID != m.id(0) }, KeepNetwork)
+			return m.networks[0].Collect(context.Background(), func(h life.Holder) bool { return h.ID != m.id(0) }, KeepNetwork)
 		},
 		"the second attachment's ADD": func(m *member) error {
 			_, err := m.networks[1].Attach(context.Background(), m.sb, WithIfName("eth1"), WithPorts(port))
@@ -330,7 +332,7 @@ func TestHandOverKilled(t *testing.T) {
 				m := newMember(t, backend, backend)
 				m.attach(0, port)
 				b := m.attach(1, port)
-				if err := m.h.removeHeld(context.Background(), m.id(0).String()); err != nil {
+				if err := m.h.rules.Of(string(backend)).Remove(context.Background(), firewall.Endpoint{Owner: m.id(0).String()}); err != nil {
 					t.Fatal(err)
 				}
 				if err := b.Verify(context.Background()); !errors.Is(err, model.ErrDifferent) {
@@ -355,7 +357,7 @@ func TestHandOverKilled(t *testing.T) {
 func TestStandbyAfterFlush(t *testing.T) {
 	t.Parallel()
 	m := newMember(t, model.BackendNFTables, model.BackendNFTables)
-	port := PortMapping{HostPort: 8080, ContainerPort: 80}
+	port := model.PortMapping{HostPort: 8080, ContainerPort: 80}
 	b := m.attach(1, port)
 	a := m.attach(0, port)
 	m.h.nft("flush", "ruleset")
@@ -374,7 +376,7 @@ func TestPublisherOnStandby(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
 			m := newMember(t, backend, backend)
-			var pubs []Publication
+			var pubs []publish.Publication
 			var publishers []*Publisher
 			for i, n := range m.networks {
 				e := m.attach(i)
@@ -382,7 +384,7 @@ func TestPublisherOnStandby(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				pub := Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []PortMapping{{HostPort: 8080, ContainerPort: 80}}}
+				pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
 				if _, err := p.Publish(ctx, pub); err != nil {
 					t.Fatal(err)
 				}
@@ -414,7 +416,7 @@ func TestDeadOwnerComesBack(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld()
 	n, sb := faultNetwork(t, w)
-	e, err := n.Attach(ctx, sb, WithPorts(PortMapping{HostPort: 8080, ContainerPort: 80}))
+	e, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +428,7 @@ func TestDeadOwnerComesBack(t *testing.T) {
 	c.endpoints = &ownedBetween{w, func() { w.records[recordKey("net1", "c1", "eth0")] = alive }}
 	other := e.rec
 	other.ContainerID = "c2"
-	if took, err := c.takeFromDead(ctx, other, firewall.Key(e.ID().String())); took || err != nil {
+	if took, err := c.Ports().TakeFromDead(ctx, other, firewall.Key(e.ID().String())); took || err != nil {
 		t.Errorf("taken from an owner that came back: %v, %v", took, err)
 	}
 }

@@ -7,12 +7,10 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -27,7 +25,7 @@ const healBudget = 5 * time.Second
 // cut off, a new one is not. A full pool is no error: to have a runtime take its
 // host out of service would stop all that runs there.
 func (n *Network) Status(ctx context.Context) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
@@ -36,14 +34,14 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
-	if n.config.NeedsRules() {
-		errs = append(errs, n.c.rulesAvailable(n.config.Backend))
+	if n.def.Config.NeedsRules() {
+		errs = append(errs, n.c.rules.Available(n.def.Config.Backend))
 	}
 	switch {
 	case n.auto != nil:
 		errs = append(errs, n.auto.Status(ctx))
 	case n.ipam != nil:
-		errs = append(errs, ignoreFull(n.ipam.Status(ctx)))
+		errs = append(errs, address.IgnoreFull(n.ipam.Status(ctx)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -57,7 +55,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 // bridgeStatus says whether the bridge's name is held by something else. A
 // bridge that is not there yet is no obstacle.
 func (n *Network) bridgeStatus(ctx context.Context) error {
-	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.config.Bridge})
+	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.def.Config.Bridge})
 	if errors.Is(err, link.ErrNotBridge) {
 		return err
 	}
@@ -91,7 +89,7 @@ func (n *Network) heal(ctx context.Context) error {
 // heal puts rules back that are missing, as Publish would. What cannot be put
 // back keeps no port from being published.
 func (p *Publisher) heal(ctx context.Context) {
-	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.dir, p.network, p.c.verifyPublication) == nil {
+	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.c.publications(), p.network, p.c.Ports().VerifyPublication) == nil {
 		return
 	}
 	release, ok, err := p.c.sandboxes.TryRepair()
@@ -106,24 +104,24 @@ func (p *Publisher) heal(ctx context.Context) {
 
 // lacks says what of the network is gone that its endpoints need.
 func (n *Network) lacks(ctx context.Context) error {
-	has, err := n.c.endpoints.HasReady(n.name)
+	has, err := n.c.endpoints.HasReady(n.def.Name)
 	if err != nil {
 		return err
 	}
 	if !has {
 		errs := []error{n.c.tablesLost(ctx)}
-		if n.config.Tunnel.Agent { // it is there before the first endpoint
+		if n.def.Config.Tunnel.Agent { // it is there before the first endpoint
 			errs = append(errs, n.verifyTunnel(ctx))
 		}
 		return errors.Join(errs...)
 	}
 	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx)}
-	if n.config.NeedsRules() && n.c.rulesOf(string(n.config.Backend)) == n.c.nftables {
-		errs = append(errs, n.c.intact(ctx, n.config.Backend, n.inPlace(ctx))) // of the tables, too
+	if n.def.Config.NeedsRules() && n.c.rules.Of(string(n.def.Config.Backend)) == n.c.rules.NFTables {
+		errs = append(errs, n.c.rules.Intact(ctx, n.def.Config.Backend, n.c.book().InPlace(ctx, n.Plan()))) // of the tables, too
 	} else {
 		errs = append(errs, n.c.tablesLost(ctx))
 	}
-	errs = append(errs, n.c.sample(ctx, n.c.endpoints, n.name, n.sampled))
+	errs = append(errs, n.c.sample(ctx, n.c.endpoints, n.def.Name, n.sampled))
 	return errors.Join(append(errs, n.forwarding())...)
 }
 
@@ -131,7 +129,7 @@ func (n *Network) lacks(ctx context.Context) error {
 // publication has rules there: of whatever network, as a flush takes those of all.
 // The records are read only where the tables are gone.
 func (c *Controller) tablesLost(ctx context.Context) error {
-	missing := c.intact(ctx, model.BackendNFTables, firewall.Network{})
+	missing := c.rules.Intact(ctx, model.BackendNFTables, firewall.Network{})
 	if missing == nil {
 		return nil
 	}
@@ -142,7 +140,7 @@ func (c *Controller) tablesLost(ctx context.Context) error {
 		}
 		for _, name := range names {
 			ruled, err := dir.AnyEndpoint(name, func(rec state.Endpoint) bool {
-				return rec.Rules && rec.Phase == state.PhaseReady && c.rulesOf(rec.Backend) == c.nftables
+				return rec.Rules && rec.Phase == state.PhaseReady && c.rules.Of(rec.Backend) == c.rules.NFTables
 			})
 			if err != nil {
 				return err
@@ -152,38 +150,10 @@ func (c *Controller) tablesLost(ctx context.Context) error {
 			}
 		}
 	}
-	if guarded, err := c.anyGuard(ctx); err != nil || !guarded {
+	if guarded, err := c.book().Any(ctx); err != nil || !guarded {
 		return err
 	}
 	return missing
-}
-
-// anyGuard says that a bridge has a guard in nf_tables, by its index.
-func (c *Controller) anyGuard(ctx context.Context) (bool, error) {
-	bridges, err := c.guards.Bridges()
-	if err != nil {
-		return false, err
-	}
-	for _, bridge := range bridges {
-		b, err := c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.OnlyExisting)
-		if errors.Is(err, state.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return false, err
-		}
-		all, err := readableGuards(b)
-		b.Unlock()
-		if err != nil {
-			return false, err
-		}
-		if slices.ContainsFunc(all, func(g state.Guard) bool {
-			return g.ID != policy.ID(firewall.Network{}) && c.rulesOf(g.Backend) == c.nftables
-		}) {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // sample looks at the rules of two attachments in iptables, or of two publications,
@@ -192,7 +162,7 @@ func (c *Controller) anyGuard(ctx context.Context) (bool, error) {
 // time was not enough: the last one, and the last one with ports, which has rules in
 // more tables. One that another call is at work on says nothing.
 func (c *Controller) sample(ctx context.Context, dir endpointRecords, network string, verify func(context.Context, state.Endpoint) error) error {
-	if !c.iptables.Used() {
+	if !c.rules.IPTables.Used() {
 		return nil
 	}
 	recs, err := dir.Endpoints(network)
@@ -207,7 +177,7 @@ func (c *Controller) sample(ctx context.Context, dir endpointRecords, network st
 		if lastWithPorts || last && !ports {
 			continue
 		}
-		if rec.Phase != state.PhaseReady || !rec.Rules || c.rulesOf(rec.Backend) != c.iptables || c.dead(rec) {
+		if rec.Phase != state.PhaseReady || !rec.Rules || c.rules.Of(rec.Backend) != c.rules.IPTables || c.dead(rec) {
 			continue
 		}
 		last, lastWithPorts = true, ports
@@ -219,7 +189,7 @@ func (c *Controller) sample(ctx context.Context, dir endpointRecords, network st
 // sampled is verifyRules by a record. An attachment on another bridge than the
 // network has now says nothing.
 func (n *Network) sampled(ctx context.Context, rec state.Endpoint) error {
-	if rec.Bridge != n.config.Bridge {
+	if rec.Bridge != n.def.Config.Bridge {
 		return nil
 	}
 	return (&Endpoint{n: n, rec: rec}).verifyRules(ctx)
@@ -232,9 +202,9 @@ func (n *Network) unplugged(ctx context.Context) error {
 	case err != nil || len(stray) == 0:
 		return err
 	case len(stray) == 1:
-		return fmt.Errorf("link %s is no port of bridge %s", stray[0].Name, n.config.Bridge)
+		return fmt.Errorf("link %s is no port of bridge %s", stray[0].Name, n.def.Config.Bridge)
 	}
-	return fmt.Errorf("%d links are no ports of bridge %s, one is %s", len(stray), n.config.Bridge, stray[0].Name)
+	return fmt.Errorf("%d links are no ports of bridge %s, one is %s", len(stray), n.def.Config.Bridge, stray[0].Name)
 }
 
 // forwarding says whether the host forwards what the network's endpoints send.
@@ -255,4 +225,14 @@ func (n *Network) forwarding() error {
 		errs = append(errs, errors.New("net.ipv6.conf.all.forwarding is 0: set it to 1"))
 	}
 	return errors.Join(errs...)
+}
+
+// Unplugged names links of the network that are ports of no bridge.
+func (n *Network) Unplugged(ctx context.Context) (err error) {
+	leave, err := n.c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	return n.unplugged(ctx)
 }

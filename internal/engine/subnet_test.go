@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
@@ -45,8 +47,8 @@ func (h *realHost) subnets(name string) string {
 		h.t.Fatal(err)
 	}
 	var all []string
-	for _, set := range n.ipam.(*Pool).cfg.Sets {
-		all = append(all, set[0].Subnet.String())
+	for _, subnet := range n.Subnets() {
+		all = append(all, subnet.String())
 	}
 	return strings.Join(all, " ")
 }
@@ -172,7 +174,7 @@ func TestAutoSubnetIsLazy(t *testing.T) {
 		return n
 	}
 	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
-	keepNone := func(Holder) bool { return false }
+	keepNone := func(life.Holder) bool { return false }
 	n := define()
 	if err := errors.Join(n.Status(ctx), n.Remove(ctx, id), n.Collect(ctx, keepNone, KeepNetwork)); err != nil {
 		t.Fatal(err)
@@ -266,18 +268,17 @@ func TestAutoSubnetRefused(t *testing.T) {
 func TestAutoPool(t *testing.T) {
 	h := newAutoHost(t)
 	ctx := context.Background()
-	pool := func() *AutoPool {
+	pool := func() *address.AutoPool {
 		t.Helper()
 		cfg := ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir, Sets: []ipamstore.RangeSet{{{}}}}
-		p, err := NewAutoPool(cfg, map[int]subnets.Request{0: {Bits: 24}}, model.Addressing{})
+		p, err := address.NewAutoPool(cfg, map[int]subnets.Request{0: {Bits: 24}}, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.book.PoolsFile = h.poolsFile
-		return p
+		return p.On(h.networks, nil, h.poolsFile)
 	}
 	id := model.ID{Network: "web", ContainerID: "c1", IfName: "eth0"}
-	got, err := pool().Apply(ctx, Claim{ID: id})
+	got, err := pool().Apply(ctx, address.Claim{ID: id})
 	if err != nil || got.Addresses[0].Prefix.String() != "172.17.0.2/24" {
 		t.Fatalf("%v, %v", got, err)
 	}
@@ -287,7 +288,7 @@ func TestAutoPool(t *testing.T) {
 	if got := h.book(); got != "web 172.17.0.0/24" {
 		t.Errorf("the book says %q", got)
 	}
-	loose, err := NewPool(ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir}, model.Addressing{})
+	loose, err := address.NewPool(ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir}, model.Addressing{})
 	if err := errors.Join(err, loose.ReleaseSubnets(ctx), loose.ReleaseSubnets(ctx)); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -102,7 +103,7 @@ func TestControllerStaysInItsNamespace(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				e, err = n.Attach(ctx, sb, WithPorts(PortMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}))
+				e, err = n.Attach(ctx, sb, WithPorts(model.PortMapping{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}))
 				return err
 			})
 			from("Verify", func() error { return e.Verify(ctx) })
@@ -115,7 +116,7 @@ func TestControllerStaysInItsNamespace(t *testing.T) {
 			}
 			var rules string
 			_ = lntest.In(t, home, func() (err error) {
-				owners, err := h.owners(ctx, backend)
+				owners, err := h.rules.Owners(ctx, backend)
 				rules = fmt.Sprint(len(owners), err)
 				return err
 			})
@@ -150,14 +151,14 @@ func TestEveryCallEnters(t *testing.T) {
 	entered := errors.New("entered")
 	c := newWorld().controller()
 	c.home = refusal{entered}
-	n := &Network{c: c, name: "n", driver: driverBridge}
+	n := &Network{c: c, def: plan.Network{Name: "n", Driver: plan.DriverBridge}}
 	e := &Endpoint{n: n, rec: state.Endpoint{Netns: "/run/netns/c"}}
 	free := map[string]bool{ // of what asks nothing of the kernel, or only about a path
 		"Close": true, "DefineNetwork": true, "Network": true, "Networks": true, "SpanningNetwork": true, "SpanningNetworks": true, "WalkNetworks": true, "Dead": true, "WhyDead": true,
 		"NodeFile": true, "NodeFiles": true, "SaveNodeFile": true, "DeleteNodeFile": true, "Publications": true, "Publisher": true, "Sandbox": true,
 		"Name": true, "Driver": true, "Config": true, "Endpoint": true, "Endpoints": true, "WalkEndpoints": true, "Subnets": true, "IPAMType": true, "IPAM": true,
 		"ID": true, "Addressing": true, "Ports": true, "Netns": true, "Interfaces": true, "Inspect": true, "Path": true,
-		"Labels": true, "FromConf": true, "DriverOptions": true, "Copy": true, "IfName": true, "MAC": true, "Reload": true, "Forget": true, "Holder": true,
+		"Labels": true, "FromConf": true, "DriverOptions": true, "Copy": true, "IfName": true, "MAC": true, "Reload": true, "Forget": true, "Holder": true, "Record": true, "Plan": true, "LeaseDir": true, "Left": true,
 	}
 	for _, on := range []any{c, n, e, &Sandbox{c: c}, &Publisher{c: c}} {
 		v := reflect.ValueOf(on)

@@ -1,96 +1,48 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/unwind"
 )
-
-// tunnelPrefix starts the names of VXLAN devices.
-const tunnelPrefix = "vx-"
-
-// tunnelName is the name of the network's VXLAN device: "vx-" and 12 hex
-// digits, those of the default name of the bridge. Empty: it has none.
-func (n *Network) tunnelName() string {
-	if n.driver != driverOverlay {
-		return ""
-	}
-	return tunnelPrefix + model.Digest(model.NetworkOwner(n.name))[:12]
-}
-
-// vteps returns the MACs of the tunnel's other ends.
-func (n *Network) vteps() []net.HardwareAddr {
-	var all []net.HardwareAddr
-	for _, node := range n.config.Tunnel.Nodes {
-		if node.Address != n.config.Tunnel.Self {
-			mac := overlay.MAC(n.config.Tunnel.VNIOf(n.name), node.Address)
-			all = append(all, mac[:])
-		}
-	}
-	return all
-}
-
-// underlay is what the tunnel looks like from the underlay.
-func (n *Network) underlay() firewall.Underlay {
-	t := n.config.Tunnel
-	if n.driver != driverOverlay || !t.Used() {
-		return firewall.Underlay{}
-	}
-	u := firewall.Underlay{VNI: t.VNIOf(n.name), Port: cmp.Or(uint16(t.Port), overlay.DefaultPort)}
-	for _, node := range t.Nodes {
-		if node.Address != t.Self {
-			u.Hosts = append(u.Hosts, node.Address)
-		}
-	}
-	return u
-}
-
-func (n *Network) planTunnel() tunnel.Tunnel {
-	t := n.config.Tunnel
-	nodes := make([]overlay.Node, 0, len(t.Nodes))
-	for _, node := range t.Nodes {
-		nodes = append(nodes, overlay.Node{Address: node.Address, Blocks: node.Subnets})
-	}
-	return overlay.Plan(overlay.Network{
-		Name: n.tunnelName(), Alias: model.NetworkOwner(n.name),
-		VNI: t.VNIOf(n.name), Port: uint16(t.Port), Device: t.Device, MTU: n.config.MTU,
-	}, nodes, t.Self)
-}
 
 // ensureTunnel makes the network's tunnel, whose rules are there already, or
 // mends it, pushing how to undo what it made. Of one that an agent keeps only a
 // missing device is made: what we know of its entries may be old by now.
-func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
-	if n.driver != driverOverlay {
+func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
+	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	if !n.config.Tunnel.Used() {
+	if !n.def.Config.Tunnel.Used() {
 		return model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
-	if n.config.Tunnel.Agent {
-		if has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name)); has || err != nil {
+	if n.def.Config.Tunnel.Agent {
+		if has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name)); has || err != nil {
 			return err
 		}
 		full, err := n.withPeers()
 		if err == nil {
-			err = full.applyNetworkRules(ctx)
+			err = full.c.book().ApplyNetwork(ctx, full.Plan())
 		}
 		if err != nil {
 			return err
 		}
 		n = full
 	}
-	t := n.planTunnel()
+	t := n.Plan().Tunnel()
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
 	var rival error
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
@@ -107,7 +59,7 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 		return errors.Join(err, rival)
 	}
 	if created {
-		undo.push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
+		undo.Push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
 	}
 	return err
 }
@@ -117,12 +69,12 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *undoStack) error {
 func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 	networks, _ := n.c.Networks(ctx) // of what cannot be read nothing is said
 	for _, other := range networks {
-		if other.name == n.name || other.driver != driverOverlay {
+		if other.def.Name == n.def.Name || other.def.Driver != plan.DriverOverlay {
 			continue
 		}
-		for _, block := range other.config.Tunnel.Blocks() {
-			if slices.ContainsFunc(n.config.Tunnel.Blocks(), block.Overlaps) {
-				return fmt.Errorf("%w: of network %q, which has %s, too; if it has no container any more: lnctl network rm %s", conflict, other.name, block, other.name)
+		for _, block := range other.def.Config.Tunnel.Blocks() {
+			if slices.ContainsFunc(n.def.Config.Tunnel.Blocks(), block.Overlaps) {
+				return fmt.Errorf("%w: of network %q, which has %s, too; if it has no container any more: lnctl network rm %s", conflict, other.def.Name, block, other.def.Name)
 			}
 		}
 	}
@@ -130,17 +82,17 @@ func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 }
 
 func (n *Network) removeTunnel(ctx context.Context) error {
-	if n.driver != driverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	return n.c.tunnels.RemoveTunnel(ctx, n.tunnelName(), model.NetworkOwner(n.name))
+	return n.c.tunnels.RemoveTunnel(ctx, n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
 }
 
 func (n *Network) hasTunnel() (bool, error) {
-	if n.driver != driverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return false, nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
+	has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
 	if errors.Is(err, netlink.ErrExists) {
 		return false, nil
 	}
@@ -150,25 +102,25 @@ func (n *Network) hasTunnel() (bool, error) {
 // tunnelStatus says whether the tunnel's name is held by something else, or, if
 // it is not there yet, its UDP port.
 func (n *Network) tunnelStatus() error {
-	if n.driver != driverOverlay {
+	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.tunnelName(), model.NetworkOwner(n.name))
-	if has || err != nil || !n.config.Tunnel.Used() {
+	has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
+	if has || err != nil || !n.def.Config.Tunnel.Used() {
 		return err
 	}
-	return n.portInUse(n.planTunnel())
+	return n.portInUse(n.Plan().Tunnel())
 }
 
 func (n *Network) verifyTunnel(ctx context.Context) error {
-	if !n.config.Tunnel.Used() {
+	if !n.def.Config.Tunnel.Used() {
 		return nil
 	}
 	n, err := n.withPeers()
 	if err != nil {
 		return err
 	}
-	return n.c.tunnels.VerifyTunnel(ctx, n.planTunnel())
+	return n.c.tunnels.VerifyTunnel(ctx, n.Plan().Tunnel())
 }
 
 // repairTunnelRules puts the network's own rules in place while it has a tunnel:
@@ -181,15 +133,15 @@ func (n *Network) repairTunnelRules(ctx context.Context) error {
 	if n, err = n.withPeers(); err != nil {
 		return err
 	}
-	if err := n.applyNetworkRules(ctx); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
-		return fmt.Errorf("network %q: %w", n.name, err)
+	if err := n.c.book().ApplyNetwork(ctx, n.Plan()); err != nil && !errors.Is(err, firewall.ErrUnsupported) {
+		return fmt.Errorf("network %q: %w", n.def.Name, err)
 	}
 	return nil
 }
 
 // resolveTunnelMTU turns AutoMTU into a number, by the routes to the peers.
 func (n *Network) resolveTunnelMTU() error {
-	t := n.config.Tunnel
+	t := n.def.Config.Tunnel
 	var peers []netip.Addr
 	for _, node := range t.Nodes {
 		if node.Address != t.Self {
@@ -207,7 +159,7 @@ func (n *Network) resolveTunnelMTU() error {
 	if mtu < least {
 		return model.BadConfig("mtu", "auto", fmt.Sprintf("the way to the network's hosts has MTU %d, which leaves %d inside; at least %d are needed (IPv6: 1280)", path, mtu, least))
 	}
-	n.config.MTU = min(mtu, 65535)
+	n.def.Config.MTU = min(mtu, 65535)
 	return nil
 }
 
@@ -227,4 +179,72 @@ func (s *networkSpec) completeTunnel(name string) {
 			WithSubnet(b)(s)
 		}
 	}
+}
+
+// NodeFile reads the node file of a network; ErrNotReady if there is none.
+func (c *Controller) NodeFile(network string) (nodefile.File, error) {
+	return nodefile.Read(c.nodeFiles, c.stateDir, network)
+}
+
+// holdsStill says whether this host may still give addresses out, as the last
+// thing before it says that one is given: the process may have been stopped for
+// so long that its block is another host's.
+func (n *Network) holdsStill(addrs []model.Address) error {
+	if n.def.Driver != plan.DriverOverlay || !n.def.Config.Tunnel.Agent {
+		return nil
+	}
+	f, err := nodefile.ReadHeadIn(n.c.nodeFiles, n.c.stateDir, n.def.Name)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		ours := func(b netip.Prefix) bool { return b.Contains(a.Prefix.Addr()) }
+		if !slices.ContainsFunc(f.Blocks, ours) {
+			return &nodefile.NotReadyError{Network: n.def.Name, File: nodefile.Path(n.c.stateDir, n.def.Name), Why: "has no block any more that " + a.Prefix.Addr().String() + " is of"}
+		}
+	}
+	return nil
+}
+
+// SaveNodeFile writes the node file of a network, unless it is there already.
+// The plugins then take addresses out of its blocks.
+func (c *Controller) SaveNodeFile(f nodefile.File) (changed bool, err error) {
+	data, err := f.Encode()
+	if err != nil {
+		return false, err
+	}
+	if before, err := c.nodeFiles.LoadNodes(f.Network); err == nil && bytes.Equal(before, data) {
+		return false, nil
+	}
+	return true, c.nodeFiles.SaveNodes(f.Network, data)
+}
+
+// DeleteNodeFile has the plugins give no more addresses of a network. A missing
+// file is success.
+func (c *Controller) DeleteNodeFile(network string) error { return c.nodeFiles.DeleteNodes(network) }
+
+// NodeFiles returns the names of the networks that have a node file.
+func (c *Controller) NodeFiles() ([]string, error) { return c.nodeFiles.NodeFiles() }
+
+// withPeers returns the network with the other hosts of the node file, where an
+// agent keeps these.
+func (n *Network) withPeers() (*Network, error) {
+	if !n.def.Config.Tunnel.Agent || len(n.def.Config.Tunnel.Nodes) > 1 {
+		return n, nil
+	}
+	f, err := n.c.NodeFile(n.def.Name)
+	if err != nil {
+		return nil, err
+	}
+	full := *n
+	full.def.Config.Tunnel.Nodes = slices.Clip(f.Tunnel().Nodes)
+	return &full, nil
+}
+
+// agentKeeps says that the tunnel and its rules are an agent's.
+func (n *Network) agentKeeps() (bool, error) {
+	if n.def.Driver != plan.DriverOverlay {
+		return false, nil
+	}
+	return n.c.nodeFiles.HasNodes(n.def.Name)
 }

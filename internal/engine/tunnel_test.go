@@ -142,13 +142,13 @@ func TestOverlayRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.config.MTU = n.config.MTU
+	again.def.Config.MTU = n.def.Config.MTU
 	opts := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
-	if diff := cmp.Diff(n.planTunnel(), again.planTunnel(), opts); diff != "" || again.Driver() != "overlay" {
+	if diff := cmp.Diff(n.Plan().Tunnel(), again.Plan().Tunnel(), opts); diff != "" || again.Driver() != "overlay" {
 		t.Errorf("driver %q; (-made +found):\n%s", again.Driver(), diff)
 	}
-	if n.config.MTU != 1450 {
-		t.Errorf("MTU %d, want 1450", n.config.MTU)
+	if n.def.Config.MTU != 1450 {
+		t.Errorf("MTU %d, want 1450", n.def.Config.MTU)
 	}
 }
 

@@ -2,18 +2,15 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
 
-	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
-	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // Expectation is what an attachment should be.
@@ -30,48 +27,25 @@ type Expectation struct {
 	// one tells of an attachment that the reference bridge plugin made.
 	HostName string
 	// Ports are the published ones, for an attachment that has no record.
-	Ports []PortMapping
+	Ports []model.PortMapping
 
 	butForwarding bool // which Diagnose tells of once for all
-}
-
-// adopt turns the plan into one for a link of the reference bridge plugin: it
-// carries no owner, has IPv6, there are no rules of ours for it, and in its
-// result a route over the subnet's gateway names none.
-func (p *plan) adopt(want Expectation) {
-	p.link.HostName, p.link.Owner, p.link.IPv6 = want.HostName, "", host.IPv6Keep
-	p.rules = false
-	for i, r := range p.link.Routes {
-		if !r.Gateway.IsValid() {
-			p.link.Routes[i].Gateway = want.Addressing.Gateway(r.Dst.Addr().Is6())
-		}
-	}
-}
-
-// reach has the bridge compared with how the host gets to the link's addresses.
-func (p *plan) reach() {
-	if len(p.bridge.Gateways) == 0 {
-		return
-	}
-	for _, a := range p.link.Addrs {
-		p.bridge.Reach = append(p.bridge.Reach, a.Addr())
-	}
 }
 
 // Verify changes nothing and says what differs from want, each difference by
 // name, joined; the error is then ErrDifferent. Any other error says that it
 // could not look. It needs no record.
 func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
-	leave, err := n.c.enter()
+	leave, err := n.c.Enter()
 	if err != nil {
 		return err
 	}
 	defer leave(&err)
-	return n.verify(ctx, want, func(*plan) {})
+	return n.verify(ctx, want, func(*plan.Attachment) {})
 }
 
 // verify is Verify of a plan that change has adjusted.
-func (n *Network) verify(ctx context.Context, want Expectation, change func(*plan)) error {
+func (n *Network) verify(ctx context.Context, want Expectation, change func(*plan.Attachment)) error {
 	var mac net.HardwareAddr
 	if want.MAC != "" {
 		var err error
@@ -83,95 +57,85 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 	if err != nil {
 		return err
 	}
-	p, err := n.plan(want.ID, want.Addressing, mac, ports)
+	p, err := n.Plan().Endpoint(want.ID, want.Addressing, mac, ports)
 	if err != nil {
 		return err
 	}
-	p.link.IfName = rec.Inside()
+	p.Link.IfName = rec.Inside()
 	change(&p)
-	if want.HostName != "" && want.HostName != p.link.HostName {
-		p.adopt(want)
+	if want.HostName != "" && want.HostName != p.Link.HostName {
+		adopt(&p, want)
 	}
-	ns, err := openNetns(want.Netns)
+	ns, err := life.OpenNetns(want.Netns)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = ns.Close() }()
-	p.link.Netns, p.link.MTU, p.bridge.MTU = ns, want.MTU, 0
-	p.reach()
+	p.Link.Netns, p.Link.MTU, p.Bridge.MTU = ns, want.MTU, 0
+	reach(&p)
 	if want.butForwarding {
-		p.bridge.ForwardIPv4, p.bridge.ForwardIPv6 = false, false
+		p.Bridge.ForwardIPv4, p.Bridge.ForwardIPv6 = false, false
 	}
-	errs := []error{n.c.bridges.VerifyBridge(ctx, p.bridge), n.c.links.Verify(ctx, p.link)}
+	errs := []error{n.c.bridges.VerifyBridge(ctx, p.Bridge), n.c.links.Verify(ctx, p.Link)}
 	errs = append(errs, n.verifyTunnel(ctx))
-	if p.rules {
-		network, err := n.verifiable(ctx, rec)
+	if p.Rules {
+		network, err := n.c.book().Verifiable(ctx, n.Plan(), rec)
 		if err == nil {
-			err = n.c.verifyRules(ctx, rec, network, p.endpoint)
+			err = n.c.Ports().Verify(ctx, rec, network, p.Endpoint)
 		}
 		errs = append(errs, err)
 	}
 	if n.ipam != nil {
 		errs = append(errs, n.ipam.Verify(ctx, want.ID, want.Addressing.Addrs()))
 	}
-	return judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.name), errs...)
-}
-
-// judged joins what was found of a thing. It is ErrDifferent if one of them
-// is a difference; else what could not be looked at is all that is known.
-func judged(what string, found ...error) error {
-	err := errors.Join(distinct(found)...)
-	switch {
-	case err == nil:
-		return nil
-	case differs(err):
-		return fmt.Errorf("%w: %s: %w", model.ErrDifferent, what, err)
-	}
-	return fmt.Errorf("could not check %s: %w", what, err)
-}
-
-// distinct leaves out errors that say what one before says: that a bridge is missing
-// both it and its port tell.
-func distinct(found []error) []error {
-	var all []error
-	said := map[string]bool{}
-	for _, err := range found {
-		if err == nil {
-			continue
-		}
-		parts := []error{err}
-		if joined, is := err.(interface{ Unwrap() []error }); is && errors.Join(joined.Unwrap()...).Error() == err.Error() {
-			parts = joined.Unwrap()
-		}
-		for _, part := range parts {
-			if !said[part.Error()] {
-				said[part.Error()] = true
-				all = append(all, part)
-			}
-		}
-	}
-	return all
-}
-
-// differs says whether an error of a Verify of the kernel, the firewall or the
-// IPAM is, or has among others, a difference.
-func differs(err error) bool {
-	return slices.ContainsFunc([]error{
-		model.ErrDifferent, netlink.ErrDifferent, netlink.ErrNotFound, link.ErrNotBridge,
-		firewall.ErrMissing, firewall.ErrConflict, firewall.ErrChanged, ipamstore.ErrNotFound, ipamstore.ErrMismatch,
-	}, func(d error) bool { return errors.Is(err, d) })
+	return plan.Judged(fmt.Sprintf("%s %s in network %q", want.ID.ContainerID, want.ID.IfName, n.def.Name), errs...)
 }
 
 // recorded returns the record of an attachment, as far as there is one, and its
 // ports: only the record knows those that were chosen.
-func (n *Network) recorded(want Expectation) (state.Endpoint, []PortMapping, error) {
+func (n *Network) recorded(want Expectation) (state.Endpoint, []model.PortMapping, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(want.ID.Network, want.ID.ContainerID, want.ID.IfName)
 	switch {
-	case missing(err):
-		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.config.Backend)}
-		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m PortMapping) bool { return m.HostPort == 0 }), nil
+	case state.Missing(err):
+		rec = state.Endpoint{Network: want.ID.Network, ContainerID: want.ID.ContainerID, IfName: want.ID.IfName, HostName: want.ID.HostName(), Backend: string(n.def.Config.Backend)}
+		return rec, slices.DeleteFunc(slices.Clone(want.Ports), func(m model.PortMapping) bool { return m.HostPort == 0 }), nil
 	case err != nil:
 		return rec, nil, err
 	}
-	return rec, portsOf(rec), nil
+	return rec, plan.PortsOf(rec), nil
+}
+
+// adopt turns the plan into one for a link of the reference bridge plugin: it
+// carries no owner, has IPv6, there are no rules of ours for it, and in its
+// result a route over the subnet's gateway names none.
+func adopt(p *plan.Attachment, want Expectation) {
+	p.Link.HostName, p.Link.Owner, p.Link.IPv6 = want.HostName, "", host.IPv6Keep
+	p.Rules = false
+	for i, r := range p.Link.Routes {
+		if !r.Gateway.IsValid() {
+			p.Link.Routes[i].Gateway = want.Addressing.Gateway(r.Dst.Addr().Is6())
+		}
+	}
+}
+
+// reach has the bridge compared with how the host gets to the link's addresses.
+func reach(p *plan.Attachment) {
+	if len(p.Bridge.Gateways) == 0 {
+		return
+	}
+	for _, a := range p.Link.Addrs {
+		p.Bridge.Reach = append(p.Bridge.Reach, a.Addr())
+	}
+}
+
+// VerifyButForwarding is Verify of an endpoint, but for the host's forwarding.
+func (e *Endpoint) VerifyButForwarding(ctx context.Context) (err error) {
+	leave, err := e.n.c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	want := e.expectation()
+	want.butForwarding = true
+	return e.verifyAs(ctx, want)
 }

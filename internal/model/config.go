@@ -316,3 +316,13 @@ func ParseMAC(key, s string) (net.HardwareAddr, error) {
 	}
 	return mac, nil
 }
+
+// OnBridge is the gateway as an address of the bridge. A link-local one is in
+// its own subnet (RFC 4291, section 2.5.6), whatever that of the containers is.
+func (a Address) OnBridge() netip.Prefix {
+	bits := a.Prefix.Bits()
+	if !a.Prefix.Masked().Contains(a.Gateway) {
+		bits = 64
+	}
+	return netip.PrefixFrom(a.Gateway, bits)
+}

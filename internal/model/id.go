@@ -146,3 +146,14 @@ func validateIfName(name string) error {
 	}
 	return nil
 }
+
+// NetworkOf returns the network of a link's alias, or of another owner in that
+// form; empty: it is none of ours.
+func NetworkOf(alias string) string {
+	rest, ours := strings.CutPrefix(alias, OwnerPrefix)
+	name, _, found := strings.Cut(rest, "/")
+	if !ours || !found || !ValidName(name) {
+		return ""
+	}
+	return name
+}

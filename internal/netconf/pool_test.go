@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -100,9 +100,9 @@ func made(s Source) error {
 		return err
 	}
 	if len(p.Wants) > 0 {
-		_, err = engine.NewAutoPool(p.Config, p.Wants, p.Extra)
+		_, err = address.NewAutoPool(p.Config, p.Wants, p.Extra)
 	} else {
-		_, err = engine.NewPool(p.Config, p.Extra)
+		_, err = address.NewPool(p.Config, p.Extra)
 	}
 	return p.NameError(err)
 }
@@ -135,7 +135,7 @@ func FuzzConfiguration(f *testing.F) {
 				_, _ = ReadNetwork(p, s)
 			}
 			_, _ = LooseNetwork(s), LoosePublish(s)
-			if _, err := engine.NewPool(LoosePool(s), model.Addressing{}); err != nil {
+			if _, err := address.NewPool(LoosePool(s), model.Addressing{}); err != nil {
 				t.Errorf("LoosePool: %v", err)
 			}
 		}

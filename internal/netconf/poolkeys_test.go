@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -107,7 +107,7 @@ func TestLooseKeys(t *testing.T) {
 		if diff := cmp.Diff(tt.want, LoosePool(s)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.ipam, diff)
 		}
-		if _, err := engine.NewPool(LoosePool(s), model.Addressing{}); err != nil {
+		if _, err := address.NewPool(LoosePool(s), model.Addressing{}); err != nil {
 			t.Errorf("%s: %v", tt.ipam, err)
 		}
 	}

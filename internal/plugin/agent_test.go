@@ -16,6 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
 // What an agent writes, a plugin reads: its own part, and nothing while there
@@ -27,26 +28,26 @@ func TestParseNodeFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	self, block := netip.MustParseAddr("192.0.2.1"), []netip.Prefix{netip.MustParsePrefix("10.5.0.0/24"), netip.MustParsePrefix("10.5.7.0/24")}
-	good := engine.NodeFile{
+	good := nodefile.File{
 		Network: "net1", VNI: 5000, Port: 4789, MTU: 1450, Self: self, Blocks: block, Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")},
-		Nodes: []engine.NamedNode{{Name: "h1", Address: self, Blocks: block}, {Name: "h2", Address: self.Next()}},
+		Nodes: []nodefile.Node{{Name: "h1", Address: self, Blocks: block}, {Name: "h2", Address: self.Next()}},
 	}
 	want := model.TunnelConfig{
 		Agent: true, Self: self, VNI: 5000, Port: 4789, Subnets: good.Subnets, Nodes: []model.Node{{Address: self, Subnets: block}},
 	}
 	late, none := good, good
-	late.Until, none.Blocks = engine.Uptime(), nil
+	late.Until, none.Blocks = nodefile.Uptime(), nil
 	foreign := good
 	foreign.Self = self.Next()
 	fresh := good
-	fresh.Until = engine.Uptime() + 60
+	fresh.Until = nodefile.Uptime() + 60
 	c, err := engine.New(engine.WithStateDir(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	for name, tt := range map[string]struct {
-		file  engine.NodeFile
+		file  nodefile.File
 		keys  string
 		ready bool
 		mtu   int
@@ -79,7 +80,7 @@ func TestParseNodeFile(t *testing.T) {
 // that names the file.
 func TestBadNodeFile(t *testing.T) {
 	dir := t.TempDir()
-	path := engine.NodeFilePath(dir, "net1")
+	path := nodefile.Path(dir, "net1")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}

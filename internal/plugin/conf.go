@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -15,7 +16,7 @@ type conf struct {
 	netconf.Network
 	driver string
 	name   string
-	ipam   engine.IPAM // nil: none
+	ipam   address.IPAM // nil: none
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*engine.Network)
 }
@@ -38,9 +39,9 @@ func Vet(p netconf.Plugin) func(*cni.Call) error {
 }
 
 // Ports are ports as the engine has them.
-func Ports(asked []netconf.Port) (ports []engine.PortMapping) {
+func Ports(asked []netconf.Port) (ports []model.PortMapping) {
 	for _, p := range asked {
-		ports = append(ports, engine.PortMapping(p))
+		ports = append(ports, model.PortMapping(p))
 	}
 	return ports
 }
@@ -57,7 +58,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 		err = c.joinTunnel(call)
 	case n.Pool != nil:
 		c.ipam, err = NewPool(call, n.Pool)
-		if pool, ok := c.ipam.(*engine.Pool); ok && err == nil {
+		if pool, ok := c.ipam.(*address.Pool); ok && err == nil {
 			err = n.Pool.NameError(pool.Suits(n.Config))
 		}
 	case n.IPAMType == "":
@@ -74,8 +75,8 @@ func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	c = &conf{driver: d.name, name: call.Network}
 	c.StateDir, c.Config = l.StateDir, model.NetworkConfig{Bridge: cmp.Or(l.Bridge, d.bridge), Backend: l.Backend}
 	switch {
-	case d.tunnel || l.IPAMType == engine.PoolType:
-		c.ipam, err = engine.NewPool(l.Pool, model.Addressing{})
+	case d.tunnel || l.IPAMType == address.PoolType:
+		c.ipam, err = address.NewPool(l.Pool, model.Addressing{})
 	case l.IPAMType != "":
 		c.ipam = cni.NewDelegate(call, l.IPAMType)
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/cni"
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 )
@@ -152,7 +151,7 @@ func TestParsePorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []engine.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
+	want := []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
 	if diff := cmp.Diff(want, Ports(c.Ports), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

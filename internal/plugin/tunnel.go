@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"fmt"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
 // joinTunnel finds the place of this host in a network that spans hosts: by the list of nodes,
@@ -20,7 +22,7 @@ func (c *conf) joinTunnel(call *cni.Call) (err error) {
 	if err != nil {
 		return err
 	}
-	c.Pool.Config.Sets = engine.BlockSets(c.Config.Tunnel.OwnSubnets())
+	c.Pool.Config.Sets = address.BlockSets(c.Config.Tunnel.OwnSubnets())
 	c.ipam, err = NewPool(call, c.Pool)
 	return err
 }
@@ -32,11 +34,11 @@ func (c *conf) findSelf() (err error) {
 		return err
 	}
 	for i, n := range t.Nodes {
-		if len(engine.BlockSets(n.Subnets)) < len(n.Subnets) {
+		if len(address.BlockSets(n.Subnets)) < len(n.Subnets) {
 			return badKey(fmt.Sprintf("nodes[%d].subnet", i), fmt.Sprint(n.Subnets), "want one prefix per address family")
 		}
 	}
-	if t.Self, err = engine.OwnNode(t.Nodes); err != nil {
+	if t.Self, err = nodefile.Own(t.Nodes); err != nil {
 		return err
 	}
 	if len(t.OwnSubnets()) == 0 {
@@ -54,12 +56,12 @@ func badKey(key, value, want string) error {
 // reads it when it is needed.
 func (c *conf) readNodeFile() error {
 	dir := cmp.Or(c.StateDir, engine.DefaultStateDir)
-	f, err := engine.ReadNodeHead(dir, c.name)
+	f, err := nodefile.ReadHead(dir, c.name)
 	if err != nil {
 		return err
 	}
-	if !engine.IsLocal(f.Self) {
-		return &engine.NotReadyError{Network: c.name, File: engine.NodeFilePath(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
+	if !nodefile.IsLocal(f.Self) {
+		return &nodefile.NotReadyError{Network: c.name, File: nodefile.Path(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
 	}
 	f.Device = cmp.Or(c.Config.Tunnel.Device, f.Device) // each host has its own
 	c.Config.AutoMTU = c.Config.AutoMTU && c.Config.MTU != 0

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 )
@@ -40,7 +40,7 @@ func TestParseTunnel(t *testing.T) {
 			if diff := cmp.Diff(tt.want, c.Config, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if c.ipam == nil || c.ipam.Type() != engine.PoolType {
+			if c.ipam == nil || c.ipam.Type() != address.PoolType {
 				t.Errorf("ipam is %v, want the host's block", c.ipam)
 			}
 		})

@@ -278,3 +278,8 @@ func list(dir string, fn func(path string) error) error {
 
 // endpointFile is the name of an attachment's file.
 func endpointFile(e Endpoint) string { return e.ContainerID + ":" + e.IfName + ".json" }
+
+// Missing says that there is no record that can be read.
+func Missing(err error) bool {
+	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt)
+}

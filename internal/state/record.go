@@ -135,3 +135,16 @@ func (e Endpoint) Inside() string {
 	}
 	return e.IfName
 }
+
+// Addrs returns the addresses of the attachment; not nil.
+func (e Endpoint) Addrs() []netip.Addr {
+	all := []netip.Addr{}
+	for _, a := range e.Addresses {
+		all = append(all, a.Prefix.Addr())
+	}
+	return all
+}
+
+// IsPublication says that the record is of ports published beside another plugin's
+// interface.
+func (e Endpoint) IsPublication() bool { return e.HostName == "" }

@@ -10,6 +10,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -72,7 +73,7 @@ func New(opts ...Option) (*Controller, error) {
 		return nil, err
 	}
 	dead := func(l driver.Life) bool {
-		return e.Dead(engine.Holder{Boot: l.Boot, Netns: l.Netns, NetnsID: engine.NetnsID(l.NetnsID), MountNS: l.MountNS})
+		return e.Dead(life.Holder{Boot: l.Boot, Netns: l.Netns, NetnsID: life.NetnsID(l.NetnsID), MountNS: l.MountNS})
 	}
 	return &Controller{e: e, others: driver.New(s.stateDir, dead), path: s.path, dataDir: s.dataDir}, nil
 }

@@ -5,13 +5,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/bridge"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/driver/host"
 	"github.com/libnet-cni/libnet/internal/driver/null"
 	"github.com/libnet-cni/libnet/internal/driver/overlay"
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -77,7 +77,7 @@ func (c *Controller) Drivers() []DriverInfo {
 // IPAMDrivers returns the built-in drivers of addresses, then the CNI plugins in the
 // plugin path that may be some.
 func (c *Controller) IPAMDrivers() []DriverInfo {
-	all := []DriverInfo{{Name: engine.PoolType, Scope: ScopeLocal, BuiltIn: true}, {Name: ipamNull, Scope: ScopeLocal, BuiltIn: true}}
+	all := []DriverInfo{{Name: address.PoolType, Scope: ScopeLocal, BuiltIn: true}, {Name: ipamNull, Scope: ScopeLocal, BuiltIn: true}}
 	return c.withPlugins(all, mainPlugins())
 }
 
@@ -94,7 +94,7 @@ func (c *Controller) withPlugins(all []DriverInfo, but []string) []DriverInfo {
 
 // The plugins of this module and the reference ones, by kind: a program does not say
 // of which kind it is.
-func ipamPlugins() []string { return []string{"dhcp", "host-local", engine.PoolType, "static"} }
+func ipamPlugins() []string { return []string{"dhcp", "host-local", address.PoolType, "static"} }
 
 func mainPlugins() []string {
 	return []string{"bridge", "bridge-ln", "dummy", "host-device", "ipvlan", "loopback", "macvlan", "overlay-ln", "ptp", "tap", "vlan"}

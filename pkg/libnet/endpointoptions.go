@@ -32,7 +32,7 @@ type PortMapping struct {
 }
 
 // String is "tcp 0.0.0.0:8080 to 80".
-func (m PortMapping) String() string { return engine.PortMapping(m).String() }
+func (m PortMapping) String() string { return model.PortMapping(m).String() }
 
 // WithIfName names the interface in the container; default: the first of eth0, eth1
 // and so on that is free there when the endpoint joins.
@@ -60,7 +60,7 @@ func WithGatewayPriority(priority int) EndpointOption {
 func (s endpointSpec) forEngine() []engine.EndpointOption {
 	opts := []engine.EndpointOption{engine.WithAddresses(s.addrs...)}
 	for _, m := range s.ports {
-		opts = append(opts, engine.WithPorts(engine.PortMapping(m)))
+		opts = append(opts, engine.WithPorts(model.PortMapping(m)))
 	}
 	if s.ifName != "" {
 		opts = append(opts, engine.WithIfName(s.ifName))

@@ -3,8 +3,8 @@ package libnet
 import (
 	"errors"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -27,7 +27,7 @@ type ConfigError = model.ConfigError
 
 // PortHeldError says that a port of the host is published for another container: the
 // Port, as "tcp 0.0.0.0:8080", and its Owner, "libnet:<network>/<name>/<interface>".
-type PortHeldError = engine.PortHeldError
+type PortHeldError = publish.PortHeldError
 
 // oneConfigError turns what the address pool says of its configuration into a
 // *ConfigError.

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"net/netip"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -18,7 +20,7 @@ type pluginIPAM struct {
 	conf json.RawMessage
 }
 
-var _ engine.IPAM = (*pluginIPAM)(nil)
+var _ address.IPAM = (*pluginIPAM)(nil)
 
 // noNetns is the path that a plugin is told before the endpoint has a sandbox: CNI asks
 // for one, and what only gives addresses does not look there.
@@ -27,7 +29,7 @@ const noNetns = "/run/netns/not-joined-yet"
 // ofEngine is a network that the engine made, with the plugin that gives its addresses.
 // Without that plugin what it gave cannot be taken back, and the engine says so.
 func (c *Controller) ofEngine(n *engine.Network) *Network {
-	return &Network{c: c, engine: n.FromConf(func(kind string, conf json.RawMessage) engine.IPAM {
+	return &Network{c: c, engine: n.FromConf(func(kind string, conf json.RawMessage) address.IPAM {
 		if d := cniplugin.Find(c.path, kind); d != nil {
 			return &pluginIPAM{d, kind, conf}
 		}
@@ -52,7 +54,7 @@ func (p *pluginIPAM) attachment(id model.ID) driver.Attachment {
 
 func (p *pluginIPAM) Type() string { return p.kind }
 
-func (p *pluginIPAM) Apply(ctx context.Context, claim engine.Claim) (model.Addressing, error) {
+func (p *pluginIPAM) Apply(ctx context.Context, claim address.Claim) (model.Addressing, error) {
 	a := p.attachment(claim.ID)
 	if claim.Netns != "" {
 		a.Netns = claim.Netns
@@ -95,7 +97,7 @@ func (p *pluginIPAM) Remove(ctx context.Context, id model.ID) error {
 
 // Collect does nothing: each endpoint's addresses go with it, and the addresses that an
 // ADD gets meanwhile cannot be told from those of no endpoint.
-func (p *pluginIPAM) Collect(context.Context, func(engine.Holder) bool) error { return nil }
+func (p *pluginIPAM) Collect(context.Context, func(life.Holder) bool) error { return nil }
 
 func (p *pluginIPAM) Status(ctx context.Context) error {
 	return p.d.Status(ctx, driver.Network{Conf: p.conf})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -286,11 +287,11 @@ func (n *Network) Status(ctx context.Context) error {
 // are provably gone, and what a killed process left half made. It goes on after errors.
 func (n *Network) Collect(ctx context.Context, keep func(name, ifName string) bool) error {
 	if n.engine != nil && keep == nil {
-		err := n.engine.Collect(ctx, func(h engine.Holder) bool { return !n.c.e.Dead(h) }, engine.KeepNetwork)
+		err := n.engine.Collect(ctx, func(h life.Holder) bool { return !n.c.e.Dead(h) }, engine.KeepNetwork)
 		return errors.Join(err, n.engine.CollectInterrupted(ctx))
 	}
 	if n.engine != nil {
-		return n.engine.Collect(ctx, func(h engine.Holder) bool { return keep(h.ID.ContainerID, h.ID.IfName) }, engine.KeepNetwork)
+		return n.engine.Collect(ctx, func(h life.Holder) bool { return keep(h.ID.ContainerID, h.ID.IfName) }, engine.KeepNetwork)
 	}
 	return n.with(func(d driver.Driver) error {
 		return n.c.others.Collect(ctx, n.other, d, func(e *driver.Endpoint, useless bool) bool {

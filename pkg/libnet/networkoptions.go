@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
@@ -169,13 +171,13 @@ func (s networkSpec) forEngine(ctx context.Context, c *Controller, k kind, name 
 
 // byPlugin says that a CNI plugin gives the addresses.
 func (s networkSpec) byPlugin() bool {
-	return s.ipam != "" && s.ipam != engine.PoolType && s.ipam != ipamNull
+	return s.ipam != "" && s.ipam != address.PoolType && s.ipam != ipamNull
 }
 
 // ipamForEngine has a CNI plugin give the addresses of a bridge.
 func (s networkSpec) ipamForEngine(ctx context.Context, c *Controller, k kind, name string) ([]engine.NetworkOption, error) {
 	if k.capability.Scope == ScopeGlobal {
-		return nil, model.BadConfig("ipam.type", s.ipam, fmt.Sprintf("want %q with the driver %s: addresses are of this host's block", engine.PoolType, k.name))
+		return nil, model.BadConfig("ipam.type", s.ipam, fmt.Sprintf("want %q with the driver %s: addresses are of this host's block", address.PoolType, k.name))
 	}
 	section, err := s.pluginIPAM(c)
 	if err != nil {
@@ -193,7 +195,7 @@ func (s networkSpec) checkPool(driver string) error {
 	switch {
 	case s.ipam == ipamNull && s.hasSubnet():
 		return model.BadConfig("ipam.type", s.ipam, "gives no addresses, and the network has a subnet: remove one of them")
-	case s.ipam == engine.PoolType && !s.hasSubnet() && len(s.nodes) == 0:
+	case s.ipam == address.PoolType && !s.hasSubnet() && len(s.nodes) == 0:
 		return model.BadConfig("ipam.type", s.ipam, "needs a subnet")
 	case len(s.ipamOptions) > 0:
 		return model.BadConfig("ipam", s.ipamOptions, "want no options with the driver "+driver)
@@ -215,7 +217,7 @@ func (s networkSpec) spread(c *Controller, t *model.TunnelConfig) (err error) {
 	}
 	t.Subnets = s.subnets
 	return c.e.Do(func() error {
-		t.Self, err = engine.OwnNode(t.Nodes)
+		t.Self, err = nodefile.Own(t.Nodes)
 		return err
 	})
 }
@@ -246,7 +248,7 @@ func (s networkSpec) hasSubnet() bool { return len(s.subnets) > 0 || len(s.auto)
 func (s networkSpec) pluginIPAM(c *Controller) (map[string]any, error) {
 	kind := s.ipam
 	if kind == "" && s.hasSubnet() {
-		kind = engine.PoolType
+		kind = address.PoolType
 	}
 	if kind == "" || kind == ipamNull {
 		if s.hasSubnet() || len(s.ipamOptions) > 0 {
@@ -278,7 +280,7 @@ func (s networkSpec) pluginIPAM(c *Controller) (map[string]any, error) {
 	if routes := s.defaultRoutes(); ipam["routes"] == nil && routes != nil {
 		ipam["routes"] = routes
 	}
-	if c.dataDir != "" && ipam["dataDir"] == nil && slices.Contains([]string{engine.PoolType, "host-local"}, kind) {
+	if c.dataDir != "" && ipam["dataDir"] == nil && slices.Contains([]string{address.PoolType, "host-local"}, kind) {
 		ipam["dataDir"] = c.dataDir
 	}
 	return ipam, nil

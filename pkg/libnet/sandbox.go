@@ -7,6 +7,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/driver"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -49,7 +50,7 @@ func (c *Controller) NewSandbox(ctx context.Context, containerID string, opts ..
 	for _, o := range opts {
 		o(&s)
 	}
-	if old, err := c.e.FindSandbox(containerID); err == nil && old.Holder().NetnsID != (engine.NetnsID{}) {
+	if old, err := c.e.FindSandbox(containerID); err == nil && old.Holder().NetnsID != (life.NetnsID{}) {
 		return nil, fmt.Errorf("%w: container %q has %s", model.ErrSandboxExists, containerID, old.Path())
 	}
 	sb, err := c.e.NewSandbox(ctx, containerID, s.engine...)

@@ -7,8 +7,9 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/cni"
-	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/plugin"
@@ -33,9 +34,9 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim, err := engine.NewClaim(id(call), call.Netns)
+	claim, err := address.NewClaim(id(call), call.Netns)
 	if err != nil { // the caller's affair: such a lease is held until DEL or GC
-		claim = engine.Claim{ID: id(call)}
+		claim = address.Claim{ID: id(call)}
 	}
 	claim.Addresses, claim.Workload = requested, call.Workload()
 	got, err := pool.Apply(ctx, claim)
@@ -70,7 +71,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	boot, err := engine.BootID()
+	boot, err := life.BootID()
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	err = pool.Collect(ctx, valid.Keep(func(h engine.Holder) bool { return h.Dead(boot) }, ""))
+	err = pool.Collect(ctx, valid.Keep(func(h life.Holder) bool { return h.Dead(boot) }, ""))
 	if err == nil && valid.Empty() {
 		err = pool.ReleaseSubnets(ctx)
 	}
@@ -99,7 +100,7 @@ func status(ctx context.Context, call *cni.Call) error {
 
 // poolOf returns the pool that the ipam section describes, and the addresses that the runtime
 // asks for.
-func poolOf(call *cni.Call) (engine.IPAM, []netip.Addr, error) {
+func poolOf(call *cni.Call) (address.IPAM, []netip.Addr, error) {
 	conf, err := netconf.ReadPool(plugin.Source(call))
 	if err != nil {
 		return nil, nil, err
@@ -109,8 +110,8 @@ func poolOf(call *cni.Call) (engine.IPAM, []netip.Addr, error) {
 }
 
 // loosePool returns a pool that can only take addresses back.
-func loosePool(call *cni.Call) (*engine.Pool, error) {
-	return engine.NewPool(netconf.LoosePool(plugin.Source(call)), model.Addressing{})
+func loosePool(call *cni.Call) (*address.Pool, error) {
+	return address.NewPool(netconf.LoosePool(plugin.Source(call)), model.Addressing{})
 }
 
 func id(call *cni.Call) model.ID {

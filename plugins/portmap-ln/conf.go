@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/plugin"
 )
@@ -11,7 +12,7 @@ import (
 type conf struct {
 	netconf.Publish
 	network string
-	ports   []engine.PortMapping
+	ports   []model.PortMapping
 }
 
 // parse refuses what it can before anything is changed.

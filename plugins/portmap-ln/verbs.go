@@ -6,6 +6,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
@@ -22,7 +23,7 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		return nil, err
 	}
 	err = conf.withPublisher(func(_ *engine.Controller, p *engine.Publisher) error {
-		got, err := p.Publish(ctx, engine.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports, Runtime: cni.Runtime()})
+		got, err := p.Publish(ctx, publish.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports, Runtime: cni.Runtime()})
 		result.NamePorts(conf.ports, got)
 		return err
 	})
@@ -42,7 +43,7 @@ func check(ctx context.Context, call *cni.Call) error {
 		return err
 	}
 	return conf.withPublisher(func(_ *engine.Controller, p *engine.Publisher) error {
-		return p.Verify(ctx, engine.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports})
+		return p.Verify(ctx, publish.Publication{ID: id(call), Netns: call.Netns, Addrs: addrs, Ports: conf.ports})
 	})
 }
 

@@ -17,13 +17,13 @@ var ladder = []struct {
 	from string
 	to   []string
 }{
-	{"plugins/*", []string{"internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model"}},
-	{"internal/plugin", []string{"internal/cni", "internal/netconf", "internal/engine", "internal/model"}},
+	{"plugins/*", []string{"internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model", "internal/publish", "internal/address", "internal/life"}},
+	{"internal/plugin", []string{"internal/cni", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
 	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host"}},
-	{"cmd/lnctl", []string{"internal/netconf", "internal/engine", "internal/model"}},
-	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "internal/engine", "internal/model"}},
-	{"internal/agent", []string{"internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore"}},
+	{"cmd/lnctl", []string{"internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life"}},
+	{"cmd/ln-agent", []string{"internal/agent", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile"}},
+	{"internal/agent", []string{"internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft"}},
 	{"internal/registry/etcd", []string{"internal/overlay"}},
 	{"pkg/ipamstore", []string{"internal/pooldir", "internal/ipmath", "internal/flock", "internal/plain"}},
 	{"pkg/ipamstore/subnets", []string{"pkg/ipamstore", "internal/pooldir", "internal/ipmath", "internal/plain"}},
@@ -42,13 +42,21 @@ var ladder = []struct {
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/nfnl"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
-	{"internal/cni", []string{"internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall"}},
+	{"internal/cni", []string{"internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/publish", "internal/address", "internal/life"}},
+	{"internal/firewall/either", []string{"internal/firewall", "internal/firewall/iptables", "internal/model", "internal/firewall/nft"}},
 	{"internal/policy", []string{"internal/firewall"}},
 	{"internal/model", []string{"internal/overlay", "internal/firewall", "internal/ipmath"}},
-	{"pkg/libnet", []string{"internal/engine", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
+	{"pkg/libnet", []string{"internal/engine", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/address", "internal/life"}},
 	{"internal/driver", []string{"internal/model", "internal/state"}},
 	{"internal/driver/*", []string{"internal/driver", "internal/driver/bridge", "internal/model"}},
-	{"internal/engine", []string{"internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
+	{"internal/engine", []string{"internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/guard", "internal/unwind", "internal/plan", "internal/address", "internal/life"}},
+	{"internal/address", []string{"internal/life", "internal/model", "internal/kernel", "internal/link", "internal/netlink", "internal/state", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
+	{"internal/operator", []string{"internal/engine", "internal/publish", "internal/plan", "internal/address", "internal/life", "internal/model", "internal/overlay", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state", "pkg/ipamstore", "internal/firewall/nft", "internal/firewall/foreign"}},
+	{"internal/nodefile", []string{"internal/model", "internal/host", "internal/state"}},
+	{"internal/publish", []string{"internal/guard", "internal/unwind", "internal/plan", "internal/policy", "internal/life", "internal/model", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/firewall/conntrack", "internal/firewall/nft", "internal/state", "internal/flock", "internal/plain"}},
+	{"internal/guard", []string{"internal/plan", "internal/policy", "internal/life", "internal/model", "internal/link", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state"}},
+	{"internal/plan", []string{"internal/life", "internal/model", "internal/policy", "internal/overlay", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/state", "pkg/ipamstore"}},
+	{"internal/life", []string{"internal/model", "internal/link", "internal/netlink", "internal/netns", "internal/state"}},
 	{"internal/lntest", nil},
 	{"scripts/*", []string{"internal/cni", "internal/netconf", "internal/netns"}},
 	{"test/*", nil},
@@ -86,12 +94,20 @@ var heavy = []string{
 	"regexp", "text/template", "crypto", // init work: crypto alone costs a millisecond before main
 }
 
+// ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry"}
+
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {
 		for _, dep := range goList(t, "{{join .Deps \"\\n\"}}", pkg) {
 			for _, h := range heavy {
 				if dep == h || strings.HasPrefix(dep, strings.TrimSuffix(h, "/")+"/") {
 					t.Errorf("%s links %s", pkg, dep)
+				}
+			}
+			for _, o := range ofOperators {
+				if of := strings.TrimPrefix(dep, module); of == o || strings.HasPrefix(of, o+"/") {
+					t.Errorf("%s links %s, which is for operators", pkg, of)
 				}
 			}
 		}

@@ -21,9 +21,7 @@ const (
 
 // larger are the packages that have more files than they may, with the number of today.
 // A number may only go down, and a package leaves the list with the last file too many.
-var larger = map[string]int{
-	"internal/engine": 56,
-}
+var larger = map[string]int{}
 
 func TestPackageSize(t *testing.T) {
 	sizes := map[string]int{}

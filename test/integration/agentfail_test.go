@@ -18,8 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
 // part keeps a host from etcd, and from nothing else, until heal is called.
@@ -315,7 +315,7 @@ func TestAgentLateADD(t *testing.T) {
 	whole, err := os.ReadFile(path)
 	a.check(err)
 	until := func(seconds int64) {
-		text := regexp.MustCompile(`"until":[0-9]+`).ReplaceAllString(string(whole), fmt.Sprintf(`"until":%d`, engine.Uptime()+seconds))
+		text := regexp.MustCompile(`"until":[0-9]+`).ReplaceAllString(string(whole), fmt.Sprintf(`"until":%d`, nodefile.Uptime()+seconds))
 		a.check(os.WriteFile(path, []byte(text), 0o600))
 	}
 	until(1000)

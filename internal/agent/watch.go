@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
+	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/tunnel"
+)
+
+// watch calls changed after each change of the host's links, addresses and
+// routes that may concern a tunnel of any network, until ctx ends. It is about
+// the network namespace of the thread that calls it.
+func watch(ctx context.Context, changed func()) error {
+	w, err := tunnel.Watch(plan.TunnelPrefix)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, changed)
+}
+
+// watchRules calls removed whenever something of our nftables rules has been
+// removed, by whomever, until ctx ends. It is about the network namespace of the
+// thread that calls it.
+func watchRules(ctx context.Context, removed func()) error {
+	w, err := nft.Watch()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, removed)
+}
+
+// Instance tells this host's network namespace from every other one, and from
+// what it was before the last boot.
+func Instance() (string, error) {
+	boot, err := life.BootID()
+	if err != nil {
+		return "", err
+	}
+	ns, err := netns.Current()
+	if err != nil {
+		return "", err
+	}
+	id, err := ns.ID()
+	if err := errors.Join(err, ns.Close()); err != nil {
+		return "", err
+	}
+	return boot + "/" + life.NetnsID(id).String(), nil
+}

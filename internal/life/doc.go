@@ -1,0 +1,4 @@
+// Package life says whether the container that owns something is provably gone: it was
+// made before the last boot, or its network namespace is not there any more. What is
+// unknown proves nothing.
+package life

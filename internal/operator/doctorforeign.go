@@ -1,0 +1,121 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/firewall/foreign"
+	"github.com/libnet-cni/libnet/internal/kernel"
+)
+
+// checkForeign looks for other firewalls that drop what is forwarded: a drop is
+// final, whatever our rules say.
+func (s survey) checkForeign(ctx context.Context) []Finding {
+	var bridges []string
+	for _, n := range s.networks {
+		if v4, v6 := s.forwards(n); v4 || v6 {
+			bridges = append(bridges, n.Config().Bridge)
+		}
+	}
+	slices.Sort(bridges)
+	bridges = slices.Compact(bridges)
+	const about = "other firewalls"
+	chains, err := foreign.Drops(ctx, bridges...)
+	if err != nil {
+		return []Finding{{about, err.Error(), "try again; what others have forwarded is not known"}}
+	}
+	if len(chains) == 0 {
+		return []Finding{{about, "none drops what is forwarded", ""}}
+	}
+	var all []Finding
+	for _, ch := range chains {
+		all = append(all, Finding{About: about, Found: fmt.Sprintf("table %s %s, chain %s: %s", ch.Family, ch.Table, ch.Chain, ch.End)})
+		f := &all[len(all)-1]
+		if ch.Handle != 0 {
+			f.Found = fmt.Sprintf("table %s %s, chain %s: a rule is %s for all of %s", ch.Family, ch.Table, ch.Chain, ch.End, strings.Join(ch.Named, ", "))
+			f.Advice = fmt.Sprintf("nft delete rule %s %s %s handle %d, unless it is meant to cut them off", ch.Family, ch.Table, ch.Chain, ch.Handle)
+			continue
+		}
+		unnamed := slices.DeleteFunc(slices.Clone(bridges), func(b string) bool { return slices.Contains(ch.Named, b) })
+		switch {
+		case len(bridges) == 0:
+			f.Found += "; nothing needs it now"
+		case len(unnamed) == 0:
+			f.Found += "; it has rules for " + strings.Join(bridges, ", ")
+		default:
+			f.Found += "; no rule of it names " + strings.Join(unnamed, ", ")
+			f.Advice = letThrough(ch, unnamed[0])
+		}
+	}
+	return append(all, bridgeNetfilter())
+}
+
+// checkPolicyRules looks for rules of the host's routing that drop what containers
+// send, or what is sent to them.
+func (s survey) checkPolicyRules(ctx context.Context) []Finding {
+	const about = "policy routing"
+	h, err := kernel.Open()
+	if err != nil {
+		return []Finding{{about, oneLine(err), "run it as root"}}
+	}
+	defer h.Close()
+	var all []Finding
+	for _, n := range s.networks {
+		if v4, v6 := s.forwards(n); !v4 && !v6 {
+			continue
+		}
+		var subnets []netip.Prefix
+		for _, e := range s.endpoints[n] {
+			for _, a := range e.Addressing().Addresses {
+				if subnet := a.Prefix.Masked(); !slices.Contains(subnets, subnet) {
+					subnets = append(subnets, subnet)
+				}
+			}
+		}
+		rules, err := h.DroppingRules(ctx, gatewayInterface(n), subnets)
+		if err != nil {
+			return []Finding{{about, oneLine(err), "try again; which rules drop is not known"}}
+		}
+		for _, r := range rules {
+			tool := "ip"
+			if r.IPv6 {
+				tool = "ip -6"
+			}
+			all = append(all, Finding{about, fmt.Sprintf("network %q: the rule %q drops packets of its containers", n.Name(), r),
+				fmt.Sprintf("%s rule del pref %d, unless it is meant to cut them off", tool, r.Priority)})
+		}
+	}
+	if len(all) == 0 {
+		return []Finding{{About: about, Found: "no rule drops what is forwarded"}}
+	}
+	return all
+}
+
+// letThrough says how a firewall is told to let a bridge's packets through.
+func letThrough(ch foreign.Drop, bridge string) string {
+	if ch.Table == "firewalld" {
+		return "firewall-cmd --permanent --zone=trusted --add-interface=" + bridge + " && firewall-cmd --reload"
+	}
+	if ch.Table != "filter" {
+		return fmt.Sprintf("add rules to chain %s that accept iifname %[2]s and oifname %[2]s", ch.Chain, bridge)
+	}
+	tool := "iptables"
+	if strings.HasSuffix(ch.Family, "ip6") {
+		tool = "ip6tables"
+	}
+	if strings.HasPrefix(ch.Family, "legacy") {
+		tool += "-legacy"
+	}
+	return fmt.Sprintf("%s -I FORWARD -i %[2]s -j ACCEPT and the same with -o (Docker: chain DOCKER-USER; ufw: ufw route allow in on %[2]s)", tool, bridge)
+}
+
+// bridgeNetfilter says whether such a drop also hits frames inside of a bridge.
+func bridgeNetfilter() Finding {
+	if foreign.BridgeNetfilter() {
+		return Finding{About: "br_netfilter", Found: "on: such a drop also hits frames between containers of a bridge"}
+	}
+	return Finding{About: "br_netfilter", Found: "off: such a drop does not touch frames between containers of a bridge"}
+}

@@ -1,0 +1,163 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/link"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// permitted is a finding if rules and links cannot be read: then nothing is known.
+func permitted(err error) (Finding, bool) {
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		return Finding{}, true
+	}
+	return Finding{
+		About: "privileges", Found: "this user may not look at the host's rules and links, so nothing can be told: " + err.Error(),
+		Advice: "run lnctl doctor as root (it needs CAP_NET_ADMIN)",
+	}, false
+}
+
+// lost is what the kernel has of attachments, beside the records.
+type lost struct {
+	o        *Operator
+	recorded map[model.ID]bool
+	networks map[string]bool // that have a record
+	links    map[model.ID]link.Owned
+}
+
+// checkLost looks for what the kernel has and no record tells of, and for leases
+// of attachments that are nowhere.
+func (s survey) checkLost(ctx context.Context) []Finding {
+	l, err := s.lost(ctx)
+	if err != nil {
+		return []Finding{{"lost records", "cannot be told: " + oneLine(err), "run lnctl doctor as root, and see that /proc is mounted"}}
+	}
+	all := slices.Concat(l.records(ctx), l.rules(ctx), l.leases(ctx, s.networks))
+	if len(all) == 0 {
+		return []Finding{{About: "lost records", Found: "none: all links, rules and leases have a record"}}
+	}
+	return all
+}
+
+func (s survey) lost(ctx context.Context) (lost, error) {
+	l := lost{o: s.o, recorded: map[model.ID]bool{}, networks: map[string]bool{}}
+	for _, n := range s.networks {
+		l.networks[n.Name()] = true
+	}
+	names, err := s.o.dir.EndpointNetworks()
+	for _, name := range names {
+		recs, recErr := s.o.dir.Endpoints(name)
+		if errors.Is(recErr, state.ErrCorrupt) {
+			recErr = nil // checkRecords tells
+		}
+		err = errors.Join(err, recErr)
+		for _, rec := range recs {
+			l.recorded[life.IDOf(rec)] = true
+		}
+	}
+	links, linkErr := life.LinksOf(ctx, s.o.kernel, model.OwnerPrefix)
+	l.links = links
+	return l, errors.Join(err, linkErr)
+}
+
+// records finds links without a record, and networks without theirs.
+func (l lost) records(ctx context.Context) []Finding {
+	var all []Finding
+	ns, err := l.o.kernel.Namespaces()
+	if err != nil {
+		return []Finding{{"lost records", "cannot be told: " + oneLine(err), "run lnctl doctor as root"}}
+	}
+	missing := map[string]bool{}
+	for _, id := range slices.SortedFunc(maps.Keys(l.links), compareIDs) {
+		if !l.networks[id.Network] {
+			missing[id.Network] = true
+		}
+		if l.recorded[id] {
+			continue
+		}
+		f := Finding{About: "lost records", Found: fmt.Sprintf("%s %s in network %q has a link (%s) and no record", id.ContainerID, id.IfName, id.Network, l.links[id].Name), Advice: "lnctl repair writes it"}
+		if _, err := l.o.kernel.Find(ctx, l.links[id], ns); errors.Is(err, netlink.ErrNotFound) {
+			f.About, f.Found = "left links", fmt.Sprintf("%s carries the alias of %s %s in network %q and leads to no container", l.links[id].Name, id.ContainerID, id.IfName, id.Network)
+			f.Advice = "ip link del " + l.links[id].Name
+		}
+		all = append(all, f)
+	}
+	for id := range l.recorded {
+		if !l.networks[id.Network] {
+			missing[id.Network] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		all = append(all, Finding{"lost records", fmt.Sprintf("network %q has containers and no record", name), "lnctl repair writes it"})
+	}
+	return all
+}
+
+func compareIDs(a, b model.ID) int { return strings.Compare(a.String(), b.String()) }
+
+// rules finds owners of rules that have neither record nor link.
+func (l lost) rules(ctx context.Context) []Finding {
+	owners, err := l.o.rules.NFTables.List(ctx)
+	if errors.Is(err, firewall.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return []Finding{{"left rules", "cannot be told: " + oneLine(err), "try again"}}
+	}
+	known := map[string]bool{}
+	for id := range l.recorded {
+		known[firewall.Key(id.String())] = true
+	}
+	for id := range l.links {
+		known[firewall.Key(id.String())] = true
+	}
+	var all []Finding
+	for _, owner := range owners {
+		if id, ok := model.ParseOwner(owner); ok && !known[owner] {
+			all = append(all, Finding{"left rules", fmt.Sprintf("%s %s in network %q has rules, and neither a link nor a record", id.ContainerID, id.IfName, id.Network),
+				"send DEL for it again, or, when the network has no container any more: lnctl network rm " + id.Network})
+		}
+	}
+	return all
+}
+
+// leases finds addresses that are held for attachments that are nowhere. Only
+// pools of networks with a record are looked at: of others another plugin may
+// hold them.
+func (l lost) leases(ctx context.Context, networks []*engine.Network) []Finding {
+	var all []Finding
+	for _, n := range networks {
+		pool, ok := n.IPAM().(*address.Pool)
+		if !ok {
+			continue
+		}
+		list, err := pool.List(ctx)
+		if err != nil {
+			all = append(all, Finding{"left leases", fmt.Sprintf("network %q: cannot be told: %s", n.Name(), oneLine(err)), "see that the directory can be read"})
+			continue
+		}
+		for _, h := range list {
+			id := model.ID{Network: n.Name(), ContainerID: h.ContainerID, IfName: h.IfName}
+			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] {
+				continue
+			}
+			all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for %s %s, which has neither a link nor a record", h.Addr, n.Name(), id.ContainerID, id.IfName),
+				"if no such container is being started: rm " + pool.DataDir() + "/" + n.Name() + "/" + h.Addr.String()})
+		}
+	}
+	return all
+}
