@@ -423,4 +423,3 @@ func TestLimit(t *testing.T) {
 		t.Errorf("%d of another container's 5 queries were taken", ours)
 	}
 }
-

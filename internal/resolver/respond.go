@@ -39,6 +39,18 @@ const (
 	Truncated Outcome = "truncated" // too long for UDP: the asker asks again over TCP
 )
 
+// Name returns the question's name; empty if the query could not be read.
+func (r Reply) Name() string { return r.Question.Name }
+
+// Type returns the type of records that was asked for, as "AAAA"; empty if the query
+// could not be read.
+func (r Reply) Type() string {
+	if r.Question.Name == "" {
+		return ""
+	}
+	return dns.Type(r.Question.Qtype).String()
+}
+
 // Reply is the answer to a query.
 type Reply struct {
 	Outcome  Outcome

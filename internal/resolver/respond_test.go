@@ -294,7 +294,18 @@ func TestPutAndDelete(t *testing.T) {
 	if _, ok := table.Asker("br-back", addrs("10.1.0.10")[0]); ok {
 		t.Error("web is known behind a bridge that it is not attached to")
 	}
-	if a, ok := table.AskerNamed("web"); !ok || a != web {
+	if a, ok := table.Asker("", addrs("10.1.0.10")[0]); !ok || a.Container != "c-web" {
+		t.Errorf("web by its address alone: %v %v", a, ok)
+	}
+	table.Put(Endpoint{Network: "twin", Container: "c-twin", IfName: "eth0", Bridge: "br-twin", Addresses: addrs("10.1.0.10")})
+	if a, ok := table.Asker("", addrs("10.1.0.10")[0]); ok {
+		t.Errorf("of two containers with the address there is %v", a)
+	}
+	if a, ok := table.Asker("br-twin", addrs("10.1.0.10")[0]); !ok || a.Container != "c-twin" {
+		t.Errorf("the other one by its bridge: %v %v", a, ok)
+	}
+	table.Delete("twin", "c-twin", "eth0")
+	if a, ok := table.AskerNamed("web"); !ok || a.Container != "c-web" || a.Network != "front" {
 		t.Errorf("web by name: %v %v", a, ok)
 	}
 	if _, ok := table.AskerNamed("far"); ok {

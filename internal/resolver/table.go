@@ -32,8 +32,8 @@ func (e Endpoint) key() string { return e.Network + "/" + e.Container + "/" + e.
 type Asker struct {
 	// Container is its ID.
 	Container string
-	// Network by which the query came.
-	Network string
+	// Network by which the query came, and IfName of the attachment to it.
+	Network, IfName string
 }
 
 // Table knows the endpoints of all networks. The zero value is empty and can be
@@ -43,13 +43,7 @@ type Table struct {
 	all      map[string]*Endpoint // by key
 	networks map[string]*network
 	of       map[string][]*Endpoint // by container
-	from     map[source]*Endpoint
-}
-
-// source is where a query comes from.
-type source struct {
-	bridge string
-	addr   netip.Addr
+	from     map[netip.Addr][]*Endpoint
 }
 
 // network is what a Table knows of a network that has names.
@@ -73,7 +67,7 @@ func (t *Table) Put(e Endpoint) {
 	defer t.mu.Unlock()
 	if t.all == nil {
 		t.all, t.networks = map[string]*Endpoint{}, map[string]*network{}
-		t.of, t.from = map[string][]*Endpoint{}, map[source]*Endpoint{}
+		t.of, t.from = map[string][]*Endpoint{}, map[netip.Addr][]*Endpoint{}
 	}
 	t.remove(e.key())
 	p := &e
@@ -82,7 +76,8 @@ func (t *Table) Put(e Endpoint) {
 	slices.SortFunc(t.of[e.Container], func(a, b *Endpoint) int { return strings.Compare(a.key(), b.key()) })
 	if e.Bridge != "" {
 		for _, a := range e.Addresses {
-			t.from[source{e.Bridge, a}] = p
+			// The last one that came is the owner: the one before is going.
+			t.from[a] = append(t.behindOthers(e.Bridge, a), p)
 		}
 	}
 	if len(e.Names) == 0 {
@@ -134,8 +129,9 @@ func (t *Table) remove(key string) {
 		delete(t.of, p.Container)
 	}
 	for _, a := range p.Addresses {
-		if t.from[source{p.Bridge, a}] == p {
-			delete(t.from, source{p.Bridge, a})
+		t.from[a] = slices.DeleteFunc(t.from[a], func(e *Endpoint) bool { return e == p })
+		if len(t.from[a]) == 0 {
+			delete(t.from, a)
 		}
 	}
 	n := t.networks[p.Network]
@@ -170,15 +166,26 @@ func (n *network) remove(p *Endpoint) {
 	}
 }
 
-// Asker returns the container that has an address behind a bridge of this host.
-func (t *Table) Asker(bridge string, from netip.Addr) (Asker, bool) {
+// behindOthers returns those with an address behind other bridges.
+func (t *Table) behindOthers(bridge string, a netip.Addr) []*Endpoint {
+	return slices.DeleteFunc(t.from[a], func(e *Endpoint) bool { return e.Bridge == bridge })
+}
+
+// Asker returns the endpoint that has an address behind a bridge of this host. Without
+// a bridge it is the only one behind any; false if two have the address.
+func (t *Table) Asker(bridge string, from netip.Addr) (a Asker, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	p := t.from[source{bridge, from}]
-	if p == nil {
-		return Asker{}, false
+	for _, p := range t.from[from] {
+		if bridge != "" && p.Bridge != bridge {
+			continue
+		}
+		if ok {
+			return Asker{}, false
+		}
+		a, ok = Asker{Container: p.Container, Network: p.Network, IfName: p.IfName}, true
 	}
-	return Asker{Container: p.Container, Network: p.Network}, true
+	return a, ok
 }
 
 // AskerNamed returns the container of this host that has a name on some network,
@@ -196,7 +203,7 @@ func (t *Table) AskerNamed(name string) (Asker, bool) {
 			return Asker{}, false
 		}
 		if found.Container == "" || p.Network < found.Network {
-			found = Asker{Container: p.Container, Network: p.Network}
+			found = Asker{Container: p.Container, Network: p.Network, IfName: p.IfName}
 		}
 	}
 	return found, found.Container != ""

@@ -188,7 +188,6 @@ func (f *Follower) begin(changed map[string]bool) error {
 		return err
 	}
 	if _, err := f.watch(f.networks(), dirEvents); err != nil {
-		f.whole = true
 		return err
 	}
 	entries, err := os.ReadDir(f.networks())
@@ -238,7 +237,8 @@ func (f *Follower) watch(path string, events uint32) (there bool, err error) {
 	if absent(err) {
 		return false, fail
 	}
-	if err != nil {
+	if err != nil { // as with more directories than fs.inotify.max_user_watches
+		f.whole = true
 		return false, fmt.Errorf("watch %s: %w", path, err)
 	}
 	return true, fail
