@@ -151,6 +151,7 @@ func (s *Service) ensure(want []netip.Prefix, now *capture.Capture) error {
 		}
 		s.setCapture(made)
 		now = made
+		defer func() { s.log.Info("DNS queries of containers are captured", "from", want) }()
 	}
 	return cmp.Or(now.Set(want), now.Err())
 }

@@ -26,6 +26,7 @@ type conf struct {
 	mac       net.HardwareAddr // nil: any
 	priority  int              // of the gateway, for this container
 	dns       *model.DNS       // nil: the IPAM's
+	names     *model.Names     // nil: the network has none
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*engine.Network)
 }
@@ -51,6 +52,9 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 		return nil, err
 	}
 	if c.priority, err = readPriority(call, c.network.GatewayPriority); err != nil {
+		return nil, err
+	}
+	if c.names, err = readNames(call); err != nil {
 		return nil, err
 	}
 	if c.ports, err = call.Ports(); err != nil {

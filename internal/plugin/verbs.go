@@ -28,7 +28,7 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 			return err
 		}
 		e, err := n.Attach(ctx, sb, engine.WithIfName(call.IfName), engine.WithMAC(conf.mac),
-			engine.WithAddresses(conf.requested...), engine.WithWorkload(call.Workload()), engine.WithPorts(conf.ports...), engine.WithGatewayPriority(conf.priority), engine.WithRuntime(cni.Runtime()))
+			engine.WithAddresses(conf.requested...), engine.WithWorkload(call.Workload()), engine.WithPorts(conf.ports...), engine.WithGatewayPriority(conf.priority), engine.WithRuntime(cni.Runtime()), engine.WithNames(conf.names))
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func (t *Table) networksOf(a Asker) []*network {
 
 // find says what a name, in lower case and without the final dot, stands for on
 // some networks. A container that shares several of them with the asker is there
-// once, with its addresses on the first one.
+// once for each family, with its addresses on the first one that has the family.
 func find(nets []*network, name string) (found, bool) {
 	for _, ask := range []string{name, strings.TrimPrefix(name, tasksPrefix)} {
 		if f := findMembers(nets, ask); f.at != nil {
@@ -53,18 +53,39 @@ func find(nets []*network, name string) (found, bool) {
 	return findHost(nets, name)
 }
 
+// member is a container that is found, by a family.
+type member struct {
+	container string
+	is6       bool
+}
+
 func findMembers(nets []*network, name string) (f found) {
-	var seen []string
+	var all []*entry
 	for _, n := range nets {
-		for _, at := range n.entries(name) {
-			if f.at == nil {
-				f.at = at
-			}
-			first := len(seen) // a container may have two endpoints on one network
-			for _, e := range at.endpoints {
-				if !slices.Contains(seen[:first], e.Container) {
-					f.addresses = append(f.addresses, e.Addresses...)
-					seen = append(seen, e.Container)
+		all = append(all, n.entries(name)...)
+	}
+	if len(all) == 0 {
+		return f
+	}
+	f.at = all[0]
+	if len(all) == 1 { // nothing can be there twice
+		for _, e := range all[0].endpoints {
+			f.addresses = append(f.addresses, e.Addresses...)
+		}
+		return f
+	}
+	first := map[member]string{} // the network that the member is found on
+	there := map[netip.Addr]bool{}
+	for _, at := range all {
+		for _, e := range at.endpoints {
+			for _, a := range e.Addresses {
+				m := member{e.Container, a.Is6()}
+				if first[m] == "" {
+					first[m] = e.Network
+				}
+				if first[m] == e.Network && !there[a] {
+					there[a] = true
+					f.addresses = append(f.addresses, a)
 				}
 			}
 		}

@@ -127,6 +127,7 @@ func TestRespond(t *testing.T) {
 		{db, "db", "A", "answered A 10.1.0.11"},
 		{db, "db.back", "A", "answered A 10.2.0.11"},
 		{Asker{Container: "c-db", Network: "back"}, "db", "A", "answered A 10.2.0.11"},
+		{db, "secret", "AAAA", "nodata"},
 		{db, "lone", "A", "answered A 10.2.0.12"},
 		// Another network: nothing is known of it.
 		{web, "lone", "A", "foreign"},
@@ -185,6 +186,22 @@ func TestRespond(t *testing.T) {
 				t.Error("(-want +got)\n" + diff)
 			}
 		})
+	}
+}
+
+// A container that shares two networks with the asker has its addresses of the first
+// one, and of the second one what the first has none of.
+func TestTwoSharedNetworks(t *testing.T) {
+	table := lab()
+	table.Put(Endpoint{Network: "back", Container: "c-web", IfName: "eth1", Bridge: "br-back", Names: []string{"web"}, Addresses: addrs("10.2.0.10")})
+	for _, c := range []struct{ by, qtype, want string }{
+		{"front", "ANY", "answered A 10.1.0.10 AAAA fd01::10"},
+		{"back", "ANY", "answered A 10.2.0.10 AAAA fd01::10"},
+		{"back", "AAAA", "answered AAAA fd01::10"},
+	} {
+		if got := ask(t, table, Asker{Container: "c-db", Network: c.by}, "web", c.qtype); got != c.want {
+			t.Errorf("%s by %s: %s, want %s", c.qtype, c.by, got, c.want)
+		}
 	}
 }
 
