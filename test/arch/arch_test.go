@@ -20,7 +20,7 @@ var ladder = []struct {
 	{"plugins/*", []string{"internal/cni", "internal/plugin", "internal/engine", "internal/model"}},
 	{"internal/plugin", []string{"internal/cni", "internal/plain", "internal/engine", "internal/model"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host"}},
-	{"cmd/lnctl", []string{"internal/plugin", "internal/engine", "internal/model"}},
+	{"cmd/lnctl", []string{"internal/state", "internal/netns", "internal/plugin", "internal/engine", "internal/model"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model"}},
 	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/plugin", "internal/engine", "internal/model", "pkg/ipamstore"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/state", "internal/netns"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -394,4 +395,43 @@ func (l *namesLab) dials(name string) func(ctx context.Context, network, _ strin
 		}
 	})
 	return func(context.Context, string, string) (net.Conn, error) { return <-ready, nil }
+}
+
+// lnctl lists the names, and asks as a container does, through the agent.
+func TestNamesByLnctl(t *testing.T) {
+	l := newNamesLab(t)
+	program(t, "lnctl")
+	lnctl := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command(program(t, "lnctl"), append([]string{"names"}, args...)...).CombinedOutput()
+		return fmt.Sprint(strings.Join(strings.Fields(string(out)), " "), map[bool]string{true: "", false: " FAILED"}[err == nil])
+	}
+	if got := lnctl(); got != "NETWORK NAMES ADDRESSES DOMAIN CONTAINER" {
+		t.Errorf("without containers: %s", got)
+	}
+	l.startAgent()
+	l.join("web", "front")
+	l.join("db", "front", "back")
+	l.join("lone", "back")
+	l.captured()
+	web, db := l.address("web", "front", false), l.address("db", "front", false)
+	for args, want := range map[string]string{
+		"list": "NETWORK NAMES ADDRESSES DOMAIN CONTAINER" +
+			" back db,db-012345678 " + l.address("db", "back", false) + " back.test db-0123456789abcdef" +
+			" back lone,lone-0123456 " + l.address("lone", "back", false) + " back.test lone-0123456789abcdef" +
+			" front db,db-012345678 " + db + "," + l.address("db", "front", true) + " libnet.internal db-0123456789abcdef" +
+			" front web,web-01234567 " + web + "," + l.address("web", "front", true) + " libnet.internal web-0123456789abcdef",
+		"resolve --as web db":           db + " " + l.address("db", "front", true),
+		"resolve --as web-0123 db.back": "lnctl: as web-0123 (web-0123456789abcdef), asking 10.70.1.1: lookup db.back. on", // and more
+		"resolve --as web " + web:       "web.libnet.internal.",
+		"resolve --as lone web":         "lnctl: as lone",
+		"resolve --as nothing web":      `lnctl: --as "nothing": there is no such container; lnctl names list has those with names FAILED`,
+		"resolve web":                   "lnctl: --as: want the container that asks, by its ID or a name of it FAILED",
+		"resolve --as web":              "lnctl: want one NAME or ADDRESS; see lnctl names resolve --help FAILED",
+		"resolve --as web --server x y": `lnctl: --server "x": want an address FAILED`,
+	} {
+		if got := lnctl(strings.Fields(args)...); got != want && (!strings.HasPrefix(got, want) || !strings.HasSuffix(got, "FAILED")) {
+			t.Errorf("lnctl names %s:\n got %s\nwant %s", args, got, want)
+		}
+	}
 }
