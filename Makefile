@@ -10,7 +10,7 @@ LINT_VERSION := v2.15.0
 LINT       := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 FUZZTIME   ?= 20s
 # What has goroutines is tested under the race detector, which needs cgo.
-RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,agent cni driver engine firewall firewall/conntrack flock host kernel link netlink netns nfnl overlay plain registry/etcd state tunnel)
+RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,agent cni driver engine firewall/conntrack firewall/nft flock host kernel link netlink netns nfnl overlay plain registry/etcd state tunnel)
 STORM      ?= 5m
 
 # The collector of before Go 1.26 touches fewer pages, and a plugin never

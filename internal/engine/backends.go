@@ -6,11 +6,12 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // nftablesRules is the nftables backend as a Controller uses it.
-type nftablesRules struct{ *firewall.Firewall }
+type nftablesRules struct{ *nft.Firewall }
 
 var _ rules = nftablesRules{}
 

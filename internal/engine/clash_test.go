@@ -33,11 +33,11 @@ func (h *realHost) define(name, bridge string, subnets []string, mod ...func(*mo
 	return n
 }
 
-// foreign has the addresses of a pool come from an IPAM whose subnets a record
+// foreignIPAM has the addresses of a pool come from an IPAM whose subnets a record
 // does not tell.
-type foreign struct{ IPAM }
+type foreignIPAM struct{ IPAM }
 
-func (foreign) Type() string { return "host-local" }
+func (foreignIPAM) Type() string { return "host-local" }
 
 func hostRoute(t *testing.T, r netlink.Route, dst string) {
 	t.Helper()
@@ -77,7 +77,7 @@ func TestSubnetInUse(t *testing.T) {
 	_, err := other.Attach(ctx, h.sandbox("c0"))
 	must(t, err)
 	alien := h.define("alien", "bralien", []string{"10.52.0.0/24"})
-	alien.ipam = foreign{alien.ipam}
+	alien.ipam = foreignIPAM{alien.ipam}
 	_, err = alien.Attach(ctx, h.sandbox("c00"))
 	must(t, err)
 	sb := h.sandbox("c1")

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -135,7 +136,7 @@ func Watch(ctx context.Context, changed func()) error {
 // removed, by whomever, until ctx ends. It is about the network namespace of the
 // thread that calls it.
 func WatchRules(ctx context.Context, removed func()) error {
-	w, err := firewall.Watch()
+	w, err := nft.Watch()
 	if err != nil {
 		return err
 	}

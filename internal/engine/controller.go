@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/link"
@@ -24,7 +25,7 @@ type home interface {
 }
 
 // What a Controller composes. The real ones are kernel.Handle,
-// firewall.Firewall and state.Dir.
+// nft.Firewall and state.Dir.
 type (
 	bridges interface {
 		EnsureBridge(context.Context, link.Bridge) (link.BridgeState, error)
@@ -208,7 +209,7 @@ func New(opts ...Option) (*Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, nft := state.New(o.stateDir), firewall.New()
+	dir, nft := state.New(o.stateDir), nft.New()
 	c := &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle, peers: handle, recorder: nft,
 		flush: conntrack.Flush, nftables: nftablesRules{nft}, iptables: iptablesRules{iptables.New("")},

@@ -2,13 +2,12 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/foreign"
 	"github.com/libnet-cni/libnet/internal/kernel"
 )
 
@@ -24,9 +23,8 @@ func (s survey) checkForeign(ctx context.Context) []Finding {
 	slices.Sort(bridges)
 	bridges = slices.Compact(bridges)
 	const about = "other firewalls"
-	fw := firewall.New()
-	chains, err := fw.ForwardDrops(ctx, bridges...)
-	if err = errors.Join(err, fw.Close()); err != nil {
+	chains, err := foreign.Drops(ctx, bridges...)
+	if err != nil {
 		return []Finding{{about, err.Error(), "try again; what others have forwarded is not known"}}
 	}
 	if len(chains) == 0 {
@@ -95,7 +93,7 @@ func (s survey) checkPolicyRules(ctx context.Context) []Finding {
 }
 
 // letThrough says how a firewall is told to let a bridge's packets through.
-func letThrough(ch firewall.ForeignChain, bridge string) string {
+func letThrough(ch foreign.Drop, bridge string) string {
 	if ch.Table == "firewalld" {
 		return "firewall-cmd --permanent --zone=trusted --add-interface=" + bridge + " && firewall-cmd --reload"
 	}
@@ -114,7 +112,7 @@ func letThrough(ch firewall.ForeignChain, bridge string) string {
 
 // bridgeNetfilter says whether such a drop also hits frames inside of a bridge.
 func bridgeNetfilter() Finding {
-	if firewall.BridgeNetfilter() {
+	if foreign.BridgeNetfilter() {
 		return Finding{About: "br_netfilter", Found: "on: such a drop also hits frames between containers of a bridge"}
 	}
 	return Finding{About: "br_netfilter", Found: "off: such a drop does not touch frames between containers of a bridge"}

@@ -1,10 +1,10 @@
 package engine
 
 import (
+	"context"
+
 	"github.com/libnet-cni/libnet/internal/model"
 )
-
-import "context"
 
 // mend puts back what an attachment needs of its host, and its rules, without
 // touching its link: another program may have changed settings, or flushed rules.

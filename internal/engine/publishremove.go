@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -149,7 +150,7 @@ func (p *Publisher) Status(ctx context.Context) (err error) {
 	defer leave(&err)
 	err = p.c.rulesAvailable(p.cfg.Chosen())
 	if slices.Contains([]model.Backend{model.WordsOf(p.cfg.ConditionsIPv4), model.WordsOf(p.cfg.ConditionsIPv6)}, model.BackendNFTables) {
-		err = errors.Join(err, firewall.ConditionsAvailable())
+		err = errors.Join(err, nft.ConditionsAvailable())
 	}
 	if dirErr := p.c.sandboxes.Writable(); dirErr != nil {
 		err = errors.Join(err, fmt.Errorf("state directory: %w", dirErr))

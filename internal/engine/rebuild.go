@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -32,7 +33,7 @@ type (
 
 var (
 	_ finder   = (*kernel.Handle)(nil)
-	_ recorder = (*firewall.Firewall)(nil)
+	_ recorder = (*nft.Firewall)(nil)
 )
 
 // Rebuild writes the records and leases that are lost, by what the kernel

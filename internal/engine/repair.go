@@ -256,6 +256,19 @@ func (c *Controller) hasOthers(rec state.Endpoint) bool {
 	return false
 }
 
+// isFirst says that no other attachment, network, publication or guard can have had
+// rules before those of an endpoint: each is recorded before it has any.
+func (c *Controller) isFirst(rec state.Endpoint) bool {
+	if c.hasOthers(rec) {
+		return false
+	}
+	if has, err := c.publications().HasEndpoint(rec.Network, state.Endpoint{}); has || err != nil {
+		return false
+	}
+	bridges, err := c.guards.Bridges()
+	return err == nil && !slices.ContainsFunc(bridges, func(b string) bool { return b != rec.Bridge })
+}
+
 // intact says what is missing of the rules and of a network's elements; nil where
 // the kernel has none.
 func (c *Controller) intact(ctx context.Context, b model.Backend, n firewall.Network) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -92,6 +93,9 @@ func (c *Controller) applyOnce(ctx context.Context, by rules, r *ruleset) (resto
 	g, err := r.member.holdFor(ctx, r.rec)
 	if err != nil {
 		return false, err
+	}
+	if g.fresh || !policy.Closes(g.rules) { // else connections from the time without rules have to end
+		r.endpoint.First = func() bool { return c.isFirst(r.rec) }
 	}
 	restored, err = by.Apply(ctx, g.rules, r.endpoint)
 	r.fresh = r.fresh || g.fresh

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -43,7 +44,7 @@ func traces() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fw := firewall.New()
+	fw := nft.New()
 	owners, err := fw.List(context.Background())
 	missing := fw.Intact(context.Background(), firewall.Network{}) != nil
 	forward, readErr := os.ReadFile("/proc/sys/net/ipv4/ip_forward")

@@ -1,3 +1,5 @@
-// Package firewall keeps the packet rules of networks and endpoints in
-// nftables tables of our own. It is the only package that talks nf_tables.
+// Package firewall has the words in which rules of networks and endpoints are asked for,
+// and the errors that refuse them. It is pure. Two packages put rules in place: nft, and
+// iptables. Beside them conntrack ends connections, and foreign looks at the rules of
+// other owners.
 package firewall

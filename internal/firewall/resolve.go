@@ -2,26 +2,10 @@ package firewall
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 )
-
-// OverlapError says that two port mappings of one endpoint are for the same
-// port, are equally specific, and lead to different ports of the container.
-type OverlapError struct {
-	First, Second int    // places in the list of mappings
-	Port          string // "tcp 0.0.0.0:8080"
-}
-
-// Error names the port.
-func (e *OverlapError) Error() string {
-	return fmt.Sprintf("port %s leads to two ports of the container", e.Port)
-}
-
-// Is makes it an ErrInvalid.
-func (e *OverlapError) Is(target error) bool { return target == ErrInvalid }
 
 // Resolve returns what ports publish for one address family when no port is in
 // two of them. Of two mappings of one port that mean the same one is dropped; the
@@ -34,22 +18,22 @@ func (e *OverlapError) Is(target error) bool { return target == ErrInvalid }
 func Resolve(ports, standby []PortMap, is4 bool) ([]PortMap, error) {
 	r := resolver{is4: is4}
 	for i, m := range ports {
-		if m, ok := m.in(is4); ok {
+		if m, ok := m.ForFamily(is4); ok {
 			r.spans = append(r.spans, span{PortMap: m, at: i})
 		}
 	}
 	return r.resolve(standby)
 }
 
-// direct returns to which ports of the container one family's ports lead, for whom.
-func direct(ports []PortMap, is4 bool) ([]PortMap, error) {
+// Direct returns to which ports of the container one family's ports lead, for whom.
+func Direct(ports []PortMap, is4 bool) ([]PortMap, error) {
 	r := resolver{is4: is4, together: true}
 	for i, m := range ports {
-		if _, ok := m.in(is4); !ok {
+		if _, ok := m.ForFamily(is4); !ok {
 			continue
 		}
 		to := PortMap{Protocol: m.Protocol, HostPort: m.ContainerPort, ContainerPort: m.ContainerPort, Sources: m.Sources}
-		if n := m.last() - m.HostPort; n > 0 {
+		if n := m.Last() - m.HostPort; n > 0 {
 			to.HostPortEnd = m.ContainerPort + n
 		}
 		r.spans = append(r.spans, span{PortMap: to, at: i})
@@ -70,16 +54,16 @@ func (r *resolver) resolve(standby []PortMap) ([]PortMap, error) {
 	}
 	r.preferHosts()
 	for _, m := range JoinPorts(standby) {
-		if m, ok := m.in(r.is4); ok {
+		if m, ok := m.ForFamily(r.is4); ok {
 			r.leaveOut(m)
 		}
 	}
 	return r.result(), nil
 }
 
-// in returns the mapping as one family has it: of any address of the family, or
+// ForFamily returns the mapping as one family has it: of any address of the family, or
 // of one. It returns false if it is of the other family.
-func (p PortMap) in(is4 bool) (PortMap, bool) {
+func (p PortMap) ForFamily(is4 bool) (PortMap, bool) {
 	p.HostIP = p.HostIP.Unmap()
 	if p.HostIP.IsValid() && p.HostIP.Is4() != is4 {
 		return p, false
@@ -97,7 +81,7 @@ func (p PortMap) in(is4 bool) (PortMap, bool) {
 func (p PortMap) Meets(o PortMap) bool {
 	a, b := p.HostIP.Unmap(), o.HostIP.Unmap()
 	same := !a.IsValid() || !b.IsValid() || a == b || a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified())
-	return same && p.Protocol == o.Protocol && p.HostPort <= o.last() && o.HostPort <= p.last()
+	return same && p.Protocol == o.Protocol && p.HostPort <= o.Last() && o.HostPort <= p.Last()
 }
 
 // span is a mapping on its way through a resolver.
@@ -114,7 +98,7 @@ type hole struct {
 	lo, hi uint16
 }
 
-func (s span) single() bool { return s.last() == s.HostPort }
+func (s span) single() bool { return s.Last() == s.HostPort }
 
 func (s span) delta() int { return int(s.ContainerPort) - int(s.HostPort) }
 
@@ -158,7 +142,7 @@ func (r *resolver) plain() bool {
 	var before *span
 	for i := range order {
 		s := &order[i]
-		if before != nil && before.Protocol == s.Protocol && s.HostPort <= before.last() {
+		if before != nil && before.Protocol == s.Protocol && s.HostPort <= before.Last() {
 			return false
 		}
 		before = s
@@ -231,8 +215,8 @@ func (r *resolver) preferHosts() {
 			}
 			for i := range narrow.spans {
 				s := &narrow.spans[i]
-				for _, w := range wide.meeting(s.HostPort, s.last()) {
-					at := hole{lo: max(s.HostPort, w.HostPort), hi: min(s.last(), w.last())}
+				for _, w := range wide.meeting(s.HostPort, s.Last()) {
+					at := hole{lo: max(s.HostPort, w.HostPort), hi: min(s.Last(), w.Last())}
 					if s.means(*w) {
 						s.holes = append(s.holes, at)
 						continue
@@ -247,7 +231,7 @@ func (r *resolver) preferHosts() {
 
 // meeting returns the spans with a port from lo to hi.
 func (g *spanGroup) meeting(lo, hi uint16) []*span {
-	i, _ := slices.BinarySearchFunc(g.spans, lo, func(s span, lo uint16) int { return cmp.Compare(s.last(), lo) })
+	i, _ := slices.BinarySearchFunc(g.spans, lo, func(s span, lo uint16) int { return cmp.Compare(s.Last(), lo) })
 	var all []*span
 	for ; i < len(g.spans) && g.spans[i].HostPort <= hi; i++ {
 		all = append(all, &g.spans[i])
@@ -262,8 +246,8 @@ func (r *resolver) leaveOut(m PortMap) {
 		if g.protocol != m.Protocol || g.host.IsValid() && m.HostIP.IsValid() && g.host != m.HostIP {
 			continue
 		}
-		for _, s := range g.meeting(m.HostPort, m.last()) {
-			at := hole{lo: max(m.HostPort, s.HostPort), hi: min(m.last(), s.last())}
+		for _, s := range g.meeting(m.HostPort, m.Last()) {
+			at := hole{lo: max(m.HostPort, s.HostPort), hi: min(m.Last(), s.Last())}
 			if !g.host.IsValid() {
 				at.host = m.HostIP
 			}
@@ -287,7 +271,7 @@ func (s span) withoutHoles() []PortMap {
 	if len(s.holes) == 0 {
 		return []PortMap{s.PortMap}
 	}
-	edges := []int{int(s.HostPort), int(s.last()) + 1}
+	edges := []int{int(s.HostPort), int(s.Last()) + 1}
 	for _, h := range s.holes {
 		edges = append(edges, int(h.lo), int(h.hi)+1)
 	}
@@ -322,10 +306,10 @@ func JoinPorts(ports []PortMap) []PortMap {
 	var out []PortMap
 	for _, m := range all {
 		n := len(out) - 1
-		if n < 0 || out[n].Protocol != m.Protocol || out[n].HostIP != m.HostIP || int(m.HostPort) > int(out[n].last())+1 {
+		if n < 0 || out[n].Protocol != m.Protocol || out[n].HostIP != m.HostIP || int(m.HostPort) > int(out[n].Last())+1 {
 			out = append(out, PortMap{Protocol: m.Protocol, HostIP: m.HostIP, HostPort: m.HostPort, HostPortEnd: m.HostPortEnd})
-		} else if m.last() > out[n].last() {
-			out[n].HostPortEnd = m.last()
+		} else if m.Last() > out[n].Last() {
+			out[n].HostPortEnd = m.Last()
 		}
 	}
 	return out

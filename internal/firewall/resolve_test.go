@@ -113,14 +113,14 @@ func leads(ports []PortMap) (to map[string]uint16, clash bool) {
 			best, rank, twice := uint16(0), 0, false
 			for _, m := range ports {
 				any := !m.HostIP.IsValid() || m.HostIP.IsUnspecified()
-				if p < m.HostPort || p > m.last() || !any && m.HostIP != host || slices.Contains(m.Except, host) {
+				if p < m.HostPort || p > m.Last() || !any && m.HostIP != host || slices.Contains(m.Except, host) {
 					continue
 				}
 				r, target := 1, m.ContainerPort+p-m.HostPort
 				if !any {
 					r += 2
 				}
-				if m.last() == m.HostPort {
+				if m.Last() == m.HostPort {
 					r++
 				}
 				switch {

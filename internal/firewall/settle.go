@@ -11,7 +11,7 @@ func (r *resolver) settle(spans []span) ([]span, error) {
 	slices.SortStableFunc(spans, func(a, b span) int { return cmp.Compare(a.HostPort, b.HostPort) })
 	overlap := false
 	for i := 1; i < len(spans); i++ {
-		overlap = overlap || spans[i].HostPort <= spans[i-1].last()
+		overlap = overlap || spans[i].HostPort <= spans[i-1].Last()
 	}
 	if !overlap {
 		return spans, nil
@@ -46,9 +46,9 @@ func joinSame(spans []span) []span {
 	var out []span
 	for _, s := range all {
 		n := len(out) - 1
-		if n >= 0 && key(out[n]) == key(s) && out[n].single() == s.single() && s.HostPort <= out[n].last() {
-			if s.last() > out[n].last() {
-				out[n].HostPortEnd = s.last()
+		if n >= 0 && key(out[n]) == key(s) && out[n].single() == s.single() && s.HostPort <= out[n].Last() {
+			if s.Last() > out[n].Last() {
+				out[n].HostPortEnd = s.Last()
 			}
 			continue
 		}
@@ -67,7 +67,7 @@ type contest struct {
 
 func (c *contest) enter(i int32) error {
 	s := c.spans[i]
-	for port := int(s.HostPort); port <= int(s.last()); port++ {
+	for port := int(s.HostPort); port <= int(s.Last()); port++ {
 		before := c.winner[port] - 1
 		if before < 0 {
 			c.winner[port] = i + 1

@@ -1,29 +1,11 @@
 package firewall
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
-)
-
-// Errors of this package, for errors.Is.
-var (
-	// ErrUnsupported says that the kernel has no nf_tables, or lacks a part of it that the rules need.
-	ErrUnsupported = errors.New("not supported by this kernel")
-	// ErrInvalid says that a Network or an Endpoint cannot be put into rules as it stands.
-	ErrInvalid = errors.New("invalid")
-	// ErrMissing is what Verify reports for a table, chain, rule or element that is not there.
-	ErrMissing = errors.New("missing")
-	// ErrChanged is what Verify reports for a rule that does not do what we wrote.
-	ErrChanged = errors.New("is not what was written")
-	// ErrOtherRelease says that another release keeps packets out by an element that
-	// this one has no form for: its rules stay until that release removes it.
-	ErrOtherRelease = errors.New("of another release, and this one has no form for it")
-	// ErrConflict is what Verify reports for an element that another owner holds.
-	ErrConflict = errors.New("held by another owner")
 )
 
 // Handover says whose published ports an Endpoint takes over in the transaction
@@ -32,38 +14,6 @@ type Handover struct {
 	From string    // owner, in the form of Key; its rules for these ports go
 	Was  []PortMap // Standby at the time of the last Apply: what was put in place for it then and is not wanted now goes
 }
-
-// PortHeldError is what Apply returns when another owner has published a port
-// that the endpoint asks for. Nothing is changed then.
-type PortHeldError struct {
-	Owner string // in the form of Key
-	Port  string // a part of the endpoint's that is held, "tcp 0.0.0.0:8080"
-	// All are the ports of the host that this owner has of the endpoint's.
-	All []PortMap
-}
-
-// Error names the port and its owner.
-func (e *PortHeldError) Error() string {
-	return fmt.Sprintf("host port %s is published by %q", e.Port, e.Owner)
-}
-
-// Is makes it an ErrConflict.
-func (e *PortHeldError) Is(target error) bool { return target == ErrConflict }
-
-// HeldError is what Apply returns when another owner has an element for an
-// address or an interface of the endpoint. Nothing is changed then.
-type HeldError struct {
-	Owner   string // in the form of Key
-	Element string // as "inet libnet masquerade4 { 10.1.0.2 . br0 }"
-}
-
-// Error names the element and its owner.
-func (e *HeldError) Error() string {
-	return fmt.Sprintf("element %s belongs to %q", e.Element, e.Owner)
-}
-
-// Is makes it an ErrConflict.
-func (e *HeldError) Is(target error) bool { return target == ErrConflict }
 
 // Policy says which sources may open connections to the containers of a network from
 // other interfaces than the network's bridge, for one address family. The host
@@ -167,7 +117,8 @@ func (n Network) PublishesBy(a netip.Addr) Policy {
 // Families is a choice of address families.
 type Families struct{ IPv4, IPv6 bool }
 
-func (f Families) has(a netip.Addr) bool { return a.Is4() && f.IPv4 || a.Is6() && f.IPv6 }
+// Has says that the family of a is chosen.
+func (f Families) Has(a netip.Addr) bool { return a.Is4() && f.IPv4 || a.Is6() && f.IPv6 }
 
 // Endpoint says which rules hold for one attachment. An Endpoint with neither
 // Masquerade nor MAC nor Ports has no rules.
@@ -218,6 +169,12 @@ type Endpoint struct {
 	ConditionsIPv4, ConditionsIPv6 []string
 	// IPTables is what only the iptables backend can do; nil: nothing.
 	IPTables *IPTablesOptions
+	// First, if not nil, is asked when a table of ours is missing, whether no other
+	// owner can have had elements in it: then what Apply writes is all of it, it is
+	// complete, and Apply does not return restored for it. Rules that others add
+	// between the answer and the transaction make Apply begin anew. Package iptables
+	// does not ask.
+	First func() bool
 }
 
 // IPTablesOptions are keys of the reference portmap plugin that are words of iptables.
@@ -274,7 +231,8 @@ type PortMap struct {
 	Except []netip.Addr
 }
 
-func (p PortMap) last() uint16 { return max(p.HostPort, p.HostPortEnd) }
+// Last is the last port of the range.
+func (p PortMap) Last() uint16 { return max(p.HostPort, p.HostPortEnd) }
 
 // String is "tcp 0.0.0.0:8000-8009".
 func (p PortMap) String() string {
@@ -283,8 +241,8 @@ func (p PortMap) String() string {
 		host = p.HostIP.String()
 	}
 	s := fmt.Sprintf("%s %s", p.Protocol, net.JoinHostPort(host, fmt.Sprint(p.HostPort)))
-	if p.last() > p.HostPort {
-		s += fmt.Sprintf("-%d", p.last())
+	if p.Last() > p.HostPort {
+		s += fmt.Sprintf("-%d", p.Last())
 	}
 	return s
 }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -94,7 +96,7 @@ func Via(gateways ...string) error {
 	return nil
 }
 
-// SourceOf sends one datagram from an address of here by an interface to what
+// SourceOf sends a datagram, again if none arrives, from an address of here by an interface to what
 // in listens to, and returns the source that in sees.
 func SourceOf(t testing.TB, in *net.UDPConn, from, dev, to string) string {
 	t.Helper()
@@ -130,15 +132,36 @@ func sourceOf(in *net.UDPConn, from, dev, to string) (string, error) {
 	}}
 	port := in.LocalAddr().(*net.UDPAddr).Port
 	c, err := d.Dial("udp", netip.AddrPortFrom(netip.MustParseAddr(to), uint16(port)).String())
-	if err == nil {
-		_, err = c.Write([]byte("!"))
-		err = errors.Join(err, c.Close(), in.SetDeadline(time.Now().Add(WaitForAnswer)))
-	}
 	if err != nil {
 		return "", err
 	}
-	_, seen, err := in.ReadFromUDPAddrPort(make([]byte, 8))
-	return seen.Addr().Unmap().WithZone("").String(), err
+	defer func() { _ = c.Close() }()
+	token := strconv.FormatUint(tokens.Add(1), 10)
+	for end := time.Now().Add(WaitForAnswer); ; { // a datagram may be lost on a busy machine
+		if _, err := c.Write([]byte(token)); err != nil {
+			return "", err
+		}
+		seen, err := sourceOfToken(in, token, time.Now().Add(time.Second))
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
+			return seen, err
+		}
+	}
+}
+
+// tokens tell a datagram from those that were sent earlier.
+var tokens atomic.Uint64
+
+func sourceOfToken(in *net.UDPConn, token string, deadline time.Time) (string, error) {
+	if err := in.SetReadDeadline(deadline); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 32)
+	for {
+		n, seen, err := in.ReadFromUDPAddrPort(buf)
+		if err != nil || string(buf[:n]) == token {
+			return seen.Addr().Unmap().WithZone("").String(), err
+		}
+	}
 }
 
 // ListenGroup listens on eth0 of the namespace at path to the group and to the

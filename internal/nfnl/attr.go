@@ -3,6 +3,7 @@ package nfnl
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 )
 
 // Attrs is a list of attributes being written (linux/netlink.h, struct nlattr).
@@ -98,4 +99,17 @@ func Uint32(b []byte) uint32 {
 		return 0
 	}
 	return binary.BigEndian.Uint32(b)
+}
+
+// Uint64 reads a number of eight bytes; of fewer, the number that these are.
+func Uint64(b []byte) (n uint64) {
+	for _, x := range b {
+		n = n<<8 | uint64(x)
+	}
+	return n
+}
+
+// Text reads an attribute that Attrs.String wrote; empty if there is none.
+func Text(b []byte, typ uint16) string {
+	return strings.TrimRight(string(Find(b, typ)), "\x00")
 }

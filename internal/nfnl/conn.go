@@ -76,6 +76,32 @@ func (c *Conn) Receive(fn func(a Answer, isErr bool, errno unix.Errno) (done boo
 	}
 }
 
+// Dump sends m, which lists objects, and calls fn with each until the list ends. A
+// list that others changed meanwhile may be incomplete: that is unix.ERESTART.
+func (c *Conn) Dump(m Message, fn func(Answer) error) error {
+	var buf Buffer
+	m.Flags |= unix.NLM_F_DUMP
+	buf.Add(m)
+	if err := c.Send(&buf); err != nil {
+		return err
+	}
+	interrupted := false
+	err := c.Receive(func(a Answer, isErr bool, errno unix.Errno) (bool, error) {
+		interrupted = interrupted || a.Flags&unix.NLM_F_DUMP_INTR != 0
+		if isErr && errno != 0 {
+			return true, errno
+		}
+		if isErr {
+			return true, nil
+		}
+		return false, fn(a)
+	})
+	if err == nil && interrupted {
+		return unix.ERESTART
+	}
+	return err
+}
+
 func split(b []byte, fn func(Answer, bool, unix.Errno) (bool, error)) (done bool, err error) {
 	for len(b) >= msgHeader && !done && err == nil {
 		size := int(binary.NativeEndian.Uint32(b))

@@ -3,12 +3,8 @@ package tunnel
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -19,7 +15,7 @@ import (
 // Watcher tells of changes in the network namespace of the thread that opened
 // it. It is for one goroutine.
 type Watcher struct {
-	file   *os.File
+	events *netlink.Subscription
 	conn   *netlink.Conn
 	prefix string       // of the names of links that are looked after
 	ours   map[int]bool // links by index, as far as they were asked for
@@ -38,52 +34,24 @@ func Watch(prefix string) (*Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err == nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer) // less only means that more is lost, which is told
-		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
-	}
+	events, err := netlink.Subscribe("netlink", unix.NETLINK_ROUTE, groups, watchBuffer)
 	if err != nil {
 		c.Close()
-		_ = unix.Close(fd) // -1, which is refused, if there was no socket
-		return nil, fmt.Errorf("subscribe to netlink events: %w", err)
+		return nil, err
 	}
-	return &Watcher{os.NewFile(uintptr(fd), "rtnetlink"), c, prefix, map[int]bool{}}, nil
+	return &Watcher{events, c, prefix, map[int]bool{}}, nil
 }
 
 // Close ends the watch.
 func (w *Watcher) Close() {
 	w.conn.Close()
-	_ = w.file.Close()
+	w.events.Close()
 }
 
 // Run calls changed after each change, until ctx ends. That events were lost is
 // a change, too.
 func (w *Watcher) Run(ctx context.Context, changed func()) error {
-	defer context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })()
-	buf := make([]byte, netlink.ReceiveSize)
-	for {
-		n, err := w.file.Read(buf)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, unix.ENOBUFS):
-			changed()
-			continue
-		case err != nil:
-			return fmt.Errorf("receive netlink events: %w", err)
-		}
-		msgs, err := syscall.ParseNetlinkMessage(buf[:n])
-		if err != nil {
-			return fmt.Errorf("netlink events: %w", err)
-		}
-		for _, m := range msgs {
-			if w.matters(m) {
-				changed()
-				break
-			}
-		}
-	}
+	return w.events.Run(ctx, w.matters, changed)
 }
 
 // matters says whether an event may concern a tunnel. All of a batch are looked

@@ -22,9 +22,8 @@ const (
 // larger are the packages that have more files than they may, with the number of today.
 // A number may only go down, and a package leaves the list with the last file too many.
 var larger = map[string]int{
-	"internal/engine":   56,
-	"internal/firewall": 33,
-	"pkg/ipamstore":     27,
+	"internal/engine": 56,
+	"pkg/ipamstore":   27,
 }
 
 func TestPackageSize(t *testing.T) {

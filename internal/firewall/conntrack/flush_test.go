@@ -182,9 +182,9 @@ func TestRepeat(t *testing.T) {
 		want  error
 	}{
 		{0, nil, 1, nil},
-		{3, errInterrupted, 4, nil},
+		{3, unix.ERESTART, 4, nil},
 		{3, fmt.Errorf("list: %w", unix.EINTR), 4, nil},
-		{99, errInterrupted, dumpTries, errInterrupted},
+		{99, unix.ERESTART, dumpTries, unix.ERESTART},
 		{1, unix.EPERM, 1, unix.EPERM},
 	} {
 		calls := 0

@@ -20,10 +20,6 @@ const (
 	deletesAtOnce = 64
 )
 
-// errInterrupted is a dump during which the table changed its shape
-// (NLM_F_DUMP_INTR): what it gave may be incomplete.
-var errInterrupted = errors.New("dump interrupted")
-
 // entry is a connection as its deletion names it.
 type entry struct {
 	family uint8
@@ -70,11 +66,12 @@ func (e entry) put(a *nfnl.Attrs) {
 	}
 }
 
-// repeat calls fn again while its dump was interrupted.
+// repeat calls fn again while the table changed its shape under its dump: what that
+// gave may be incomplete.
 func repeat(fn func() error) error {
 	for try := 1; ; try++ {
 		err := fn()
-		interrupted := errors.Is(err, errInterrupted) || errors.Is(err, unix.EINTR)
+		interrupted := errors.Is(err, unix.ERESTART) || errors.Is(err, unix.EINTR)
 		if !interrupted || try == dumpTries {
 			return err
 		}
@@ -84,21 +81,8 @@ func repeat(fn func() error) error {
 // list returns the entries of both families that match. It reads to the end of
 // the dump even if that is of no use any more: the socket is asked again.
 func list(c *nfnl.Conn, matches func(orig, reply tuple) bool) ([]entry, error) {
-	var b nfnl.Buffer
-	b.Add(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet, Flags: unix.NLM_F_DUMP})
-	if err := c.Send(&b); err != nil {
-		return nil, err
-	}
 	var found []entry
-	interrupted := false
-	err := c.Receive(func(a nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
-		interrupted = interrupted || a.Flags&unix.NLM_F_DUMP_INTR != 0
-		if isErr {
-			if errno != 0 {
-				return true, errno
-			}
-			return true, nil
-		}
+	err := c.Dump(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet}, func(a nfnl.Answer) error {
 		orig := nfnl.Find(a.Attrs, ctaTupleOrig)
 		t := parseTuple(orig)
 		if matches(t, parseTuple(nfnl.Find(a.Attrs, ctaTupleReply))) {
@@ -107,11 +91,8 @@ func list(c *nfnl.Conn, matches func(orig, reply tuple) bool) ([]entry, error) {
 				id: bytes.Clone(nfnl.Find(a.Attrs, ctaID)), zone: bytes.Clone(nfnl.Find(a.Attrs, ctaZone)),
 			})
 		}
-		return false, nil
+		return nil
 	})
-	if err == nil && interrupted {
-		err = errInterrupted
-	}
 	return found, err
 }
 

@@ -32,7 +32,7 @@ func check(n firewall.Network, e firewall.Endpoint) error {
 		return fmt.Errorf("iptables cannot compare the source MAC of frames with %s: %w", e.MAC, firewall.ErrUnsupported)
 	}
 	if n.Bridge != "" {
-		if err := checkOwner(n.GuardKey()); err != nil {
+		if err := firewall.CheckOwner(n.GuardKey()); err != nil {
 			return fmt.Errorf("network name %w", err)
 		}
 		for _, dev := range append([]string{n.Bridge}, n.Trusted...) {
@@ -44,7 +44,7 @@ func check(n firewall.Network, e firewall.Endpoint) error {
 	if !hasRules(e) {
 		return nil
 	}
-	if err := checkOwner(e.Owner); err != nil {
+	if err := firewall.CheckOwner(e.Owner); err != nil {
 		return fmt.Errorf("owner %w", err)
 	}
 	if e.Bridge != "" || e.Hairpin || e.Masquerade != (firewall.Families{}) {
@@ -77,13 +77,6 @@ func check(n firewall.Network, e firewall.Endpoint) error {
 
 func hasRules(e firewall.Endpoint) bool {
 	return e.Masquerade != firewall.Families{} || len(e.Ports) > 0
-}
-
-func checkOwner(owner string) error {
-	if owner == "" || strings.ContainsAny(owner, "\x00\"\n") {
-		return fmt.Errorf("%q: %w", owner, firewall.ErrInvalid)
-	}
-	return nil
 }
 
 // checkInterface refuses a "+" at the end, too: to iptables that is every

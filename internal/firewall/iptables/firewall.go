@@ -216,7 +216,7 @@ func (f *Firewall) RemoveLast(ctx context.Context, n firewall.Network, e firewal
 }
 
 func (f *Firewall) remove(ctx context.Context, owner string) error {
-	if err := checkOwner(owner); err != nil {
+	if err := firewall.CheckOwner(owner); err != nil {
 		return fmt.Errorf("owner %w", err)
 	}
 	key := firewall.Key(owner)

@@ -1,0 +1,397 @@
+package ruleset
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// InetTable holds what concerns packets.
+func InetTable() Table {
+	t := Table{Family: unix.NFPROTO_INET, Sets: append(slices.Clone(NetworkSets), &Strict, &Owners)}
+	for _, f := range BothFamilies() {
+		plain, ports := f.all()
+		t.Sets = append(append(t.Sets, plain...), ports...)
+	}
+	t.Chains = []Chain{
+		{Name: "direct", Jumps: 2, Rules: directRules()},
+		{Name: MarksChain, Jumps: 1},
+		{Name: "closed", Jumps: 1, Rules: closedRules()},
+		{Name: "publish", Jumps: 2, Rules: publishRules()},
+		{Name: underlayChain, Jumps: 1, Rules: underlayRules()},
+		{Name: translatedChain, Jumps: 2, Rules: translatedRules()},
+		{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, []Rule{
+			{"published on localhost is for this host alone", // ip daddr 127.0.0.0/8 iifname != "lo" drop
+				Rules(isIPv4, destLocalhost4, notLo, Drop)},
+			{"nothing out of a tunnel but of the network's hosts", // meta iifkind "vxlan" iifname @tunnels iifname . ether saddr != @vteps drop
+				Rules(isVXLAN, In(&Tunnels), NotIn(&VTEPs), Drop)},
+			toUnderlay(),
+		}},
+		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []Rule{toPorts("publish")}},
+		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []Rule{toPorts("publish")}},
+		{"input", "filter", unix.NF_INET_LOCAL_IN, priFilter - 1, 0, []Rule{
+			// rp_filter lets what has no source through. Not in raw, where br_netfilter
+			// shows what only passes the bridge.
+			{"nothing without a source into the host", // ip saddr 0.0.0.0/8 iifname @nohost drop
+				Rules(isIPv4, sourceNone4, In(&NoHost, IIFName), Drop)},
+		}},
+		{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, forwardRules()},
+		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, postroutingRules()},
+	}
+	return t
+}
+
+// MarksChain holds a rule for each network with AcceptMark.
+const MarksChain = "marks"
+
+// toPorts leads to where a port is looked up. Never without "fib daddr type
+// local": what is only forwarded belongs to others (CVE-2025-67499).
+func toPorts(chain string) Rule {
+	return Rule{"what is for this host may be for a published port", // fib daddr type local jump publish
+		Rules(isLocal, Jump(chain))}
+}
+
+// neverPublished are rules that return from what a family publishes to no source.
+func neverPublished(f *FamilySets) []Rule {
+	if f.Family == unix.NFPROTO_IPV4 {
+		return nil
+	}
+	return []Rule{
+		{"no link-local clients", // ip6 saddr fe80::/10 return
+			Rules(isIPv6, sourceLinkLocal6, Return)},
+		{"no published ports on ::1, which cannot leave the host", // ip6 daddr ::1 return
+			Rules(isIPv6, destLocalhost6, Return)},
+	}
+}
+
+// publishRules look a port up.
+func publishRules() []Rule {
+	all := neverPublished(IPv6())
+	for _, f := range BothFamilies() {
+		for _, s := range []*Set{&f.Port, &f.AnyPort, &f.From, &f.Span} {
+			// dnat ip to ip daddr . meta l4proto . th dport map @port4
+			all = append(all, Rule{s.Name, Rules(isFamily(f.Family), In(s), translate(unix.NFT_NAT_DNAT, s))})
+		}
+	}
+	return all
+}
+
+// masqMark is the bit of the packet mark by which forward tells postrouting,
+// where the kernel does not know the incoming interface, to masquerade. It is
+// the one that the reference portmap plugin uses for the same.
+const masqMark = 1 << 13
+
+func forwardRules() []Rule {
+	all := []Rule{{"connections that have come through once", // ct status confirmed meta nfproto != @strict accept
+		Rules(ctHas(unix.NFT_CT_STATUS, ctConfirmed), NotIn(&Strict), Accept)}}
+	for _, f := range BothFamilies() { // ct state new ct status dnat ip daddr . iifname @hairpin4 meta mark set mark | 0x2000
+		for i := range f.Hairpin {
+			all = append(all, Rule{"back to where it came from: " + f.Hairpin[i].Name, Rules(ctHas(unix.NFT_CT_STATE, ctNew),
+				published(f, &f.Hairpin[i], f.DAddr, IIFName), addMark)})
+		}
+	}
+	all = append(all, []Rule{
+		{"no traffic between containers", // iifname . oifname @noicc drop
+			Rules(In(&NoICC), Drop)},
+		{"between containers of a network", // iifname . oifname @inside accept
+			Rules(In(&Inside), Accept)},
+		{"nothing out of an internal network", // iifname @internal drop
+			Rules(In(&Internal), Drop)},
+		{"nothing into an internal network", // oifname @internal drop
+			Rules(In(&Internal, OIFName), Drop)},
+	}...)
+	return append(append(all, tunnelRules()...), []Rule{
+		{"networks apart from each other", // iifname @apart oifname @apart drop
+			Rules(In(&Apart), In(&Apart, OIFName), Drop)},
+		{"who may come into a closed network", // meta nfproto . oifname @closed jump closed
+			Rules(In(&Closed), Jump("closed"))},
+	}...)
+}
+
+// closedRules are for what is forwarded into a network under Published or Routed.
+func closedRules() []Rule {
+	return []Rule{
+		{"answers", // ct state established,related accept
+			Rules(ctHas(unix.NFT_CT_STATE, ctEstablished|ctRelated), Accept)},
+		{"published ports", // ct status dnat accept
+			Rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), Accept)},
+		{"routed networks answer pings, ipv4", // meta nfproto . oifname @routed meta l4proto icmp accept
+			Rules(In(&Routed), isProtocol(unix.IPPROTO_ICMP), Accept)},
+		{"routed networks answer pings, ipv6", // meta nfproto . oifname @routed meta l4proto ipv6-icmp accept
+			Rules(In(&Routed), isProtocol(unix.IPPROTO_ICMPV6), Accept)},
+		{"published ports of routed networks", // meta nfproto . oifname @routed jump direct
+			Rules(In(&Routed), Jump("direct"))},
+		{"published ports, from trusted interfaces", // iifname . oifname @trusted jump direct
+			Rules(In(&Trusted), Jump("direct"))},
+		{"marked packets", Rules(Jump(MarksChain))},
+		{"nobody else", Rules(Drop)},
+	}
+}
+
+func directRules() []Rule {
+	var all []Rule
+	for _, f := range BothFamilies() {
+		for _, s := range []*Set{&f.Open, &f.OpenSpan} { // ip daddr . meta l4proto . th dport @open4 accept
+			all = append(all, Rule{s.Name, Rules(isFamily(f.Family), In(s), Accept)})
+		}
+	}
+	return all
+}
+
+func postroutingRules() []Rule {
+	// A nat chain sees the first packet of each connection only, and none of
+	// neighbour discovery.
+	all := []Rule{
+		{"no connections from the host", // oifname @nohost fib saddr type local drop
+			Rules(In(&NoHost), fromLocal, Drop)},
+		{"no connections from the host, by an address that is anycast, too", // oifname @nohost fib saddr type anycast drop
+			Rules(In(&NoHost), fromAnycast, Drop)},
+	}
+	for _, f := range BothFamilies() {
+		version := "ipv4"
+		if f.Family == unix.NFPROTO_IPV6 {
+			version = "ipv6"
+		}
+		leaves := Rules(isFamily(f.Family), In(&f.Masq), NotIn(&f.Home), notMulticast(f))
+		all = append(all,
+			Rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @snat4
+				Rules(leaves, In(&f.Source), translate(unix.NFT_NAT_SNAT, &f.Source))},
+			Rule{"masquerade what leaves the bridge, " + version, // ip saddr @masquerade4 ip saddr . oifname != @home4 ip daddr != 224.0.0.0/4 masquerade
+				Rules(leaves, masquerade)})
+		for i := range f.MasqAll { // ct status dnat ip daddr @masqueradeall4 masquerade
+			all = append(all, Rule{"masquerade all published connections: " + f.MasqAll[i].Name, Rules(published(f, &f.MasqAll[i]), masquerade)})
+		}
+	}
+	for i := range IPv4().Hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
+		all = append(all, Rule{"masquerade localhost: " + IPv4().Hairpin[i].Name,
+			Rules(published(IPv4(), &IPv4().Hairpin[i]), sourceLocalhost4, masquerade)})
+	}
+	return append(all, Rule{"masquerade what goes back to where it came from", // ct status dnat meta mark & 0x2000 != 0 masquerade
+		Rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), hasMark, masquerade)})
+}
+
+func published(f *FamilySets, s *Set, fields ...Field) Part {
+	return Rules(isFamily(f.Family), ctHas(unix.NFT_CT_STATUS, ctDNAT), In(s, fields...))
+}
+
+// MetChain looks up the ports of owners whose conditions are met. It is gone to
+// by a rule for each of them.
+const MetChain = "met"
+
+// ConditionTable holds the ports of endpoints with conditions for one family,
+// so that their words mean what they mean in a table of that family. It exists
+// only while there are some.
+func ConditionTable(f *FamilySets) Table {
+	lookup := func(s *Set) Rule { // dnat to ip saddr . ip daddr . meta l4proto . th dport map @from
+		return Rule{s.Name, Rules(In(s), translate(unix.NFT_NAT_DNAT, s))}
+	}
+	return Table{f.Family, f.Gates(), []Chain{
+		{Name: MetChain, Rules: []Rule{lookup(&f.GatedFrom), lookup(&f.GatedSpan)}},
+		{Name: "conditions", Jumps: 2, Rules: append(neverPublished(f), // ip daddr . meta l4proto . th dport vmap @gate
+			Rule{"to the conditions of whose port it is", In(&f.Gate)})},
+		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []Rule{toPorts("conditions")}},
+		{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, []Rule{toPorts("conditions")}},
+	}}
+}
+
+// TableFamilies are the families in which we may have a table.
+var TableFamilies = [...]uint8{unix.NFPROTO_INET, unix.NFPROTO_BRIDGE, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
+
+// TableOf returns our table of a family.
+func TableOf(family uint8) Table {
+	switch family {
+	case unix.NFPROTO_BRIDGE:
+		return BridgeTable()
+	case unix.NFPROTO_IPV4:
+		return ConditionTable(IPv4())
+	case unix.NFPROTO_IPV6:
+		return ConditionTable(IPv6())
+	}
+	return InetTable()
+}
+
+// BridgeTable holds what concerns frames. It exists only once an endpoint has a MAC.
+func BridgeTable() Table {
+	return Table{unix.NFPROTO_BRIDGE, []*Set{&Guarded, &MACs}, []Chain{
+		{"prerouting", "filter", nfBridgePreRouting, priBridgeDestNAT, 0, []Rule{
+			{"no other source MAC than the container's", // iifname @guarded iifname . ether saddr != @macs drop
+				Rules(In(&Guarded), NotIn(&MACs), Drop)},
+		}},
+	}}
+}
+
+// Rare says that a table comes and goes while the others stay: that it is not
+// there does not mean that another program has flushed it.
+func (t Table) Rare() bool { return t.Family == unix.NFPROTO_IPV4 || t.Family == unix.NFPROTO_IPV6 }
+
+// Part is some of what a rule does. It is made when the rule is written, which
+// is seldom: mostly rules are only counted.
+type Part func() []Expr
+
+// Rules joins the parts of one rule.
+func Rules(parts ...Part) Part {
+	return func() []Expr {
+		var all []Expr
+		for _, p := range parts {
+			all = append(all, p()...)
+		}
+		return all
+	}
+}
+
+func just(exprs ...Expr) Part { return func() []Expr { return exprs } }
+
+// In matches packets whose fields are an element of s. The fields are those
+// of s, unless others are given.
+func In(s *Set, fields ...Field) Part { return lookup(s, false, fields) }
+
+// NotIn matches packets whose fields are no element of s.
+func NotIn(s *Set) Part { return lookup(s, true, nil) }
+
+func lookup(s *Set, invert bool, fields Tuple) Part {
+	if fields == nil {
+		fields = s.Key
+	}
+	return func() []Expr { return append(fields.load(), lookupExpr(s, invert)) }
+}
+
+// Bits of ct state (NFT_CT_STATE_BIT) and ct status (linux/netfilter/nf_conntrack_common.h).
+const (
+	ctEstablished = 1 << 1
+	ctRelated     = 1 << 2
+	ctNew         = 1 << 3
+	ctConfirmed   = 1 << 3
+	ctDNAT        = 1 << 5
+)
+
+// metaIIFKind is NFT_META_IIFKIND, which golang.org/x/sys/unix lacks.
+const metaIIFKind = 26
+
+func ctHas(key, bits uint32) Part {
+	return func() []Expr { return []Expr{ct(key), bitwise(host32(bits)), compare(unix.NFT_CMP_NEQ, host32(0))} }
+}
+
+func isFamily(family uint8) Part {
+	return func() []Expr {
+		return []Expr{meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{family})}
+	}
+}
+
+func isProtocol(p byte) Part {
+	return func() []Expr { return []Expr{meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{p})} }
+}
+
+// Jump goes to a chain, and comes back.
+func Jump(chain string) Part { return func() []Expr { return []Expr{verdict(unix.NFT_JUMP, chain)} } }
+
+// prefix matches a field against a prefix; size is that of the prefix in bytes.
+func prefix(f Field, op uint32, want, mask []byte) []Expr {
+	all := []Expr{f.load(regKey)}
+	if mask != nil {
+		all = append(all, bitwise(mask))
+	}
+	return append(all, compare(op, want))
+}
+
+// firstByte returns the first byte of the field.
+func (f Field) firstByte() Field {
+	f.Size = 1
+	return f
+}
+
+// Drop ends the way of a packet.
+func Drop() []Expr { return []Expr{verdict(VerdictDrop, "")} }
+
+// Accept ends the chain of a hook; those of others follow.
+func Accept() []Expr { return []Expr{verdict(VerdictAccept, "")} }
+
+// Return goes back to where the chain was jumped to.
+func Return() []Expr { return []Expr{verdict(unix.NFT_RETURN, "")} }
+
+func masquerade() []Expr { return []Expr{masqExpr()} }
+func isIPv4() []Expr     { return isFamily(unix.NFPROTO_IPV4)() }
+func isIPv6() []Expr     { return isFamily(unix.NFPROTO_IPV6)() }
+
+// fib daddr type local, fib saddr type local
+func isLocal() []Expr {
+	return []Expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+}
+func fromLocal() []Expr {
+	return []Expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+}
+
+// fib saddr type anycast. While a link forwards IPv6 the first address of its
+// subnet is anycast, also where it is the host's own on another link.
+func fromAnycast() []Expr {
+	return []Expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_ANYCAST))}
+}
+
+// meta iifkind "vxlan"
+func isVXLAN() []Expr {
+	return []Expr{meta(metaIIFKind, regKey), compare(unix.NFT_CMP_EQ, IIFName.bytes("vxlan"))}
+}
+
+// meta mark set mark | 0x2000, meta mark & 0x2000 != 0
+func addMark() []Expr {
+	return []Expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()}
+}
+func hasMark() []Expr {
+	return []Expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}
+}
+
+// translate is NAT to what the map s gave.
+func translate(typ uint32, s *Set) Part {
+	family := uint8(unix.NFPROTO_IPV4)
+	if s.Data[0].Datatype == typeIPv6 {
+		family = unix.NFPROTO_IPV6
+	}
+	return func() []Expr { return []Expr{nat(typ, family, s)} }
+}
+
+func notLo() []Expr {
+	return []Expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, IIFName.bytes("lo"))}
+}
+
+// ip saddr 127.0.0.0/8
+func sourceLocalhost4() []Expr {
+	return prefix(SAddr4.firstByte(), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip saddr 0.0.0.0/8
+func sourceNone4() []Expr {
+	return prefix(SAddr4.firstByte(), unix.NFT_CMP_EQ, []byte{0}, nil)
+}
+
+// ip daddr 127.0.0.0/8
+func destLocalhost4() []Expr {
+	return prefix(DAddr4.firstByte(), unix.NFT_CMP_EQ, []byte{127}, nil)
+}
+
+// ip daddr != 224.0.0.0/4, ip6 daddr != ff00::/8
+func notMulticast(f *FamilySets) Part {
+	return func() []Expr {
+		if f.Family == unix.NFPROTO_IPV6 {
+			return prefix(DAddr6.firstByte(), unix.NFT_CMP_NEQ, []byte{0xff}, nil)
+		}
+		return prefix(DAddr4, unix.NFT_CMP_NEQ, []byte{224, 0, 0, 0}, []byte{0xf0, 0, 0, 0})
+	}
+}
+
+// ip6 saddr fe80::/10
+func sourceLinkLocal6() []Expr {
+	return prefix(SAddr6, unix.NFT_CMP_EQ, first16(0xfe, 0x80), first16(0xff, 0xc0))
+}
+
+// ip6 daddr ::1
+func destLocalhost6() []Expr {
+	return prefix(DAddr6, unix.NFT_CMP_EQ, append(make([]byte, 15), 1), nil)
+}
+
+func first16(b ...byte) []byte { return append(b, make([]byte, 16-len(b))...) }
+
+// bytes returns a name as the field has it, filled up with NULs.
+func (f Field) bytes(s string) []byte {
+	b := make([]byte, f.Size)
+	copy(b, s)
+	return b
+}

@@ -1,0 +1,148 @@
+package ruleset
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// VXLAN trusts the address that a packet comes from, and so does the MAC check
+// behind it (vteps). Two kinds of senders could use that: a container, whose
+// packet goes to the UDP port of its own host, or by it to another one, where it
+// arrives with the address of this host if it is masqueraded; and one that
+// forges the address of a host of the network. So each host drops, before any
+// translation, whatever carries the VNI of a tunnel of its own and is not from a
+// host of that network, be it for this host or for another one.
+//
+// The VNI is read out of the packet, so that other VXLAN devices on the same
+// UDP port are left alone. What a host sends by its own tunnel is not seen: it
+// is not forwarded. A packet is whole here: conntrack, which these tables use,
+// joins fragments before.
+
+// vni is the VNI in a VXLAN header, behind that of UDP, and one byte more, which
+// is masked. It is typed as an address because nft prints no number of 24 bits.
+var vni = Field{typeIPv4, 4, inTransport, 12}
+
+// vniMask leaves of those four bytes the VNI.
+const vniMask = 0xffffff00
+
+// The sets of tunnels as seen from the underlay. Each key has port and VNI in it,
+// of which no two networks of a host have the same pair.
+var (
+	hosts4   = Set{unix.NFPROTO_INET, "hosts4", Tuple{SAddr4, DPort, vni}, nil, false}
+	hosts6   = Set{unix.NFPROTO_INET, "hosts6", Tuple{SAddr6, DPort, vni}, nil, false}
+	underlay = Set{unix.NFPROTO_INET, "underlay", Tuple{DPort, vni}, nil, false}
+)
+
+// underneath says that a set is one of these.
+func (s *Set) underneath() bool { return s == &hosts4 || s == &hosts6 || s == &underlay }
+
+const underlayChain = "underlay"
+
+// toUnderlay leads to the rules for packets that carry frames of a tunnel.
+func toUnderlay() Rule {
+	return Rule{"frames of a tunnel", // meta l4proto udp udp dport . vni @underlay jump underlay
+		Rules(isProtocol(unix.IPPROTO_UDP), ofTunnel(&underlay, false), Jump(underlayChain))}
+}
+
+// underlayRules are for packets that carry frames of a tunnel.
+func underlayRules() []Rule {
+	return []Rule{
+		{"not from a host of the network, ipv4", // ip saddr . udp dport . vni != @hosts4 drop
+			Rules(isIPv4, ofTunnel(&hosts4, true), Drop)},
+		{"not from a host of the network, ipv6", // ip6 saddr . udp dport . vni != @hosts6 drop
+			Rules(isIPv6, ofTunnel(&hosts6, true), Drop)},
+		{"in the name of a host that is elsewhere", // meta iifkind != { bond, team, vlan } fib saddr . iif oif 0 drop
+			Rules(isVirtual, sourceElsewhere, Drop)},
+	}
+}
+
+// ofTunnel looks a packet up in one of the sets above.
+func ofTunnel(s *Set, invert bool) Part {
+	return func() []Expr {
+		all, reg := s.Key.load(), uint32(regKey)
+		for _, f := range s.Key[:len(s.Key)-1] {
+			reg += f.padded() / 4
+		}
+		mask := binary.BigEndian.AppendUint32(nil, vniMask)
+		return append(all, Expr{"bitwise", func(a *nfnl.Attrs) {
+			a.Uint32(unix.NFTA_BITWISE_SREG, reg)
+			a.Uint32(unix.NFTA_BITWISE_DREG, reg)
+			a.Uint32(unix.NFTA_BITWISE_LEN, uint32(len(mask)))
+			a.Nest(unix.NFTA_BITWISE_MASK, value(mask))
+			a.Nest(unix.NFTA_BITWISE_XOR, value(make([]byte, len(mask))))
+		}}, lookupExpr(s, invert))
+	}
+}
+
+// isVirtual matches what came by an interface that may lead to a container, a
+// virtual machine or another tunnel. An interface card has no kind, and ends the
+// rule; it, and what bundles or divides cards, may have ways back that differ.
+func isVirtual() []Expr {
+	all := []Expr{meta(metaIIFKind, regKey)}
+	for _, kind := range []string{"bond", "team", "vlan"} {
+		all = append(all, compare(unix.NFT_CMP_NEQ, IIFName.bytes(kind)))
+	}
+	return all
+}
+
+// sourceElsewhere matches what came by an interface that no route to its source
+// leads by: fib saddr . iif oif 0.
+func sourceElsewhere() []Expr {
+	return []Expr{{"fib", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_FIB_DREG, regKey)
+		a.Uint32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_OIF)
+		a.Uint32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_SADDR|unix.NFTA_FIB_F_IIF)
+	}}, compare(unix.NFT_CMP_EQ, host32(0))}
+}
+
+// planUnderlay adds the elements of a tunnel. Those of hosts come first: until the one
+// of underlay is there, nothing is refused.
+func planUnderlay(u firewall.Underlay, add func(*Set, ...[]byte)) error {
+	if u.Port == 0 {
+		return nil
+	}
+	port := binary.BigEndian.AppendUint16(nil, u.Port)
+	id := binary.BigEndian.AppendUint32(nil, uint32(u.VNI)<<8)
+	for _, a := range u.Hosts {
+		switch {
+		case a.Is4():
+			add(&hosts4, a.AsSlice(), port, id)
+		case a.Is6() && !a.Is4In6() && a.Zone() == "":
+			add(&hosts6, a.AsSlice(), port, id)
+		default:
+			return fmt.Errorf("host %s of the network: %w", a, firewall.ErrInvalid)
+		}
+	}
+	add(&underlay, port, id)
+	return nil
+}
+
+// tunnelRules are for what is forwarded into a tunnel or out of it, its own
+// bridge apart.
+func tunnelRules() []Rule {
+	return []Rule{
+		{"out of a tunnel", // iifname @tunnels jump translated
+			Rules(In(&Tunnels), Jump(translatedChain))},
+		{"into a tunnel", // oifname @tunnels jump translated
+			Rules(In(&Tunnels, OIFName), Jump(translatedChain))},
+	}
+}
+
+const translatedChain = "translated"
+
+// translatedRules let pass what was translated to a container, by whomever, and
+// its answers. So a Service of Kubernetes that leads to a container of another
+// host gets there. A packet of no connection is dropped: it matches no word
+// about one, so the first rule returns and the second one drops all else.
+func translatedRules() []Rule {
+	return []Rule{
+		{"what was translated to a container, and its answers", // ct status dnat return
+			Rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), Return)},
+		{"nothing else between a tunnel and other networks", Rules(Drop)},
+	}
+}
