@@ -86,11 +86,11 @@ func (l *lab) serve(path string) {
 		go func() {
 			buf := make([]byte, 2048)
 			for {
-				_, from, err := u.ReadFrom(buf)
+				n, from, err := u.ReadFrom(buf)
 				if err != nil {
 					return
 				}
-				_, _ = u.WriteTo([]byte("server saw "+from.String()), from)
+				_, _ = u.WriteTo(fmt.Appendf(nil, "server saw %s to %s", from, buf[:n]), from)
 			}
 		}()
 		go func() {
@@ -134,7 +134,7 @@ func (l *lab) ask(path, network, server string, messages ...string) (answers []s
 		for _, m := range messages {
 			var answer string
 			if network == "udp" {
-				answer, err = lntest.Exchange(c, m, lntest.WaitForAnswer)
+				answer, err = exchange(c, m)
 			} else if err = write(c, m); err == nil {
 				var b []byte
 				_ = c.SetReadDeadline(time.Now().Add(lntest.WaitForAnswer))
@@ -151,12 +151,28 @@ func (l *lab) ask(path, network, server string, messages ...string) (answers []s
 	return answers, err
 }
 
+// exchange is lntest.Exchange, but an answer that comes late to the message before is
+// none to this one.
+func exchange(c net.Conn, m string) (string, error) {
+	for {
+		answer, err := lntest.Exchange(c, m, lntest.WaitForAnswer)
+		what, ours := strings.CutSuffix(answer, " to "+m)
+		if err != nil || ours {
+			return what, err
+		}
+	}
+}
+
 // respond answers messages with "ours" in them, and says for whom.
 func respond(q Query) []byte {
 	if !bytes.Contains(q.Message, []byte("ours")) {
 		return nil
 	}
-	return fmt.Appendf(nil, "%s asked %s by %q", q.From, q.To, q.Bridge)
+	answer := fmt.Appendf(nil, "%s asked %s by %q", q.From, q.To, q.Bridge)
+	if !q.TCP {
+		answer = fmt.Appendf(answer, " to %s", q.Message)
+	}
+	return answer
 }
 
 func (l *lab) start(c Config) *Capture {
