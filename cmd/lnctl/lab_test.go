@@ -188,9 +188,15 @@ func (l *lab) serve(container, port string) {
 // call connects from outside and returns what answers.
 func (l *lab) call(addr string) (answer string, err error) {
 	l.t.Helper()
+	return l.callWithin(addr, lntest.WaitForAnswer)
+}
+
+// callWithin is call for an answer that may not come.
+func (l *lab) callWithin(addr string, patience time.Duration) (answer string, err error) {
+	l.t.Helper()
 	lntest.Enter(l.t, l.out, func() {
 		var conn net.Conn
-		if conn, err = net.DialTimeout("tcp4", addr, 5*time.Second); err != nil {
+		if conn, err = lntest.Dial("tcp4", addr, patience); err != nil {
 			return
 		}
 		var data []byte

@@ -37,7 +37,7 @@ type port struct {
 	host, target string // as a table has them
 }
 
-// Who publishes.
+// The plugins that publish.
 const (
 	byNetwork   = "bridge-ln"
 	byPublisher = "portmap-ln"

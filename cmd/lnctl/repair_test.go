@@ -92,7 +92,7 @@ func TestRepairWithoutRules(t *testing.T) {
 	if got := l.lnctl(exitOK, "repair", "--conf-dir", dir); !strings.Contains(got, "rules of 1 attachments and publications put back, 0 untouched, 0 problems") {
 		t.Errorf("repair with the configuration:\n%s", got)
 	}
-	if got, err := l.call("10.32.0.2:80"); err == nil {
+	if got, err := l.callWithin("10.32.0.2:80", lntest.WaitForNone); err == nil {
 		t.Errorf("after repair: %q, want it closed again", got)
 	}
 	if got := l.lnctl(exitOK, "repair", "--conf-dir", dir); got != "rules of 0 attachments and publications put back, 1 untouched, 0 problems\n" {

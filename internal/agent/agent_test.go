@@ -108,6 +108,10 @@ func TestHealth(t *testing.T) {
 	}
 	a.seen(overlay.View{})
 	a.change("n", func(s *status) { *s = status{} })
+	if code, body := get(); code != 503 || body != "n: not reconciled yet\n" {
+		t.Errorf("%d %q of a network that nothing was done for", code, body)
+	}
+	a.change("n", func(s *status) { s.synced = time.Now() })
 	if code, body := get(); code != 200 || body != "ok\n" {
 		t.Errorf("%d %s, want 200", code, body)
 	}
@@ -210,7 +214,7 @@ func TestFollowsConfDirMadeAnew(t *testing.T) {
 	has := func(what string, want ...string) {
 		t.Helper()
 		var got []string
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			got = nil
 			for _, n := range a.situation().networks {
 				got = append(got, n.Name)

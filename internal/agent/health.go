@@ -1,10 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 // status is what is known of a network.
@@ -33,6 +34,9 @@ func (s status) errs() []error {
 	}
 	return slices.DeleteFunc(all, func(err error) bool { return err == nil })
 }
+
+// errUnseen is the state of a network of which nothing is known yet, as when the agent starts.
+var errUnseen = errors.New("not reconciled yet")
 
 // unwell returns what is wrong, a line each.
 func (a *Agent) unwell() []string {
@@ -54,9 +58,14 @@ func (a *Agent) unwell() []string {
 			all = append(all, "etcd: "+p)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.status)) {
-		for _, err := range a.status[name].errs() {
-			add(name, err)
+	for _, n := range slices.SortedFunc(slices.Values(a.networks), func(x, y plugin.AgentNetwork) int { return cmp.Compare(x.Name, y.Name) }) {
+		s := a.status[n.Name]
+		errs := s.errs()
+		if len(errs) == 0 && s.synced.IsZero() {
+			errs = append(errs, errUnseen)
+		}
+		for _, err := range errs {
+			add(n.Name, err)
 		}
 	}
 	return slices.Compact(all)

@@ -258,6 +258,13 @@ func (k keeper) connect(ctx context.Context, f engine.NodeFile) error {
 		}
 	}
 	done, err := net.Connect(ctx)
+	if done.Up {
+		k.setFormer(engine.NodeFile{})
+		f.MTU = done.MTU
+		_, saveErr := k.controller.SaveNodeFile(f)
+		err = errors.Join(err, saveErr)
+	}
+	// Only now can an ADD work by what health and metrics say.
 	a.change(k.network.Name, func(s *status) {
 		s.peers, s.lacking = done.Peers, done.Lacking
 		if err == nil {
@@ -275,11 +282,5 @@ func (k keeper) connect(ctx context.Context, f engine.NodeFile) error {
 		a.log.Info("network brought up to date", "network", k.network.Name, "peers", done.Peers, "changes", done.Changes, "made", done.Created,
 			"took", fmt.Sprintf("%.1fms", float64(time.Since(start).Microseconds())/1000))
 	}
-	if !done.Up {
-		return err
-	}
-	k.setFormer(engine.NodeFile{})
-	f.MTU = done.MTU
-	_, saveErr := k.controller.SaveNodeFile(f)
-	return errors.Join(err, saveErr)
+	return err
 }

@@ -69,7 +69,7 @@ func (d *Delegate) Remove(ctx context.Context, id model.ID) error {
 	return err
 }
 
-// Collect runs GC; the list of who stays is in the configuration.
+// Collect runs GC; the list of those that stay is in the configuration.
 func (d *Delegate) Collect(ctx context.Context, _ func(engine.Holder) bool) error {
 	if d.call.Command != "GC" {
 		return nil

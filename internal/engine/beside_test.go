@@ -32,7 +32,11 @@ func TestPublishBesideANetwork(t *testing.T) {
 	reached := func(port string, want bool) {
 		t.Helper()
 		for ns, host := range map[string]string{"/proc/thread-self/ns/net": "127.0.0.1", sb.Path(): "10.48.0.1"} {
-			if got := hears(t, ns, net.JoinHostPort(host, port)); got != want {
+			patience := lntest.WaitForNone
+			if want {
+				patience = lntest.WaitForAnswer
+			}
+			if got := hears(t, ns, net.JoinHostPort(host, port), patience); got != want {
 				t.Errorf("port %s of %s: reached %v, want %v", port, host, got, want)
 			}
 		}
@@ -87,10 +91,10 @@ func answer(t *testing.T, ns string) {
 }
 
 // hears says whether a client in a namespace gets the answer.
-func hears(t *testing.T, ns, address string) (heard bool) {
+func hears(t *testing.T, ns, address string, patience time.Duration) (heard bool) {
 	t.Helper()
 	lntest.Enter(t, ns, func() {
-		c, err := net.DialTimeout("tcp4", address, time.Second)
+		c, err := lntest.Dial("tcp4", address, patience)
 		if err != nil {
 			return
 		}

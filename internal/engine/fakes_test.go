@@ -197,8 +197,9 @@ func (w fakeLinks) Detach(_ context.Context, r link.Ref) error {
 func (w fakeLinks) List(context.Context, string) ([]link.Owned, error) {
 	var all []link.Owned
 	for k, owner := range w.things {
-		if _, err := fmt.Sscanf(k, "link %s", new(string)); err == nil {
-			all = append(all, link.Owned{Owner: owner})
+		var name string
+		if _, err := fmt.Sscanf(k, "link %s", &name); err == nil {
+			all = append(all, link.Owned{Owner: owner, Name: name, Master: w.bridgeOf[name]})
 		}
 	}
 	return all, nil

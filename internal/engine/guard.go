@@ -124,46 +124,34 @@ func (n *Network) enterGuard(ctx context.Context, b bridgeGuards) (guarded, erro
 	if err != nil {
 		return guarded{}, err
 	}
-	fresh, living := b.Len() == 0, false
-	var left, stale, seeded []state.Guard
-	if fresh {
-		seeded, living, err = n.c.seedGuards(n.config.Bridge, mine)
-		left = seeded
-	} else {
-		left, stale, err = n.c.weedGuards(b, n.config.Bridge, model.ID{})
-	}
+	o, err := n.othersOn(ctx, b, mine)
 	if err != nil {
 		return guarded{}, err
 	}
-	rules, err := joinGuards(n.planRules(), left)
+	rules, err := joinGuards(n.planRules(), append(o.left, o.seeded...))
 	if err != nil {
 		return guarded{}, err
 	}
-	rules.Exact = firewall.ExactBridge
-	if fresh {
-		if rules.Exact, err = n.c.exactWithoutIndex(ctx, living); err != nil {
-			return guarded{}, err
-		}
-	}
+	rules.Exact = o.how
 	free := func(applied bool, used model.Backend) error {
 		defer b.Unlock()
 		if !applied {
-			if fresh {
+			if o.fresh {
 				return b.Remove()
 			}
 			return nil
 		}
 		mine.Backend = string(used)
 		var errs []error
-		for _, g := range append(seeded, mine) { // mine last: it says that the others are there
+		for _, g := range append(o.seeded, mine) { // mine last: it says that the others are there
 			errs = append(errs, b.Put(g))
 		}
-		for _, g := range stale {
+		for _, g := range o.stale {
 			errs = append(errs, b.Delete(g))
 		}
 		return errors.Join(errs...)
 	}
-	return guarded{rules: rules, fresh: fresh && !living, shared: true, free: free}, nil
+	return guarded{rules: rules, fresh: o.fresh && !o.living, shared: true, free: free}, nil
 }
 
 func (n *Network) guardID() string { return policy.ID(n.planRules()) }
@@ -173,7 +161,7 @@ func (n *Network) joined(b bridgeGuards) (firewall.Network, error) {
 	if b.Len() == 1 {
 		return n.planRules(), nil
 	}
-	all, err := b.Guards()
+	all, err := readableGuards(b)
 	if err != nil {
 		return firewall.Network{}, err
 	}
@@ -223,19 +211,10 @@ func (c *Controller) seedGuards(bridge string, mine state.Guard) (all []state.Gu
 	return all, living, errors.Join(errs...)
 }
 
-// guardOf is what a network asks of its bridge by its record.
-func (c *Controller) guardOf(rec state.Network) (state.Guard, error) {
-	n, err := c.networkOf(rec)
-	if err != nil {
-		return state.Guard{}, err
-	}
-	return n.guardRecord()
-}
-
 // weedGuards divides the guards of an index into those that an endpoint other than
 // gone needs, or a tunnel, and the others.
 func (c *Controller) weedGuards(b bridgeGuards, bridge string, gone model.ID) (left, stale []state.Guard, err error) {
-	all, err := b.Guards()
+	all, err := readableGuards(b)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -290,7 +269,7 @@ func (n *Network) holdFor(ctx context.Context, rec state.Endpoint) (guarded, err
 // endpoint came, or as the network's configuration has it now.
 func (n *Network) fromIndex(b bridgeGuards, id string) (firewall.Network, error) {
 	own := n.planRules()
-	all, err := b.Guards()
+	all, err := readableGuards(b)
 	if err != nil {
 		return own, err
 	}

@@ -48,6 +48,7 @@ func (c *Controller) Diagnose(ctx context.Context) (all []Finding) {
 	all = append(all, c.checkState(), c.checkRecords(s.unread))
 	all = append(all, s.checkLost(ctx)...)
 	all = append(all, s.checkRules(ctx))
+	all = append(all, s.checkGuards(ctx)...)
 	all = append(all, s.checkBridges(ctx)...)
 	all = append(all, s.checkAttachments(ctx)...)
 	all = append(all, s.checkPublications(ctx)...)

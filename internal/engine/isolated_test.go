@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,15 +35,20 @@ func TestIsolatedWithoutSource(t *testing.T) {
 			a, b := h.attach(n, "a"), h.attach(n, "b")
 			host, beside := listenAll(t, "/proc/thread-self/ns/net"), listenAll(t, b.Netns())
 			for _, to := range []string{"255.255.255.255", "224.0.0.1"} {
-				lntest.Enter(t, a.Netns(), func() { must(t, sendWithoutSource(to)) })
-				if !gets(beside, lntest.WaitForAnswer) {
+				send := func(text string) func() error {
+					return func() (err error) {
+						lntest.Enter(t, a.Netns(), func() { err = sendWithoutSource(to, text) })
+						return err
+					}
+				}
+				if got, err := lntest.Heard(beside, to, lntest.WaitForAnswer, send(to)); !got || err != nil {
 					t.Errorf("%s, isolated %t, to %s: the neighbour has not got it", backend, isolated, to)
 				}
 				patience := lntest.WaitForAnswer
 				if isolated {
 					patience = lntest.WaitForNone
 				}
-				if got := gets(host, patience); got == isolated {
+				if got, err := lntest.Heard(host, to+" once more", patience, send(to+" once more")); got == isolated || err != nil {
 					t.Errorf("%s, isolated %t, to %s: the host got it: %t", backend, isolated, to, got)
 				}
 			}
@@ -67,19 +71,13 @@ func listenAll(t *testing.T, ns string) (in *net.UDPConn) {
 	return in
 }
 
-func gets(in *net.UDPConn, patience time.Duration) bool {
-	_ = in.SetReadDeadline(time.Now().Add(patience))
-	_, _, err := in.ReadFromUDPAddrPort(make([]byte, 8))
-	return err == nil
-}
-
 // sendWithoutSource sends a datagram by eth0, which has no address.
-func sendWithoutSource(to string) error {
+func sendWithoutSource(to, text string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1), unix.BindToDevice(fd, "eth0"),
-		unix.Sendto(fd, []byte("!"), 0, &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(to).To4()), Port: 5000}))
+		unix.Sendto(fd, []byte(text), 0, &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(to).To4()), Port: 5000}))
 }

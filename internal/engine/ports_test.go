@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -126,13 +127,12 @@ func (h *realHost) web(n *Network, id string, ports ...PortMapping) (*Endpoint, 
 
 // greets returns who answers at an address of the host.
 func greets(addr string) string {
-	d := net.Dialer{Timeout: 2 * time.Second}
-	c, err := d.Dial("tcp", addr)
+	c, err := lntest.Dial("tcp", addr, lntest.WaitForAnswer)
 	if err != nil {
 		return err.Error()
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(lntest.WaitForAnswer))
 	b := make([]byte, 64)
 	k, err := c.Read(b)
 	if err != nil {

@@ -7,9 +7,12 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -149,7 +152,38 @@ func (c *Controller) tablesLost(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	if guarded, err := c.anyGuard(ctx); err != nil || !guarded {
+		return err
+	}
+	return missing
+}
+
+// anyGuard says that a bridge has a guard in nf_tables, by its index.
+func (c *Controller) anyGuard(ctx context.Context) (bool, error) {
+	bridges, err := c.guards.Bridges()
+	if err != nil {
+		return false, err
+	}
+	for _, bridge := range bridges {
+		b, err := c.guards.LockBridge(ctx, bridge, unix.LOCK_SH, state.OnlyExisting)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		all, err := readableGuards(b)
+		b.Unlock()
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(all, func(g state.Guard) bool {
+			return g.ID != policy.ID(firewall.Network{}) && c.rulesOf(g.Backend) == c.nftables
+		}) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // sample looks at the rules of two attachments in iptables, or of two publications,

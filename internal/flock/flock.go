@@ -72,7 +72,7 @@ func lock(ctx context.Context, fd int, timeout time.Duration, path string, w wan
 }
 
 // wait blocks on a goroutine of its own, as locks know no timeout. What gives up
-// leaves that goroutine where it is, for the next one who wants the same lock:
+// leaves that goroutine where it is, for the next caller that wants the same lock:
 // they never are more than have waited at once.
 func wait(ctx context.Context, fd int, path string, w wanted, take func(fd int, wait bool) error) error {
 	var st unix.Stat_t

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("FLOCK_TEST_HOLD"); path != "" {
 		fd, err := unix.Open(path, unix.O_RDWR, 0)
 		if err == nil {
-			err = errors.Join(Lock(context.Background(), fd, unix.LOCK_EX, time.Second, path), LockByte(context.Background(), fd, 7, time.Second, path))
+			err = errors.Join(Lock(context.Background(), fd, unix.LOCK_EX, time.Minute, path), LockByte(context.Background(), fd, 7, time.Minute, path))
 		}
 		fmt.Println("held", err)
 		_, _ = os.Stdin.Read(make([]byte, 1))
@@ -80,7 +81,7 @@ func TestLocks(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrLocked and %s", name, err, held)
 		}
 	}
-	if err := LockByte(t.Context(), open(), 8, time.Second, path); err != nil {
+	if err := LockByte(t.Context(), open(), 8, time.Minute, path); err != nil {
 		t.Errorf("another byte: %v", err)
 	}
 	err := LockByte(t.Context(), open(), 8, 50*time.Millisecond, path)
@@ -88,11 +89,58 @@ func TestLocks(t *testing.T) {
 		t.Errorf("got %v, want this process: the other holds another byte", err)
 	}
 	got := make(chan error)
-	go func() { got <- LockByte(context.Background(), open(), 7, 10*time.Second, path) }()
+	go func() { got <- LockByte(context.Background(), open(), 7, time.Minute, path) }()
 	end() // and with the process its locks
 	if err := <-got; err != nil {
 		t.Errorf("after the holder ended: %v", err)
 	}
+}
+
+// The holder is named while others take and free so many locks that /proc/locks, which
+// is read in parts, does not have all that are held.
+func TestHolderAmongMany(t *testing.T) {
+	path, open := newFile(t)
+	pid, _ := hold(t, path)
+	dir := t.TempDir()
+	ctx, stop := context.WithCancel(t.Context())
+	var busy sync.WaitGroup
+	for i := range 4 {
+		busy.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				if err := takeAndFree(filepath.Join(dir, fmt.Sprint(i)), 100); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	held := fmt.Sprintf("process %d", pid)
+	for n := range 300 {
+		if err := Lock(t.Context(), open(), unix.LOCK_EX, time.Microsecond, path); !strings.Contains(err.Error(), held) {
+			t.Errorf("call %d: got %v, want %s", n, err, held)
+			break
+		}
+	}
+	stop()
+	busy.Wait()
+}
+
+// takeAndFree takes n locks of a file and frees them in this order.
+func takeAndFree(path string, n int64) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	for _, kind := range []int16{unix.F_WRLCK, unix.F_UNLCK} {
+		for at := range n {
+			l := unix.Flock_t{Type: kind, Whence: unix.SEEK_SET, Start: 2 * at, Len: 1}
+			if err := unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // What gives up again and again keeps one thread and one descriptor; the next
@@ -116,7 +164,7 @@ func TestGivenUp(t *testing.T) {
 	}
 	fd := open()
 	got := make(chan error)
-	go func() { got <- LockByte(context.Background(), fd, 7, 10*time.Second, path) }()
+	go func() { got <- LockByte(context.Background(), fd, 7, time.Minute, path) }()
 	end()
 	if err := <-got; err != nil {
 		t.Fatal(err)
@@ -125,7 +173,7 @@ func TestGivenUp(t *testing.T) {
 		t.Errorf("beside its holder: %v", err)
 	}
 	_ = unix.Close(fd)
-	if err := LockByte(t.Context(), open(), 7, 10*time.Second, path); err != nil {
+	if err := LockByte(t.Context(), open(), 7, time.Minute, path); err != nil {
 		t.Errorf("when that one has closed its descriptor: %v", err)
 	}
 }

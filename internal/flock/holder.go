@@ -21,7 +21,7 @@ func holder(path string, w wanted) string {
 	}
 	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	if w.at != wholeFile {
-		return holderOfByte(file, w.at)
+		return holderByFiles(file, "OFDLCK", w.at)
 	}
 	for line := range strings.Lines(read("/proc/locks")) {
 		l, ok := parseLock(line)
@@ -29,17 +29,21 @@ func holder(path string, w wanted) string {
 			return "; held by " + describe(l.pid)
 		}
 	}
-	return ""
+	// The kernel gives /proc/locks out a page at a time, and leaves a lock out if
+	// one before it is freed between two pages.
+	return holderByFiles(file, "FLOCK", 0)
 }
 
-// holderOfByte is holder for locks of which /proc/locks names no process.
-func holderOfByte(file string, at int64) string {
+// holderByFiles looks for the holder of a lock of this kind and byte among the open
+// files of all processes: it takes longer than /proc/locks, leaves no lock out, and
+// finds those of which /proc/locks names no process.
+func holderByFiles(file, kind string, at int64) string {
 	all, _ := filepath.Glob("/proc/[0-9]*/fdinfo/*")
 	for _, info := range all {
 		for line := range strings.Lines(read(info)) {
 			text, isLock := strings.CutPrefix(line, "lock:")
 			l, ok := parseLock(text)
-			if !isLock || !ok || l.kind != "OFDLCK" || l.file != file || at < l.first || at > l.last {
+			if !isLock || !ok || l.kind != kind || l.file != file || at < l.first || at > l.last {
 				continue
 			}
 			if pid, err := strconv.Atoi(strings.Split(info, "/")[2]); err == nil {

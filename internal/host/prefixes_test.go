@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	vnl "github.com/vishvananda/netlink"
@@ -33,14 +32,11 @@ func TestPrefixes(t *testing.T) {
 	}
 	want := lntest.Prefixes("10.0.0.0/8", "10.8.0.0/24", "10.9.0.0/16", "127.0.0.0/8", "127.0.0.1/32",
 		"172.17.0.0/16", "172.17.0.1/32", "172.18.0.1/32", "::1/128", "fd00:1::/64", "fd00:1::1/128", "fd00:2::/48")
-	got, err := h.Prefixes()
-	for range 100 { // the kernel adds the route to fd00:1::1 in its own time
-		if err != nil || len(got) >= len(want) {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	var got []netip.Prefix
+	lntest.Await(lntest.WaitForAnswer, func() bool { // the kernel adds the route to fd00:1::1 in its own time
 		got, err = h.Prefixes()
-	}
+		return err != nil || len(got) >= len(want)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

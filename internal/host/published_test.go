@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	vnl "github.com/vishvananda/netlink"
@@ -39,12 +38,10 @@ func TestDeviceTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 100 { // the kernel makes an IPv6 address its own in its own time
-		if dev, err := h.DeviceTo(netip.MustParseAddr("fd00:2::1")); err != nil || dev == "lo" {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	lntest.Await(lntest.WaitForAnswer, func() bool { // the kernel makes an IPv6 address its own in its own time
+		dev, err := h.DeviceTo(netip.MustParseAddr("fd00:2::1"))
+		return err != nil || dev == "lo"
+	})
 	for _, tt := range []struct{ to, want string }{
 		{"10.0.0.7", "up0"}, {"10.0.1.7", "up1"}, {"::ffff:10.0.1.7", "up1"}, {"203.0.113.5", "up1"},
 		{"10.0.0.1", "lo"}, {"127.0.0.1", "lo"}, {"fd00:1::7", "up0"}, {"fd00:2::7", "up1"}, {"fd00:2::1", "lo"}, {"::1", "lo"},

@@ -147,7 +147,7 @@ func TestGatewaysOfOthers(t *testing.T) {
 	next := b
 	next.Gateways = lntest.Prefixes("10.2.0.1/24")
 	if _, err := h.EnsureBridge(t.Context(), next); !errors.Is(err, ErrAddressConflict) {
-		t.Errorf("with a port of who knows whom: got %v", err)
+		t.Errorf("with a port of an unknown owner: got %v", err)
 	}
 	next.Needed, next.ForceAddress = func([]netip.Prefix) ([]netip.Prefix, error) { return b.Gateways, nil }, true
 	mustBridge(t, h, next)

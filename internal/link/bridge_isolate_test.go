@@ -47,20 +47,33 @@ func TestIsolatedBridge(t *testing.T) {
 			{"10.46.0.2", "192.0.2.1"}, {"192.0.2.77", "192.0.2.1"}, {"192.0.2.1", "192.0.2.1"}, {"10.46.0.2", "255.255.255.255"},
 			{"10.46.0.2", "224.0.0.1"}, {"fd46::2", "2001:db8::1"}, {"2001:db8::2", "2001:db8::1"}, {"fd46::2", "ff02::1"},
 		} {
-			_ = n.Do(func() error { return sendFrom(tt.from, tt.to) })
-			got := received(in, lntest.WaitForNone)
-			if got && isolated {
-				t.Errorf("%s to %s: the host got it", tt.from, tt.to)
-			}
 			// With its own address as source, nothing arrives anywhere.
-			if !got && !isolated && tt.from != tt.to && tt.to != "224.0.0.1" {
-				t.Errorf("%s to %s: the test sends what never arrives", tt.from, tt.to)
+			patience, arrives := lntest.WaitForNone, !isolated && tt.from != tt.to && tt.to != "224.0.0.1"
+			if arrives {
+				patience = lntest.WaitForAnswer
+			}
+			text := tt.from + " to " + tt.to
+			got, err := lntest.Heard(in, text, patience, func() error {
+				return n.Do(func() error { _ = sendFrom(tt.from, tt.to, text); return nil })
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got && isolated {
+				t.Errorf("%s: the host got it", text)
+			}
+			if !got && arrives {
+				t.Errorf("%s: the test sends what never arrives", text)
 			}
 		}
-		if err := n.Do(askByARP); (err == nil) == isolated {
+		patience := lntest.WaitForAnswer
+		if isolated {
+			patience = lntest.WaitForNone
+		}
+		if err := n.Do(func() error { return askByARP(patience) }); (err == nil) == isolated {
 			t.Errorf("isolated %t: TCP to an address found by ARP: %v", isolated, err)
 		}
-		if err := toLinkLocal(n); (err == nil) == isolated {
+		if err := toLinkLocal(n, patience); (err == nil) == isolated {
 			t.Errorf("isolated %t: the host to the container's link-local address: %v", isolated, err)
 		}
 	}
@@ -91,7 +104,7 @@ func knowHost(mac net.HardwareAddr) error {
 }
 
 // sendFrom sends a datagram to port 5000 from any address.
-func sendFrom(from, to string) error {
+func sendFrom(from, to, text string) error {
 	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
 	fd, err := unix.Socket(netlink.Family(src), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -105,27 +118,15 @@ func sendFrom(from, to string) error {
 	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1), unix.BindToDevice(fd, "eth0"))
 	if src.Is4() {
 		return errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1), unix.Bind(fd, &unix.SockaddrInet4{Addr: src.As4()}),
-			unix.Sendto(fd, []byte("!"), 0, &unix.SockaddrInet4{Addr: dst.As4(), Port: 5000}))
+			unix.Sendto(fd, []byte(text), 0, &unix.SockaddrInet4{Addr: dst.As4(), Port: 5000}))
 	}
 	return errors.Join(err, unix.Bind(fd, &unix.SockaddrInet6{Addr: src.As16()}),
-		unix.Sendto(fd, []byte("!"), 0, &unix.SockaddrInet6{Addr: dst.As16(), Port: 5000, ZoneId: uint32(eth0.Index)}))
+		unix.Sendto(fd, []byte(text), 0, &unix.SockaddrInet6{Addr: dst.As16(), Port: 5000, ZoneId: uint32(eth0.Index)}))
 }
 
-// received says whether anything comes; it takes all that does.
-func received(in *net.UDPConn, patience time.Duration) bool {
-	got := false
-	for {
-		_ = in.SetReadDeadline(time.Now().Add(patience))
-		if _, _, err := in.ReadFromUDPAddrPort(make([]byte, 8)); err != nil {
-			return got
-		}
-		got, patience = true, time.Millisecond
-	}
-}
-
-// askByARP sends an ARP request for the host's address on up0, and waits until
-// the kernel has an answer or gives up.
-func askByARP() error {
+// askByARP sends ARP requests for the host's address on up0, and waits until the
+// kernel has an answer, or has given up once after patience.
+func askByARP(patience time.Duration) error {
 	eth0, err := vnl.LinkByName("eth0")
 	if err != nil {
 		return err
@@ -134,8 +135,7 @@ func askByARP() error {
 	if err := vnl.NeighDel(&vnl.Neigh{LinkIndex: eth0.Attrs().Index, IP: ip}); err != nil {
 		return err
 	}
-	for range 100 {
-		_ = sendFrom("10.46.0.2", "192.0.2.1")
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		all, err := vnl.NeighList(eth0.Attrs().Index, unix.AF_INET)
 		if err != nil {
 			return err
@@ -144,17 +144,16 @@ func askByARP() error {
 			if n.IP.Equal(ip) && n.State&(unix.NUD_REACHABLE|unix.NUD_STALE|unix.NUD_DELAY|unix.NUD_PROBE) != 0 {
 				return nil
 			}
-			if n.IP.Equal(ip) && n.State&unix.NUD_FAILED != 0 {
+			if n.IP.Equal(ip) && n.State&unix.NUD_FAILED != 0 && !time.Now().Before(end) {
 				return errors.New("no answer")
 			}
 		}
-		time.Sleep(50 * time.Millisecond)
+		_ = sendFrom("10.46.0.2", "192.0.2.1", "?") // asks again where the kernel has given up
 	}
-	return errors.New("no answer for 5 s")
 }
 
 // toLinkLocal connects from the host to the container's link-local address.
-func toLinkLocal(n *netns.Namespace) error {
+func toLinkLocal(n *netns.Namespace, patience time.Duration) error {
 	var to string
 	err := netlink.In(n, func(c *netlink.Conn) error {
 		d, err := c.Device("eth0")
@@ -177,8 +176,7 @@ func toLinkLocal(n *netns.Namespace) error {
 		return err
 	}
 	defer func() { _ = l.Close() }()
-	d := net.Dialer{Timeout: lntest.WaitForAnswer}
-	c, err := d.Dial("tcp", "["+to+"%iso]:81")
+	c, err := lntest.Dial("tcp", "["+to+"%iso]:81", patience)
 	if err == nil {
 		err = c.Close()
 	}

@@ -133,6 +133,8 @@ type Owned struct {
 	Index       int
 	// Bridge is true for a bridge, false for a veth.
 	Bridge bool
+	// Master is the bridge of which the link is a port; empty: of none.
+	Master string
 }
 
 // List returns the veths and bridges whose alias starts with prefix. Links
@@ -145,10 +147,14 @@ func (h *Links) List(ctx context.Context, prefix string) ([]Owned, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
+	names := make(map[int]string, len(ds))
+	for _, d := range ds {
+		names[d.Index] = d.Name
+	}
 	var owned []Owned
 	for _, d := range ds {
 		if d.Alias != "" && strings.HasPrefix(d.Alias, prefix) && (d.Kind == "veth" || d.Kind == "bridge") {
-			owned = append(owned, Owned{Owner: d.Alias, Name: d.Name, Index: d.Index, Bridge: d.Kind == "bridge"})
+			owned = append(owned, Owned{Owner: d.Alias, Name: d.Name, Index: d.Index, Bridge: d.Kind == "bridge", Master: names[d.Master]})
 		}
 	}
 	return owned, nil

@@ -80,7 +80,10 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.SortFunc(got, func(a, b Owned) int { return a.Index - b.Index })
-	want := []Owned{{"libnet:net1", "br0", st.Index, true}, {testOwner, "vethc1", a.HostIndex, false}}
+	want := []Owned{
+		{Owner: "libnet:net1", Name: "br0", Index: st.Index, Bridge: true},
+		{Owner: testOwner, Name: "vethc1", Index: a.HostIndex, Master: "br0"},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

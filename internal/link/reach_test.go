@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
@@ -74,8 +73,7 @@ func reach(server, client func(func() error) error, addr string) error {
 	}()
 	return client(func() error {
 		// An address may wait for a kernel worker, and the next SYN for seconds.
-		d := net.Dialer{Timeout: 20 * time.Second, FallbackDelay: -1}
-		c, err := d.Dial("tcp", addr)
+		c, err := lntest.Dial("tcp", addr, lntest.WaitForAnswer)
 		if err != nil {
 			return err
 		}

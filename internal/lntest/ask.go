@@ -8,13 +8,73 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// Short enough for a test that waits for nothing, long enough on a slow machine.
+// Short enough for a test that waits for nothing, long enough on a slow machine:
+// whatever a test waits for comes in milliseconds on an idle one.
 const (
 	WaitForAnswer = 30 * time.Second
 	WaitForNone   = 300 * time.Millisecond
 )
+
+// Await calls done again and again until it says true; false: it does not within patience.
+func Await(patience time.Duration, done func() bool) bool {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if done() {
+			return true
+		}
+		if !time.Now().Before(end) {
+			return false
+		}
+	}
+}
+
+// Dial connects, and again where a neighbour is not found, until patience is over. The
+// kernel brings a new link into use in its own time, on a busy machine seconds late, and
+// drops what is sent by it until then.
+func Dial(network, to string, patience time.Duration) (c net.Conn, err error) {
+	end := time.Now().Add(patience)
+	for {
+		d := net.Dialer{Deadline: end, FallbackDelay: -1}
+		if c, err = d.Dial(network, to); !errors.Is(err, unix.EHOSTUNREACH) || !time.Now().Before(end) {
+			return c, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// Heard says whether a datagram with this text comes within patience. It is sent first,
+// and again every second, as it may be lost on a busy machine. Other datagrams are
+// dropped: they may be earlier ones that were sent twice.
+func Heard(in net.PacketConn, text string, patience time.Duration, send func() error) (bool, error) {
+	_, err := hear(in, text, patience, send)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// hear is Heard that returns the source; os.ErrDeadlineExceeded: it has not come.
+func hear(in net.PacketConn, text string, patience time.Duration, send func() error) (net.Addr, error) {
+	buf := make([]byte, 256)
+	for end := time.Now().Add(patience); ; {
+		if err := send(); err != nil {
+			return nil, err
+		}
+		if err := in.SetReadDeadline(time.Now().Add(min(patience, time.Second))); err != nil {
+			return nil, err
+		}
+		n, from, err := in.ReadFrom(buf)
+		for err == nil && string(buf[:n]) != text {
+			n, from, err = in.ReadFrom(buf)
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(end) {
+			return from, err
+		}
+	}
+}
 
 // Exchange sends a question and returns the answer that comes within patience.
 // A datagram may be lost on a busy machine, so it is sent again every second.
@@ -39,11 +99,10 @@ func Exchange(c net.Conn, question string, patience time.Duration) (string, erro
 }
 
 // Ask asks a server of Serve from the namespace at path. Where an answer is waited
-// for, a refusal is not taken for the last word: on a busy machine neighbour
-// discovery may fail once.
+// for, a refusal is not taken for the last word: see Dial.
 func Ask(t testing.TB, path, network, to string, patience time.Duration) (answer string, err error) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		err = In(t, path, func() error {
 			answer, err = ask(network, to, max(time.Until(end), time.Millisecond))
 			return err
@@ -55,8 +114,7 @@ func Ask(t testing.TB, path, network, to string, patience time.Duration) (answer
 }
 
 func ask(network, to string, patience time.Duration) (string, error) {
-	d := net.Dialer{Timeout: patience}
-	c, err := d.Dial(network, to)
+	c, err := Dial(network, to, patience)
 	if err != nil {
 		return "", err
 	}

@@ -6,11 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -96,7 +93,7 @@ func Via(gateways ...string) error {
 	return nil
 }
 
-// SourceOf sends a datagram, again if none arrives, from an address of here by an interface to what
+// SourceOf sends one datagram from an address of here by an interface to what
 // in listens to, and returns the source that in sees.
 func SourceOf(t testing.TB, in *net.UDPConn, from, dev, to string) string {
 	t.Helper()
@@ -136,32 +133,12 @@ func sourceOf(in *net.UDPConn, from, dev, to string) (string, error) {
 		return "", err
 	}
 	defer func() { _ = c.Close() }()
-	token := strconv.FormatUint(tokens.Add(1), 10)
-	for end := time.Now().Add(WaitForAnswer); ; { // a datagram may be lost on a busy machine
-		if _, err := c.Write([]byte(token)); err != nil {
-			return "", err
-		}
-		seen, err := sourceOfToken(in, token, time.Now().Add(time.Second))
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
-			return seen, err
-		}
-	}
-}
-
-// tokens tell a datagram from those that were sent earlier.
-var tokens atomic.Uint64
-
-func sourceOfToken(in *net.UDPConn, token string, deadline time.Time) (string, error) {
-	if err := in.SetReadDeadline(deadline); err != nil {
+	text := "from " + c.LocalAddr().String() // no other sender's
+	seen, err := hear(in, text, WaitForAnswer, func() error { _, err := c.Write([]byte(text)); return err })
+	if err != nil {
 		return "", err
 	}
-	buf := make([]byte, 32)
-	for {
-		n, seen, err := in.ReadFromUDPAddrPort(buf)
-		if err != nil || string(buf[:n]) == token {
-			return seen.Addr().Unmap().WithZone("").String(), err
-		}
-	}
+	return seen.(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("").String(), nil
 }
 
 // ListenGroup listens on eth0 of the namespace at path to the group and to the

@@ -135,7 +135,7 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 	s := v.Networks[network]
 	blocks := map[string][]netip.Prefix{}
 	for b, h := range s.Blocks {
-		if !s.Terms.Cut(b) { // one that overlaps others would be in everybody's way
+		if !s.Terms.Cut(b) { // one that overlaps others would be in the way of all
 			problems = append(problems, fmt.Sprintf("%s of node %s is no block of the network", b, h.Node))
 			continue
 		}

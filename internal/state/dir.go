@@ -94,7 +94,7 @@ func (d *Dir) sandboxFile(id string) (string, error) {
 }
 
 // draft is the name that a record has for a moment before it replaces another.
-// What a killed process leaves there the next writer, or who deletes the
+// What a killed process leaves there the next writer, or the caller that deletes the
 // record, removes.
 func draft(path string) string {
 	return filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))

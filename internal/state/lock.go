@@ -25,7 +25,7 @@ const lockTimeout = 10 * time.Second
 // work on one.
 var ErrInUse = errors.New("network in use")
 
-// aloneTimeout bounds the wait of Alone for those who own an attachment.
+// aloneTimeout bounds the wait of Alone for those that own an attachment.
 const aloneTimeout = 2 * time.Second
 
 // Alone calls fn, which may delete the network, while no process owns any of its

@@ -127,7 +127,7 @@ type Port struct {
 	HostPort      int
 	HostPortEnd   int // 0: HostPort
 	ContainerPort int
-	Sources       []netip.Prefix // nil: everybody
+	Sources       []netip.Prefix // nil: all
 }
 
 // Sandbox is the record of a container's network namespace.

@@ -244,7 +244,7 @@ func FuzzLoadEndpoint(f *testing.F) {
 	})
 }
 
-// Many who replace a record at the same time all succeed, and leave no draft.
+// Many that replace a record at the same time all succeed, and leave no draft.
 func TestReplaceByMany(t *testing.T) {
 	d := New(t.TempDir())
 	var wg sync.WaitGroup
@@ -317,7 +317,7 @@ func TestManyPorts(t *testing.T) {
 	}
 }
 
-// Who waits, and the addresses that were given.
+// A record has the ports that wait, and the addresses that were given.
 func TestStandbyAndAddresses(t *testing.T) {
 	d := New(filepath.Join(t.TempDir(), "state"))
 	s, err := d.LoadStandby("c1")
@@ -356,7 +356,7 @@ func TestStandbyAndAddresses(t *testing.T) {
 	}
 }
 
-// Of those who replace a record at once, all having read the same one, one does.
+// Of those that replace a record at once, all having read the same one, one does.
 func TestSwapNetwork(t *testing.T) {
 	d := New(filepath.Join(t.TempDir(), "state"))
 	old := Network{Name: "net1", Driver: "bridge", Bridge: "br0", Fingerprint: "old"}

@@ -12,7 +12,7 @@ import (
 // errBusy says that another one has the lock.
 var errBusy = errors.New("busy")
 
-// TryOwn is Own without waiting, for one who looks at attachments of others:
+// TryOwn is Own without waiting, for a caller that looks at attachments of others:
 // false if another owns it now, or if there is nothing of the network. Two that
 // own one each and wait for the other's would wait for ever.
 func (d *Dir) TryOwn(network, containerID, ifName string) (release func(), owned bool, err error) {
@@ -34,7 +34,7 @@ func (d *Dir) TryOwn(network, containerID, ifName string) (release func(), owned
 	return release, err == nil, err
 }
 
-// TryRepair keeps all others who ask for it from the state directory until
+// TryRepair keeps all others that ask for it from the state directory until
 // release is called; false if another has it, or there is no such directory.
 func (d *Dir) TryRepair() (release func(), ok bool, err error) {
 	fd, err := unix.Open(d.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

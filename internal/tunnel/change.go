@@ -133,7 +133,7 @@ func (h *Tunnels) surplus(d *netlink.Device, t Tunnel, old tunnelState, macs map
 	return all
 }
 
-// gone is what the kernel answers to who deletes what is not there.
+// gone is what the kernel answers where something is deleted that is not there.
 var gone = []error{netlink.ErrNotFound, unix.ESRCH, unix.EADDRNOTAVAIL}
 
 // ignore returns nil for an error that is one of these.

@@ -14,7 +14,7 @@ import (
 )
 
 // protocolOurs is the protocol number of our routes on the host: by it they
-// are told from everybody else's. iproute2 has no name for it.
+// are told from those of others. iproute2 has no name for it.
 const protocolOurs = 108
 
 // entry is an entry of a neighbour table or of a forwarding database.

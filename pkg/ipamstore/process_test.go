@@ -179,7 +179,7 @@ func TestKill(t *testing.T) {
 	checkIndex(t, s)
 }
 
-// A stopped process holds the lock: the wait is bounded and the error says who.
+// A stopped process holds the lock: the wait is bounded and the error names it.
 func TestLocked(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, Config{Sets: sets("10.1.0.0/22"), LockTimeout: 50 * time.Millisecond})

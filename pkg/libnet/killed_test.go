@@ -95,7 +95,7 @@ func runAlone(t *testing.T, cmd *exec.Cmd) (string, error) {
 	ok(t, err)
 	cmd.ExtraFiles = []*os.File{w} // which they all inherit
 	out, err := cmd.CombinedOutput()
-	ok(t, w.Close(), r.SetReadDeadline(time.Now().Add(10*time.Second)))
+	ok(t, w.Close(), r.SetReadDeadline(time.Now().Add(time.Minute)))
 	if _, readErr := io.ReadAll(r); readErr != nil {
 		t.Errorf("the plugin outlives its caller: %v", readErr)
 	}

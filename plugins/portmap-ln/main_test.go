@@ -17,9 +17,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// wait bounds what must come.
-const wait = 3 * time.Second
-
 // host looks like a machine of its own: a bridge br0 that some other plugin
 // made, container a at 10.99.0.2 on it, and "world" at 192.0.2.2 behind it.
 type host struct {
@@ -96,22 +93,30 @@ func (h *host) serve() {
 	}()
 }
 
+// patienceFor is how long to wait for an answer that is wanted, or is not.
+func patienceFor(wanted bool) time.Duration {
+	if wanted {
+		return lntest.WaitForAnswer
+	}
+	return lntest.WaitForNone
+}
+
 // reaches says whether the world gets the container's answer at a port of the host.
-func (h *host) reaches(port string) bool {
+func (h *host) reaches(port string, wanted bool) bool {
 	h.t.Helper()
-	return h.reachesFrom(h.world, "192.0.2.1", port)
+	return h.reachesFrom(h.world, "192.0.2.1", port, patienceFor(wanted))
 }
 
 // reachesFrom is reaches from another namespace, at an address of the host.
-func (h *host) reachesFrom(ns, at, port string) bool {
+func (h *host) reachesFrom(ns, at, port string, patience time.Duration) bool {
 	h.t.Helper()
 	said := ""
 	lntest.Enter(h.t, ns, func() {
-		conn, err := net.DialTimeout("tcp4", net.JoinHostPort(at, port), wait)
+		conn, err := lntest.Dial("tcp4", net.JoinHostPort(at, port), patience)
 		if err != nil {
 			return
 		}
-		h.check(conn.SetDeadline(time.Now().Add(wait)))
+		h.check(conn.SetDeadline(time.Now().Add(lntest.WaitForAnswer)))
 		data, err := io.ReadAll(conn)
 		h.check(err)
 		h.check(conn.Close())

@@ -31,11 +31,11 @@ func TestLife(t *testing.T) {
 			t.Errorf("ADD answers\n%s\nwant what came:\n%s", got, result)
 		}
 	}
-	if !h.reaches("8080") {
+	if !h.reaches("8080", true) {
 		t.Error("the world does not reach port 8080")
 	}
 	h.must("CHECK", "c1", h.a, publishing(web))
-	if h.must("DEL", "c1", "", ""); h.reaches("8080") { // without netns, prevResult and ports
+	if h.must("DEL", "c1", "", ""); h.reaches("8080", false) { // without netns, prevResult and ports
 		t.Error("after DEL, the world reaches port 8080")
 	}
 	for _, keys := range []string{"", `,"runtimeConfig":{"portMappings":[{"hostPort":"x"}]},"backend":7`} {
@@ -82,7 +82,7 @@ func TestFreePort(t *testing.T) {
 		return r.PortMappings[0].HostPort
 	}
 	port := chosen()
-	if !h.reaches(strconv.Itoa(port)) {
+	if !h.reaches(strconv.Itoa(port), true) {
 		t.Errorf("the world does not reach port %d, which was chosen", port)
 	}
 	if again := chosen(); again != port {
@@ -157,7 +157,7 @@ func TestCollect(t *testing.T) {
 	second := strings.ReplaceAll(publishing(`{"hostPort":8081,"containerPort":80}`), "10.99.0.2", "10.99.0.3")
 	h.must("ADD", "c1", h.a, publishing(web))
 	h.must("ADD", "c2", h.a, second)
-	h.must("GC", "", "", "") // without a list, who lives stays
+	h.must("GC", "", "", "") // without a list, all that live stay
 	h.must("CHECK", "c1", h.a, publishing(web))
 	h.must("CHECK", "c2", h.a, second)
 	h.must("GC", "", "", `,"cni.dev/valid-attachments":[{"containerID":"c2","ifname":"eth0"}]`)

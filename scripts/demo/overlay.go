@@ -243,12 +243,12 @@ func (f *fabric) netns(b box) string { return f.hosts[b.host].container(b.name) 
 
 func (f *fabric) reach() error {
 	f.head("REACH", "ping and TCP, IPv4 and IPv6, between all on different hosts. No address changes.")
-	return f.everybody()
+	return f.visitAll()
 }
 
-// everybody has all containers ping, and connect to, all on other hosts, by all
+// visitAll has all containers ping, and connect to, all on other hosts, by all
 // addresses, and wants their own address to be seen there.
-func (f *fabric) everybody() error {
+func (f *fabric) visitAll() error {
 	for _, to := range f.boxes {
 		stop, err := serve(f.netns(to), webPort)
 		if err != nil {

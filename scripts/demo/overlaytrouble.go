@@ -20,7 +20,7 @@ func (f *fabric) replace() error {
 	f.hosts["h3"].crash()
 	f.without("h3")
 	f.step(bold, "!", "h3 is killed.")
-	if err := f.everybody(); err != nil {
+	if err := f.visitAll(); err != nil {
 		return err
 	}
 	f.row("", "Its block stays its own: --block-ttl, 24 h, has not passed.")
@@ -35,7 +35,7 @@ func (f *fabric) replace() error {
 	if err := f.addBox("h3", "c4"); err != nil {
 		return err
 	}
-	return f.everybody()
+	return f.visitAll()
 }
 
 func (f *fabric) withoutEtcd() error {
@@ -46,7 +46,7 @@ func (f *fabric) withoutEtcd() error {
 		return errors.New("etcd answers still")
 	}
 	f.step(bold, "!", "etcd is killed: etcdctl endpoint health fails.")
-	if err := f.everybody(); err != nil {
+	if err := f.visitAll(); err != nil {
 		return err
 	}
 	if err := f.addBox("h1", "c5"); err != nil {
@@ -62,7 +62,7 @@ func (f *fabric) withoutEtcd() error {
 	if err := f.addBox("h2", "c6"); err != nil {
 		return err
 	}
-	return f.everybody()
+	return f.visitAll()
 }
 
 func (f *fabric) back() error {

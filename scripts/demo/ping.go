@@ -53,7 +53,7 @@ func listen(path, network string) (conn net.PacketConn, err error) {
 	return conn, conn.SetDeadline(time.Now().Add(pingTimeout))
 }
 
-// await returns who sent the next message of our identifier and this type.
+// await returns the sender of the next message of our identifier and this type.
 func await(conn net.PacketConn, kind byte) (netip.Addr, error) {
 	buf := make([]byte, 1500)
 	for {

@@ -10,8 +10,8 @@ import (
 // dialTimeout is how long a client waits: an answer takes a fraction of it.
 const dialTimeout = 300 * time.Millisecond
 
-// serve tells everybody who connects in the namespace at path which address he
-// comes from, until stop is called.
+// serve tells each client that connects in the namespace at path its own address, until
+// stop is called.
 func serve(path string, port int) (stop func(), err error) {
 	var l net.Listener
 	err = within(path, func() error {

@@ -32,7 +32,7 @@ func runRounds(rounds int, all []cycler) error {
 	return nil
 }
 
-// field is everybody that ADD, CHECK and DEL are timed of.
+// field has all programs of which ADD, CHECK and DEL are timed.
 type field struct {
 	bare, full []*chain
 	control    *chain // ours, full, always alone
@@ -97,7 +97,7 @@ ten ports each, those of the reference one; its full chains stop at 300 present,
 
 func (f *field) runSize(r *report, n, size int) error {
 	f.present = nil
-	everybody := []cycler{f.floor, f.control}
+	all := []cycler{f.floor, f.control}
 	for _, c := range f.chains() {
 		if c.most > 0 && size > c.most {
 			continue
@@ -115,7 +115,7 @@ func (f *field) runSize(r *report, n, size int) error {
 			continue
 		}
 		f.present = append(f.present, c)
-		everybody = append(everybody, c)
+		all = append(all, c)
 	}
 	if size > 0 {
 		n /= 2
@@ -126,7 +126,7 @@ func (f *field) runSize(r *report, n, size int) error {
 		for _, c := range f.present {
 			c.forget()
 		}
-		if err := runRounds(rounds, everybody); err != nil {
+		if err := runRounds(rounds, all); err != nil {
 			return fmt.Errorf("%d present: %w", size, err)
 		}
 	}

@@ -13,7 +13,7 @@ const (
 	allPorts  = 10_000 // of others, or of a range
 )
 
-// portField is who publishes ports, and how many at once it is asked for: what
+// portField has the programs that publish ports, and how many at once it is asked for: what
 // the reference takes with iptables is in proportion to them, and long.
 type portField struct {
 	chains []*chain

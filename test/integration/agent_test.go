@@ -18,7 +18,7 @@ func TestAgentReach(t *testing.T) {
 	}
 	status := call{plugin: "overlay-ln", command: "STATUS", stdin: a.agentConf(0, "h1", nil)}
 	if r := a.tryOn("h1", status); r.code != 50 || !strings.Contains(r.msg, "ln-agent") {
-		t.Errorf("STATUS before there is an agent: code %d, %q, want 50 and who is missing", r.code, r.msg)
+		t.Errorf("STATUS before there is an agent: code %d, %q, want 50 and what is missing", r.code, r.msg)
 	}
 	early := attachment("overlay-ln", "early", a.netns("early"), a.agentConf(0, "h1", nil))
 	if r := a.tryOn("h1", early.as("ADD")); r.code != 11 || !strings.Contains(r.msg, "/run/libnet-h1/overlay/net0.json is missing") {
@@ -204,7 +204,7 @@ func TestAgentTwins(t *testing.T) {
 }
 
 // When a host's block fills up it takes another; containers of both reach
-// everybody. Small blocks of 5 addresses each, and 8 of them.
+// all others. Small blocks of 5 addresses each, and 8 of them.
 func TestAgentSeveralBlocks(t *testing.T) {
 	t.Parallel()
 	a := newAgents(t, 2)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // part keeps a host from etcd, and from nothing else, until heal is called.
@@ -250,8 +252,13 @@ func (a *agents) pingOften(from string, to netip.Addr) (stop func() (sent, lost 
 		var err error
 		conn, err = net.ListenPacket(network, "")
 		a.check(err)
+		raw, err := conn.(*net.IPConn).SyscallConn()
+		a.check(err)
+		a.check(raw.Control(func(fd uintptr) { // answers wait while this process does
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
+		}))
 	})
-	end, sent, got := make(chan struct{}), make(chan int), make(chan map[uint16]bool)
+	end, sent := make(chan struct{}), make(chan int)
 	go func() {
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
@@ -262,33 +269,36 @@ func (a *agents) pingOften(from string, to netip.Addr) (stop func() (sent, lost 
 				return
 			case <-tick.C:
 			}
-			msg := []byte{request, 0, 0, 0, 0x6c, 0x6e, byte(n >> 8), byte(n)}
+			msg := binary.BigEndian.AppendUint32([]byte{request, 0, 0, 0, 0x6c, 0x6e, 0, 0}, uint32(n))
 			if to.Is4() {
 				binary.BigEndian.PutUint16(msg[2:], checksum(msg))
 			}
 			_, _ = conn.WriteTo(msg, &net.IPAddr{IP: to.AsSlice()}) // what is not sent is lost
 		}
 	}()
+	var answered atomic.Int64
+	ended := make(chan struct{})
 	go func() {
-		seen, buf := map[uint16]bool{}, make([]byte, 1500)
+		defer close(ended)
+		seen, buf := map[uint32]bool{}, make([]byte, 1500)
 		for {
 			n, _, err := conn.ReadFrom(buf)
 			if err != nil {
-				got <- seen
 				return
 			}
-			if n >= 8 && buf[0] == response && buf[4] == 0x6c && buf[5] == 0x6e {
-				seen[binary.BigEndian.Uint16(buf[6:])] = true
+			if n == 12 && buf[0] == response && buf[4] == 0x6c && buf[5] == 0x6e {
+				seen[binary.BigEndian.Uint32(buf[8:])] = true
+				answered.Store(int64(len(seen)))
 			}
 		}
 	}()
 	return func() (int, int) {
 		close(end)
 		n := <-sent
-		_ = conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-		seen := <-got
+		lntest.Await(lntest.WaitForAnswer, func() bool { return answered.Load() == int64(n) })
 		_ = conn.Close()
-		return n, n - len(seen)
+		<-ended
+		return n, n - int(answered.Load())
 	}
 }
 

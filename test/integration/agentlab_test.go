@@ -173,12 +173,12 @@ func (a *agents) up(keys map[string]any, args ...string) {
 func (a *agents) get(host, path string) (body string, code int) {
 	a.t.Helper()
 	a.in(netnsPath(host), func() {
-		c, err := net.DialTimeout("tcp", "127.0.0.1:9468", time.Second)
+		c, err := net.DialTimeout("tcp", "127.0.0.1:9468", agentPatience)
 		if err != nil {
 			return // not there yet
 		}
 		// The connection is of this thread's namespace.
-		client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+		client := http.Client{Timeout: agentPatience, Transport: &http.Transport{
 			DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
 		}}
 		resp, err := client.Get("http://agent" + path)
@@ -203,7 +203,9 @@ func metric(body, name string) float64 {
 	return -1
 }
 
-const agentPatience = 15 * time.Second
+// agentPatience is long: an agent notices by its next renewal, a third of --live-ttl later,
+// that etcd was restored, and then begins anew.
+const agentPatience = 90 * time.Second
 
 // awaitAgent waits until a host's agent answers as asked.
 func (a *agents) awaitAgent(host, path, what string, ok func(body string, code int) bool) {

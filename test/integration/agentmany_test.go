@@ -130,7 +130,7 @@ func (a *agents) invent(c *clientv3.Client, i int) string {
 	v4, v6 := fmt.Sprintf("10.%d.%d.0/24", 88+i>>8, i&255), fmt.Sprintf("fd80:0:0:%x::/64", 0x8000+i)
 	live := fmt.Sprintf(`{"node":%q,"instance":%q}`, name, name)
 	const p = "/libnet/v1/"
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), agentPatience)
 	defer cancel()
 	_, err := c.Txn(ctx).Then(
 		clientv3.OpPut(p+"nodes/"+name, fmt.Sprintf(`{"address":%q}`, addr)),

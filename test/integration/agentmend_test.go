@@ -95,7 +95,7 @@ func TestAgentMends(t *testing.T) {
 		a.pingAll(near, far)
 	}
 	// While the agent looks once more it has sockets open.
-	for deadline := time.Now().Add(10 * time.Second); a.openFiles("h1") > files; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(agentPatience); a.openFiles("h1") > files; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("ln-agent has %d files open, had %d before all this", a.openFiles("h1"), files)
 		}
@@ -108,7 +108,7 @@ func (a *agents) freeze(host string) {
 	a.t.Helper()
 	pid := a.procs[host].cmd.Process.Pid
 	a.check(unix.Kill(pid, unix.SIGSTOP))
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(agentPatience); ; time.Sleep(time.Millisecond) {
 		switch frozen := stopped(pid); {
 		case frozen && !holdsLock(pid):
 			return

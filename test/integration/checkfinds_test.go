@@ -77,7 +77,7 @@ func changes() []change {
 		{name: "gateway removed", want: "10.1.0.1/24", mended: true, do: onLink("br0", func(l netlink.Link) error { return netlink.AddrDel(l, addr("10.1.0.1/24")) })},
 		{name: "tables flushed", want: "table inet libnet", healed: true, do: func(h *host) { h.nft("flush ruleset") }},
 		{name: "bridge deleted", want: "br0: not found", healed: true, do: onLink("br0", netlink.LinkDel)},
-		{name: "rule changed", want: `closed "nobody else": is not what was written`, healed: true, do: func(h *host) { h.openClosed() }},
+		{name: "rule changed", want: `closed "all else": is not what was written`, healed: true, do: func(h *host) { h.openClosed() }},
 		{name: "chain flushed", want: "no other source", do: func(h *host) { h.nft("flush chain bridge libnet prerouting") }},
 		{name: "rules of a chain flushed", want: "closed", healed: true, do: func(h *host) { h.nft("flush chain inet libnet closed") }},
 		{name: "masquerade element deleted", want: "masquerade4 { 10.1.0.2 . br0 }", do: func(h *host) { h.nft("flush set inet libnet masquerade4") }},
@@ -147,12 +147,12 @@ func (h *host) openClosed() {
 	h.t.Helper()
 	out, err := exec.Command("nft", "-a", "list", "chain", "inet", "libnet", "closed").Output()
 	h.check(err)
-	_, handle, ok := strings.Cut(string(out), `drop comment "nobody else" # handle `)
+	_, handle, ok := strings.Cut(string(out), `drop comment "all else" # handle `)
 	if !ok {
-		h.t.Fatalf("no rule \"nobody else\":\n%s", out)
+		h.t.Fatalf("no rule \"all else\":\n%s", out)
 	}
 	handle, _, _ = strings.Cut(handle, "\n")
-	h.nft("replace rule inet libnet closed handle " + handle + ` accept comment "nobody else"`)
+	h.nft("replace rule inet libnet closed handle " + handle + ` accept comment "all else"`)
 }
 
 // hostEnd is the name of the host's end of the only attachment.

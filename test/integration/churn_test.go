@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // churnProbes is how many probes are sent in all worlds together: in make test, and
@@ -129,7 +131,7 @@ func churnAddr(gateway string) netip.Addr {
 // the container of a network that keeps no one out.
 func (l *matrixLab) arrivesAll(seen *arrivals) {
 	l.t.Helper()
-	for end := time.Now().Add(20 * time.Second); len(seen.all()) < churnKinds; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * lntest.WaitForAnswer); len(seen.all()) < churnKinds; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			l.t.Fatalf("with an open network only these arrive: %v", slices.Sorted(maps.Keys(seen.all())))
 		}

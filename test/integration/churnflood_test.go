@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // The ports of the container: of probes, each a flow of its own, and of the flow
@@ -33,7 +35,7 @@ type flood struct {
 func (f *flood) goOn(t testing.TB) {
 	t.Helper()
 	before := f.sent.Load()
-	for end := time.Now().Add(20 * time.Second); f.sent.Load() < before+64; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * lntest.WaitForAnswer); f.sent.Load() < before+64; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no probe is sent any more")
 		}

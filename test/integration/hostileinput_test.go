@@ -117,7 +117,7 @@ func (h *host) symlink(path string, dangling bool) {
 	for _, verb := range []string{"STATUS", "ADD", "ADD", "CHECK", "DEL", "GC"} {
 		for _, c := range []call{bridge, ports} {
 			c.command = verb
-			r := h.bounded(c, strings.NewReader(c.stdin), 10*time.Second)
+			r := h.bounded(c, strings.NewReader(c.stdin), time.Minute)
 			if verb == "DEL" && r.code != 0 {
 				h.t.Logf("%s DEL: code %d: %s", c.plugin, r.code, r.msg)
 			}
@@ -234,7 +234,7 @@ func (b bomb) test(t *testing.T) {
 	}
 	conf := edit(t, good, keys{"prevResult.cniVersion": "1.1.0", b.key: "BOMB"})
 	c.stdin = strings.Replace(conf, `"BOMB"`, string(b.value), 1)
-	if r := h.bounded(c, strings.NewReader(c.stdin), 10*time.Second); r.code != b.code && !b.any {
+	if r := h.bounded(c, strings.NewReader(c.stdin), time.Minute); r.code != b.code && !b.any {
 		t.Errorf("code %d, want %d: %.300s", r.code, b.code, r.msg)
 	} else if len(r.msg) > 1000 {
 		t.Errorf("the message has %d bytes: %.300s", len(r.msg), r.msg)
@@ -249,7 +249,7 @@ func TestEndlessInput(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	c := attachment("bridge-ln", "c1", h.netns("c1"), "").as("ADD")
-	if r := h.bounded(c, zeros{}, 10*time.Second); r.code != codeDecode {
+	if r := h.bounded(c, zeros{}, time.Minute); r.code != codeDecode {
 		t.Errorf("code %d, want %d: %s", r.code, codeDecode, r.msg)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// The tables say who reaches the containers a, of network one, and b, of network
+// The tables say from where packets reach the containers a, of network one, and b, of network
 // two, by the networks' modes.
 //
 //	unpub   from outside by the container's address, a port that is not published

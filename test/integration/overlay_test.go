@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Every pair of 3 hosts and 2 networks, by both families: who shares a network
-// reaches, who does not, does not.
+// Every pair of 3 hosts and 2 networks, by both families: containers
+// reach each other if they share a network, and only then.
 func TestOverlayReach(t *testing.T) {
 	for _, is6 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("underneath6=%t", is6), func(t *testing.T) {

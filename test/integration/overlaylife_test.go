@@ -102,7 +102,8 @@ func testOverlayShut(t *testing.T, key string, hostReaches, forwards bool) {
 			c.noPing(netnsPath("h1"), a)
 		}
 	}
-	if out := c.echo(near.netns, c.address(1), noPingWait); (out == nil) != (key == "isolated") {
+	reached := key == "isolated"
+	if out := c.echo(near.netns, c.address(1), pick2(reached, pingWait, noPingWait)); (out == nil) != reached {
 		t.Errorf("ping of the other host's address underneath: %v", out)
 	}
 }

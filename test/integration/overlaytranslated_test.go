@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // What others translate on one host to a container of another one gets there, as
@@ -105,7 +107,7 @@ func (c *cluster) answerHello(netns string, port int) {
 func (c *cluster) hello(netns string, to netip.AddrPort, wait time.Duration) (says string) {
 	c.t.Helper()
 	c.in(netns, func() {
-		conn, err := net.DialTimeout("tcp4", to.String(), wait)
+		conn, err := lntest.Dial("tcp4", to.String(), wait)
 		if err != nil {
 			return
 		}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // A frame with a source MAC that no host of the network has does not get in;
@@ -39,7 +41,7 @@ func TestOverlayStrangers(t *testing.T) {
 		{"all known", far.Attrs().HardwareAddr.String(), vni, c.address(1), true}, // the test reaches the container at all
 	} {
 		c.in(netnsPath("h3"), func() { c.disguise(tt.mac, tt.vni, tt.from, near, known.addresses[0], to.addresses[0]) })
-		if got := c.hears(to, known.addresses[0]); got != tt.want {
+		if got := c.hears(to, known.addresses[0], pick2(tt.want, pingWait, 3*noPingWait)); got != tt.want {
 			t.Errorf("%s: arrives %t, want %t", tt.name, got, tt.want)
 		}
 	}
@@ -64,7 +66,7 @@ func (c *cluster) disguise(mac string, vni int, from netip.Addr, near netlink.Li
 }
 
 // hears says whether a datagram of the stranger's arrives.
-func (c *cluster) hears(to container, as netip.Addr) (heard bool) {
+func (c *cluster) hears(to container, as netip.Addr, patience time.Duration) bool {
 	c.t.Helper()
 	var in, out net.PacketConn
 	var err error
@@ -74,13 +76,11 @@ func (c *cluster) hears(to container, as netip.Addr) (heard bool) {
 	c.in(netnsPath("h3"), func() { out, err = net.ListenPacket("udp4", netip.AddrPortFrom(as, 0).String()) })
 	c.check(err)
 	defer func() { _ = out.Close() }()
-	for range 3 {
-		_, err = out.WriteTo([]byte("boo"), &net.UDPAddr{IP: to.addresses[0].AsSlice(), Port: 7777})
-		c.check(err)
-		c.check(in.SetReadDeadline(time.Now().Add(noPingWait)))
-		_, _, err = in.ReadFrom(make([]byte, 16))
-		heard = heard || err == nil
-	}
+	heard, err := lntest.Heard(in, "boo", patience, func() error {
+		_, err := out.WriteTo([]byte("boo"), &net.UDPAddr{IP: to.addresses[0].AsSlice(), Port: 7777})
+		return err
+	})
+	c.check(err)
 	return heard
 }
 

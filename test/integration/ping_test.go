@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	pingWait   = 3 * time.Second
+	pingWait   = lntest.WaitForAnswer
 	noPingWait = 200 * time.Millisecond
 )
 
@@ -60,8 +60,8 @@ func echo(addr netip.Addr, wait time.Duration) error {
 	}
 	var buf [1500]byte
 	for end := time.Now().Add(wait); ; {
-		if _, err := conn.WriteTo(msg, &net.IPAddr{IP: addr.AsSlice()}); err != nil {
-			return err
+		if _, err := conn.WriteTo(msg, &net.IPAddr{IP: addr.AsSlice()}); err != nil && time.Now().After(end) {
+			return err // before that, a link may only not be in use yet
 		}
 		if err := conn.SetReadDeadline(time.Now().Add(min(wait, 250*time.Millisecond))); err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The tables say who reaches what. Who: see reachLab; self is the server.
+// The tables say which place reaches what. The places: see reachLab; self is the server.
 //
 //	ping    the server answers ICMP echo
 //	pub     the server's own address, the port that is published

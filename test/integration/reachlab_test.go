@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// reachLab is a host with two networks, and who is around it:
+// reachLab is a host with two networks, and the places around it:
 //
 //	server, sibling ─ br1 ┐                 ┌ neighbour 192.0.2.2
 //	                      host 192.0.2.1 ─ LAN ─ attacker 192.0.2.3

@@ -12,6 +12,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/vishvananda/netlink"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // TestScripts runs testdata/script: cnitool and plugins, one command a line.
@@ -143,7 +145,7 @@ func (s *script) serve(name, port string) {
 func (s *script) dial(from, addr, who string) {
 	s.t.Helper()
 	s.in(place(from), func() {
-		conn, err := net.DialTimeout("tcp", addr, pingWait)
+		conn, err := lntest.Dial("tcp", addr, pingWait)
 		s.check(err)
 		s.check(conn.SetDeadline(time.Now().Add(pingWait)))
 		said, err := io.ReadAll(conn)

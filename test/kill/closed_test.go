@@ -118,7 +118,7 @@ func (c *closedOne) hears(words string, by []net.Conn) {
 	c.t.Helper()
 	for i, conn := range by {
 		say := fmt.Sprintf("%s %d", words, i)
-		for end := time.Now().Add(20 * time.Second); !c.has(say); {
+		for end := time.Now().Add(time.Minute); !c.has(say); {
 			if time.Now().After(end) {
 				c.t.Fatalf("c0 does not hear %q", say)
 			}

@@ -44,7 +44,7 @@ var quiet = map[uint64]bool{
 }
 
 // limit bounds one run of a plugin: its own waits end after 10 s.
-const limit = 30 * time.Second
+const limit = 2 * time.Minute
 
 // follow lets the tracee pid and its threads run to their end. It must be
 // called from the thread that started it.

@@ -20,8 +20,8 @@ type network struct {
 	// orphans are attachments whose container is gone since then, and that no
 	// DEL comes for: only GC can.
 	orphans map[id]int
-	// collecting is how many calls of GC with a list run. Who is not on the
-	// list must not come before they end (spec 1.1.0, section 2, Lifecycle).
+	// collecting is how many calls of GC with a list run. A container that is not on
+	// the list must not come before they end (spec 1.1.0, section 2, Lifecycle).
 	collecting int
 }
 

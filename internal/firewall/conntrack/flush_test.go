@@ -184,7 +184,7 @@ func TestRepeat(t *testing.T) {
 		{0, nil, 1, nil},
 		{3, unix.ERESTART, 4, nil},
 		{3, fmt.Errorf("list: %w", unix.EINTR), 4, nil},
-		{99, unix.ERESTART, dumpTries, unix.ERESTART},
+		{9999, unix.ERESTART, dumpTries, unix.ERESTART},
 		{1, unix.EPERM, 1, unix.EPERM},
 	} {
 		calls := 0

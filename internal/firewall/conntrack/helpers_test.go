@@ -20,9 +20,9 @@ const (
 type flow struct {
 	proto  uint8
 	dst    string // what the first packet was for
-	source string // who answers
+	source string // that answers
 	zone   uint16
-	client string // who began; empty: one that no other entry has
+	client string // that began; empty: one that no other entry has
 }
 
 const tcp, udp, sctp = unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// dumpTries bounds how often an interrupted dump is read again.
-	dumpTries = 10
+	// dumpTries bounds how often an interrupted dump is read again: each time
+	// another process has changed the table meanwhile.
+	dumpTries = 1000
 	// deletesAtOnce is few enough for the answers to fit into the receive buffer.
 	deletesAtOnce = 64
 )

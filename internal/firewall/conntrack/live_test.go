@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -78,7 +77,7 @@ func listenUDP(t *testing.T, ip string) net.PacketConn {
 
 func dial(t *testing.T, network, from, to string) net.Conn {
 	t.Helper()
-	d := net.Dialer{Timeout: 5 * time.Second}
+	d := net.Dialer{Timeout: lntest.WaitForAnswer}
 	local := &net.UDPAddr{IP: net.ParseIP(from)}
 	d.LocalAddr = local
 	if network == "tcp" {
@@ -95,16 +94,12 @@ func dial(t *testing.T, network, from, to string) net.Conn {
 // wantAt sends a datagram and fails unless it arrives at server.
 func wantAt(t *testing.T, server net.PacketConn, client net.Conn, text string) {
 	t.Helper()
-	if _, err := client.Write([]byte(text)); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 100)
-	n, _, err := server.ReadFrom(buf)
-	if err != nil || string(buf[:n]) != text {
-		t.Fatalf("%s has %q, %v, want %q", server.LocalAddr(), buf[:n], err, text)
+	heard, err := lntest.Heard(server, text, lntest.WaitForAnswer, func() error {
+		_, err := client.Write([]byte(text))
+		return err
+	})
+	if !heard {
+		t.Fatalf("%s does not get %q: %v", server.LocalAddr(), text, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -61,17 +62,19 @@ func (l *lab) ping(from, to string, patient bool) bool {
 			return err
 		}
 		defer func() { _ = c.Close() }()
-		err = c.SetDeadline(time.Now().Add(patience))
-		if err == nil {
-			_, err = c.Write(request)
-		}
 		buf := make([]byte, 64)
-		for err == nil {
-			if _, _, err = c.ReadFromIP(buf); err == nil && buf[0] == reply {
-				return nil
+		for end := time.Now().Add(patience); ; { // again every second: a packet may be lost on a busy machine
+			_, err = c.Write(request)
+			err = errors.Join(err, c.SetReadDeadline(time.Now().Add(min(patience, time.Second))))
+			for err == nil {
+				if _, _, err = c.ReadFromIP(buf); err == nil && buf[0] == reply {
+					return nil
+				}
+			}
+			if !time.Now().Before(end) {
+				return err
 			}
 		}
-		return err
 	})
 	return err == nil
 }

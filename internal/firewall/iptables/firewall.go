@@ -26,7 +26,8 @@ func New(lock string) *Firewall { return &Firewall{cmp.Or(lock, DefaultLock)} }
 
 // Apply puts the rules of n and e in place: one transaction per table, and what
 // forbids before what allows. Twice is once. Rules that the owners had otherwise
-// are replaced, and so are another network's for the same bridge. Chains and jumps of ours that are
+// are replaced, and so are another network's for the same bridge; what a guard forbids stays unless
+// n.Exact says otherwise. Chains and jumps of ours that are
 // not there are made. Only the families of e.Addrs are touched; both if there are
 // no addresses. A Network without a Bridge and an Endpoint without rules are
 // passed over. What is in place when it fails is for Remove.
@@ -60,6 +61,7 @@ func (f *Firewall) ApplyReporting(ctx context.Context, n firewall.Network, e fir
 // table, in the families in which its bridge has rules; in all that the kernel has
 // if it has none.
 func (f *Firewall) ApplyNetwork(ctx context.Context, n firewall.Network) error {
+	n.Exact = firewall.ExactNetwork
 	err := check(n, firewall.Endpoint{})
 	if err == nil && n.Bridge != "" {
 		err = f.change(ctx, func() (bool, error) {
@@ -131,7 +133,7 @@ func apply(ctx context.Context, in []family, n firewall.Network, e firewall.Endp
 		if err != nil {
 			return false, err
 		}
-		wanted := plan(fam, n, e)
+		wanted := keepClosed(snap, plan(fam, n, e), n)
 		handed, err := checkHeld(snap, firewall.Key(e.Owner), handedBy(e), wanted)
 		if err != nil {
 			return false, err
@@ -171,8 +173,9 @@ func execute(ctx context.Context, steps []step) (bool, error) {
 }
 
 // maxTries bounds how often a change is made anew because another program has
-// changed the rules between our look and our change.
-const maxTries = 3
+// changed the rules between our look and our change: on a busy machine the time
+// between is long.
+const maxTries = 10
 
 // change runs fn under the lock, and again if it fails to change what it has
 // seen: others than we do not know our lock.

@@ -12,8 +12,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// Who sends to the host's loopback addresses from outside gets no answer, of
-// the host's services neither.
+// A packet to the host's loopback addresses from outside gets no answer, of the
+// host's services neither.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

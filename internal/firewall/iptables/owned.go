@@ -43,6 +43,40 @@ func differences(snap snapshot, wanted []rule, owners []string) (gone, added []r
 	return gone, added
 }
 
+// keepClosed returns wanted with what the guard of n's bridge forbids now and wanted
+// does not: as long as nothing is said to be exact, the guard becomes no weaker.
+func keepClosed(snap snapshot, wanted []rule, n firewall.Network) []rule {
+	if n.Guard == "" || n.Exact != firewall.AddOnly {
+		return wanted
+	}
+	of := func(rules []rule, chain string) (all []rule, forbids bool) {
+		for _, r := range rules {
+			if r.owner() == n.GuardKey() && r.in(chain) {
+				all = append(all, r)
+				forbids = forbids || r.target() == "DROP" || r.target() == chainApart
+			}
+		}
+		return all, forbids
+	}
+	there := snap.owned()
+	for _, chain := range []string{chainIsolate, chainApart, chainHost, chainInto} {
+		have, closed := of(there, chain)
+		want, closes := of(wanted, chain)
+		switch {
+		case !closed || chain == chainInto && closes:
+		case chain == chainInto: // in order: its last rule forbids
+			wanted = append(slices.DeleteFunc(slices.Clone(wanted), func(r rule) bool { return slices.ContainsFunc(want, r.equal) }), have...)
+		default:
+			for _, r := range have {
+				if !slices.ContainsFunc(want, r.equal) {
+					wanted = append(wanted, r)
+				}
+			}
+		}
+	}
+	return wanted
+}
+
 // sameByChain compares in order, but for the order of chains.
 func sameByChain(a, b []rule) bool {
 	byChain := func(rules []rule) []rule {

@@ -28,7 +28,7 @@ func underPolicies(t *testing.T, test func(t *testing.T, l *lab)) {
 	}
 }
 
-// Who reaches a's published and other ports, by a's own addresses and the host's.
+// From where packets reach a's published and other ports, by a's own addresses and the host's.
 func TestPolicies(t *testing.T) {
 	t.Parallel()
 	const none = ""

@@ -133,17 +133,19 @@ func (l *lab) heard(from, at, to string, patience time.Duration) bool {
 		return err
 	}))
 	defer func() { _ = in.Close() }()
-	l.must(lntest.In(l.t, from, func() error {
-		c, err := net.Dial("udp", netip.AddrPortFrom(netip.MustParseAddr(to), servicePort+1).String())
-		if err != nil {
-			return err
-		}
-		_, err = c.Write([]byte("!"))
-		return errors.Join(err, c.Close())
+	var out net.Conn
+	l.must(lntest.In(l.t, from, func() (err error) {
+		out, err = net.Dial("udp", netip.AddrPortFrom(netip.MustParseAddr(to), servicePort+1).String())
+		return err
 	}))
-	l.must(in.SetDeadline(time.Now().Add(patience)))
-	_, _, err := in.ReadFromUDPAddrPort(make([]byte, 8))
-	return err == nil
+	defer func() { _ = out.Close() }()
+	text := "from " + out.LocalAddr().String() // no other call's
+	heard, err := lntest.Heard(in, text, patience, func() error {
+		_, _ = out.Write([]byte(text)) // of an earlier one, the kernel may tell that it was refused
+		return nil
+	})
+	l.must(err)
+	return heard
 }
 
 func viaNet(dst, gateway string) error {

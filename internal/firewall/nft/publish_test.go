@@ -85,7 +85,7 @@ func TestPublishLocalhost(t *testing.T) {
 	l.wantSource("", "127.0.0.1:8080", "10.10.0.1")
 	l.wantNothing("", "127.0.0.2:8080")
 	l.wantNothing(l.out, "192.0.2.1:8080")
-	for _, path := range []string{l.out, l.a} { // who routes 127.0.0.0/8 at us
+	for _, path := range []string{l.out, l.a} { // which routes 127.0.0.0/8 at us
 		gateway := map[string]string{l.out: "192.0.2.1", l.a: "10.10.0.1"}[path]
 		l.must(lntest.In(t, path, func() error { return steal127(gateway) }))
 		l.wantNothing(path, "127.0.0.1:8080")

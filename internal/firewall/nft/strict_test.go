@@ -97,11 +97,13 @@ func TestStrictEndsConnections(t *testing.T) {
 		l.must(lntest.In(t, l.a, func() (err error) { out, err = net.DialUDP("udp", nil, at); return err }))
 		heard := func(want bool, when string) {
 			t.Helper()
-			_, err := out.Write([]byte("!"))
+			got, err := lntest.Heard(in, when, map[bool]time.Duration{true: lntest.WaitForAnswer, false: lntest.WaitForNone}[want], func() error {
+				_, err := out.Write([]byte(when))
+				return err
+			})
 			l.must(err)
-			l.must(in.SetReadDeadline(time.Now().Add(map[bool]time.Duration{true: 5 * time.Second, false: 200 * time.Millisecond}[want])))
-			if _, _, err = in.ReadFromUDPAddrPort(make([]byte, 8)); (err == nil) != want {
-				t.Errorf("to %s, %s: heard %t, want %t", to, when, err == nil, want)
+			if got != want {
+				t.Errorf("to %s, %s: heard %t, want %t", to, when, got, want)
 			}
 		}
 		heard(true, "closed to others")

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // Whatever is removed of our tables is told; what we add, and what others
@@ -14,6 +16,34 @@ import (
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	f := start(t)
+	n, e := sample(1)
+	nft := func(line string) func() error {
+		return func() error { return exec.Command("nft", strings.Fields(line)...).Run() }
+	}
+	apply := func() error { _, err := f.Apply(t.Context(), n, e); return err }
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		want bool
+	}{
+		{"rules come", apply, false},
+		{"another's table comes", nft("add table inet other"), false},
+		{"another's table goes", nft("delete table inet other"), false},
+		{"an endpoint's rules go", func() error { return f.Remove(t.Context(), e) }, true},
+		{"a chain is flushed", nft("flush chain inet libnet forward"), true},
+		{"our table goes", nft("delete table inet libnet"), true},
+		{"rules come again", apply, false},
+		{"everything goes", nft("flush ruleset"), true},
+	} {
+		if got := tells(t, tt.do, tt.want); got != tt.want {
+			t.Errorf("%s: told of it %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}
+
+// tells says whether a watcher that is there only for this change tells of it.
+func tells(t *testing.T, do func() error, want bool) bool {
+	t.Helper()
 	w, err := Watch()
 	if err != nil {
 		t.Fatal(err)
@@ -28,45 +58,17 @@ func TestWatch(t *testing.T) {
 		}
 		w.Close()
 	}()
-	n, e := sample(1)
-	nft := func(line string) func() error {
-		return func() error { return exec.Command("nft", strings.Fields(line)...).Run() }
+	if err := do(); err != nil {
+		t.Fatal(err)
 	}
-	apply := func() error { _, err := f.Apply(ctx, n, e); return err }
-	for _, tt := range []struct {
-		name string
-		do   func() error
-		want bool
-	}{
-		{"rules come", apply, false},
-		{"another's table comes", nft("add table inet other"), false},
-		{"another's table goes", nft("delete table inet other"), false},
-		{"an endpoint's rules go", func() error { return f.Remove(ctx, e) }, true},
-		{"a chain is flushed", nft("flush chain inet libnet forward"), true},
-		{"our table goes", nft("delete table inet libnet"), true},
-		{"rules come again", apply, false},
-		{"everything goes", nft("flush ruleset"), true},
-	} {
-		for len(told) > 0 {
-			<-told
-		}
-		if err := tt.do(); err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
-		}
-		patience := 20 * time.Second
-		if !tt.want {
-			patience = 100 * time.Millisecond
-		}
-		select {
-		case <-told:
-			if !tt.want {
-				t.Errorf("%s: told of it", tt.name)
-			}
-			time.Sleep(50 * time.Millisecond) // for more of the same
-		case <-time.After(patience):
-			if tt.want {
-				t.Errorf("%s: not told of it in %s", tt.name, patience)
-			}
-		}
+	patience := 2 * lntest.WaitForAnswer
+	if !want {
+		patience = lntest.WaitForNone
+	}
+	select {
+	case <-told:
+		return true
+	case <-time.After(patience):
+		return false
 	}
 }

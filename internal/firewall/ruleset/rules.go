@@ -103,7 +103,7 @@ func forwardRules() []Rule {
 	return append(append(all, tunnelRules()...), []Rule{
 		{"networks apart from each other", // iifname @apart oifname @apart drop
 			Rules(In(&Apart), In(&Apart, OIFName), Drop)},
-		{"who may come into a closed network", // meta nfproto . oifname @closed jump closed
+		{"into closed networks", // meta nfproto . oifname @closed jump closed
 			Rules(In(&Closed), Jump("closed"))},
 	}...)
 }
@@ -124,7 +124,7 @@ func closedRules() []Rule {
 		{"published ports, from trusted interfaces", // iifname . oifname @trusted jump direct
 			Rules(In(&Trusted), Jump("direct"))},
 		{"marked packets", Rules(Jump(MarksChain))},
-		{"nobody else", Rules(Drop)},
+		{"all else", Rules(Drop)},
 	}
 }
 

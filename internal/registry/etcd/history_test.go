@@ -52,7 +52,7 @@ func TestRestored(t *testing.T) {
 	l.members[0].Restore(old)
 	patient := func(i int) Config {
 		c := l.conf(i)
-		c.Live = 10 * time.Second // so that the others are back before
+		c.Live = time.Minute // so that the others are back before
 		return c
 	}
 	third, fourth := l.start(patient(3)), l.start(patient(4)) // they are there first
@@ -76,8 +76,8 @@ func TestRestored(t *testing.T) {
 }
 
 // Two hosts that have a block each by their own account: the one that claimed it
-// later has it. So a host whose claim etcd has forgotten, when no one was there
-// who knew, gets it back from one that took it meanwhile.
+// later has it. So a host whose claim etcd has forgotten, when none was there
+// that knew, gets it back from one that took it meanwhile.
 func TestLaterClaimWins(t *testing.T) {
 	l := newLab(t, 18, 1)
 	a := l.start(l.conf(1))

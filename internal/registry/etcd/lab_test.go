@@ -152,7 +152,7 @@ func (a *agent) poke() {
 // await waits until a view has what is asked for.
 func (a *agent) await(what string, has func(overlay.View) bool) overlay.View {
 	a.t.Helper()
-	bound := time.After(15 * time.Second)
+	bound := time.After(90 * time.Second)
 	for {
 		a.mu.Lock()
 		v, ended := a.view, slices.Clone(a.ended)

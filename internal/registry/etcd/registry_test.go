@@ -19,7 +19,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
-// Keys and values are those of docs/etcd.md, and nothing is left of who leaves.
+// Keys and values are those of docs/etcd.md, and nothing is left of a host that leaves.
 func TestKeys(t *testing.T) {
 	l := newLab(t, 1, 1)
 	ctx := context.Background()
@@ -248,9 +248,9 @@ func TestAbsence(t *testing.T) {
 	}
 }
 
-// Who comes back while others reclaim has either all or is told: the entry that
+// A host that comes back while others reclaim has either all or is told: the entry that
 // says it holds its blocks decides.
-func TestReclaimOfWhoIsBack(t *testing.T) {
+func TestReclaimOfHostThatIsBack(t *testing.T) {
 	l := newLab(t, 6, 1)
 	a, b := l.start(l.conf(1)), l.start(l.conf(2))
 	a.awaitMember("h1")

@@ -50,8 +50,8 @@ func TestTrouble(t *testing.T) {
 			l.must(err)
 			c := l.client()
 			tt.do(l, func() {
-				for end := time.Now().Add(10 * time.Second); ; {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				for end := time.Now().Add(time.Minute); ; {
+					ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 					_, err := c.Put(ctx, DefaultPrefix+"/nodes/h9", `{"address":"192.0.2.9"}`)
 					cancel()
 					if err == nil {
