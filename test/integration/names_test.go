@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -282,6 +283,9 @@ func TestNamesClients(t *testing.T) {
 			t.Errorf("%q: %v\n%s", c, err, out)
 		}
 	}
+	if out, err := l.tool("web", l.musl(), "db"); err != nil || !strings.Contains(out, want) {
+		t.Errorf("musl: %v\n%s", err, out)
+	}
 	if out, err := l.tool("web", "dig", "+short", "-x", want); err != nil || strings.TrimSpace(out) != "db.libnet.internal." {
 		t.Errorf("dig -x: %q %v", out, err)
 	}
@@ -379,6 +383,31 @@ func TestNamesRename(t *testing.T) {
 	if got := l.answers(query{from: "web", name: "web"}); got != "nxdomain" {
 		t.Errorf("the old name: %s", got)
 	}
+}
+
+// musl builds a program that asks for both families with musl's getaddrinfo.
+func (l *namesLab) musl() string {
+	l.t.Helper()
+	const source = `#include <netdb.h>
+#include <stdio.h>
+#include <arpa/inet.h>
+int main(int n, char **arg) {
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *a;
+	int err = getaddrinfo(arg[1], 0, &hints, &a);
+	if (err) { puts(gai_strerror(err)); return 1; }
+	for (; a; a = a->ai_next) {
+		char text[64];
+		void *at = a->ai_family == AF_INET ? (void *)&((struct sockaddr_in *)a->ai_addr)->sin_addr : (void *)&((struct sockaddr_in6 *)a->ai_addr)->sin6_addr;
+		puts(inet_ntop(a->ai_family, at, text, sizeof text));
+	}
+}`
+	program := filepath.Join(l.t.TempDir(), "ask")
+	cmd := exec.Command("musl-gcc", "-static", "-o", program, "-x", "c", "-")
+	cmd.Stdin = strings.NewReader(source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		l.t.Fatalf("musl-gcc: %v\n%s", err, out)
+	}
+	return program
 }
 
 // dials has Go's resolver ask from a container. It dials on goroutines of its own, which
