@@ -23,7 +23,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e demo demo-names demo-overlay lint api fuzz bench install clean tools
+.PHONY: help build test test-rootless soak e2e demo demo-names demo-overlay lint api keys fuzz bench install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -71,12 +71,16 @@ e2e: build tools ## run real containerd over the plugins (installs Debian packag
 	@test/e2e/deps
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -C test/e2e -v -count=1 -timeout 10m .
 
-lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt
+lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt, the keys with docs/configuration.md
 	$(GO) run ./scripts/api -check
+	$(GO) run ./scripts/keys -check
 	$(LINT) run ./...
 
 api: ## write api/*.txt anew, after a meant change of the exported API
 	$(GO) run ./scripts/api
+
+keys: ## write docs/configuration.md anew, after a change of a key
+	$(GO) run ./scripts/keys
 
 $(LINT):
 	@mkdir -p $(TOOLS)

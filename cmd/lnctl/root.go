@@ -16,7 +16,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
 // settings are the flags that every command has.
@@ -89,7 +89,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 // with calls fn with a Controller of the settings.
 func (s *settings) with(fn func(*engine.Controller) error) error {
 	configured := func(network string) (model.NetworkConfig, bool, error) {
-		return plugin.Configured(cmp.Or(s.confDir, defaultConfDir), network)
+		return netconf.Configured(cmp.Or(s.confDir, defaultConfDir), network)
 	}
 	c, err := engine.New(engine.WithStateDir(s.stateDir), engine.WithDataDir(s.dataDir), engine.WithConfigurations(configured))
 	if err != nil {

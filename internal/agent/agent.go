@@ -15,8 +15,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/names"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/overlay"
-	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 // Registry is where the hosts of a network meet; etcd.Registry is one.
@@ -57,7 +57,7 @@ type Agent struct {
 	claim   hint // look at the registry
 
 	mu       sync.Mutex
-	networks []plugin.AgentNetwork
+	networks []netconf.AgentNetwork
 	confErr  error
 	view     *overlay.View // nil: none yet
 	apart    error         // why there is no session; nil: there is one
@@ -176,7 +176,7 @@ func (a *Agent) followRules(ctx context.Context) error { return engine.WatchRule
 
 // situation is what the loops look at, at a time.
 type situation struct {
-	networks []plugin.AgentNetwork
+	networks []netconf.AgentNetwork
 	view     *overlay.View // nil: none yet
 }
 
@@ -191,7 +191,7 @@ func (a *Agent) situation() situation {
 func (a *Agent) change(network string, fn func(*status)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !slices.ContainsFunc(a.networks, func(n plugin.AgentNetwork) bool { return n.Name == network }) {
+	if !slices.ContainsFunc(a.networks, func(n netconf.AgentNetwork) bool { return n.Name == network }) {
 		return
 	}
 	s := a.status[network]

@@ -20,8 +20,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/overlay"
-	"github.com/libnet-cni/libnet/internal/plugin"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -95,7 +95,7 @@ func TestHealth(t *testing.T) {
 		a.healthz(w, nil)
 		return w.Code, w.Body.String()
 	}
-	a.networks = []plugin.AgentNetwork{{Name: "n"}}
+	a.networks = []netconf.AgentNetwork{{Name: "n"}}
 	a.change("n", func(s *status) { s.mendErr = overlay.ErrDiffers; s.problems = []string{"node x is odd"} })
 	if code, body := get(); code != 503 || !strings.Contains(body, "etcd: etcd has not been reached") || !strings.Contains(body, "n: differs") || !strings.Contains(body, "n: node x is odd") {
 		t.Errorf("%d %s", code, body)
@@ -121,7 +121,7 @@ func TestHealth(t *testing.T) {
 // known.
 func TestMetrics(t *testing.T) {
 	a, _ := newAgent(t)
-	a.networks = []plugin.AgentNetwork{{Name: "n"}}
+	a.networks = []netconf.AgentNetwork{{Name: "n"}}
 	for range 2 {
 		families, err := a.metrics.registry.Gather()
 		if err != nil {
@@ -260,8 +260,8 @@ func TestFollowsConfDirMadeAnew(t *testing.T) {
 func TestUsageWaitsOnce(t *testing.T) {
 	t.Parallel()
 	a, _ := newAgent(t)
-	n := plugin.AgentNetwork{Name: "n", DataDir: t.TempDir()}
-	a.networks = []plugin.AgentNetwork{n}
+	n := netconf.AgentNetwork{Name: "n", DataDir: t.TempDir()}
+	a.networks = []netconf.AgentNetwork{n}
 	own := []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}
 	if _, err := a.usage(t.Context(), n, own); err != nil {
 		t.Fatal(err)
@@ -346,8 +346,8 @@ func TestRemovesAgain(t *testing.T) {
 	}
 	defer c.Close()
 	block := netip.MustParsePrefix("10.5.1.0/24")
-	n := plugin.AgentNetwork{Name: "n", Subnets: []netip.Prefix{block}, Size: model.BlockSize{IPv4: 24, IPv6: 64}}
-	a.networks = []plugin.AgentNetwork{n}
+	n := netconf.AgentNetwork{Name: "n", Subnets: []netip.Prefix{block}, Size: model.BlockSize{IPv4: 24, IPv6: 64}}
+	a.networks = []netconf.AgentNetwork{n}
 	v := overlay.View{Networks: map[string]overlay.Shared{"n": {
 		Terms: a.terms(n), Agreed: true, Blocks: map[netip.Prefix]overlay.Holding{block: {Node: "h9"}},
 	}}}

@@ -13,8 +13,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/overlay"
-	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 const (
@@ -85,7 +85,7 @@ func (a *Agent) followLeases(w *fsnotify.Watcher) {
 
 // watchLeases has the watcher tell when an address of the network is taken or
 // given back; of a directory that is not there yet, when it is made.
-func watchLeases(w *fsnotify.Watcher, n plugin.AgentNetwork) {
+func watchLeases(w *fsnotify.Watcher, n netconf.AgentNetwork) {
 	dir := cmp.Or(n.DataDir, engine.DefaultDataDir)
 	if w.Add(filepath.Join(dir, n.Name)) == nil {
 		return
@@ -96,14 +96,14 @@ func watchLeases(w *fsnotify.Watcher, n plugin.AgentNetwork) {
 }
 
 // terms are those of a network as this host has it configured.
-func (a *Agent) terms(n plugin.AgentNetwork) overlay.Terms {
+func (a *Agent) terms(n netconf.AgentNetwork) overlay.Terms {
 	return overlay.Terms{
 		Subnets: n.Subnets, Size: overlay.BlockSize(n.Size), VNI: n.Config.Tunnel.VNI,
 		Port: cmp.Or(n.Config.Tunnel.Port, overlay.DefaultPort), IPv6: a.conf.Address.Is6(), By: a.conf.Name,
 	}
 }
 
-func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n plugin.AgentNetwork) error {
+func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n netconf.AgentNetwork) error {
 	if v == nil {
 		return nil // that is said elsewhere
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
-	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
 // settle is how long a file that changes may go on doing so.
@@ -126,12 +126,12 @@ func (a *Agent) readConf() {
 		return
 	}
 	for _, n := range networks {
-		if !slices.ContainsFunc(before, func(b plugin.AgentNetwork) bool { return b.Name == n.Name }) {
+		if !slices.ContainsFunc(before, func(b netconf.AgentNetwork) bool { return b.Name == n.Name }) {
 			a.log.Info("network", "network", n.Name, "subnets", n.Subnets)
 		}
 	}
 	for _, b := range before {
-		if !slices.ContainsFunc(networks, func(n plugin.AgentNetwork) bool { return n.Name == b.Name }) {
+		if !slices.ContainsFunc(networks, func(n netconf.AgentNetwork) bool { return n.Name == b.Name }) {
 			a.forget(b.Name)
 			a.log.Warn("network has no configuration any more: it stays as it is; see ln-agent leave", "network", b.Name)
 		}
@@ -154,10 +154,10 @@ func (a *Agent) forget(network string) {
 
 // ReadConfDir returns the networks of all files that libcni reads. What cannot
 // be used is left out and told in the error.
-func ReadConfDir(dir string) ([]plugin.AgentNetwork, error) {
+func ReadConfDir(dir string) ([]netconf.AgentNetwork, error) {
 	entries, err := os.ReadDir(dir)
 	errs := []error{err}
-	var all []plugin.AgentNetwork
+	var all []netconf.AgentNetwork
 	file := map[string]string{} // by network
 	for _, e := range entries { // in the order of their names
 		if !slices.Contains([]string{".conflist", ".conf", ".json"}, filepath.Ext(e.Name())) {
@@ -168,9 +168,9 @@ func ReadConfDir(dir string) ([]plugin.AgentNetwork, error) {
 		if errors.Is(err, os.ErrNotExist) {
 			continue // gone meanwhile
 		}
-		var networks []plugin.AgentNetwork
+		var networks []netconf.AgentNetwork
 		if err == nil {
-			networks, err = plugin.AgentNetworks(data)
+			networks, err = netconf.AgentNetworks(data)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/libnet-cni/libnet/internal/engine"
-	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
 // status is what is known of a network.
@@ -58,7 +58,7 @@ func (a *Agent) unwell() []string {
 			all = append(all, "etcd: "+p)
 		}
 	}
-	for _, n := range slices.SortedFunc(slices.Values(a.networks), func(x, y plugin.AgentNetwork) int { return cmp.Compare(x.Name, y.Name) }) {
+	for _, n := range slices.SortedFunc(slices.Values(a.networks), func(x, y netconf.AgentNetwork) int { return cmp.Compare(x.Name, y.Name) }) {
 		s := a.status[n.Name]
 		errs := s.errs()
 		if len(errs) == 0 && s.synced.IsZero() {

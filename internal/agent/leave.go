@@ -11,8 +11,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/overlay"
-	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 // Membership is what Leave needs of a registry; etcd.Registry has it.
@@ -24,8 +24,8 @@ type Membership interface {
 
 // Leaving is what this host is to leave.
 type Leaving struct {
-	Networks []plugin.AgentNetwork // that are configured
-	Only     []string              // names; none: all there are, and for good
+	Networks []netconf.AgentNetwork // that are configured
+	Only     []string               // names; none: all there are, and for good
 	Node     string
 	StateDir string // of networks that are not configured any more
 	// Force leaves networks that have living containers, which are cut off.
@@ -108,9 +108,9 @@ func within(dir string, fn func(*engine.Controller) error) error {
 
 // conf returns a network as it is configured, or what is known of one that is
 // not any more.
-func (l Leaving) conf(name string) plugin.AgentNetwork {
-	n := plugin.AgentNetwork{Name: name}
-	if i := slices.IndexFunc(l.Networks, func(n plugin.AgentNetwork) bool { return n.Name == name }); i >= 0 {
+func (l Leaving) conf(name string) netconf.AgentNetwork {
+	n := netconf.AgentNetwork{Name: name}
+	if i := slices.IndexFunc(l.Networks, func(n netconf.AgentNetwork) bool { return n.Name == name }); i >= 0 {
 		n = l.Networks[i]
 	}
 	n.StateDir = cmp.Or(n.StateDir, l.StateDir)

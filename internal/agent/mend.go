@@ -11,8 +11,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/overlay"
-	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 const (
@@ -73,7 +73,7 @@ func (open controllers) close() {
 	}
 }
 
-func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overlay.View, n plugin.AgentNetwork) error {
+func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overlay.View, n netconf.AgentNetwork) error {
 	start := time.Now()
 	before, err := c.NodeFile(n.Name)
 	if err != nil && !errors.Is(err, model.ErrNotReady) {
@@ -98,7 +98,7 @@ func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overla
 type keeper struct {
 	agent      *Agent
 	controller *engine.Controller
-	network    plugin.AgentNetwork
+	network    netconf.AgentNetwork
 	before     engine.NodeFile // zero: none
 	// define returns the network as a node file has it.
 	define func(engine.NodeFile) (spanning, error)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/plugin"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -52,7 +52,7 @@ func (q *question) waiting() error {
 }
 
 // ask puts a question for a host's blocks of a network.
-func (a *Agent) ask(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) *question {
+func (a *Agent) ask(ctx context.Context, n netconf.AgentNetwork, own []netip.Prefix) *question {
 	q := &question{done: make(chan struct{})}
 	look := func(timeout time.Duration) ([]engine.Use, error) {
 		pool, err := engine.NewPool(ipamstore.Config{Network: n.Name, DataDir: n.DataDir, Sets: engine.BlockSets(own), LockTimeout: timeout}, model.Addressing{})
@@ -75,7 +75,7 @@ func (a *Agent) ask(ctx context.Context, n plugin.AgentNetwork, own []netip.Pref
 
 // usage says how much of this host's blocks is in use, by family. Only the claim
 // loop calls it.
-func (a *Agent) usage(ctx context.Context, n plugin.AgentNetwork, own []netip.Prefix) ([]engine.Use, error) {
+func (a *Agent) usage(ctx context.Context, n netconf.AgentNetwork, own []netip.Prefix) ([]engine.Use, error) {
 	if len(own) == 0 {
 		return nil, nil
 	}

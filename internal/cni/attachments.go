@@ -28,7 +28,7 @@ func (c *Call) ValidAttachments() (Valid, error) {
 		return Valid{}, nil
 	}
 	valid := Valid{Given: true, ids: map[model.ID]bool{}}
-	for _, item := range c.Conf.List(key) {
+	for _, item := range c.Conf.At(key).Items() {
 		id, o := model.ID{Network: c.Network}, item.Object()
 		o.String("containerID", &id.ContainerID)
 		o.String("ifname", &id.IfName)

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"errors"
 	"io"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -23,9 +25,9 @@ type Call struct {
 	Netns       string // path; empty where the command does not need one
 	IfName      string // empty for GC and STATUS
 	Path        []string
-	Stdin       []byte  // the configuration as it came
-	Conf        *Object // and read
-	Version     string  // of the configuration: "0.1.0" if it says none
+	Stdin       []byte        // the configuration as it came
+	Conf        *jsonr.Object // and read
+	Version     string        // of the configuration: "0.1.0" if it says none
 	Network     string
 	Args        Args
 	// Warn prints a line for the operator on stderr.
@@ -70,7 +72,11 @@ func (c *Call) decodeStdin(stdin io.Reader) error {
 		return codef(types.ErrDecodingFailure, "the configuration on stdin is larger than %d bytes", maxStdin)
 	}
 	c.Stdin = data
-	if c.Conf, err = ParseObject(data); err != nil {
+	c.Conf, err = jsonr.Parse(data)
+	if bad := new(jsonr.SyntaxError); errors.As(err, &bad) {
+		return codef(types.ErrDecodingFailure, "the configuration on stdin is %v", bad)
+	}
+	if err != nil {
 		return err
 	}
 	c.Conf.String("cniVersion", &c.Version)
@@ -128,4 +134,19 @@ func (c *Call) allows(since string) error {
 		err = codef(types.ErrIncompatibleCNIVersion, "cniVersion: %q: %s came with %s", c.Version, c.Command, since)
 	}
 	return err
+}
+
+// AllowAddresses refuses what a result of the configuration's version cannot hold: before
+// 0.3.0 it has one address of each family at most, and one at least.
+func (c *Call) AllowAddresses(v4, v6 int) error {
+	if ok, err := version.GreaterThanOrEqualTo(c.Version, "0.3.0"); ok || err != nil {
+		return err
+	}
+	switch {
+	case v4 > 1 || v6 > 1:
+		return codef(types.ErrInvalidNetworkConfig, "cniVersion: %q: a version before 0.3.0 has one address per family; use 0.3.0 or later, or one range set per family", c.Version)
+	case v4+v6 == 0:
+		return codef(types.ErrInvalidNetworkConfig, "cniVersion: %q: a result before 0.3.0 must have an address: add an ipam section, or use 0.3.0 or later", c.Version)
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
+	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
@@ -107,11 +108,12 @@ func ownCode(err error) (code uint, details string) {
 		coded    *types.Error
 		conf     *model.ConfigError
 		ipamConf *ipamstore.ConfigError
+		value    *jsonr.Error
 	)
 	switch {
 	case errors.As(err, &coded):
 		return coded.Code, coded.Details
-	case errors.As(err, &conf), errors.As(err, &ipamConf):
+	case errors.As(err, &conf), errors.As(err, &ipamConf), errors.As(err, &value):
 		return types.ErrInvalidNetworkConfig, ""
 	}
 	return 0, ""
@@ -135,4 +137,8 @@ func sentinelCode(err error) uint {
 		return types.ErrIOFailure
 	}
 	return types.ErrInternal
+}
+
+func badKey(key, value, want string) error {
+	return codef(types.ErrInvalidNetworkConfig, "%s: %s: %s", key, value, want)
 }

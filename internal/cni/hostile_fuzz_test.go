@@ -4,29 +4,24 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/libnet-cni/libnet/internal/engine"
 )
 
 // reads is a plugin that does nothing but read what it is sent, in all ways
 // there are.
 func reads() Plugin {
 	read := func(_ context.Context, c *Call) error {
-		_, portsErr := c.Ports()
-		_, typeErr := c.IPAMType()
 		_, _ = c.PrevAddresses()
 		_, _ = c.ValidAttachments()
-		_ = c.LooseString("ipam", "type")
-		_ = c.LooseBackend("backend")
+		_, _ = c.Expectation()
+		_, _ = c.ExpectedAddresses()
 		_ = c.Workload()
-		if portsErr != nil {
-			return portsErr
-		}
-		return typeErr
+		return c.AllowAddresses(len(c.IfName), 0)
 	}
 	return Plugin{
 		Name: "reads", Version: "v0", Check: read, Del: read, GC: read, Status: read,
@@ -34,10 +29,9 @@ func reads() Plugin {
 			if err := read(ctx, c); err != nil {
 				return nil, err
 			}
-			ports, _ := c.Ports()
 			r, err := c.PrevResult()
 			if err == nil {
-				r.NamePorts(ports, ports)
+				r.NamePorts([]engine.PortMapping{{}}, []engine.PortMapping{{HostPort: 1}})
 			}
 			return r, err
 		},
@@ -103,27 +97,6 @@ func FuzzDelegateResult(f *testing.F) {
 		again := addressing(r, -1)
 		if len(again.Addresses) != len(first.Addresses) || len(again.Routes) != len(first.Routes) {
 			t.Errorf("%+v became %+v", first, again)
-		}
-	})
-}
-
-// A resolver file of any content is read to its bound, and no further.
-func FuzzResolvConf(f *testing.F) {
-	f.Add([]byte("nameserver 10.0.0.1\nsearch a b\noptions ndots:5\ndomain x\n# c"))
-	f.Add([]byte("nameserver\n\x00search \xff"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(t.TempDir(), "resolv.conf")
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		dns, err := readResolvConf(path)
-		if err != nil {
-			return
-		}
-		for _, s := range append(append(dns.Nameservers, dns.Search...), dns.Options...) {
-			if s == "" || strings.ContainsAny(s, " \t\n") {
-				t.Errorf("read %q", s)
-			}
 		}
 	})
 }

@@ -9,81 +9,20 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
 // callWith is an ADD with these keys beside the usual ones.
 func callWith(t *testing.T, version, keys string) *Call {
 	t.Helper()
-	conf, err := ParseObject([]byte(`{"cniVersion":"` + version + `","name":"net1",` + keys + `}`))
+	conf, err := jsonr.Parse([]byte(`{"cniVersion":"` + version + `","name":"net1",` + keys + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &Call{Command: "ADD", ContainerID: "c1", IfName: "eth0", Network: "net1", Version: version, Conf: conf}
-}
-
-func TestPorts(t *testing.T) {
-	prefixes := func(all ...string) (out []netip.Prefix) {
-		for _, p := range all {
-			out = append(out, netip.MustParsePrefix(p))
-		}
-		return out
-	}
-	tests := []struct {
-		name, mapping string
-		want          engine.PortMapping
-	}{
-		{"all keys", `{"hostPort":8080,"containerPort":80,"protocol":"udp","hostIP":"192.0.2.1","sourceRanges":["10.0.0.0/8","2001:db8::/32"]}`,
-			engine.PortMapping{Protocol: "udp", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 8080, ContainerPort: 80, Sources: prefixes("10.0.0.0/8", "2001:db8::/32")}},
-		{"as containerd has it", `{"HostPort":8080,"ContainerPort":80,"Protocol":"TCP","HostIP":""}`,
-			engine.PortMapping{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}},
-		{"a free port", `{"containerPort":80}`, engine.PortMapping{ContainerPort: 80}},
-		{"a range", `{"hostPort":8000,"hostPortEnd":8009,"containerPort":80}`, engine.PortMapping{HostPort: 8000, HostPortEnd: 8009, ContainerPort: 80}},
-		{"a range that keeps its numbers", `{"hostPort":8000,"hostPortEnd":8009}`, engine.PortMapping{HostPort: 8000, HostPortEnd: 8009, ContainerPort: 8000}},
-		{"a single source", `{"hostPort":1,"containerPort":2,"sourceRanges":["::ffff:10.1.0.5"]}`,
-			engine.PortMapping{HostPort: 1, ContainerPort: 2, Sources: prefixes("10.1.0.5/32")}},
-		{"any of one family", `{"hostPort":1,"containerPort":2,"hostIP":"::","sourceRanges":[]}`,
-			engine.PortMapping{HostPort: 1, ContainerPort: 2, HostIP: netip.IPv6Unspecified()}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := callWith(t, "1.1.0", `"runtimeConfig":{"PortMappings":[`+tt.mapping+`]}`).Ports()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff([]engine.PortMapping{tt.want}, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
-	for _, keys := range []string{`"runtimeConfig":{}`, `"runtimeConfig":null`, `"runtimeConfig":{"portMappings":null}`, `"runtimeConfig":{"portMappings":[]}`} {
-		if got, err := callWith(t, "1.1.0", keys).Ports(); err != nil || got != nil {
-			t.Errorf("%s: %v, %v", keys, got, err)
-		}
-	}
-}
-
-func TestPortsRefuses(t *testing.T) {
-	for mappings, says := range map[string]string{
-		`{}`:                                `runtimeConfig.portMappings: {}: want a list`,
-		`[5]`:                               `runtimeConfig.portMappings[0]: 5: want an object`,
-		`[{"hostPort":1},{"hostPort":"x"}]`: `runtimeConfig.portMappings[1].hostPort: "x": want a whole number`,
-		`[{"hostPort":80.5}]`:               `runtimeConfig.portMappings[0].hostPort: 80.5`,
-		`[{"hostIP":"host"}]`:               `runtimeConfig.portMappings[0].hostIP: "host"`,
-		`[{"hostIP":"fe80::1%eth0"}]`:       `runtimeConfig.portMappings[0].hostIP: "fe80::1%eth0": want an address without a zone`,
-		`[{"protocol":6}]`:                  `runtimeConfig.portMappings[0].protocol: 6: want a string`,
-		`[{"sourceRanges":"10.0.0.0/8"}]`:   `runtimeConfig.portMappings[0].sourceRanges: "10.0.0.0/8": want a list`,
-		`[{"sourceRanges":["10.0.0.1/8"]}]`: `runtimeConfig.portMappings[0].sourceRanges[0]: "10.0.0.1/8"`,
-		`[{"sourceRanges":[null]}]`:         `runtimeConfig.portMappings[0].sourceRanges[0]: null`,
-	} {
-		_, err := callWith(t, "1.1.0", `"runtimeConfig":{"portMappings":`+mappings+`}`).Ports()
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: error %v, want one with %q", mappings, err, says)
-		}
-	}
 }
 
 // What libnet refuses has the key of the configuration, and a port that is held
@@ -225,26 +164,13 @@ func TestPrevAddresses(t *testing.T) {
 	}
 }
 
-func TestChoice(t *testing.T) {
-	for value, want := range map[string]model.Backend{`null`: "", `""`: "", `"iptables"`: model.BackendIPTables, `"IPTABLES"`: "refused", `"nft"`: "refused", `5`: "refused"} {
-		call := callWith(t, "1.1.0", `"Backend":`+value)
-		got := Backend(call.Conf, "backend")
-		if call.Conf.Err() != nil {
-			got = "refused"
-		}
-		if got != want {
-			t.Errorf("%s: %q (%v), want %q", value, got, call.Conf.Err(), want)
-		}
-	}
-}
-
 // Whatever the runtime sends, what is passed on is JSON, and nothing is lost of it.
 func FuzzPrevResult(f *testing.F) {
 	for _, s := range []string{`{}`, `{"cniVersion":"1.0.0","a":"}","ips":[]}`, `{"CNIVERSION":"","portMappings":[1, {"x":[]}],"b":null}`, `{"ips":[{"address":"10.1.0.2/24"}]}`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, prev string) {
-		conf, err := ParseObject([]byte(`{"prevResult":` + prev + `}`))
+		conf, err := jsonr.Parse([]byte(`{"prevResult":` + prev + `}`))
 		if err != nil {
 			return
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -130,7 +131,7 @@ func (c *Call) Expectation() (engine.Expectation, error) {
 // if there is no prevResult, which an IPAM plugin does without. Addresses that
 // name no interface are the call's.
 func (c *Call) ExpectedAddresses() ([]netip.Addr, error) {
-	if c.Conf.Raw("prevResult") == nil {
+	if c.Conf.At("prevResult").Missing() {
 		return nil, nil
 	}
 	prev, err := c.prevResult()
@@ -151,11 +152,11 @@ func (c *Call) ExpectedAddresses() ([]netip.Addr, error) {
 // adds nothing to it. It is passed on as it came, with what this module does
 // not know of, unless it is of another version than the configuration.
 func (c *Call) PrevResult() (*Result, error) {
-	raw := c.Conf.Raw("prevResult")
+	raw := c.Conf.At("prevResult").Raw()
 	if raw == nil {
 		return nil, codef(types.ErrInvalidNetworkConfig, "prevResult: missing: this plugin works behind one that makes the container's interface")
 	}
-	prev := c.Conf.Object("prevResult")
+	prev := c.Conf.At("prevResult").Object()
 	var version string
 	prev.String("cniVersion", &version)
 	if err := prev.Err(); err != nil {
@@ -197,9 +198,9 @@ func mustMarshal(v any) []byte {
 // the interface of the call, as the reference portmap plugin chooses them. One
 // that names no interface is the call's.
 func (c *Call) PrevAddresses() ([]netip.Addr, error) {
-	prev := c.Conf.Object("prevResult")
+	prev := c.Conf.At("prevResult").Object()
 	var own []bool
-	for _, item := range prev.List("interfaces") {
+	for _, item := range prev.At("interfaces").Items() {
 		var name, sandbox string
 		link := item.Object()
 		link.String("name", &name)
@@ -207,21 +208,21 @@ func (c *Call) PrevAddresses() ([]netip.Addr, error) {
 		own = append(own, name == c.IfName && sandbox != "")
 	}
 	var all []netip.Addr
-	take := func(o *Object, key string) {
-		a := o.Prefix(key).Addr().Unmap()
+	take := func(o *jsonr.Object, key string) {
+		a := o.At(key).Prefix().Addr().Unmap()
 		if !slices.ContainsFunc(all, func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
 			all = append(all, a)
 		}
 	}
-	for _, item := range prev.List("ips") {
+	for _, item := range prev.At("ips").Items() {
 		ip := item.Object()
-		if n := ip.OptionalInt("interface"); n == nil || *n < 0 || *n >= len(own) || own[*n] {
+		if n := ip.At("interface").OptionalInt(); n == nil || *n < 0 || *n >= len(own) || own[*n] {
 			take(ip, "address")
 		}
 	}
 	for _, key := range []string{"ip4", "ip6"} { // before 0.3.0
-		if prev.Raw(key) != nil {
-			take(prev.Object(key), "ip")
+		if old := prev.At(key); !old.Missing() {
+			take(old.Object(), "ip")
 		}
 	}
 	if err := prev.Err(); err != nil {
@@ -234,7 +235,7 @@ func (c *Call) PrevAddresses() ([]netip.Addr, error) {
 }
 
 func (c *Call) prevResult() (*types100.Result, error) {
-	raw := c.Conf.Raw("prevResult")
+	raw := c.Conf.At("prevResult").Raw()
 	if raw == nil {
 		return nil, codef(types.ErrInvalidNetworkConfig, "prevResult: missing: %s needs the result of ADD", c.Command)
 	}
@@ -248,14 +249,14 @@ func (c *Call) prevResult() (*types100.Result, error) {
 // decodeResult decodes a result, which is of its configuration's version
 // unless it says otherwise.
 func (c *Call) decodeResult(data []byte) (*types100.Result, error) {
-	o, err := ParseObject(data)
+	o, err := jsonr.Parse(data)
 	if err != nil {
 		return nil, err
 	}
 	version := c.Version
 	o.String("cniVersion", &version)
 	for _, key := range []string{"interfaces", "ips", "routes"} {
-		for _, item := range o.List(key) {
+		for _, item := range o.At(key).Items() {
 			item.Object() // the CNI module does not expect null in a list
 		}
 	}

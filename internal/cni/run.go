@@ -19,6 +19,9 @@ type Plugin struct {
 	Name    string // of the binary
 	Version string // "v0.1.0"
 
+	// Vet, if there is one, looks at the configuration before ADD, CHECK and STATUS.
+	Vet func(*Call) error
+
 	Add    func(context.Context, *Call) (*Result, error)
 	Check  func(context.Context, *Call) error
 	Del    func(context.Context, *Call) error
@@ -81,6 +84,11 @@ func (p Plugin) serve(command string, getenv func(string) string, s Streams) (*C
 	call.Warn = func(line string) { _, _ = fmt.Fprintf(s.Stderr, "%s: network %q: %s\n", p.Name, call.Network, line) }
 	if err := call.allows(since); err != nil {
 		return call, err
+	}
+	if p.Vet != nil && call.creates() {
+		if err := p.Vet(call); err != nil {
+			return call, err
+		}
 	}
 	if command == "ADD" {
 		return call, p.add(context.Background(), call, s.Stdout)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -225,7 +226,7 @@ func TestValidAttachments(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			conf, err := ParseObject([]byte(`{"name":"net1"` + tt.keys + `}`))
+			conf, err := jsonr.Parse([]byte(`{"name":"net1"` + tt.keys + `}`))
 			if err != nil {
 				t.Fatal(err)
 			}

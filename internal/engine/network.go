@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 // Network is one network on this host. It does not change: what a call finds
@@ -37,7 +38,7 @@ type networkSpec struct {
 	config  model.NetworkConfig
 	ipam    IPAM
 	subnets []ipamstore.RangeSet
-	wants   map[int]ipamstore.SubnetRequest // of those in subnets to be chosen
+	wants   map[int]subnets.Request // of those in subnets to be chosen
 	notes   notes
 }
 

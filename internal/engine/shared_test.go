@@ -17,7 +17,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 // rounds is how many a test makes: LIBNET_ROUNDS, else few.
@@ -183,7 +183,7 @@ func TestAutoSubnetShared(t *testing.T) {
 	t.Parallel()
 	home := lntest.NewNetns(t)
 	h := newHostAt(t, home)
-	n, err := h.DefineNetwork("bridge", "net1", WithAutoSubnet(ipamstore.SubnetRequest{}), WithConfig(model.NetworkConfig{Bridge: "brs", Gateway: true, AutoMTU: true}))
+	n, err := h.DefineNetwork("bridge", "net1", WithAutoSubnet(subnets.Request{}), WithConfig(model.NetworkConfig{Bridge: "brs", Gateway: true, AutoMTU: true}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,20 +11,21 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 // AutoPool is a Pool some of whose subnets are not known until it is used. The
 // first Apply chooses the lowest subnet of the host's address pools (see
-// ipamstore.LoadAddressPools) that overlaps no network, route or name server of
+// subnets.LoadPools) that overlaps no network, route or name server of
 // this host, and enters it in the book of its data directory: every later use,
 // by any process, finds the same one. Nothing else chooses: Remove and Collect
 // need no subnet, and Status only looks.
 type AutoPool struct {
 	cfg    ipamstore.Config // the sets in wants have no subnet yet
-	wants  map[int]ipamstore.SubnetRequest
+	wants  map[int]subnets.Request
 	extra  model.Addressing
 	closed *Pool // takes addresses back
-	book   ipamstore.Subnets
+	book   subnets.Book
 	host   surroundings
 }
 
@@ -34,7 +35,7 @@ var _ IPAM = (*AutoPool)(nil)
 // by the index in cfg.Sets, what subnet a set is to get. That set is one Range
 // without any value, and there is one at most for each address family. It
 // touches no file. The error is an *ipamstore.ConfigError.
-func NewAutoPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, extra model.Addressing) (*AutoPool, error) {
+func NewAutoPool(cfg ipamstore.Config, wants map[int]subnets.Request, extra model.Addressing) (*AutoPool, error) {
 	closed := cfg
 	closed.Sets, closed.Aux = nil, nil
 	pool, err := NewPool(closed, extra)
@@ -44,7 +45,7 @@ func NewAutoPool(cfg ipamstore.Config, wants map[int]ipamstore.SubnetRequest, ex
 	cfg.DataDir = pool.cfg.DataDir
 	p := &AutoPool{
 		cfg: cfg, wants: wants, extra: extra, closed: pool,
-		book: ipamstore.Subnets{DataDir: cfg.DataDir, LockTimeout: cfg.LockTimeout},
+		book: subnets.Book{DataDir: cfg.DataDir, LockTimeout: cfg.LockTimeout},
 		host: surroundings{network: cfg.Network, records: state.New(state.DefaultPath), routes: ownRoutes},
 	}
 	return p, p.check()
@@ -118,12 +119,12 @@ func (p *AutoPool) held() (map[int]netip.Prefix, error) {
 	return subnets, nil
 }
 
-func (p *AutoPool) choose(ctx context.Context, want ipamstore.SubnetRequest) (netip.Prefix, error) {
+func (p *AutoPool) choose(ctx context.Context, want subnets.Request) (netip.Prefix, error) {
 	inUse, own, err := p.host.inUse()
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("choose a subnet: %w", err)
 	}
-	claim := ipamstore.SubnetClaim{Network: p.cfg.Network, Want: want, InUse: inUse}
+	claim := subnets.Claim{Network: p.cfg.Network, Want: want, InUse: inUse}
 	var given []netip.Prefix
 	for _, set := range p.cfg.Sets {
 		for _, r := range set {
@@ -186,7 +187,7 @@ func (p *AutoPool) Status(ctx context.Context) error {
 func (p *AutoPool) choosable() error {
 	inUse, own, err := p.host.inUse()
 	book, bookErr := p.book.List()
-	pools, poolsErr := ipamstore.LoadAddressPools(p.book.PoolsFile)
+	pools, poolsErr := subnets.LoadPools(p.book.PoolsFile)
 	if err := errors.Join(err, bookErr, poolsErr); err != nil || len(own) > 0 {
 		return err
 	}
@@ -197,7 +198,7 @@ func (p *AutoPool) choosable() error {
 	}
 	var errs []error
 	for _, want := range p.wants {
-		_, err := ipamstore.ChooseSubnet(pools, inUse, want)
+		_, err := subnets.Choose(pools, inUse, want)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

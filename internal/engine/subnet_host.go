@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 // WithAutoSubnet gives each endpoint an address of a subnet that is chosen for
@@ -21,10 +22,10 @@ import (
 // network that DefineNetwork described. The network keeps it until it is
 // deleted or dissolved; what is wanted afterwards changes nothing. One for each
 // address family. See AutoPool.
-func WithAutoSubnet(want ipamstore.SubnetRequest) NetworkOption {
+func WithAutoSubnet(want subnets.Request) NetworkOption {
 	return func(s *networkSpec) {
 		if s.wants == nil {
-			s.wants = map[int]ipamstore.SubnetRequest{}
+			s.wants = map[int]subnets.Request{}
 		}
 		s.wants[len(s.subnets)] = want
 		s.subnets = append(s.subnets, ipamstore.RangeSet{{}})
@@ -32,7 +33,7 @@ func WithAutoSubnet(want ipamstore.SubnetRequest) NetworkOption {
 }
 
 // WithAddressPools has subnets chosen out of the address pools listed in a
-// file instead of ipamstore.DefaultPoolsFile.
+// file instead of subnets.DefaultPoolsFile.
 func WithAddressPools(file string) Option { return func(o *options) { o.poolsFile = file } }
 
 // setIPAM makes the pool that WithSubnet and WithAutoSubnet describe. Of an
@@ -94,7 +95,7 @@ func (n *Network) releaseSubnets(ctx context.Context) error {
 	if pool, ok := n.ipam.(*Pool); ok {
 		return pool.ReleaseSubnets(ctx)
 	}
-	return (&ipamstore.Subnets{DataDir: n.c.dataDir}).Remove(ctx, n.name)
+	return (&subnets.Book{DataDir: n.c.dataDir}).Remove(ctx, n.name)
 }
 
 // ReleaseSubnets gives back the subnets that were chosen for the pool's
@@ -102,7 +103,7 @@ func (n *Network) releaseSubnets(ctx context.Context) error {
 // when that network is no more: a Network does it when it is deleted or
 // dissolved.
 func (p *Pool) ReleaseSubnets(ctx context.Context) error {
-	return (&ipamstore.Subnets{DataDir: p.cfg.DataDir}).Remove(ctx, p.network)
+	return (&subnets.Book{DataDir: p.cfg.DataDir}).Remove(ctx, p.network)
 }
 
 // surroundings is what a chosen subnet must keep clear of, beside what the book

@@ -17,6 +17,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 const dockersPools = `[{"base":"172.17.0.0/16","size":16},{"base":"172.18.0.0/15","size":16},{"base":"172.20.0.0/14","size":16},
@@ -33,8 +34,8 @@ func newAutoHost(t *testing.T) *realHost {
 	return h
 }
 
-func auto() NetworkOption  { return WithAutoSubnet(ipamstore.SubnetRequest{}) }
-func auto6() NetworkOption { return WithAutoSubnet(ipamstore.SubnetRequest{IPv6: true}) }
+func auto() NetworkOption  { return WithAutoSubnet(subnets.Request{}) }
+func auto6() NetworkOption { return WithAutoSubnet(subnets.Request{IPv6: true}) }
 
 // subnets returns those of the network that the host's records know.
 func (h *realHost) subnets(name string) string {
@@ -53,7 +54,7 @@ func (h *realHost) subnets(name string) string {
 // book returns what the book says.
 func (h *realHost) book() string {
 	h.t.Helper()
-	list, err := (&ipamstore.Subnets{DataDir: h.Controller.dataDir}).List()
+	list, err := (&subnets.Book{DataDir: h.Controller.dataDir}).List()
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -144,7 +145,7 @@ func TestAutoSubnetAvoids(t *testing.T) {
 	if got, want := h.subnets("web"), "172.21.0.0/16 fd00:7:0:1::/64"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	e, err := h.auto("db", WithSubnet(netip.MustParsePrefix("fd00:9::/64")), WithAutoSubnet(ipamstore.SubnetRequest{Bits: 24})).CreateEndpoint(ctx, "c1")
+	e, err := h.auto("db", WithSubnet(netip.MustParsePrefix("fd00:9::/64")), WithAutoSubnet(subnets.Request{Bits: 24})).CreateEndpoint(ctx, "c1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ func TestAutoSubnetRefused(t *testing.T) {
 	ctx := context.Background()
 	for name, opts := range map[string][]NetworkOption{
 		"two of a family":            {auto(), auto()},
-		"too small":                  {WithAutoSubnet(ipamstore.SubnetRequest{Bits: 31})},
+		"too small":                  {WithAutoSubnet(subnets.Request{Bits: 31})},
 		"with one that is no subnet": {auto(), WithSubnet(netip.MustParsePrefix("10.1.0.1/24"))},
 	} {
 		var bad *ipamstore.ConfigError
@@ -268,7 +269,7 @@ func TestAutoPool(t *testing.T) {
 	pool := func() *AutoPool {
 		t.Helper()
 		cfg := ipamstore.Config{Network: "web", DataDir: h.Controller.dataDir, Sets: []ipamstore.RangeSet{{{}}}}
-		p, err := NewAutoPool(cfg, map[int]ipamstore.SubnetRequest{0: {Bits: 24}}, model.Addressing{})
+		p, err := NewAutoPool(cfg, map[int]subnets.Request{0: {Bits: 24}}, model.Addressing{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +324,7 @@ func TestAutoSubnetsAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	list, err := (&ipamstore.Subnets{DataDir: h.Controller.dataDir}).List()
+	list, err := (&subnets.Book{DataDir: h.Controller.dataDir}).List()
 	if err != nil || len(list) != many+1 {
 		t.Errorf("the book says %v, %v, want %d networks", list, err, many+1)
 	}

@@ -3,6 +3,8 @@ package model
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/libnet-cni/libnet/internal/ipmath"
 )
 
 // ValidateSubnet says why a subnet cannot be that of containers, or gateway,
@@ -22,7 +24,7 @@ func (c NetworkConfig) ValidateSubnet(key string, subnet netip.Prefix, gateway n
 	case !gateway.IsValid():
 	case !in && c.HasGateway() && (gateway.Is4() || !gateway.IsLinkLocalUnicast()):
 		return refuse("is not in subnet %s, so the bridge cannot be the gateway: want an address of it (IPv6: or a link-local one, as fe80::1), or isGateway and isDefaultGateway false", subnet)
-	case in && subnet.Addr().Is4() && subnet.Bits() < 31 && (gateway == subnet.Addr() || gateway == last(subnet)):
+	case in && subnet.Addr().Is4() && subnet.Bits() < 31 && (gateway == subnet.Addr() || gateway == ipmath.Last(subnet)):
 		return refuse("is the network or the broadcast address of subnet %s", subnet)
 	case gateway.IsMulticast() || gateway.IsLoopback() || gateway.IsUnspecified():
 		return refuse("is not the address of one machine")
@@ -47,13 +49,4 @@ func special() []reserved {
 		{v6(netip.IPv6Unspecified(), 128), "no address yet"}, {v6(netip.IPv6Loopback(), 128), "the host itself"},
 		{v6(netip.AddrFrom16([16]byte{0xfe, 0x80}), 10), "link-local addresses"}, {v6(netip.AddrFrom16([16]byte{0xff}), 8), "multicast"},
 	}
-}
-
-// last is the highest address of an IPv4 subnet.
-func last(subnet netip.Prefix) netip.Addr {
-	a := subnet.Addr().As4()
-	for bit := subnet.Bits(); bit < 32; bit++ {
-		a[bit/8] |= 1 << (7 - bit%8)
-	}
-	return netip.AddrFrom4(a)
 }

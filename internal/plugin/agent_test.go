@@ -69,8 +69,8 @@ func TestParseNodeFile(t *testing.T) {
 		if !tt.ready {
 			continue
 		}
-		if diff := cmp.Diff(want, got.network.Tunnel, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" || got.network.MTU != tt.mtu {
-			t.Errorf("%s: MTU %d (-want +got):\n%s", name, got.network.MTU, diff)
+		if diff := cmp.Diff(want, got.Config.Tunnel, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" || got.Config.MTU != tt.mtu {
+			t.Errorf("%s: MTU %d (-want +got):\n%s", name, got.Config.MTU, diff)
 		}
 	}
 }
@@ -111,7 +111,8 @@ func TestBadNodeFile(t *testing.T) {
 			if err := tt.put(); err != nil {
 				t.Fatal(err)
 			}
-			c := conf{name: "net1", stateDir: dir}
+			c := conf{name: "net1"}
+			c.StateDir = dir
 			if err := c.readNodeFile(); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%v, want %q and the file", err, tt.says)
 			}
@@ -119,28 +120,5 @@ func TestBadNodeFile(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-	}
-}
-
-func TestAgentNetworks(t *testing.T) {
-	const list = `{"cniVersion":"1.1.0","name":"net1","plugins":[{"type":"bridge-ln"},
-		{"type":"overlay-ln","nodes":["192.0.2.1"],"subnet":"10.9.0.0/16"},
-		{"type":"overlay-ln","subnet":["10.5.0.0/16","fd05::/48"],"blockSize":{"ipv4":26},"vni":7,"bridge":"br7","stateDir":"/s","ipam":{"dataDir":"/d"}}]}`
-	got, err := AgentNetworks([]byte(list))
-	if err != nil || len(got) != 1 {
-		t.Fatalf("got %+v, %v, want one", got, err)
-	}
-	n := got[0]
-	if n.Name != "net1" || n.StateDir != "/s" || n.DataDir != "/d" || len(n.Subnets) != 2 || n.Size != (model.BlockSize{IPv4: 26, IPv6: 64}) ||
-		n.Config.Bridge != "br7" || n.Config.Tunnel.VNI != 7 || !n.Config.AutoMTU || n.Config.GatewayModeIPv6 != model.GatewayNAT {
-		t.Errorf("got %+v", n)
-	}
-	for _, bad := range []string{
-		`{`, `[]`, `{"name":"net1","type":"overlay-ln"}`, `{"name":"","type":"overlay-ln","subnet":"10.5.0.0/16"}`,
-		`{"name":"net1","type":"overlay-ln","subnet":["10.5.0.0/16","10.6.0.0/16"]}`, `{"name":"net1","type":"overlay-ln","subnet":"10.5.0.0/16","vni":"x"}`,
-	} {
-		if got, err := AgentNetworks([]byte(bad)); err == nil {
-			t.Errorf("%s: %+v, want an error", bad, got)
-		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -28,7 +29,7 @@ func call(keys string) *cni.Call {
 
 // callOf is a call with this configuration; nil if it is not JSON.
 func callOf(stdin string) *cni.Call {
-	conf, err := cni.ParseObject([]byte(stdin))
+	conf, err := jsonr.Parse([]byte(stdin))
 	if err != nil {
 		return nil
 	}
@@ -61,7 +62,7 @@ func TestParseNetwork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, c.network, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			if diff := cmp.Diff(tt.want, c.Config, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -83,7 +84,7 @@ func TestParsePriority(t *testing.T) {
 		{`"gwPriority":null,"args":{"cni":{"gwPriority":null}}`, 0, 0},
 	} {
 		c, err := parse(call(tt.keys))
-		if err != nil || c.network.GatewayPriority != tt.network || c.priority != tt.container {
+		if err != nil || c.Config.GatewayPriority != tt.network || c.Priority != tt.container {
 			t.Errorf("%s: got %+v, %v", tt.keys, c, err)
 		}
 	}
@@ -136,10 +137,10 @@ func TestParseGateway(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := c.network.Validate(); err != nil {
+			if err := c.Config.Validate(); err != nil {
 				t.Error(err)
 			}
-			if diff := cmp.Diff(tt.want, c.network, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			if diff := cmp.Diff(tt.want, c.Config, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -152,7 +153,7 @@ func TestParsePorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []engine.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}
-	if diff := cmp.Diff(want, c.ports, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+	if diff := cmp.Diff(want, Ports(c.Ports), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -167,8 +168,8 @@ func TestMACPrecedence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := fmt.Sprintf("02:00:00:00:00:0%d", i+1); got.mac.String() != want {
-			t.Errorf("with %v: %s, want %s", keys[i:], got.mac, want)
+		if want := fmt.Sprintf("02:00:00:00:00:0%d", i+1); got.MAC.String() != want {
+			t.Errorf("with %v: %s, want %s", keys[i:], got.MAC, want)
 		}
 	}
 }
@@ -176,8 +177,8 @@ func TestMACPrecedence(t *testing.T) {
 func TestDNSReplacesTheIPAMs(t *testing.T) {
 	for keys, want := range map[string]bool{``: false, `"dns":{}`: false, `"dns":{"search":[]}`: true, `"dns":{"domain":"x"}`: true} {
 		c, err := parse(call(keys))
-		if err != nil || (c.dns != nil) != want {
-			t.Errorf("%s: replaces %v (%v), want %v", keys, c.dns != nil, err, want)
+		if err != nil || (c.DNS != nil) != want {
+			t.Errorf("%s: replaces %v (%v), want %v", keys, c.DNS != nil, err, want)
 		}
 	}
 }
@@ -236,7 +237,7 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		c, err := parse(call(keys))
 		if err == nil {
-			err = c.network.Validate() // what cannot be together, libnet says
+			err = c.Config.Validate() // what cannot be together, libnet says
 		}
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: error %v, want one with %q", keys, err, says)
@@ -247,16 +248,16 @@ func TestParseRefuses(t *testing.T) {
 // DEL reads what it can of a configuration that ADD would refuse.
 func TestLoose(t *testing.T) {
 	c, err := loose(call(`"bridge":"br1","stateDir":"/x","mtu":"big","vlan":{},"ipam":{"type":"ipam-ln","ranges":7}`))
-	if err != nil || c.network.Bridge != "br1" || c.stateDir != "/x" || c.ipam == nil {
+	if err != nil || c.Config.Bridge != "br1" || c.StateDir != "/x" || c.ipam == nil {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, name := range []string{"all", "a/b", "sixteen-bytes-xx"} { // edited after ADD
-		if c, err := loose(call(`"bridge":"` + name + `"`)); err != nil || c.network.Validate() != nil {
-			t.Errorf("bridge %s: %v, %v", name, err, c.network.Validate())
+		if c, err := loose(call(`"bridge":"` + name + `"`)); err != nil || c.Config.Validate() != nil {
+			t.Errorf("bridge %s: %v, %v", name, err, c.Config.Validate())
 		}
 	}
 	c, err = loose(call(`"bridge":5,"stateDir":[],"ipam":"none"`))
-	if err != nil || c.network.Bridge != "cni0" || c.stateDir != "" || c.ipam != nil {
+	if err != nil || c.Config.Bridge != "cni0" || c.StateDir != "" || c.ipam != nil {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

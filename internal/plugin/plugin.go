@@ -1,29 +1,34 @@
-// Package plugin holds the keys and verbs of the plugins that attach containers to a network of pkg/libnet: bridge-ln and overlay-ln.
+// Package plugin holds the verbs of the plugins that attach containers to a network of
+// pkg/libnet, bridge-ln and overlay-ln, and what the other plugins share with them.
 package plugin
 
-import "github.com/libnet-cni/libnet/internal/cni"
+import (
+	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/netconf"
+)
 
 // driver is how one plugin differs from the other.
 type driver struct {
 	name   string // of the network driver
+	keys   netconf.Plugin
 	bridge string // of a configuration that names none; empty: derived
 	tunnel bool   // the network spans hosts
 }
 
 var (
-	bridge  = driver{name: "bridge", bridge: "cni0"} // as in the reference bridge plugin
-	overlay = driver{name: "overlay", tunnel: true}
+	bridge  = driver{name: "bridge", keys: netconf.Bridge, bridge: "cni0"} // as in the reference bridge plugin
+	overlay = driver{name: "overlay", keys: netconf.Overlay, tunnel: true}
 )
 
 // Bridge is bridge-ln.
-func Bridge(version string) cni.Plugin { return bridge.plugin("bridge-ln", version) }
+func Bridge(version string) cni.Plugin { return bridge.plugin(version) }
 
 // Overlay is overlay-ln.
-func Overlay(version string) cni.Plugin { return overlay.plugin("overlay-ln", version) }
+func Overlay(version string) cni.Plugin { return overlay.plugin(version) }
 
-func (d driver) plugin(name, version string) cni.Plugin {
+func (d driver) plugin(version string) cni.Plugin {
 	return cni.Plugin{
-		Name: name, Version: version,
+		Name: d.keys.String(), Version: version, Vet: Vet(d.keys),
 		Add: d.add, Check: d.check, Del: d.del, GC: d.collect, Status: d.status,
 	}
 }

@@ -37,7 +37,7 @@ func TestParseTunnel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, c.network, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+			if diff := cmp.Diff(tt.want, c.Config, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if c.ipam == nil || c.ipam.Type() != engine.PoolType {
@@ -77,7 +77,7 @@ func TestParseTunnelRefuses(t *testing.T) {
 // DEL and GC work with a configuration that ADD would refuse.
 func TestLooseTunnel(t *testing.T) {
 	c, err := overlay.loose(call(`"nodes":7,"subnet":{},"ipam":5,"stateDir":"/x"`))
-	if err != nil || c.stateDir != "/x" || c.ipam == nil || c.driver != "overlay" {
+	if err != nil || c.StateDir != "/x" || c.ipam == nil || c.driver != "overlay" {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }

@@ -18,6 +18,7 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		return nil, err
 	}
 	var result *cni.Result
+	ports := Ports(conf.Ports)
 	err = conf.withNetwork(func(c *engine.Controller, n *engine.Network) error {
 		opts := []engine.SandboxOption{engine.WithNetnsPath(call.Netns)}
 		if call.OwnNetns {
@@ -27,17 +28,17 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		if err != nil {
 			return err
 		}
-		e, err := n.Attach(ctx, sb, engine.WithIfName(call.IfName), engine.WithMAC(conf.mac),
-			engine.WithAddresses(conf.requested...), engine.WithWorkload(call.Workload()), engine.WithPorts(conf.ports...), engine.WithGatewayPriority(conf.priority), engine.WithRuntime(cni.Runtime()), engine.WithNames(conf.names))
+		e, err := n.Attach(ctx, sb, engine.WithIfName(call.IfName), engine.WithMAC(conf.MAC),
+			engine.WithAddresses(conf.requested()...), engine.WithWorkload(call.Workload()), engine.WithPorts(ports...), engine.WithGatewayPriority(conf.Priority), engine.WithRuntime(cni.Runtime()), engine.WithNames(conf.names(call.ContainerID)))
 		if err != nil {
 			return err
 		}
 		result = cni.EndpointResult(e)
-		result.NamePorts(conf.ports, e.Ports())
+		result.NamePorts(ports, e.Ports())
 		return nil
 	})
-	if err == nil && conf.dns != nil {
-		result.DNS = types.DNS(*conf.dns)
+	if err == nil && conf.DNS != nil {
+		result.DNS = types.DNS(*conf.DNS)
 	}
 	return result, err
 }
@@ -51,7 +52,7 @@ func (d driver) check(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	want.Ports = conf.ports
+	want.Ports = Ports(conf.Ports)
 	return conf.withNetwork(func(_ *engine.Controller, n *engine.Network) error {
 		return n.Verify(ctx, want)
 	})
@@ -96,7 +97,7 @@ func (d driver) status(ctx context.Context, call *cni.Call) error {
 		if err != nil {
 			return err
 		}
-		call.WarnNearlyFull(ctx, conf.ipam)
+		WarnNearlyFull(ctx, call, conf.ipam)
 		return nil
 	})
 }

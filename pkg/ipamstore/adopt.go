@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // Adoption is an owner whose lease files may be lost while it uses addresses.
@@ -82,7 +84,7 @@ func (x *session) adopt(a Adoption) (made int, err error) {
 
 // unheld names the holder of an address; nil if it has none.
 func (x *session) unheld(a netip.Addr) error {
-	kind, f := x.dir.readLease(a.String())
+	kind, f := readLease(x.dir, a.String())
 	switch kind {
 	case fileBarrier:
 		return fmt.Errorf("%w: %s: its lease file %s", ErrTaken, a, f.problem)
@@ -96,23 +98,23 @@ func (x *session) unheld(a netip.Addr) error {
 // lease and no index that says so. A pool that is new is blank, too. It takes no
 // lock and reads no lease.
 func (s *Store) Blank() bool {
-	here := dir{fd: unix.AT_FDCWD}
+	here := pooldir.Dir{Fd: unix.AT_FDCWD}
 	var pool unix.Stat_t
 	if err := unix.Stat(s.path(), &pool); err != nil {
 		return errors.Is(err, fs.ErrNotExist)
 	}
-	text, _, err := here.read(filepath.Join(s.conf.DataDir, indexDir, s.conf.Network, stateFile), stateSize+1)
+	text, _, err := here.Read(filepath.Join(s.conf.DataDir, pooldir.IndexDir, s.conf.Network, stateFile), stateSize+1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
 	if st := parseState(text); err == nil && st.clean && st.stamp.Equal(time.Unix(pool.Mtim.Unix())) {
 		return false
 	}
-	d, err := openDir(s.path())
+	d, err := pooldir.Open(s.path())
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist)
 	}
-	defer d.close()
-	n, err := d.count()
+	defer d.Close()
+	n, err := d.Count(ownFile)
 	return n == 0 && err == nil
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 func adoption(n int, addrs ...string) Adoption {
@@ -95,7 +97,7 @@ func TestBlank(t *testing.T) {
 	step("a lease after that", false, apply)
 	step("lease file deleted", true, func() error { return os.Remove(file) })
 	step("adopted", false, func() error { _, err := s.Adopt(t.Context(), []Adoption{adoption(1, "10.1.0.2")}); return err })
-	step("index deleted", true, func() error { return os.RemoveAll(filepath.Join(s.conf.DataDir, indexDir)) })
+	step("index deleted", true, func() error { return os.RemoveAll(filepath.Join(s.conf.DataDir, pooldir.IndexDir)) })
 	step("all deleted", true, func() error { return os.RemoveAll(s.conf.DataDir) })
 }
 

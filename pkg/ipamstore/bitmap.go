@@ -9,6 +9,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/ipmath"
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // The bitmap says which addresses are taken. It is cut into blocks of 65536
@@ -33,7 +36,7 @@ type block struct {
 // bitmap reads blocks as they are asked for, and writes back the changed ones
 // on flush.
 type bitmap struct {
-	dir    dir
+	dir    pooldir.Dir
 	blocks map[netip.Addr]*block
 }
 
@@ -71,13 +74,13 @@ func (m *bitmap) load(base netip.Addr) (*block, error) {
 		clear(m.blocks)
 	}
 	b := &block{lo: blockBytes}
-	fd, err := openAt(m.dir.fd, blockFile(base), unix.O_RDONLY|unix.O_NOFOLLOW)
+	fd, err := pooldir.OpenAt(m.dir.Fd, blockFile(base), unix.O_RDONLY|unix.O_NOFOLLOW)
 	if err == nil {
-		_, err = readAt(fd, b.data[:])
+		_, err = pooldir.ReadAt(fd, b.data[:])
 		_ = unix.Close(fd)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, m.dir.fail("read", blockFile(base), err)
+		return nil, m.dir.Fail("read", blockFile(base), err)
 	}
 	m.blocks[base] = b
 	return b, nil
@@ -114,13 +117,13 @@ func (m *bitmap) free(s span) (netip.Addr, bool, error) {
 		if err != nil {
 			return a, false, err
 		}
-		end := add(base, blockSize-1)
+		end := ipmath.Add(base, blockSize-1)
 		last := blockSize - 1
 		if s.last.Less(end) {
 			_, last = split(s.last)
 		}
 		if n, ok := b.next(place, last); ok {
-			return add(base, uint64(n)), true, nil
+			return ipmath.Add(base, uint64(n)), true, nil
 		}
 		if s.last.Compare(end) <= 0 {
 			return a, false, nil
@@ -138,7 +141,7 @@ func (m *bitmap) count(s span) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		end := add(base, blockSize-1)
+		end := ipmath.Add(base, blockSize-1)
 		last := blockSize - 1
 		if s.last.Less(end) {
 			_, last = split(s.last)
@@ -194,9 +197,9 @@ func (m *bitmap) flush() error {
 		}
 		var err error
 		if base.Is6() && b.data == [blockBytes]byte{} {
-			err = m.dir.remove(blockFile(base))
+			err = m.dir.Remove(blockFile(base))
 		} else {
-			err = m.dir.update(blockFile(base), b.data[b.lo:b.hi], int64(b.lo))
+			err = m.dir.Update(blockFile(base), b.data[b.lo:b.hi], int64(b.lo))
 		}
 		if err != nil {
 			return err

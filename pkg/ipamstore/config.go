@@ -7,21 +7,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-)
 
-const (
-	defaultDataDir     = "/var/lib/cni/networks"
-	defaultLockTimeout = 10 * time.Second
+	"github.com/libnet-cni/libnet/internal/ipmath"
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // check fills in the defaults of c and says what is wrong with it.
 func (c *Config) check() error {
-	if !validName(c.Network) {
+	if !pooldir.ValidName(c.Network) {
 		return &ConfigError{"name", c.Network, "must be letters, digits, '_', '.' or '-' and start with a letter or digit"}
 	}
 	if c.DataDir == "" {
-		c.DataDir = defaultDataDir
+		c.DataDir = pooldir.DefaultDataDir
 	}
 	if strings.ContainsRune(c.DataDir, 0) {
 		return &ConfigError{"dataDir", c.DataDir, "is not a path"}
@@ -50,25 +47,12 @@ func (c *Config) check() error {
 		return &ConfigError{"lockTimeout", c.LockTimeout.String(), "must not be negative"}
 	}
 	if c.LockTimeout == 0 {
-		c.LockTimeout = defaultLockTimeout
+		c.LockTimeout = pooldir.DefaultLockTimeout
 	}
 	if strings.ContainsFunc(c.BootID, func(r rune) bool { return r <= ' ' || r == 0x7f }) || len(c.BootID) > 64 {
 		return &ConfigError{"bootID", c.BootID, "must be a word of at most 64 bytes"}
 	}
 	return nil
-}
-
-// validName holds the rule of the CNI specification for network names, and
-// the limit of file names.
-func validName(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !alnum && (i == 0 || c != '_' && c != '.' && c != '-') {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 255
 }
 
 // maxRanges bounds the ranges of a network: each set costs an ADD an address,
@@ -122,10 +106,10 @@ func (c *Config) carve(pools []pool, blocked []netip.Addr) error {
 			if !x.IsValid() || x.Addr().Is4In6() {
 				return &ConfigError{fmt.Sprintf("exclude[%d]", j), x.String(), "is not a prefix"}
 			}
-			p.spans = cut(p.spans, x.Masked().Addr(), lastOf(x.Masked()))
+			p.spans = cut(p.spans, x.Masked().Addr(), ipmath.Last(x.Masked()))
 		}
 		for _, s := range p.spans {
-			p.size = satAdd(p.size, s.size())
+			p.size = ipmath.SatAdd(p.size, s.size())
 		}
 	}
 	return nil
@@ -184,7 +168,7 @@ func (r *Range) normalize(key string) error {
 	if n != n.Masked() {
 		return &ConfigError{key + ".subnet", n.String(), "has host bits set; the subnet is " + n.Masked().String()}
 	}
-	first, last := n.Addr(), lastOf(n)
+	first, last := n.Addr(), ipmath.Last(n)
 	if n.Addr().BitLen()-n.Bits() >= 2 {
 		first = first.Next()
 		if n.Addr().Is4() {

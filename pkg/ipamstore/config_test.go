@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/ipmath"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -91,7 +93,7 @@ func TestSpans(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		base := []string{"10.0.0.0/24", "fd00::fff0:0/120"}[rng.IntN(2)]
-		nth := func(n int) netip.Addr { return add(prefix(base).Addr(), uint64(n)) }
+		nth := func(n int) netip.Addr { return ipmath.Add(prefix(base).Addr(), uint64(n)) }
 		var c Config
 		cuts := []int{0, 30 + rng.IntN(50), 100 + rng.IntN(50), 160 + rng.IntN(80)}
 		var set RangeSet

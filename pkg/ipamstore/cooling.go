@@ -25,12 +25,12 @@ const (
 type queue []byte
 
 func (x *session) coolingQueue() (queue, error) {
-	if x.idx.fd < 0 {
+	if x.idx.Fd < 0 {
 		return nil, nil
 	}
-	data, _, err := x.idx.read(coolingFile, coolingLimit)
+	data, _, err := x.idx.Read(coolingFile, coolingLimit)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, x.idx.fail("read", coolingFile, err)
+		return nil, x.idx.Fail("read", coolingFile, err)
 	}
 	if len(data) < coolingHeader {
 		return nil, nil
@@ -61,9 +61,9 @@ func (x *session) rests(q queue, i int, now time.Duration) bool {
 
 // cool lets addresses rest that were released just now.
 func (x *session) cool(addrs []netip.Addr) error {
-	_, st, err := x.idx.read(coolingFile, 0)
+	_, st, err := x.idx.Read(coolingFile, 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return x.idx.fail("read", coolingFile, err)
+		return x.idx.Fail("read", coolingFile, err)
 	}
 	var data []byte
 	off := st.Size
@@ -77,7 +77,7 @@ func (x *session) cool(addrs []netip.Addr) error {
 		data = binary.BigEndian.AppendUint64(data, uint64(x.s.uptime()))
 		data = append(data, b[:]...)
 	}
-	return x.idx.update(coolingFile, data, off)
+	return x.idx.Update(coolingFile, data, off)
 }
 
 // expire frees addresses that have rested long enough, looking at up to limit
@@ -100,7 +100,7 @@ func (x *session) expire(limit int) (bool, error) {
 	}
 	for i := first; i < next; i++ {
 		at, a := q.record(i)
-		if kind, _ := x.dir.readLease(a.String()); at == coolingVoid || kind == fileLease || kind == fileBarrier {
+		if kind, _ := readLease(x.dir, a.String()); at == coolingVoid || kind == fileLease || kind == fileBarrier {
 			continue
 		}
 		if err := x.bits.unmark(a); err != nil {
@@ -115,12 +115,12 @@ func (x *session) expire(limit int) (bool, error) {
 func (x *session) dequeue(q queue, n int) error {
 	switch {
 	case n == q.len():
-		return x.idx.remove(coolingFile)
+		return x.idx.Remove(coolingFile)
 	case n > q.len()/2 && len(q) > 64<<10:
 		rest := append(make([]byte, coolingHeader), q[coolingHeader+n*coolingRecord:]...)
-		return x.idx.replace(coolingFile, rest)
+		return x.idx.Replace(coolingFile, rest)
 	}
-	return x.idx.update(coolingFile, binary.BigEndian.AppendUint64(nil, uint64(n)), 0)
+	return x.idx.Update(coolingFile, binary.BigEndian.AppendUint64(nil, uint64(n)), 0)
 }
 
 // wake voids the records of addresses that are leased again before their time.
@@ -135,7 +135,7 @@ func (x *session) wake(addrs []netip.Addr) error {
 			continue
 		}
 		void := binary.BigEndian.AppendUint64(nil, ^uint64(0))
-		if err := x.idx.update(coolingFile, void, int64(coolingHeader+i*coolingRecord)); err != nil {
+		if err := x.idx.Update(coolingFile, void, int64(coolingHeader+i*coolingRecord)); err != nil {
 			return err
 		}
 	}
@@ -185,7 +185,7 @@ func (x *session) tidyQueue(taken map[netip.Addr]bool) ([]netip.Addr, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, x.idx.remove(coolingFile)
+		return nil, x.idx.Remove(coolingFile)
 	}
-	return out, x.idx.replace(coolingFile, tidy)
+	return out, x.idx.Replace(coolingFile, tidy)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 var (
@@ -28,7 +29,7 @@ var (
 	ErrMismatch = errors.New("leases differ")
 	// ErrIO is returned when the directory cannot be read or written; the
 	// error of the operating system can be had with errors.Is as well.
-	ErrIO = errors.New("storage error")
+	ErrIO = pooldir.ErrIO
 )
 
 // ConfigError says what is wrong with a Config. Keys are spelt as in network
@@ -41,13 +42,3 @@ type ConfigError struct {
 func (e *ConfigError) Error() string {
 	return fmt.Sprintf("%s %q: %s", e.Key, e.Value, e.Msg)
 }
-
-// ioError is an error of the operating system on one of our files.
-type ioError struct {
-	op, path string
-	err      error
-}
-
-func (e *ioError) Error() string        { return e.op + " " + e.path + ": " + e.err.Error() }
-func (e *ioError) Unwrap() error        { return e.err }
-func (e *ioError) Is(target error) bool { return target == ErrIO }

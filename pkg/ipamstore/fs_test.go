@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // mount mounts a tmpfs at path, or makes it a read-only view of itself.
@@ -156,7 +157,7 @@ func TestSymlinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"net", indexDir, indexDir + "/net"} {
+	for _, name := range []string{"net", pooldir.IndexDir, pooldir.IndexDir + "/net"} {
 		s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})
 		link(t.TempDir(), filepath.Join(s.conf.DataDir, name))
 		_, err := s.Apply(t.Context(), request(1))

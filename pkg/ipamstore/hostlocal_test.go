@@ -12,6 +12,8 @@ import (
 	"github.com/alexflint/go-filemutex"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // A lease of either store is one for the other.
@@ -58,7 +60,7 @@ func TestHostLocalSharesLock(t *testing.T) {
 	}
 	s.conf.LockTimeout = time.Minute
 	mustApply(t, s, request(1))
-	m, err := filemutex.New(filepath.Join(s.path(), lockFile))
+	m, err := filemutex.New(filepath.Join(s.path(), pooldir.LockFile))
 	if err != nil {
 		t.Fatal(err)
 	}

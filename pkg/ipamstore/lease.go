@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 const (
@@ -27,8 +29,8 @@ const (
 )
 
 // readLease reads the lease file of an address.
-func (d dir) readLease(name string) (kind fileKind, l leaseFile) {
-	data, st, err := d.read(name, leaseLimit+1)
+func readLease(d pooldir.Dir, name string) (kind fileKind, l leaseFile) {
+	data, st, err := d.Read(name, leaseLimit+1)
 	l.since = st.Mtim.Nano()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -100,26 +102,26 @@ func draftFile(set int) string { return "tmp." + strconv.Itoa(set) }
 func (x *session) draft(set int, o Owner) (since int64, err error) {
 	name := draftFile(set)
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK
-	fd, err := openAt(x.idx.fd, name, flags)
+	fd, err := pooldir.OpenAt(x.idx.Fd, name, flags)
 	if err != nil {
-		return 0, x.idx.fail("write", name, err)
+		return 0, x.idx.Fail("write", name, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err == nil && (st.Nlink != 1 || st.Mode&0o777 != 0o600) {
 		// Another program keeps a second name of it: leave that alone.
 		_ = unix.Close(fd)
-		if err := x.idx.remove(name); err != nil {
+		if err := x.idx.Remove(name); err != nil {
 			return 0, err
 		}
-		if fd, err = openAt(x.idx.fd, name, flags|unix.O_EXCL); err != nil {
-			return 0, x.idx.fail("write", name, err)
+		if fd, err = pooldir.OpenAt(x.idx.Fd, name, flags|unix.O_EXCL); err != nil {
+			return 0, x.idx.Fail("write", name, err)
 		}
 	}
 	if err = x.write(fd, o); err == nil {
 		err = unix.Fstat(fd, &st)
 	}
 	if err = errors.Join(err, unix.Close(fd)); err != nil {
-		return 0, x.idx.fail("write", name, err)
+		return 0, x.idx.Fail("write", name, err)
 	}
 	return st.Mtim.Nano(), nil
 }
@@ -127,7 +129,7 @@ func (x *session) draft(set int, o Owner) (since int64, err error) {
 // write makes an open file the lease file of o.
 func (x *session) write(fd int, o Owner) error {
 	text := leaseText(o)
-	if err := writeAt(fd, text, 0); err != nil {
+	if err := pooldir.WriteAt(fd, text, 0); err != nil {
 		return err
 	}
 	if err := unix.Ftruncate(fd, int64(len(text))); err != nil {
@@ -143,10 +145,10 @@ func (x *session) write(fd int, o Owner) error {
 func (x *session) unlease(a netip.Addr, n int) error {
 	name := a.String()
 	if x.indexed && n < draftsKept && x.s.conf.RebootPolicy == RebootRelease &&
-		unix.Renameat(x.dir.fd, name, x.idx.fd, draftFile(n)) == nil {
+		unix.Renameat(x.dir.Fd, name, x.idx.Fd, draftFile(n)) == nil {
 		return nil
 	}
-	return x.dir.remove(name)
+	return x.dir.Remove(name)
 }
 
 // publish gives the draft its name in the pool, so that no lease file is ever
@@ -154,22 +156,22 @@ func (x *session) unlease(a netip.Addr, n int) error {
 func (x *session) publish(set int, l leased, o Owner) error {
 	name := l.addr.String()
 	for range 2 {
-		err := unix.Renameat2(x.idx.fd, draftFile(set), x.dir.fd, name, unix.RENAME_NOREPLACE)
+		err := unix.Renameat2(x.idx.Fd, draftFile(set), x.dir.Fd, name, unix.RENAME_NOREPLACE)
 		switch {
 		case err == nil:
 			return nil
 		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP):
-			err = errors.Join(x.create(name, o, l.since), x.idx.remove(draftFile(set)))
+			err = errors.Join(x.create(name, o, l.since), x.idx.Remove(draftFile(set)))
 			if !errors.Is(err, fs.ErrExist) {
 				return err
 			}
 		case !errors.Is(err, fs.ErrExist):
-			return x.dir.fail("write", name, err)
+			return x.dir.Fail("write", name, err)
 		}
-		if kind, _ := x.dir.readLease(name); kind != fileGarbage {
+		if kind, _ := readLease(x.dir, name); kind != fileGarbage {
 			return errStale
 		}
-		if err := x.dir.remove(name); err != nil {
+		if err := x.dir.Remove(name); err != nil {
 			return err
 		}
 		x.state.problems = max(0, x.state.problems-1)
@@ -181,13 +183,13 @@ func (x *session) publish(set int, l leased, o Owner) error {
 // pool is a mount of its own, or of a simple file system. What a crash leaves
 // of it is garbage that the next one to need the address removes.
 func (x *session) create(name string, o Owner, since int64) error {
-	fd, err := openAt(x.dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW)
+	fd, err := pooldir.OpenAt(x.dir.Fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW)
 	if err != nil {
-		return x.dir.fail("write", name, err)
+		return x.dir.Fail("write", name, err)
 	}
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(since)}
-	if err := errors.Join(x.write(fd, o), unix.Close(fd), unix.UtimesNanoAt(x.dir.fd, name, times, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
-		return errors.Join(x.dir.fail("write", name, err), x.dir.remove(name))
+	if err := errors.Join(x.write(fd, o), unix.Close(fd), unix.UtimesNanoAt(x.dir.Fd, name, times, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
+		return errors.Join(x.dir.Fail("write", name, err), x.dir.Remove(name))
 	}
 	return nil
 }
@@ -198,7 +200,7 @@ var errStale = errors.New("index is out of date")
 // cursor returns the address leased last out of a set; the zero Addr if that
 // is not known.
 func (x *session) cursor(set int) netip.Addr {
-	data, _, err := x.dir.read(cursorPrefix+strconv.Itoa(set), 64)
+	data, _, err := x.dir.Read(cursorPrefix+strconv.Itoa(set), 64)
 	if err != nil {
 		return netip.Addr{}
 	}
@@ -212,28 +214,28 @@ func (x *session) cursor(set int) netip.Addr {
 func (x *session) setCursor(set int, a netip.Addr) error {
 	name := cursorPrefix + strconv.Itoa(set)
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK
-	fd, err := openAt(x.dir.fd, name, flags)
+	fd, err := pooldir.OpenAt(x.dir.Fd, name, flags)
 	if err != nil {
-		return x.dir.fail("write", name, err)
+		return x.dir.Fail("write", name, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err == nil && st.Nlink != 1 {
 		_ = unix.Close(fd)
-		if err := x.dir.remove(name); err != nil {
+		if err := x.dir.Remove(name); err != nil {
 			return err
 		}
-		if fd, err = openAt(x.dir.fd, name, flags|unix.O_EXCL); err != nil {
-			return x.dir.fail("write", name, err)
+		if fd, err = pooldir.OpenAt(x.dir.Fd, name, flags|unix.O_EXCL); err != nil {
+			return x.dir.Fail("write", name, err)
 		}
 		st.Size = 0
 	}
 	text := []byte(a.String())
-	err = writeAt(fd, text, 0)
+	err = pooldir.WriteAt(fd, text, 0)
 	if err == nil && st.Size > int64(len(text)) {
 		err = unix.Ftruncate(fd, int64(len(text)))
 	}
 	if err = errors.Join(err, unix.Close(fd)); err != nil {
-		return x.dir.fail("write", name, err)
+		return x.dir.Fail("write", name, err)
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // The owner table says what each owner holds, and what lease files do not
@@ -111,7 +113,7 @@ func parseBucket(data []byte, fn func(line []byte, e *entry)) {
 
 // owners is the owner table on disk.
 type owners struct {
-	dir     dir
+	dir     pooldir.Dir
 	buckets map[string][]byte // as read, and kept up to date
 }
 
@@ -119,9 +121,9 @@ func (t *owners) load(name string) ([]byte, error) {
 	if data, ok := t.buckets[name]; ok {
 		return data, nil
 	}
-	data, _, err := t.dir.read(name, bucketLimit)
+	data, _, err := t.dir.Read(name, bucketLimit)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, t.dir.fail("read", name, err)
+		return nil, t.dir.Fail("read", name, err)
 	}
 	t.buckets[name] = data
 	return data, nil
@@ -179,7 +181,7 @@ func (t *owners) append(name string, line []byte) error {
 	if n := len(data); n > 0 && data[n-1] != '\n' { // the rest of a write that was cut off
 		line = append([]byte{'\n'}, line...)
 	}
-	if err := t.dir.update(name, line, int64(len(data))); err != nil {
+	if err := t.dir.Update(name, line, int64(len(data))); err != nil {
 		return err
 	}
 	t.buckets[name] = append(data, line...)
@@ -197,12 +199,12 @@ func (t *owners) strike(name string, o Owner, end int) error {
 		rest := liveLines(data)
 		t.buckets[name] = rest
 		if len(rest) == 0 {
-			return t.dir.remove(name)
+			return t.dir.Remove(name)
 		}
-		return t.dir.replace(name, rest)
+		return t.dir.Replace(name, rest)
 	}
 	for _, off := range old {
-		if err := t.dir.update(name, data[off:off+1], int64(off)); err != nil {
+		if err := t.dir.Update(name, data[off:off+1], int64(off)); err != nil {
 			return err
 		}
 	}

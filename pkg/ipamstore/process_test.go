@@ -30,13 +30,6 @@ func TestMain(m *testing.M) {
 func child(job []string) int {
 	first, _ := strconv.Atoi(job[2])
 	end, _ := strconv.Atoi(job[3])
-	if job[0] == "subnets" {
-		if err := childSubnets(job[1], first, end); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return 0
-	}
 	s, err := Open(Config{Network: "net", DataDir: job[1], Sets: sets("10.1.0.0/22", "fd00::/64"), LockTimeout: time.Minute})
 	for n := first; err == nil && n < end; n++ {
 		switch job[0] {

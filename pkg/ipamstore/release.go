@@ -33,7 +33,7 @@ func (x *session) findExact(o Owner) (*entry, error) {
 // confirmed says whether the lease files say what the entry says.
 func (x *session) confirmed(e *entry) bool {
 	for _, l := range e.addrs {
-		if kind, f := x.dir.readLease(l.addr.String()); kind != fileLease || f.owner != e.Owner {
+		if kind, f := readLease(x.dir, l.addr.String()); kind != fileLease || f.owner != e.Owner {
 			return false
 		}
 	}

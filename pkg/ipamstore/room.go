@@ -1,18 +1,13 @@
 package ipamstore
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // makeRoom is called when a set has no free address. It frees what it can,
@@ -62,7 +57,7 @@ func (x *session) makeRoom(set int) (bool, error) {
 	if owned >= p.size {
 		return false, nil
 	}
-	files, err := x.dir.count()
+	files, err := x.dir.Count(ownFile)
 	if err != nil {
 		return false, err
 	}
@@ -80,7 +75,7 @@ func (x *session) holders() ([]*entry, error) {
 	if x.everyone != nil {
 		return x.everyone, nil
 	}
-	names, err := x.idx.names()
+	names, err := x.idx.Names()
 	if err != nil {
 		return nil, err
 	}
@@ -98,57 +93,6 @@ func (x *session) holders() ([]*entry, error) {
 	x.everyone = out
 	return out, nil
 }
-
-// names lists the directory, in no order.
-func (d dir) names() ([]string, error) {
-	fd, err := openAt(d.fd, ".", os.O_RDONLY)
-	if err != nil {
-		return nil, d.fail("read", "", err)
-	}
-	f := os.NewFile(uintptr(fd), d.path)
-	defer func() { _ = f.Close() }()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, d.fail("read", "", err)
-	}
-	return names, nil
-}
-
-// count returns how many files of the directory are not ours. It is names
-// without the names: a full /16 has 65533 of them.
-func (d dir) count() (int, error) {
-	fd, err := openAt(d.fd, ".", os.O_RDONLY)
-	if err != nil {
-		return 0, d.fail("read", "", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	buf := make([]byte, 64<<10)
-	files := 0
-	for {
-		n, err := unix.ReadDirent(fd, buf)
-		if err != nil {
-			return 0, d.fail("read", "", err)
-		}
-		if n == 0 {
-			return files, nil
-		}
-		for entries := buf[:n]; len(entries) > direntName; {
-			size := binary.NativeEndian.Uint16(entries[direntSize:])
-			name, _, _ := bytes.Cut(entries[direntName:size], []byte{0})
-			if s := string(name); s != "." && s != ".." && !ownFile(s) {
-				files++
-			}
-			entries = entries[size:]
-		}
-	}
-}
-
-// Where struct linux_dirent64 has the size of the entry, and its name
-// (getdents64(2)).
-const (
-	direntSize = 16
-	direntName = 19
-)
 
 // evict releases what a dead holder has.
 func (x *session) evict(o Owner) error {

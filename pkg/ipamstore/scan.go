@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // table is the pool as its files tell it.
@@ -23,17 +25,17 @@ type table struct {
 
 // ownFile says whether a name in the pool's directory is not a lease by intent.
 func ownFile(name string) bool {
-	return name == lockFile || strings.HasPrefix(name, cursorPrefix)
+	return name == pooldir.LockFile || strings.HasPrefix(name, cursorPrefix)
 }
 
 // scan reads every lease file, and adds what the index knows of the holders.
 func (x *session) scan() (*table, error) {
-	before, err := x.dir.mtime()
+	before, err := x.dir.Mtime()
 	if err != nil {
-		return nil, x.dir.fail("read", "", err)
+		return nil, x.dir.Fail("read", "", err)
 	}
 	t := &table{entries: map[Owner]*entry{}}
-	list, err := x.dir.entries()
+	list, err := x.dir.Entries()
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +44,7 @@ func (x *session) scan() (*table, error) {
 			t.add(x.dir, f.Name(), f.Type().IsRegular())
 		}
 	}
-	if now, err := x.dir.mtime(); err != nil || !now.Equal(before) {
+	if now, err := x.dir.Mtime(); err != nil || !now.Equal(before) {
 		x.suspect = true
 	}
 	if err := t.readIndex(x); err != nil {
@@ -53,7 +55,7 @@ func (x *session) scan() (*table, error) {
 }
 
 // add takes one file of the pool's directory into the table.
-func (t *table) add(d dir, name string, regular bool) {
+func (t *table) add(d pooldir.Dir, name string, regular bool) {
 	h := Held{File: name}
 	a, err := netip.ParseAddr(name)
 	if err != nil || a.String() != name || a.Zone() != "" || a.Is4In6() {
@@ -64,7 +66,7 @@ func (t *table) add(d dir, name string, regular bool) {
 	h.Addr = a
 	kind, l := fileBarrier, leaseFile{problem: "is not a regular file"}
 	if regular {
-		kind, l = d.readLease(name)
+		kind, l = readLease(d, name)
 	}
 	h.Owner, h.Problem, h.Since = l.owner, l.problem, time.Unix(0, l.since)
 	switch kind {
@@ -86,10 +88,10 @@ func (t *table) add(d dir, name string, regular bool) {
 // readIndex reads the index's owner table and the names of its bitmap.
 func (t *table) readIndex(x *session) error {
 	t.listed, t.buckets = map[Owner]*entry{}, map[string][]byte{}
-	if x.idx.fd < 0 {
+	if x.idx.Fd < 0 {
 		return nil
 	}
-	list, err := x.idx.entries()
+	list, err := x.idx.Entries()
 	if err != nil {
 		return err
 	}
@@ -99,9 +101,9 @@ func (t *table) readIndex(x *session) error {
 		case strings.HasPrefix(name, blockPrefix):
 			t.blocks = append(t.blocks, name)
 		case strings.HasPrefix(name, bucketPrefix):
-			data, _, err := x.idx.read(name, bucketLimit)
+			data, _, err := x.idx.Read(name, bucketLimit)
 			if err != nil {
-				return x.idx.fail("read", name, err)
+				return x.idx.Fail("read", name, err)
 			}
 			t.buckets[name] = data
 			parseBucket(data, func(_ []byte, e *entry) { t.listed[e.Owner] = e })
@@ -148,9 +150,9 @@ func (t *table) problems() int {
 // rebuild makes the index anew from the lease files. In the first Apply of a
 // boot it also drops what an earlier boot left.
 func (x *session) rebuild() error {
-	now, err := x.dir.mtime()
+	now, err := x.dir.Mtime()
 	if err != nil {
-		return x.dir.fail("read", "", err)
+		return x.dir.Fail("read", "", err)
 	}
 	known := x.state.clean && x.state.stamp.Equal(now)
 	if err := x.touch(); err != nil {
@@ -174,7 +176,7 @@ func (x *session) rebuild() error {
 		}
 		// What is left is of this boot, before the index lists it.
 		x.state.boot, x.state.clean = x.boot, false
-		if err := x.idx.update(stateFile, x.state.bytes(), 0); err != nil {
+		if err := x.idx.Update(stateFile, x.state.bytes(), 0); err != nil {
 			return err
 		}
 	}
@@ -249,7 +251,7 @@ func (x *session) writeOwners(t *table) error {
 	}
 	for name := range t.buckets {
 		if want[name] == nil {
-			if err := x.idx.remove(name); err != nil {
+			if err := x.idx.Remove(name); err != nil {
 				return err
 			}
 		}
@@ -257,9 +259,9 @@ func (x *session) writeOwners(t *table) error {
 	for name, data := range want {
 		var err error
 		if old, ok := t.buckets[name]; !ok {
-			err = x.idx.update(name, data, 0)
+			err = x.idx.Update(name, data, 0)
 		} else if !bytes.Equal(old, data) {
-			err = x.idx.replace(name, data)
+			err = x.idx.Replace(name, data)
 		}
 		if err != nil {
 			return err
@@ -283,7 +285,7 @@ func (t *table) sorted() []*entry {
 // writeBits makes the bitmap anew.
 func (x *session) writeBits(t *table) error {
 	for _, name := range t.blocks {
-		if err := x.idx.remove(name); err != nil {
+		if err := x.idx.Remove(name); err != nil {
 			return err
 		}
 	}

@@ -14,12 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
-
-// indexDir holds the indexes of all pools of a data directory. No network can
-// have this name, and host-local, which reads every file below a pool's
-// directory, does not see it.
-const indexDir = ".libnet"
 
 var errNoPool = errors.New("pool does not exist")
 
@@ -35,8 +31,8 @@ const (
 // session is one critical section: the pool's directory, locked, and its index.
 type session struct {
 	s    *Store
-	dir  dir // the lease files
-	idx  dir // the index; fd is -1 if it cannot be had
+	dir  pooldir.Dir // the lease files
+	idx  pooldir.Dir // the index; fd is -1 if it cannot be had
 	lock int
 	mode mode
 	boot string
@@ -61,13 +57,13 @@ type session struct {
 // do runs fn with the pool locked. It returns errNoPool if there is no pool
 // and the mode is existing.
 func (s *Store) do(ctx context.Context, m mode, fn func(*session) error) error {
-	x := &session{s: s, mode: m, dir: dir{fd: -1}, idx: dir{fd: -1}, lock: -1}
+	x := &session{s: s, mode: m, dir: pooldir.Dir{Fd: -1}, idx: pooldir.Dir{Fd: -1}, lock: -1}
 	if err := x.readBoot(); err != nil {
 		return err
 	}
 	deadline := time.Now().Add(s.conf.LockTimeout)
 	err := x.open(ctx, deadline)
-	for errors.Is(err, errReplaced) && time.Now().Before(deadline) && ctx.Err() == nil {
+	for errors.Is(err, pooldir.ErrReplaced) && time.Now().Before(deadline) && ctx.Err() == nil {
 		x.close()
 		err = x.open(ctx, deadline)
 	}
@@ -88,25 +84,25 @@ func (x *session) readBoot() error {
 		err = errors.New("is empty")
 	}
 	if err != nil {
-		return &ioError{"read", file, err}
+		return pooldir.Failure("read", file, err)
 	}
 	return nil
 }
 
 func (x *session) open(ctx context.Context, deadline time.Time) error {
 	c, create := &x.s.conf, x.mode == making
-	data, err := openDir(c.DataDir)
+	data, err := pooldir.Open(c.DataDir)
 	if create && errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(c.DataDir, 0o755); err != nil {
-			return &ioError{"make", c.DataDir, errors.Unwrap(err)}
+			return pooldir.Failure("make", c.DataDir, errors.Unwrap(err))
 		}
-		data, err = openDir(c.DataDir)
+		data, err = pooldir.Open(c.DataDir)
 	}
 	if err == nil {
-		defer data.close()
-		x.dir, err = data.sub(c.Network)
+		defer data.Close()
+		x.dir, err = data.Sub(c.Network)
 		if create && errors.Is(err, fs.ErrNotExist) {
-			x.dir, err = data.ensure(c.Network, 0o755)
+			x.dir, err = data.Ensure(c.Network, 0o755)
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -115,7 +111,7 @@ func (x *session) open(ctx context.Context, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if x.lock, err = lockPool(ctx, x.dir, time.Until(deadline)); err != nil {
+	if x.lock, err = pooldir.Lock(ctx, x.dir, time.Until(deadline)); err != nil {
 		return err
 	}
 	if err := x.openIndex(data); err != nil && create {
@@ -128,19 +124,19 @@ func (x *session) open(ctx context.Context, deadline time.Time) error {
 }
 
 // openIndex opens the index, made if missing, and reads its state.
-func (x *session) openIndex(data dir) error {
-	all, err := data.ensure(indexDir, 0o700)
+func (x *session) openIndex(data pooldir.Dir) error {
+	all, err := data.Ensure(pooldir.IndexDir, 0o700)
 	if err != nil {
 		return err
 	}
-	defer all.close()
-	if x.idx, err = all.ensure(x.s.conf.Network, 0o700); err != nil {
+	defer all.Close()
+	if x.idx, err = all.Ensure(x.s.conf.Network, 0o700); err != nil {
 		return err
 	}
 	x.resetIndex()
-	text, _, err := x.idx.read(stateFile, stateSize+1)
+	text, _, err := x.idx.Read(stateFile, stateSize+1)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return x.idx.fail("read", stateFile, err)
+		return x.idx.Fail("read", stateFile, err)
 	}
 	x.state = parseState(text)
 	return nil
@@ -152,11 +148,11 @@ func (x *session) resetIndex() {
 }
 
 // syncParents makes a directory that is new survive a power cut.
-func (x *session) syncParents(data dir) error {
+func (x *session) syncParents(data pooldir.Dir) error {
 	if x.state.boot != "" {
 		return nil
 	}
-	return data.sync()
+	return data.Sync()
 }
 
 // close ends the critical section.
@@ -164,9 +160,9 @@ func (x *session) close() {
 	if x.lock >= 0 {
 		_ = unix.Close(x.lock)
 	}
-	x.idx.close()
-	x.dir.close()
-	x.lock, x.idx.fd, x.dir.fd = -1, -1, -1
+	x.idx.Close()
+	x.dir.Close()
+	x.lock, x.idx.Fd, x.dir.Fd = -1, -1, -1
 }
 
 // ready makes the index usable: it is, or it is rebuilt. Where it must not or
@@ -176,12 +172,12 @@ func (x *session) ready() error {
 	apply := x.mode == making
 	current := x.state.boot == x.boot
 	if current && x.state.clean {
-		if now, err := x.dir.mtime(); err == nil && now.Equal(x.state.stamp) {
+		if now, err := x.dir.Mtime(); err == nil && now.Equal(x.state.stamp) {
 			x.indexed = true
 			return nil
 		}
 	}
-	if apply || current && x.idx.fd >= 0 {
+	if apply || current && x.idx.Fd >= 0 {
 		err := x.rebuild()
 		if err == nil || apply {
 			return err
@@ -194,12 +190,12 @@ func (x *session) ready() error {
 
 // touch notes on disk that a change is under way. It comes before any change.
 func (x *session) touch() error {
-	if x.touched || x.idx.fd < 0 {
+	if x.touched || x.idx.Fd < 0 {
 		return nil
 	}
 	st := x.state
 	st.clean = false
-	if err := x.idx.update(stateFile, st.bytes(), 0); err != nil {
+	if err := x.idx.Update(stateFile, st.bytes(), 0); err != nil {
 		return err
 	}
 	x.touched = true
@@ -217,12 +213,12 @@ func (x *session) commit() error {
 	if x.suspect {
 		return nil
 	}
-	stamp, err := x.dir.stamp()
+	stamp, err := x.dir.Stamp()
 	if err != nil {
 		return nil // not our directory: the index is rebuilt each time
 	}
 	x.state.stamp, x.state.clean = stamp, true
-	if err := x.idx.update(stateFile, x.state.bytes(), 0); err != nil {
+	if err := x.idx.Update(stateFile, x.state.bytes(), 0); err != nil {
 		return err
 	}
 	x.touched = false

@@ -1,13 +1,12 @@
 package ipamstore
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
-	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/ipmath"
 )
 
 // span is a run of addresses that may be chosen automatically, both ends
@@ -28,7 +27,7 @@ type pool struct {
 // rangeOf returns the range that holds a, or nil.
 func (p *pool) rangeOf(a netip.Addr) *Range {
 	for i := range p.ranges {
-		if r := &p.ranges[i]; within(a, r.Start, r.End) {
+		if r := &p.ranges[i]; ipmath.Within(a, r.Start, r.End) {
 			return r
 		}
 	}
@@ -37,7 +36,7 @@ func (p *pool) rangeOf(a netip.Addr) *Range {
 
 // choosable says whether a may be chosen automatically.
 func (p *pool) choosable(a netip.Addr) bool {
-	return slices.ContainsFunc(p.spans, func(s span) bool { return within(a, s.first, s.last) })
+	return slices.ContainsFunc(p.spans, func(s span) bool { return ipmath.Within(a, s.first, s.last) })
 }
 
 // overlap appends to out what the spans have in common with first to last.
@@ -75,7 +74,7 @@ func (p *pool) nth(k uint64) (netip.Addr, bool) {
 	for _, s := range p.spans {
 		n := s.size()
 		if k < n {
-			return add(s.first, k), true
+			return ipmath.Add(s.first, k), true
 		}
 		k -= n
 	}
@@ -86,7 +85,7 @@ func (p *pool) nth(k uint64) (netip.Addr, bool) {
 // that may be chosen, in the order of the ranges and round to the start.
 func (p *pool) after(a netip.Addr) (netip.Addr, bool) {
 	for i, r := range p.ranges {
-		if !within(a, r.Start, r.End) {
+		if !ipmath.Within(a, r.Start, r.End) {
 			continue
 		}
 		for _, s := range p.spans {
@@ -110,7 +109,7 @@ func later(first, a netip.Addr, same bool) netip.Addr {
 // from returns the spans in search order: beginning at start, round to it.
 func (p *pool) from(start netip.Addr) []span {
 	for i, s := range p.spans {
-		if !within(start, s.first, s.last) {
+		if !ipmath.Within(start, s.first, s.last) {
 			continue
 		}
 		out := append([]span{{start, s.last, s.rng}}, p.spans[i+1:]...)
@@ -123,7 +122,7 @@ func (p *pool) from(start netip.Addr) []span {
 	return p.spans
 }
 
-func (s span) size() uint64 { return satAdd(distance(s.first, s.last), 1) }
+func (s span) size() uint64 { return ipmath.SatAdd(ipmath.Distance(s.first, s.last), 1) }
 
 // cut returns what is left of spans without the addresses first to last.
 func cut(spans []span, first, last netip.Addr) []span {
@@ -141,53 +140,4 @@ func cut(spans []span, first, last netip.Addr) []span {
 		}
 	}
 	return slices.Clip(out)
-}
-
-// within says whether first <= a <= last, all of one family.
-func within(a, first, last netip.Addr) bool {
-	return a.BitLen() == first.BitLen() && first.Compare(a) <= 0 && a.Compare(last) <= 0
-}
-
-// lastOf returns the last address of a prefix.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().As16()
-	for i := p.Bits() + 128 - p.Addr().BitLen(); i < 128; i++ {
-		b[i/8] |= 1 << (7 - i%8)
-	}
-	return like(p.Addr(), netip.AddrFrom16(b))
-}
-
-// like gives b the family of a.
-func like(a, b netip.Addr) netip.Addr {
-	if a.Is4() {
-		return b.Unmap()
-	}
-	return b
-}
-
-// add returns a + k. The caller knows that it does not overflow.
-func add(a netip.Addr, k uint64) netip.Addr {
-	b := a.As16()
-	lo, carry := bits.Add64(binary.BigEndian.Uint64(b[8:]), k, 0)
-	hi := binary.BigEndian.Uint64(b[:8]) + carry
-	binary.BigEndian.PutUint64(b[8:], lo)
-	binary.BigEndian.PutUint64(b[:8], hi)
-	return like(a, netip.AddrFrom16(b))
-}
-
-// distance returns b - a, at most MaxUint64. a must not be greater than b.
-func distance(a, b netip.Addr) uint64 {
-	x, y := a.As16(), b.As16()
-	lo, borrow := bits.Sub64(binary.BigEndian.Uint64(y[8:]), binary.BigEndian.Uint64(x[8:]), 0)
-	if hi, _ := bits.Sub64(binary.BigEndian.Uint64(y[:8]), binary.BigEndian.Uint64(x[:8]), borrow); hi != 0 {
-		return math.MaxUint64
-	}
-	return lo
-}
-
-func satAdd(a, b uint64) uint64 {
-	if s, carry := bits.Add64(a, b, 0); carry == 0 {
-		return s
-	}
-	return math.MaxUint64
 }

@@ -1,7 +1,9 @@
 package ipamstore
 
 import (
-	"math/rand/v2"
+	"errors"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,33 +60,55 @@ func parseState(data []byte) state {
 	return state{boot: f[1], stamp: time.Unix(sec, nsec), clean: f[4] == "clean", problems: problems}
 }
 
-// stamp gives the directory a modification time of our own and returns it.
-// File systems that keep whole seconds only get a second in the past, which
-// the kernel's clock will not produce either.
-func (d dir) stamp() (time.Time, error) {
-	want := time.Unix(time.Now().Unix(), rand.Int64N(1e9))
-	for range 2 {
-		ts, err := unix.TimeToTimespec(want)
-		if err != nil {
-			return want, err
-		}
-		if err := unix.UtimesNanoAt(d.fd, ".", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, ts}, 0); err != nil {
-			return want, err
-		}
-		if got, err := d.mtime(); err != nil || got.Equal(want) {
-			return want, err
-		}
-		want = time.Unix(rand.Int64N(8e8)+1e8, 0)
+// newBoot settles what an earlier boot left in t. With RebootRelease, leases
+// that are proven to be older than this boot are removed:
+//
+//   - all, if no program has changed the directory since our index was last right
+//     (known), as that was before the reboot;
+//   - else those the index of the earlier boot lists, if their file is still
+//     the same;
+//   - and those whose file was last written before the machine started.
+//
+// Any other lease may be host-local's of this boot and is honoured.
+func (x *session) newBoot(t *table, known bool) error {
+	for _, e := range t.entries {
+		e.Netns, e.NetnsID = "", "" // no namespace survives
 	}
-	return want, unix.EINVAL
+	if x.s.conf.RebootPolicy == RebootKeep {
+		return x.idx.Remove(coolingFile)
+	}
+	old := x.stale(t, known)
+	gone := map[netip.Addr]bool{}
+	var errs []error
+	for o, e := range t.entries {
+		e.addrs = slices.DeleteFunc(e.addrs, func(l leased) bool {
+			if !old(o, l) {
+				return false
+			}
+			if err := x.dir.Remove(l.addr.String()); err != nil {
+				errs = append(errs, err)
+				return false
+			}
+			gone[l.addr] = true
+			return true
+		})
+		if len(e.addrs) == 0 {
+			delete(t.entries, o)
+		}
+	}
+	t.files = slices.DeleteFunc(t.files, func(h Held) bool { return gone[h.Addr] })
+	return errors.Join(append(errs, x.idx.Remove(coolingFile))...)
 }
 
-func (d dir) mtime() (time.Time, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(d.fd, &st); err != nil {
-		return time.Time{}, err
+// stale returns the test by which newBoot picks leases of an earlier boot.
+func (x *session) stale(t *table, known bool) func(Owner, leased) bool {
+	known = known && x.state.boot != ""
+	started := x.s.bootStart().UnixNano()
+	return func(o Owner, l leased) bool {
+		old := t.listed[o]
+		listed := old != nil && x.state.boot != "" && old.has(l)
+		return known || listed || l.since < started
 	}
-	return time.Unix(st.Mtim.Unix()), nil
 }
 
 // bootStart returns a time before which nothing of this boot can have been

@@ -8,6 +8,9 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/ipmath"
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 // blocksCounted bounds the blocks of the bitmap that Status reads; where there
@@ -79,7 +82,7 @@ func (x *session) usage(u *Usage) error {
 func (x *session) currentLeases() []netip.Addr {
 	old := func(Owner, leased) bool { return false }
 	if x.state.boot != x.boot && x.s.conf.RebootPolicy == RebootRelease {
-		now, err := x.dir.mtime()
+		now, err := x.dir.Mtime()
 		old = x.stale(x.table, err == nil && x.state.clean && x.state.stamp.Equal(now))
 	}
 	out := slices.Clone(x.table.barred)
@@ -94,7 +97,7 @@ func (x *session) currentLeases() []netip.Addr {
 }
 
 func (x *session) leaseNames() ([]netip.Addr, error) {
-	names, err := x.dir.names()
+	names, err := x.dir.Names()
 	out := make([]netip.Addr, 0, len(names))
 	for _, n := range names {
 		if a, err := netip.ParseAddr(n); err == nil {
@@ -122,14 +125,14 @@ func (x *session) countBits(p *pool) (n uint64, ok bool, err error) {
 	spans := p.spans
 	if p.size>>blockBits+uint64(len(spans)) > blocksCounted {
 		// Of a huge pool only the blocks that have a file matter.
-		names, err := x.idx.names()
+		names, err := x.idx.Names()
 		if err != nil {
 			return 0, false, err
 		}
 		spans = nil
 		for _, name := range names {
 			if base, ok := parseBlockFile(name); ok {
-				spans = p.overlap(spans, base, add(base, blockSize-1))
+				spans = p.overlap(spans, base, ipmath.Add(base, blockSize-1))
 			}
 			if len(spans) > blocksCounted {
 				return 0, false, nil
@@ -182,7 +185,7 @@ func writable(path string) error {
 		err = unix.ENOSPC
 	}
 	if err != nil {
-		return &ioError{"write to", path, err}
+		return pooldir.Failure("write to", path, err)
 	}
 	return nil
 }

@@ -27,9 +27,9 @@ func stickyFile(workload string) string {
 // that says so.
 func (x *session) remembered(workload string) ([]netip.Addr, []byte, error) {
 	name := stickyFile(workload)
-	data, _, err := x.idx.read(name, stickyLimit)
+	data, _, err := x.idx.Read(name, stickyLimit)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, x.idx.fail("read", name, err)
+		return nil, nil, x.idx.Fail("read", name, err)
 	}
 	var out []netip.Addr
 	for line := range bytes.Lines(data) {
@@ -69,5 +69,5 @@ func (x *session) remember(workload string, leases []Lease) error {
 		}
 	}
 	keep = append(keep, fmt.Appendf(nil, "%s\t%s\n", workload, strings.Join(list, ",")))
-	return x.idx.replace(stickyFile(workload), bytes.Join(keep[max(0, len(keep)-stickyLines):], nil))
+	return x.idx.Replace(stickyFile(workload), bytes.Join(keep[max(0, len(keep)-stickyLines):], nil))
 }

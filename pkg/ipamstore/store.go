@@ -220,7 +220,7 @@ func (x *session) tidy(t *table) (n int, err error) {
 		if f.Problem == "" || !f.Addr.IsValid() || slices.Contains(t.barred, f.Addr) {
 			continue
 		}
-		if err := x.dir.remove(f.File); err != nil {
+		if err := x.dir.Remove(f.File); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -2,10 +2,10 @@ package ipamstore
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // take makes the picks the owner's: the index first, so that no knowledge of
@@ -66,7 +66,7 @@ func (x *session) publishAll(c *change) error {
 	if x.s.conf.RebootPolicy != RebootKeep {
 		return nil
 	}
-	return x.dir.sync()
+	return x.dir.Sync()
 }
 
 // undo takes back what take has done.
@@ -99,7 +99,7 @@ func (x *session) finish(c *change, leases []Lease) {
 	var errs []error
 	var gone, early []netip.Addr
 	for _, l := range c.drop {
-		errs = append(errs, x.dir.remove(l.addr.String()))
+		errs = append(errs, x.dir.Remove(l.addr.String()))
 		gone = append(gone, l.addr)
 	}
 	errs = append(errs, x.rest(gone))
@@ -127,14 +127,63 @@ func (x *session) finish(c *change, leases []Lease) {
 	_ = x.commit()
 }
 
-// sync makes the names in the directory survive a power cut.
-func (d dir) sync() error {
-	fd, err := openAt(d.fd, ".", unix.O_DIRECTORY)
-	if err == nil {
-		err = errors.Join(unix.Fsync(fd), unix.Close(fd))
-	}
-	if err != nil {
-		return d.fail("sync", "", err)
+// claim makes sure that a has no holder, taking it from a dead one.
+func (x *session) claim(a netip.Addr) error {
+	kind, f := readLease(x.dir, a.String())
+	switch kind {
+	case fileBarrier:
+		return fmt.Errorf("%w: %s: its lease file %s", ErrTaken, a, f.problem)
+	case fileLease:
+		h, err := x.holder(f.owner)
+		if err != nil {
+			return err
+		}
+		if !x.s.dead(h) {
+			return fmt.Errorf("%w: %s is held by %s", ErrTaken, a, h.text())
+		}
+		if err := x.evict(h.Owner); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// choose finds a free address by the strategy.
+func (x *session) choose(set int, h Holder) (netip.Addr, error) {
+	p := &x.s.pools[set]
+	start, ok := netip.Addr{}, false
+	switch x.s.conf.Strategy {
+	case StrategyNext:
+		start, ok = p.after(x.cursor(set))
+	case StrategyLowest:
+		start, ok = p.nth(0)
+	case StrategyRandom:
+		start, ok = p.nth(rand.Uint64())
+	case StrategyHash:
+		name := []string{h.Workload}
+		if h.Workload == "" {
+			name = []string{h.ContainerID, h.IfName}
+		}
+		start, ok = p.nth(hashOf(name...))
+	}
+	for ok {
+		a, found, err := x.search(p, start)
+		if found || err != nil {
+			return a, err
+		}
+		if ok, err = x.makeRoom(set); err != nil {
+			return a, err
+		}
+	}
+	return start, x.exhausted(set)
+}
+
+// search returns the first free address from start on, and round to it.
+func (x *session) search(p *pool, start netip.Addr) (netip.Addr, bool, error) {
+	for _, s := range p.from(start) {
+		if a, ok, err := x.bits.free(s); ok || err != nil {
+			return a, ok, err
+		}
+	}
+	return netip.Addr{}, false, nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+
+	"github.com/libnet-cni/libnet/internal/pooldir"
 )
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -96,13 +98,15 @@ func leaseFiles(t testing.TB, s *Store) map[string]string {
 	return out
 }
 
-func (s *Store) index() string { return filepath.Join(s.conf.DataDir, indexDir, s.conf.Network) }
+func (s *Store) index() string {
+	return filepath.Join(s.conf.DataDir, pooldir.IndexDir, s.conf.Network)
+}
 
 // checkIndex fails the test if the index is trusted and wrong.
 func checkIndex(t testing.TB, s *Store) (trusted bool) {
 	t.Helper()
 	err := s.do(t.Context(), making, func(x *session) error {
-		now, err := x.dir.mtime()
+		now, err := x.dir.Mtime()
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/driver/cniplugin"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/pkg/ipamstore"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 // NetworkOption refines NewNetwork. The order of options does not matter.
@@ -141,7 +141,7 @@ func (s networkSpec) forEngine(ctx context.Context, c *Controller, k kind, name 
 	if err := s.checkPool(k.name); err != nil {
 		return nil, err
 	}
-	subnets := s.subnets
+	given := s.subnets
 	if k.capability.Scope == ScopeGlobal {
 		if err := s.spread(c, &cfg.Tunnel); err != nil {
 			return nil, err
@@ -149,16 +149,16 @@ func (s networkSpec) forEngine(ctx context.Context, c *Controller, k kind, name 
 		if len(s.auto) > 0 {
 			return nil, model.BadConfig("subnet", s.auto[0], "want a subnet that is the same on every host, as WithSubnet gives it")
 		}
-		subnets = nil // the engine takes the blocks of this host
+		given = nil // the engine takes the blocks of this host
 	} else if len(s.nodes) > 0 {
 		return nil, model.BadConfig("nodes", len(s.nodes), `needs the driver "overlay"`)
 	}
 	opts = append(opts, engine.WithConfig(cfg))
-	for _, p := range subnets {
+	for _, p := range given {
 		opts = append(opts, engine.WithSubnet(p))
 	}
 	for _, a := range s.auto {
-		want, err := ipamstore.ParseSubnetRequest(a)
+		want, err := subnets.ParseRequest(a)
 		if err != nil {
 			return nil, err
 		}

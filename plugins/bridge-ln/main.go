@@ -1,6 +1,6 @@
 // Command bridge-ln is a CNI plugin: it connects containers of one host by a
 // Linux bridge. Its keys are those of the reference bridge plugin, and some
-// more; README.md lists them.
+// more; docs/configuration.md lists them.
 package main
 
 import (

@@ -1,32 +1,35 @@
 // Command ipam-ln is a CNI plugin: it gives addresses out of pools of this
-// host, in the directory layout of host-local. README.md lists its keys.
+// host, in the directory layout of host-local. docs/configuration.md lists its keys.
 package main
 
 import (
 	"context"
+	"net/netip"
 	"os"
 
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 // version is set by the linker (see the Makefile).
 var version = "v0.0.0-dev"
 
 func main() {
-	os.Exit(plugin().Run(os.Getenv, cni.Standard()))
+	os.Exit(program().Run(os.Getenv, cni.Standard()))
 }
 
-func plugin() cni.Plugin {
+func program() cni.Plugin {
 	return cni.Plugin{
-		Name: "ipam-ln", Version: version,
+		Name: "ipam-ln", Version: version, Vet: plugin.Vet(netconf.IPAM),
 		Add: add, Check: check, Del: del, GC: collect, Status: status,
 	}
 }
 
 func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
-	pool, requested, err := call.Pool()
+	pool, requested, err := poolOf(call)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +46,7 @@ func add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 }
 
 func check(ctx context.Context, call *cni.Call) error {
-	pool, _, err := call.Pool()
+	pool, _, err := poolOf(call)
 	if err != nil {
 		return err
 	}
@@ -55,7 +58,7 @@ func check(ctx context.Context, call *cni.Call) error {
 }
 
 func del(ctx context.Context, call *cni.Call) error {
-	pool, err := call.LoosePool()
+	pool, err := loosePool(call)
 	if err != nil {
 		return err
 	}
@@ -71,7 +74,7 @@ func collect(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	pool, err := call.LoosePool()
+	pool, err := loosePool(call)
 	if err != nil {
 		return err
 	}
@@ -83,15 +86,31 @@ func collect(ctx context.Context, call *cni.Call) error {
 }
 
 func status(ctx context.Context, call *cni.Call) error {
-	pool, _, err := call.Pool()
+	pool, _, err := poolOf(call)
 	if err != nil {
 		return err
 	}
 	if err := pool.Status(ctx); err != nil {
 		return err
 	}
-	call.WarnNearlyFull(ctx, pool)
+	plugin.WarnNearlyFull(ctx, call, pool)
 	return nil
+}
+
+// poolOf returns the pool that the ipam section describes, and the addresses that the runtime
+// asks for.
+func poolOf(call *cni.Call) (engine.IPAM, []netip.Addr, error) {
+	conf, err := netconf.ReadPool(plugin.Source(call))
+	if err != nil {
+		return nil, nil, err
+	}
+	pool, err := plugin.NewPool(call, conf)
+	return pool, conf.Requested, err
+}
+
+// loosePool returns a pool that can only take addresses back.
+func loosePool(call *cni.Call) (*engine.Pool, error) {
+	return engine.NewPool(netconf.LoosePool(plugin.Source(call)), model.Addressing{})
 }
 
 func id(call *cni.Call) model.ID {

@@ -39,7 +39,7 @@ func FuzzVerbs(f *testing.F) {
 		run := func(command string) int {
 			env["CNI_COMMAND"] = command
 			var stdout bytes.Buffer
-			status := plugin().Run(func(k string) string { return env[k] }, cni.Streams{Stdin: bytes.NewReader(conf), Stdout: &stdout, Stderr: new(bytes.Buffer)})
+			status := program().Run(func(k string) string { return env[k] }, cni.Streams{Stdin: bytes.NewReader(conf), Stdout: &stdout, Stderr: new(bytes.Buffer)})
 			if stdout.Len() > 0 && !json.Valid(stdout.Bytes()) {
 				t.Errorf("%s printed %q", command, &stdout)
 			}

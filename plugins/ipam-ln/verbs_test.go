@@ -17,7 +17,7 @@ func runVerb(verb, id, netns, dir string) (string, int) {
 	env := map[string]string{"CNI_COMMAND": verb, "CNI_CONTAINERID": id, "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
 	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","ipam":{"type":"ipam-ln","dataDir":%q,"subnet":"10.1.0.0/24","rangeEnd":"10.1.0.4","strategy":"lowest"}}`, dir)
 	var out bytes.Buffer
-	code := plugin().Run(func(key string) string { return env[key] }, cni.Streams{Stdin: strings.NewReader(conf), Stdout: &out, Stderr: &out})
+	code := program().Run(func(key string) string { return env[key] }, cni.Streams{Stdin: strings.NewReader(conf), Stdout: &out, Stderr: &out})
 	return out.String(), code
 }
 

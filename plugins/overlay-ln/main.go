@@ -1,6 +1,6 @@
 // Command overlay-ln is a CNI plugin: it connects containers of several hosts by
 // Linux bridges and VXLAN. Its keys are those of bridge-ln, and some more;
-// README.md lists them.
+// docs/configuration.md lists them.
 package main
 
 import (

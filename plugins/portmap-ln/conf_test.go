@@ -8,7 +8,9 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
 func call(keys string) *cni.Call {
@@ -20,7 +22,7 @@ func call(keys string) *cni.Call {
 
 // callOf is a call with this configuration; nil if it is not JSON.
 func callOf(stdin string) *cni.Call {
-	conf, err := cni.ParseObject([]byte(stdin))
+	conf, err := jsonr.Parse([]byte(stdin))
 	if err != nil {
 		return nil
 	}
@@ -46,7 +48,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %v", keys, err)
 			continue
 		}
-		if diff := cmp.Diff(want, c.publish); diff != "" {
+		if diff := cmp.Diff(want, c.Config); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", keys, diff)
 		}
 	}
@@ -90,19 +92,19 @@ func TestParseRefuses(t *testing.T) {
 // DEL reads what it can of a configuration that ADD would refuse, and where to
 // look for rules that no record tells of.
 func TestLoose(t *testing.T) {
-	for keys, want := range map[string]conf{
+	for keys, want := range map[string]netconf.Publish{
 		``: {},
-		`"stateDir":"/x","snat":7,"runtimeConfig":{"portMappings":5}`: {stateDir: "/x"},
+		`"stateDir":"/x","snat":7,"runtimeConfig":{"portMappings":5}`: {StateDir: "/x"},
 		`"stateDir":[],"backend":"ebtables"`:                          {},
-		`"backend":"iptables"`:                                        {publish: model.PublishConfig{Backend: model.BackendIPTables}},
-		`"backend":"auto","markMasqBit":99`:                           {publish: model.PublishConfig{Backend: model.BackendIPTables}},
-		`"conditionsV6":["!","-i","lo"],"snat":1`:                     {publish: model.PublishConfig{Backend: model.BackendIPTables}},
-		`"conditionsV4":["iif","lo","}"],"markMasqBit":1`:             {publish: model.PublishConfig{Backend: model.BackendNFTables}},
+		`"backend":"iptables"`:                                        {Config: model.PublishConfig{Backend: model.BackendIPTables}},
+		`"backend":"auto","markMasqBit":99`:                           {Config: model.PublishConfig{Backend: model.BackendIPTables}},
+		`"conditionsV6":["!","-i","lo"],"snat":1`:                     {Config: model.PublishConfig{Backend: model.BackendIPTables}},
+		`"conditionsV4":["iif","lo","}"],"markMasqBit":1`:             {Config: model.PublishConfig{Backend: model.BackendNFTables}},
 		`"conditionsV4":{},"conditionsV6":[5]`:                        {},
-		`"backend":"nftables","conditionsV4":["-s"]`:                  {publish: model.PublishConfig{Backend: model.BackendNFTables}},
+		`"backend":"nftables","conditionsV4":["-s"]`:                  {Config: model.PublishConfig{Backend: model.BackendNFTables}},
 	} {
-		want.network = "net1"
-		if diff := cmp.Diff(&want, loose(call(keys)), cmp.AllowUnexported(conf{})); diff != "" {
+		got := loose(call(keys))
+		if diff := cmp.Diff(want, got.Publish); diff != "" || got.network != "net1" {
 			t.Errorf("%s (-want +got):\n%s", keys, diff)
 		}
 	}
@@ -121,7 +123,7 @@ func FuzzParse(f *testing.F) {
 			t.Error("neither configuration nor error")
 		}
 		l := loose(c)
-		l.stateDir = "" // a fuzzed one must not be opened
+		l.StateDir = "" // a fuzzed one must not be opened
 		if err := l.withPublisher(func(*engine.Controller, *engine.Publisher) error { return nil }); err != nil {
 			t.Errorf("loose: %v", err)
 		}

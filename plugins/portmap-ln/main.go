@@ -1,24 +1,26 @@
 // Command portmap-ln is a CNI plugin: it publishes ports of the host for a
 // container whose interface another plugin made. Its keys are those of the
-// reference portmap plugin, and some more; README.md lists them.
+// reference portmap plugin, and some more; docs/configuration.md lists them.
 package main
 
 import (
 	"os"
 
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/plugin"
 )
 
 // version is set by the linker (see the Makefile).
 var version = "v0.0.0-dev"
 
 func main() {
-	os.Exit(plugin().Run(os.Getenv, cni.Standard()))
+	os.Exit(program().Run(os.Getenv, cni.Standard()))
 }
 
-func plugin() cni.Plugin {
+func program() cni.Plugin {
 	return cni.Plugin{
-		Name: "portmap-ln", Version: version,
+		Name: "portmap-ln", Version: version, Vet: plugin.Vet(netconf.Portmap),
 		Add: add, Check: check, Del: del, GC: collect, Status: status,
 	}
 }

@@ -153,7 +153,7 @@ func (h *host) runAs(version, command, cid, ns, keys string) answer {
 	env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": cid, "CNI_NETNS": ns, "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
 	stdin := `{"cniVersion":"` + version + `","name":"net1","type":"portmap-ln"` + keys + `}`
 	var out, stderr bytes.Buffer
-	status := plugin().Run(func(k string) string { return env[k] }, cni.Streams{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &stderr})
+	status := program().Run(func(k string) string { return env[k] }, cni.Streams{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &stderr})
 	a := answer{out: strings.TrimSpace(out.String())}
 	if status != 0 {
 		h.check(json.Unmarshal(out.Bytes(), &a))

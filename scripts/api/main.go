@@ -21,7 +21,7 @@ import (
 )
 
 // packages have users outside this module. Everything else is internal.
-var packages = []string{"./pkg/libnet", "./pkg/ipamstore"}
+var packages = []string{"./pkg/libnet", "./pkg/ipamstore", "./pkg/ipamstore/subnets"}
 
 func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
 

@@ -23,7 +23,6 @@ const (
 // A number may only go down, and a package leaves the list with the last file too many.
 var larger = map[string]int{
 	"internal/engine": 56,
-	"pkg/ipamstore":   27,
 }
 
 func TestPackageSize(t *testing.T) {

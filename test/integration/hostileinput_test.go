@@ -41,7 +41,8 @@ func TestTrickyNames(t *testing.T) {
 			before := h.snapshot()
 			bare := c.with(edit(t, conf, keys{"runtimeConfig": nil}))
 			bare.stdin = edit(t, bare.stdin, keys{"prevResult": raw(h.must(bare.as("ADD")).stdout)})
-			publish := c.with(edit(t, bare.stdin, keys{"runtimeConfig.portMappings": raw(`[{"hostPort":8080,"containerPort":80}]`)}))
+			publish := c.with(edit(t, bare.stdin, keys{"runtimeConfig.portMappings": raw(`[{"hostPort":8080,"containerPort":80}]`),
+				"bridge": nil, "icc": nil, "ipMasq": nil, "isDefaultGateway": nil, "macspoofchk": nil}))
 			publish.plugin = "portmap-ln"
 			h.must(publish.as("ADD"))
 			for _, c := range []call{bare, publish} {
