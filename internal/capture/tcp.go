@@ -22,6 +22,8 @@ const (
 	// idle is how long a connection may be silent (RFC 7766, section 6.2.3, has
 	// clients close sooner).
 	idle = 10 * time.Second
+	// acceptAgain is how soon accept is tried again that failed for want of descriptors.
+	acceptAgain = 50 * time.Millisecond
 )
 
 // listener takes redirected connections.
@@ -101,7 +103,10 @@ func (l *listener) accept(ctx context.Context, one *net.TCPListener) error {
 		if err != nil {
 			var temporary interface{ Temporary() bool }
 			if errors.As(err, &temporary) && temporary.Temporary() { // as without descriptors
-				time.Sleep(50 * time.Millisecond)
+				select {
+				case <-ctx.Done():
+				case <-time.After(acceptAgain):
+				}
 				continue
 			}
 			return fmt.Errorf("listen for DNS queries: %w", err)

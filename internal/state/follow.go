@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // Follower tells which records of attachments changed. The kernel notes a change
@@ -190,7 +192,7 @@ func (f *Follower) begin(changed map[string]bool) error {
 	if _, err := f.watch(f.networks(), dirEvents); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(f.networks())
+	entries, err := plain.ReadDir(f.networks())
 	errs := []error{err}
 	for _, e := range entries {
 		errs = append(errs, f.watchNetwork(filepath.Join(f.networks(), e.Name()), changed))

@@ -279,28 +279,28 @@ func TestNamesClients(t *testing.T) {
 		{"dig", "+short", "+noedns", "DB.front"},
 		{"dig", "+short", "+subnet=192.0.2.0/24", "+dnssec", "db"},
 	} {
-		if out, err := l.tool("web", c...); err != nil || !strings.Contains(out, want) {
+		if out, err := l.tool(c...); err != nil || !strings.Contains(out, want) {
 			t.Errorf("%q: %v\n%s", c, err, out)
 		}
 	}
-	if out, err := l.tool("web", l.musl(), "db"); err != nil || !strings.Contains(out, want) {
+	if out, err := l.tool(l.musl(), "db"); err != nil || !strings.Contains(out, want) {
 		t.Errorf("musl: %v\n%s", err, out)
 	}
-	if out, err := l.tool("web", "dig", "+short", "-x", want); err != nil || strings.TrimSpace(out) != "db.libnet.internal." {
+	if out, err := l.tool("dig", "+short", "-x", want); err != nil || strings.TrimSpace(out) != "db.libnet.internal." {
 		t.Errorf("dig -x: %q %v", out, err)
 	}
 	// glibc asks for both families at once: without IPv6 the name is still known.
-	if out, err := l.tool("web", "getent", "ahosts", "db"); err != nil || !strings.Contains(out, want) {
+	if out, err := l.tool("getent", "ahosts", "db"); err != nil || !strings.Contains(out, want) {
 		t.Errorf("getent ahosts: %v\n%s", err, out)
 	}
 	got, err := (&net.Resolver{PreferGo: true, Dial: l.dials("web")}).LookupNetIP(t.Context(), "ip4", "db")
 	if err != nil || len(got) != 1 || got[0].Unmap().String() != want {
 		t.Errorf("Go: %v %v", got, err)
 	}
-	if out, err := l.tool("web", "getent", "ahostsv4", "outside.test"); err != nil || !strings.Contains(out, "203.0.113.7") {
+	if out, err := l.tool("getent", "ahostsv4", "outside.test"); err != nil || !strings.Contains(out, "203.0.113.7") {
 		t.Errorf("an external name: %v\n%s", err, out)
 	}
-	if out, err := l.tool("web", "dig", "+short", "+bufsize=512", "large.test"); err != nil || strings.Count(out, "203.0.113.") != 100 {
+	if out, err := l.tool("dig", "+short", "+bufsize=512", "large.test"); err != nil || strings.Count(out, "203.0.113.") != 100 {
 		t.Errorf("an external answer that needs TCP: %v\n%s", err, out)
 	}
 }

@@ -160,7 +160,7 @@ func (l *namesLab) startAgent(args ...string) {
 }
 
 // await waits for an event.
-func (l *namesLab) await(what string, is func() bool) time.Duration {
+func (l *namesLab) await(what string, is func() bool) {
 	l.t.Helper()
 	start := time.Now()
 	for !is() {
@@ -169,7 +169,6 @@ func (l *namesLab) await(what string, is func() bool) time.Duration {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return time.Since(start)
 }
 
 // captured waits until the agent takes queries.
@@ -253,10 +252,10 @@ func (l *namesLab) resolvConf(lines ...string) {
 	l.t.Cleanup(func() { _ = unix.Unmount("/etc/resolv.conf", unix.MNT_DETACH) })
 }
 
-// tool runs a program in a container and returns what it prints.
-func (l *namesLab) tool(name string, args ...string) (out string, err error) {
+// tool runs a program in the container web and returns what it prints.
+func (l *namesLab) tool(args ...string) (out string, err error) {
 	l.t.Helper()
-	l.in(netnsPath(name), func() {
+	l.in(netnsPath("web"), func() {
 		var b []byte
 		b, err = exec.Command(args[0], args[1:]...).CombinedOutput()
 		out = string(b)
