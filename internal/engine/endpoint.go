@@ -40,7 +40,8 @@ type endpointSpec struct {
 	ports    []PortMapping
 	priority int // of the gateway
 	nextName bool
-	sandbox  *Sandbox // nil: not known yet
+	names    *model.Names // nil: none
+	sandbox  *Sandbox     // nil: not known yet
 }
 
 func (s endpointSpec) netns() (path string, id NetnsID) {
@@ -70,6 +71,11 @@ func WithAddresses(addrs ...netip.Addr) EndpointOption {
 // "namespace/pod"; see Claim.
 func WithWorkload(name string) EndpointOption {
 	return func(s *endpointSpec) { s.workload = name }
+}
+
+// WithNames has the network's other containers find it by name; nil: not.
+func WithNames(names *model.Names) EndpointOption {
+	return func(s *endpointSpec) { s.names = names }
 }
 
 // WithRuntime names the program that the container belongs to, as
@@ -150,7 +156,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: mountNS(),
 		Bridge: n.config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.config.NeedsRules() || len(ports) > 0, Ports: savedPorts(ports), Guard: n.guardID(), GatewayPriority: spec.priority,
-		OwnRules: ownRules(n.config), NextName: spec.nextName,
+		OwnRules: ownRules(n.config), NextName: spec.nextName, Names: (*state.Names)(spec.names),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.leaseDir()
 	var undo undoStack
