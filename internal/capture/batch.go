@@ -67,10 +67,14 @@ func (b *batch) deleteTable() {
 	b.add(unix.NFT_MSG_DELTABLE, 0, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) })
 }
 
+// addChain adds a chain at a hook; without typ one that is jumped to.
 func (b *batch) addChain(name, typ string, hook uint32, priority int32) {
 	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_CHAIN_TABLE, TableName)
 		a.String(unix.NFTA_CHAIN_NAME, name)
+		if typ == "" {
+			return
+		}
 		a.Nest(unix.NFTA_CHAIN_HOOK, func(a *nfnl.Attrs) {
 			a.Uint32(unix.NFTA_HOOK_HOOKNUM, hook)
 			a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(priority))

@@ -30,6 +30,11 @@ type Config struct {
 	Respond func(Query) []byte
 	// Inside calls fn in the network namespace of the container that has an address.
 	Inside func(from netip.Addr, fn func() error) error
+	// Group is that of the interfaces whose queries are captured, whoever asks; 0: none.
+	Group uint32
+	// Early is called before a connection by an interface of Group goes on whose source
+	// Set has not named: if it calls Set, the connection is captured. nil: not.
+	Early func()
 	// Limit is how many queries per second of one container come here, over UDP;
 	// more pass untouched. 0: no limit.
 	Limit int
@@ -56,11 +61,11 @@ type Capture struct {
 
 	mu    sync.Mutex
 	table *table
-	from  []netip.Prefix // nil: no table
-	apart error          // why the rules could not be renewed; nil: they were
+	from  []netip.Prefix
+	apart error // why the rules could not be renewed; nil: they were
 }
 
-// Start begins to capture. No query is captured before Set.
+// Start begins to capture queries by the interfaces of the group; Set names others.
 func Start(c Config) (*Capture, error) {
 	made := &Capture{conf: c, done: make(chan struct{})}
 	err := made.open()
@@ -84,7 +89,7 @@ func Start(c Config) (*Capture, error) {
 
 func (c *Capture) open() error {
 	number := min(runtime.GOMAXPROCS(0), mostQueues)
-	queues, err := openQueues(number, c.conf.Respond)
+	queues, err := openQueues(number, c.conf)
 	if err != nil {
 		return err
 	}
@@ -93,9 +98,12 @@ func (c *Capture) open() error {
 		return err
 	}
 	c.table, err = newTable(tableConfig{
-		queue: queues[0].number, queues: len(queues), port4: c.tcp.port(c.tcp.v4), port6: c.tcp.port(c.tcp.v6), limit: c.conf.Limit,
+		queue: queues[0].number, queues: len(queues), port4: c.tcp.port(c.tcp.v4), port6: c.tcp.port(c.tcp.v6), limit: c.conf.Limit, group: c.conf.Group,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return c.table.make(nil)
 }
 
 // Done is closed once the capture has ended by itself, or by Close; Err says why.
@@ -135,17 +143,22 @@ func (c *Capture) close() error {
 	return errors.Join(errs...)
 }
 
-// Set says whose queries are captured: those from these prefixes. None: no rule stays.
-func (c *Capture) Set(from []netip.Prefix) error {
-	want := disjoint(from)
+// Set says whose queries are captured, beside those by the group: those from the prefixes
+// that from returns. Of two calls at once each asks when its turn has come.
+func (c *Capture) Set(from func() []netip.Prefix) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if slices.Equal(want, c.from) && c.apart == nil {
-		return nil
+	want := disjoint(from())
+	switch {
+	case c.apart != nil:
+		c.apart = c.table.make(want)
+	case !slices.Equal(want, c.from):
+		if c.apart = c.table.change(c.from, want); c.apart != nil {
+			c.apart = c.table.make(want)
+		}
 	}
-	err := c.table.set(want)
-	c.from, c.apart = want, err
-	return err
+	c.from = want
+	return c.apart
 }
 
 // renew keeps the rules alive, and makes them anew if they are gone.
@@ -159,10 +172,8 @@ func (c *Capture) renew(ctx context.Context) error {
 		case <-tick.C:
 		}
 		c.mu.Lock()
-		if len(c.from) > 0 {
-			if c.apart = c.table.keepAlive(); c.apart != nil {
-				c.apart = c.table.set(c.from)
-			}
+		if c.apart = c.table.keepAlive(); c.apart != nil {
+			c.apart = c.table.make(c.from)
 		}
 		c.mu.Unlock()
 	}

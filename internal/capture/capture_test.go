@@ -193,8 +193,18 @@ func (l *lab) start(c Config) *Capture {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { l.must(made.Close()) })
-	l.must(made.Set([]netip.Prefix{netip.MustParsePrefix("10.10.0.0/24"), netip.MustParsePrefix("fd10::/64")}))
+	l.must(made.Set(from("10.10.0.0/24", "fd10::/64")))
 	return made
+}
+
+// from is what Set is called with.
+func from(prefixes ...string) func() []netip.Prefix {
+	return func() (all []netip.Prefix) {
+		for _, p := range prefixes {
+			all = append(all, netip.MustParsePrefix(p))
+		}
+		return all
+	}
 }
 
 // Queries to whatever server are answered from there; what is not ours comes to the
@@ -378,7 +388,9 @@ func TestDisjoint(t *testing.T) {
 // Rules go when no network is left, come again, and are not there after Close.
 func TestRulesComeAndGo(t *testing.T) {
 	l := newLab(t, "0")
-	c := l.start(Config{Limit: 1000})
+	c, err := Start(Config{Respond: respond, Limit: 1000})
+	l.must(err)
+	l.must(c.Set(from("10.10.0.0/24", "fd10::/64")))
 	list := func() string {
 		out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
 		if err != nil {
@@ -392,28 +404,91 @@ func TestRulesComeAndGo(t *testing.T) {
 	if _, err := exec.Command("nft", "flush", "ruleset").CombinedOutput(); err != nil || !strings.Contains(list(), TableName) {
 		t.Errorf("another program can flush them: %v", err)
 	}
-	l.must(c.Set(nil))
-	if got := list(); strings.Contains(got, TableName) {
-		t.Errorf("rules without a network:\n%s", got)
-	}
-	l.must(c.Set([]netip.Prefix{netip.MustParsePrefix("10.10.0.0/24")}))
+	l.must(c.Set(from("10.10.0.0/24")))
 	if got, err := l.ask(l.a, "udp", "192.0.2.2", "this is ours"); err != nil || got[0] == "server saw me" {
-		t.Errorf("after they came again: %q %v", got, err)
+		t.Errorf("of two prefixes the one that stays: %q %v", got, err)
 	}
 	if got, err := l.ask(l.a, "udp", "fd20::2", "this is ours"); err != nil || got[0] != "server saw me" {
 		t.Errorf("IPv6 without a prefix: %q %v", got, err)
 	}
-	second, err := Start(Config{Respond: respond})
-	if err != nil {
-		t.Fatal(err)
+	l.must(c.Set(from()))
+	if got, err := l.ask(l.a, "udp", "192.0.2.2", "this is ours"); err != nil || got[0] != "server saw me" {
+		t.Errorf("without a prefix: %q %v", got, err)
 	}
-	if err := second.Set([]netip.Prefix{netip.MustParsePrefix("10.10.0.0/24")}); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("a second one: %v, want it refused", err)
+	l.must(c.Set(from("10.0.0.0/8", "fd10::/64"))) // another one than before
+	for _, server := range []string{"192.0.2.2", "fd20::2"} {
+		if got, err := l.ask(l.a, "udp", server, "this is ours"); err != nil || got[0] == "server saw me" {
+			t.Errorf("after they came again: %q %v", got, err)
+		}
 	}
-	l.must(second.Close())
+	if second, err := Start(Config{Respond: respond}); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second one: %v %v, want it refused", second, err)
+	}
 	if got := list(); !strings.Contains(got, TableName) {
-		t.Errorf("the second one's Close took the rules of the first")
+		t.Errorf("the second one took the rules of the first")
 	}
+	l.must(c.Close())
+	if got := list(); strings.Contains(got, TableName) {
+		t.Errorf("rules after Close:\n%s", got)
+	}
+}
+
+// By an interface of the group the first query is captured, whoever asks; a connection
+// once Early has named its source.
+func TestGroup(t *testing.T) {
+	for _, netfilter := range []string{"0", "1"} {
+		t.Run("bridge-nf-call-iptables="+netfilter, func(t *testing.T) {
+			l := newLab(t, netfilter)
+			var c *Capture
+			early := 0
+			made, err := Start(Config{Respond: respond, Group: 5353, Limit: 1000, Early: func() {
+				early++
+				l.must(c.Set(from("10.10.0.2/32", "fd10::2/128")))
+			}})
+			l.must(err)
+			c = made
+			t.Cleanup(func() { l.must(c.Close()) })
+			ours := func(network, server string) bool {
+				got, err := l.ask(l.a, network, server, "this is ours")
+				if err != nil {
+					t.Errorf("%s to %s: %v", network, server, err)
+					return false
+				}
+				return !strings.HasPrefix(got[0], "server saw")
+			}
+			if ours("udp", "192.0.2.2") || ours("tcp", "192.0.2.2") || early != 0 {
+				t.Errorf("a query by an interface of no group is captured (%d)", early)
+			}
+			l.must(inGroupNumber("br0", 5353))
+			for _, server := range []string{"192.0.2.2", "fd20::2"} {
+				if !ours("udp", server) {
+					t.Errorf("a query to %s by an interface of the group is not captured", server)
+				}
+			}
+			if early != 0 {
+				t.Errorf("a query is taken for a connection")
+			}
+			for range 3 {
+				for _, server := range []string{"192.0.2.2", "fd20::2"} {
+					if !ours("tcp", server) {
+						t.Errorf("a connection to %s by an interface of the group is not captured", server)
+					}
+				}
+			}
+			if early != 1 {
+				t.Errorf("%d connections were asked about, want the first one only", early)
+			}
+		})
+	}
+}
+
+// inGroupNumber puts an interface into a group.
+func inGroupNumber(name string, group int) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetGroup(l, group)
 }
 
 // More queries than the limit pass untouched, and other containers are not touched.

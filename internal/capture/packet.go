@@ -60,6 +60,14 @@ func parse(p []byte) (d datagram, ok bool) {
 	return d, true
 }
 
+// isTCP says that a packet of IP has a segment of TCP, without a header between.
+func isTCP(p []byte) bool {
+	if len(p) < ipv4Header {
+		return false
+	}
+	return p[0]>>4 == 4 && p[9] == unix.IPPROTO_TCP || p[0]>>4 == 6 && p[6] == unix.IPPROTO_TCP
+}
+
 // build appends the packet that answers d to b.
 func build(b []byte, d datagram, answer []byte) []byte {
 	size := udpHeader + len(answer)

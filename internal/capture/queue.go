@@ -53,17 +53,18 @@ type queue struct {
 	fd      int      // of file
 	out     int      // a packet socket that receives nothing
 	respond func(Query) []byte
+	early   func()
 	buf     []byte
 	packet  []byte // for answers
 }
 
 // openQueues opens queues with numbers that follow one another.
-func openQueues(count int, respond func(Query) []byte) (all []*queue, err error) {
+func openQueues(count int, c Config) (all []*queue, err error) {
 	for try := range queueTries {
 		all, err = nil, nil
 		for i := range count {
 			var q *queue
-			if q, err = openQueue(firstQueue+try*count+i, respond); err != nil {
+			if q, err = openQueue(firstQueue+try*count+i, c); err != nil {
 				break
 			}
 			all = append(all, q)
@@ -81,12 +82,12 @@ func openQueues(count int, respond func(Query) []byte) (all []*queue, err error)
 	return nil, fmt.Errorf("queue for DNS queries: %w", err)
 }
 
-func openQueue(number int, respond func(Query) []byte) (*queue, error) {
+func openQueue(number int, c Config) (*queue, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	q := &queue{number: number, fd: fd, out: -1, respond: respond, buf: make([]byte, 64<<10)}
+	q := &queue{number: number, fd: fd, out: -1, respond: c.Respond, early: c.Early, buf: make([]byte, 64<<10)}
 	err = q.configure(fd)
 	if err == nil {
 		q.out, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -190,7 +191,12 @@ func (q *queue) take(attrs []byte) {
 		return
 	}
 	verdict := uint32(nfAccept)
-	if mac != nil && q.answer(in, mac, payload) {
+	switch {
+	case isTCP(payload): // its rules come later
+		if q.early != nil {
+			q.early()
+		}
+	case mac != nil && q.answer(in, mac, payload):
 		verdict = nfDrop
 	}
 	q.decide(id, verdict)

@@ -163,7 +163,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		}
 	}
 	var undo unwind.Stack // a bridge that was missing is made for the ADD that follows
-	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo)
+	br, err := e.n.ensureBridge(ctx, e.bridgeUse(), &undo)
 	if err != nil {
 		return err
 	}

@@ -42,13 +42,9 @@ func (s *Service) Describe(to chan<- *prometheus.Desc) {
 // Collect sends the metrics of the service.
 func (s *Service) Collect(to chan<- prometheus.Metric) {
 	s.counts.vec.Collect(to)
-	named, ok := 0, 1
+	ok := 1
 	s.mu.Lock()
-	for _, h := range s.places {
-		if h.named {
-			named++
-		}
-	}
+	named := s.named()
 	s.mu.Unlock()
 	if s.Err() != nil {
 		ok = 0

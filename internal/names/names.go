@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/capture"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/resolver"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -37,12 +38,15 @@ type Service struct {
 	follow *state.Follower
 	counts *counts
 
-	mu      sync.Mutex
-	places  map[place]home
-	capture *capture.Capture // nil: no network has names
-	fault   error            // why queries are not answered; nil: they are
-	said    string           // of fault, last
-	wrong   error            // why the records cannot be followed; nil: they are
+	mu       sync.Mutex
+	places   map[place]home
+	tried    bool             // to begin a capture
+	moves    uint64           // changes of places
+	captured uint64           // moves that the capture knows of
+	capture  *capture.Capture // nil: it could not be begun
+	fault    error            // why queries are not answered; nil: they are
+	said     string           // of fault, last
+	wrong    error            // why the records cannot be followed; nil: they are
 }
 
 // place is an attachment, and home where it is and may ask from.
@@ -56,6 +60,9 @@ type (
 	}
 )
 
+// errNotBegun is the state before the first query is captured.
+var errNotBegun = errors.New("queries are not captured yet")
+
 // again is how soon what failed is tried again.
 const again = 2 * time.Second
 
@@ -65,7 +72,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}}, nil
+	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, fault: errNotBegun}, nil
 }
 
 // Run answers queries until ctx ends. A fault is logged, told by Err, and tried again;
@@ -107,10 +114,7 @@ func (s *Service) events(ctx context.Context, to chan<- struct{}) {
 // look has the queries captured of those that may ask.
 func (s *Service) look() {
 	s.update()
-	s.mu.Lock()
-	want, now := s.askers(), s.capture
-	s.mu.Unlock()
-	err := s.ensure(want, now)
+	err := s.ensure()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fault = err; err == nil {
@@ -130,37 +134,84 @@ func (s *Service) look() {
 	s.said = text
 }
 
-// ensure starts a capture if there is need and none, and sets its prefixes.
-func (s *Service) ensure(want []netip.Prefix, now *capture.Capture) error {
+// ensure has a capture, of the queries of those that may ask. Without a network that has
+// names it is no fault if there can be none, and is not tried again.
+func (s *Service) ensure() error {
+	s.mu.Lock()
+	now, named, tried := s.capture, s.named() > 0, s.tried
+	s.tried = true
+	s.mu.Unlock()
 	if now != nil {
 		select {
 		case <-now.Done(): // by itself
 			s.log.Error("capture of DNS queries has ended and is begun anew", "error", now.Err())
 			s.setCapture(nil)
-			now = nil
+			now, tried = nil, false
 		default:
 		}
 	}
 	if now == nil {
-		if len(want) == 0 {
+		if tried && !named {
 			return nil
 		}
-		made, err := capture.Start(capture.Config{Respond: s.respond, Inside: s.inside, Limit: s.conf.Limit})
+		made, err := capture.Start(capture.Config{Respond: s.respond, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit})
 		if err != nil {
+			if !named {
+				s.log.Warn("DNS queries of containers could not be captured", "error", err)
+				return nil
+			}
 			return err
 		}
 		s.setCapture(made)
 		now = made
-		defer func() { s.log.Info("DNS queries of containers are captured", "from", want) }()
+		s.log.Info("DNS queries of containers are captured")
 	}
-	return cmp.Or(now.Set(want), now.Err())
+	return cmp.Or(s.set(now), now.Err())
+}
+
+// set has those queries captured that are for us.
+func (s *Service) set(c *capture.Capture) error {
+	var as uint64
+	err := c.Set(func() []netip.Prefix {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		as = s.moves
+		return s.askers()
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.captured = max(s.captured, as)
+	}
+	return err
+}
+
+// early has the addresses captured of those that came a moment ago.
+func (s *Service) early() {
+	s.update()
+	s.mu.Lock()
+	now, done := s.capture, s.captured == s.moves
+	s.mu.Unlock()
+	if now != nil && !done {
+		_ = s.set(now) // look says so
+	}
+}
+
+// named is how many attachments have names.
+func (s *Service) named() (n int) {
+	for _, h := range s.places {
+		if h.named {
+			n++
+		}
+	}
+	return n
 }
 
 // setCapture closes the capture that there was.
 func (s *Service) setCapture(c *capture.Capture) {
 	s.mu.Lock()
 	before := s.capture
-	s.capture = c
+	s.capture, s.captured = c, 0
 	s.mu.Unlock()
 	if before != nil {
 		if err := before.Close(); err != nil {
@@ -206,6 +257,7 @@ func (s *Service) update() {
 		at := place{c.Network, c.ContainerID, c.IfName}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.moves++
 		if c.Record == nil {
 			delete(s.places, at)
 			s.table.Delete(c.Network, c.ContainerID, c.IfName)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,9 @@ type namesDemo struct {
 	*demo
 	agent *exec.Cmd
 }
+
+// agentAddress is where the agent tells of its health.
+const agentAddress = "127.0.0.1:9468"
 
 // outsideName is what the server outside knows.
 const outsideName = "outside.example"
@@ -90,13 +94,27 @@ func (d *namesDemo) start() error {
 }
 
 func (d *namesDemo) startAgent() error {
-	d.agent = exec.Command("./ln-agent", "--local", "--listen", "")
+	d.agent = exec.Command("./ln-agent", "--local", "--listen", agentAddress)
 	d.agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := d.agent.Start(); err != nil {
 		return err
 	}
+	for start := time.Now(); !ready(); time.Sleep(time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			return errors.New("ln-agent is not ready")
+		}
+	}
 	d.step(green, "✓", "runs as process %d", d.agent.Process.Pid)
 	return nil
+}
+
+// ready says that the agent takes queries.
+func ready() bool {
+	resp, err := http.Get("http://" + agentAddress + "/healthz")
+	if err != nil {
+		return false
+	}
+	return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 }
 
 func (d *namesDemo) stop(signal syscall.Signal) error {

@@ -181,6 +181,38 @@ func TestNamesAtOnce(t *testing.T) {
 	}
 }
 
+// The first query of the first container of a network that the agent has not heard of
+// is answered, over UDP and TCP; without an agent nothing of it is lost.
+func TestNamesOfNewNetworks(t *testing.T) {
+	l := newNamesLab(t)
+	l.startAgent()
+	l.captured()
+	round := func(i int, name, want string) {
+		t.Helper()
+		network := fmt.Sprint("new", i)
+		conf := l.namesConf("front", map[string]any{
+			"name": network, "bridge": "br-" + network,
+			"ipam": map[string]any{"type": "ipam-ln", "ranges": []any{[]any{map[string]any{"subnet": fmt.Sprintf("10.71.%d.0/24", i)}}}, "dataDir": "/run/leases"},
+		})
+		c := call{plugin: "bridge-ln", cid: "first", netns: netnsPath("first"), ifName: "eth0", args: "NAME=self", stdin: conf}
+		q := query{from: "first", name: name, network: []string{"udp", "tcp"}[i%2]}
+		l.must(c.as("ADD"))
+		if got := l.answers(q); got != want {
+			t.Errorf("round %d over %s: %s is %s, want %s", i, q.network, name, got, want)
+		}
+		l.must(c.as("DEL"))
+	}
+	l.netns("first")
+	for i := range 200 {
+		round(i, "self", fmt.Sprintf("10.71.%d.2", i))
+	}
+	l.check(l.agent.cmd.Process.Kill())
+	l.agent.done <- <-l.agent.done
+	for i := range 20 {
+		round(i, "outside.test", "203.0.113.7")
+	}
+}
+
 // An agent that hangs lets queries pass within 5 s: a client that asks again after its
 // time-out gets its answer, also from the same port.
 func TestNamesFailOpen(t *testing.T) {
@@ -219,6 +251,10 @@ func TestNamesFailOpen(t *testing.T) {
 	l.await("TCP while the agent is stopped", func() bool { // its elements may live a moment longer
 		return l.answers(query{from: "web", name: "outside.test", network: "tcp", patience: time.Second}) == "203.0.113.7"
 	})
+	l.join("late", "back") // a network that the agent has not heard of
+	if got := l.answers(query{from: "late", name: "outside.test"}); got != "203.0.113.7" {
+		t.Errorf("from a new network while the agent is stopped: %s", got)
+	}
 	l.check(l.agent.cmd.Process.Signal(unix.SIGCONT))
 	l.await("names after SIGCONT", func() bool {
 		return l.answers(query{from: "web", name: "web"}) == l.address("web", "front", false)
