@@ -127,6 +127,7 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	if err != nil {
 		return nil, err
 	}
+	reg.Exchange(answers)
 	return agent.New(agent.Config{
 		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, Log: log,
 	}), nil

@@ -46,7 +46,8 @@ type Service struct {
 	capture  *capture.Capture // nil: it could not be begun
 	fault    error            // why queries are not answered; nil: they are
 	said     string           // of fault, last
-	wrong    error            // why the records cannot be followed; nil: they are
+	others   others
+	wrong    error // why the records cannot be followed; nil: they are
 }
 
 // place is an attachment, and home where it is and may ask from.
@@ -72,7 +73,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, fault: errNotBegun}, nil
+	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, others: newOthers(), fault: errNotBegun}, nil
 }
 
 // Run answers queries until ctx ends. A fault is logged, told by Err, and tried again;
@@ -258,16 +259,17 @@ func (s *Service) update() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.moves++
+		s.others.note(at, c.Record)
 		if c.Record == nil {
 			delete(s.places, at)
-			s.table.Delete(c.Network, c.ContainerID, c.IfName)
+			s.table.Delete(resolver.Endpoint{Network: c.Network, Container: c.ContainerID, IfName: c.IfName})
 			return
 		}
 		s.places[at] = homeOf(*c.Record)
 		if c.Record.Phase == state.PhaseReady {
 			s.table.Put(endpointOf(*c.Record))
 		} else {
-			s.table.Delete(c.Network, c.ContainerID, c.IfName)
+			s.table.Delete(resolver.Endpoint{Network: c.Network, Container: c.ContainerID, IfName: c.IfName})
 		}
 	})
 	s.mu.Lock()

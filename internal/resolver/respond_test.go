@@ -318,7 +318,7 @@ func TestPutAndDelete(t *testing.T) {
 	if a, ok := table.Asker("br-twin", addrs("10.1.0.10")[0]); !ok || a.Container != "c-twin" {
 		t.Errorf("the other one by its bridge: %v %v", a, ok)
 	}
-	table.Delete("twin", "c-twin", "eth0")
+	table.Delete(Endpoint{Network: "twin", Container: "c-twin", IfName: "eth0"})
 	if a, ok := table.AskerNamed("web"); !ok || a.Container != "c-web" || a.Network != "front" {
 		t.Errorf("web by name: %v %v", a, ok)
 	}
@@ -327,7 +327,7 @@ func TestPutAndDelete(t *testing.T) {
 	}
 	// An address of a container that goes later than its successor came.
 	table.Put(Endpoint{Network: "front", Container: "c-new", IfName: "eth0", Bridge: "br-front", Names: []string{"db"}, Addresses: addrs("10.1.0.11")})
-	table.Delete("front", "c-db", "eth0")
+	table.Delete(Endpoint{Network: "front", Container: "c-db", IfName: "eth0"})
 	if a, ok := table.Asker("br-front", addrs("10.1.0.11")[0]); !ok || a.Container != "c-new" {
 		t.Errorf("10.1.0.11 is %v %v, want the new container", a, ok)
 	}
@@ -335,8 +335,8 @@ func TestPutAndDelete(t *testing.T) {
 		t.Errorf("db: %s", got)
 	}
 	for _, e := range table.Endpoints() {
-		table.Delete(e.Network, e.Container, e.IfName)
-		table.Delete(e.Network, e.Container, e.IfName)
+		table.Delete(e)
+		table.Delete(e)
 	}
 	if len(table.all)+len(table.networks)+len(table.of)+len(table.from) > 0 {
 		t.Errorf("something is left: %+v", table)
@@ -360,7 +360,7 @@ func TestManyAtOnce(t *testing.T) {
 				if got := ask(t, table, web, "many", "A"); !strings.Contains(got+" ", mine.String()+" ") {
 					t.Errorf("%s is not in %s", mine, got)
 				}
-				table.Delete("front", id, "eth0")
+				table.Delete(Endpoint{Network: "front", Container: id, IfName: "eth0"})
 				if got := ask(t, table, web, "many", "A"); strings.Contains(got+" ", mine.String()+" ") {
 					t.Errorf("%s is gone, and in %s", mine, got)
 				}

@@ -10,6 +10,9 @@ import (
 
 // Endpoint is an attachment of a container to a network, with its names there.
 type Endpoint struct {
+	// Node is the host that it is on; empty: this one.
+	Node string
+	// Network, Container and IfName tell it from the host's others.
 	Network, Container, IfName string
 
 	// Domain of the network, as "libnet.internal"; empty: none.
@@ -22,11 +25,13 @@ type Endpoint struct {
 	Addresses []netip.Addr
 	// Gateways are the addresses of the host on this network.
 	Gateways []netip.Addr
-	// Bridge of this host that it is attached to; empty: it is on another host.
+	// Bridge of this host that it is attached to; empty: it cannot ask.
 	Bridge string
 }
 
-func (e Endpoint) key() string { return e.Network + "/" + e.Container + "/" + e.IfName }
+func (e Endpoint) key() string {
+	return e.Network + "/" + e.Container + "/" + e.IfName + "/" + e.Node
+}
 
 // Asker is a container that asks.
 type Asker struct {
@@ -72,8 +77,10 @@ func (t *Table) Put(e Endpoint) {
 	t.remove(e.key())
 	p := &e
 	t.all[e.key()] = p
-	t.of[e.Container] = append(t.of[e.Container], p)
-	slices.SortFunc(t.of[e.Container], func(a, b *Endpoint) int { return strings.Compare(a.key(), b.key()) })
+	if e.Node == "" {
+		t.of[e.Container] = append(t.of[e.Container], p)
+		slices.SortFunc(t.of[e.Container], func(a, b *Endpoint) int { return strings.Compare(a.key(), b.key()) })
+	}
 	if e.Bridge != "" {
 		for _, a := range e.Addresses {
 			// The last one that came is the owner: the one before is going.
@@ -93,7 +100,9 @@ func (t *Table) Put(e Endpoint) {
 
 func (n *network) put(p *Endpoint) {
 	n.members++
-	n.domain = lower(p.Domain)
+	if p.Node == "" || n.domain == "" {
+		n.domain = lower(p.Domain)
+	}
 	for _, name := range p.Names {
 		key := lower(name)
 		if n.byName[key] == nil {
@@ -111,11 +120,12 @@ func (n *network) put(p *Endpoint) {
 	}
 }
 
-// Delete removes the endpoint of an attachment; a missing one is success.
-func (t *Table) Delete(networkName, container, ifName string) {
+// Delete removes the endpoint with the node, network, container and interface of e; a
+// missing one is success.
+func (t *Table) Delete(e Endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.remove(Endpoint{Network: networkName, Container: container, IfName: ifName}.key())
+	t.remove(e.key())
 }
 
 func (t *Table) remove(key string) {
