@@ -23,7 +23,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e demo demo-overlay lint api keys fuzz bench install clean tools
+.PHONY: help build test test-rootless soak e2e demo demo-names demo-overlay lint api keys fuzz bench install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -59,6 +59,9 @@ soak: build tools ## storm for STORM (default 5m), every world of the matrix, ki
 
 demo: build ## connect two containers, publish a port, leave nothing
 	$(GO) run ./scripts/demo -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
+
+demo-names: build ## have containers find each other by name, and kill the agent
+	$(GO) run ./scripts/demo -names -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
 
 demo-overlay: build tools ## connect containers of three hosts by etcd, and take hosts and etcd away
 	$(GO) run ./scripts/demo -overlay -bin $(CURDIR)/bin -tools $(TOOLS) -conf $(CURDIR)/conf/examples

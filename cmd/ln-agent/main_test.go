@@ -27,6 +27,8 @@ func TestRefuses(t *testing.T) {
 		"--node-name a/b":                      `--node-name "a/b"`,
 		"--node-address 127.0.0.1":             `--node-address "127.0.0.1"`,
 		"--node-address ::":                    `--node-address "::"`,
+		"--local --names-limit -1":             "--names-limit -1: want 0",
+		"--names-limit x":                      "invalid argument",
 		"leave --live-ttl 1s":                  "--live-ttl 1s: want 3s",
 	} {
 		var stderr bytes.Buffer

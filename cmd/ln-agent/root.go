@@ -28,6 +28,8 @@ type settings struct {
 	logLevel, logFormat   string
 	etcd                  etcdSettings
 	liveTTL, blockTTL     time.Duration
+	local                 bool
+	names                 nameSettings
 }
 
 // usageError is a command line that cannot be.
@@ -41,11 +43,19 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 		Use:   "ln-agent",
 		Short: "Keep the overlay networks of this host, together with those of other hosts, by etcd",
 		Long: "Keep the networks of overlay-ln whose configuration has no \"nodes\": lease this host's blocks of them in etcd,\n" +
-			"follow the other hosts, and program the ways to them. What runs stays connected when the agent stops.",
+			"follow the other hosts, and program the ways to them. What runs stays connected when the agent stops.\n" +
+			"Answer DNS queries for the names of containers on networks with \"names\": with --local without etcd, for this host.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if s.local {
+				return s.runLocal(cmd.Context(), cmd.ErrOrStderr())
+			}
 			return s.with(func(reg *etcd.Registry, self etcd.Self) error {
-				return s.agent(reg, self, cmd.ErrOrStderr()).Run(cmd.Context())
+				a, err := s.agent(reg, self, cmd.ErrOrStderr())
+				if err != nil {
+					return err
+				}
+				return a.Run(cmd.Context())
 			}, cmd.ErrOrStderr())
 		},
 		SilenceUsage:  true,
@@ -53,6 +63,8 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	}
 	s.flags(root.PersistentFlags(), getenv)
 	root.Flags().StringVar(&s.listen, "listen", "127.0.0.1:9468", "`address` to serve /healthz and /metrics at; empty: nowhere")
+	root.Flags().BoolVar(&s.local, "local", false, "answer for names of containers of this host only; no etcd, no overlay networks")
+	s.names.flags(root.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(leaveCommand(&s), versionCommand())
 	return root
@@ -109,11 +121,16 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 	return fn(etcd.New(conf), self)
 }
 
-func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) *agent.Agent {
+func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (*agent.Agent, error) {
 	log, _ := s.logger(stderr) // it was made before
+	answers, err := s.names.service(s.stateDir, log)
+	if err != nil {
+		return nil, err
+	}
+	reg.Exchange(answers)
 	return agent.New(agent.Config{
-		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Log: log,
-	})
+		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, Log: log,
+	}), nil
 }
 
 func (s *settings) logger(w io.Writer) (*slog.Logger, error) {

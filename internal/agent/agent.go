@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/libnet-cni/libnet/internal/names"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
@@ -38,9 +39,13 @@ type Config struct {
 	Address netip.Addr
 	// Listen is where health and metrics are served, as "127.0.0.1:9468"; empty:
 	// nowhere.
-	Listen   string
+	Listen string
+	// Registry is where the hosts of overlay networks meet; nil: this host is alone,
+	// and the agent only answers for names.
 	Registry Registry
-	Log      *slog.Logger
+	// Names answers queries for names of containers; nil: none are answered.
+	Names *names.Service
+	Log   *slog.Logger
 }
 
 // Agent keeps the networks of a host.
@@ -76,6 +81,9 @@ func New(c Config) *Agent {
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
 		confRead: make(chan struct{}),
 	}
+	if c.Registry == nil {
+		a.apart = nil
+	}
 	a.metrics = newMetrics(a)
 	return a
 }
@@ -88,20 +96,40 @@ const quietPatience = 2 * time.Second
 func (a *Agent) Run(ctx context.Context) error {
 	a.log.Info("ln-agent starts", "node", a.conf.Name, "address", a.conf.Address)
 	g, inner := errgroup.WithContext(ctx)
-	for _, task := range []func(context.Context) error{a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules, a.serve} {
+	for _, task := range a.tasks() {
 		g.Go(func() error { return task(inner) })
 	}
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil
 	}
+	a.quiet(ctx)
+	a.log.Info("ln-agent stops; the networks stay as they are")
+	return err
+}
+
+// tasks are what goes on beside each other.
+func (a *Agent) tasks() []func(context.Context) error {
+	all := []func(context.Context) error{a.serve}
+	if a.conf.Names != nil {
+		all = append(all, a.conf.Names.Run)
+	}
+	if a.conf.Registry != nil {
+		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
+	}
+	return all
+}
+
+// quiet tells the registry that this agent stops.
+func (a *Agent) quiet(ctx context.Context) {
+	if a.conf.Registry == nil {
+		return
+	}
 	quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), quietPatience)
 	defer cancel()
 	if quietErr := a.conf.Registry.Quiet(quiet); quietErr != nil {
 		a.log.Warn("etcd was not told that this node's agent stops", "error", quietErr)
 	}
-	a.log.Info("ln-agent stops; the networks stay as they are")
-	return err
 }
 
 // The time until a lost session is begun again lies between these.

@@ -136,6 +136,13 @@ func (a *Agent) readConf() {
 			a.log.Warn("network has no configuration any more: it stays as it is; see ln-agent leave", "network", b.Name)
 		}
 	}
+	if a.conf.Names != nil {
+		var shared []string
+		for _, n := range networks {
+			shared = append(shared, n.Name)
+		}
+		a.conf.Names.Share(shared)
+	}
 	a.mend.give()
 	a.claim.give()
 }

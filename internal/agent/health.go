@@ -50,6 +50,9 @@ func (a *Agent) unwell() []string {
 	}
 	add("etcd", a.apart)
 	add("configurations", a.confErr)
+	if a.conf.Names != nil {
+		add("names", a.conf.Names.Err())
+	}
 	if a.view != nil {
 		for _, p := range a.view.Problems {
 			all = append(all, "etcd: "+p)

@@ -30,6 +30,9 @@ func newMetrics(a *Agent) *metrics {
 		}, []string{"network"}),
 	}
 	m.registry.MustRegister(m, m.reconcile, m.changes, m.lost, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if a.conf.Names != nil {
+		m.registry.MustRegister(a.conf.Names)
+	}
 	return m
 }
 
@@ -60,7 +63,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	a := m.agent
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	to <- etcdUp.of(number(a.apart == nil))
+	if a.conf.Registry != nil {
+		to <- etcdUp.of(number(a.apart == nil))
+	}
 	for _, n := range a.networks {
 		s := a.status[n.Name]
 		to <- networkOK.of(number(len(s.errs()) == 0 && !s.synced.IsZero()), n.Name)

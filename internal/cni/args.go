@@ -12,7 +12,7 @@ type Args map[string]string
 
 // knownArgs are the keys that may come without IgnoreUnknown.
 var knownArgs = []string{
-	"IgnoreUnknown", "IP", "GATEWAY", "MAC",
+	"IgnoreUnknown", "IP", "GATEWAY", "MAC", "NAME",
 	"K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID",
 }
 

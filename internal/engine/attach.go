@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"reflect"
 
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
@@ -105,12 +106,21 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 			err = e.Verify(ctx)
 		}
 		if err == nil {
-			return e, nil
+			return e, e.rename(spec.names)
 		} else if !errors.Is(err, model.ErrDifferent) {
 			return nil, err
 		}
 	}
 	return nil, n.remove(ctx, id, "")
+}
+
+// rename records other names than the attachment has.
+func (e *Endpoint) rename(names *model.Names) error {
+	if reflect.DeepEqual(e.rec.Names, (*state.Names)(names)) {
+		return nil
+	}
+	e.rec.Names = (*state.Names)(names)
+	return e.save()
 }
 
 // dead says whether an attachment's container is provably gone.
@@ -153,7 +163,7 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		}
 	}
 	var undo unwind.Stack // a bridge that was missing is made for the ADD that follows
-	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), &undo)
+	br, err := e.n.ensureBridge(ctx, e.bridgeUse(), &undo)
 	if err != nil {
 		return err
 	}

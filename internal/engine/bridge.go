@@ -35,18 +35,30 @@ func (n *Network) resolveMTU() error {
 	return err
 }
 
-// ensureBridge makes the network's bridge as the endpoint but, zero for none,
-// needs it, pushing how to undo what it made.
-func (n *Network) ensureBridge(ctx context.Context, a model.Addressing, but model.ID, undo *unwind.Stack) (link.BridgeState, error) {
+// bridgeUse is what a bridge is made for.
+type bridgeUse struct {
+	addressing model.Addressing
+	by         model.ID // the endpoint; zero: the network as a whole
+	named      bool
+}
+
+func (e *Endpoint) bridgeUse() bridgeUse {
+	return bridgeUse{addressing: e.Addressing(), by: e.ID(), named: e.rec.Names != nil}
+}
+
+// ensureBridge makes the network's bridge as its use needs it, pushing how to undo what
+// it made.
+func (n *Network) ensureBridge(ctx context.Context, use bridgeUse, undo *unwind.Stack) (link.BridgeState, error) {
 	if err := n.resolveMTU(); err != nil {
 		return link.BridgeState{}, err
 	}
-	want := n.Plan().Bridge(a)
+	want := n.Plan().Bridge(use.addressing)
+	want.Named = use.named
 	// All gateways of the pool, of whose subnets the next endpoint may get one:
 	// one does not stand in another's place.
 	pool := n.Plan().Bridge(n.ownGateways())
 	want.Gateways, want.Subnets = union(want.Gateways, pool.Gateways), union(want.Subnets, pool.Subnets)
-	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, but) }
+	want.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.needed(have, use.by) }
 	br, err := n.c.bridges.EnsureBridge(ctx, want)
 	if errors.Is(err, netlink.ErrUnsupported) {
 		err = n.unsupported(err)

@@ -273,7 +273,7 @@ func (c *Controller) NewNetwork(ctx context.Context, driver, name string, opts .
 		return nil, err
 	}
 	defer release()
-	if _, err := n.own().ensureBridge(ctx, n.ownGateways(), model.ID{}, &undo); err != nil {
+	if _, err := n.own().ensureBridge(ctx, bridgeUse{addressing: n.ownGateways()}, &undo); err != nil {
 		return nil, err
 	}
 	return n, nil

@@ -43,7 +43,8 @@ type endpointSpec struct {
 	ports    []model.PortMapping
 	priority int // of the gateway
 	nextName bool
-	sandbox  *Sandbox // nil: not known yet
+	names    *model.Names // nil: none
+	sandbox  *Sandbox     // nil: not known yet
 }
 
 func (s endpointSpec) netns() (path string, id life.NetnsID) {
@@ -73,6 +74,11 @@ func WithAddresses(addrs ...netip.Addr) EndpointOption {
 // "namespace/pod"; see Claim.
 func WithWorkload(name string) EndpointOption {
 	return func(s *endpointSpec) { s.workload = name }
+}
+
+// WithNames has the network's other containers find it by name; nil: not.
+func WithNames(names *model.Names) EndpointOption {
+	return func(s *endpointSpec) { s.names = names }
 }
 
 // WithRuntime names the program that the container belongs to, as
@@ -153,7 +159,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: n.def.Config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), GatewayPriority: spec.priority,
-		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName,
+		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName, Names: (*state.Names)(spec.names),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.LeaseDir()
 	var undo unwind.Stack

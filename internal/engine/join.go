@@ -122,7 +122,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	if err != nil {
 		return err
 	}
-	br, err := e.n.ensureBridge(ctx, e.Addressing(), e.ID(), undo)
+	br, err := e.n.ensureBridge(ctx, e.bridgeUse(), undo)
 	if err != nil {
 		return err
 	}

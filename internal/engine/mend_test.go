@@ -238,7 +238,7 @@ func TestGatewayOfAttachmentInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.ensureBridge(ctx, e.Addressing(), e.ID(), &undo); err != nil {
+	if _, err := first.ensureBridge(ctx, e.bridgeUse(), &undo); err != nil {
 		t.Fatal(err)
 	}
 	second, other := define("second", "10.2.0.0/24"), h.sandbox("b")

@@ -222,6 +222,7 @@ func (n *Network) rebridge(ctx context.Context, recs []state.Endpoint, mac net.H
 	want := n.Plan().Bridge(all)
 	gateways := want.Gateways
 	want.Gateways, want.MAC = nil, mac
+	want.Named = slices.ContainsFunc(recs, func(rec state.Endpoint) bool { return rec.Names != nil })
 	for _, g := range gateways { // each once, in order: the first IPv4 address is the primary one
 		if !slices.Contains(want.Gateways, g) {
 			want.Gateways = append(want.Gateways, g)

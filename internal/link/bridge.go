@@ -52,6 +52,9 @@ type Bridge struct {
 	// RouteLocalnet is what VerifyBridge wants to be on. SetRouteLocalnet
 	// switches it on, once 127.0.0.0/8 is guarded.
 	RouteLocalnet bool
+	// Named puts a bridge that is in no group of interfaces into GroupNamed; false
+	// leaves it alone.
+	Named bool
 	// Promisc puts the bridge into promiscuous mode; false leaves it alone.
 	Promisc bool
 	// VLANFiltering needs CONFIG_BRIDGE_VLAN_FILTERING, else ErrUnsupported;
@@ -187,6 +190,19 @@ func bridge(c *netlink.Conn, name string) (*netlink.Device, error) {
 // left by a process that was killed in between.
 const groupNew = 0x6c6e
 
+// GroupNamed is the group (IFLA_GROUP) of bridges whose containers have names: the
+// agent's rules see a query of the first container by it, before the agent has heard
+// of the network.
+const GroupNamed = groupNew + 1
+
+// group is that of a bridge of ours.
+func (b *Bridge) group() uint32 {
+	if b.Named {
+		return GroupNamed
+	}
+	return 0
+}
+
 func unfinished(d *netlink.Device) bool { return d.Group == groupNew && d.Alias == "" }
 
 // createBridge makes the bridge, down. It reports false when another process
@@ -229,8 +245,12 @@ func (h *Links) adjustBridge(d *netlink.Device, b Bridge, created bool, u *netli
 	}
 	var set, back []*nl.RtAttr
 	if created || unfinished(d) {
-		set = append(set, netlink.Attr(unix.IFLA_IFALIAS, []byte(b.Alias)), netlink.AttrUint32(unix.IFLA_GROUP, 0))
-		d.Alias = b.Alias
+		set = append(set, netlink.Attr(unix.IFLA_IFALIAS, []byte(b.Alias)), netlink.AttrUint32(unix.IFLA_GROUP, b.group()))
+		d.Alias, d.Group = b.Alias, int(b.group())
+	}
+	if b.Named && d.Group == 0 { // it stays if this is undone: a query is asked about in vain then, and no more
+		set = append(set, netlink.AttrUint32(unix.IFLA_GROUP, GroupNamed))
+		d.Group = GroupNamed
 	}
 	if b.MAC != nil && !bytes.Equal(b.MAC, d.MAC) {
 		set = append(set, netlink.Attr(unix.IFLA_ADDRESS, b.MAC))

@@ -85,6 +85,11 @@ func keyRows() []keyRow {
 	row(attachers, "", "snat", "false", `"no"`)
 	row(attachers, "", "masqAll", "true", "1")
 	row(attachers, "", "backend", `"iptables"`, `"ebtables"`)
+	row(networks, "", "names", "true", `"yes"`)
+	row(networks, `"names":{{}}`, "names.domain", `"lab.example"`, `"-..x"`)
+	row(networks, `"names":true,"runtimeConfig":{{}}`, "runtimeConfig.aliases", `["a"]`, `["a b"]`)
+	row(networks, `"names":true,"args":{"cni":{{}}}`, "args.cni.names", `["a"]`, `["a b"]`)
+
 	row(attachers, "", "stateDir", `"/s"`, `"s"`)
 	row(Portmap, "", "conditionsV4", `["-s","10.0.0.0/8"]`, `"-s 10.0.0.0/8"`)
 	row(Portmap, "", "conditionsV6", `["-s","::1"]`, `"-s ::1"`)

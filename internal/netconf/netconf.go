@@ -52,7 +52,7 @@ const poolType = "ipam-ln"
 type Source struct {
 	Conf    *jsonr.Object
 	Network string            // its name
-	Args    map[string]string // CNI_ARGS; IP and MAC are looked at
+	Args    map[string]string // CNI_ARGS; IP, MAC and names are looked at
 }
 
 // values are what an object holds, by the constants of its section of the table.

@@ -24,6 +24,8 @@ type Network struct {
 	MAC      net.HardwareAddr // nil: any
 	Priority int              // of the gateway, for this container
 	DNS      *model.DNS       // nil: the IPAM's
+	// Names were chosen for this container; nil: the network has no names.
+	Names *model.Names
 	// BlockSize is that of overlay-ln.
 	BlockSize model.BlockSize
 	// ByAgent says of overlay-ln that ln-agent knows the hosts.
@@ -52,6 +54,9 @@ func ReadNetwork(p Plugin, s Source) (*Network, error) {
 		return nil, err
 	}
 	if n.Priority, err = readPriority(in.runtime[capGwPriority], in.args[argGwPriority], v[keyGwPriority]); err != nil {
+		return nil, err
+	}
+	if n.Names, err = readNames(v[keyNames], s, in); err != nil {
 		return nil, err
 	}
 	n.Ports = readPorts(in.runtime[capPortMappings])

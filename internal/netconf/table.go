@@ -41,6 +41,7 @@ const (
 	keyConditionsV6
 	keyMarkMasqBit
 	keyExternalSetMarkChain
+	keyNames
 	keyStateDir
 	keyStrict
 	keyIPAM
@@ -149,6 +150,8 @@ var table = [keyCount]Key{
 		Does: "Bit of the packet mark, 0 to 31, that says to masquerade. With nftables it is not used, as with the reference plugin."},
 	keyExternalSetMarkChain: {Name: "externalSetMarkChain", Of: Portmap, From: fromPortmap, Type: "string", Cleanup: true,
 		Does: "A chain of iptables, of another program, that sets the mark in place of ours, as `KUBE-MARK-MASQ`. Not with `markMasqBit`, nor with nftables."},
+	keyNames: {Name: "names", Of: networks, Type: "boolean or object", Default: "false", Inside: namesTable[:],
+		Does: "Containers of the network find each other by name, if ln-agent runs on the host: `true`, or an object with the domain. See [names.md](names.md)."},
 	keyStateDir: {Name: "stateDir", Of: attachers, Type: "string", Default: `"/run/libnet"`, Cleanup: true,
 		Does: "Directory of the records, an absolute path."},
 	keyStrict: {Name: "strict", Of: attachers, Type: "boolean", Default: "false",

@@ -61,6 +61,15 @@ var dnsTable = [dnsCount]Key{
 	dnsOptions:     {Name: "options", Of: networks, From: fromCNI, Type: "list of strings", Does: "Options of the resolver."},
 }
 
+const (
+	namesDomain = iota
+	namesCount
+)
+
+var namesTable = [namesCount]Key{
+	namesDomain: {Name: "domain", Of: networks, Type: "string", Default: `"libnet.internal"`, Does: "The domain of the network's names."},
+}
+
 // The keys of runtimeConfig, which are capabilities.
 const (
 	capPortMappings = iota
@@ -68,6 +77,7 @@ const (
 	capIPs
 	capMAC
 	capGwPriority
+	capAliases
 	capCount
 )
 
@@ -82,6 +92,8 @@ var runtimeTable = [capCount]Key{
 		Does: "MAC address of the container; it comes before `args.cni.mac`, and that before `MAC=` of `CNI_ARGS`. Without one it is random."},
 	capGwPriority: {Name: "gwPriority", Of: networks, Type: "number",
 		Does: "`gwPriority` for one container; it comes before `args.cni.gwPriority`."},
+	capAliases: {Name: "aliases", Of: networks, From: fromCNI, Type: "list of strings or object",
+		Does: "More names of the container on a network with `names`; or an object with a list for each network."},
 }
 
 // capabilitiesTable has the names of runtimeTable.
@@ -91,6 +103,7 @@ var capabilitiesTable = [capCount]Key{
 	capIPs:          {Name: "ips", Of: networks | IPAM, From: fromHostLocal, Type: "boolean", Default: "false", Does: "The runtime asks for addresses."},
 	capMAC:          {Name: "mac", Of: networks, From: fromBridge, Type: "boolean", Default: "false", Does: "The runtime asks for a MAC address."},
 	capGwPriority:   {Name: "gwPriority", Of: networks, Type: "boolean", Default: "false", Does: "The runtime gives the priority."},
+	capAliases:      {Name: "aliases", Of: networks, From: fromCNI, Type: "boolean", Default: "false", Does: "The runtime gives names."},
 }
 
 const (
@@ -131,6 +144,7 @@ const (
 	argIPs = iota
 	argMAC
 	argGwPriority
+	argNames
 	argCount
 )
 
@@ -138,4 +152,5 @@ var cniTable = [argCount]Key{
 	argIPs:        {Name: "ips", Of: networks | IPAM, From: fromHostLocal, Type: "list of addresses", Does: "As `runtimeConfig.ips`."},
 	argMAC:        {Name: "mac", Of: networks, From: fromBridge, Type: "string", Does: "As `runtimeConfig.mac`."},
 	argGwPriority: {Name: "gwPriority", Of: networks, Type: "number", Does: "As `runtimeConfig.gwPriority`."},
+	argNames:      {Name: "names", Of: networks, Type: "list of strings", Does: "Names of the container on a network with `names`; they come before `runtimeConfig.aliases`."},
 }

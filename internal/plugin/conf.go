@@ -46,6 +46,14 @@ func Ports(asked []netconf.Port) (ports []model.PortMapping) {
 	return ports
 }
 
+// names returns those of a container, with the one that its ID gives; nil: there are none.
+func (c *conf) names(containerID string) *model.Names {
+	if c.Names == nil {
+		return nil
+	}
+	return model.NamesOf(c.Names.Own, containerID, c.Names.Domain)
+}
+
 // parse refuses what it can before anything is changed.
 func (d driver) parse(call *cni.Call) (*conf, error) {
 	n, err := netconf.ReadNetwork(d.keys, Source(call))

@@ -29,7 +29,7 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 			return err
 		}
 		e, err := n.Attach(ctx, sb, engine.WithIfName(call.IfName), engine.WithMAC(conf.MAC),
-			engine.WithAddresses(conf.requested()...), engine.WithWorkload(call.Workload()), engine.WithPorts(ports...), engine.WithGatewayPriority(conf.Priority), engine.WithRuntime(cni.Runtime()))
+			engine.WithAddresses(conf.requested()...), engine.WithWorkload(call.Workload()), engine.WithPorts(ports...), engine.WithGatewayPriority(conf.Priority), engine.WithRuntime(cni.Runtime()), engine.WithNames(conf.names(call.ContainerID)))
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,9 @@ func (r Endpoint) encode() []byte {
 	if r.NextName {
 		o.Bool("NextName", true)
 	}
+	if r.Names != nil {
+		o.Object("Names", r.Names.encode)
+	}
 	if r.OwnRules != nil {
 		o.Object("OwnRules", r.OwnRules.encode)
 	}
@@ -47,6 +50,11 @@ func (n NetnsID) encode(o *jsonw.Object) {
 	o.Uint("Dev", n.Dev)
 	o.Uint("Ino", n.Ino)
 	o.Uint("Cookie", n.Cookie)
+}
+
+func (n Names) encode(o *jsonw.Object) {
+	o.Strings("Own", n.Own)
+	o.OptionalString("Domain", n.Domain)
 }
 
 func (r OwnRules) encode(o *jsonw.Object) {

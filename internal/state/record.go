@@ -91,6 +91,10 @@ type Endpoint struct {
 	// that is free in the container.
 	NextName bool `json:",omitempty"`
 
+	// Names by which the network's other containers find it; nil: the network
+	// has no names.
+	Names *Names `json:",omitempty"`
+
 	// OwnRules is what its own rules were made for; nil: unknown.
 	OwnRules *OwnRules `json:",omitempty"`
 
@@ -100,6 +104,12 @@ type Endpoint struct {
 	Links     []Link // known once it is ready
 	Ports     []Port
 	Config    json.RawMessage `json:",omitempty"` // of a publication; only its writer reads it
+}
+
+// Names are what an attachment is called on its network.
+type Names struct {
+	Own    []string // the best one first
+	Domain string   // of the network; empty: none
 }
 
 // OwnRules are the choices by which an attachment's own rules are made again,

@@ -68,9 +68,10 @@ func TestEncode(t *testing.T) {
 		{Dst: netip.MustParsePrefix("::/0")},
 		{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("10.1.0.1"), MTU: 1, AdvMSS: 2, Priority: 3, Table: &five, Scope: &five},
 	}
+	full.Names = &Names{Own: []string{"web", "www"}, Domain: "libnet.internal"}
 	full.DNS = DNS{Nameservers: []string{"10.0.0.1"}, Domain: "a", Search: []string{"b"}, Options: []string{"c"}}
 	full.Links = []Link{{Name: "br0"}, {Name: "eth0", MAC: "02:00:00:00:00:01", MTU: 1500, Netns: "/run/netns/c1"}}
-	for _, want := range []Endpoint{{}, sample, full} {
+	for _, want := range []Endpoint{{}, {Names: &Names{}}, sample, full} {
 		var got Endpoint
 		if err := json.Unmarshal(want.encode(), &got); err != nil {
 			t.Fatal(err)

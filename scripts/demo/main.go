@@ -41,6 +41,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	bin := flags.String("bin", "bin", "`directory` of the plugins, as make build fills it")
 	conf := flags.String("conf", "conf/examples", "`directory` of 10-single-host.conflist and 71-overlay-agent.conflist")
 	overlay := flags.Bool("overlay", false, "show a network that spans hosts, by ln-agent and etcd")
+	names := flags.Bool("names", false, "show that containers find each other by name, by ln-agent")
 	tools := flags.String("tools", ".cache/bin", "`directory` of etcd and cnitool, as make tools fills it")
 	if err := flags.Parse(args[1:]); err != nil {
 		return 1
@@ -55,6 +56,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	out := newPrinter(stdout)
 	if *overlay {
 		if err := overlayStory(out, *bin, *tools, filepath.Join(*conf, "71-overlay-agent.conflist")); err != nil {
+			out.step(red, "✗", "%v", err)
+			return 1
+		}
+		return 0
+	}
+	if *names {
+		if err := namesStory(out, *bin, filepath.Join(*conf, "72-names.conflist")); err != nil {
 			out.step(red, "✗", "%v", err)
 			return 1
 		}

@@ -26,6 +26,7 @@ type caller struct {
 		Plugins    []map[string]any `json:"plugins"`
 	}
 	results map[string]*types100.Result // of ADD, by container
+	names   map[string]string           // by container; nil: they have none
 }
 
 // publisher is the container that has a port of the host: what is sent to
@@ -103,6 +104,9 @@ func (c *caller) exec(verb, id string, plugin map[string]any) ([]byte, error) {
 	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_PATH=" + c.bin}
 	if id != "" {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+id, "CNI_IFNAME=eth0", "CNI_NETNS="+container(id))
+	}
+	if name := c.names[id]; name != "" {
+		cmd.Env = append(cmd.Env, "CNI_ARGS=NAME="+name)
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr

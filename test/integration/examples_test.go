@@ -52,6 +52,7 @@ var special = map[string]example{
 	"62-routed":           {capArgs: web, publish: "container"},
 	"70-overlay":          {capArgs: web, publish: "host", mtu: worldMTU - 50},
 	"71-overlay-agent":    {agent: true, capArgs: web, publish: "host", mtu: worldMTU - 50},
+	"72-names":            {capArgs: `{"aliases":["web"]}`},
 	// The reference bridge keeps its bridge, and tables for masquerading.
 	"63-portmap-ln": {capArgs: web, publish: "host", foreign: `^(link|addr) ln-portmap |dev ln-portmap |^nft \d+ (cni_plugins_masquerade|nat)\b`},
 	// The firewall plugin keeps its chains, in the tables of iptables.

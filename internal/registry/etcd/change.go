@@ -130,6 +130,9 @@ func (r *Registry) Leave(ctx context.Context, network string) error {
 				return fmt.Errorf("leave network %s: %w", network, err)
 			}
 		}
+		if _, err := txn(ctx, c, nil, []clientv3.Op{clientv3.OpDelete(r.keys.namedOf(network, r.conf.Self.Name), clientv3.WithPrefix())}, nil); err != nil {
+			return fmt.Errorf("leave network %s: %w", network, err)
+		}
 		if !s.Agreed {
 			return nil
 		}

@@ -78,19 +78,23 @@ type agent struct {
 
 	mu    sync.Mutex
 	view  overlay.View
+	views int
 	news  chan struct{}
 	ended []error
 }
 
-func (l *lab) start(c Config) *agent {
+func (l *lab) start(c Config, names ...Names) *agent {
 	l.t.Helper()
-	return l.startKnowing(c, overlay.View{})
+	return l.startKnowing(c, overlay.View{}, names...)
 }
 
 // startKnowing starts a host that has been there before, and knows what it saw.
-func (l *lab) startKnowing(c Config, v overlay.View) *agent {
+func (l *lab) startKnowing(c Config, v overlay.View, names ...Names) *agent {
 	l.t.Helper()
 	a := &agent{Registry: New(c), t: l.t, name: c.Self.Name, view: v, news: make(chan struct{}, 1)}
+	for _, n := range names {
+		a.Exchange(n)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -138,6 +142,7 @@ func (a *agent) known() []overlay.Known {
 func (a *agent) seen(v overlay.View) {
 	a.mu.Lock()
 	a.view = v
+	a.views++
 	a.mu.Unlock()
 	a.poke()
 }

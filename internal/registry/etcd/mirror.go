@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -32,6 +33,10 @@ type mirror struct {
 	history  history
 	joining  map[string]bool
 	settling settling
+
+	self    string // this host; empty: none is
+	names   names
+	touched bool // something else than names changed since the last view
 }
 
 type history struct {
@@ -53,7 +58,7 @@ func newMirror(k keys) *mirror {
 	return &mirror{
 		keys: k, nodes: map[string]announced{}, live: map[string]bool{}, holds: map[string]bool{}, terms: map[string]agreed{},
 		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{}, own: map[string]wanted{},
-		joining: map[string]bool{},
+		joining: map[string]bool{}, names: newNames(), touched: true,
 	}
 }
 
@@ -66,7 +71,7 @@ func (m *mirror) put(kv *mvccpb.KeyValue) {
 		m.own[key] = w
 	}
 	if err := m.take(key, kv); err != nil {
-		m.strange[key] = fmt.Sprintf("key %s: %v", key, err)
+		m.strange[key], m.touched = fmt.Sprintf("key %s: %v", key, err), true
 	}
 }
 
@@ -105,15 +110,25 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 			}
 			m.blocks[part[1]][block] = overlay.Holding{Node: v.Node, Revision: kv.ModRevision, Epoch: v.epoch()}
 		}
+	case part[0] == "names":
+		id, is := namedID(part)
+		if err = errNotOurs; is {
+			err = m.names.put(id, kv)
+		}
 	case part[0] == "vnis" || part[0] == "live": // for transactions only
 	default:
-		err = fmt.Errorf("is none of ours")
+		err = errNotOurs
 	}
 	return err
 }
 
+var errNotOurs = errors.New("is none of ours")
+
 // drop forgets a key.
 func (m *mirror) drop(key string) {
+	if _, was := m.strange[key]; was || !m.isName(key) {
+		m.touched = true
+	}
 	delete(m.strange, key)
 	if w, ours := m.own[key]; ours {
 		w.have = nil
@@ -136,6 +151,10 @@ func (m *mirror) drop(key string) {
 		if b, err := netip.ParsePrefix(part[3]); err == nil {
 			delete(m.blocks[part[1]], b)
 		}
+	case part[0] == "names":
+		if id, is := namedID(part); is {
+			m.names.drop(id)
+		}
 	}
 }
 
@@ -155,6 +174,7 @@ func (m *mirror) spoilt() error {
 
 // view returns a copy.
 func (m *mirror) view() overlay.View {
+	m.touched = false
 	v := overlay.View{
 		At: m.moment(), Settled: m.settling.settled, Until: m.until, Members: make(map[string]overlay.Member, len(m.nodes)), Networks: map[string]overlay.Shared{},
 		Problems: slices.Sorted(maps.Values(m.strange)),

@@ -11,7 +11,7 @@ func FuzzMirror(f *testing.F) {
 	for key, value := range map[string]string{
 		"nodes/h1": `{"address":"192.0.2.1"}`, "live/nodes/h1": `{}`, "holds/h1": `{"seconds":1}`,
 		"networks/n/blocks/10.5.1.0/24": `{"node":"h1"}`, "networks/n/terms": `{"subnets":["10.5.0.0/16"],"blockSize":{"ipv4":24},"vni":7,"port":1,"underlay":"ipv4"}`,
-		"networks": "", "": "", "//": "{", "networks/n/blocks/::/0": "null",
+		"networks": "", "names/n/h1/c:eth0": `{"names":["web"],"addresses":["10.5.1.2"]}`, "names/n/h1/c": "{}", "": "", "//": "{", "networks/n/blocks/::/0": "null",
 	} {
 		f.Add(key, []byte(value))
 	}

@@ -54,8 +54,9 @@ type Self struct {
 
 // Registry talks to etcd. It may be used by many goroutines.
 type Registry struct {
-	conf Config
-	keys keys
+	conf  Config
+	keys  keys
+	names Names // nil: none
 
 	mu     sync.Mutex
 	client *clientv3.Client // of the session; nil: none
@@ -69,6 +70,9 @@ func New(c Config) *Registry {
 	}
 	return &Registry{conf: c, keys: keys{c.Prefix}}
 }
+
+// Exchange has names of containers exchanged in each session that begins from now on.
+func (r *Registry) Exchange(n Names) { r.names = n }
 
 const (
 	// patience is how long a single request may take.
@@ -161,6 +165,9 @@ func (r *Registry) read(ctx context.Context, c *clientv3.Client, own ...wanted) 
 		return nil, fmt.Errorf("read %s: %w", r.keys.all(), err)
 	}
 	m := newMirror(r.keys)
+	if len(own) > 0 {
+		m.self = r.conf.Self.Name
+	}
 	for _, w := range own {
 		w.have = nil
 		m.own[w.key] = w
@@ -168,6 +175,7 @@ func (r *Registry) read(ctx context.Context, c *clientv3.Client, own ...wanted) 
 	m.revision, m.cluster = got.Header.Revision, clusterName(got.Header.ClusterId)
 	for _, kv := range got.Kvs {
 		m.put(kv)
+		m.noteOwn(string(kv.Key), kv, kv.ModRevision)
 	}
 	return m, nil
 }

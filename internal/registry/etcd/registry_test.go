@@ -25,15 +25,18 @@ func TestKeys(t *testing.T) {
 	ctx := context.Background()
 	c := l.conf(1)
 	c.Self.Instance, c.Self.Version, c.Hold = "BOOT/NAMESPACE", "v0.1.0", 24*time.Hour
-	a := l.start(c)
+	n := newNaming()
+	a := l.start(c, n)
 	a.awaitMember("h1")
 	a.agree("net1", terms("10.5.0.0/16", 24))
 	block, err := a.claim()
 	l.must(err)
+	n.set("net1", "6f2d1c9b4a70", "shop", "10.5.1.2")
+	l.await("names in etcd", func() bool { return len(l.leased(a.keys.namedOf("net1", "h1"))) == 1 })
 	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())
 	l.must(err)
 	chance := regexp.MustCompile(`"(lineage|cluster)":"[0-9a-zA-Z]+"`)
-	leased := map[string]bool{"live": true, "holds": true}
+	leased := map[string]bool{"live": true, "holds": true, "names": true}
 	var keys []string
 	for _, kv := range got.Kvs {
 		key := strings.Replace(string(kv.Key), block.String(), "10.5.1.0/24", 1)

@@ -81,7 +81,11 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 	if m.settling.waits > 0 {
 		late = time.After(m.settling.waits)
 	}
-	for {
+	var named <-chan struct{}
+	if r.names != nil {
+		named = r.names.Changed()
+	}
+	for first := true; ; first = false {
 		if err := m.spoilt(); err != nil {
 			return err // the next session announces anew
 		}
@@ -90,14 +94,21 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 		if err := r.answer(ctx, c, m); err != nil {
 			return err
 		}
-		seen(m.view())
+		if first || m.touched {
+			seen(m.view())
+		}
+		if err := r.share(ctx, c, m, l, first); err != nil {
+			return err
+		}
 		select {
+		case <-named:
 		case <-late: // none that remembers is there
-			m.settling.settled = true
+			m.settling.settled, m.touched = true, true
 			if err := r.deleteAll(ctx, c, r.keys.joining(r.conf.Self.Name)); err != nil {
 				return fmt.Errorf("take the question to the others back: %w", err)
 			}
 		case m.until = <-renewed:
+			m.touched = true
 		case err := <-lost:
 			return err
 		case resp, open := <-watch:
@@ -130,8 +141,10 @@ func (m *mirror) apply(resp clientv3.WatchResponse, open bool) error {
 	for _, e := range resp.Events {
 		if e.Type == mvccpb.Event_DELETE {
 			m.drop(string(e.Kv.Key))
+			m.noteOwn(string(e.Kv.Key), nil, e.Kv.ModRevision)
 		} else {
 			m.put(e.Kv)
+			m.noteOwn(string(e.Kv.Key), e.Kv, e.Kv.ModRevision)
 		}
 	}
 	return nil

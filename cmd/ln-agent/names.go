@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"github.com/libnet-cni/libnet/internal/agent"
+	"github.com/libnet-cni/libnet/internal/names"
+)
+
+// nameSettings are the flags about names of containers.
+type nameSettings struct {
+	limit   int
+	queries bool
+}
+
+// defaultLimit is far more than a container asks, and far less than the agent answers.
+const defaultLimit = 10000
+
+func (n *nameSettings) flags(f *pflag.FlagSet) {
+	f.IntVar(&n.limit, "names-limit", defaultLimit, "how many DNS queries per `second` of one container are looked at; more pass untouched. 0: no limit")
+	f.BoolVar(&n.queries, "log-queries", false, "log each DNS query of containers on networks with \"names\"")
+}
+
+// service answers queries for the networks whose records are in a directory.
+func (n *nameSettings) service(stateDir string, log *slog.Logger) (*names.Service, error) {
+	if n.limit < 0 {
+		return nil, usagef("--names-limit %d: want 0 or more", n.limit)
+	}
+	return names.New(names.Config{StateDir: stateDir, Limit: n.limit, Queries: n.queries, Log: log})
+}
+
+// runLocal answers for names of this host's containers, without etcd. Two agents on
+// one host would each take the other's queries.
+func (s *settings) runLocal(ctx context.Context, stderr io.Writer) error {
+	log, err := s.logger(stderr)
+	if err != nil {
+		return err
+	}
+	answers, err := s.names.service(s.stateDir, log)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(filepath.Join(s.stateDir, "overlay", "agent.lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return agent.New(agent.Config{StateDir: s.stateDir, Listen: s.listen, Names: answers, Log: log}).Run(ctx)
+}

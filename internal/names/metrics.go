@@ -1,0 +1,54 @@
+package names
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/libnet-cni/libnet/internal/resolver"
+)
+
+// counts are the queries since the start. Their labels are looked up once.
+type counts struct {
+	vec *prometheus.CounterVec
+	of  [2]map[resolver.Outcome]prometheus.Counter
+}
+
+func newCounts() *counts {
+	c := &counts{vec: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "libnet_names_queries_total", Help: "DNS queries of containers; foreign ones went on to the server that they were sent to.",
+	}, []string{"transport", "outcome"})}
+	for by, transport := range []string{resolver.UDP: "udp", resolver.TCP: "tcp"} {
+		c.of[by] = map[resolver.Outcome]prometheus.Counter{}
+		for _, o := range []resolver.Outcome{resolver.Foreign, resolver.Answered, resolver.NoData, resolver.NoName, resolver.Truncated} {
+			c.of[by][o] = c.vec.WithLabelValues(transport, string(o))
+		}
+	}
+	return c
+}
+
+func (c *counts) add(by resolver.Transport, o resolver.Outcome) { c.of[by][o].Inc() }
+
+var (
+	endpointsDesc = prometheus.NewDesc("libnet_names_endpoints", "Attachments that have names.", nil, nil)
+	okDesc        = prometheus.NewDesc("libnet_names_ok", "1 while queries for names are answered, or no network has names.", nil, nil)
+)
+
+// Describe sends what Collect sends.
+func (s *Service) Describe(to chan<- *prometheus.Desc) {
+	s.counts.vec.Describe(to)
+	to <- endpointsDesc
+	to <- okDesc
+}
+
+// Collect sends the metrics of the service.
+func (s *Service) Collect(to chan<- prometheus.Metric) {
+	s.counts.vec.Collect(to)
+	ok := 1
+	s.mu.Lock()
+	named := s.named()
+	s.mu.Unlock()
+	if s.Err() != nil {
+		ok = 0
+	}
+	to <- prometheus.MustNewConstMetric(endpointsDesc, prometheus.GaugeValue, float64(named))
+	to <- prometheus.MustNewConstMetric(okDesc, prometheus.GaugeValue, float64(ok))
+}

@@ -1,0 +1,78 @@
+package netconf
+
+import (
+	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/jsonr"
+	"github.com/libnet-cni/libnet/internal/model"
+)
+
+// readNames returns the names that were chosen for the container on a network with "names";
+// nil if the network has none. They come from everything that knows one, the container's own
+// name first: CNI_ARGS NAME, the pod's, args.cni.names, the host name of nerdctl, the aliases.
+func readNames(v jsonr.Value, s Source, in sections) (*model.Names, error) {
+	domain, on := readDomain(v)
+	chosen := []struct {
+		key   string
+		names []string
+	}{
+		{"CNI_ARGS NAME", given(s.Args["NAME"])},
+		{"CNI_ARGS K8S_POD_NAME", podNames(s.Args)},
+		{in.args[argNames].Place(), in.args[argNames].Strings()},
+		{"CNI_ARGS NERDCTL_CNI_DHCP_HOSTNAME", given(s.Args["NERDCTL_CNI_DHCP_HOSTNAME"])},
+		{in.runtime[capAliases].Place(), readAliases(in.runtime[capAliases], s.Network)},
+	}
+	if err := s.Conf.Err(); err != nil || !on {
+		return nil, err
+	}
+	n := &model.Names{Domain: domain}
+	for _, from := range chosen {
+		for _, name := range from.names {
+			if !model.ValidDNSName(name) {
+				return nil, badKey(from.key, fmt.Sprintf("%q", name), model.WantDNSName)
+			}
+		}
+		n.Own = append(n.Own, from.names...)
+	}
+	return n, nil
+}
+
+// readDomain reads true, or an object with the domain.
+func readDomain(v jsonr.Value) (domain string, on bool) {
+	domain = model.DefaultDomain
+	if !v.IsObject() {
+		v.Bool(&on)
+		return domain, on
+	}
+	in := inside(v, namesTable[:])
+	in[namesDomain].String(&domain)
+	if !model.ValidDNSName(domain) {
+		in[namesDomain].Refuse("a domain: " + model.WantDNSName)
+	}
+	return domain, true
+}
+
+func given(name string) []string {
+	if name == "" {
+		return nil
+	}
+	return []string{name}
+}
+
+// podNames returns the pod's name, alone and with its namespace. Podman sends the container's
+// name in both.
+func podNames(args map[string]string) []string {
+	pod, namespace := args["K8S_POD_NAME"], args["K8S_POD_NAMESPACE"]
+	if pod == "" || namespace == "" || namespace == pod {
+		return given(pod)
+	}
+	return []string{pod, pod + "." + namespace}
+}
+
+// readAliases reads a list, or an object with one for each network.
+func readAliases(v jsonr.Value, network string) []string {
+	if v.IsObject() {
+		return v.Object().At(network).Strings()
+	}
+	return v.Strings()
+}

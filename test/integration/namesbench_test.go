@@ -1,0 +1,179 @@
+package integration
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// benchContainers have names while BenchmarkNames runs.
+const benchContainers = 1000
+
+// The benchmarks have a container ask for names of its network, by one socket or 16 at
+// once, of ln-agent and, if the package is installed, of aardvark-dns. A socket asks
+// again once it has its answer. They are not parts of one benchmark, as only its own
+// goroutine is in the test's host.
+//
+//	answers/cpu-s  answers for each second of CPU time of the server's process
+//	p50-us, p99-us from query to answer
+//	MB             resident memory of the server
+func BenchmarkNamesAgent1(b *testing.B)     { benchNames(b, 1, (*namesLab).benchAgent) }
+func BenchmarkNamesAgent16(b *testing.B)    { benchNames(b, 16, (*namesLab).benchAgent) }
+func BenchmarkNamesAardvark1(b *testing.B)  { benchNames(b, 1, (*namesLab).benchAardvark) }
+func BenchmarkNamesAardvark16(b *testing.B) { benchNames(b, 16, (*namesLab).benchAardvark) }
+
+func benchNames(b *testing.B, sockets int, start func(*namesLab, *testing.B) (pid int)) {
+	l := newNamesLab(b)
+	l.join("web", "front")
+	l.load(b, start(l, b), sockets)
+}
+
+// benchContainer returns the ID and address of a container that is not there.
+func benchContainer(i int) (string, netip.Addr) {
+	return fmt.Sprintf("%064x", i), netip.AddrFrom4([4]byte{10, 70, byte(10 + i>>8), byte(i)})
+}
+
+func (l *namesLab) benchAgent(*testing.B) int {
+	dir := state.New("")
+	for i := range benchContainers {
+		id, a := benchContainer(i)
+		l.check(dir.SaveEndpoint(state.Endpoint{
+			Network: "front", ContainerID: id, IfName: "eth0", Phase: state.PhaseReady, Bridge: "br-other", Addresses: []state.Address{{Prefix: netip.PrefixFrom(a, 16)}},
+			Names: &state.Names{Own: []string{fmt.Sprint("c", i), id[:12]}, Domain: "libnet.internal"},
+		}))
+	}
+	l.startAgent("--names-limit", "0")
+	l.captured()
+	return l.agent.cmd.Process.Pid
+}
+
+func (l *namesLab) benchAardvark(b *testing.B) int {
+	const program = "/usr/lib/podman/aardvark-dns"
+	if _, err := os.Stat(program); err != nil {
+		b.Skip(err)
+	}
+	var lines strings.Builder
+	for i := range benchContainers {
+		id, a := benchContainer(i)
+		_, _ = fmt.Fprintf(&lines, "%s %s  c%d,%s\n", id, a, i, id[:12])
+	}
+	_, _ = fmt.Fprintf(&lines, "%064x %s  web\n", benchContainers, l.address("web", "front", false))
+	conf := b.TempDir()
+	l.check(os.WriteFile(filepath.Join(conf, "front"), []byte("10.70.1.1\n"+lines.String()), 0o600))
+	cmd := exec.Command(program, "--config", conf, "--port", "53", "run")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	l.check(cmd.Start())
+	b.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	l.await("aardvark-dns", func() bool {
+		return l.answers(query{from: "web", server: "10.70.1.1", name: "c7", patience: 100 * time.Millisecond}) != "-"
+	})
+	pid := cmd.Process.Pid
+	if held, err := os.ReadFile(filepath.Join(conf, "aardvark.pid")); err == nil { // it forks
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(held)))
+		b.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) })
+	}
+	return pid
+}
+
+// load runs the clients. b.N is the number of queries.
+func (l *namesLab) load(b *testing.B, pid, sockets int) {
+	var conns []net.Conn
+	l.in(netnsPath("web"), func() {
+		for range sockets {
+			c, err := net.Dial("udp", "10.70.1.1:53")
+			l.check(err)
+			b.Cleanup(func() { _ = c.Close() })
+			conns = append(conns, c)
+		}
+	})
+	took := make([]time.Duration, b.N)
+	before := cpuTime(b, pid)
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for i, c := range conns {
+		wg.Go(func() {
+			for n := i; n < b.N; n += sockets {
+				took[n] = once(b, c, n)
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	used := cpuTime(b, pid) - before
+	slices.Sort(took)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
+	if used > 0 {
+		b.ReportMetric(float64(b.N)/used.Seconds(), "answers/cpu-s")
+	}
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds())/1000, "p99-us")
+	b.ReportMetric(memory(b, pid), "MB")
+}
+
+// once asks a question, and again if nothing comes.
+func once(b *testing.B, c net.Conn, n int) time.Duration {
+	m := new(dns.Msg)
+	m.SetQuestion(fmt.Sprintf("c%d.", n%benchContainers), dns.TypeA)
+	m.Id = uint16(n)
+	wire, err := m.Pack()
+	if err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]byte, 512)
+	start := time.Now()
+	for {
+		if _, err := c.Write(wire); err != nil {
+			b.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		for {
+			got, err := c.Read(buf)
+			if err != nil {
+				break
+			}
+			if got > 12 && buf[0] == wire[0] && buf[1] == wire[1] {
+				if buf[7] == 0 { // ANCOUNT
+					b.Fatalf("no answer in %x", buf[:got])
+				}
+				return time.Since(start)
+			}
+		}
+	}
+}
+
+// cpuTime of a process so far, user and system.
+func cpuTime(b *testing.B, pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(text[strings.LastIndex(string(text), ")")+2:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond // of USER_HZ
+}
+
+// memory of a process, resident, in MB.
+func memory(b *testing.B, pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
+	return float64(pages*os.Getpagesize()) / 1e6
+}
