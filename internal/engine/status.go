@@ -46,7 +46,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := n.heal(ctx); err != nil {
+	if err := errors.Join(n.heal(ctx), n.c.book().Unrecorded(ctx)); err != nil {
 		return fmt.Errorf("%w: %w", model.ErrLimited, err)
 	}
 	return nil
