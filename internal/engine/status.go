@@ -30,7 +30,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 		return err
 	}
 	defer leave(&err)
-	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus()}
+	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus(), n.subnetStatus()}
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
