@@ -27,7 +27,9 @@ type repaired struct {
 	Bridges   []string  `json:"bridges"`
 	Tunnels   []string  `json:"tunnels"`
 	Plugged   []rebuilt `json:"plugged"`
-	Failed    []string  `json:"failed"`
+	// Removed are elements of libnet's sets that no record explains.
+	Removed []string `json:"removed"`
+	Failed  []string `json:"failed"`
 }
 
 // rebuilt is an attachment, or a container with published ports, whose record
@@ -65,11 +67,13 @@ func repairCommand(s *settings) *cobra.Command {
 func repair(ctx context.Context, c *operator.Operator) (repaired, error) {
 	ids, err := c.Rebuild(ctx)
 	mended, mendErr := c.Mend(ctx, engine.CompareFirst)
-	err = once(errors.Join(err, mendErr))
+	removed, strayErr := c.RemoveStrays(ctx)
+	err = once(errors.Join(err, mendErr, strayErr))
 	return repaired{
 		Rebuilt: rows(ids), Looked: mended.Looked, Restored: rows(mended.Rules), Rewritten: mended.Rewritten,
 		Bridges: append([]string{}, mended.Bridges...), Tunnels: append([]string{}, mended.Tunnels...), Plugged: rows(mended.Plugged),
-		Failed: failures(err),
+		Removed: append([]string{}, removed...),
+		Failed:  failures(err),
 	}, err
 }
 
@@ -106,6 +110,9 @@ func (r repaired) write(out io.Writer) error {
 	}
 	if len(r.Plugged) > 0 {
 		line("links of %s put back on their bridge", counted(len(r.Plugged), "attachment"))
+	}
+	for _, e := range r.Removed {
+		line("deleted the element %s, which did not ask for it", e)
 	}
 	line("rules of %d attachments and publications put back, %d untouched, %s", len(r.Restored), r.Looked-len(r.Restored), counted(len(r.Failed), "problem"))
 	return errors.Join(errs...)

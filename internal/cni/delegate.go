@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -104,6 +106,11 @@ func (d *Delegate) run(ctx context.Context, command string, id model.ID) ([]byte
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(d.call.Stdin), &stdout, &stderr
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command,
 		"CNI_CONTAINERID="+id.ContainerID, "CNI_IFNAME="+id.IfName, "CNI_NETNS="+d.call.Netns)
+	// A plugin that outlived this process could take an address after the DEL that
+	// follows. The signal comes when this thread ends, which has to stay until then.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err = cmd.Run()
 	if stdout.more {
 		return nil, codef(types.ErrDecodingFailure, "ipam plugin %s %s: result: more than %d bytes", d.kind, command, maxResult)

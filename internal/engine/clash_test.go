@@ -119,6 +119,12 @@ func TestSubnetInUse(t *testing.T) {
 			}
 		})
 		before := h.links()
+		// Status says the same, but of a bridge that only an attachment could have give way.
+		err := n.Status(ctx)
+		var asConf *model.ConfigError
+		if says := err != nil && strings.Contains(err.Error(), tt.names) && !errors.As(err, &asConf); says != (tt.names != "" && name != "with another kind of IPAM") {
+			t.Errorf("%s: status %v, want it to name %q", name, err, tt.names)
+		}
 		for range 2 { // it stays refused
 			e, err := n.Attach(ctx, sb)
 			var conf *model.ConfigError
@@ -129,6 +135,7 @@ func TestSubnetInUse(t *testing.T) {
 				t.Errorf("%s: got %v, want a ConfigError that names %s", name, err, tt.names)
 			case err == nil:
 				must(t, e.Verify(ctx))
+				must(t, n.Status(ctx))
 			}
 			if after := h.links(); tt.names != "" && len(after) != len(before) {
 				t.Errorf("%s: links %v became %v", name, before, after)

@@ -49,6 +49,7 @@ type (
 		EnsureBridge(context.Context, link.Bridge) (link.BridgeState, error)
 		VerifyBridge(context.Context, link.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
+		Bridges(ctx context.Context, prefix string) ([]link.Owned, error)
 		DropAddrs(ctx context.Context, bridge, alias string, within, keep []netip.Prefix) ([]netip.Prefix, error)
 		ForgetNeighbours(ctx context.Context, dev string) error
 		Forward(ctx context.Context, v4, v6 bool) error
@@ -82,6 +83,8 @@ type (
 		HasNetwork(name, fingerprint string) bool
 		DeleteNetwork(name string) error
 		Networks() ([]state.Network, error)
+		Orphans() ([]string, error)
+		Recorded(network string) bool
 	}
 	endpointRecords interface {
 		CreateEndpoint(state.Endpoint) error

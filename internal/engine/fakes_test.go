@@ -145,6 +145,12 @@ func (w *world) RemoveBridge(_ context.Context, name, _ string) error {
 	return err
 }
 
+func (w *world) Bridges(context.Context, string) ([]link.Owned, error) { return nil, nil }
+
+func (w *world) Orphans() ([]string, error) { return nil, nil }
+
+func (w *world) Recorded(string) bool { return true }
+
 func (w *world) ForgetNeighbours(context.Context, string) error { return w.step(func() {}) }
 
 func (w *world) DropAddrs(context.Context, string, string, []netip.Prefix, []netip.Prefix) ([]netip.Prefix, error) {

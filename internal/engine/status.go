@@ -30,7 +30,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 		return err
 	}
 	defer leave(&err)
-	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus()}
+	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus(), n.subnetStatus()}
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
@@ -46,7 +46,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := n.heal(ctx); err != nil {
+	if err := errors.Join(n.heal(ctx), n.c.book().Unrecorded(ctx)); err != nil {
 		return fmt.Errorf("%w: %w", model.ErrLimited, err)
 	}
 	return nil

@@ -64,21 +64,9 @@ func (n *Network) routed(a model.Addressing) []netip.Prefix {
 
 func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 	for asked := map[string]bool{}; ; {
-		found, err := n.c.occupants(n.def.Config.Bridge, model.OwnerPrefix, subnet)
+		way, clashes, err := n.clashOnHost(subnet, asked)
 		if err != nil {
 			return err
-		}
-		var way, clashes *host.Occupant
-		for i := range found {
-			o := &found[i]
-			switch name := model.NetworkOf(o.Alias); {
-			case name != "" && !asked[o.Device]:
-				way = o
-			case name == n.def.Name: // on the bridge that it had before, which is in use
-			case o.Route.Bits() > subnet.Bits() && !n.gives(o.Route): // as of another host's part
-			case clashes == nil:
-				clashes = o
-			}
 		}
 		if clashes != nil {
 			return clash(subnet, model.NetworkOf(clashes.Alias), clashes.String())
@@ -91,6 +79,47 @@ func (n *Network) claimSubnet(ctx context.Context, subnet netip.Prefix) error {
 			return err
 		}
 	}
+}
+
+// clashOnHost returns what of the host clashes with a subnet of the network, and a bridge of
+// ours that may give way, which is not in asked; nil: nothing.
+func (n *Network) clashOnHost(subnet netip.Prefix, asked map[string]bool) (way, clashes *host.Occupant, err error) {
+	found, err := n.c.occupants(n.def.Config.Bridge, model.OwnerPrefix, subnet)
+	for i := range found {
+		o := &found[i]
+		switch name := model.NetworkOf(o.Alias); {
+		case name != "" && !asked[o.Device]:
+			way = o
+		case name == n.def.Name: // on the bridge that it had before, which is in use
+		case o.Route.Bits() > subnet.Bits() && !n.gives(o.Route): // as of another host's part
+		case clashes == nil:
+			clashes = o
+		}
+	}
+	return way, clashes, err
+}
+
+// subnetStatus says why claimSubnets would refuse every attachment, and changes nothing:
+// of a bridge of ours that may give way it says nothing. A network that is recorded as
+// it is has its subnets, so that it costs no more where there are containers.
+func (n *Network) subnetStatus() error {
+	subnets := n.routed(model.Addressing{})
+	if n.c.occupants == nil || n.auto != nil || len(subnets) == 0 || n.def.Config.Tunnel.Used() || n.c.networks.HasNetwork(n.def.Name, n.fingerprint()) {
+		return nil
+	}
+	for _, s := range subnets {
+		err := n.clashOfRecords(s)
+		if err == nil {
+			var clashes *host.Occupant
+			if _, clashes, err = n.clashOnHost(s, nil); clashes != nil {
+				err = clash(s, "", clashes.String())
+			}
+		}
+		if err != nil {
+			return errors.New(err.Error()) // what the configuration says is right elsewhere
+		}
+	}
+	return nil
 }
 
 // clash is the error for a subnet that something else has.

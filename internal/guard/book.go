@@ -28,6 +28,8 @@ type (
 	Networks interface {
 		LoadNetwork(name string) (state.Network, error)
 		Networks() ([]state.Network, error)
+		Orphans() ([]string, error)
+		Recorded(network string) bool
 	}
 	// Endpoints are the records of attachments.
 	Endpoints interface {
@@ -38,6 +40,7 @@ type (
 	Bridges interface {
 		VerifyBridge(context.Context, link.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
+		Bridges(ctx context.Context, prefix string) ([]link.Owned, error)
 	}
 	// Tunnels are those of the kernel.
 	Tunnels interface {

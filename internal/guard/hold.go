@@ -325,7 +325,7 @@ func (k *Book) ApplyNetwork(ctx context.Context, n *plan.Network) error {
 	return errors.Join(err, g.Free(err == nil, n.Config.Backend))
 }
 
-// RepairAll puts the guard of every bridge in place again.
+// RepairAll puts the guard of every bridge in place again, also what its index lost.
 func (k *Book) RepairAll(ctx context.Context, how firewall.Exactness) error {
 	bridges, err := k.Index.Bridges()
 	errs := []error{err}
@@ -333,7 +333,7 @@ func (k *Book) RepairAll(ctx context.Context, how firewall.Exactness) error {
 		_, err := k.Repair(ctx, bridge, how)
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, k.refill(ctx))...)
 }
 
 // Repair also says whether all rules had been flushed.
@@ -346,7 +346,7 @@ func (k *Book) Repair(ctx context.Context, bridge string, how firewall.Exactness
 		return false, err
 	}
 	defer b.Unlock()
-	all, err := b.Guards()
+	all, err := readableGuards(b)
 	if err != nil {
 		return false, err
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
-	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -55,7 +54,7 @@ func (k *Book) covers(ctx context.Context, left []state.Guard, bridge string, go
 	if err != nil {
 		return false, err
 	}
-	ids := map[string]bool{policy.ID(firewall.Network{}): true} // asks for nothing
+	ids := map[string]bool{nothing(): true} // asks for nothing
 	for _, g := range left {
 		ids[g.ID] = true
 	}

@@ -9,11 +9,10 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/plan"
-	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// Any says that a bridge has a guard in nf_tables, by its index.
+// Any says that a bridge has a guard in nf_tables, by its index, or by what that lost.
 func (k *Book) Any(ctx context.Context) (bool, error) {
 	bridges, err := k.Index.Bridges()
 	if err != nil {
@@ -32,11 +31,12 @@ func (k *Book) Any(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if slices.ContainsFunc(all, func(g state.Guard) bool { return g.ID != policy.ID(firewall.Network{}) && k.byNFTables(g) }) {
+		if slices.ContainsFunc(all, func(g state.Guard) bool { return g.ID != nothing() && k.byNFTables(g) }) {
 			return true, nil
 		}
 	}
-	return false, nil
+	lost, err := k.Lost(ctx)
+	return slices.ContainsFunc(lost, func(l Loss) bool { return slices.ContainsFunc(l.Guards, k.byNFTables) }), err
 }
 
 func (k *Book) byNFTables(g state.Guard) bool { return k.Rules.Of(g.Backend) == k.Rules.NFTables }

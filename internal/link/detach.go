@@ -159,3 +159,21 @@ func (h *Links) List(ctx context.Context, prefix string) ([]Owned, error) {
 	}
 	return owned, nil
 }
+
+// Bridges is List for bridges alone, whatever number of other links there is.
+func (h *Links) Bridges(ctx context.Context, prefix string) ([]Owned, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ds, err := h.conn.DevicesOf("bridge")
+	if err != nil {
+		return nil, fmt.Errorf("list bridges: %w", err)
+	}
+	var owned []Owned
+	for _, d := range ds {
+		if d.Alias != "" && strings.HasPrefix(d.Alias, prefix) {
+			owned = append(owned, Owned{Owner: d.Alias, Name: d.Name, Index: d.Index, Bridge: true})
+		}
+	}
+	return owned, nil
+}

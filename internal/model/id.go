@@ -32,6 +32,13 @@ func (id ID) String() string {
 // of every owner in it.
 func NetworkOwner(network string) string { return OwnerPrefix + network + "/" }
 
+// ParseNetworkOwner is the inverse of NetworkOwner.
+func ParseNetworkOwner(owner string) (network string, ok bool) {
+	network, ours := strings.CutPrefix(owner, OwnerPrefix)
+	network, whole := strings.CutSuffix(network, "/")
+	return network, ours && whole && network != "" && !strings.Contains(network, "/")
+}
+
 // ParseOwner is the inverse of ID.String.
 func ParseOwner(owner string) (ID, bool) {
 	rest, ours := strings.CutPrefix(owner, OwnerPrefix)

@@ -76,10 +76,25 @@ func (c *Conn) ReadDevice(data ...nl.NetlinkRequestData) (*Device, error) {
 // Devices lists the links; with a master above 0 only its ports, with noMaster
 // those that have none.
 func (c *Conn) Devices(master int) ([]*Device, error) {
+	var filter nl.NetlinkRequestData
+	if master != 0 {
+		filter = AttrUint32(unix.IFLA_MASTER, uint32(int32(master)))
+	}
+	return c.devices(filter, func(d *Device) bool { return master <= 0 || d.Master == master })
+}
+
+// DevicesOf lists the links of a kind, as "bridge".
+func (c *Conn) DevicesOf(kind string) ([]*Device, error) {
+	return c.devices(Nest(unix.IFLA_LINKINFO, AttrString(nl.IFLA_INFO_KIND, kind)), func(d *Device) bool { return d.Kind == kind })
+}
+
+// devices lists the links that the kernel finds by filter, nil for all, and is lets
+// through, as some kernels take no filter.
+func (c *Conn) devices(filter nl.NetlinkRequestData, is func(*Device) bool) ([]*Device, error) {
 	msgs, err := c.Dump(func() *nl.NetlinkRequest {
 		req := Request(unix.RTM_GETLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), AttrUint32(unix.IFLA_EXT_MASK, skipStats))
-		if master != 0 {
-			req.AddData(AttrUint32(unix.IFLA_MASTER, uint32(int32(master))))
+		if filter != nil {
+			req.AddData(filter)
 		}
 		return req
 	}, unix.RTM_NEWLINK)
@@ -92,7 +107,7 @@ func (c *Conn) Devices(master int) ([]*Device, error) {
 		if err != nil {
 			return nil, err
 		}
-		if master <= 0 || d.Master == master {
+		if is(d) {
 			ds = append(ds, d)
 		}
 	}

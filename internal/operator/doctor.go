@@ -49,7 +49,11 @@ func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
 	all = append(all, o.checkState(), o.checkRecords(s.unread))
 	all = append(all, s.checkLost(ctx)...)
 	all = append(all, s.checkRules(ctx))
-	all = append(all, s.checkGuards(ctx)...)
+	guards := s.checkGuards(ctx)
+	all = append(all, guards...)
+	if !slices.ContainsFunc(guards, func(f Finding) bool { return f.Advice != "" }) { // else that tells of the same
+		all = append(all, s.checkStrays(ctx)...)
+	}
 	all = append(all, s.checkBridges(ctx)...)
 	all = append(all, s.checkAttachments(ctx)...)
 	all = append(all, s.checkPublications(ctx)...)

@@ -2,15 +2,7 @@ package operator
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
-
-	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/plan"
-	"github.com/libnet-cni/libnet/internal/state"
 )
 
 func (s survey) checkAttachments(ctx context.Context) []Finding {
@@ -64,88 +56,3 @@ func orWell(found []Finding, about string, looked int) []Finding {
 
 // maxFindings is how many attachments are named that have the same trouble.
 const maxFindings = 10
-
-// checkGuards finds bridges whose guard in nf_tables is another one than their index
-// asks for, as by an element that another program added under our owner's name: CHECK
-// asks for the elements that it wants, and cannot see more of them.
-func (s survey) checkGuards(ctx context.Context) []Finding {
-	bridges, err := s.o.ports.Guard.Index.Bridges()
-	if err == nil && (len(bridges) == 0 || s.o.rules.Intact(ctx, model.BackendNFTables, firewall.Network{}) != nil) {
-		return nil // checkRules tells of tables that are not there
-	}
-	var inPlace firewall.Recorded
-	if err == nil {
-		inPlace, err = s.o.nft.Recorded(ctx)
-	}
-	if err != nil {
-		return []Finding{{"guards", "cannot be told: " + oneLine(err), "run lnctl doctor as root"}}
-	}
-	var all []Finding
-	for _, bridge := range bridges {
-		differs, err := s.guardDiffers(ctx, bridge, inPlace)
-		switch {
-		case errors.Is(err, state.ErrCorrupt): // checkRecords tells
-		case err != nil:
-			all = append(all, Finding{"guards", fmt.Sprintf("bridge %s: cannot be told: %s", bridge, oneLine(err)), "try again"})
-		case differs != "":
-			all = append(all, Finding{"guards", fmt.Sprintf("bridge %s: %s", bridge, differs), "look for what changed our sets (nft list table inet libnet). " +
-				"lnctl repair adds what is missing; delete what is too much by nft delete element"})
-		}
-	}
-	return all
-}
-
-// guardDiffers says how the guard in place is another one than the bridge's index asks
-// for; empty: it is not. It looks again where it differs, as a call may have been at it.
-func (s survey) guardDiffers(ctx context.Context, bridge string, inPlace firewall.Recorded) (says string, err error) {
-	key := firewall.Key(plan.GuardOwner(bridge))
-	err = s.o.ports.Guard.Asked(ctx, bridge, func(want firewall.Network) error {
-		got := inPlace.Networks[key]
-		if guardWords(want) == guardWords(got) {
-			return nil
-		}
-		now, err := s.o.nft.Recorded(ctx)
-		if err != nil {
-			return err
-		}
-		if got = now.Networks[key]; guardWords(want) != guardWords(got) {
-			says = fmt.Sprintf("its guard is %s, and its networks ask for %s", guardWords(got), guardWords(want))
-		}
-		return nil
-	})
-	return says, err
-}
-
-// guardWords names what closes a bridge, or opens a closed one.
-func guardWords(n firewall.Network) string {
-	var all []string
-	for _, w := range []struct {
-		is   bool
-		word string
-	}{{n.Internal, "internal"}, {n.NoICC, "icc false"}, {n.Apart, "apart"}, {n.NoHost, "isolated"}} {
-		if w.is {
-			all = append(all, w.word)
-		}
-	}
-	for _, f := range []struct {
-		name   string
-		policy firewall.Policy
-	}{{"IPv4", n.IPv4}, {"IPv6", n.IPv6}} {
-		switch f.policy {
-		case firewall.Published:
-			all = append(all, f.name+" nat")
-		case firewall.Routed:
-			all = append(all, f.name+" routed")
-		}
-	}
-	if trusted := slices.Sorted(slices.Values(n.Trusted)); len(trusted) > 0 {
-		all = append(all, "trusted "+strings.Join(slices.Compact(trusted), " "))
-	}
-	if n.AcceptMark != nil {
-		all = append(all, fmt.Sprintf("mark 0x%x/0x%x", n.AcceptMark.Value, n.AcceptMark.Mask))
-	}
-	if len(all) == 0 {
-		return "open"
-	}
-	return "(" + strings.Join(all, ", ") + ")"
-}

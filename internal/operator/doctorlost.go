@@ -89,7 +89,7 @@ func (l lost) records(ctx context.Context) []Finding {
 		if l.recorded[id] {
 			continue
 		}
-		f := Finding{About: "lost records", Found: fmt.Sprintf("%s %s in network %q has a link (%s) and no record", id.ContainerID, id.IfName, id.Network, l.links[id].Name), Advice: "lnctl repair writes it"}
+		f := Finding{About: "lost records", Found: fmt.Sprintf("%s %s in network %q has a link (%s) and no record", id.ContainerID, id.IfName, id.Network, onBridge(l.links[id])), Advice: "lnctl repair writes it"}
 		if _, err := l.o.kernel.Find(ctx, l.links[id], ns); errors.Is(err, netlink.ErrNotFound) {
 			f.About, f.Found = "left links", fmt.Sprintf("%s carries the alias of %s %s in network %q and leads to no container", l.links[id].Name, id.ContainerID, id.IfName, id.Network)
 			f.Advice = "ip link del " + l.links[id].Name
@@ -105,6 +105,14 @@ func (l lost) records(ctx context.Context) []Finding {
 		all = append(all, Finding{"lost records", fmt.Sprintf("network %q has containers and no record", name), "lnctl repair writes it"})
 	}
 	return all
+}
+
+// onBridge names a link, and the bridge that it is on.
+func onBridge(o link.Owned) string {
+	if o.Master == "" {
+		return o.Name
+	}
+	return o.Name + " on bridge " + o.Master
 }
 
 func compareIDs(a, b model.ID) int { return strings.Compare(a.String(), b.String()) }

@@ -75,6 +75,8 @@ func rank(p firewall.Policy) int {
 
 // ID tells what one network asks of a bridge from what another one does, in 64
 // bits: two networks that ask for the same have one ID.
+//
+// Nothing may be changed here: attachments have it in their records.
 func ID(n firewall.Network) string {
 	h := uint64(14695981039346656037) // FNV-1a
 	add := func(s string) {
@@ -98,4 +100,21 @@ func ID(n firewall.Network) string {
 		add(strconv.FormatUint(uint64(m.Mask), 16))
 	}
 	return strconv.FormatUint(h, 16)
+}
+
+// WithID returns what has an ID; false where it has trusted interfaces or a mark, or
+// there is nothing of that ID.
+func WithID(id string) (firewall.Network, bool) {
+	policies := []firewall.Policy{firewall.Open, firewall.Published, firewall.Unprotected, firewall.Routed}
+	for flags := range 1 << 4 {
+		n := firewall.Network{Internal: flags&1 != 0, NoICC: flags&2 != 0, Apart: flags&4 != 0, NoHost: flags&8 != 0}
+		for _, n.IPv4 = range policies {
+			for _, n.IPv6 = range policies {
+				if ID(n) == id {
+					return n, true
+				}
+			}
+		}
+	}
+	return firewall.Network{}, false
 }

@@ -71,3 +71,18 @@ func TestID(t *testing.T) {
 		}
 	}
 }
+
+// A record that has an ID alone tells what was asked for.
+func TestWithID(t *testing.T) {
+	for _, n := range []firewall.Network{
+		{}, {Internal: true}, {NoICC: true, IPv6: firewall.Routed}, {Apart: true, NoHost: true, IPv4: firewall.Published, IPv6: firewall.Unprotected},
+	} {
+		got, ok := WithID(ID(n))
+		if diff := cmp.Diff(n, got); !ok || diff != "" {
+			t.Errorf("%+v: %v (-want +got):\n%s", n, ok, diff)
+		}
+	}
+	if got, ok := WithID(ID(firewall.Network{IPv4: firewall.Published, Trusted: []string{"wg0"}})); ok {
+		t.Errorf("one with a trusted interface: %+v", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -33,6 +34,15 @@ func (k *Ports) PublisherOf(rec state.Endpoint) (*Publisher, error) {
 		}
 	}
 	return p, nil
+}
+
+// OfPublication is what is put in place for a publication by its record.
+func (k *Ports) OfPublication(rec state.Endpoint) (firewall.Endpoint, error) {
+	p, err := k.PublisherOf(rec)
+	if err != nil {
+		return firewall.Endpoint{}, err
+	}
+	return p.ruleset(rec).Endpoint, nil
 }
 
 // VerifyPublication changes nothing and says what differs from the record.

@@ -219,6 +219,29 @@ func (d *Dir) EndpointNetworks() ([]string, error) {
 	return all, err
 }
 
+// Recorded says whether a network has a record, without reading it.
+func (d *Dir) Recorded(network string) bool {
+	path, err := d.networkFile(network)
+	return err == nil && unix.Access(path, unix.F_OK) == nil
+}
+
+// Orphans returns the names of networks that have attachments recorded, and no record
+// themselves. It reads none.
+func (d *Dir) Orphans() ([]string, error) {
+	names, err := d.EndpointNetworks()
+	var all []string
+	for _, name := range names {
+		if d.Recorded(name) {
+			continue
+		}
+		has, hasErr := d.hasEndpoint(name, "")
+		if err = errors.Join(err, hasErr); has {
+			all = append(all, name)
+		}
+	}
+	return all, err
+}
+
 // SaveSandbox writes or replaces the record of a sandbox.
 func (d *Dir) SaveSandbox(s Sandbox) error {
 	path, err := d.sandboxFile(s.ID)

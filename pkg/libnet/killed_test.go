@@ -88,6 +88,28 @@ func TestKilledWhileAnIPAMPluginRuns(t *testing.T) {
 	}
 }
 
+// An IPAM plugin does not outlive the plugin that runs it: it would take an address
+// after all was taken back.
+func TestIPAMPluginWhosePluginIsKilled(t *testing.T) {
+	tools, bin := os.Getenv("TOOLS"), os.Getenv("BIN")
+	wrap := wrapped(t, filepath.Join(tools, "host-local"), "ADD", "beside")
+	w := newWorld(t, wrap, bin, tools)
+	n, err := w.NewNetwork(t.Context(), "ptp", "net", subnet("10.66.0.0/24"), libnet.WithIPAM("host-local", nil))
+	ok(t, err)
+	if _, err := n.Attach(t.Context(), w.sandbox(t, "box")); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+		t.Fatalf("got %v", err)
+	}
+	if f, err := os.OpenFile(wrap+"/go", os.O_WRONLY|syscall.O_NONBLOCK, 0); !errors.Is(err, syscall.ENXIO) {
+		t.Errorf("the IPAM plugin goes on: %v", err)
+		_, err = f.WriteString("go\n")
+		ok(t, err, f.Close())
+	}
+	if got := leases(t, w.data, "net"); len(got) > 0 {
+		t.Errorf("addresses are left: %q", got)
+	}
+	ok(t, n.Delete(t.Context()))
+}
+
 // runAlone runs a command, and waits until all processes that it started have ended.
 func runAlone(t *testing.T, cmd *exec.Cmd) (string, error) {
 	t.Helper()

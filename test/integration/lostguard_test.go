@@ -3,7 +3,9 @@ package integration
 import (
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -21,6 +23,20 @@ var damages = map[string]func(h *host){
 		h.cutOff(stateDir + "/networks/shut/endpoints/*.json")
 		h.lose(stateDir + "/bridges/brl")
 	},
+	"attachment and guard gone": func(h *host) {
+		h.lose(stateDir + "/networks/shut/endpoints/*.json")
+		h.lose(stateDir + "/bridges/brl/shut:*.json")
+	},
+	"attachment and index gone": func(h *host) {
+		h.lose(stateDir + "/networks/shut/endpoints/*.json")
+		h.lose(stateDir + "/bridges/brl")
+	},
+	"network and index gone": func(h *host) { h.lose(stateDir + "/networks/shut/network.json"); h.lose(stateDir + "/bridges/brl") },
+	"network and guard gone": func(h *host) {
+		h.lose(stateDir + "/networks/shut/network.json")
+		h.lose(stateDir + "/bridges/brl/shut:*.json")
+	},
+	"network and attachment gone": func(h *host) { h.lose(stateDir + "/networks/shut") },
 	"attachment and its guard cut off": func(h *host) {
 		h.cutOff(stateDir + "/networks/shut/endpoints/*.json")
 		h.cutOff(stateDir + "/bridges/brl/shut:*.json")
@@ -149,17 +165,66 @@ func TestLostGuardEnds(t *testing.T) {
 	}
 }
 
-// After a flush the STATUS of a network that has no rules puts a guard back whose
-// container has no record.
+// After a flush the STATUS of a network that has no rules, and an ADD with rules, put a
+// guard back whose container has no record, also where several records of it are lost at once.
+// Where the network's own record is lost, STATUS says that what it needs is not known.
 func TestLostGuardHeals(t *testing.T) {
-	for _, damage := range []string{"none", "attachment cut off", "attachment gone", "guard cut off", "guard gone", "network cut off"} {
-		t.Run(damage, func(t *testing.T) {
+	for damage := range damages {
+		for _, command := range []string{"STATUS", "ADD", "repair"} {
+			t.Run(damage+"/"+command, func(t *testing.T) {
+				t.Parallel()
+				l := newLostGuard(t, "nftables")
+				damages[damage](l.host)
+				l.nft("flush ruleset")
+				switch command {
+				case "ADD":
+					l.must(l.n.with(edit(t, l.next, keys{"ipMasq": true})).as("ADD"))
+				case "repair":
+					_ = exec.Command(program(t, "lnctl"), "repair").Run() // it may have to say what it cannot tell
+				default:
+					r := l.run(call{plugin: "bridge-ln", command: "STATUS", stdin: l.open})
+					if untold := strings.HasPrefix(damage, "network "); r.code != 0 || untold != strings.Contains(r.stderr, `network "shut"`) {
+						t.Errorf("STATUS: %+v", r)
+					}
+				}
+				l.closed("after " + command)
+			})
+		}
+	}
+}
+
+// Where no record tells any more that a bridge was closed, STATUS of another network
+// and doctor name the bridge, before a flush and after it, and a repair that knows the
+// configuration closes it.
+func TestLostGuardTold(t *testing.T) {
+	for name, flushed := range map[string]bool{"in place": false, "flushed": true} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := newLostGuard(t, "nftables")
-			damages[damage](l.host)
-			l.nft("flush ruleset")
-			l.must(call{plugin: "bridge-ln", command: "STATUS", stdin: l.open})
-			l.closed("after STATUS")
+			for _, c := range []string{"o", "p"} {
+				l.must(attachment("bridge-ln", c, netnsPath(c), l.open).as("DEL"))
+			}
+			l.leaves(l.open)
+			l.lose(stateDir + "/networks/shut")
+			l.lose(stateDir + "/bridges/brl")
+			if flushed {
+				l.nft("flush ruleset")
+			}
+			r := l.run(call{plugin: "bridge-ln", command: "STATUS", stdin: l.open})
+			if r.code != 0 || !strings.Contains(r.stderr, `bridge brl: no record tells of s eth0 in network "shut"`) {
+				t.Errorf("STATUS: %+v", r)
+			}
+			if said := l.doctor(); !strings.Contains(said, `s eth0 in network "shut" has a link`) || !strings.Contains(said, "on bridge brl") ||
+				flushed != strings.Contains(said, `bridge brl: no record tells whether it was closed for s eth0 in network "shut"`) {
+				t.Errorf("doctor:\n%s", said)
+			}
+			confs := t.TempDir()
+			l.check(os.WriteFile(confs+"/shut.conf", []byte(l.shut), 0o600))
+			l.exec(program(t, "lnctl"), "repair", "--conf-dir", confs)
+			l.closed("after repair")
+			if r := l.run(call{plugin: "bridge-ln", command: "STATUS", stdin: l.open}); r.code != 0 || r.stderr != "" {
+				t.Errorf("STATUS after repair: %+v", r)
+			}
 		})
 	}
 }

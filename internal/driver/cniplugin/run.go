@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -52,11 +53,39 @@ func (d *Driver) run(ctx context.Context, c call) ([]byte, error) {
 	}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = afterwards
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	if err == nil {
+		endWith(cmd.Process.Pid)
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return nil, d.failed(c.verb, err, stdout.Bytes(), stderr.String())
 	}
 	return stdout.Bytes(), nil
 }
+
+// endWith waits until a plugin has ended, and ends the plugins that it ran if it was
+// killed: an IPAM that goes on could take an address after the DEL that follows. The
+// plugin is not reaped yet, so that its number is no other process's.
+func endWith(pid int) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && (info.Code == cldKilled || info.Code == cldDumped) {
+			_ = unix.Kill(-pid, unix.SIGKILL)
+		}
+		return
+	}
+}
+
+// Codes of SIGCHLD (asm-generic/siginfo.h).
+const (
+	cldKilled = 2
+	cldDumped = 3
+)
 
 // failed says which plugin it was and keeps its code.
 func (d *Driver) failed(verb string, err error, stdout []byte, stderr string) error {

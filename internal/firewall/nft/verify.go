@@ -29,6 +29,9 @@ func (f *Firewall) Verify(ctx context.Context, n firewall.Network, e firewall.En
 				return err
 			}
 		}
+		if err := found.opened(n, e, p.Elems); err != nil {
+			return err
+		}
 		return found.gates(p.Gates)
 	})
 	if err != nil {
