@@ -41,7 +41,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 		Use:   "ln-agent",
 		Short: "Keep the overlay networks of this host, together with those of other hosts, by etcd",
 		Long: "Keep the networks of overlay-ln whose configuration has no \"nodes\": lease this host's blocks of them in etcd,\n" +
-			"follow the other hosts, and program the ways to them. What runs stays connected when the agent stops.",
+			"follow the other hosts, and program the ways to them. Running containers stay connected when the agent stops.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.with(func(reg *etcd.Registry, self etcd.Self) error {
