@@ -151,6 +151,7 @@ type tableRules struct {
 	all   []rule
 	drops []Drop // rules
 	gone  bool
+	sets  map[string]*heldSet
 }
 
 // verdictOf is what a rule does with packets, and with which.
@@ -162,7 +163,7 @@ type verdictOf struct {
 }
 
 func (c *conn) readTable(fam family, table string, interfaces []string) (*tableRules, error) {
-	t := &tableRules{rules: map[string][]verdictOf{}}
+	t := &tableRules{rules: map[string][]verdictOf{}, sets: map[string]*heldSet{}}
 	err := c.list(unix.NFT_MSG_GETRULE, fam, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_RULE_TABLE, table)
 	}, func(attrs []byte) error {

@@ -54,12 +54,35 @@ func TestDrops(t *testing.T) {
 		"a set of interfaces": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname { "br0", "br7" } drop; } }`, ofRule("inet", "f", "drop", 3)},
 		"a set without ours":  {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname { "br6", "br7" } drop; } }`, nil},
 		"a wildcard":          {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; oifname "br*" reject; } }`, ofRules("inet", "f", "reject", 2)},
-		"all but ours":        {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname != "br0" drop; } }`, nil},
-		"a source network":    {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.0/16 drop; } }`, ofRule("ip", "f", "drop", 2)},
-		"a source in a /20":   {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; ip daddr 10.9.0.0/20 drop; } }`, ofRule("inet", "f", "drop", 2)},
-		"one container":       {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.7 drop; ip saddr 10.8.0.0/16 drop; } }`, nil},
-		"a verdict map":       {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname vmap { "br0" : drop, "br7" : accept }; } }`, ofRule("inet", "f", "drop", 3)},
-		"a jump on condition": {"nft", `table inet a { chain g { log; drop; } chain f { type filter hook forward priority 0; policy accept; iifname "br0" jump g; } }`, ofRule("inet", "f", "drop", 5)},
+		"ranges of sources": {"nft", `table ip a { set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.0.2.7 }; }
+			chain f { type filter hook forward priority 0; policy accept; ip saddr @s drop; } }`, ofRule("ip", "f", "drop", 3)},
+		"ranges that join":            {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip daddr { 10.9.0.0/25, 10.9.0.128/25 } drop; } }`, ofRule("ip", "f", "drop", 3)},
+		"ranges of a part":            {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip daddr { 10.9.0.0/25, 10.9.0.192/26, 10.9.1.0/24 } drop; } }`, nil},
+		"ranges to the end":           {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr { 10.0.0.0-255.255.255.255 } drop; } }`, ofRule("ip", "f", "drop", 2)},
+		"ranges without ours":         {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr { 0.0.0.0-10.8.255.255, 10.10.0.0-255.255.255.255 } drop; } }`, nil},
+		"no source in ranges":         {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr != { 192.168.0.0/16, 172.16.0.0/12 } drop; } }`, ofRule("ip", "f", "drop", 3)},
+		"no source in ranges of ours": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr != { 10.9.0.0/25 } drop; } }`, nil},
+		"a range":                     {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.0-10.9.1.7 drop; } }`, ofRule("ip", "f", "drop", 2)},
+		"a range of a part":           {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.9-10.9.1.7 drop; } }`, nil},
+		"no range":                    {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr != 10.10.0.0-10.12.0.0 drop; } }`, ofRule("ip", "f", "drop", 2)},
+		"above an address":            {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr >= 10.9.0.0 drop; } }`, ofRule("ip", "f", "drop", 2)},
+		"above one of ours":           {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr > 10.9.0.0 drop; } }`, nil},
+		"ranges with verdicts":        {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr vmap { 10.0.0.0/8 : drop, 192.168.0.0/16 : accept }; } }`, ofRule("ip", "f", "drop", 3)},
+		"ranges that let ours by": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr vmap { 10.9.0.0/16 : accept, 10.10.0.0-255.255.255.255 : drop }; ip daddr 10.0.0.0/8 accept; drop; } }`,
+			[]Drop{{Family: "ip", Table: "a", Chain: "f", Hook: "forward", End: "last rule drop"}}},
+		"all else by a map":          {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr vmap { 192.168.0.0/16 : accept, * : drop }; } }`, ofRule("ip", "f", "drop", 3)},
+		"names by wildcards":         {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname { "br*", "docker0" } drop; } }`, ofRules("inet", "f", "drop", 3)},
+		"two fields":                 {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname . ip saddr { "br0" . 10.9.0.0/16 } drop; } }`, ofRule("inet", "f", "drop", 3)},
+		"two fields, one of another": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname . ip daddr { "br0" . 10.9.0.0/16 } drop; } }`, nil},
+		"two fields by ranges":       {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname . ip saddr { "a*" . 10.9.0.0/16, "br*" . 10.10.0.0/16 } drop; } }`, nil},
+		"six ranges":                 {"nft", `table ip6 a { chain f { type filter hook forward priority 0; policy accept; ip6 saddr { fd00::/8, fe80::/10 } drop; } }`, ofRule("ip6", "f", "drop", 3)},
+		"none of ours by name":       {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname != { "lo", "eth0" } drop; } }`, ofRules("inet", "f", "drop", 3)},
+		"all but ours":               {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname != "br0" drop; } }`, []Drop{{Family: "inet", Table: "a", Chain: "f", End: "drop", Handle: 2, Named: []string{"br1"}}}},
+		"a source network":           {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.0/16 drop; } }`, ofRule("ip", "f", "drop", 2)},
+		"a source in a /20":          {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; ip daddr 10.9.0.0/20 drop; } }`, ofRule("inet", "f", "drop", 2)},
+		"one container":              {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr 10.9.0.7 drop; ip saddr 10.8.0.0/16 drop; } }`, nil},
+		"a verdict map":              {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname vmap { "br0" : drop, "br7" : accept }; } }`, ofRule("inet", "f", "drop", 3)},
+		"a jump on condition":        {"nft", `table inet a { chain g { log; drop; } chain f { type filter hook forward priority 0; policy accept; iifname "br0" jump g; } }`, ofRule("inet", "f", "drop", 5)},
 		"input": {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; }
 			chain i { type filter hook input priority 0; policy accept; iifname "br0" drop; ip saddr 10.9.0.0/24 drop; } }`, nil},
 		"accepted before":    {"nft", `table inet a { chain f { type filter hook forward priority 0; policy accept; iifname "br0" accept; oifname "br0" accept; ip saddr 10.0.0.0/8 drop; } }`, nil},
@@ -112,6 +135,7 @@ func TestDrops(t *testing.T) {
 			lntest.Isolate(t)
 			command(t, "", "ip", "link", "add", "br0", "type", "bridge")
 			command(t, "", "ip", "address", "add", "10.9.0.1/24", "dev", "br0")
+			command(t, "", "ip", "address", "add", "fd09::1/64", "dev", "br0")
 			if tt.program == "nft" {
 				command(t, strings.NewReplacer("; }", ";\n}\n").Replace(tt.rules), "nft", "-f", "-")
 			} else {

@@ -70,53 +70,138 @@ func (p passer) value(field string) ([]byte, int) {
 	return nil, 0
 }
 
+// span returns the smallest and the largest value that the field of these packets has;
+// nil: it is not known.
+func (p passer) span(field string) (first, last []byte) {
+	have, known := p.value(field)
+	if known == 0 {
+		return nil, nil
+	}
+	first, last = bytes.Clone(have), bytes.Clone(have)
+	for i := known; i < len(have)*8; i++ {
+		first[i/8] &^= 0x80 >> (i % 8)
+		last[i/8] |= 0x80 >> (i % 8)
+	}
+	return first, last
+}
+
+// reader reads the expressions of one rule for some packets.
+type reader struct {
+	c     *conn
+	fam   family
+	t     *tableRules
+	p     passer
+	table string
+
+	fields      []string // loaded, and compared or to be compared
+	compared    bool
+	mask        int // leading bits that are compared; 0: all
+	does, chain string
+	named       bool // it asks for something that all these packets have
+}
+
 // verdict says what a rule does with all these packets: "drop", "reject", "accept" or
 // "return", itself or by a chain that it jumps to; empty: nothing, or that cannot be told.
 func (c *conn) verdict(fam family, t *tableRules, r rule, p passer) string {
-	var field string
-	mask := 0 // leading bits that are compared; 0: all
-	does, chain, named := "", "", false
-	err := nfnl.Each(r.exprs, func(_ uint16, e []byte) error {
-		data := nfnl.Find(e, unix.NFTA_EXPR_DATA)
-		switch name := nfnl.Text(e, unix.NFTA_EXPR_NAME); {
-		case name == "counter" || name == "log" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "LOG":
-		case name == "reject" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "REJECT":
-			does = "reject"
-		case name == "meta":
-			field, mask = metaField(data), 0
-		case name == "payload":
-			field, mask = payloadField(data), 0
-		case name == "bitwise":
-			mask = maskBits(nfnl.Find(nfnl.Find(data, unix.NFTA_BITWISE_MASK), unix.NFTA_DATA_VALUE))
-		case name == "cmp":
-			want := nfnl.Find(nfnl.Find(data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
-			if nfnl.Uint32(nfnl.Find(data, unix.NFTA_CMP_OP)) != unix.NFT_CMP_EQ || !p.equal(field, want, mask) {
-				return errNotAll
-			}
-			named = true
-		case name == "lookup":
-			d, ch, ok := c.lookup(fam, r.table, data, field, p)
-			if !ok {
-				return errNotAll
-			}
-			named = true
-			if d != "" {
-				does, chain = d, ch
-			}
-		case name == "immediate":
-			does, chain = decision(nfnl.Find(data, unix.NFTA_IMMEDIATE_DATA))
-		default:
-			return errNotAll
-		}
-		return nil
-	})
-	if err != nil || !named {
+	v := reader{c: c, fam: fam, t: t, p: p, table: r.table}
+	if err := nfnl.Each(r.exprs, func(_ uint16, e []byte) error { return v.read(e) }); err != nil || !v.named {
 		return ""
 	}
-	if does == "jump" || does == "goto" {
-		does = t.decides(chain, 1)
+	if v.does == "jump" || v.does == "goto" {
+		return t.decides(v.chain, 1)
 	}
-	return does
+	return v.does
+}
+
+// read takes the next expression; errNotAll if it asks for what some of the packets may
+// not have.
+func (v *reader) read(e []byte) error {
+	data := nfnl.Find(e, unix.NFTA_EXPR_DATA)
+	value := func(in []byte, typ uint16) []byte { return nfnl.Find(nfnl.Find(in, typ), unix.NFTA_DATA_VALUE) }
+	switch name := nfnl.Text(e, unix.NFTA_EXPR_NAME); {
+	case name == "counter" || name == "log" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "LOG":
+	case name == "reject" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "REJECT":
+		v.does = "reject"
+	case name == "meta":
+		v.load(metaField(data))
+	case name == "payload":
+		v.load(payloadField(data))
+	case name == "bitwise":
+		v.mask = maskBits(value(data, unix.NFTA_BITWISE_MASK))
+	case name == "cmp":
+		return v.asks(v.compare(nfnl.Uint32(nfnl.Find(data, unix.NFTA_CMP_OP)), value(data, unix.NFTA_CMP_DATA)))
+	case name == "range":
+		return v.asks(v.between(nfnl.Uint32(nfnl.Find(data, unix.NFTA_RANGE_OP)), value(data, unix.NFTA_RANGE_FROM_DATA), value(data, unix.NFTA_RANGE_TO_DATA)))
+	case name == "lookup":
+		return v.asks(v.lookup(data))
+	case name == "immediate":
+		v.does, v.chain = decision(nfnl.Find(data, unix.NFTA_IMMEDIATE_DATA))
+	default:
+		return errNotAll
+	}
+	return nil
+}
+
+// load takes a field that is compared next, once or more often.
+func (v *reader) load(field string) {
+	if v.compared {
+		v.fields, v.compared = nil, false
+	}
+	v.fields, v.mask = append(v.fields, field), 0
+}
+
+// asks ends a comparison.
+func (v *reader) asks(all bool) error {
+	v.compared = true
+	if !all {
+		return errNotAll
+	}
+	v.named = true
+	return nil
+}
+
+// field is the only one that was loaded; empty: there are more.
+func (v *reader) field() string {
+	if len(v.fields) != 1 {
+		return ""
+	}
+	return v.fields[0]
+}
+
+// compare says that all packets pass a comparison with want.
+func (v *reader) compare(op uint32, want []byte) bool {
+	if op == unix.NFT_CMP_EQ {
+		return v.p.equal(v.field(), want, v.mask)
+	}
+	first, last := v.p.span(v.field())
+	if v.mask > 0 || first == nil || len(want) != len(first) {
+		return false
+	}
+	switch op {
+	case unix.NFT_CMP_NEQ:
+		return bytes.Compare(want, first) < 0 || bytes.Compare(want, last) > 0
+	case unix.NFT_CMP_LT:
+		return bytes.Compare(last, want) < 0
+	case unix.NFT_CMP_LTE:
+		return bytes.Compare(last, want) <= 0
+	case unix.NFT_CMP_GT:
+		return bytes.Compare(first, want) > 0
+	case unix.NFT_CMP_GTE:
+		return bytes.Compare(first, want) >= 0
+	}
+	return false
+}
+
+// between says that all packets are in a range, or all outside of one.
+func (v *reader) between(op uint32, from, to []byte) bool {
+	first, last := v.p.span(v.field())
+	if v.mask > 0 || first == nil || len(from) != len(first) || len(to) != len(first) {
+		return false
+	}
+	if op == unix.NFT_RANGE_NEQ {
+		return bytes.Compare(last, from) < 0 || bytes.Compare(first, to) > 0
+	}
+	return bytes.Compare(from, first) <= 0 && bytes.Compare(last, to) <= 0
 }
 
 // equal says that the field of all packets begins with want, as far as mask goes.
@@ -135,30 +220,6 @@ func (p passer) equal(field string, want []byte, mask int) bool {
 		}
 	}
 	return bits > 0
-}
-
-// lookup says whether the field of all packets is in a set, and the verdict that a
-// verdict map has for it. Sets of ranges are not read.
-func (c *conn) lookup(fam family, table string, data []byte, field string, p passer) (does, chain string, ok bool) {
-	_, known := p.value(field)
-	if known == 0 || nfnl.Uint32(nfnl.Find(data, unix.NFTA_LOOKUP_FLAGS)) != 0 {
-		return "", "", false
-	}
-	ranges := false
-	err := c.list(unix.NFT_MSG_GETSETELEM, fam, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		a.String(unix.NFTA_SET_ELEM_LIST_SET, nfnl.Text(data, unix.NFTA_LOOKUP_SET))
-	}, func(attrs []byte) error {
-		return nfnl.Each(nfnl.Find(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS), func(_ uint16, e []byte) error {
-			ranges = ranges || nfnl.Find(e, unix.NFTA_SET_ELEM_FLAGS) != nil
-			if p.equal(field, nfnl.Find(nfnl.Find(e, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE), 0) {
-				ok = true
-				does, chain = decision(nfnl.Find(e, unix.NFTA_SET_ELEM_DATA))
-			}
-			return nil
-		})
-	})
-	return does, chain, ok && !ranges && err == nil
 }
 
 func metaField(data []byte) string {
