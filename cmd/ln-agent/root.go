@@ -43,7 +43,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 		Use:   "ln-agent",
 		Short: "Keep the overlay networks of this host, together with those of other hosts, by etcd",
 		Long: "Keep the networks of overlay-ln whose configuration has no \"nodes\": lease this host's blocks of them in etcd,\n" +
-			"follow the other hosts, and program the ways to them. What runs stays connected when the agent stops.\n" +
+			"follow the other hosts, and program the ways to them. Running containers stay connected when the agent stops.\n" +
 			"Answer DNS queries for the names of containers on networks with \"names\": with --local without etcd, for this host.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

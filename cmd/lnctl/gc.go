@@ -30,7 +30,7 @@ func gcCommand(s *settings) *cobra.Command {
 		Use:   "gc",
 		Short: "Remove what provably dead containers left",
 		Long: "Remove the attachments, addresses and published ports whose container is provably gone: it is of an\n" +
-			"earlier boot, or its network namespace is no more. What is in doubt stays, and so do networks.",
+			"earlier boot, or its network namespace is no more. Attachments in doubt stay, and so do networks.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.with(func(c *operator.Operator) error {

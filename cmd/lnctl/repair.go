@@ -47,7 +47,7 @@ func repairCommand(s *settings) *cobra.Command {
 		Long: "Write the records and address leases that are lost, by what the kernel still tells of running containers, and,\n" +
 			"where no rules tell of a network, by its configuration. Then put back, by the records: the firewall rules of every\n" +
 			"attachment and published port, and bridges and tunnels that are gone, with their addresses and the containers' links.\n" +
-			"What is in place stays untouched. Links and addresses of containers are not remade. The exit status is 1 if something\n" +
+			"Parts in place stay untouched. Links and addresses of containers are not remade. The exit status is 1 if something\n" +
 			"could not be put back, or could not be told.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

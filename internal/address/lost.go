@@ -24,7 +24,7 @@ type Lost struct {
 	Finder  Finder
 }
 
-// What Lost looks at: records, and links with their containers.
+// The parts that Lost looks at: records, and links with their containers.
 type (
 	Records interface {
 		Own(ctx context.Context, network, containerID, ifName string, create state.Creation) (release func(), err error)
@@ -65,8 +65,8 @@ const maxGone = 2 * time.Second
 
 // dropGone takes back what was leased anew to attachments that ended meanwhile: a DEL
 // gives the lease back while it owns the attachment, so that is asked once more as
-// its owner. The caller owns self. What another call owns for long is left to it, and
-// to GC.
+// its owner. The caller owns self. An attachment that another call owns for long is left
+// to that call, and to GC.
 func (l Lost) dropGone(ctx context.Context, pool *Pool, self model.ID, made []ipamstore.Owner) error {
 	waiting, cancel := context.WithTimeout(ctx, maxGone)
 	defer cancel()

@@ -343,7 +343,8 @@ func (p *Pool) Held(ctx context.Context) (map[netip.Addr]ipamstore.Owner, error)
 // List returns the leases of the pool, also those that cannot be read.
 func (p *Pool) List(ctx context.Context) ([]ipamstore.Held, error) { return p.store.List(ctx) }
 
-// Adopt leases addresses that attachments have already, and returns for whom it did.
+// Adopt leases addresses that attachments have already, and returns the owners of
+// the leases it made.
 func (p *Pool) Adopt(ctx context.Context, all []ipamstore.Adoption) ([]ipamstore.Owner, error) {
 	return p.store.Adopt(ctx, all)
 }

@@ -43,7 +43,7 @@ func (s surroundings) inUse() (all, own []netip.Prefix, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// systemd-resolved names itself in the first and whom it asks in the second.
+	// systemd-resolved names itself in the first and the servers it asks in the second.
 	for _, file := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
 		servers, err := nameservers(file)
 		if err != nil {

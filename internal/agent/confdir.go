@@ -159,8 +159,8 @@ func (a *Agent) forget(network string) {
 	a.metrics.lost.DeleteLabelValues(network)
 }
 
-// ReadConfDir returns the networks of all files that libcni reads. What cannot
-// be used is left out and told in the error.
+// ReadConfDir returns the networks of all files that libcni reads. Unusable files are left
+// out and named in the error.
 func ReadConfDir(dir string) ([]netconf.AgentNetwork, error) {
 	entries, err := os.ReadDir(dir)
 	errs := []error{err}

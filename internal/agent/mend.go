@@ -209,7 +209,7 @@ func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
 	if err != nil {
 		return err
 	}
-	// What could not be removed is known by former still, when this is tried again.
+	// The next try still finds in former the routes that could not be removed.
 	err = net.Disconnect(ctx)
 	if err == nil {
 		k.setFormer(nodefile.File{})

@@ -23,9 +23,9 @@ const (
 )
 
 // question asks how much of a network's pool is in use. It is asked by one
-// goroutine at a time: whoever gives up a wait for a lock leaves a thread and
-// a descriptor behind until the lock is free, and a holder that is stopped may
-// keep it for ever.
+// goroutine at a time: a caller that gives up a wait for a lock leaves a thread
+// and a descriptor behind until the lock is free, and a holder that is stopped
+// may keep it for ever.
 type question struct {
 	done chan struct{}
 	use  []address.Use

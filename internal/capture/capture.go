@@ -30,7 +30,7 @@ type Config struct {
 	Respond func(Query) []byte
 	// Inside calls fn in the network namespace of the container that has an address.
 	Inside func(from netip.Addr, fn func() error) error
-	// Group is that of the interfaces whose queries are captured, whoever asks; 0: none.
+	// Group is that of the interfaces whose queries are captured, from any source; 0: none.
 	Group uint32
 	// Early is called before a connection by an interface of Group goes on whose source
 	// Set has not named: if it calls Set, the connection is captured. nil: not.

@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(lntest.Main(m)) }
 
 // lab is a host with bridge br0, two containers on it, and an outside host with a
-// server at port 53 that says who asks:
+// server at port 53 that says from where it is asked:
 //
 //	a 10.10.0.2, fd10::2 ─ pa ┐
 //	b 10.10.0.3, fd10::3 ─ pb ─ br0 host out ─ 192.0.2.2, fd20::2
@@ -163,7 +163,7 @@ func exchange(c net.Conn, m string) (string, error) {
 	}
 }
 
-// respond answers messages with "ours" in them, and says for whom.
+// respond answers messages with "ours" in them, and names the client.
 func respond(q Query) []byte {
 	if !bytes.Contains(q.Message, []byte("ours")) {
 		return nil
@@ -433,7 +433,7 @@ func TestRulesComeAndGo(t *testing.T) {
 	}
 }
 
-// By an interface of the group the first query is captured, whoever asks; a connection
+// By an interface of the group the first query is captured, from any source; a connection
 // once Early has named its source.
 func TestGroup(t *testing.T) {
 	for _, netfilter := range []string{"0", "1"} {

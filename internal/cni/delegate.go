@@ -121,8 +121,7 @@ func (d *Delegate) run(ctx context.Context, command string, id model.ID) ([]byte
 	return stdout.kept, nil
 }
 
-// What is kept of a delegate's output, in bytes: of its result, and of what it
-// says besides.
+// The bytes kept of a delegate's output: of its result, and of its stderr.
 const (
 	maxResult    = maxStdin
 	maxComplaint = 4 << 10

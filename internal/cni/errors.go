@@ -71,8 +71,8 @@ func codef(code uint, format string, args ...any) error {
 	return types.NewError(code, fmt.Sprintf(format, args...), "")
 }
 
-// codeOf gives an error its code. What STATUS finds is 50 (plugin not
-// available), unless it is 51 already or the call itself is wrong.
+// codeOf gives an error its code. An error of STATUS is 50 (plugin not available), unless
+// it is 51 already or the call itself is wrong.
 func codeOf(err error, command string) *types.Error {
 	code, details := ownCode(err)
 	switch {

@@ -71,8 +71,8 @@ func (s *Networks) CreateEndpoint(ctx context.Context, n Network, spec Spec) (*E
 	return e, err
 }
 
-// Endpoints returns every endpoint of the network. What cannot be read is left out
-// and reported in the error, beside the rest.
+// Endpoints returns every endpoint of the network. Unreadable records are left out and
+// reported in the error, beside the rest.
 func (s *Networks) Endpoints(n Network) ([]*Endpoint, error) {
 	recs, err := s.dir.Endpoints(n.Name)
 	var all []*Endpoint

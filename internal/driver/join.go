@@ -47,9 +47,9 @@ func (s *Networks) tidy(ctx context.Context, network string) error {
 	return err
 }
 
-// Join has the driver attach the container. What is about to be made is recorded
-// first, so that it can be removed after this process was killed at any point. The
-// error is model.ErrEndpointJoined for an endpoint that has joined already.
+// Join has the driver attach the container. The record is written before anything is made,
+// so that all of it can be removed after this process was killed at any point. The error
+// is model.ErrEndpointJoined for an endpoint that has joined already.
 func (e *Endpoint) Join(ctx context.Context, d Driver, to Target) (*Endpoint, error) {
 	e, held, err := e.own(ctx)
 	if err != nil {

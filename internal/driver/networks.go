@@ -87,8 +87,8 @@ func networkOf(rec state.Network) (Network, error) {
 	return n, nil
 }
 
-// List returns every network in the order of their names. What cannot be read is
-// left out and reported in the error, beside the rest.
+// List returns every network in the order of their names. Unreadable records are left out
+// and reported in the error, beside the rest.
 func (s *Networks) List() ([]Network, error) {
 	recs, err := s.dir.Networks()
 	errs := []error{err}

@@ -119,27 +119,27 @@ func me(s *stage) int {
 }
 
 func (l locks) shared(s *stage, name string) (free func()) {
-	who := me(s)
-	for l.of(name)[1-who] < 0 {
+	self := me(s)
+	for l.of(name)[1-self] < 0 {
 		s.wait()
 	}
-	if l.of(name)[who] < 0 {
+	if l.of(name)[self] < 0 {
 		panic("an actor waits for its own lock " + name)
 	}
-	l.of(name)[who]++
-	return func() { l.of(name)[who]-- }
+	l.of(name)[self]++
+	return func() { l.of(name)[self]-- }
 }
 
 func (l locks) exclusive(s *stage, name string) (free func()) {
-	who := me(s)
-	for l.of(name)[1-who] != 0 {
+	self := me(s)
+	for l.of(name)[1-self] != 0 {
 		s.wait()
 	}
-	if l.of(name)[who] != 0 {
+	if l.of(name)[self] != 0 {
 		panic("an actor waits for its own lock " + name)
 	}
-	l.of(name)[who] = -1
-	return func() { l.of(name)[who] = 0 }
+	l.of(name)[self] = -1
+	return func() { l.of(name)[self] = 0 }
 }
 
 func (l locks) tryExclusive(s *stage, name string) (free func(), ok bool) {

@@ -16,8 +16,8 @@ import (
 func (c *Controller) Dead(h life.Holder) bool { return h.Dead(c.boot) }
 
 // Holders returns every owner of something of the network, whether a record, a
-// link, a rule or only an address tells of it. What cannot be read is left out
-// and reported in the error, beside the rest. It changes nothing.
+// link, a rule or only an address tells of it. Unreadable records are left out and
+// reported in the error, beside the rest. It changes nothing.
 func (n *Network) Holders(ctx context.Context) (all []life.Holder, err error) {
 	leave, err := n.c.Enter()
 	if err != nil {
@@ -139,7 +139,7 @@ func (n *Network) collectLease(ctx context.Context, pool *address.Pool, h life.H
 // Dissolve says whether Collect removes a network that it left empty.
 type Dissolve bool
 
-// What Collect does with a network that it left empty.
+// Collect's ways with a network that it left empty.
 const (
 	KeepNetwork     Dissolve = false
 	DissolveNetwork Dissolve = true

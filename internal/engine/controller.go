@@ -1,6 +1,6 @@
 // Package engine is the order of the steps of ADD, CHECK, DEL, GC and STATUS, how they are
-// taken back, and who owns what is made. Rooms below it give addresses, guard bridges,
-// publish ports and plan; it calls them and none calls it.
+// taken back, and which attachment owns each thing made. Rooms below it give addresses,
+// guard bridges, publish ports and plan; it calls them and none calls it.
 //
 // Nothing is cached between calls and there is no daemon: the truth is in the kernel, in
 // the lease directory and in one small record per attachment. Every operation is all or
@@ -42,8 +42,7 @@ type home interface {
 	Enter() (leave func() error, err error)
 }
 
-// What a Controller composes. The real ones are kernel.Handle,
-// nft.Firewall and state.Dir.
+// The parts of a Controller. The real ones are kernel.Handle, nft.Firewall and state.Dir.
 type (
 	bridges interface {
 		EnsureBridge(context.Context, link.Bridge) (link.BridgeState, error)
@@ -329,8 +328,8 @@ func (c *Controller) Network(name string) (*Network, error) {
 	return c.networkOf(rec)
 }
 
-// Networks returns every network in the order of their names. What cannot be
-// read is left out and reported in the error, beside the rest.
+// Networks returns every network in the order of their names. Unreadable records are left
+// out and reported in the error, beside the rest.
 func (c *Controller) Networks(_ context.Context) ([]*Network, error) {
 	recs, err := c.networks.Networks()
 	errs := []error{err}

@@ -25,8 +25,8 @@ type Endpoint struct {
 	n   *Network
 	rec state.Endpoint
 
-	// What Join found out: the ports that wait for another attachment of the
-	// container, and that the rules of the host were gone.
+	// Join's findings: the ports that wait for another attachment of the container, and
+	// that the rules of the host were gone.
 	standby  []firewall.PortMap
 	restored bool
 }
@@ -237,7 +237,7 @@ func (n *Network) LeaseDir() (kind, dir string) {
 	return "", ""
 }
 
-// own keeps everybody else from the attachment until release is called, and
+// own keeps all other calls from the attachment until release is called, and
 // reads its record again: it may have been removed, or have joined or left,
 // since the Endpoint was made. It is ErrNotFound if there is none any more.
 func (e *Endpoint) own(ctx context.Context) (release func(), err error) {

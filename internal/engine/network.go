@@ -138,9 +138,9 @@ const (
 // madeRecord says that a call wrote the network's record, which was missing.
 type madeRecord bool
 
-// remember writes the network's record if it is missing: whoever finds what comes
-// next needs it. One that differs stays for now: a refused attachment changes
-// nothing.
+// remember writes the network's record if it is missing: a process that finds what
+// the next steps make needs it. One that differs stays for now: a refused attachment
+// changes nothing.
 func (n *Network) remember() (recordChange, error) {
 	if n.c.networks.HasNetwork(n.def.Name, n.fingerprint()) {
 		return recordSame, nil
@@ -195,8 +195,8 @@ func (n *Network) Endpoint(name, ifName string) (*Endpoint, error) {
 	return &Endpoint{n: n, rec: rec}, nil
 }
 
-// Endpoints returns every endpoint of the network. What cannot be read is left
-// out and reported in the error, beside the rest.
+// Endpoints returns every endpoint of the network. Unreadable records are left out and
+// reported in the error, beside the rest.
 func (n *Network) Endpoints(_ context.Context) ([]*Endpoint, error) {
 	recs, err := n.c.endpoints.Endpoints(n.def.Name)
 	var all []*Endpoint

@@ -9,8 +9,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
-// A plugin that brings another configuration knows nothing of labels, nor of who
-// made the network.
+// A plugin that brings another configuration has no labels, and does not tell that
+// NewNetwork made the network.
 func TestLabelsOutliveAnotherConfiguration(t *testing.T) {
 	h := newHost(t)
 	labels, options := map[string]string{"a": "1"}, map[string]any{"mtu": 1400.0}

@@ -127,7 +127,7 @@ func (h *realHost) web(n *Network, id string, ports ...model.PortMapping) (*Endp
 	return e, nil
 }
 
-// greets returns who answers at an address of the host.
+// greets returns the name of the server that answers at an address of the host.
 func greets(addr string) string {
 	c, err := lntest.Dial("tcp", addr, lntest.WaitForAnswer)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// Publisher is publish.Publisher in the Controller's namespace. What it finds lost of
-// others' rules comes back.
+// Publisher is publish.Publisher in the Controller's namespace. It puts back rules of
+// others that it finds lost.
 type Publisher struct {
 	c       *Controller
 	network string

@@ -129,8 +129,8 @@ func (n *Network) strays(ctx context.Context) ([]link.Owned, error) {
 // that are recorded for it, whatever their network, and their links its ports
 // again: those of a bridge that is deleted stay, without a master. A bridge that
 // was made anew, fresh, gets the MAC that containers know their gateway by.
-// The attachment but is left alone; it may be zero. What cannot be mended is in
-// the error, joined, and keeps nothing else from being mended.
+// The attachment but is left alone; it may be zero. A failure is in the error, joined, and
+// keeps nothing else from being mended.
 func (c *Controller) reconnect(ctx context.Context, n *Network, fresh bool, but model.ID) (plugged []model.ID, mac net.HardwareAddr, err error) {
 	networks, err := c.Networks(ctx)
 	errs := []error{err}

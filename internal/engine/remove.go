@@ -13,8 +13,8 @@ import (
 
 // Remove takes away whatever exists of an attachment, however it came to be:
 // link, rules, addresses, record. Nothing of it has to be there; missing is
-// success. What fails does not keep the rest from being removed, but for the
-// addresses: these stay held while the link that has them does.
+// success. A failure does not keep the rest from being removed, but for the addresses:
+// these stay held while the link that has them does.
 func (n *Network) Remove(ctx context.Context, id model.ID) error { return n.RemoveFrom(ctx, id, "") }
 
 // RemoveFrom is Remove for an attachment that may have neither record nor

@@ -30,7 +30,7 @@ type Mended struct {
 // before it puts them back, to report it.
 type Compare bool
 
-// What Mend does with the rules of an attachment.
+// Mend's ways with the rules of an attachment.
 const (
 	PutBack      Compare = false
 	CompareFirst Compare = true
@@ -49,9 +49,9 @@ func (c *Controller) Repair(ctx context.Context) (looked int, err error) {
 
 // Mend puts back what every attachment, tunnel and publication needs of the
 // host, by their records: the guards of bridges, rules, then bridges with their
-// addresses and ports, tunnels, forwarding. What is in place stays untouched; an attachment that
-// another call is at work on is left to that one, dead ones to Collect. It goes
-// on after errors and reports them joined.
+// addresses and ports, tunnels, forwarding. Parts in place stay untouched; an attachment
+// that another call is at work on is left to that one, dead ones to Collect. It goes on
+// after errors and reports them joined.
 func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err error) {
 	leave, err := c.Enter()
 	if err != nil {
@@ -170,8 +170,8 @@ func (n *Network) backend() model.Backend {
 }
 
 // own calls fn with the record of an attachment that is complete and alive, as
-// it is now; not if another is at work on it, who puts its rules in place or
-// takes them away.
+// it is now. It does not while another process holds the attachment: that one
+// puts the rules in place or takes them away.
 func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endpoint) error) error {
 	release, owned, err := dir.TryOwn(rec.Network, rec.ContainerID, rec.IfName)
 	if err != nil || !owned {
@@ -227,8 +227,8 @@ func (e *Endpoint) repairOthers(ctx context.Context) {
 	e.restored = false
 }
 
-// repairOthers is Mend after all rules were found missing for rec. What cannot be
-// put back does not concern it. The caller owns no attachment. The first attachment
+// repairOthers is Mend after all rules were found missing for rec. A failure to put back
+// others' rules does not concern it. The caller owns no attachment. The first attachment
 // of a host has no others. Where another call is at it already, that one is enough.
 func (c *Controller) repairOthers(ctx context.Context, rec state.Endpoint) {
 	if !c.Ports().HasOthers(rec) {

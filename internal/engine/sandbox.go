@@ -180,8 +180,8 @@ func (s *Sandbox) Keep() (err error) {
 }
 
 // Sandboxes returns every sandbox that NewSandbox made or Keep recorded, in the
-// order of their IDs, also those whose namespace is gone. What cannot be read is
-// left out and reported in the error, beside the rest.
+// order of their IDs, also those whose namespace is gone. Unreadable records are left out
+// and reported in the error, beside the rest.
 func (c *Controller) Sandboxes() (all []*Sandbox, err error) {
 	leave, err := c.Enter()
 	if err != nil {

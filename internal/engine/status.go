@@ -18,12 +18,12 @@ import (
 // goes on.
 const healBudget = 5 * time.Second
 
-// Status says why no endpoint could be made now; nil if one could. What any
-// endpoint would put back, it puts back: the rules of all networks, a bridge that
-// is gone, with its address and ports, a tunnel, forwarding. If that does not
-// succeed for endpoints there are already, the error is ErrLimited: these may be
-// cut off, a new one is not. A full pool is no error: to have a runtime take its
-// host out of service would stop all that runs there.
+// Status says why no endpoint could be made now; nil if one could. It puts back all that
+// any endpoint would put back: the rules of all networks, a bridge that is gone, with its
+// address and ports, a tunnel, forwarding. If that does not succeed for endpoints there
+// are already, the error is ErrLimited: these may be cut off, a new one is not. A full
+// pool is no error: to have a runtime take its host out of service would stop all that
+// runs there.
 func (n *Network) Status(ctx context.Context) (err error) {
 	leave, err := n.c.Enter()
 	if err != nil {
@@ -86,8 +86,8 @@ func (n *Network) heal(ctx context.Context) error {
 	return errors.Join(lacks, mendErr)
 }
 
-// heal puts rules back that are missing, as Publish would. What cannot be put
-// back keeps no port from being published.
+// heal puts rules back that are missing, as Publish would. A failure to do so keeps no
+// port from being published.
 func (p *Publisher) heal(ctx context.Context) {
 	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.c.publications(), p.network, p.c.Ports().VerifyPublication) == nil {
 		return

@@ -298,7 +298,7 @@ func TestAutoPool(t *testing.T) {
 }
 
 // Many at once, each with a Controller of its own: networks of their own get
-// subnets of their own, and all who use one network get the same.
+// subnets of their own, and all users of one network get the same.
 func TestAutoSubnetsAtOnce(t *testing.T) {
 	h := newAutoHost(t)
 	ctx := context.Background()

@@ -21,9 +21,9 @@ import (
 // claimSubnets refuses subnets that the network's bridge cannot lead to, because
 // something else of the host does: another network of ours, an interface, a
 // route. A network of ours that has no attachment gives way, unless NewNetwork
-// made it. It is for the first
-// attachment of a network, or of a changed one, and keeps others who are at this
-// point waiting until release is called: by then the bridge has its addresses.
+// made it. It is for the first attachment of a network, or of a changed one, and
+// keeps other calls that are at this point waiting until release is called: by then
+// the bridge has its addresses.
 // A network without a gateway leads nowhere, and may overlap.
 func (n *Network) claimSubnets(ctx context.Context, a model.Addressing) (release func(), err error) {
 	subnets := n.routed(a)

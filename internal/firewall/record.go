@@ -1,7 +1,7 @@
 package firewall
 
-// Recorded is what rules in place tell of whom they are for, by owner in the
-// form of Key. To Apply one of them again would change nothing.
+// Recorded has the networks and endpoints that rules in place were made for, by
+// owner in the form of Key. To Apply one of them again would change nothing.
 type Recorded struct {
 	Networks  map[string]Network
 	Endpoints map[string]Endpoint

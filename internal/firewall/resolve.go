@@ -12,9 +12,9 @@ import (
 // clients of two that differ in their clients alone are put together; otherwise
 // the more specific one has the port: an address of the host comes before any,
 // then a single port before a range. Two that are equally specific are an
-// *OverlapError. What is in standby is left out: see Endpoint.Standby. The result
-// has no 0.0.0.0 and ::, and the more specific mapping comes first where two are
-// of one port (with Except). Its cost is that of sorting.
+// *OverlapError. Ports in standby are left out: see Endpoint.Standby. The result has no
+// 0.0.0.0 and ::, and the more specific mapping comes first where two are of one port
+// (with Except). Its cost is that of sorting.
 func Resolve(ports, standby []PortMap, is4 bool) ([]PortMap, error) {
 	r := resolver{is4: is4}
 	for i, m := range ports {
@@ -25,7 +25,8 @@ func Resolve(ports, standby []PortMap, is4 bool) ([]PortMap, error) {
 	return r.resolve(standby)
 }
 
-// Direct returns to which ports of the container one family's ports lead, for whom.
+// Direct returns to which ports of the container one family's ports lead, each with
+// the clients that may use it.
 func Direct(ports []PortMap, is4 bool) ([]PortMap, error) {
 	r := resolver{is4: is4, together: true}
 	for i, m := range ports {
@@ -77,13 +78,6 @@ func (p PortMap) ForFamily(is4 bool) (PortMap, bool) {
 	return p, true
 }
 
-// Meets says that both are for the same port of the same address of the host.
-func (p PortMap) Meets(o PortMap) bool {
-	a, b := p.HostIP.Unmap(), o.HostIP.Unmap()
-	same := !a.IsValid() || !b.IsValid() || a == b || a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified())
-	return same && p.Protocol == o.Protocol && p.HostPort <= o.Last() && o.HostPort <= p.Last()
-}
-
 // span is a mapping on its way through a resolver.
 type span struct {
 	PortMap
@@ -105,7 +99,7 @@ func (s span) delta() int { return int(s.ContainerPort) - int(s.HostPort) }
 // means says that a port of both leads to the same, for the same clients.
 func (s span) means(o span) bool { return s.delta() == o.delta() && s.clients() == o.clients() }
 
-// clients is the same for the same Sources, in whatever order; "" is everybody.
+// clients is the same for the same Sources, in whatever order; "" is all clients.
 func (s span) clients() string {
 	if s.Sources == nil {
 		return ""

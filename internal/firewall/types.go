@@ -22,7 +22,7 @@ type Policy uint8
 
 // The policies, as Docker's gateway modes have them.
 const (
-	// Open lets everybody: no rules. Ports are published by DNAT.
+	// Open lets in all packets: no rules. Ports are published by DNAT.
 	Open Policy = iota
 	// Published lets in only what comes by a published port of the host, by
 	// DNAT; and from Network.Trusted interfaces what goes to the container's
@@ -74,7 +74,7 @@ type Network struct {
 	Tunnel string
 	// VTEPs are the only source addresses of what comes in by Tunnel.
 	VTEPs []net.HardwareAddr
-	// Underlay says what packets carry frames for Tunnel, and who sends them.
+	// Underlay describes the packets that carry frames for Tunnel, and their senders.
 	Underlay Underlay
 	// NoHost keeps the host from opening connections by Bridge and Tunnel, and takes
 	// no IPv4 packet from there that has no source, as of a DHCP client.
@@ -87,7 +87,7 @@ type Network struct {
 // Exactness says which elements of networks Apply removes.
 type Exactness uint8
 
-// What Apply removes.
+// The elements that Apply removes.
 const (
 	AddOnly      Exactness = iota // nothing
 	AdoptBridge                   // what concerns Bridge alone and has another owner than Guard, as releases before v0.2 wrote it
@@ -159,8 +159,8 @@ type Endpoint struct {
 	// MasqueradeAll gives every connection by Ports the host's address as its source.
 	MasqueradeAll bool
 	// Beside says that another Endpoint may publish other Ports for the same
-	// Addrs, one that is not Beside. What Hairpin and MasqueradeAll ask for is kept
-	// by address: of two that are both Beside, or both not, the last one has it.
+	// Addrs, one that is not Beside. The elements of Hairpin and MasqueradeAll are kept by
+	// address: of two that are both Beside, or both not, the last one has it.
 	Beside bool
 	// ConditionsIPv4 and ConditionsIPv6 are matches that a connection to Ports,
 	// of that family, must meet, too: in the words of nft(8), which is started to
@@ -223,7 +223,7 @@ type PortMap struct {
 	// ContainerPort is the port that HostPort goes to; the ports after HostPort
 	// go to those after it.
 	ContainerPort uint16
-	// Sources are the clients that may use it from outside; nil: everybody. The
+	// Sources are the clients that may use it from outside; nil: all. The
 	// host itself is asked, too, by the address it calls from.
 	Sources []netip.Prefix
 	// Except are addresses of the host that a mapping of any address is not for,

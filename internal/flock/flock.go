@@ -71,9 +71,9 @@ func lock(ctx context.Context, fd int, timeout time.Duration, path string, w wan
 	return wait(ctx, fd, path, w, take)
 }
 
-// wait blocks on a goroutine of its own, as locks know no timeout. What gives up
-// leaves that goroutine where it is, for the next caller that wants the same lock:
-// they never are more than have waited at once.
+// wait blocks on a goroutine of its own, as locks know no timeout. A caller that gives up
+// leaves that goroutine where it is, for the next caller that wants the same lock: they
+// never are more than have waited at once.
 func wait(ctx context.Context, fd int, path string, w wanted, take func(fd int, wait bool) error) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

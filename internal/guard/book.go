@@ -22,7 +22,7 @@ type Book struct {
 	Rules     either.Backends
 }
 
-// What a Book looks at and changes.
+// The records and rules that a Book looks at and changes.
 type (
 	// Networks are the records of networks.
 	Networks interface {

@@ -17,15 +17,15 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// What closes a bridge is its guard: the strictest of what all networks ask for
-// that have an endpoint on it, each in the configuration that the endpoint came
-// with. It is in place before the bridge has an address, and stays as long as the
-// bridge: a packet or a connection from a time without rules would be let in later.
+// The guard of a bridge closes it: it joins the strictest demands of all networks that
+// have an endpoint on it, each in the configuration that the endpoint came with. It is in
+// place before the bridge has an address, and stays as long as the bridge: a packet or a
+// connection from a time without rules would be let in later.
 //
 // The index of a bridge (state.Bridge) has a record for each of these
-// configurations. It is read under the bridge's lock, shared by those who add what
-// it says, exclusive for those who change it. A record without an endpoint makes
-// the guard stricter than it has to be, never weaker.
+// configurations. It is read under the bridge's lock, shared by the calls that add
+// attachments to it, exclusive for those that change it. A record without an endpoint
+// makes the guard stricter than it has to be, never weaker.
 type (
 	// Index is the index of all bridges.
 	Index interface {

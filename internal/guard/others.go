@@ -110,7 +110,7 @@ func (k *Book) lostGuards(ctx context.Context, bridge string, known []state.Guar
 }
 
 // readableGuards are the guards of an index but for those that cannot be read, which
-// are set aside. What such a one asked for stays in place: see covers.
+// are set aside. The rules of such a guard stay in place: see covers.
 func readableGuards(b Bridge) ([]state.Guard, error) {
 	all, err := b.Guards()
 	if errors.Is(err, state.ErrCorrupt) {

@@ -1,7 +1,7 @@
-// Package jsonw writes JSON (RFC 8259) field by field. What encoding/json does
-// with a struct it first has to learn by reflection, in every process anew: for
-// records that costs 5 % of an ADD's CPU time (BenchmarkEncode in internal/state),
-// for results 3 % (BenchmarkWriteResult in internal/cni).
+// Package jsonw writes JSON (RFC 8259) field by field. encoding/json first has to learn
+// each struct by reflection, in every process anew: for records that costs 5 % of an ADD's
+// CPU time (BenchmarkEncode in internal/state), for results 3 % (BenchmarkWriteResult in
+// internal/cni).
 package jsonw
 
 import (

@@ -19,9 +19,9 @@ import (
 )
 
 // Dead says whether the holder provably cannot use anything any more: it was
-// made in another boot than this one, or its network namespace is gone. What
-// is unknown proves nothing, nor does a path that was opened in another mount
-// namespace than the caller's: there it may name another file, or none.
+// made in another boot than this one, or its network namespace is gone. An unknown boot or
+// namespace proves nothing, nor does a path that was opened in another mount namespace
+// than the caller's: there it may name another file, or none.
 func (h Holder) Dead(boot string) bool {
 	if h.Boot != "" && boot != "" && h.Boot != boot {
 		return true

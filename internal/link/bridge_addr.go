@@ -52,9 +52,9 @@ type conflict struct {
 }
 
 // clearWay removes the addresses that exclude wanted ones, or says why they
-// stay. What another attachment needs excludes nothing. The host's own
-// addresses are never removed, nor, unasked, those of a bridge with ports: they
-// may be of a network that only another state directory knows.
+// stay. The needs of another attachment exclude nothing. The host's own addresses are
+// never removed, nor, unasked, those of a bridge with ports: they may be of a network that
+// only another state directory knows.
 func (h *Links) clearWay(d, br *netlink.Device, b Bridge, all []conflict, u *netlink.Undo) error {
 	if len(all) == 0 {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
-// What a bridge is to its host: who it may talk to, and what it forwards.
+// The settings of the host for a bridge: which packets it takes, answers and forwards.
 
 const (
 	// ipv4 settings of an isolated bridge. ARP is answered for no address

@@ -142,9 +142,9 @@ func setUp(ctx context.Context, c *netlink.Conn, d *netlink.Device, l Link) (oth
 
 // announce makes the kernel send a gratuitous ARP and an unsolicited neighbour
 // advertisement for each address (arp_notify, ndisc_notify), by setting the MAC
-// that is there. What came with link-up the bridge dropped: its port was not
-// yet forwarding. Neighbours of an earlier holder of the address, the host
-// above all, would send to its MAC for seconds more.
+// that is there. The bridge dropped the packets of link-up: its port was not yet
+// forwarding. Neighbours of an earlier holder of the address, the host above all, would
+// send to its MAC for seconds more.
 func announce(c *netlink.Conn, d *netlink.Device) error {
 	if err := c.SetLink(d.Index, 0, 0, netlink.Attr(unix.IFLA_ADDRESS, d.MAC)); err != nil {
 		return fmt.Errorf("announce addresses of %s: %w", d.Name, err)

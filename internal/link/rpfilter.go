@@ -11,8 +11,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
-// Reverse path filtering of IPv4 (RFC 3704, net.ipv4.conf.*.rp_filter). What
-// holds for an interface is the higher of its own value and that of "all".
+// Reverse path filtering of IPv4 (RFC 3704, net.ipv4.conf.*.rp_filter). The value in force
+// for an interface is the higher of its own value and that of "all".
 const (
 	rpStrict = 1 // drops what would not be answered by the interface it came by
 	rpLoose  = 2 // drops what would not be answered at all

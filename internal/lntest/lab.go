@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Up gives an interface addresses, those of IPv6 without waiting for others who
-// might have them, and sets it up.
+// Up gives an interface addresses, those of IPv6 without duplicate address
+// detection, and sets it up.
 func Up(name string, cidrs ...string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {

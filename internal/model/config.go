@@ -74,8 +74,8 @@ type NetworkConfig struct {
 	// isolated ports, and nothing is routed back into the bridge. It needs
 	// nf_tables.
 	NoICC bool
-	// GatewayModeIPv4 and GatewayModeIPv6 [gatewayMode] say who may reach the
-	// containers from outside the network.
+	// GatewayModeIPv4 and GatewayModeIPv6 [gatewayMode] say which clients outside the
+	// network may reach the containers.
 	GatewayModeIPv4, GatewayModeIPv6 GatewayMode
 	// NoMasquerade [ipMasq: false] keeps the modes GatewayNAT and
 	// GatewayNATUnprotected from masquerading, which they do otherwise.

@@ -26,7 +26,7 @@ type PortMapping struct {
 	HostPortEnd int
 	// ContainerPort is 1 to 65535.
 	ContainerPort int
-	// Sources [sourceRanges] are the clients that may use it; nil: everybody.
+	// Sources [sourceRanges] are the clients that may use it; nil: all.
 	Sources []netip.Prefix
 }
 

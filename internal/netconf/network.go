@@ -208,8 +208,8 @@ func vlanRange(key string, lowest, highest int) (model.VLANRange, error) {
 	return model.VLANRange{Min: uint16(lowest), Max: uint16(highest)}, nil
 }
 
-// Cleanup is what DEL and GC need of a configuration of bridge-ln or overlay-ln. What cannot
-// be read is as if it were missing.
+// Cleanup is what DEL and GC need of a configuration of bridge-ln or overlay-ln. An
+// unreadable key counts as missing.
 type Cleanup struct {
 	StateDir string
 	Bridge   string // empty: none, or no name of a bridge

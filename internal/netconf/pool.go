@@ -286,8 +286,8 @@ func (p *Pool) rangeKey(at string) string {
 // PoolCleanup is what taking addresses back depends on: where they are, and how long they rest.
 type PoolCleanup = ipamstore.Config
 
-// LoosePool reads what DEL and GC need of an ipam section. What it cannot read is as if it
-// were missing.
+// LoosePool reads what DEL and GC need of an ipam section. An unreadable key counts as
+// missing.
 func LoosePool(s Source) PoolCleanup {
 	cfg := ipamstore.Config{Network: s.Network}
 	ipam := inside(s.Conf.Apart().At(table[keyIPAM].Name), ipamTable[:])

@@ -64,7 +64,7 @@ const (
 	all       = attachers | IPAM
 )
 
-// table has the keys of the outermost object. What is long is in sections of its own.
+// table has the keys of the outermost object. Long ones are in sections of their own.
 var table = [keyCount]Key{
 	keyBridge: {Name: "bridge", Of: networks, From: fromBridge, Type: "string", Default: `"cni0"`, Cleanup: true,
 		Does:    "Name of the bridge; made if missing. A link of that name that is no bridge is an error, as are `lo`, `all` and `default`.",
@@ -162,9 +162,9 @@ var table = [keyCount]Key{
 	keyDNS: {Name: "dns", Of: networks, From: fromCNI, Type: "object", Inside: dnsTable[:],
 		Does: "If a key of it is set, they replace those of the IPAM."},
 	keyRuntimeConfig: {Name: "runtimeConfig", Of: all, From: fromCNI, Type: "object", Inside: runtimeTable[:],
-		Does: "What the runtime asks for with the capabilities of the configuration; runtimes write it."},
+		Does: "Values that the runtime gives for the capabilities of the configuration; runtimes write it."},
 	keyArgs: {Name: "args", Of: networks | IPAM, From: fromCNI, Type: "object", Inside: argsTable[:],
-		Does: "What a runtime asks for by the conventions of CNI."},
+		Does: "Values that a runtime gives by the conventions of CNI."},
 	keyCapabilities: {Name: "capabilities", Of: all, From: fromCNI, Type: "object", Inside: capabilitiesTable[:], Exact: true,
 		Does: "Which keys of `runtimeConfig` the runtime is to send: `{\"portMappings\": true}`. libcni reads it, and takes no other spelling."},
 	keyCNIVersion: {Name: "cniVersion", Of: all, From: fromCNI, Type: "string", Default: `"0.1.0"`,

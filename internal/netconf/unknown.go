@@ -42,8 +42,8 @@ func Unknown(conf *jsonr.Object, p Plugin) []Finding {
 	return f.found
 }
 
-// What is said of one configuration, and what is compared for it, has a bound: it may hold a
-// million keys.
+// The findings of one configuration, and the comparisons made for it, have a bound: it may
+// hold a million keys.
 const (
 	mostFindings = 8
 	mostUnknown  = 1000

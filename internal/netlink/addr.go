@@ -13,8 +13,8 @@ import (
 type Address struct {
 	Prefix netip.Prefix
 	Flags  uint32
-	// protocol says who put it there (IFA_PROTO, Linux 5.18): the kernel's own
-	// are 1 to 3; 0 is unknown.
+	// Protocol says which program added it (IFA_PROTO, Linux 5.18): 1 to 3 are the
+	// kernel itself; 0 is unknown.
 	Protocol byte
 }
 

@@ -16,8 +16,8 @@ import (
 
 const (
 	// ReceiveSize holds what the kernel sends at once: at most 32 KiB less the
-	// 320 bytes of its skb_shared_info. What is above 32 KiB less 8 bytes Go
-	// allocates another way, at the price of three page faults.
+	// 320 bytes of its skb_shared_info. Buffers above 32 KiB less 8 bytes Go allocates
+	// another way, at the price of three page faults.
 	ReceiveSize = 32<<10 - 256
 	// maxIdle bounds the sockets and the buffers that are kept between requests.
 	maxIdle = 8

@@ -42,8 +42,8 @@ func Subscribe(name string, protocol int, groups uint32, buffer int) (*Subscript
 }
 
 // Run calls changed once for all events that come at once if one of them matters, until
-// ctx ends; it asks as far as the first that does. What was lost, or is too long to be
-// read, matters, too.
+// ctx ends; it asks as far as the first that does. Lost events, and those too long to be
+// read, matter, too.
 func (s *Subscription) Run(ctx context.Context, matters func(syscall.NetlinkMessage) bool, changed func()) error {
 	defer context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })()
 	buf := make([]byte, eventSize)

@@ -100,7 +100,7 @@ func (p *Pool) open() (*pooled, error) {
 }
 
 // keep leaves c open for later. After a transaction of nf_tables that deletes something,
-// to close it now could make this call, and with it all who change rules, wait for the
+// to close it now could make this call, and with it all that change rules, wait for the
 // kernel to free what was deleted. Until the process ends, and with it the socket, that
 // is mostly over.
 func (p *Pool) keep(c *pooled) error {

@@ -16,8 +16,8 @@ import (
 )
 
 // File is what an agent tells the plugins of a network that spans hosts:
-// <stateDir>/overlay/<network>.json. What a plugin needs for each container
-// comes first.
+// <stateDir>/overlay/<network>.json. The keys that a plugin needs for each container come
+// first.
 type File struct {
 	// Version of the format; 0 is 1, which had no such key at first.
 	Version int            `json:"version,omitempty"`

@@ -156,7 +156,7 @@ func ipnet(cidr string) *net.IPNet {
 	return n
 }
 
-// greets returns who answers at an address of the host.
+// greets returns the name of the server that answers at an address of the host.
 func greets(addr string) string {
 	d := net.Dialer{Timeout: 2 * time.Second}
 	c, err := d.Dial("tcp", addr)

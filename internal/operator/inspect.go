@@ -53,7 +53,7 @@ type PublishedPort struct {
 	HostPort, HostPortEnd     int
 	Target                    netip.Addr // the container's
 	TargetPort, TargetPortEnd int
-	Sources                   []netip.Prefix // nil: everybody
+	Sources                   []netip.Prefix // nil: all clients
 	// Standby: the port, or a part of the range, leads to another attachment of the
 	// same container, and will lead to this one when that goes.
 	Standby bool
@@ -71,7 +71,7 @@ func (o *Operator) Inspect(e *engine.Endpoint) Attachment {
 }
 
 // Publications returns what Publishers published, in the order of networks.
-// What cannot be read is left out and reported in the error, beside the rest.
+// Unreadable records are left out and reported in the error, beside the rest.
 func (o *Operator) Publications(context.Context) ([]Attachment, error) {
 	recs, err := o.ports.PublicationRecords()
 	var all []Attachment

@@ -21,12 +21,12 @@ import (
 
 // Rebuild writes the records and leases that are lost, by what the kernel
 // carries of attachments and of published ports: aliases, addresses and the
-// comments of rules. What is there stays as it is. A network whose own record
-// was lost gets one with as much of its configuration as shows; the next Attach
-// completes it. Leases whose place no record tells go where WithDataDir says.
-// Where no rules tell of it, WithConfigurations does; if that does not either,
-// the error says so. Rules of iptables are not read: what has any keeps working, without a record.
-// It goes on after errors and reports them joined, and for whom it wrote what.
+// comments of rules. Those that are there stay as they are. A network whose own record was
+// lost gets one with as much of its configuration as shows; the next Attach completes it.
+// Leases whose place no record tells go where WithDataDir says. Where no rules tell of it,
+// WithConfigurations does; if that does not either, the error says so. Rules of iptables
+// are not read: what has any keeps working, without a record. It goes on after errors and
+// reports them joined, and returns the attachments whose records or leases it wrote.
 func (o *Operator) Rebuild(ctx context.Context) (rebuilt []model.ID, err error) {
 	leave, err := o.Enter()
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 // known is what the records tell of the owners of elements.
 type known struct {
 	asked []nft.Asked
-	// busy are owners at work, or of whom the records do not tell enough: whatever they
-	// have may be right.
+	// busy are owners at work, and owners with too little in the records: each of their
+	// elements may be right.
 	busy map[string]bool
 	recs map[string]state.Endpoint // of attachments and publications
 	// bridges by the owner of their guard.

@@ -26,7 +26,7 @@ type History struct {
 	// Lineage is made up once, with the first entry, and comes back with any copy
 	// of it: two that differ have nothing to do with each other.
 	Lineage string
-	// Generation is raised by whoever notices that some of the past is lost.
+	// Generation is raised by the host that notices that some of the past is lost.
 	Generation int64
 	// Cluster is what the registry calls itself. A copy may have another one.
 	Cluster string

@@ -9,8 +9,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
-// What VXLAN adds to a packet, in bytes: the outer IP header, UDP, VXLAN and
-// the inner Ethernet header (RFC 7348, section 5).
+// The bytes that VXLAN adds to a packet: the outer IP header, UDP, VXLAN and the inner
+// Ethernet header (RFC 7348, section 5).
 const (
 	overheadIPv4 = 20 + 8 + 8 + 14
 	overheadIPv6 = 40 + 8 + 8 + 14
@@ -20,7 +20,7 @@ const (
 const DefaultPort = 4789
 
 // VNIs that are derived lie between MinVNI and MaxVNI, as Docker's do; those
-// below are for who chooses one.
+// below are for configurations that choose one.
 const (
 	MinVNI = 4096
 	MaxVNI = 1<<24 - 1

@@ -128,9 +128,9 @@ func (v View) Own(network, node string) []netip.Prefix {
 }
 
 // Hosts returns the hosts that have blocks in a network, in the order of their
-// names, and what is wrong with others, which are left out. Of two that have
-// one address the live one is in, of two of these who said it last: the other
-// one has been replaced.
+// names, and what is wrong with others, which are left out. Of two that have one
+// address the live one is in, or the one that announced it last if both or none of
+// them are live: it has replaced the other one.
 func (v View) Hosts(network string) (hosts []Host, problems []string) {
 	s := v.Networks[network]
 	blocks := map[string][]netip.Prefix{}

@@ -3,9 +3,9 @@
 //
 // The poller starts with the first file of package os, timer or process, takes
 // two descriptors, and ends the process if it gets none (runtime.netpollinit):
-// in a plugin without an answer, and in the middle of its work. What a plugin
-// does after its first change reads files by this package, and calls StartPoller
-// before it waits or starts a process.
+// in a plugin without an answer, and in the middle of its work. After its first change a
+// plugin reads files by this package, and calls StartPoller before it waits or starts a
+// process.
 package plain
 
 import (

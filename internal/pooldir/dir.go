@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is an open directory. What lies below it is opened relative to it and
-// never through a symbolic link.
+// Dir is an open directory. The files below it are opened relative to it and never through
+// a symbolic link.
 type Dir struct {
 	Fd   int // -1 if it could not be opened
 	path string

@@ -45,7 +45,7 @@ type freePorts interface {
 const maxChoices = 100
 
 // choosePorts gives each mapping without a port of the host one that no program
-// has and no other mapping of ports has. What other containers have, Apply tells.
+// has and no other mapping of ports has. Apply tells of ports that other containers have.
 func choosePorts(k freePorts, ports []model.PortMapping) ([]model.PortMapping, error) {
 	out := slices.Clone(ports)
 	if !slices.ContainsFunc(out, func(m model.PortMapping) bool { return m.HostPort == 0 }) {

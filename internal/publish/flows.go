@@ -22,7 +22,7 @@ func (k *Ports) EndFlows(ctx context.Context, rec state.Endpoint, standby []fire
 }
 
 // EndAllFlows is endFlows, and ends the connections of the attachment's addresses,
-// whoever began them. Those by IPv6 are left to endEarlierFlows where there are no
+// whichever end began them. Those by IPv6 are left to endEarlierFlows where there are no
 // ports: the kernel's filter does not find them, and a list of the whole table
 // takes as long as an ADD.
 func (k *Ports) EndAllFlows(ctx context.Context, rec state.Endpoint) error {

@@ -28,7 +28,7 @@ type Ports struct {
 	Flush        func(context.Context, conntrack.Filter) error
 }
 
-// What Ports look at and change.
+// The records and rules that Ports look at and change.
 type (
 	// Records are those of attachments.
 	Records interface {

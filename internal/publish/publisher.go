@@ -165,9 +165,9 @@ func (p *Publisher) record(pub Publication, ports []model.PortMapping) (state.En
 	return rec, nil
 }
 
-// settled says that an earlier publication is the one asked for, in place. What
-// a removal that was killed had closed already is opened again. It is an error if
-// that cannot be looked at: the ports may be those of the living container.
+// settled says that an earlier publication is the one asked for, in place. Ports that a
+// killed removal had closed already are opened again. It is an error if that cannot be
+// looked at: the ports may be those of the living container.
 func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bool, error) {
 	same := before.Phase == state.PhaseReady && before.Boot == now.Boot && life.NetnsID(before.NetnsID).Same(life.NetnsID(now.NetnsID)) &&
 		slices.Equal(before.Addrs(), now.Addrs()) && bytes.Equal(before.Config, now.Config) && model.SamePorts(plan.PortsOf(before), plan.PortsOf(now))

@@ -126,7 +126,7 @@ func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) er
 			errs = append(errs, p.removeUnless(ctx, id, func() bool { return keep(p.holderNow(id)) }))
 		}
 	}
-	// What a killed process left is a directory without a record, of no holder.
+	// A killed process may leave a directory without a record, of no holder.
 	errs = append(errs, p.forgetNetwork(ctx))
 	return errors.Join(errs...)
 }

@@ -93,7 +93,7 @@ func ask(t testing.TB, table *Table, a Asker, name, qtype string) string {
 	return strings.Join(append([]string{string(r.Outcome)}, all...), " ")
 }
 
-// Who resolves whom, and with which answer.
+// Each client asks for each name, and has this answer.
 func TestRespond(t *testing.T) {
 	table := lab()
 	for _, c := range []struct {

@@ -94,8 +94,8 @@ func (d *Dir) sandboxFile(id string) (string, error) {
 }
 
 // draft is the name that a record has for a moment before it replaces another.
-// What a killed process leaves there the next writer, or the caller that deletes the
-// record, removes.
+// The next writer, or the caller that deletes the record, removes a draft that a killed
+// process left.
 func draft(path string) string {
 	return filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
 }
@@ -138,8 +138,8 @@ const tries = 1000
 
 // write puts data into a file without a name, which a killed process cannot
 // leave behind, and has place name it. It needs a file system with O_TMPFILE, as
-// tmpfs, ext4, xfs and btrfs are. Whoever removes a network's last attachment
-// removes the directory as well, so it may take more than one try.
+// tmpfs, ext4, xfs and btrfs are. The DEL of a network's last attachment removes
+// the directory as well, so it may take more than one try.
 func write(path string, data []byte, place func(file string) error) (err error) {
 	for range tries {
 		err = writeOnce(path, data, place)

@@ -100,7 +100,7 @@ const networkByte = 1 << 62
 // Creation says whether Own makes what it needs.
 type Creation bool
 
-// What Own does where there is nothing yet.
+// Own's ways where there is nothing yet.
 const (
 	OnlyExisting Creation = false
 	Create       Creation = true
@@ -196,8 +196,8 @@ func (d *Dir) locked(network string, create Creation, take func(fd int, path str
 	}
 }
 
-// openLock opens a lock file, made if missing, and its directory. Whoever removes
-// a network's last attachment removes both, so it may take more than one try.
+// openLock opens a lock file, made if missing, and its directory. The DEL of a
+// network's last attachment removes both, so it may take more than one try.
 func openLock(path string) (fd int, err error) {
 	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	for range tries {

@@ -29,7 +29,7 @@ func (d *Dir) SaveNodes(network string, data []byte) error {
 }
 
 // LoadNodes reads the node file of a network; ErrNotFound when there is none.
-// What is no regular file, as a FIFO, is an error.
+// Any other than a regular file, as a FIFO, is an error.
 func (d *Dir) LoadNodes(network string) ([]byte, error) {
 	path, err := d.NodeFile(network)
 	if err != nil {

@@ -23,8 +23,8 @@ type Adoption struct {
 
 // Adopt leases to each owner the addresses it uses, as far as it does not hold
 // them yet, and makes the pool if it is missing; all of it under one lock. They
-// may be in no range. It returns who got a lease. It goes on after errors and
-// returns them joined: an address that another owner holds stays that one's,
+// may be in no range. It returns the owners that got a lease. It goes on after errors
+// and returns them joined: an address that another owner holds stays that one's,
 // and is an ErrTaken that names it.
 //
 // Errors are ErrTaken, ErrInvalid, ErrLocked, ErrIO.

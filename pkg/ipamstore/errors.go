@@ -10,7 +10,7 @@ import (
 
 var (
 	// ErrExhausted is returned when a set has no free address. The message
-	// says how many are held, by whom mostly, and what frees them.
+	// says how many are held, which owners hold most, and what frees them.
 	ErrExhausted = errors.New("no address left")
 	// ErrTaken is returned when a requested address belongs to another owner;
 	// the message names it.

@@ -30,10 +30,10 @@ func FuzzDirectory(f *testing.F) {
 			os.WriteFile(filepath.Join(s.index(), index), data, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		who, problem := parseLease(lease)
+		holder, problem := parseLease(lease)
 		got := mustApply(t, s, request(1))
-		if problem == "" && who != owner(1) && strings.Contains(" "+got+" ", " "+name+" ") {
-			t.Errorf("%s of %v was given away", name, who)
+		if problem == "" && holder != owner(1) && strings.Contains(" "+got+" ", " "+name+" ") {
+			t.Errorf("%s of %v was given away", name, holder)
 		}
 		checkIndex(t, s)
 		mustApply(t, s, request(2))

@@ -180,8 +180,8 @@ func (x *session) publish(set int, l leased, o Owner) error {
 }
 
 // create writes a lease file in place, where renaming is not possible: the
-// pool is a mount of its own, or of a simple file system. What a crash leaves
-// of it is garbage that the next one to need the address removes.
+// pool is a mount of its own, or of a simple file system. A crash may leave a part of it,
+// which the next caller that needs the address removes.
 func (x *session) create(name string, o Owner, since int64) error {
 	fd, err := pooldir.OpenAt(x.dir.Fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW)
 	if err != nil {

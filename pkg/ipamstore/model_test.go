@@ -17,8 +17,8 @@ import (
 type model map[string]Owner
 
 func (m model) of(o Owner) (out []string) {
-	for a, who := range m {
-		if who == o {
+	for a, holder := range m {
+		if holder == o {
 			out = append(out, a)
 		}
 	}
@@ -124,8 +124,8 @@ func (r *run) apply(n int) {
 	}
 	for _, l := range leases {
 		a := l.Addr.Addr().String()
-		if who, ok := r.m[a]; ok && who != owner(n) {
-			r.t.Errorf("%s of %v given to %d", a, who, n)
+		if holder, ok := r.m[a]; ok && holder != owner(n) {
+			r.t.Errorf("%s of %v given to %d", a, holder, n)
 		}
 		r.m[a] = owner(n)
 	}
@@ -137,11 +137,11 @@ func (r *run) apply(n int) {
 func (r *run) request(n int) {
 	want := fmt.Sprintf("10.1.0.%d", 2+r.rng.IntN(13))
 	leases, err := r.s.Apply(r.t.Context(), request(n, want))
-	who, taken := r.m[want]
+	holder, taken := r.m[want]
 	switch {
-	case taken && who != owner(n):
+	case taken && holder != owner(n):
 		if !errors.Is(err, ErrTaken) {
-			r.t.Errorf("%s is taken by %v: %v", want, who, err)
+			r.t.Errorf("%s is taken by %v: %v", want, holder, err)
 		}
 	case err != nil:
 		r.t.Error(err)
@@ -209,9 +209,9 @@ func (r *run) crash() {
 func (r *run) check() {
 	checkIndex(r.t, r.s)
 	files := leaseFiles(r.t, r.s)
-	for a, who := range r.m {
-		if files[a] != string(leaseText(who)) {
-			r.t.Errorf("%s: %q, want %v", a, files[a], who)
+	for a, holder := range r.m {
+		if files[a] != string(leaseText(holder)) {
+			r.t.Errorf("%s: %q, want %v", a, files[a], holder)
 		}
 	}
 	if len(files) != len(r.m) {

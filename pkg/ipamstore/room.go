@@ -51,7 +51,7 @@ func (x *session) makeRoom(set int) (bool, error) {
 		freed = freed || n > 0
 	}
 	if freed {
-		x.everyone = nil
+		x.all = nil
 		return true, nil
 	}
 	if owned >= p.size {
@@ -72,8 +72,8 @@ func (x *session) holders() ([]*entry, error) {
 	if !x.indexed {
 		return x.table.sorted(), nil
 	}
-	if x.everyone != nil {
-		return x.everyone, nil
+	if x.all != nil {
+		return x.all, nil
 	}
 	names, err := x.idx.Names()
 	if err != nil {
@@ -90,7 +90,7 @@ func (x *session) holders() ([]*entry, error) {
 		}
 		parseBucket(data, func(_ []byte, e *entry) { out = append(out, e) })
 	}
-	x.everyone = out
+	x.all = out
 	return out, nil
 }
 
@@ -110,8 +110,8 @@ func (x *session) evict(o Owner) error {
 	return err
 }
 
-// exhausted says how many addresses of a set are in use, by whom mostly, and
-// what can be done.
+// exhausted says how many addresses of a set are in use, which owners hold most of
+// them, and what can be done.
 func (x *session) exhausted(set int) error {
 	all, err := x.holders()
 	if err != nil {

@@ -174,7 +174,7 @@ func (x *session) rebuild() error {
 		if err := x.newBoot(t, known); err != nil {
 			return err
 		}
-		// What is left is of this boot, before the index lists it.
+		// The remaining leases are of this boot, before the index lists it.
 		x.state.boot, x.state.clean = x.boot, false
 		if err := x.idx.Update(stateFile, x.state.bytes(), 0); err != nil {
 			return err

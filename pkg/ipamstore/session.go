@@ -36,7 +36,7 @@ type session struct {
 	lock int
 	mode mode
 	boot string
-	self Owner // for whom an Apply works
+	self Owner // the owner for which an Apply works
 
 	state    state
 	touched  bool // the state on disk says "dirty"
@@ -47,11 +47,11 @@ type session struct {
 	// from the lease files into table and the index is left alone: when it
 	// cannot be written, or when it is of an earlier boot, which the first
 	// Apply settles.
-	indexed  bool
-	table    *table
-	bits     bitmap
-	owners   owners
-	everyone []*entry // cache of holders
+	indexed bool
+	table   *table
+	bits    bitmap
+	owners  owners
+	all     []*entry // cache of holders
 }
 
 // do runs fn with the pool locked. It returns errNoPool if there is no pool

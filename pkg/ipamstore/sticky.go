@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// What a workload held last is remembered in a cache of small files, one line
-// a workload. It is a hint only: it survives reboots, and old names are
-// forgotten when their file is full.
+// The addresses that a workload held last are remembered in a cache of small files, one
+// line a workload. It is a hint only: it survives reboots, and old names are forgotten
+// when their file is full.
 const (
 	stickyPrefix = "s."
 	stickyFiles  = 4096
@@ -33,8 +33,8 @@ func (x *session) remembered(workload string) ([]netip.Addr, []byte, error) {
 	}
 	var out []netip.Addr
 	for line := range bytes.Lines(data) {
-		who, list, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), "\t")
-		if who != workload {
+		of, list, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), "\t")
+		if of != workload {
 			continue
 		}
 		out = nil // the last line counts
@@ -64,7 +64,7 @@ func (x *session) remember(workload string, leases []Lease) error {
 	}
 	var keep [][]byte
 	for line := range bytes.Lines(data) {
-		if who, _, ok := bytes.Cut(line, []byte{'\t'}); ok && string(who) != workload && bytes.HasSuffix(line, []byte{'\n'}) {
+		if of, _, ok := bytes.Cut(line, []byte{'\t'}); ok && string(of) != workload && bytes.HasSuffix(line, []byte{'\n'}) {
 			keep = append(keep, line)
 		}
 	}

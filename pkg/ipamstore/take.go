@@ -89,8 +89,8 @@ func (x *session) undo(c *change) error {
 	return err
 }
 
-// finish brings the rest of the index in line with leases that are made. What
-// cannot be written now is found out from the lease files by the next call.
+// finish brings the rest of the index in line with leases that are made. After a failed
+// write the next call finds the leases by their files.
 func (x *session) finish(c *change, leases []Lease) {
 	if c.new == nil {
 		_ = x.commit() // room may have been made

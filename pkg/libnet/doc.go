@@ -14,7 +14,7 @@
 //
 // There is no daemon, and no state in memory: what a program makes, another one
 // finds by its name, and the CNI plugins of this module make the same things. Every
-// call is all or nothing. What a killed process leaves half made, Network.Collect removes.
+// call is all or nothing. Network.Collect removes the parts that a killed process leaves.
 //
 // All types are safe for goroutines. Making networks needs root (CAP_NET_ADMIN and
 // CAP_SYS_ADMIN) and Linux 5.6 or later; 5.7 to masquerade with nf_tables.

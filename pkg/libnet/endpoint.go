@@ -14,8 +14,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
-// Endpoint is a container's place in a network. What it tells is as the last call of
-// Join or Leave by this handle left it, or as it was found.
+// Endpoint is a container's place in a network. Its fields are as the last call of Join or
+// Leave by this handle left them, or as they were found.
 type Endpoint struct {
 	n *Network
 

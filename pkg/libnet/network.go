@@ -200,7 +200,7 @@ func (n *Network) attachOther(ctx context.Context, sb *Sandbox, s endpointSpec) 
 		if e.other.Netns() == sb.Path() && e.Verify(ctx) == nil {
 			return e, nil
 		}
-		// What an earlier container of the same name left.
+		// An earlier container of the same name left it.
 		if err := e.Leave(ctx); err != nil {
 			return nil, err
 		}

@@ -36,8 +36,8 @@ type networkSpec struct {
 	nodes       []Node
 }
 
-// GatewayMode says who reaches the containers of a network from outside of it. The
-// host itself always does, but under GatewayIsolated.
+// GatewayMode says which packets from outside of a network reach its containers. Those
+// of the host itself always do, but under GatewayIsolated.
 type GatewayMode = model.GatewayMode
 
 // The gateway modes.

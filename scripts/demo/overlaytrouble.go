@@ -39,7 +39,7 @@ func (f *fabric) replace() error {
 }
 
 func (f *fabric) withoutEtcd() error {
-	f.head("NO ETCD", "etcd is stopped. What runs goes on, and more is started.")
+	f.head("NO ETCD", "etcd is stopped. Running containers go on, and more are started.")
 	_ = f.etcd.Process.Signal(unix.SIGKILL)
 	_ = f.etcd.Wait()
 	if _, err := f.etcdctl("endpoint", "health"); err == nil {

@@ -79,7 +79,7 @@ func (d *demo) add() error {
 }
 
 func (d *demo) host() error {
-	d.head("HOST", "What that made on the host. Everything carries its owner's name.")
+	d.head("HOST", "The ADDs made this on the host. Each thing carries its owner's name.")
 	if err := errors.Join(d.bridges(), d.masquerade()); err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (d *demo) check() error {
 }
 
 func (d *demo) del() error {
-	d.head("DEL", "Whole or not, everything goes. What is gone already is no error.")
+	d.head("DEL", "Whole or not, everything goes. An attachment that is gone already is no error.")
 	for _, c := range []struct{ verb, id, remark string }{
 		{"DEL", "c1", ""}, {"DEL", "c2", ""}, {"DEL", "c1", "again"},
 		{"GC", "", "of a list of living containers that is empty"},

@@ -98,10 +98,10 @@ type section struct {
 
 func sections() []section {
 	return []section{
-		{netconf.Bridge, "What it makes of them: [bridge-ln](../plugins/bridge-ln/README.md). The keys inside `ipam` and of a range are those of [ipam-ln](#ipam-ln).", 0, []string{"ipam", "ipRanges"}},
-		{netconf.Overlay, "The keys of [bridge-ln](#bridge-ln), different where this section says so, and its own. What it makes of them: [overlay-ln](../plugins/overlay-ln/README.md).", netconf.Bridge, nil},
-		{netconf.IPAM, "Behind bridge-ln and overlay-ln it is a function call, behind any other plugin a binary, which reads only these keys of the configuration. What it makes of them: [ipam-ln](../plugins/ipam-ln/README.md). A range of `runtimeConfig.ipRanges` is as one of `ipam.ranges`.", 0, []string{"ipRanges"}},
-		{netconf.Portmap, "What it makes of them: [portmap-ln](../plugins/portmap-ln/README.md). The keys of a port are those of [bridge-ln](#bridge-ln).", 0, []string{"portMappings"}},
+		{netconf.Bridge, "Their effects: [bridge-ln](../plugins/bridge-ln/README.md). The keys inside `ipam` and of a range are those of [ipam-ln](#ipam-ln).", 0, []string{"ipam", "ipRanges"}},
+		{netconf.Overlay, "The keys of [bridge-ln](#bridge-ln), different where this section says so, and its own. Their effects: [overlay-ln](../plugins/overlay-ln/README.md).", netconf.Bridge, nil},
+		{netconf.IPAM, "Behind bridge-ln and overlay-ln it is a function call, behind any other plugin a binary, which reads only these keys of the configuration. Their effects: [ipam-ln](../plugins/ipam-ln/README.md). A range of `runtimeConfig.ipRanges` is as one of `ipam.ranges`.", 0, []string{"ipRanges"}},
+		{netconf.Portmap, "Their effects: [portmap-ln](../plugins/portmap-ln/README.md). The keys of a port are those of [bridge-ln](#bridge-ln).", 0, []string{"portMappings"}},
 	}
 }
 
@@ -186,7 +186,7 @@ func quote(s string) string {
 	return s
 }
 
-// wrap writes a paragraph in lines of 100 characters. What stands in backquotes stays whole.
+// wrap writes a paragraph in lines of 100 characters. Text in backquotes stays whole.
 func wrap(out *bytes.Buffer, bullet, text string) {
 	const width = 100
 	line := bullet

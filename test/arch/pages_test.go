@@ -14,7 +14,10 @@ import (
 const lineOfPage = 100
 
 // vague are words of which a reader has to guess the meaning.
-var vague = regexp.MustCompile(`(?i)\b((no|some|any)body|(some|any)one)\b|\bas (it|they) should be\b`)
+var vague = regexp.MustCompile(`(?i)\b((no|some|any|every)body|(some|any|every)one|no one)\b|\bas (it|they) should be\b`)
+
+// unnamed are words in the place of a subject: the owner, the caller, the host.
+var unnamed = regexp.MustCompile(`(?i)\bwho(m|ever)?\b`)
 
 // TestPagesAreEasyToRead holds the lines and words of the module's pages.
 func TestPagesAreEasyToRead(t *testing.T) {
@@ -36,6 +39,35 @@ func TestPagesAreEasyToRead(t *testing.T) {
 	})
 	if err != nil || pages < 10 {
 		t.Fatalf("%d pages: %v", pages, err)
+	}
+}
+
+// TestSourcesNameTheirSubjects holds the words of comments, messages and help.
+func TestSourcesNameTheirSubjects(t *testing.T) {
+	root := os.DirFS("../..")
+	files := 0
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (name == ".cache" || name == ".git" || name == "bin" || name == "test/arch") {
+			return fs.SkipDir
+		}
+		if err != nil || filepath.Ext(name) != ".go" {
+			return err
+		}
+		text, err := fs.ReadFile(root, name)
+		n := 0
+		for line := range strings.Lines(string(text)) {
+			n++
+			for _, words := range []*regexp.Regexp{vague, unnamed} {
+				if word := words.FindString(line); word != "" {
+					t.Errorf("%s:%d: %q does not name the subject: %s", name, n, word, strings.TrimSpace(line))
+				}
+			}
+		}
+		files++
+		return err
+	})
+	if err != nil || files < 100 {
+		t.Fatalf("%d files: %v", files, err)
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What stands between these lines of performance.md is the last run's; the rest
-// is written by hand.
+// The text between these lines of performance.md is the last run's; the rest is written by
+// hand.
 const (
 	begin = "<!-- what follows is written by make bench -->"
 	end   = "<!-- end of what is written by make bench -->"

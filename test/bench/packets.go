@@ -45,7 +45,7 @@ between a container and the host no bridge; to the published port it routes with
 Of each packet that it forwards ours asks two chains for which the reference with nftables has none.
 `
 
-// path is between whom.
+// path names the two ends of a measurement.
 type path int
 
 const (
@@ -91,8 +91,8 @@ func (l *lab) figureCells(p path, plain *figures) []string {
 	}
 }
 
-// packetTargets compares ours with theirs. What two runs of the same differ by
-// is no difference.
+// packetTargets compares ours with theirs. A difference no larger than that between two
+// runs of the same is none.
 func packetTargets(r *report, p path, name string, ours, theirs *figures) {
 	const least = .05
 	for _, m := range []struct {

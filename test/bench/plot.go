@@ -38,7 +38,7 @@ const (
 )
 
 // look is how the contestants are drawn: ours in blue, theirs in other colours,
-// the lesser of two dashed. The dots differ, too, for those who see no colours.
+// the lesser of two dashed. The dots differ, too, for readers without colour vision.
 var look = map[string]struct{ colour, dash, dot string }{
 	nameOurs:          {"#1f5fbf", "", "circle"},
 	nameChained:       {"#1f5fbf", "6 4", "circle"},

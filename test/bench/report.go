@@ -46,7 +46,7 @@ type table struct {
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// String is the table in Markdown, in columns for those who read it as it is.
+// String is the table in Markdown, with aligned columns for readers of the source.
 func (t *table) String() string {
 	width := make([]int, len(t.columns))
 	for _, row := range append(slices.Clone(t.rows), t.columns) {

@@ -14,7 +14,7 @@ import (
 
 // world is what looks like a machine of its own to one chain of plugins: a
 // network namespace, and a mount namespace with an empty /run and /var/lib.
-// What one chain leaves there, another one does not meet.
+// A chain does not meet the leftovers of another one.
 type world struct{ net, mounts *os.File }
 
 // newWorld makes a world with lo up.

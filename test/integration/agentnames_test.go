@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The tables say who resolves whom over several hosts: a1 is on host h1 and network net0,
+// The tables say which container resolves which, over several hosts: a1 is on host h1 and network net0,
 // a2 on h2, a3 on h3; b2 is on h2 and net1; c1 and c2 are on net2, which spans h1 and h2
 // by `nodes`, without etcd. Each asks its gateway, at which a server knows no name.
 //

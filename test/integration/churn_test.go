@@ -128,7 +128,7 @@ func churnAddr(gateway string) netip.Addr {
 }
 
 // arrivesAll shows that each kind of probe would have been seen: all of them reach
-// the container of a network that keeps no one out.
+// the container of a network that keeps no client out.
 func (l *matrixLab) arrivesAll(seen *arrivals) {
 	l.t.Helper()
 	for end := time.Now().Add(2 * lntest.WaitForAnswer); len(seen.all()) < churnKinds; time.Sleep(time.Millisecond) {

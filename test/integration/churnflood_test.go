@@ -47,12 +47,12 @@ func (l *matrixLab) start(f *flood, from ...string) (stop func()) {
 	l.t.Helper()
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	for _, who := range from {
+	for _, client := range from {
 		var senders []*sender
-		l.in(netnsPath(who), func() {
+		l.in(netnsPath(client), func() {
 			for _, to := range f.targets {
 				for _, protocol := range []int{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-					senders = append(senders, l.sender(l.addressOf(who, to.Is6()), to, protocol))
+					senders = append(senders, l.sender(l.addressOf(client, to.Is6()), to, protocol))
 				}
 			}
 		})

@@ -41,7 +41,7 @@ func (h *host) publishedBy(plugin string, more ...keys) (adds, checks []call) {
 	return adds, checks
 }
 
-// publishes has everyone ask c1's port, and CHECK of all.
+// publishes has each client ask c1's port, and calls CHECK of all.
 func (h *host) publishes(when string, checks []call) {
 	h.t.Helper()
 	for _, way := range []struct{ from, to string }{

@@ -173,14 +173,14 @@ func (l *matrixLab) holds(event string, present ...string) {
 	probes := l.expected(present)
 	got := make([]string, len(probes))
 	var wg sync.WaitGroup
-	for _, who := range []string{"host", "world", "a", "b"} {
-		at := netnsPath(who)
-		if who == "host" {
+	for _, client := range []string{"host", "world", "a", "b"} {
+		at := netnsPath(client)
+		if client == "host" {
 			at = ""
 		}
 		l.in(at, func() {
 			for i, p := range probes {
-				if p.who != who {
+				if p.client != client {
 					continue
 				}
 				l.port++ // a flow of its own: an earlier one may have been let through
@@ -266,7 +266,7 @@ func (l *matrixLab) probes(name, what, want string) []probe {
 	l.t.Helper()
 	var all []probe
 	for _, is6 := range []bool{false, true} {
-		who, server, addr, port := "world", name, l.addressOf(name, is6), 81
+		client, server, addr, port := "world", name, l.addressOf(name, is6), 81
 		verb, peer, _ := strings.Cut(what, "to ")
 		switch {
 		case what == "direct":
@@ -274,18 +274,18 @@ func (l *matrixLab) probes(name, what, want string) []probe {
 		case what == "pub":
 			addr, port = hostAddr(is6), map[string]int{"a": 8080, "b": 8090}[name]
 		case what == "out":
-			who, server, addr, port = name, "world", worldAddr(is6), 80
+			client, server, addr, port = name, "world", worldAddr(is6), 80
 		case what == "host":
-			who = "host"
+			client = "host"
 		case verb == "":
-			who, server, addr = name, peer, l.addressOf(peer, is6)
+			client, server, addr = name, peer, l.addressOf(peer, is6)
 		case peer != "":
-			who, server, addr = name, peer, layer2Addr(peer, is6)
+			client, server, addr = name, peer, layer2Addr(peer, is6)
 		}
 		to := netip.AddrPortFrom(addr, uint16(port))
-		all = append(all, probe{who, name + " " + what, "udp", to, server, want})
+		all = append(all, probe{client, name + " " + what, "udp", to, server, want})
 		if !is6 {
-			all = append(all, probe{who, name + " " + what, "tcp", to, server, want})
+			all = append(all, probe{client, name + " " + what, "tcp", to, server, want})
 		}
 	}
 	return all
@@ -295,7 +295,7 @@ func (l *matrixLab) probes(name, what, want string) []probe {
 func matrixCell(t testing.TB, table, row, column string) string {
 	t.Helper()
 	for c, cell := range parseTable(t, table, false) {
-		if c.who == row && c.what == column {
+		if c.client == row && c.what == column {
 			return cell
 		}
 	}

@@ -21,7 +21,7 @@ func listenPacket(at string) (net.PacketConn, error) { return net.ListenPacket("
 
 func listenTCP(at string) (net.Listener, error) { return net.Listen("tcp", at) }
 
-// The tables say who resolves whom. Containers: web is on front, db on front and back,
+// The tables say which container resolves which: web is on front, db on front and back,
 // lone on back, in1 and in2 on inner, which is internal, bare on plain, which has no
 // names. Each asks the server outside; host is the host itself.
 //
@@ -116,7 +116,7 @@ func (l *namesLab) all() {
 	l.route(netnsPath("in1"), "0.0.0.0/0", "10.70.3.1") // it tries to get out
 }
 
-// Who resolves whom, from the first container to the end of the agent, by kill -9 and by
+// Each container asks for each, from the first container to the end of the agent, by kill -9 and by
 // SIGTERM, and after its restart; with br_netfilter and without.
 func TestNames(t *testing.T) {
 	for _, netfilter := range []string{"0", "1"} {

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// A UDP port that something else has is said by key and value, and by whom, of
+// A UDP port that something else has is said by key, value and holder, of
 // STATUS before any container, and of ADD, which leaves nothing. A plain VXLAN
 // device beside is no obstacle.
 func TestOverlayPortInUse(t *testing.T) {

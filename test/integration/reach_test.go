@@ -218,7 +218,7 @@ func (l *reachLab) expected() []probe {
 			}
 			to, server := l.target(c.what, is6)
 			for _, protocol := range protocols(c.what) {
-				all = append(all, probe{c.who, c.what, protocol, to, server, want})
+				all = append(all, probe{c.client, c.what, protocol, to, server, want})
 			}
 		}
 	}
@@ -228,7 +228,7 @@ func (l *reachLab) expected() []probe {
 // reachTable is a table of one family.
 type reachTable map[cell]string
 
-type cell struct{ who, what string }
+type cell struct{ client, what string }
 
 // but takes from another table what is not "=" there.
 func (t reachTable) but(o reachTable) reachTable {

@@ -180,13 +180,13 @@ func (l *reachLab) prime() {
 }
 
 // addressOf returns the address of one family.
-func (l *reachLab) addressOf(who string, is6 bool) netip.Addr {
+func (l *reachLab) addressOf(name string, is6 bool) netip.Addr {
 	l.t.Helper()
-	for _, a := range l.addrs[who] {
+	for _, a := range l.addrs[name] {
 		if a.Is6() == is6 {
 			return a
 		}
 	}
-	l.t.Fatalf("%s has addresses %v", who, l.addrs[who])
+	l.t.Fatalf("%s has addresses %v", name, l.addrs[name])
 	return netip.Addr{}
 }

@@ -30,7 +30,7 @@ func eachWay(t *testing.T, modes []string, test func(*reachLab)) {
 
 // visit is a client, an address, and the server that answers there by TCP and
 // UDP; a want of "✗" is no server, see the tables.
-type visit struct{ who, to, server, want string }
+type visit struct{ client, to, server, want string }
 
 // visit makes all visits at once.
 func (l *reachLab) visit(all ...visit) {
@@ -38,16 +38,16 @@ func (l *reachLab) visit(all ...visit) {
 	var probes []probe
 	for _, v := range all {
 		for _, protocol := range protocols(v.to) {
-			probes = append(probes, probe{v.who, v.to, protocol, netip.MustParseAddrPort(v.to), v.server, v.want})
+			probes = append(probes, probe{v.client, v.to, protocol, netip.MustParseAddrPort(v.to), v.server, v.want})
 		}
 	}
 	l.ask(probes)
 }
 
 // at is a port of one of the lab's addresses.
-func (l *reachLab) at(who string, is6 bool, port uint16) string {
+func (l *reachLab) at(client string, is6 bool, port uint16) string {
 	l.t.Helper()
-	return netip.AddrPortFrom(l.addressOf(who, is6), port).String()
+	return netip.AddrPortFrom(l.addressOf(client, is6), port).String()
 }
 
 // published is a list of ports that all go to the container's port 80, by TCP
@@ -157,8 +157,8 @@ func TestPortForeign(t *testing.T) {
 		var all []visit
 		for _, is6 := range []bool{false, true} {
 			for _, to := range []string{"other", "remote"} {
-				for _, who := range []string{"host", "neighbour", "self", "other", "remote"} {
-					all = append(all, visit{who, l.at(to, is6, 8080), to, "✓"})
+				for _, client := range []string{"host", "neighbour", "self", "other", "remote"} {
+					all = append(all, visit{client, l.at(to, is6, 8080), to, "✓"})
 				}
 			}
 			all = append(all, visit{"remote", netip.AddrPortFrom(hostAddr(is6), 8080).String(), "server", "✓"})
@@ -216,14 +216,14 @@ func TestPortUDPMoves(t *testing.T) {
 		old := l.container(reachNetworks[0], "server", published("8080"))
 		l.add(old)
 		clients := map[string]*socket{}
-		for _, who := range []string{"host", "remote", "sibling"} {
+		for _, client := range []string{"host", "remote", "sibling"} {
 			for _, host := range []string{"192.0.2.1", "[2001:db8::1]"} {
 				to := netip.MustParseAddrPort(host + ":8080")
-				l.in(l.place(who), func() {
+				l.in(l.place(client), func() {
 					s, err := dial("udp", 0, to)
 					l.check(err)
 					l.t.Cleanup(func() { _ = s.Close() })
-					clients[who+" → "+to.String()] = s
+					clients[client+" → "+to.String()] = s
 				})
 			}
 		}
@@ -245,8 +245,8 @@ func (l *reachLab) talk(clients map[string]*socket, server string, patience time
 			_, err = s.hear()
 		}
 		said, err := s.exchange(patience)
-		if who, _, _ := strings.Cut(said, " "); who != server || (err == nil) != (server != "") {
-			l.t.Errorf("%s: %q answers, error %v, want %q", name, who, err, server)
+		if client, _, _ := strings.Cut(said, " "); client != server || (err == nil) != (server != "") {
+			l.t.Errorf("%s: %q answers, error %v, want %q", name, client, err, server)
 		}
 	}
 }

@@ -26,15 +26,15 @@ const (
 
 // probe asks one address by one protocol.
 type probe struct {
-	who, what string // the cell of a table
-	protocol  string // "icmp", "tcp" or "udp"
-	to        netip.AddrPort
-	server    string // the one that is to answer
-	want      string // "✓", "M" or "✗"
+	client, what string // the cell of a table
+	protocol     string // "icmp", "tcp" or "udp"
+	to           netip.AddrPort
+	server       string // the one that is to answer
+	want         string // "✓", "M" or "✗"
 }
 
 // String tells probes apart.
-func (p probe) String() string { return fmt.Sprintf("%s → %s (%s)", p.who, p.what, p.to) }
+func (p probe) String() string { return fmt.Sprintf("%s → %s (%s)", p.client, p.what, p.to) }
 
 func (p probe) patience() time.Duration {
 	if p.want == "✗" {
@@ -65,10 +65,10 @@ func (p probe) passes(outcome string) bool {
 func (l *reachLab) askOnce(probes []probe, got []string) (again int) {
 	l.t.Helper()
 	var wg sync.WaitGroup
-	for _, who := range []string{"host", "neighbour", "remote", "attacker", "sibling", "other", "self"} {
-		l.in(l.place(who), func() {
+	for _, client := range []string{"host", "neighbour", "remote", "attacker", "sibling", "other", "self"} {
+		l.in(l.place(client), func() {
 			for i, p := range probes {
-				if p.who != who || got[i] != "" && !p.passes(got[i]) {
+				if p.client != client || got[i] != "" && !p.passes(got[i]) {
 					continue
 				}
 				s, err := dial(p.protocol, 0, p.to)
@@ -101,21 +101,21 @@ func (l *reachLab) compare(probes []probe, got []string) {
 		if strings.HasPrefix(got[i], p.want) {
 			continue
 		}
-		lines[p.who+" → "+p.what] += fmt.Sprintf(" %s to %s: %s, want %s;", p.protocol, p.to, got[i], p.want)
+		lines[p.client+" → "+p.what] += fmt.Sprintf(" %s to %s: %s, want %s;", p.protocol, p.to, got[i], p.want)
 	}
 	for _, cell := range slices.Sorted(maps.Keys(lines)) {
 		l.t.Errorf("%s:%s", cell, lines[cell])
 	}
 }
 
-func (l *reachLab) place(who string) string {
-	switch who {
+func (l *reachLab) place(client string) string {
+	switch client {
 	case "host":
 		return ""
 	case "self":
 		return netnsPath("server")
 	}
-	return netnsPath(who)
+	return netnsPath(client)
 }
 
 // outcome is the cell that a probe has found, with the reason for a "✗".
@@ -214,7 +214,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// exchange returns what the other side says. A connected socket hears no one
+// exchange returns what the other side says. A connected socket hears no sender
 // but the address it is connected to.
 func (s *socket) exchange(patience time.Duration) (string, error) {
 	end := time.Now().Add(patience)

@@ -53,7 +53,7 @@ func TestReadOnlySysctls(t *testing.T) {
 		h.check(err)
 	})
 	defer func() { _ = l.Close() }()
-	// The kernel shakes hands with whom it lets in, whether or not one accepts.
+	// The kernel completes the handshake of a client that it lets in, before accept(2).
 	if there, err := net.DialTimeout("tcp", "127.0.0.1:8080", lntest.WaitForAnswer); err != nil {
 		t.Errorf("published port: %v", err)
 	} else {

@@ -25,7 +25,7 @@ import (
 //	ping FROM ADDR        ADDR answers an echo from namespace FROM; "host" is ours
 //	noping FROM ADDR      it does not
 //	serve NS PORT         answer on a TCP port in a namespace, with its name
-//	dial FROM ADDR WHO    connect to ADDR ("10.1.0.2:80"); WHO answers
+//	dial FROM ADDR NAME   connect to ADDR ("10.1.0.2:80"); the server NAME answers
 //	[!] addr NS IF ADDR   an interface has an address
 //	[!] route NS DST GW   there is a route
 //	[!] link NS IF        there is an interface
@@ -142,7 +142,7 @@ func (s *script) serve(name, port string) {
 	}()
 }
 
-func (s *script) dial(from, addr, who string) {
+func (s *script) dial(from, addr, server string) {
 	s.t.Helper()
 	s.in(place(from), func() {
 		conn, err := lntest.Dial("tcp", addr, pingWait)
@@ -151,8 +151,8 @@ func (s *script) dial(from, addr, who string) {
 		said, err := io.ReadAll(conn)
 		s.check(err)
 		s.check(conn.Close())
-		if string(said) != who {
-			s.t.Errorf("%s from %s: %q answers, want %q", addr, from, said, who)
+		if string(said) != server {
+			s.t.Errorf("%s from %s: %q answers, want %q", addr, from, said, server)
 		}
 	})
 }

@@ -21,7 +21,7 @@ const outside = "/run/netns/out"
 
 const closedPort = 4711
 
-// The other network on the bridge: in the second form it keeps no one out.
+// The other network on the bridge: in the second form it keeps no client out.
 const (
 	first = `{"cniVersion":"1.1.0","name":"first","type":"bridge-ln","bridge":"br-kill","isGateway":true,"internal":true,
 		"ipam":{"type":"ipam-ln","ranges":[[{"subnet":"10.91.0.0/29","rangeStart":"10.91.0.6","rangeEnd":"10.91.0.6"}],

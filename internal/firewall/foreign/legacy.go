@@ -50,7 +50,7 @@ var legacyFamilies = []legacyFamily{
 }
 
 // legacyDrops returns the chains FORWARD of the older iptables that drop
-// or reject what none of their rules lets through. A user who may not ask, as in
+// or reject what none of their rules lets through. A user without the right to ask, as in
 // a user namespace without such tables, is told of none.
 func legacyDrops(interfaces []string) ([]Drop, error) {
 	var all []Drop

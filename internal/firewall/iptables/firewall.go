@@ -30,7 +30,7 @@ func New(lock string) *Firewall { return &Firewall{cmp.Or(lock, DefaultLock)} }
 // n.Exact says otherwise. Chains and jumps of ours that are
 // not there are made. Only the families of e.Addrs are touched; both if there are
 // no addresses. A Network without a Bridge and an Endpoint without rules are
-// passed over. What is in place when it fails is for Remove.
+// passed over. After a failure, Remove deletes the rules in place.
 //
 // It is a firewall.PortHeldError for another owner's port, a firewall.HeldError for
 // an address by the same bridge that another endpoint has, and firewall.ErrInvalid
@@ -192,7 +192,7 @@ func (f *Firewall) change(ctx context.Context, fn func() (tried bool, err error)
 }
 
 // Remove deletes the rules of e.Owner, in both families, and the chains that
-// no owner uses then. Only e.Owner counts. What is missing is success.
+// no owner uses then. Only e.Owner counts. A missing rule is success.
 func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
 	if err := f.remove(ctx, e.Owner); err != nil {
 		return fmt.Errorf("remove rules of %s: %w", e.Owner, err)
@@ -201,8 +201,8 @@ func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
 }
 
 // RemoveNetwork deletes the rules of n's bridge, in both families, and the chains
-// without rules then. Only n.Guard, or without one n.Name, counts. What is missing
-// is success.
+// without rules then. Only n.Guard, or without one n.Name, counts. A missing rule is
+// success.
 func (f *Firewall) RemoveNetwork(ctx context.Context, n firewall.Network) error {
 	if err := f.remove(ctx, n.GuardKey()); err != nil {
 		return fmt.Errorf("remove rules of network %s: %w", n.Name, err)

@@ -1,8 +1,6 @@
 package iptables
 
 import (
-	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -11,26 +9,20 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
-// published is the part of the host's ports that a DNAT rule takes.
-type published struct {
-	protocol    string
-	host        netip.Addr // unspecified: any
-	first, last uint16
-}
-
-// publishedBy returns false if r redirects no port.
-func publishedBy(f family, r rule) (published, bool) {
+// publishedBy returns the part of the host's ports that a DNAT rule takes; false if r
+// redirects no port.
+func publishedBy(f family, r rule) (firewall.PortSpan, bool) {
 	if r.target() != "DNAT" {
-		return published{}, false
+		return firewall.PortSpan{}, false
 	}
 	return portsOf(f, r)
 }
 
 // portsOf returns the ports that r is for, whatever it does with them.
-func portsOf(f family, r rule) (published, bool) {
-	p := published{protocol: r.get("-p"), host: f.unspecified()}
+func portsOf(f family, r rule) (firewall.PortSpan, bool) {
+	m := firewall.PortMap{Protocol: protocolOf(r.get("-p")), HostIP: f.unspecified()}
 	if d, err := netip.ParsePrefix(r.get("-d")); err == nil && d.IsSingleIP() {
-		p.host = d.Addr()
+		m.HostIP = d.Addr()
 	}
 	first, last, isRange := strings.Cut(r.get("--dport"), ":")
 	if !isRange {
@@ -38,33 +30,8 @@ func portsOf(f family, r rule) (published, bool) {
 	}
 	a, errA := strconv.ParseUint(first, 10, 16)
 	b, errB := strconv.ParseUint(last, 10, 16)
-	p.first, p.last = uint16(a), uint16(b)
-	return p, errA == nil && errB == nil
-}
-
-// overlap returns the part of p that q takes, too.
-func (p published) overlap(q published) (published, bool) {
-	same := p.host == q.host || p.host.IsUnspecified() || q.host.IsUnspecified()
-	both := published{p.protocol, p.host, max(p.first, q.first), min(p.last, q.last)}
-	return both, p.protocol == q.protocol && same && both.first <= both.last
-}
-
-// String has the form of firewall.PortMap's.
-func (p published) String() string {
-	s := fmt.Sprintf("%s %s", p.protocol, netip.AddrPortFrom(p.host, p.first))
-	if p.last > p.first {
-		s += fmt.Sprintf("-%d", p.last)
-	}
-	return s
-}
-
-// portMap has the form of firewall.PortHeldError.
-func (p published) portMap() firewall.PortMap {
-	m := firewall.PortMap{Protocol: protocolOf(p.protocol), HostIP: p.host, HostPort: p.first}
-	if p.last > p.first {
-		m.HostPortEnd = p.last
-	}
-	return m
+	m.HostPort, m.HostPortEnd = uint16(a), uint16(b)
+	return m.Spans()[0], errA == nil && errB == nil
 }
 
 func protocolOf(name string) firewall.Protocol {
@@ -78,21 +45,20 @@ func protocolOf(name string) firewall.Protocol {
 
 // holding is a part of the host's ports, the rule that takes it and its owner.
 type holding struct {
-	published
+	firewall.PortSpan
 	owner string
 	rule  rule
 }
 
-// holdings are in the order of their ports.
+// holdings are the ports that rules take.
 type holdings struct {
-	f       family
 	all     []holding
-	widest  int                    // ports of a holding, at most
-	returns map[string][]published // by owner: what its rules for any address leave out
+	index   firewall.PortIndex[holding]
+	returns map[string][]firewall.PortSpan // by owner: what its rules for any address leave out
 }
 
 func holdingsOf(f family, rules []rule) holdings {
-	h := holdings{f: f, returns: map[string][]published{}}
+	h := holdings{returns: map[string][]firewall.PortSpan{}}
 	for _, r := range rules {
 		if r.target() == "RETURN" {
 			if p, ok := portsOf(f, r); ok {
@@ -102,37 +68,29 @@ func holdingsOf(f family, rules []rule) holdings {
 		}
 		if p, ok := publishedBy(f, r); ok {
 			h.all = append(h.all, holding{p, r.owner(), r})
-			h.widest = max(h.widest, int(p.last-p.first)+1)
 		}
 	}
-	slices.SortStableFunc(h.all, func(a, b holding) int { return cmp.Compare(a.first, b.first) })
+	h.index = firewall.IndexPorts(h.all, func(o holding) firewall.PortSpan { return o.PortSpan })
 	return h
 }
 
-// meeting returns which of h take a part of p, but for owner's.
-func (h holdings) meeting(p published, owner string) []holding {
-	at, _ := slices.BinarySearchFunc(h.all, int(p.first)-h.widest+1, func(o holding, first int) int { return cmp.Compare(int(o.first), first) })
+// meeting returns the parts of p that other owners than this one take.
+func (h holdings) meeting(p firewall.PortSpan, owner string) []holding {
 	var all []holding
-	for _, o := range h.all[at:] {
-		if o.first > p.last {
-			break
-		}
-		part, ok := p.overlap(o.published)
-		if part.host.IsUnspecified() {
-			part.host = o.host
-		}
-		if ok && o.owner != owner && !h.leavesOut(o.owner, part) {
-			o.published = part
+	h.index.Meeting(p, func(o holding, part firewall.PortSpan) {
+		if o.owner != owner && !h.leavesOut(o.owner, part) {
+			o.PortSpan = part
 			all = append(all, o)
 		}
-	}
+	})
 	return all
 }
 
 // leavesOut says that the owner's rules return before they take p.
-func (h holdings) leavesOut(owner string, p published) bool {
-	return slices.ContainsFunc(h.returns[owner], func(r published) bool {
-		return r.protocol == p.protocol && r.host == p.host && r.first <= p.first && p.last <= r.last
+func (h holdings) leavesOut(owner string, p firewall.PortSpan) bool {
+	return slices.ContainsFunc(h.returns[owner], func(r firewall.PortSpan) bool {
+		part, ok := r.Common(p)
+		return ok && part == p
 	})
 }
 
@@ -143,8 +101,8 @@ func checkHeld(snap snapshot, owner, from string, wanted []rule) (handed []rule,
 	var refused *firewall.PortHeldError
 	seen := map[string]bool{}
 	for _, w := range ours.all {
-		for _, o := range others.meeting(w.published, owner) {
-			if ours.leavesOut(owner, o.published) {
+		for _, o := range others.meeting(w.PortSpan, owner) {
+			if ours.leavesOut(owner, o.PortSpan) {
 				continue
 			}
 			if o.owner == from {
@@ -155,11 +113,10 @@ func checkHeld(snap snapshot, owner, from string, wanted []rule) (handed []rule,
 				continue
 			}
 			if refused == nil {
-				part, _ := w.overlap(o.published)
-				refused = &firewall.PortHeldError{Owner: o.owner, Port: part.String()}
+				refused = &firewall.PortHeldError{Owner: o.owner, Port: o.String()}
 			}
 			if refused.Owner == o.owner {
-				refused.All = append(refused.All, o.portMap())
+				refused.All = append(refused.All, o.PortMap())
 			}
 		}
 	}

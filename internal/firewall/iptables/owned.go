@@ -96,8 +96,8 @@ func sameByChain(a, b []rule) bool {
 }
 
 // key is equal for rules of which only one of two owners can have one: those of a
-// network for the same bridge, those of an endpoint for the same address. What
-// goes to an address two may publish ports of; who masquerades it has no equal.
+// network for the same bridge, those of an endpoint for the same address. Two owners
+// may publish ports of one address; the rules that masquerade it have no equal.
 // Empty: the rule stands beside any other.
 func (r rule) key() string {
 	switch {

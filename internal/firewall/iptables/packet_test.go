@@ -277,7 +277,7 @@ func TestMasquerade(t *testing.T) {
 	})
 }
 
-// Two who publish other ports for one container keep their masquerading.
+// Two owners that publish other ports for one container keep their masquerading.
 func TestPublishBeside(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -11,7 +11,7 @@ func plan(f family, n firewall.Network, e firewall.Endpoint) []rule {
 	return append(networkRules(f, n), endpointRules(f, n, e)...)
 }
 
-// networkRules has the rules of n. A network that lets everybody in has some,
+// networkRules has the rules of n. A network that lets all packets in has some,
 // too: the host's own policy may be to drop.
 func networkRules(f family, n firewall.Network) []rule {
 	if n.Bridge == "" {

@@ -87,7 +87,7 @@ func (p *endpointPlan) publish(ports []firewall.PortMap) {
 	}
 	before := len(p.rules)
 	for _, m := range ports {
-		// What another mapping, or another attachment, has at these addresses.
+		// Another mapping, or another attachment, has the port at these addresses.
 		for _, host := range m.Except {
 			p.add("nat", chain, fmt.Sprintf("-d %s/%d %s", host, host.BitLen(), dport(m.Protocol, m.HostPort, last(m))), "RETURN")
 		}

@@ -252,7 +252,7 @@ func TestUserChain(t *testing.T) {
 	}
 }
 
-// Whoever applies first after a flush hears of it.
+// The first Apply after a flush hears of it.
 func TestRestored(t *testing.T) {
 	t.Parallel()
 	f := isolate(t)

@@ -56,7 +56,7 @@ func (s snapshot) used() bool {
 }
 
 // flushed returns whether there are chains of ours that nothing leads to any
-// more: whoever flushed the built-in ones has mostly flushed ours, too.
+// more: a flush of the built-in ones has mostly flushed ours, too.
 func (s snapshot) flushed() bool {
 	return slices.ContainsFunc(layout(s.family), func(u unit) bool {
 		return slices.ContainsFunc(u.jumps, func(j jump) bool {

@@ -12,8 +12,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/flock"
 )
 
-// What iptables exits with if a rule is not there, if it does not know the words,
-// and if the kernel has not what it needs.
+// Exit codes of iptables: a rule is not there; it does not know the words; the kernel
+// lacks a module that it needs.
 const (
 	exitNotThere      = 1
 	exitNotUnderstood = 2

@@ -51,7 +51,7 @@ func (b *batch) add(typ uint8, flags uint16, family uint8, put func(*nfnl.Attrs)
 }
 
 // ensure adds a table that is not there. The kernel takes one transaction at a
-// time, so two who do this at once leave the rules there once.
+// time, so two processes that do this at once leave the rules there once.
 func (b *batch) ensure(t ruleset.Table) {
 	b.write(t)
 	b.addChain(t.Family, t.Written())

@@ -50,9 +50,9 @@ func (f *Firewall) Apply(ctx context.Context, n firewall.Network, e firewall.End
 	return restored, nil
 }
 
-// apply looks before it sends. What is in place is not sent again, and what is
-// free needs no deletion: a transaction without one is 50 times cheaper (see
-// commit), and so is looking than a transaction that fails.
+// apply looks before it sends. Elements in place are not sent again, and a free key needs
+// no deletion: a transaction without one is 50 times cheaper (see commit), and so is
+// looking than a transaction that fails.
 func (f *Firewall) apply(ctx context.Context, p ruleset.Planned) (restored bool, err error) {
 	tables := tablesOf(p.Elems)
 	send := func(c *conn) error {
@@ -131,7 +131,7 @@ func (c *conn) place(b *batch, p ruleset.Planned) error {
 			present = append(present, f.asked)
 		}
 	}
-	if b.any { // who removes the last strict network meanwhile deletes them
+	if b.any { // the process that removes the last strict network meanwhile deletes them
 		for _, e := range present {
 			b.put(e)
 		}
@@ -143,7 +143,7 @@ func (c *conn) place(b *batch, p ruleset.Planned) error {
 }
 
 // delHanded adds the deletion of what another owner hands over, and of what of
-// ours goes with that. What stands at a key of ours is taken over, see place.
+// ours goes with that. An element at a key of ours is taken over, see place.
 func (c *conn) delHanded(b *batch, p ruleset.Planned, handed []ruleset.Elem) error {
 	ours := make(map[ruleset.Slot]bool, len(p.Elems))
 	for _, e := range p.Elems {

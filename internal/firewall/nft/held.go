@@ -45,14 +45,15 @@ func (c *conn) refuseHeld(p ruleset.Planned, there []found) (handed []ruleset.El
 		}
 		rivals = append(rivals, more...)
 	}
-	ours := ruleset.IndexClaims(p.Claims)
+	ours := firewall.IndexPorts(p.Claims, func(c ruleset.Claim) firewall.PortSpan { return c.PortSpan })
 	var refused *firewall.PortHeldError
 	for _, r := range ruleset.Dedupe(rivals) {
 		held, ok := r.Claim()
 		if !ok || held.Owner == p.Claims[0].Owner {
 			continue
 		}
-		parts := ours.Meeting(held)
+		var parts []firewall.PortSpan
+		ours.Meeting(held.PortSpan, func(_ ruleset.Claim, part firewall.PortSpan) { parts = append(parts, part) })
 		switch {
 		case len(parts) == 0:
 		case held.Owner == p.From():
@@ -62,8 +63,8 @@ func (c *conn) refuseHeld(p ruleset.Planned, there []found) (handed []ruleset.El
 				refused = &firewall.PortHeldError{Owner: held.Owner, Port: parts[0].String()}
 			}
 			if refused.Owner == held.Owner {
-				for _, c := range parts {
-					refused.All = append(refused.All, c.PortMap())
+				for _, part := range parts {
+					refused.All = append(refused.All, part.PortMap())
 				}
 			}
 		}

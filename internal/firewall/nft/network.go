@@ -20,8 +20,8 @@ func (f *Firewall) ApplyNetwork(ctx context.Context, n firewall.Network) error {
 }
 
 // RemoveNetwork deletes the elements that n.Name and n.Guard hold and those of
-// n.Bridge if there is a Guard, and our tables with the last element in them. What
-// is missing is success, and so is a table with chains or sets of another program.
+// n.Bridge if there is a Guard, and our tables with the last element in them. A missing
+// element is success, and so is a table with chains or sets of another program.
 func (f *Firewall) RemoveNetwork(ctx context.Context, n firewall.Network) error {
 	err := firewall.CheckOwner(n.Name)
 	if err == nil {

@@ -200,7 +200,7 @@ func TestFixedSource(t *testing.T) {
 	l.wantSource(l.a, "10.11.0.3", "10.10.0.2")
 }
 
-// Two who publish other ports for one container need the same of the rules for
+// Two owners that publish other ports for one container need the same of the rules for
 // connections that go back, and neither takes it from the other.
 func TestPublishBeside(t *testing.T) {
 	t.Parallel()

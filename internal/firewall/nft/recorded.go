@@ -10,11 +10,10 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 )
 
-// Recorded reads all elements. What leaves no trace in them is not known: an
-// Unprotected policy is Open, an address without rules is missing, so is the
-// Bridge of an Endpoint with neither Hairpin nor Masquerade, and under Routed a
-// port of the host is the container's. Without our tables there is
-// nothing. Its cost grows with what exists.
+// Recorded reads all elements. Settings that leave no trace in them are not known: an
+// Unprotected policy is Open, an address without rules is missing, so is the Bridge of an
+// Endpoint with neither Hairpin nor Masquerade, and under Routed a port of the host is the
+// container's. Without our tables there is nothing. Its cost grows with what exists.
 func (f *Firewall) Recorded(ctx context.Context) (firewall.Recorded, error) {
 	var r ruleset.Recording
 	err := f.do(ctx, func(c *conn) error {

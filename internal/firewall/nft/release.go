@@ -130,8 +130,8 @@ func readChain(attrs []byte) heldChain {
 // renew adds to b what makes a table that is there stand as this release writes
 // it. Sets that stay what they were keep their elements; those of another type
 // are made anew, with their elements in the new form as far as that can be told.
-// What else is in the table is of another release and goes. What c saw must not
-// change until b is sent.
+// Everything else in the table is of another release and goes. The contents that c saw
+// must not change until b is sent.
 func (c *conn) renew(b *batch, t ruleset.Table) error {
 	chains, err := c.chains(t.Family)
 	if err != nil {

@@ -210,7 +210,7 @@ func BenchmarkRelease(b *testing.B) {
 	})
 }
 
-// Only an owner before whom no other can have had rules completes a table that was
+// Only an owner before which no other can have had rules completes a table that was
 // missing, and not if another comes in between.
 func TestFirst(t *testing.T) {
 	t.Parallel()

@@ -13,13 +13,13 @@ import (
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// Remove deletes the elements that e.Owner holds, in one transaction, and no
-// one else's: a change by others meanwhile makes it look again. What is missing
-// is success. Elements are found by key as far as the fields are known: nil
-// Addrs, no Bridge, no Port and nil Ports mean unknown, and cost a listing of
-// the sets concerned, as do some hundred ports; empty Addrs and Ports mean none. Masquerade, Hairpin and
-// the like say nothing here. A nil MAC costs a listing only if Port is guarded.
-// With Owner alone everything of the owner goes.
+// Remove deletes the elements that e.Owner holds, in one transaction, and no others: a
+// change by another process meanwhile makes it look again. A missing element is success.
+// Elements are found by key as far as the fields are known: nil Addrs, no Bridge, no Port
+// and nil Ports mean unknown, and cost a listing of the sets concerned, as do some hundred
+// ports; empty Addrs and Ports mean none. Masquerade, Hairpin and the like say nothing
+// here. A nil MAC costs a listing only if Port is guarded. With Owner alone everything of
+// the owner goes.
 func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
 	if err := f.remove(ctx, e); err != nil {
 		return fmt.Errorf("remove rules of %s: %w", e.Owner, err)

@@ -103,7 +103,7 @@ func TestDormantIsOpen(t *testing.T) {
 	mustVerify(t, l.f, n, l.eA)
 }
 
-// An element that has no owner opens what it says to whoever it names. It is named,
+// An element that has no owner opens a port to the clients it names. It is reported,
 // and Restore deletes it; what has an owner stays.
 func TestOwnerless(t *testing.T) {
 	t.Parallel()

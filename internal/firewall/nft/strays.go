@@ -115,8 +115,8 @@ func explain(asked []Asked) (explained, error) {
 	return x, nil
 }
 
-// explains says that an element was asked for. Of networks it is of no importance who
-// stands in it: several may have asked.
+// explains says that an element was asked for. The owner in an element that networks share
+// does not count: several networks may have asked for it.
 func (x explained) explains(e ruleset.Elem) bool {
 	if e.Set.Family == unix.NFPROTO_IPV4 || e.Set.Family == unix.NFPROTO_IPV6 {
 		return x.gated[e.Owner]

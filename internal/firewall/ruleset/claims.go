@@ -2,12 +2,25 @@ package ruleset
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
-	"slices"
+	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
+
+// Claim is a range of ports of the host that belongs to one owner.
+type Claim struct {
+	Sets *FamilySets
+	firewall.PortSpan
+	Owner string
+}
+
+// ports returns ports at the addresses of r.
+func (r addrRange) ports(p firewall.Protocol, lo, hi uint16) firewall.PortSpan {
+	first, _ := netip.AddrFromSlice(r.first)
+	last, _ := netip.AddrFromSlice(r.last)
+	return firewall.PortSpan{Protocol: p, First: first, Last: last, Lo: lo, Hi: hi}
+}
 
 // Gives says that two elements with the same key are the same in all else.
 func (e Elem) Gives(o Elem) bool { return bytes.Equal(e.Data, o.Data) && bytes.Equal(e.End, o.End) }
@@ -41,15 +54,15 @@ func (e Elem) Claim() (Claim, bool) {
 		default:
 			continue
 		}
-		c.at = withLocalhost4(addrRange{first[0], last[0]})
-		c.Protocol, c.Lo, c.Hi = firewall.Protocol(first[1][0]), binary.BigEndian.Uint16(first[2]), binary.BigEndian.Uint16(last[2])
+		at := withLocalhost4(addrRange{first[0], last[0]})
+		c.PortSpan = at.ports(firewall.Protocol(first[1][0]), binary.BigEndian.Uint16(first[2]), binary.BigEndian.Uint16(last[2]))
 		return c, true
 	}
 	return Claim{}, false
 }
 
-// withLocalhost4 puts 127.0.0.0/8 to a range that leaves it out: who publishes a
-// port of any address without hairpin has it there, too.
+// withLocalhost4 puts 127.0.0.0/8 to a range that leaves it out: an owner that
+// publishes a port of any address without hairpin has it there, too.
 func withLocalhost4(r addrRange) addrRange {
 	if bytes.Equal(r.last, notLocalhost4[0].last) {
 		r.last = []byte{127, 255, 255, 255}
@@ -64,35 +77,4 @@ func withLocalhost4(r addrRange) addrRange {
 // gives, is left out.
 func (f *FamilySets) OfAnyPort(p firewall.Protocol, n uint16) Elem {
 	return Elem{Set: &f.AnyPort, Key: f.AnyPort.Key.Of([]byte{byte(p)}, port(n))}
-}
-
-// ClaimIndex are claims in the order of their ports.
-type ClaimIndex struct {
-	claims []Claim
-	widest int // ports of a claim, at most
-}
-
-// IndexClaims returns an index of claims.
-func IndexClaims(all []Claim) ClaimIndex {
-	x := ClaimIndex{claims: slices.Clone(all)}
-	slices.SortFunc(x.claims, func(a, b Claim) int { return cmp.Compare(a.Lo, b.Lo) })
-	for _, c := range all {
-		x.widest = max(x.widest, int(c.Hi-c.Lo)+1)
-	}
-	return x
-}
-
-// Meeting returns the parts of claims that o meets.
-func (x ClaimIndex) Meeting(o Claim) []Claim {
-	first, _ := slices.BinarySearchFunc(x.claims, int(o.Lo)-x.widest+1, func(c Claim, lo int) int { return cmp.Compare(int(c.Lo), lo) })
-	var all []Claim
-	for _, c := range x.claims[first:] {
-		if c.Lo > o.Hi {
-			break
-		}
-		if c.meets(o) {
-			all = append(all, c.common(o))
-		}
-	}
-	return all
 }

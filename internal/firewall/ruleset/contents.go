@@ -12,12 +12,12 @@ import (
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// What the rules of a table say has a hash: the sum of those of its chains, as a
-// table of an earlier release has its chains in another order. If that of what the
-// kernel has is ours, no rule needs to be compared with what we write, and ours
-// need not even be made (BenchmarkRules). It is over what both ways of writing an
-// expression have in common, see SameExprs. If it differs, the rules are compared
-// one by one: that says what differs, or that nothing does.
+// The rules of a table have a hash: the sum of those of its chains, as a table of an
+// earlier release has its chains in another order. If that of what the kernel has is ours,
+// no rule needs to be compared with what we write, and ours need not even be made
+// (BenchmarkRules). It is over what both ways of writing an expression have in common, see
+// SameExprs. If it differs, the rules are compared one by one: that says what differs, or
+// that nothing does.
 
 // Digest gathers the hash of rules as they come, those of a chain together.
 type Digest struct {

@@ -47,7 +47,7 @@ func (e Elem) Encode(a *nfnl.Attrs, whole bool) {
 	a.Bytes(unix.NFTA_SET_ELEM_USERDATA, FormatComment(e.Owner))
 }
 
-// DecodeElems calls fn for each element in an answer. What it gets is its own.
+// DecodeElems calls fn for each element in an answer. It may keep the element.
 func DecodeElems(s *Set, attrs []byte, fn func(Elem)) error {
 	list := nfnl.Find(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	return nfnl.Each(list, func(_ uint16, item []byte) error {

@@ -11,51 +11,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
-// Claim is a range of ports of the host that belongs to one owner.
-type Claim struct {
-	Sets     *FamilySets
-	Protocol firewall.Protocol
-	at       addrRange // addresses of the host
-	Lo, Hi   uint16
-	Owner    string
-}
-
-// meets says that both claim the same port of the same address.
-func (c Claim) meets(o Claim) bool {
-	return c.Sets == o.Sets && c.Protocol == o.Protocol && c.Lo <= o.Hi && o.Lo <= c.Hi &&
-		bytes.Compare(c.at.first, o.at.last) <= 0 && bytes.Compare(o.at.first, c.at.last) <= 0
-}
-
-// common is the part that both of two claims that meet are of.
-func (c Claim) common(o Claim) Claim {
-	c.Lo, c.Hi = max(c.Lo, o.Lo), min(c.Hi, o.Hi)
-	if o.host().IsValid() {
-		c.at = o.at
-	}
-	return c
-}
-
-// host is the address of a claim to one; else the zero Addr.
-func (c Claim) host() netip.Addr {
-	if !bytes.Equal(c.at.first, c.at.last) {
-		return netip.Addr{}
-	}
-	a, _ := netip.AddrFromSlice(c.at.first)
-	return a
-}
-
-// PortMap is the claim with the family's word for more than one address.
-func (c Claim) PortMap() firewall.PortMap {
-	m := firewall.PortMap{Protocol: c.Protocol, HostIP: c.host(), HostPort: c.Lo}
-	if c.Hi > c.Lo {
-		m.HostPortEnd = c.Hi
-	}
-	return m.InFamily(c.Sets == IPv4())
-}
-
-// String is as PortMap's.
-func (c Claim) String() string { return c.PortMap().String() }
-
 // PlanPorts publishes Ports as n's policy for the family has it.
 func PlanPorts(n firewall.Network, e firewall.Endpoint) (Planned, error) {
 	if len(e.Ports) == 0 {
@@ -114,7 +69,7 @@ func (p *publication) plan(e firewall.Endpoint, n firewall.Network) error {
 	}
 	for _, m := range ports {
 		for _, at := range p.hosts(m) {
-			p.claims = append(p.claims, Claim{p.sets, m.Protocol, at, m.HostPort, m.Last(), p.owner})
+			p.claims = append(p.claims, Claim{p.sets, at.ports(m.Protocol, m.HostPort, m.Last()), p.owner})
 		}
 		p.publish(m)
 	}

@@ -19,7 +19,7 @@ type publishedPort struct {
 	first, last uint16     // of the host
 	to          uint16     // of the container: where first goes
 	target      netip.Addr
-	sources     []netip.Prefix // nil: everybody
+	sources     []netip.Prefix // nil: all clients
 	direct      bool           // reached by the container's address; first says nothing
 }
 
@@ -45,7 +45,7 @@ func readPort(f *FamilySets, e Elem, v [][]byte) (publishedPort, bool) {
 	if !ok || !whole {
 		return publishedPort{}, false
 	}
-	p := publishedPort{sets: f, protocol: c.Protocol, host: c.host(), first: c.Lo, last: c.Hi, to: c.Lo}
+	p := publishedPort{sets: f, protocol: c.Protocol, host: c.Host(), first: c.Lo, last: c.Hi, to: c.Lo}
 	p.target, _ = netip.AddrFromSlice(data[0])
 	if e.Set != &f.Span {
 		p.to = binary.BigEndian.Uint16(data[1])
@@ -56,7 +56,7 @@ func readPort(f *FamilySets, e Elem, v [][]byte) (publishedPort, bool) {
 	end, _ := e.Set.Key.Split(e.End)
 	split := bytes.Equal(end[1], notLocalhost4[0].last)
 	p.sources = clients(v[0], end[0], e.Set == &f.Span || split)
-	return p, !bytes.Equal(v[1], notLocalhost4[1].first) || c.host().IsValid()
+	return p, !bytes.Equal(v[1], notLocalhost4[1].first) || c.Host().IsValid()
 }
 
 // readOpen reads an element of a set of ports that are reached directly.
@@ -79,7 +79,7 @@ func readOpen(f *FamilySets, e Elem, v [][]byte) (publishedPort, bool) {
 	return p, true
 }
 
-// clients returns the prefix from first to last; nil if it is everybody and
+// clients returns the prefix from first to last; nil if it is all clients and
 // that need not be said for the element to be where it is.
 func clients(first, last []byte, plain bool) []netip.Prefix {
 	a, _ := netip.AddrFromSlice(first)
@@ -157,7 +157,7 @@ func comparePrefix(a, b netip.Prefix) int {
 }
 
 // joinRanges makes ranges of ports that do not keep their numbers, each of
-// which is an element of its own. What is open tells whether they were one.
+// which is an element of its own. The open ports tell whether they were one.
 func joinRanges(ports, opens []publishedPort) []publishedPort {
 	together := func(a, b publishedPort) bool {
 		return !slices.ContainsFunc(opens, func(o publishedPort) bool { return o.target == a.target }) ||

@@ -35,5 +35,5 @@ const (
 // Release is the chain that says that t is complete.
 func (t Table) Release() Chain { return Chain{Name: releasePrefix + Releases[t.Family]} }
 
-// Written is the chain that says who wrote the rules of t.
+// Written is the chain that says which release wrote the rules of t.
 func (t Table) Written() Chain { return Chain{Name: writtenPrefix + Releases[t.Family]} }

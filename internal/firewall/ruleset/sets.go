@@ -42,8 +42,9 @@ var (
 var Owners = Set{unix.NFPROTO_INET, "owners", Tuple{{typeIPv6, 16, nowhere, 0}}, nil, false}
 
 // Strict has both families while a network of the host has an element in one of
-// StrictSets: then no packet is let through before they are asked. Who puts the
-// first there adds them, who takes the last away deletes them; they have no owner.
+// StrictSets: then no packet is let through before they are asked. The process that
+// adds the first such element adds them, the one that deletes the last deletes them;
+// they have no owner.
 // A set of one byte is a bitmap, which is asked faster than sets of interfaces.
 var (
 	Strict     = Set{unix.NFPROTO_INET, "strict", Tuple{NFProto}, nil, false}
@@ -72,7 +73,7 @@ type FamilySets struct {
 	// restricted to some clients; and ranges that keep their port numbers.
 	AnyPort, Port, From, Span Set
 	// Open and OpenSpan are container ports that may be reached directly, by
-	// everybody or by some clients and as ranges.
+	// all clients, or by some clients and as ranges.
 	Open, OpenSpan Set
 	// Of the family's own table: the published ports of endpoints with
 	// conditions. Gate leads to the chain of the owner, and of what that lets
@@ -123,7 +124,7 @@ func setsOf(family uint8, suffix string, saddr, daddr Field) FamilySets {
 	}
 }
 
-// families are made for who first asks: most processes have no rules.
+// families are made at the first call: most processes have no rules.
 var families struct {
 	once   sync.Once
 	v4, v6 FamilySets

@@ -19,9 +19,9 @@ import (
 // host of that network, be it for this host or for another one.
 //
 // The VNI is read out of the packet, so that other VXLAN devices on the same
-// UDP port are left alone. What a host sends by its own tunnel is not seen: it
-// is not forwarded. A packet is whole here: conntrack, which these tables use,
-// joins fragments before.
+// UDP port are left alone. Packets that a host sends by its own tunnel are not seen: it is
+// not forwarded. A packet is whole here: conntrack, which these tables use, joins
+// fragments before.
 
 // vni is the VNI in a VXLAN header, behind that of UDP, and one byte more, which
 // is masked. It is typed as an address because nft prints no number of 24 bits.

@@ -112,7 +112,7 @@ func (l *limited) Write(b []byte) (int, error) {
 func (l *limited) cut(most int) string { return string(l.Bytes()[:min(most, l.Len())]) }
 
 // fileOf returns a file without a name that has the text. A program that reads
-// it comes to its end even if whoever started it does not.
+// it comes to its end even if the process that started it is killed.
 func fileOf(text string) (*os.File, error) {
 	fd, err := unix.MemfdCreate("input", unix.MFD_CLOEXEC)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 )
 
 // An etcd that was restored from an older copy has forgotten claims, and would
-// give a living host's block to another one. What it has forgotten the hosts
-// know, so:
+// give a living host's block to another one. The hosts know the claims that it has
+// forgotten, so:
 //
 //   - Each host remembers the moment at which it last saw etcd, in memory and in
 //     its node files, with the blocks of all hosts. When a session begins and etcd
@@ -205,8 +205,8 @@ func (r *Registry) restoreHost(ctx context.Context, c *clientv3.Client, m *mirro
 }
 
 // restoreHold lets a host that is not there itself keep its blocks for as long
-// as if it had been heard of now. What says where it is comes after that: a host
-// without a hold is taken for one that is gone.
+// as if it had been heard of now. Its address is written after that: a host without a hold
+// is taken for one that is gone.
 func (r *Registry) restoreHold(ctx context.Context, c *clientv3.Client, m *mirror, host overlay.KnownHost) error {
 	if !m.holds[host.Name] {
 		var id clientv3.LeaseID

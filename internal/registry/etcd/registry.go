@@ -21,7 +21,7 @@ const DefaultPrefix = "/libnet/v1"
 // ErrApart says that there is no session with etcd at the moment.
 var ErrApart = errors.New("not in touch with etcd")
 
-// Config is how etcd is reached, and by whom.
+// Config is how etcd is reached, and as which host.
 type Config struct {
 	// Endpoints are the URLs of etcd's members, as "https://192.0.2.1:2379".
 	Endpoints []string

@@ -212,8 +212,8 @@ func TestVNI(t *testing.T) {
 	}
 }
 
-// A host that is away for longer than it holds its blocks loses them, by
-// whoever looks; one that is away for less does not, though it is not live. Back
+// A host that is away for longer than it holds its blocks loses them, as every
+// watcher sees; one that is away for less does not, though it is not live. Back
 // again, it sees what it lost.
 func TestAbsence(t *testing.T) {
 	l := newLab(t, 5, 1)

@@ -75,8 +75,8 @@ func (i *issuer) client(name string) func() (*tls.Config, error) {
 	return func() (*tls.Config, error) { return info.ClientConfig() }
 }
 
-// By certificates on both sides, and as a user who may write below our prefix
-// and nowhere else. Without a certificate, or with another password, a client
+// By certificates on both sides, and as a user with the right to write below our
+// prefix and nowhere else. Without a certificate, or with another password, a client
 // gets no access.
 func TestSecure(t *testing.T) {
 	ca := newIssuer(t)

@@ -29,10 +29,10 @@ type leases struct {
 // reads everything anew. ErrTaken says that another living host has our name
 // or address.
 //
-// known is what this host knows by itself of networks. What etcd has lost of it,
-// being restored from an older copy, is written again before seen is called. A
-// view is Settled once a host that remembers the past has looked at this etcd,
-// or all of them have had the time to.
+// known is what this host knows by itself of networks. The part that etcd has lost, being
+// restored from an older copy, is written again before seen is called. A view is Settled
+// once a host that remembers the past has looked at this etcd, or all of them have had the
+// time to.
 func (r *Registry) Session(ctx context.Context, known func() []overlay.Known, seen func(overlay.View)) error {
 	return r.within(ctx, func(c *clientv3.Client) error {
 		l, err := r.announce(ctx, c)
@@ -188,8 +188,8 @@ func (r *Registry) keepAlive(ctx context.Context, c *clientv3.Client, id clientv
 	return c.KeepAliveOnce(ctx, id)
 }
 
-// announce writes what says that this host is there. What stands there already,
-// as after a restart, is left as it is.
+// announce writes what says that this host is there. Keys that are there already, as after
+// a restart, are left as they are.
 func (r *Registry) announce(ctx context.Context, c *clientv3.Client) (leases, error) {
 	for range tries {
 		l, ok, err := r.announceOnce(ctx, c)

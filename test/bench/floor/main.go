@@ -1,6 +1,6 @@
 // Command floor makes one container's attachment with the kernel requests that
 // every implementation needs, and nothing else: no addresses are chosen, nothing
-// is recorded, checked or locked. What a plugin takes beyond it is its own.
+// is recorded, checked or locked. The time that a plugin takes beyond it is its own.
 //
 //	floor add|del <netns> <number>
 //
@@ -105,7 +105,7 @@ func configure(container netns.NsHandle, number int) error {
 }
 
 // del takes rules and veth away, in this order: the kernel frees the elements
-// in the background, and who closes an nftables socket before it has done so
+// in the background, and a process that closes an nftables socket before that
 // waits for it. Removing a veth takes longer than that.
 func del(_ string, number int) (all, veth time.Duration, err error) {
 	start := time.Now()
