@@ -172,24 +172,28 @@ func (a *agents) up(keys map[string]any, args ...string) {
 // get asks a host's agent.
 func (a *agents) get(host, path string) (body string, code int) {
 	a.t.Helper()
-	a.in(netnsPath(host), func() {
-		c, err := net.DialTimeout("tcp", "127.0.0.1:9468", agentPatience)
-		if err != nil {
-			return // not there yet
-		}
-		// The connection is of this thread's namespace.
-		client := http.Client{Timeout: agentPatience, Transport: &http.Transport{
-			DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
-		}}
-		resp, err := client.Get("http://agent" + path)
-		if err != nil {
-			return
-		}
-		defer func() { _ = resp.Body.Close() }()
-		data, _ := io.ReadAll(resp.Body)
-		body, code = string(data), resp.StatusCode
-	})
+	a.in(netnsPath(host), func() { body, code = a.getHere(path) })
 	return body, code
+}
+
+// getHere asks the agent of the thread's own namespace.
+func (a *agents) getHere(path string) (body string, code int) {
+	a.t.Helper()
+	c, err := net.DialTimeout("tcp", "127.0.0.1:9468", agentPatience)
+	if err != nil {
+		return "", 0 // not there yet
+	}
+	// The connection is of this thread's namespace.
+	client := http.Client{Timeout: agentPatience, Transport: &http.Transport{
+		DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
+	}}
+	resp, err := client.Get("http://agent" + path)
+	if err != nil {
+		return "", 0
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, _ := io.ReadAll(resp.Body)
+	return string(data), resp.StatusCode
 }
 
 // metric returns a gauge's or counter's value; -1 if there is none.

@@ -421,6 +421,86 @@ func TestNamesRename(t *testing.T) {
 	}
 }
 
+// What a network has that a running container is added to resolves at once, and is gone
+// at once when it is taken off.
+func TestNamesConnect(t *testing.T) {
+	l := newNamesLab(t)
+	l.startAgent()
+	l.join("web", "front")
+	l.join("lone", "back")
+	l.captured()
+	at := l.address("lone", "back", false)
+	for range 10 {
+		if got := l.answers(query{from: "web", name: "lone"}); got != "nxdomain" {
+			t.Fatalf("before it is connected: %s", got)
+		}
+		second := l.call("web", "back", 1)
+		l.must(second.as("ADD"))
+		if got := l.answers(query{from: "web", name: "lone"}); got != at {
+			t.Errorf("connected: %s, want %s", got, at)
+		}
+		if got := l.answers(query{from: "lone", name: "web.back"}); got == "nxdomain" || got == "-" {
+			t.Errorf("connected, from the other side: %s", got)
+		}
+		l.must(second.as("DEL"))
+		if got := l.answers(query{from: "lone", name: "web.back.test"}); got != "nxdomain" {
+			t.Errorf("disconnected, from the other side: %s", got)
+		}
+	}
+}
+
+// A container that asks without end has its answers up to the limit; the rest passes, and
+// others are not concerned. The agent counts, logs on request, and tells of its health.
+func TestNamesWatched(t *testing.T) {
+	l := newNamesLab(t)
+	l.startAgent("--listen", "127.0.0.1:9468", "--names-limit", "20", "--log-queries")
+	a := &agents{cluster: &cluster{host: l.host}}
+	l.await("health", func() bool { body, code := a.getHere("/healthz"); return code == 200 && body == "ok\n" })
+	l.join("web", "front")
+	l.join("db", "front")
+	for i := range 15 {
+		if got, want := l.answers(query{from: "db", name: "web"}), l.address("web", "front", false); got != want {
+			t.Errorf("query %d: %s, want %s", i, got, want)
+		}
+	}
+	for _, q := range []query{
+		{from: "db", name: "web", network: "tcp"}, {from: "db", name: "no.libnet.internal"}, {from: "db", name: "outside.test"},
+		{from: "db", name: "outside.test", network: "tcp"}, {from: "db", name: "web", qtype: dns.TypeMX},
+	} {
+		_, err := l.ask(q)
+		l.check(err)
+	}
+	body, _ := a.getHere("/metrics")
+	for labels, want := range map[string]float64{
+		`transport="udp",outcome="answered"`: 15, `transport="tcp",outcome="answered"`: 1, `transport="udp",outcome="nxdomain"`: 1,
+		`transport="udp",outcome="foreign"`: 1, `transport="tcp",outcome="foreign"`: 1, `transport="udp",outcome="nodata"`: 1,
+	} {
+		parts := strings.Split(labels, ",")
+		name := "libnet_names_queries_total{" + parts[1] + "," + parts[0] + "}" // Prometheus sorts them
+		if got := metric(body, name); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	if metric(body, "libnet_names_endpoints") != 2 || metric(body, "libnet_names_ok") != 1 {
+		t.Errorf("metrics:\n%s", body)
+	}
+	if line := "name=outside.test. type=A outcome=foreign"; strings.Count(l.agent.log.String(), line) != 2 {
+		t.Errorf("the log has not two times %q:\n%s", line, l.agent.log)
+	}
+	answered := 0
+	for range 300 {
+		if l.answers(query{from: "web", name: "web"}) != "nxdomain" { // which the server outside says
+			answered++
+		}
+	}
+	if answered < 20 || answered > 200 {
+		t.Errorf("%d of 300 queries at once were answered, with a limit of 20 per second", answered)
+	}
+	if got, want := l.answers(query{from: "db", name: "web"}), l.address("web", "front", false); got != want {
+		t.Errorf("another container after the flood: %s, want %s", got, want)
+	}
+}
+
 // musl builds a program that asks for both families with musl's getaddrinfo.
 func (l *namesLab) musl() string {
 	l.t.Helper()

@@ -143,7 +143,7 @@ func (l *namesLab) serveOutside() {
 func (l *namesLab) startAgent(args ...string) {
 	l.t.Helper()
 	p := &agentProc{log: &tail{}, done: make(chan error, 1)}
-	p.cmd = exec.Command(program(l.t, "ln-agent"), append(args, "--local", "--listen", "")...)
+	p.cmd = exec.Command(program(l.t, "ln-agent"), append([]string{"--local", "--listen", ""}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	l.check(p.cmd.Start())
