@@ -44,6 +44,12 @@ func TestDoctor(t *testing.T) {
 			},
 			nil, []string{"table ip filter, chain FORWARD: policy drop; it has rules for ln0, ln1"},
 		},
+		"a rule that is not understood": {
+			func(l *lab) {
+				l.nft("table ip other {\n chain f {\n type filter hook forward priority 0; policy accept;\n ip saddr & 0.0.0.255 != 0.0.0.9 drop\n }\n}\n", "-f", "-")
+			},
+			nil, []string{`✓ other firewalls   could not judge rule "handle 2" of chain f in table ip other: it asks for single bits of an address`},
+		},
 		"firewalld": {
 			func(l *lab) {
 				l.nft("table inet firewalld {\n chain filter_FORWARD {\n type filter hook forward priority 10; policy accept;\n reject with icmpx type admin-prohibited\n }\n}\n", "-f", "-")

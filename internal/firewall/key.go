@@ -10,6 +10,13 @@ import (
 // TableName is the name of all our tables in nf_tables.
 const TableName = "libnet"
 
+// ChainPrefix begins the names of all our chains in iptables. UserChain is the one whose
+// rules are the administrator's.
+const (
+	ChainPrefix = "LIBNET-"
+	UserChain   = ChainPrefix + "USER"
+)
+
 // MaxComment is the longest comment that nft takes and prints
 // (NFTNL_UDATA_COMMENT_MAXLEN of libnftnl, less the NUL). The kernel keeps
 // 256 bytes of user data.

@@ -23,20 +23,21 @@ func (s survey) checkForeign(ctx context.Context) []Finding {
 	slices.Sort(bridges)
 	bridges = slices.Compact(bridges)
 	const about = "other firewalls"
-	chains, err := foreign.Drops(ctx, bridges...)
+	chains, unjudged, err := foreign.Drops(ctx, bridges...)
 	if err != nil {
 		return []Finding{{about, err.Error(), "try again; what others have forwarded is not known"}}
 	}
+	remarks := notJudged(about, unjudged)
 	if len(chains) == 0 {
-		return []Finding{{about, "none drops what is forwarded", ""}}
+		return append([]Finding{{about, "none drops what is forwarded", ""}}, remarks...)
 	}
 	var all []Finding
 	for _, ch := range chains {
 		all = append(all, Finding{About: about, Found: fmt.Sprintf("table %s %s, chain %s: %s", ch.Family, ch.Table, ch.Chain, ch.End)})
 		f := &all[len(all)-1]
-		if ch.Handle != 0 {
+		if ch.Handle != 0 || ch.Rule != "" {
 			f.Found = fmt.Sprintf("table %s %s, chain %s: a rule is %s for all of %s", ch.Family, ch.Table, ch.Chain, ch.End, strings.Join(ch.Named, ", "))
-			f.Advice = fmt.Sprintf("nft delete rule %s %s %s handle %d, unless it is meant to cut them off", ch.Family, ch.Table, ch.Chain, ch.Handle)
+			f.Advice = deleteRule(ch) + ", unless it is meant to cut them off"
 			continue
 		}
 		unnamed := slices.DeleteFunc(slices.Clone(bridges), func(b string) bool { return slices.Contains(ch.Named, b) })
@@ -50,7 +51,47 @@ func (s survey) checkForeign(ctx context.Context) []Finding {
 			f.Advice = letThrough(ch, unnamed[0])
 		}
 	}
-	return append(all, bridgeNetfilter())
+	return append(append(all, bridgeNetfilter()), remarks...)
+}
+
+// mostRemarks is how many rules that are not understood are named.
+const mostRemarks = 5
+
+// notJudged says of which rules the doctor cannot tell whether they drop. That is no
+// fault of the host: no finding has an advice.
+func notJudged(about string, rules []foreign.Unjudged) []Finding {
+	var all []Finding
+	for i, u := range rules {
+		if i == mostRemarks {
+			return append(all, Finding{About: about, Found: fmt.Sprintf("could not judge %d more rules", len(rules)-i)})
+		}
+		rule := "rules"
+		if u.Rule != "" {
+			rule = fmt.Sprintf("rule %q", u.Rule)
+		}
+		all = append(all, Finding{About: about, Found: fmt.Sprintf("could not judge %s of chain %s in table %s %s: %s", rule, u.Chain, u.Family, u.Table, u.Why)})
+	}
+	return all
+}
+
+// deleteRule is the command that deletes a rule.
+func deleteRule(r foreign.Drop) string {
+	if r.Rule != "" {
+		return fmt.Sprintf("%s -D %s", iptablesOf(r.Family), strings.TrimPrefix(r.Rule, "-A "))
+	}
+	return fmt.Sprintf("nft delete rule %s %s %s handle %d", r.Family, r.Table, r.Chain, r.Handle)
+}
+
+// iptablesOf names the program for a family of chains.
+func iptablesOf(family string) string {
+	program := "iptables"
+	if strings.HasSuffix(family, "ip6") {
+		program = "ip6tables"
+	}
+	if strings.HasPrefix(family, "legacy") {
+		program += "-legacy"
+	}
+	return program
 }
 
 // checkPolicyRules looks for rules of the host's routing that drop what containers
@@ -102,14 +143,7 @@ func letThrough(ch foreign.Drop, bridge string) string {
 	if ch.Table != "filter" {
 		return fmt.Sprintf("add rules to chain %s that accept iifname %[2]s and oifname %[2]s", ch.Chain, bridge)
 	}
-	tool := "iptables"
-	if strings.HasSuffix(ch.Family, "ip6") {
-		tool = "ip6tables"
-	}
-	if strings.HasPrefix(ch.Family, "legacy") {
-		tool += "-legacy"
-	}
-	return fmt.Sprintf("%s -I FORWARD -i %[2]s -j ACCEPT and the same with -o (Docker: chain DOCKER-USER; ufw: ufw route allow in on %[2]s)", tool, bridge)
+	return fmt.Sprintf("%s -I FORWARD -i %[2]s -j ACCEPT and the same with -o (Docker: chain DOCKER-USER; ufw: ufw route allow in on %[2]s)", iptablesOf(ch.Family), bridge)
 }
 
 // bridgeNetfilter says whether such a drop also hits frames inside of a bridge.

@@ -23,38 +23,49 @@ type Drop struct {
 	Chain  string
 	Hook   string // "prerouting", "forward", "postrouting"
 	End    string // "policy drop", "last rule drop", "last rule reject"; of a rule "drop", "reject"
-	Handle uint64 // of the rule; 0: it is the chain
+	Handle uint64 // of the rule; 0: it is the chain, or a rule of the older iptables
+	Rule   string // of the older iptables, as iptables-legacy -S writes it: "-A FORWARD -i br0 -j DROP"
 	// Named are those of the interfaces asked for that a rule of the table
 	// names: its owner has thought of them. Of a rule, those it drops.
 	Named []string
 }
 
+// Unjudged is another owner's rule that may drop all packets of an interface; whether
+// it does cannot be told.
+type Unjudged struct {
+	Family, Table, Chain string
+	Rule                 string // "handle 5", or the words of a rule of the older iptables; empty: all of the chain
+	Why                  string // "set blocked has ranges"
+}
+
 // Drops returns other owners' chains and rules that may drop what networks forward,
-// in the order of families, in the network namespace of the calling thread. It
-// changes nothing. Without nf_tables only the older iptables is looked at. Rules that
-// ask for more than an interface are taken to mean what they say.
-func Drops(ctx context.Context, interfaces ...string) ([]Drop, error) {
+// in the order of families, in the network namespace of the calling thread, and the
+// rules of which that cannot be told. It changes nothing. Without nf_tables only the
+// older iptables is looked at. A rule that asks for more than interfaces and addresses,
+// as for a port, drops only some packets, and is left out.
+func Drops(ctx context.Context, interfaces ...string) ([]Drop, []Unjudged, error) {
 	var all []Drop
+	var unjudged []Unjudged
 	var sockets nfnl.Pool
 	err := sockets.Do(ctx, func(nl *nfnl.Conn) error {
-		all = nil
+		all, unjudged = nil, nil
 		for _, fam := range families {
-			chains, err := (&conn{nl}).drops(fam, interfaces)
+			chains, rules, err := (&conn{nl}).drops(fam, interfaces)
 			if err != nil {
 				return err
 			}
-			all = append(all, chains...)
+			all, unjudged = append(all, chains...), append(unjudged, rules...)
 		}
 		return nil
 	})
 	if err = errors.Join(err, sockets.Close()); errors.Is(firewall.AsUnsupported(err), firewall.ErrUnsupported) {
 		err = nil
 	}
-	legacy, legacyErr := legacyDrops(interfaces)
+	legacy, rules, legacyErr := legacyDrops(ctx, interfaces)
 	if err = errors.Join(err, legacyErr); err != nil {
 		err = fmt.Errorf("list forward chains of others: %w", err)
 	}
-	return append(all, legacy...), err
+	return append(all, legacy...), append(unjudged, rules...), err
 }
 
 // conn reads rules on a netlink socket.
@@ -93,7 +104,7 @@ var hooks = map[uint32]string{unix.NF_INET_PRE_ROUTING: "prerouting", hookForwar
 // maxJumps is how deep jumps are followed (NFT_JUMP_STACK_SIZE).
 const maxJumps = 16
 
-func (c *conn) drops(fam family, interfaces []string) ([]Drop, error) {
+func (c *conn) drops(fam family, interfaces []string) ([]Drop, []Unjudged, error) {
 	var bases []Drop
 	aside := map[string]bool{} // base chains that nothing forwarded passes
 	err := c.list(unix.NFT_MSG_GETCHAIN, fam, nil, func(attrs []byte) error {
@@ -113,22 +124,20 @@ func (c *conn) drops(fam family, interfaces []string) ([]Drop, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var drops []Drop
+	var unjudged []Unjudged
 	tables := map[string]*tableRules{}
 	for _, ch := range bases {
 		t := tables[ch.Table]
 		if t == nil {
 			if t, err = c.readTable(fam, ch.Table, interfaces); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			tables[ch.Table] = t
-			for _, d := range t.drops {
-				if !aside[d.Table+" "+d.Chain] {
-					drops = append(drops, d)
-				}
-			}
+			drops = append(drops, slices.DeleteFunc(t.drops, func(d Drop) bool { return aside[d.Table+" "+d.Chain] })...)
+			unjudged = append(unjudged, slices.DeleteFunc(t.unjudged, func(u Unjudged) bool { return aside[u.Table+" "+u.Chain] })...)
 		}
 		switch does := t.decides(ch.Chain, 0); does {
 		case "":
@@ -141,7 +150,7 @@ func (c *conn) drops(fam family, interfaces []string) ([]Drop, error) {
 			drops = append(drops, ch)
 		}
 	}
-	return drops, nil
+	return drops, unjudged, nil
 }
 
 // tableRules are the rules of another owner's table.
@@ -152,6 +161,8 @@ type tableRules struct {
 	drops []Drop // rules
 	gone  bool
 	sets  map[string]*heldSet
+
+	unjudged []Unjudged
 }
 
 // verdictOf is what a rule does with packets, and with which.
@@ -159,7 +170,6 @@ type verdictOf struct {
 	does   string // "accept", "drop", "reject", "return", "jump", "goto"; "": goes on
 	chain  string // of a jump
 	always bool   // it asks for nothing of the packet
-	byName bool   // it asks for nothing but interfaces
 }
 
 func (c *conn) readTable(fam family, table string, interfaces []string) (*tableRules, error) {
@@ -168,6 +178,9 @@ func (c *conn) readTable(fam family, table string, interfaces []string) (*tableR
 		a.String(unix.NFTA_RULE_TABLE, table)
 	}, func(attrs []byte) error {
 		chain := nfnl.Text(attrs, unix.NFTA_RULE_CHAIN)
+		if ours(chain) {
+			return nil
+		}
 		v, names := readVerdict(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS)), naming(attrs, interfaces)
 		t.rules[chain] = append(t.rules[chain], v)
 		t.named = append(t.named, names...)
@@ -180,9 +193,14 @@ func (c *conn) readTable(fam family, table string, interfaces []string) (*tableR
 		return &tableRules{gone: true}, nil
 	}
 	if err == nil {
-		c.droppingRules(fam, t, interfaces)
+		t.judgeAll(fam.name, table, c.candidates(fam, t), interfaces)
 	}
 	return t, err
+}
+
+// ours says that the rules of a chain are those of our iptables backend.
+func ours(chain string) bool {
+	return strings.HasPrefix(chain, firewall.ChainPrefix) && chain != firewall.UserChain
 }
 
 // decides returns what a chain does with what none of its rules with conditions
@@ -209,6 +227,15 @@ func (t *tableRules) decides(chain string, depth int) string {
 	return ""
 }
 
+// final is what a rule does with packets that it asks for, itself or by the chain that it
+// jumps to.
+func (t *tableRules) final(v verdictOf) string {
+	if v.does == "jump" || v.does == "goto" {
+		return t.decides(v.chain, 1)
+	}
+	return v.does
+}
+
 // naming returns the interfaces that stand in b with the final NUL that a
 // comparison with a whole name has.
 func naming(b []byte, interfaces []string) []string {
@@ -223,7 +250,7 @@ func naming(b []byte, interfaces []string) []string {
 
 // readVerdict reads the expressions of a rule.
 func readVerdict(exprs []byte) verdictOf {
-	v := verdictOf{always: true, byName: true}
+	v := verdictOf{always: true}
 	_ = nfnl.Each(exprs, func(_ uint16, e []byte) error {
 		data := nfnl.Find(e, unix.NFTA_EXPR_DATA)
 		switch name := nfnl.Text(e, unix.NFTA_EXPR_NAME); {
@@ -232,20 +259,13 @@ func readVerdict(exprs []byte) verdictOf {
 			v.does = "reject"
 		case name == "immediate":
 			v.does, v.chain = decision(nfnl.Find(data, unix.NFTA_IMMEDIATE_DATA))
-		case name == "cmp" || name == "meta" && isInterface(nfnl.Uint32(nfnl.Find(data, unix.NFTA_META_KEY))):
-			v.always = false
+		case name == "match" && nfnl.Text(data, unix.NFTA_MATCH_NAME) == "comment":
 		default:
-			v.always, v.byName = false, false
+			v.always = false
 		}
 		return nil
 	})
-	v.byName = v.byName && !v.always
 	return v
-}
-
-// isInterface says that a key of meta is the name or number of an interface.
-func isInterface(key uint32) bool {
-	return slices.Contains([]uint32{unix.NFT_META_IIF, unix.NFT_META_OIF, unix.NFT_META_IIFNAME, unix.NFT_META_OIFNAME}, key)
 }
 
 func decision(data []byte) (does, chain string) {

@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,22 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
+// TestMain gives iptables-legacy a lock of its own: the host's is root's.
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "foreign")
+		if err == nil {
+			defer func() { _ = os.RemoveAll(dir) }()
+			err = os.Setenv("XTABLES_LOCKFILE", filepath.Join(dir, "xtables.lock"))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
 func command(t *testing.T, stdin, name string, args ...string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -21,8 +38,6 @@ func command(t *testing.T, stdin, name string, args ...string) {
 	}
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
-	// The lock of iptables-legacy is one of the host, and root's.
-	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "xtables.lock"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
 	}
@@ -37,6 +52,23 @@ func ofRules(family, chain, end string, handle uint64) []Drop {
 	all := ofRule(family, chain, end, handle)
 	all[0].Named = []string{"br0", "br1"}
 	return all
+}
+
+// lab makes a bridge br0 and foreign rules: those of nft -f, or words of an iptables
+// program, one call per line.
+func lab(t *testing.T, program, rules string) {
+	t.Helper()
+	lntest.Isolate(t)
+	command(t, "", "ip", "link", "add", "br0", "type", "bridge")
+	command(t, "", "ip", "address", "add", "10.9.0.1/24", "dev", "br0")
+	command(t, "", "ip", "address", "add", "fd09::1/64", "dev", "br0")
+	if program == "nft" {
+		command(t, strings.NewReplacer("; }", ";\n}\n").Replace(rules), "nft", "-f", "-")
+		return
+	}
+	for line := range strings.SplitSeq(rules, "\n") {
+		command(t, "", program, strings.Fields(line)...)
+	}
 }
 
 func TestDrops(t *testing.T) {
@@ -126,35 +158,78 @@ func TestDrops(t *testing.T) {
 			[]Drop{{Family: "ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "last rule reject", Named: []string{"br1"}}}},
 		"legacy": {"iptables-legacy", "-P FORWARD DROP\n-A FORWARD -o br0 -j ACCEPT",
 			[]Drop{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop", Named: []string{"br0"}}}},
-		"legacy IPv6":           {"ip6tables-legacy", "-P FORWARD DROP", []Drop{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop"}}},
-		"legacy that accepts":   {"iptables-legacy", "-A FORWARD -i br0 -j DROP", nil},
+		"legacy IPv6": {"ip6tables-legacy", "-P FORWARD DROP", []Drop{{Family: "legacy ip6", Table: "filter", Chain: "FORWARD", Hook: "forward", End: "policy drop"}}},
+		"legacy, a rule drops all of ours": {"iptables-legacy", "-A FORWARD -p tcp -j ACCEPT\n-A FORWARD -i br+ -m comment --comment out -j DROP",
+			[]Drop{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", End: "drop", Rule: "-A FORWARD -i br+ -m comment --comment out -j DROP", Named: []string{"br0", "br1"}}}},
+		"legacy, a source network": {"iptables-legacy", "-A FORWARD -s 10.9.0.0/16 -j REJECT",
+			[]Drop{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", End: "reject", Rule: "-A FORWARD -s 10.9.0.0/16 -j REJECT --reject-with icmp-port-unreachable", Named: []string{"br0"}}}},
+		"legacy, a jump on condition": {"iptables-legacy", "-N last\n-A last -j DROP\n-A FORWARD ! -i eth7 -j last",
+			[]Drop{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", End: "drop", Rule: "-A FORWARD ! -i eth7 -j last", Named: []string{"br0", "br1"}}}},
+		"legacy, accepted before": {"iptables-legacy", "-A FORWARD -i br0 -j ACCEPT\n-A FORWARD -i br0 -j DROP", nil},
+		"legacy, all but ours":    {"iptables-legacy", "-A FORWARD ! -i br+ -j DROP", nil},
+		"legacy, a port of ours":  {"iptables-legacy", "-A FORWARD -i br0 -p tcp -m tcp --dport 25 -j DROP", nil},
+		"a comment of iptables": {"iptables-nft", "-A FORWARD -i br0 -m comment --comment x -j DROP",
+			[]Drop{{Family: "ip", Table: "filter", Chain: "FORWARD", End: "drop", Handle: 2, Named: []string{"br0"}}}},
 		"legacy drops on input": {"iptables-legacy", "-P INPUT DROP", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			lntest.Isolate(t)
-			command(t, "", "ip", "link", "add", "br0", "type", "bridge")
-			command(t, "", "ip", "address", "add", "10.9.0.1/24", "dev", "br0")
-			command(t, "", "ip", "address", "add", "fd09::1/64", "dev", "br0")
-			if tt.program == "nft" {
-				command(t, strings.NewReplacer("; }", ";\n}\n").Replace(tt.rules), "nft", "-f", "-")
-			} else {
-				for line := range strings.SplitSeq(tt.rules, "\n") {
-					command(t, "", tt.program, strings.Fields(line)...)
-				}
-			}
+			lab(t, tt.program, tt.rules)
 			f := nft.New()
 			t.Cleanup(func() { _ = f.Close() })
 			if err := f.ApplyNetwork(t.Context(), firewall.Network{Name: "net", Bridge: "br0", IPv4: firewall.Published}); err != nil { // ours are not among them
 				t.Fatal(err)
 			}
-			got, err := Drops(t.Context(), "br0", "br1")
-			if err != nil {
-				t.Fatal(err)
+			got, unjudged, err := Drops(t.Context(), "br0", "br1")
+			if err != nil || len(unjudged) > 0 {
+				t.Fatalf("%v not judged, error %v", unjudged, err)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A rule that may drop all of an interface, and is not understood, is named.
+func TestUnjudged(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		program, rules string
+		want           []Unjudged
+	}{
+		"single bits": {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr & 0.0.0.255 != 0.0.0.9 drop; } }`,
+			[]Unjudged{{"ip", "a", "f", "handle 2", "it asks for single bits of an address or a name"}}},
+		"not of ours":          {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; iifname "br7" ip saddr & 0.0.0.255 != 0.0.0.9 drop; } }`, nil},
+		"of a port":            {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr & 0.0.0.255 != 0.0.0.9 tcp dport 80 drop; } }`, nil},
+		"accepted":             {"nft", `table ip a { chain f { type filter hook forward priority 0; policy accept; ip saddr & 0.0.0.255 != 0.0.0.9 accept; } }`, nil},
+		"of packets to a host": {"nft", `table ip a { chain f { type filter hook input priority 0; policy accept; ip saddr & 0.0.0.255 != 0.0.0.9 drop; } }`, nil},
+		"a match of iptables": {"iptables-nft", "-A FORWARD -m u32 --u32 0&0=0 -j DROP",
+			[]Unjudged{{"ip", "filter", "FORWARD", "handle 2", "it asks for iptables' match u32"}}},
+		"legacy": {"iptables-legacy", "-A FORWARD -i br0 -m u32 --u32 0&0=0 -j DROP",
+			[]Unjudged{{"legacy ip", "filter", "FORWARD", `-A FORWARD -i br0 -m u32 --u32 "0x0&0x0=0x0" -j DROP`, "it asks for iptables' match u32"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lab(t, tt.program, tt.rules)
+			drops, got, err := Drops(t.Context(), "br0", "br1")
+			if err != nil || len(drops) > 0 {
+				t.Fatalf("%v, error %v", drops, err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Without the program that reads the older tables, the doctor says so.
+func TestWithoutTheProgramOfTheOlderTables(t *testing.T) {
+	lab(t, "iptables-legacy", "-P FORWARD DROP")
+	t.Setenv("PATH", t.TempDir())
+	drops, got, err := Drops(t.Context(), "br0")
+	want := []Unjudged{{Family: "legacy ip", Table: "filter", Chain: "FORWARD", Why: "iptables-legacy is not installed"}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil || len(drops) > 0 {
+		t.Errorf("%v, error %v (-want +got):\n%s", drops, err, diff)
 	}
 }

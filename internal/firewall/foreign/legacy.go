@@ -1,193 +1,261 @@
 package foreign
 
 import (
-	"bytes"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"unsafe"
 
+	"github.com/coreos/go-iptables/iptables"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall/tool"
 )
-
-// The older iptables (linux/netfilter_ipv4/ip_tables.h) is read by getsockopt.
-
-// Constants of ip_tables.h; those of ip6_tables.h are the same.
-const (
-	soGetInfo    = 64 // IPT_SO_GET_INFO
-	soGetEntries = 65 // IPT_SO_GET_ENTRIES
-	entriesAt    = 40 // of struct ipt_get_entries, where the rules are
-	verdictAt    = 32 // of struct xt_standard_target
-	legacyDrop   = -nfDrop - 1
-	legacyAccept = -nfAccept - 1
-	legacyReturn = -5 // XT_RETURN
-)
-
-// legacyInfo is struct ipt_getinfo.
-type legacyInfo struct {
-	name               [32]byte
-	validHooks         uint32
-	hookEntry, policy  [5]uint32
-	entries, entryByte uint32
-}
 
 // legacyFamily is what differs between ip_tables and ip6_tables.
 type legacyFamily struct {
-	name, tables  string
-	domain, level int
-	targetAt      int // target_offset in struct ipt_entry
-	flagsAt       int // flags, and then invflags, in struct ipt_ip
-	size          int // of struct ipt_entry
+	name, tables string
+	program      string
+	protocol     iptables.Protocol
+	is4          bool
 }
 
 var legacyFamilies = []legacyFamily{
-	{"legacy ip", "ip_tables_names", unix.AF_INET, unix.IPPROTO_IP, 88, 82, 112},
-	{"legacy ip6", "ip6_tables_names", unix.AF_INET6, unix.IPPROTO_IPV6, 140, 131, 168},
+	{"legacy ip", "ip_tables_names", "iptables", iptables.ProtocolIPv4, true},
+	{"legacy ip6", "ip6_tables_names", "ip6tables", iptables.ProtocolIPv6, false},
 }
 
-// legacyDrops returns the chains FORWARD of the older iptables that drop
-// or reject what none of their rules lets through. A user without the right to ask, as in
-// a user namespace without such tables, is told of none.
-func legacyDrops(interfaces []string) ([]Drop, error) {
-	var all []Drop
-	var errs []error
+// lockPatience is how long, in seconds, the older iptables waits for its lock.
+const lockPatience = 5
+
+// legacyDrops is Drops for the older iptables: its chain FORWARD, and the chains that
+// this one jumps to. A user without the right to ask, as in a user namespace without such
+// tables, is told of none.
+func legacyDrops(ctx context.Context, interfaces []string) (all []Drop, unjudged []Unjudged, err error) {
 	for _, f := range legacyFamilies {
 		tables, err := os.ReadFile("/proc/thread-self/net/" + f.tables)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+			continue
+		case err != nil:
+			return all, unjudged, fmt.Errorf("%s table filter: %w", f.name, err)
+		case !slices.Contains(strings.Fields(string(tables)), "filter"):
+			continue // to ask for a table that is not there would make it
+		}
+		t, policy, err := f.read(ctx, interfaces)
+		if err != nil {
+			unjudged = append(unjudged, Unjudged{Family: f.name, Table: "filter", Chain: "FORWARD", Why: err.Error()})
 			continue
 		}
-		// To ask for a table that is not there would make it.
-		if err == nil && slices.Contains(strings.Fields(string(tables)), "filter") {
-			var l legacyRules
-			if l, err = f.rules(); err == nil {
-				var end string
-				if end, err = l.end(); end != "" {
-					all = append(all, Drop{Family: f.name, Table: "filter", Chain: "FORWARD", Hook: "forward", End: end, Named: naming(l.rules, interfaces)})
-				}
+		all, unjudged = append(all, t.drops...), append(unjudged, t.unjudged...)
+		end := ""
+		switch does := t.decides("FORWARD", 0); {
+		case does == "accept":
+		case does != "":
+			end = "last rule " + does
+		case policy == "DROP":
+			end = "policy drop"
+		}
+		if end != "" {
+			all = append(all, Drop{Family: f.name, Table: "filter", Chain: "FORWARD", Hook: "forward", End: end, Named: t.named})
+		}
+	}
+	return all, unjudged, nil
+}
+
+// find returns the path of the program that reads the older tables. Its name says so,
+// or there is no other.
+func (f legacyFamily) find(ctx context.Context) (string, error) {
+	if path, err := tool.Find(f.program + "-legacy"); err == nil {
+		return path, nil
+	}
+	path, err := tool.Find(f.program)
+	if err != nil {
+		return "", fmt.Errorf("%s-legacy is not installed", f.program)
+	}
+	version, err := tool.Run(ctx, path, "", "--version")
+	if err == nil && strings.Contains(version, "nf_tables") {
+		err = fmt.Errorf("%s-legacy is not installed", f.program)
+	}
+	return path, err
+}
+
+// read reads the chains of the table filter that forwarded packets pass.
+func (f legacyFamily) read(ctx context.Context, interfaces []string) (t *tableRules, policy string, err error) {
+	path, err := f.find(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	ipt, err := iptables.New(iptables.IPFamily(f.protocol), iptables.Path(path), iptables.Timeout(lockPatience))
+	if err != nil {
+		return nil, "", err
+	}
+	chains, err := ipt.ListChains("filter")
+	if err != nil {
+		return nil, "", err
+	}
+	t = &tableRules{rules: map[string][]verdictOf{}}
+	var rules []legacyRule
+	for queue := []string{"FORWARD"}; len(queue) > 0; queue = queue[1:] {
+		chain := queue[0]
+		if _, seen := t.rules[chain]; seen || ours(chain) {
+			continue
+		}
+		lines, err := ipt.List("filter", chain)
+		if err != nil {
+			return nil, "", err
+		}
+		t.rules[chain] = nil
+		for _, line := range lines {
+			if p, is := strings.CutPrefix(line, "-P FORWARD "); is {
+				policy = p
+			}
+			if !strings.HasPrefix(line, "-A ") {
+				continue
+			}
+			r := f.parse(line, chains)
+			rules = append(rules, r)
+			t.rules[chain] = append(t.rules[chain], r.verdictOf)
+			if r.verdictOf.chain != "" {
+				queue = append(queue, r.verdictOf.chain)
 			}
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s table filter: %w", f.name, err))
+	}
+	t.named = legacyNaming(rules, interfaces)
+	t.judgeAll(f.name, "filter", legacyCandidates(t, rules), interfaces)
+	return t, policy, nil
+}
+
+// legacyRule is a rule as iptables-legacy -S writes it.
+type legacyRule struct {
+	verdictOf
+	of, words string // of: its chain
+	asks      []legacyCondition
+	narrow    bool // it asks for something else than an interface or an address
+	why       string
+}
+
+// legacyCondition is an interface or an address that a rule asks for.
+type legacyCondition struct {
+	field, text string
+	want        []byte
+	mask        int
+	not         bool
+}
+
+// parse reads a line of iptables -S.
+func (f legacyFamily) parse(line string, chains []string) legacyRule {
+	words := legacyWords(line)
+	r := legacyRule{of: words[1], words: line}
+	not := false
+	for i := 2; i < len(words); i++ {
+		value := ""
+		if i+1 < len(words) {
+			value = words[i+1]
 		}
+		switch w := words[i]; w {
+		case "!":
+			not = true
+			continue
+		case "-i", "-o", "-s", "-d":
+			r.asks = append(r.asks, f.condition(w, value, not))
+		case "-m":
+			switch {
+			case value == "comment":
+			case slices.Contains(narrowMatches, value):
+				r.narrow = true
+			default:
+				r.why = "it asks for iptables' match " + value
+			}
+		case "-p", "-f":
+			r.narrow = true
+		case "-j", "-g":
+			r.verdictOf = legacyVerdict(w, value, chains)
+			i = len(words) // options of the target follow
+		}
+		not = false
 	}
-	return all, errors.Join(errs...)
+	r.always = len(r.asks) == 0 && !r.narrow && r.why == ""
+	return r
 }
 
-var errLegacy = errors.New("the kernel's answer is not understood")
-
-// legacyRules is the table filter: all its rules, and where in them FORWARD
-// begins and its policy is.
-type legacyRules struct {
-	legacyFamily
-	rules         []byte
-	begin, policy int
-}
-
-// rules reads the table filter.
-func (f legacyFamily) rules() (legacyRules, error) {
-	l := legacyRules{legacyFamily: f}
-	fd, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	if err != nil {
-		return l, err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	info := legacyInfo{}
-	copy(info.name[:], "filter")
-	if err := getsockopt(fd, f.level, soGetInfo, unsafe.Pointer(&info), int(unsafe.Sizeof(info))); err != nil {
-		return l, err
-	}
-	buf := make([]byte, entriesAt+int(info.entryByte))
-	copy(buf, "filter")
-	binary.NativeEndian.PutUint32(buf[len(info.name):], info.entryByte)
-	if err := getsockopt(fd, f.level, soGetEntries, unsafe.Pointer(&buf[0]), len(buf)); err != nil {
-		return l, err // EAGAIN: changed meanwhile
-	}
-	l.rules, l.begin, l.policy = buf[entriesAt:], int(info.hookEntry[hookForward]), int(info.policy[hookForward])
-	return l, nil
-}
-
-// end says how FORWARD ends if not in accept.
-func (l legacyRules) end() (string, error) {
-	policy, err := l.entry(l.policy)
-	if err != nil {
-		return "", err
-	}
-	does, err := l.decides(l.begin, l.policy, 0)
+func legacyVerdict(option, target string, chains []string) verdictOf {
 	switch {
-	case err != nil || does == "accept":
-		return "", err
-	case does != "":
-		return "last rule " + does, nil
-	case policy.verdict == legacyDrop:
-		return "policy drop", nil
+	case slices.Contains([]string{"ACCEPT", "DROP", "REJECT", "RETURN"}, target):
+		return verdictOf{does: strings.ToLower(target)}
+	case !slices.Contains(chains, target):
+		return verdictOf{} // it goes on
+	case option == "-g":
+		return verdictOf{does: "goto", chain: target}
 	}
-	return "", nil
+	return verdictOf{does: "jump", chain: target}
 }
 
-// legacyEntry is one rule.
-type legacyEntry struct {
-	next    int    // where the next one is
-	always  bool   // it asks for nothing of the packet
-	target  string // "": a verdict
-	verdict int32  // above 0: where the chain is that it jumps to
-}
-
-func (l legacyRules) entry(at int) (legacyEntry, error) {
-	if at < 0 || at+l.size > len(l.rules) {
-		return legacyEntry{}, errLegacy
-	}
-	b := l.rules[at:]
-	target, next := int(binary.NativeEndian.Uint16(b[l.targetAt:])), int(binary.NativeEndian.Uint16(b[l.targetAt+2:]))
-	if target < l.size || next < target+verdictAt+4 || next > len(b) {
-		return legacyEntry{}, errLegacy
-	}
-	name, _, _ := bytes.Cut(b[target+2:target+verdictAt-1], []byte{0})
-	return legacyEntry{
-		next: at + next, target: string(name), verdict: int32(binary.NativeEndian.Uint32(b[target+verdictAt:])),
-		always: target == l.size && len(bytes.Trim(b[:l.flagsAt], "\x00")) == 0 && b[l.flagsAt+1] == 0,
-	}, nil
-}
-
-// decides returns what the rules from at on, up to end, do with what none of
-// those with conditions concerns: "accept", "drop", "reject", or nothing.
-func (l legacyRules) decides(at, end, depth int) (string, error) {
-	for at < end && depth < maxJumps {
-		e, err := l.entry(at)
-		if err != nil {
-			return "", err
+func (f legacyFamily) condition(option, value string, not bool) legacyCondition {
+	c := legacyCondition{text: value, not: not}
+	switch option {
+	case "-i", "-o":
+		c.field = map[string]string{"-i": "iifname", "-o": "oifname"}[option]
+		name, some := strings.CutSuffix(value, "+")
+		if c.want = []byte(name); !some {
+			c.want = append(c.want, make([]byte, max(0, unix.IFNAMSIZ-len(name)))...)
 		}
-		at = e.next
-		switch {
-		case !e.always:
-		case e.target == "REJECT":
-			return "reject", nil
-		case e.target == "ERROR": // the head of the next chain
-			return "", nil
-		case e.target != "":
-		case e.verdict == legacyDrop:
-			return "drop", nil
-		case e.verdict == legacyAccept:
-			return "accept", nil
-		case e.verdict == legacyReturn:
-			return "", nil
-		case e.verdict > 0:
-			if does, err := l.decides(int(e.verdict), len(l.rules), depth+1); does != "" || err != nil {
-				return does, err
-			}
+	default:
+		c.field = map[string]string{"-s": "saddr", "-d": "daddr"}[option] + map[bool]string{true: "4", false: "6"}[f.is4]
+		if p, err := netip.ParsePrefix(value); err == nil {
+			c.want, c.mask = p.Addr().AsSlice(), p.Bits()
 		}
 	}
-	return "", nil
+	return c
 }
 
-func getsockopt(fd, level, opt int, p unsafe.Pointer, size int) error {
-	n := uint32(size)
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt), uintptr(p), uintptr(unsafe.Pointer(&n)), 0)
-	if errno != 0 {
-		return errno
+// legacyWords splits a line of iptables -S, where a comment may stand in quotes.
+func legacyWords(line string) []string {
+	var words []string
+	for i, part := range strings.Split(strings.ReplaceAll(line, `\"`, "'"), `"`) {
+		if i%2 == 1 {
+			words = append(words, part)
+		} else {
+			words = append(words, strings.Fields(part)...)
+		}
 	}
-	return nil
+	return words
+}
+
+// legacyNaming returns the interfaces that a rule names.
+func legacyNaming(rules []legacyRule, interfaces []string) []string {
+	var all []string
+	for _, name := range interfaces {
+		if slices.ContainsFunc(rules, func(r legacyRule) bool {
+			return slices.ContainsFunc(r.asks, func(c legacyCondition) bool { return c.text == name })
+		}) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+func legacyCandidates(t *tableRules, rules []legacyRule) []candidate {
+	var all []candidate
+	for _, r := range rules {
+		all = append(all, candidate{chain: r.of, words: r.words, judge: func(p passer) judgement { return r.judge(t, p) }})
+	}
+	return all
+}
+
+// judge says what the rule does with all packets of p.
+func (r legacyRule) judge(t *tableRules, p passer) judgement {
+	if r.narrow || r.always {
+		return judgement{}
+	}
+	for _, c := range r.asks {
+		if c.not && !p.apart(c.field, c.want, c.mask) || !c.not && !p.equal(c.field, c.want, c.mask) {
+			return judgement{}
+		}
+	}
+	return judgementOf(t.final(r.verdictOf), r.why)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -85,125 +84,6 @@ func (p passer) span(field string) (first, last []byte) {
 	return first, last
 }
 
-// reader reads the expressions of one rule for some packets.
-type reader struct {
-	c     *conn
-	fam   family
-	t     *tableRules
-	p     passer
-	table string
-
-	fields      []string // loaded, and compared or to be compared
-	compared    bool
-	mask        int // leading bits that are compared; 0: all
-	does, chain string
-	named       bool // it asks for something that all these packets have
-}
-
-// verdict says what a rule does with all these packets: "drop", "reject", "accept" or
-// "return", itself or by a chain that it jumps to; empty: nothing, or that cannot be told.
-func (c *conn) verdict(fam family, t *tableRules, r rule, p passer) string {
-	v := reader{c: c, fam: fam, t: t, p: p, table: r.table}
-	if err := nfnl.Each(r.exprs, func(_ uint16, e []byte) error { return v.read(e) }); err != nil || !v.named {
-		return ""
-	}
-	if v.does == "jump" || v.does == "goto" {
-		return t.decides(v.chain, 1)
-	}
-	return v.does
-}
-
-// read takes the next expression; errNotAll if it asks for what some of the packets may
-// not have.
-func (v *reader) read(e []byte) error {
-	data := nfnl.Find(e, unix.NFTA_EXPR_DATA)
-	value := func(in []byte, typ uint16) []byte { return nfnl.Find(nfnl.Find(in, typ), unix.NFTA_DATA_VALUE) }
-	switch name := nfnl.Text(e, unix.NFTA_EXPR_NAME); {
-	case name == "counter" || name == "log" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "LOG":
-	case name == "reject" || name == "target" && nfnl.Text(data, unix.NFTA_TARGET_NAME) == "REJECT":
-		v.does = "reject"
-	case name == "meta":
-		v.load(metaField(data))
-	case name == "payload":
-		v.load(payloadField(data))
-	case name == "bitwise":
-		v.mask = maskBits(value(data, unix.NFTA_BITWISE_MASK))
-	case name == "cmp":
-		return v.asks(v.compare(nfnl.Uint32(nfnl.Find(data, unix.NFTA_CMP_OP)), value(data, unix.NFTA_CMP_DATA)))
-	case name == "range":
-		return v.asks(v.between(nfnl.Uint32(nfnl.Find(data, unix.NFTA_RANGE_OP)), value(data, unix.NFTA_RANGE_FROM_DATA), value(data, unix.NFTA_RANGE_TO_DATA)))
-	case name == "lookup":
-		return v.asks(v.lookup(data))
-	case name == "immediate":
-		v.does, v.chain = decision(nfnl.Find(data, unix.NFTA_IMMEDIATE_DATA))
-	default:
-		return errNotAll
-	}
-	return nil
-}
-
-// load takes a field that is compared next, once or more often.
-func (v *reader) load(field string) {
-	if v.compared {
-		v.fields, v.compared = nil, false
-	}
-	v.fields, v.mask = append(v.fields, field), 0
-}
-
-// asks ends a comparison.
-func (v *reader) asks(all bool) error {
-	v.compared = true
-	if !all {
-		return errNotAll
-	}
-	v.named = true
-	return nil
-}
-
-// field is the only one that was loaded; empty: there are more.
-func (v *reader) field() string {
-	if len(v.fields) != 1 {
-		return ""
-	}
-	return v.fields[0]
-}
-
-// compare says that all packets pass a comparison with want.
-func (v *reader) compare(op uint32, want []byte) bool {
-	if op == unix.NFT_CMP_EQ {
-		return v.p.equal(v.field(), want, v.mask)
-	}
-	first, last := v.p.span(v.field())
-	if v.mask > 0 || first == nil || len(want) != len(first) {
-		return false
-	}
-	switch op {
-	case unix.NFT_CMP_NEQ:
-		return bytes.Compare(want, first) < 0 || bytes.Compare(want, last) > 0
-	case unix.NFT_CMP_LT:
-		return bytes.Compare(last, want) < 0
-	case unix.NFT_CMP_LTE:
-		return bytes.Compare(last, want) <= 0
-	case unix.NFT_CMP_GT:
-		return bytes.Compare(first, want) > 0
-	case unix.NFT_CMP_GTE:
-		return bytes.Compare(first, want) >= 0
-	}
-	return false
-}
-
-// between says that all packets are in a range, or all outside of one.
-func (v *reader) between(op uint32, from, to []byte) bool {
-	first, last := v.p.span(v.field())
-	if v.mask > 0 || first == nil || len(from) != len(first) || len(to) != len(first) {
-		return false
-	}
-	if op == unix.NFT_RANGE_NEQ {
-		return bytes.Compare(last, from) < 0 || bytes.Compare(first, to) > 0
-	}
-	return bytes.Compare(from, first) <= 0 && bytes.Compare(last, to) <= 0
-}
-
 // equal says that the field of all packets begins with want, as far as mask goes.
 func (p passer) equal(field string, want []byte, mask int) bool {
 	have, known := p.value(field)
@@ -220,6 +100,21 @@ func (p passer) equal(field string, want []byte, mask int) bool {
 		}
 	}
 	return bits > 0
+}
+
+// apart says that no packet's field begins with want, as far as mask goes.
+func (p passer) apart(field string, want []byte, mask int) bool {
+	have, known := p.value(field)
+	bits := min(len(want), len(have)) * 8
+	if mask > 0 {
+		bits = min(bits, mask)
+	}
+	for i := range min(bits, known) {
+		if (have[i/8]^want[i/8])&(0x80>>(i%8)) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func metaField(data []byte) string {
@@ -255,58 +150,4 @@ func payloadField(data []byte) string {
 func maskBits(mask []byte) int {
 	ones, _ := net.IPMask(mask).Size()
 	return ones
-}
-
-// errNotAll ends the reading of a rule that asks for more.
-var errNotAll = errNotAllPackets{}
-
-type errNotAllPackets struct{}
-
-func (errNotAllPackets) Error() string { return "not all packets" }
-
-// droppingRules adds the rules that drop all packets of an interface, unless an earlier
-// rule of the chain lets all of them go.
-func (c *conn) droppingRules(fam family, t *tableRules, interfaces []string) {
-	type way struct {
-		chain string
-		passer
-	}
-	var all []passer
-	for _, name := range interfaces {
-		all = append(all, passers(name)...)
-	}
-	decided := map[way]bool{}
-	for _, r := range t.all {
-		var names []string
-		end := ""
-		for _, p := range all {
-			if decided[way{r.chain, p}] {
-				continue
-			}
-			switch does := c.verdict(fam, t, r, p); does {
-			case "":
-			case "accept", "return":
-				decided[way{r.chain, p}] = true
-			default:
-				if !slices.Contains(names, p.name) {
-					names = append(names, p.name)
-				}
-				end = does
-			}
-		}
-		if end != "" {
-			t.drops = append(t.drops, Drop{Family: fam.name, Table: r.table, Chain: r.chain, End: end, Named: names, Handle: r.handle})
-		}
-	}
-}
-
-// rule is a rule of another owner.
-type rule struct {
-	table, chain string
-	handle       uint64
-	exprs        []byte
-}
-
-func newRule(attrs []byte, table, chain string) rule {
-	return rule{table, chain, nfnl.Uint64(nfnl.Find(attrs, unix.NFTA_RULE_HANDLE)), bytes.Clone(nfnl.Find(attrs, unix.NFTA_RULE_EXPRESSIONS))}
 }

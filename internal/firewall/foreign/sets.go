@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -11,9 +12,9 @@ import (
 
 // heldSet is another owner's set, or map to verdicts, as far as it is looked at.
 type heldSet struct {
-	ranges  []setRange
-	all     *setRange // what a map has for all else; nil: nothing
-	unknown bool      // it could not be read
+	ranges []setRange
+	all    *setRange // what a map has for all else; nil: nothing
+	why    string    // it could not be read
 }
 
 // setRange is the keys of an element, from first to last.
@@ -33,12 +34,21 @@ const (
 // lookup says whether what was loaded of all packets is in a set, and takes the verdict
 // that a map has for it; or, inverted, that nothing of it is there.
 func (v *reader) lookup(data []byte) bool {
-	key := v.loaded()
-	s := v.c.set(v.fam, v.t, v.table, nfnl.Text(data, unix.NFTA_LOOKUP_SET))
-	if len(key) == 0 || s.unknown || v.mask > 0 {
+	key, name := v.loaded(), nfnl.Text(data, unix.NFTA_LOOKUP_SET)
+	if len(key) == 0 {
 		return false
 	}
-	r, some := s.holding(key)
+	s := v.c.set(v.fam, v.t, v.table, name)
+	if s.why != "" {
+		return v.unknown(fmt.Sprintf("set %s: %s", name, s.why))
+	}
+	if v.mask > 0 || v.bits {
+		return v.unknown(fmt.Sprintf("it looks for a part of an address in set %s", name))
+	}
+	r, some, ok := s.holding(key)
+	if !ok {
+		return v.unknown(fmt.Sprintf("set %s: its keys are not understood", name))
+	}
 	switch {
 	case nfnl.Uint32(nfnl.Find(data, unix.NFTA_LOOKUP_FLAGS))&unix.NFT_LOOKUP_F_INV != 0:
 		return !some
@@ -73,22 +83,22 @@ func (v *reader) loaded() []part {
 func pad(b []byte) []byte { return append(b, make([]byte, (4-len(b)%4)%4)...) }
 
 // holding returns the element that has all of a key; nil: none. Some says that an
-// element has a part of it, or may have.
-func (s *heldSet) holding(key []part) (r *setRange, some bool) {
+// element has a part of it; ok is false if its keys are read in another way than here.
+func (s *heldSet) holding(key []part) (r *setRange, some, ok bool) {
 	for i := range s.ranges {
 		all, any, ok := s.ranges[i].meets(key)
 		if !ok {
-			return nil, true // its keys are read in another way than here
+			return nil, false, false
 		}
 		if all {
-			return &s.ranges[i], true
+			return &s.ranges[i], true, true
 		}
 		some = some || any
 	}
 	if !some && s.all != nil {
-		return s.all, true
+		return s.all, true, true
 	}
-	return nil, some
+	return nil, some, true
 }
 
 // meets says whether an element has all of a key, and any of it.
@@ -127,7 +137,7 @@ func (c *conn) readSet(fam family, table, name string) *heldSet {
 		return nil
 	})
 	if err != nil {
-		return &heldSet{unknown: true}
+		return &heldSet{why: err.Error()}
 	}
 	s := &heldSet{}
 	var ends []bool
@@ -151,7 +161,9 @@ func (c *conn) readSet(fam family, table, name string) *heldSet {
 			return nil
 		})
 	})
-	s.unknown = err != nil
+	if err != nil {
+		s.why = err.Error()
+	}
 	if flags&unix.NFT_SET_INTERVAL != 0 && flags&nftSetConcat == 0 {
 		s.ranges = intervals(s.ranges, ends)
 		s.join()

@@ -2,25 +2,27 @@ package iptables
 
 import (
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
 // Our chains. Networks and endpoints have their rules in all but the first,
 // second and last, each with its owner as the comment; these three have the
 // rules that stand below.
 const (
-	chainUser    = "LIBNET-USER"    // rules of the administrator, evaluated before ours
-	chainForward = "LIBNET-FORWARD" // the way through the next three
-	chainIsolate = "LIBNET-ISOLATE" // drops that no other network's rule can undo
-	chainInto    = "LIBNET-INTO"    // which source may send to a bridge; it has the last word on each
-	chainOut     = "LIBNET-OUT"     // what leaves a bridge and is not for another one of ours
-	chainApart   = "LIBNET-APART"   // from ISOLATE: into which bridges those that are apart may not send
-	chainPorts   = "LIBNET-PORTS"   // from INTO: published container ports
-	chainDNAT    = "LIBNET-DNAT"    // published ports of the host
-	chainSNAT    = "LIBNET-SNAT"    // masquerade
-	chainHost    = "LIBNET-HOST"    // from where the host takes nothing without a source
-	chainGuard   = "LIBNET-GUARD"   // loopback addresses stay on lo, whatever route_localnet says
+	chainUser    = firewall.UserChain               // rules of the administrator, evaluated before ours
+	chainForward = firewall.ChainPrefix + "FORWARD" // the way through the next three
+	chainIsolate = firewall.ChainPrefix + "ISOLATE" // drops that no other network's rule can undo
+	chainInto    = firewall.ChainPrefix + "INTO"    // which source may send to a bridge; it has the last word on each
+	chainOut     = firewall.ChainPrefix + "OUT"     // what leaves a bridge and is not for another one of ours
+	chainApart   = firewall.ChainPrefix + "APART"   // from ISOLATE: into which bridges those that are apart may not send
+	chainPorts   = firewall.ChainPrefix + "PORTS"   // from INTO: published container ports
+	chainDNAT    = firewall.ChainPrefix + "DNAT"    // published ports of the host
+	chainSNAT    = firewall.ChainPrefix + "SNAT"    // masquerade
+	chainHost    = firewall.ChainPrefix + "HOST"    // from where the host takes nothing without a source
+	chainGuard   = firewall.ChainPrefix + "GUARD"   // loopback addresses stay on lo, whatever route_localnet says
 
-	prefixEndpoint = "LIBNET-EP-" // from DNAT: the ports of an endpoint with conditions
+	prefixEndpoint = firewall.ChainPrefix + "EP-" // from DNAT: the ports of an endpoint with conditions
 )
 
 // unit is a set of chains and the rules that lead to them. It is there as long
