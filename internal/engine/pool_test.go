@@ -31,7 +31,7 @@ func TestRecordKeepsPool(t *testing.T) {
 	fields, unset := reflect.ValueOf(full), map[string]bool{"Dead": true, "InUse": true, "LockTimeout": true, "BootID": true}
 	for i := range fields.NumField() {
 		if name := fields.Type().Field(i).Name; fields.Field(i).IsZero() != unset[name] {
-			t.Errorf("Config.%s is new: shall the record keep it?", name)
+			t.Errorf("Config.%s is new: keep it in SavedPool of internal/address/pool.go and set it here, or say in unset that it is not kept", name)
 		}
 	}
 	prints := map[string]bool{}

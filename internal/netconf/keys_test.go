@@ -226,8 +226,11 @@ func TestTable(t *testing.T) {
 	var check func(in string, keys []Key)
 	check = func(in string, keys []Key) {
 		names := map[string]bool{}
-		for _, k := range keys {
+		for i, k := range keys {
 			low := strings.ToLower(k.Name)
+			if k.Name == "" {
+				t.Errorf("the constant with the number %d of the keys in %q has no row in the table", i, in)
+			}
 			if k.Name == "" || names[low] || k.Type == "" || !strings.HasSuffix(k.Does, ".") || k.Of == 0 && k.Name != "plugins" || len(k.Name) > longest {
 				t.Errorf("%s%s: %+v", in, k.Name, k)
 			}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -84,5 +85,34 @@ func TestWithID(t *testing.T) {
 	}
 	if got, ok := WithID(ID(firewall.Network{IPv4: firewall.Published, Trusted: []string{"wg0"}})); ok {
 		t.Errorf("one with a trusted interface: %+v", got)
+	}
+}
+
+// A field of firewall.Network that closes a bridge is part of what a network asks of it,
+// of what all networks ask together, and of the name of that.
+func TestEveryFlagIsJoined(t *testing.T) {
+	zero := firewall.Network{}
+	flags := 0
+	for i := range reflect.TypeFor[firewall.Network]().NumField() {
+		var n firewall.Network
+		f := reflect.ValueOf(&n).Elem().Field(i)
+		if f.Kind() != reflect.Bool {
+			continue
+		}
+		flags++
+		f.SetBool(true)
+		name := reflect.TypeFor[firewall.Network]().Field(i).Name
+		if !reflect.DeepEqual(Of(n), n) {
+			t.Errorf("Of leaves out %s", name)
+		}
+		if !reflect.DeepEqual(Join(zero, n), n) || !reflect.DeepEqual(Join(n, zero), n) {
+			t.Errorf("Join leaves out %s", name)
+		}
+		if ID(n) == ID(zero) {
+			t.Errorf("ID leaves out %s", name)
+		}
+	}
+	if flags < 4 {
+		t.Errorf("only %d fields were looked at", flags)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,11 +40,22 @@ func TestDriversAreListedWithTheirScope(t *testing.T) {
 	for _, d := range w.Drivers() {
 		got[d.Name] = d
 	}
-	for _, want := range []libnet.DriverInfo{
+	wanted := []libnet.DriverInfo{
 		{Name: "bridge", Scope: libnet.ScopeLocal, BuiltIn: true}, {Name: "overlay", Scope: libnet.ScopeGlobal, BuiltIn: true},
 		{Name: "host", Scope: libnet.ScopeLocal, BuiltIn: true}, {Name: "null", Scope: libnet.ScopeLocal, BuiltIn: true},
 		{Name: "macvlan", Scope: libnet.ScopeLocal}, {Name: "ptp", Scope: libnet.ScopeLocal},
-	} {
+	}
+	page, err := os.ReadFile("../../docs/library.md")
+	ok(t, err)
+	for name, d := range got {
+		if d.BuiltIn && !slices.ContainsFunc(wanted, func(w libnet.DriverInfo) bool { return w.Name == name }) {
+			t.Errorf("the driver %s is new: write it down here, with its scope", name)
+		}
+		if d.BuiltIn && !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("docs/library.md does not tell of the driver %s", name)
+		}
+	}
+	for _, want := range wanted {
 		if diff := cmp.Diff(want, got[want.Name]); diff != "" {
 			t.Error(diff)
 		}
@@ -59,7 +71,7 @@ func TestDriversAreListedWithTheirScope(t *testing.T) {
 		t.Errorf("IPAM drivers: %s", got)
 	}
 
-	_, err := w.NewNetwork(t.Context(), "calico", "net")
+	_, err = w.NewNetwork(t.Context(), "calico", "net")
 	is(t, err, libnet.ErrUnknownDriver)
 	for _, name := range []string{"bridge", "overlay", "host", "null", "macvlan", "ptp"} {
 		if !strings.Contains(err.Error(), name) {

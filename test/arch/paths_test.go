@@ -9,7 +9,7 @@ import (
 )
 
 // guides tell contributors where things are.
-var guides = []string{"CONTRIBUTING.md", "RELEASING.md", ".github/pull_request_template.md"}
+var guides = []string{"CONTRIBUTING.md", "docs/architecture.md", "RELEASING.md", ".github/pull_request_template.md"}
 
 // planned are paths in guides that are not there yet. One that is there leaves the list.
 var planned = []string{}

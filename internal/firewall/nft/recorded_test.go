@@ -3,6 +3,7 @@ package nft
 import (
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -132,5 +133,39 @@ func TestRecordedLongNames(t *testing.T) {
 	}
 	if diff := cmp.Diff(written(t, n, firewall.Endpoint{}), written(t, r.Networks[firewall.Key(n.Name)], firewall.Endpoint{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Each flag of a network is an element of its own, and is read back from it.
+func TestRecordedFlags(t *testing.T) {
+	t.Parallel()
+	flags := 0
+	for i := range reflect.TypeFor[firewall.Network]().NumField() {
+		n := firewall.Network{Name: "net", Bridge: "br0", IPv4: firewall.Published}
+		field := reflect.ValueOf(&n).Elem().Field(i)
+		if field.Kind() != reflect.Bool {
+			continue
+		}
+		flags++
+		name := reflect.TypeFor[firewall.Network]().Field(i).Name
+		t.Run(name, func(t *testing.T) {
+			f := start(t)
+			without := len(written(t, n, firewall.Endpoint{}))
+			field.SetBool(true)
+			if got := len(written(t, n, firewall.Endpoint{})); got <= without {
+				t.Errorf("%s has no element: with it there are %d, without it %d", name, got, without)
+			}
+			mustApply(t, f, n, firewall.Endpoint{})
+			r, err := f.Recorded(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(n, r.Networks["net"]); diff != "" {
+				t.Errorf("(-put in place +read):\n%s", diff)
+			}
+		})
+	}
+	if flags < 4 {
+		t.Errorf("only %d fields were looked at", flags)
 	}
 }

@@ -35,10 +35,10 @@ var (
 	NetworkSets = []*Set{&Internal, &Inside, &NoICC, &Apart, &Closed, &Routed, &Trusted, &NoHost, &VTEPs, &Tunnels, &hosts4, &hosts6, &underlay}
 )
 
-// Owners has an element for each owner of elements in the sets of IPv4 and IPv6,
-// by the hash of its name, FNV-1a, in the clothes of an address: nft lists no
-// numbers of 128 bits. No rule looks at it. It tells for the price of one
-// question that an owner has nothing, where no record says what it might have.
+// Owners is an index: one element for each owner of elements in the sets of IPv4 and
+// IPv6, keyed by a 128-bit hash of its name (FNV-1a). The key has the type of an IPv6
+// address because nft cannot print 128-bit numbers. No rule looks at it. One question
+// tells that an owner has nothing, where no record says what it might have.
 var Owners = Set{unix.NFPROTO_INET, "owners", Tuple{{typeIPv6, 16, nowhere, 0}}, nil, false}
 
 // Strict has both families while a network of the host has an element in one of
