@@ -54,7 +54,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	s.flags(root.PersistentFlags(), getenv)
 	root.Flags().StringVar(&s.listen, "listen", "127.0.0.1:9468", "`address` to serve /healthz and /metrics at; empty: nowhere")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(leaveCommand(&s), versionCommand())
+	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), versionCommand())
 	return root
 }
 
