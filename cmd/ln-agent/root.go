@@ -66,7 +66,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	root.Flags().BoolVar(&s.local, "local", false, "answer for names of containers of this host only; no etcd, no overlay networks")
 	s.names.flags(root.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(leaveCommand(&s), versionCommand())
+	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), versionCommand())
 	return root
 }
 

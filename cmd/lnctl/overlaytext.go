@@ -142,7 +142,7 @@ func (e overlayEntry) text() string {
 	if e.Instead != "" {
 		return e.State + ": " + e.Instead
 	}
-	return e.State
+	return orDash(e.State) // of an encrypted network no neighbour is wanted
 }
 
 // text is "0.31 ms", or "none".

@@ -162,9 +162,15 @@ func (a *Agent) forget(network string) {
 // ReadConfDir returns the networks of all files that libcni reads. Unusable files are left
 // out and named in the error.
 func ReadConfDir(dir string) ([]netconf.AgentNetwork, error) {
+	return readConfFiles(dir, netconf.AgentNetworks, func(n netconf.AgentNetwork) string { return n.Name })
+}
+
+// readConfFiles returns what parse finds in all files that libcni reads, but of each name
+// the first.
+func readConfFiles[T any](dir string, parse func([]byte) ([]T, error), name func(T) string) ([]T, error) {
 	entries, err := os.ReadDir(dir)
 	errs := []error{err}
-	var all []netconf.AgentNetwork
+	var all []T
 	file := map[string]string{} // by network
 	for _, e := range entries { // in the order of their names
 		if !slices.Contains([]string{".conflist", ".conf", ".json"}, filepath.Ext(e.Name())) {
@@ -175,20 +181,20 @@ func ReadConfDir(dir string) ([]netconf.AgentNetwork, error) {
 		if errors.Is(err, os.ErrNotExist) {
 			continue // gone meanwhile
 		}
-		var networks []netconf.AgentNetwork
+		var networks []T
 		if err == nil {
-			networks, err = netconf.AgentNetworks(data)
+			networks, err = parse(data)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
 		for _, n := range networks {
-			if other, twice := file[n.Name]; twice {
-				errs = append(errs, fmt.Errorf("%s: network %s is in %s already", path, n.Name, other))
+			if other, twice := file[name(n)]; twice {
+				errs = append(errs, fmt.Errorf("%s: network %s is in %s already", path, name(n), other))
 				continue
 			}
-			file[n.Name] = path
+			file[name(n)] = path
 			all = append(all, n)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -56,6 +57,7 @@ var sentinelCodes = []struct {
 	{link.ErrNotBridge, types.ErrInvalidNetworkConfig},
 	{link.ErrAddressConflict, types.ErrInvalidNetworkConfig},
 	{tunnel.ErrRouteConflict, types.ErrInvalidNetworkConfig},
+	{wireguard.ErrKeyFile, types.ErrInvalidNetworkConfig},
 	{netlink.ErrUnsupported, types.ErrUnsupportedField},
 	{firewall.ErrUnsupported, types.ErrUnsupportedField},
 	// The host is short of something, or too slow: that passes.

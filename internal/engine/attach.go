@@ -53,6 +53,9 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
+	if err := n.readyToEncrypt(); err != nil {
+		return nil, err
+	}
 	if err := n.chooseSubnets(ctx); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/unwind"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // Connected is what Connect did.
@@ -68,7 +70,10 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 		_, err := n.c.Repair(ctx)
 		errs = append(errs, err)
 	}
-	plan := n.Plan().Tunnel()
+	plan, err := n.tunnel()
+	if err != nil {
+		return done, errors.Join(append(errs, err)...)
+	}
 	made, err := n.c.tunnels.MendTunnel(ctx, plan)
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
 		if cleared, clearErr := n.clearWay(ctx); cleared {
@@ -86,6 +91,10 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 // it is about one.
 func (n *Network) tunnelConflict(t tunnel.Tunnel, err error) error {
 	switch {
+	case errors.Is(err, tunnel.ErrNoWireGuard):
+		return n.noWireGuard(err)
+	case errors.Is(err, tunnel.ErrOtherKey):
+		return n.otherKey(err)
 	case errors.Is(err, tunnel.ErrVNIInUse):
 		return n.vniInUse(t)
 	case errors.Is(err, tunnel.ErrPortInUse):
@@ -167,8 +176,100 @@ func (n *Network) clearWay(ctx context.Context) (cleared bool, err error) {
 // rivals says that two networks cannot both have a tunnel.
 func (n *Network) rivals(other *Network) bool {
 	t, o := n.def.Config.Tunnel, other.def.Config.Tunnel
-	if t.Port == o.Port && t.VNIOf(n.def.Name) == o.VNIOf(other.def.Name) {
+	if t.Encrypted() == o.Encrypted() && t.Port == o.Port && (t.Encrypted() || t.VNIOf(n.def.Name) == o.VNIOf(other.def.Name)) {
 		return true
 	}
 	return slices.ContainsFunc(t.Reach(), func(p netip.Prefix) bool { return slices.ContainsFunc(o.Reach(), p.Overlaps) })
+}
+
+// tunnel is the plan of the network's tunnel with what is of this host alone: the private
+// key, which no record has. The error is a *wireguard.KeyFileError.
+func (n *Network) tunnel() (tunnel.Tunnel, error) {
+	t := n.Plan().Tunnel()
+	if t.Secure == nil {
+		return t, nil
+	}
+	key, err := wireguard.ReadKeyFile(n.def.Config.Tunnel.PrivateKeyFile)
+	if err != nil {
+		return t, err
+	}
+	t.Secure.PrivateKey, t.Secure.Socket = key, wireguard.SocketPath(n.c.stateDir, t.Name)
+	return t, nil
+}
+
+// readyToEncrypt refuses a private key that cannot be used before anything is changed.
+func (n *Network) readyToEncrypt() error {
+	if !n.def.Config.Tunnel.Encrypted() {
+		return nil
+	}
+	_, err := n.tunnel()
+	return err
+}
+
+// tunnelThere says that the network's device is there.
+type tunnelThere bool
+
+// secureStatus says why no packet of an encrypted network could leave this host.
+func (n *Network) secureStatus(there tunnelThere) error {
+	t, err := n.tunnel()
+	if err != nil {
+		return err
+	}
+	if there {
+		return nil
+	}
+	if err := n.noWireGuard(n.c.tunnels.CanEncrypt(t.Name)); err != nil {
+		return err
+	}
+	return n.portInUse(t)
+}
+
+// noWireGuard says what to do where the kernel has no WireGuard.
+func (n *Network) noWireGuard(err error) error {
+	if !errors.Is(err, tunnel.ErrNoWireGuard) {
+		return err
+	}
+	return &model.UnsupportedError{Key: "encryption", Value: `"wireguard"`, Err: fmt.Errorf(
+		"%w: load its module wireguard, or run \"ln-agent wireguard\", which has wireguard-go make %s", tunnel.ErrNoWireGuard, n.Plan().TunnelName())}
+}
+
+// otherKey says in which key of the configuration the public key stands that is not this
+// host's.
+func (n *Network) otherKey(err error) error {
+	t := n.def.Config.Tunnel
+	return &wireguard.KeyFileError{Path: t.PrivateKeyFile, Err: fmt.Errorf(
+		"%w as the publicKey of %s in nodes: one of the two belongs to another host or is out of date", err, t.Self)}
+}
+
+// Retunnel makes the tunnel of a network and its rules, or mends them, by the network's
+// record; without one there is nothing to be done. It is for an agent that has just made the
+// device.
+func (c *Controller) Retunnel(ctx context.Context, network string) (err error) {
+	leave, err := c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	// As an attachment would: the network is not removed meanwhile.
+	release, err := c.endpoints.Own(ctx, network, "", "", state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	n, err := c.Network(network)
+	if errors.Is(err, model.ErrNotFound) {
+		return nil
+	}
+	if err != nil || n.def.Driver != plan.DriverOverlay || !n.def.Config.Tunnel.Used() {
+		return err
+	}
+	if err := n.resolveMTU(); err != nil {
+		return err
+	}
+	var undo unwind.Stack
+	defer undo.Rollback(&err)
+	if err := n.ensureTunnel(ctx, &undo); err != nil {
+		return err
+	}
+	return n.repairTunnelRules(ctx)
 }

@@ -62,6 +62,7 @@ type (
 		RemoveTunnel(ctx context.Context, name, alias string) error
 		HasTunnel(name, alias string) (bool, error)
 		PortUser(local netip.Addr, port uint16) (string, error)
+		CanEncrypt(device string) error
 		PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error)
 	}
 	links interface {

@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -43,6 +44,9 @@ func eachLeaf(v reflect.Value, name string, fn func(name string)) {
 	case reflect.TypeFor[netip.Addr]():
 		set(netip.MustParseAddr("192.0.2.7"))
 		set(netip.MustParseAddr("::ffff:192.0.2.7"))
+		return
+	case reflect.TypeFor[wireguard.Key]():
+		set(wireguard.Key{1})
 		return
 	case reflect.TypeFor[netip.Prefix]():
 		set(netip.MustParsePrefix("192.0.2.0/25"))

@@ -127,6 +127,12 @@ func (d *fnv1a) tunnel(t model.TunnelConfig) {
 	d.number(t.Port)
 	d.text(t.Device)
 	d.flags(t.Agent)
+	keyed := func(n model.Node) bool { return !n.PublicKey.IsZero() }
+	if t.Encrypted() || t.PrivateKeyFile != "" || slices.ContainsFunc(t.Nodes, keyed) { // else as before there were any
+		d.text(string(t.Encryption))
+		d.text(t.PrivateKeyFile)
+		list(d, t.Nodes, func(n model.Node) { d.text(string(n.PublicKey[:])) })
+	}
 }
 
 func (d *fnv1a) pool(p address.SavedPool) {

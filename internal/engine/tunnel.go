@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/nodefile"
-	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/internal/unwind"
@@ -42,7 +40,10 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
 		}
 		n = full
 	}
-	t := n.Plan().Tunnel()
+	t, err := n.tunnel()
+	if err != nil {
+		return err
+	}
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
 	var rival error
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
@@ -85,7 +86,11 @@ func (n *Network) removeTunnel(ctx context.Context) error {
 	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	return n.c.tunnels.RemoveTunnel(ctx, n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
+	var errs []error
+	for _, name := range n.Plan().TunnelNames() { // the configuration may have had another encryption
+		errs = append(errs, n.c.tunnels.RemoveTunnel(ctx, name, model.NetworkOwner(n.def.Name)))
+	}
+	return errors.Join(errs...)
 }
 
 func (n *Network) hasTunnel() (bool, error) {
@@ -106,8 +111,14 @@ func (n *Network) tunnelStatus() error {
 		return nil
 	}
 	has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
-	if has || err != nil || !n.def.Config.Tunnel.Used() {
+	if err != nil || !n.def.Config.Tunnel.Used() {
 		return err
+	}
+	if n.def.Config.Tunnel.Encrypted() {
+		return n.secureStatus(tunnelThere(has))
+	}
+	if has {
+		return nil
 	}
 	return n.portInUse(n.Plan().Tunnel())
 }
@@ -120,7 +131,11 @@ func (n *Network) verifyTunnel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.c.tunnels.VerifyTunnel(ctx, n.Plan().Tunnel())
+	t, err := n.tunnel()
+	if err != nil {
+		return err
+	}
+	return n.c.tunnels.VerifyTunnel(ctx, t)
 }
 
 // repairTunnelRules puts the network's own rules in place while it has a tunnel:
@@ -152,7 +167,7 @@ func (n *Network) resolveTunnelMTU() error {
 	if err != nil {
 		return fmt.Errorf("MTU of the way to the network's hosts: %w", err)
 	}
-	mtu, least := overlay.MTU(path, t.Self), 68
+	mtu, least := t.MTU(path), 68
 	if slices.ContainsFunc(t.Blocks(), func(b netip.Prefix) bool { return b.Addr().Is6() }) {
 		least = 1280
 	}
@@ -170,7 +185,7 @@ func (s *networkSpec) completeTunnel(name string) {
 	if !t.Used() {
 		return
 	}
-	t.VNI, t.Port = t.VNIOf(name), cmp.Or(t.Port, overlay.DefaultPort)
+	t.VNI, t.Port = t.VNIOf(name), t.PortOf(name)
 	if s.config.Backend == "" || s.config.Backend == model.BackendAuto {
 		s.config.Backend = model.BackendNFTables
 	}

@@ -48,6 +48,8 @@ func (w *world) HasTunnel(name, _ string) (bool, error) {
 
 func (w *world) PortUser(netip.Addr, uint16) (string, error) { return "", nil }
 
+func (w *world) CanEncrypt(string) error { return nil }
+
 func (w *world) PathMTU(netip.Addr, []netip.Addr, string) (int, error) { return 1500, nil }
 
 var _ tunnels = (*world)(nil)

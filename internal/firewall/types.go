@@ -76,6 +76,10 @@ type Network struct {
 	VTEPs []net.HardwareAddr
 	// Underlay describes the packets that carry frames for Tunnel, and their senders.
 	Underlay Underlay
+	// Sealed are prefixes: what Bridge sends there leaves by Bridge and Tunnel only, and
+	// what comes from there to Bridge comes in by these only. They do not overlap. Nil:
+	// nothing is sealed.
+	Sealed []netip.Prefix `json:",omitempty"`
 	// NoHost keeps the host from opening connections by Bridge and Tunnel, and takes
 	// no IPv4 packet from there that has no source, as of a DHCP client.
 	NoHost bool

@@ -269,7 +269,7 @@ func fromIndex(n *plan.Network, b Bridge, id string) (firewall.Network, error) {
 	if err != nil {
 		return own, err
 	}
-	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, VTEPs: own.VTEPs, Underlay: own.Underlay}
+	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, VTEPs: own.VTEPs, Underlay: own.Underlay, Sealed: own.Sealed}
 	joined, err := joinGuards(blank, all)
 	if err != nil {
 		return own, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // Node is a host of a network that spans hosts.
@@ -15,7 +16,15 @@ type Node struct {
 	// Subnets [nodes[].subnet] are the host's blocks: its containers' addresses,
 	// and its own first ones.
 	Subnets []netip.Prefix
+	// PublicKey [nodes[].publicKey] is the host's, with Encryption; zero: none.
+	PublicKey wireguard.Key `json:",omitzero"`
 }
+
+// Encryption says how packets between the hosts of a network are encrypted.
+type Encryption string
+
+// WireGuard is the only encryption; the zero value is none.
+const WireGuard Encryption = "wireguard"
 
 // TunnelConfig says which hosts a network spans and how frames get from one to
 // another. All of it but Self is the same on every host. The zero value is a
@@ -33,10 +42,15 @@ type TunnelConfig struct {
 	Subnets []netip.Prefix
 	// VNI [vni], 1 to 16777215; 0: derived from the network's name.
 	VNI int
-	// Port [port] is the UDP port; 0: 4789.
+	// Port [port] is the UDP port; 0: 4789, or with Encryption derived from the network's
+	// name.
 	Port int
 	// Device [device] of the host that frames leave by; empty: as the routes say.
 	Device string
+	// Encryption [encryption] of what goes from one host to another; empty: none.
+	Encryption Encryption `json:",omitempty"`
+	// PrivateKeyFile [privateKeyFile] is where this host's private key is, with Encryption.
+	PrivateKeyFile string `json:",omitempty"`
 }
 
 // BlockSize is how long the prefix of a host's block is, by address family.
@@ -113,6 +127,9 @@ func (c NetworkConfig) validateTunnel() error {
 		}
 		return nil
 	}
+	if err := t.validateEncryption(); err != nil {
+		return err
+	}
 	switch {
 	case t.VNI < 0 || t.VNI > overlay.MaxVNI:
 		return BadConfig("vni", t.VNI, fmt.Sprintf("want 1 to %d, or 0 to have it derived from the network's name", overlay.MaxVNI))
@@ -177,6 +194,39 @@ func (t TunnelConfig) validateNodes() error {
 		return BadConfig("nodes", t.Self, "this host's address is not among them")
 	}
 	return validateApart(blocks)
+}
+
+// Encrypted says that no packet of the network may go from one host to another as it is.
+func (t TunnelConfig) Encrypted() bool { return t.Encryption != "" }
+
+// PortOf is the UDP port, which follows from the network's name if none is given and the
+// network is encrypted.
+func (t TunnelConfig) PortOf(network string) int {
+	switch {
+	case t.Port != 0:
+		return t.Port
+	case t.Encrypted():
+		return overlay.SecurePort(network)
+	}
+	return overlay.DefaultPort
+}
+
+// MTU is that of the inside over a path with an MTU, in bytes.
+func (t TunnelConfig) MTU(path int) int {
+	if t.Encrypted() {
+		return overlay.SecureMTU(path, t.Self)
+	}
+	return overlay.MTU(path, t.Self)
+}
+
+// OwnKey is the public key by which the other hosts know this one; zero: none is given.
+func (t TunnelConfig) OwnKey() wireguard.Key {
+	for _, n := range t.Nodes {
+		if n.Address == t.Self {
+			return n.PublicKey
+		}
+	}
+	return wireguard.Key{}
 }
 
 // Used says that the network spans hosts.

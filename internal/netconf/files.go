@@ -142,3 +142,37 @@ func agentNetwork(name string, v values, file *jsonr.Object) (AgentNetwork, erro
 	}
 	return n, nil
 }
+
+// SecureNetwork is a network of overlay-ln that is encrypted, as a configuration has it.
+type SecureNetwork struct {
+	Name           string
+	StateDir       string // empty: libnet's default
+	PrivateKeyFile string
+	Nodes          []model.Node
+}
+
+// SecureNetworks returns the networks of a configuration, or of a list of them, that are
+// encrypted.
+func SecureNetworks(data []byte) ([]SecureNetwork, error) {
+	file, err := jsonr.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	var all []SecureNetwork
+	for _, o := range ofType(file, Overlay) {
+		v := read(o, table[:])
+		var t model.TunnelConfig
+		t.Nodes = readNodes(v[keyNodes])
+		readEncryption(v, &t)
+		if !t.Encrypted() {
+			continue
+		}
+		n := SecureNetwork{Name: nameOf(file), PrivateKeyFile: t.PrivateKeyFile, Nodes: t.Nodes}
+		v[keyStateDir].String(&n.StateDir)
+		if !model.ValidName(n.Name) {
+			return nil, badKey("name", fmt.Sprintf("%q", n.Name), "want the network's name")
+		}
+		all = append(all, n)
+	}
+	return all, file.Err()
+}

@@ -73,6 +73,11 @@ func keyRows() []keyRow {
 	row(Overlay, `"subnet":"10.5.0.0/16",{}`, "nodes", `["192.0.2.1"]`, `["a"]`)
 	row(Overlay, `"nodes":[{{}}]`, "nodes.address", `"192.0.2.1"`, `"a"`)
 	row(Overlay, `"nodes":[{"address":"192.0.2.1",{}}]`, "nodes.subnet", `"10.5.0.0/24"`, `"10.5.0.1/24"`)
+	const key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+	secure := `"nodes":[{"address":"192.0.2.1","publicKey":"` + key + `"}],"subnet":"10.5.0.0/16",`
+	row(Overlay, `"encryption":"wireguard","privateKeyFile":"/k","subnet":"10.5.0.0/16","nodes":[{"address":"192.0.2.1",{}}]`, "nodes.publicKey", `"`+key+`"`, `"AQE="`)
+	row(Overlay, secure+`"privateKeyFile":"/k",{}`, "encryption", `"wireguard"`, `"ipsec"`)
+	row(Overlay, secure+`"encryption":"wireguard",{}`, "privateKeyFile", `"/k"`, "1")
 	row(Overlay, `"nodes":["192.0.2.1"],{}`, "subnet", `["10.5.0.0/16"]`, `"10.5.0.1/16"`)
 	row(Overlay, atHosts, "blockSize", `{"ipv4":20}`, "20")
 	row(Overlay, atHosts[:len(atHosts)-2]+`"blockSize":{{}}`, "blockSize.ipv4", "20", "31")

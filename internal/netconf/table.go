@@ -34,6 +34,8 @@ const (
 	keyPort
 	keyDevice
 	keyIsolated
+	keyEncryption
+	keyPrivateKeyFile
 	keySNAT
 	keyMasqAll
 	keyBackend
@@ -84,7 +86,7 @@ var table = [keyCount]Key{
 		Does: "`backend`, under the name that the reference plugin has for it; `\"auto\"` is ours."},
 	keyMTU: {Name: "mtu", Of: networks, From: fromBridge, Type: "number or string", Default: "0",
 		Does:    "Of the bridge and both ends of the veth, in bytes, 68 to 65535, with IPv6 from 1280. `0`: as the bridge has it. `\"auto\"` (ours): as the host's default route has it, or `0` without one.",
-		Overlay: "The default is `\"auto\"`: the lowest MTU of the routes to the other hosts, less 50 bytes, or less 70 bytes if `nodes` are IPv6."},
+		Overlay: "The default is `\"auto\"`: the lowest MTU of the routes to the other hosts, less 50 bytes, or less 70 bytes if `nodes` are IPv6; with `encryption` less 60 and 80."},
 	keyHairpinMode: {Name: "hairpinMode", Of: networks, From: fromBridge, Type: "boolean", Default: "false",
 		Does: "A frame may leave by the port by which it came in. Not with `promiscMode`."},
 	keyPromiscMode: {Name: "promiscMode", Of: networks, From: fromBridge, Type: "boolean", Default: "false",
@@ -129,12 +131,16 @@ var table = [keyCount]Key{
 		Does: "Length of a block's prefix, at most 30 and 126. Fewer blocks than nodes are an error."},
 	keyVNI: {Name: "vni", Of: Overlay, Type: "number", Default: "derived from name; with ln-agent the next free one if that is taken",
 		Does: "VXLAN network identifier, 1 to 16777215. The default is 4096 + (FNV-1a, 32 bits, of the name) modulo 16773120. Two networks of a host must differ in it or in `port`."},
-	keyPort: {Name: "port", Of: Overlay, Type: "number", Default: "4789",
-		Does: "UDP port. Let it through the host's own firewall, from the other hosts only."},
+	keyPort: {Name: "port", Of: Overlay, Type: "number", Default: "4789; with encryption derived from name",
+		Does: "UDP port. With `encryption` the default is 61440 + (FNV-1a, 32 bits, of the name) modulo 4096, and two networks of a host must differ in it. Let it through the host's own firewall, from the other hosts only."},
 	keyDevice: {Name: "device", Of: Overlay, Type: "string", Default: "the device of the routes to the other hosts",
 		Does: "Device of the host by which the other hosts are reached."},
 	keyIsolated: {Name: "isolated", Of: Overlay, Type: "boolean", Default: "false",
 		Does: "This host opens no connections to the network's containers, neither to its own nor to others'. By default it may, for probes."},
+	keyEncryption: {Name: "encryption", Of: Overlay, Type: "string", Default: "none",
+		Does: "`\"wireguard\"`: what goes from one host to another goes by WireGuard, in the place of VXLAN, and never otherwise: [Encryption](wireguard.md). Every node then needs its `publicKey`. Not with ln-agent's networks, `device` or `vni`."},
+	keyPrivateKeyFile: {Name: "privateKeyFile", Of: Overlay, Type: "string",
+		Does: "File with this host's private key, as `lnctl overlay keygen` makes it: an absolute path, of mode 0600. Needed with `encryption`."},
 	keySNAT: {Name: "snat", Of: attachers, From: fromPortmap, Type: "boolean", Default: "true",
 		Does: "The container itself, its neighbours and 127.0.0.0/8 of the host may use published ports; they are seen with the host's address."},
 	keyMasqAll: {Name: "masqAll", Of: attachers, From: fromPortmap, Type: "boolean", Default: "false",

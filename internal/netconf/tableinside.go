@@ -27,12 +27,14 @@ var trunkTable = [trunkCount]Key{
 const (
 	nodeAddress = iota
 	nodeSubnet
+	nodePublicKey
 	nodeCount
 )
 
 var nodeTable = [nodeCount]Key{
-	nodeAddress: {Name: "address", Of: Overlay, Type: "address", Does: "The host's address. Required."},
-	nodeSubnet:  {Name: "subnet", Of: Overlay, Type: "prefix or list of prefixes", Does: "The host's blocks, one for each address family at most."},
+	nodeAddress:   {Name: "address", Of: Overlay, Type: "address", Does: "The host's address. Required."},
+	nodeSubnet:    {Name: "subnet", Of: Overlay, Type: "prefix or list of prefixes", Does: "The host's blocks, one for each address family at most."},
+	nodePublicKey: {Name: "publicKey", Of: Overlay, Type: "string", Does: "The host's public key, as `lnctl overlay keygen` prints it: 44 characters of base64. Needed with `encryption`."},
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // readTunnel reads what overlay-ln has beside bridge-ln, and the ipam section of which the
@@ -47,6 +48,7 @@ func readTunnelKeys(v values, n *model.NetworkConfig, ipamType string, o *jsonr.
 	t.Subnets = readPrefixes(v[keySubnet])
 	readBlockSize(v[keyBlockSize], &size)
 	t.Nodes = readNodes(v[keyNodes])
+	readEncryption(v, t)
 	if err := o.Err(); err != nil {
 		return size, err
 	}
@@ -59,6 +61,24 @@ func readTunnelKeys(v values, n *model.NetworkConfig, ipamType string, o *jsonr.
 	}
 	n.AutoMTU = n.AutoMTU || v[keyMTU].Missing()
 	return size, nil
+}
+
+// readEncryption reads the encryption, which cannot be with a VNI, and needs the hosts' keys.
+func readEncryption(v values, t *model.TunnelConfig) {
+	v[keyEncryption].String((*string)(&t.Encryption))
+	v[keyPrivateKeyFile].String(&t.PrivateKeyFile)
+	if !v[keyEncryption].Missing() && t.Encryption != model.WireGuard { // an empty one, too: it is no wish for clear text
+		v[keyEncryption].Refuse(`"wireguard", or no such key`)
+	}
+	if !t.Encrypted() {
+		return
+	}
+	if v[keyNodes].Missing() {
+		v[keyEncryption].Refuse(`nodes, with the address and publicKey of each host: of a network that ln-agent keeps the hosts' keys are not known`)
+	}
+	if !v[keyVNI].Missing() {
+		v[keyVNI].Refuse("none: WireGuard has no VNI, and networks differ in port")
+	}
 }
 
 func readBlockSize(v jsonr.Value, size *model.BlockSize) {
@@ -83,6 +103,7 @@ func readNodes(v jsonr.Value) []model.Node {
 			if !node.Address.IsValid() {
 				in[nodeAddress].Refuse(`the host's address as "192.0.2.1"`)
 			}
+			node.PublicKey = readPublicKey(in[nodePublicKey])
 			all = append(all, node)
 			continue
 		}
@@ -94,6 +115,20 @@ func readNodes(v jsonr.Value) []model.Node {
 		all = append(all, model.Node{Address: a.Unmap()})
 	}
 	return all
+}
+
+// readPublicKey returns a key; zero if it is missing.
+func readPublicKey(v jsonr.Value) wireguard.Key {
+	var text string
+	v.String(&text)
+	if v.Missing() {
+		return wireguard.Key{}
+	}
+	k, err := wireguard.ParseKey(text)
+	if err != nil || k.IsZero() {
+		v.Refuse(`the host's public key, as "lnctl overlay keygen" printed it there: 44 characters of base64`)
+	}
+	return k
 }
 
 // readPrefixes returns a prefix, or a list of them; nil if it is missing.

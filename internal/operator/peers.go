@@ -11,9 +11,9 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // ErrNoOverlay says that a network does not span hosts.
@@ -21,7 +21,7 @@ var ErrNoOverlay = errors.New("no overlay network")
 
 // Peers is what a network that spans hosts has of the others on this one.
 type Peers struct {
-	// Device is the network's VXLAN device, and MTU its MTU; 0: it is not there.
+	// Device is the network's VXLAN or WireGuard device, and MTU its MTU; 0: it is not there.
 	Device string
 	MTU    int
 	// Trouble is what is wrong with the device itself, and what to do.
@@ -35,7 +35,8 @@ type Peer struct {
 	// Ways lead to the blocks of Node, of the address families that this host
 	// has a block of, too.
 	Ways []PeerWay
-	// FDB says where frames for the host go.
+	// FDB says where frames for the host go; if the network is encrypted, whether the host
+	// is a peer of the device, with its key, endpoint and blocks.
 	FDB Entry
 	// Underneath is whether the host answered without the tunnel; the zero
 	// Answer: it was not asked.
@@ -46,8 +47,9 @@ type Peer struct {
 
 // PeerWay is how this host leads to a block of another.
 type PeerWay struct {
-	Block            netip.Prefix
-	Via              netip.Addr // the other's end of the tunnel
+	Block netip.Prefix
+	Via   netip.Addr // the other's end of the tunnel
+	// Neighbour is the zero Entry if the network is encrypted.
 	Route, Neighbour Entry
 	// Answer is to a small packet through the tunnel, and Full to one of the
 	// device's MTU; the zero Answer: it was not asked.
@@ -169,6 +171,8 @@ type foundPeers struct {
 	port  int
 	path  map[netip.Addr]int // MTU of the host's way to a peer, less what the tunnel adds
 	agent bool               // an agent keeps the tunnel
+	// encrypted says that the tunnel is of WireGuard.
+	encrypted bool
 }
 
 // whoMends is the end of an advice about what is not in the kernel.
@@ -193,11 +197,14 @@ func (o *Operator) findPeers(ctx context.Context, n *engine.Network) (foundPeers
 		return foundPeers{}, ErrNoOverlay
 	}
 	plan := now.Tunnel()
+	if plan.Secure != nil {
+		plan.Secure.Socket = wireguard.SocketPath(o.StateDir, plan.Name)
+	}
 	k, err := o.kernel.FindTunnel(ctx, plan)
 	if err != nil {
 		return foundPeers{}, err
 	}
-	out := foundPeers{Peers: Peers{Device: plan.Name, MTU: k.MTU}, port: t.Port, path: map[netip.Addr]int{}, agent: t.Agent}
+	out := foundPeers{Peers: Peers{Device: plan.Name, MTU: k.MTU}, port: t.PortOf(n.Name()), path: map[netip.Addr]int{}, agent: t.Agent, encrypted: t.Encrypted()}
 	for _, e := range k.Device {
 		out.Trouble = append(out.Trouble, e.Error()+": "+out.whoMends())
 	}
@@ -209,14 +216,22 @@ func (o *Operator) findPeers(ctx context.Context, n *engine.Network) (foundPeers
 		p := Peer{Node: node}
 		for _, b := range node.Subnets {
 			if at < len(plan.Routes) && plan.Routes[at].Dst == b {
-				p.Ways = append(p.Ways, PeerWay{Block: b, Via: plan.Routes[at].Via, Route: entryOf(k.Routes[at]), Neighbour: entryOf(k.Neighbours[at])})
+				w := PeerWay{Block: b, Via: b.Masked().Addr(), Route: entryOf(k.Routes[at])}
+				if !t.Encrypted() {
+					w.Neighbour = entryOf(k.Neighbours[at])
+				}
+				p.Ways = append(p.Ways, w)
 				at++
 			}
 		}
-		p.FDB = entryOf(k.FDB[len(out.Peers.Peers)])
+		if t.Encrypted() {
+			p.FDB = entryOf(k.Peers[len(out.Peers.Peers)])
+		} else {
+			p.FDB = entryOf(k.FDB[len(out.Peers.Peers)])
+		}
 		out.Peers.Peers = append(out.Peers.Peers, p)
 		if mtu, err := o.kernel.PathMTU(t.Self, []netip.Addr{node.Address}, t.Device); err == nil {
-			out.path[node.Address] = overlay.MTU(mtu, t.Self)
+			out.path[node.Address] = t.MTU(mtu)
 		}
 	}
 	return out, nil
@@ -235,12 +250,16 @@ func (e Entry) problem(what string) string {
 }
 
 // problems names the entries of the peer that the kernel lacks or has wrong.
-func (p Peer) problems() []string {
+func (f *foundPeers) problems(p Peer) []string {
 	var all []string
 	for _, w := range p.Ways {
 		all = append(all, w.Route.problem("the route to "+w.Block.String()), w.Neighbour.problem("the neighbour "+w.Via.String()))
 	}
-	all = append(all, p.FDB.problem("the forwarding entry"))
+	entry := "the forwarding entry"
+	if f.encrypted {
+		entry = "the WireGuard peer"
+	}
+	all = append(all, p.FDB.problem(entry))
 	return slices.DeleteFunc(all, func(s string) bool { return s == "" })
 }
 
@@ -248,7 +267,7 @@ func (p Peer) problems() []string {
 func (f *foundPeers) advise() {
 	for i := range f.Peers.Peers {
 		p := &f.Peers.Peers[i]
-		if all := p.problems(); len(all) > 0 && f.MTU > 0 {
+		if all := f.problems(*p); len(all) > 0 && f.MTU > 0 {
 			p.Advice = append(p.Advice, strings.Join(all, "; ")+": "+f.whoMends())
 		}
 		silent := slices.IndexFunc(p.Ways, func(w PeerWay) bool { return w.Answer.asked() && w.Answer.RTT == 0 })
@@ -266,10 +285,14 @@ func (f *foundPeers) whySilent(p Peer, w PeerWay) string {
 	}
 	said := fmt.Sprintf("%d ICMP echo requests of %d bytes to %s through the tunnel, no answer", a.Sent, a.Size, at)
 	switch {
-	case len(p.problems()) > 0:
+	case len(f.problems(p)) > 0:
 		return said
 	case p.Underneath.RTT == 0:
 		return fmt.Sprintf("%s; nor does %s answer underneath: the host is down, or no way leads there", said, p.Address)
+	}
+	if f.encrypted {
+		return fmt.Sprintf("%s, though %s answers underneath: UDP port %d blocked on the way or by a firewall of either host? "+
+			"or has the network another publicKey, port or nodes there, or is not there yet (it comes with the first container)", said, p.Address, f.port)
 	}
 	return fmt.Sprintf("%s, though %s answers underneath: UDP port %d blocked on the way or by a firewall of either host? "+
 		"or the network is not there yet (it comes with the first container), or has another vni, port or nodes there", said, p.Address, f.port)

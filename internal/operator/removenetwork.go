@@ -92,13 +92,14 @@ func (o *Operator) networkLeft(ctx context.Context, name string) (*engine.Networ
 		return nil, recErr
 	}
 	fw, ruled := recorded.Networks[firewall.Key(model.NetworkOwner(name))]
-	device := (&plan.Network{Name: name, Driver: plan.DriverOverlay}).TunnelName()
-	has, hasErr := o.kernel.HasTunnel(device, model.NetworkOwner(name))
-	if hasErr != nil && !errors.Is(hasErr, netlink.ErrExists) {
-		return nil, hasErr
-	}
-	if has && hasErr == nil {
-		driver = plan.DriverOverlay
+	for _, device := range (&plan.Network{Name: name, Driver: plan.DriverOverlay}).TunnelNames() {
+		has, hasErr := o.kernel.HasTunnel(device, model.NetworkOwner(name))
+		if hasErr != nil && !errors.Is(hasErr, netlink.ErrExists) {
+			return nil, hasErr
+		}
+		if has && hasErr == nil {
+			driver = plan.DriverOverlay
+		}
 	}
 	if bridge == "" && !ruled && driver == plan.DriverBridge && len(owned) == 0 {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // The bytes that VXLAN adds to a packet: the outer IP header, UDP, VXLAN and the inner
@@ -14,6 +15,19 @@ import (
 const (
 	overheadIPv4 = 20 + 8 + 8 + 14
 	overheadIPv6 = 40 + 8 + 8 + 14
+)
+
+// What WireGuard adds to a packet, in bytes: the outer IP header, UDP, its own header and the
+// tag behind (the whitepaper of WireGuard, section 5.4.6).
+const (
+	secureIPv4 = 20 + 8 + 16 + 16
+	secureIPv6 = 40 + 8 + 16 + 16
+)
+
+// Ports of encrypted networks that are derived lie above those that Linux gives to clients.
+const (
+	minSecurePort = 61440
+	securePorts   = 4096
 )
 
 // DefaultPort is the UDP port of VXLAN (RFC 7348).
@@ -32,6 +46,8 @@ type Node struct {
 	Address netip.Addr
 	// Blocks are its parts of the network's subnets.
 	Blocks []netip.Prefix
+	// PublicKey of the host, where the network is encrypted.
+	PublicKey wireguard.Key
 }
 
 // Network is what all hosts of a network agree on, and the names on this one.
@@ -41,26 +57,29 @@ type Network struct {
 	Port        uint16
 	Device      string
 	MTU         int // of the device, in bytes; 0: any
+	// Instead is the device that the network has where it is encrypted and this one is
+	// not, or the other way round.
+	Instead string
+	// Nets are all that belongs to the network, where it is encrypted; nil: it is not.
+	Nets []netip.Prefix
 }
 
 // Plan returns what the network is on the host with the address self: a device
 // that holds the first address of each block of its own, and for each other
 // host a route per block, of families that this one has, by its first address, the MAC behind it, and
 // where frames for this MAC go. A self that is no node has no addresses.
+//
+// Of a network that is encrypted the device is of WireGuard: each other host is a peer with
+// its blocks, and the routes lead by the device alone.
 func Plan(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
+	if n.Nets != nil {
+		return planSecure(n, nodes, self)
+	}
 	t := tunnel.Tunnel{
 		Name: n.Name, Alias: n.Alias, VNI: n.VNI, Port: n.Port, Device: n.Device, MTU: n.MTU,
-		Local: self, MAC: MAC(n.VNI, self), IPv6: host.IPv6Off,
+		Local: self, MAC: MAC(n.VNI, self), IPv6: host.IPv6Off, Instead: n.Instead,
 	}
-	spoken := map[bool]bool{} // families, by Is6
-	for _, b := range blocksOf(nodes, self) {
-		a := b.Masked().Addr()
-		t.Addrs = append(t.Addrs, netip.PrefixFrom(a, a.BitLen()))
-		spoken[a.Is6()] = true
-	}
-	if spoken[true] {
-		t.IPv6 = host.IPv6On
-	}
+	spoken := addOwn(&t, nodes, self)
 	for _, node := range nodes {
 		if node.Address == self {
 			continue
@@ -75,6 +94,43 @@ func Plan(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
 			t.Routes = append(t.Routes, tunnel.Route{Dst: b.Masked(), Via: via})
 			t.Neighbours = append(t.Neighbours, tunnel.Neighbour{Addr: via, MAC: mac})
 		}
+	}
+	return t
+}
+
+// addOwn gives the device the first address of each block of this host, and returns the
+// families of them, by Is6.
+func addOwn(t *tunnel.Tunnel, nodes []Node, self netip.Addr) (spoken map[bool]bool) {
+	spoken = map[bool]bool{}
+	for _, b := range blocksOf(nodes, self) {
+		a := b.Masked().Addr()
+		t.Addrs = append(t.Addrs, netip.PrefixFrom(a, a.BitLen()))
+		spoken[a.Is6()] = true
+	}
+	if spoken[true] {
+		t.IPv6 = host.IPv6On
+	}
+	return spoken
+}
+
+// planSecure is Plan for a network that is encrypted.
+func planSecure(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
+	t := tunnel.Tunnel{Name: n.Name, Alias: n.Alias, Port: n.Port, MTU: n.MTU, IPv6: host.IPv6Off}
+	t.Secure = &tunnel.Secure{Nets: n.Nets, Instead: n.Instead}
+	spoken := addOwn(&t, nodes, self)
+	for _, node := range nodes {
+		if node.Address == self {
+			t.Secure.PublicKey = node.PublicKey
+			continue
+		}
+		p := wireguard.Peer{PublicKey: node.PublicKey, Endpoint: netip.AddrPortFrom(node.Address, n.Port)}
+		for _, b := range node.Blocks {
+			p.Allowed = append(p.Allowed, b.Masked())
+			if spoken[b.Addr().Is6()] {
+				t.Routes = append(t.Routes, tunnel.Route{Dst: b.Masked()})
+			}
+		}
+		t.Secure.Peers = append(t.Secure.Peers, p)
 	}
 	return t
 }
@@ -116,6 +172,22 @@ func MTU(path int, underlay netip.Addr) int {
 		return path - overheadIPv6
 	}
 	return path - overheadIPv4
+}
+
+// SecureMTU is MTU for an encrypted network.
+func SecureMTU(path int, underlay netip.Addr) int {
+	if underlay.Is6() {
+		return path - secureIPv6
+	}
+	return path - secureIPv4
+}
+
+// SecurePort derives the UDP port of an encrypted network that has not chosen one: the
+// FNV-1a hash of 32 bits of its name, folded into 61440 to 65535.
+func SecurePort(network string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(network))
+	return minSecurePort + int(h.Sum32()%securePorts)
 }
 
 // Block returns block number i of a subnet cut into blocks of a length; false

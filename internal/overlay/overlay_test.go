@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"fmt"
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 func prefixes(ss ...string) []netip.Prefix {
@@ -22,9 +25,9 @@ func prefixes(ss ...string) []netip.Prefix {
 func TestPlan(t *testing.T) {
 	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
 	nodes := []Node{
-		{a, prefixes("10.5.0.0/24", "fd05::/64")},
-		{b, prefixes("10.5.1.0/24", "fd05:0:0:1::/64")},
-		{c, prefixes("10.5.2.0/24")},
+		{Address: a, Blocks: prefixes("10.5.0.0/24", "fd05::/64")},
+		{Address: b, Blocks: prefixes("10.5.1.0/24", "fd05:0:0:1::/64")},
+		{Address: c, Blocks: prefixes("10.5.2.0/24")},
 	}
 	n := Network{Name: "vx0", Alias: "libnet:net1/", VNI: 7, Port: 4789, MTU: 1450}
 	macB, macC := MAC(7, b), MAC(7, c)
@@ -107,5 +110,45 @@ func TestBlock(t *testing.T) {
 		if ok != (tt.want != "") || ok && got != netip.MustParsePrefix(tt.want) {
 			t.Errorf("block %d of /%d of %s: got %s, %t, want %q", tt.i, tt.bits, tt.subnet, got, ok, tt.want)
 		}
+	}
+}
+
+// An encrypted network has a peer for each other host, with all its blocks, and routes by the
+// device alone for the families that this host speaks.
+func TestPlanSecure(t *testing.T) {
+	t.Parallel()
+	key := func(b byte) (k wireguard.Key) { k[0] = b; return k }
+	nodes := []Node{
+		{netip.MustParseAddr("192.0.2.1"), prefixes("10.5.0.0/24"), key(1)},
+		{netip.MustParseAddr("192.0.2.2"), prefixes("10.5.1.0/24", "fd05:0:0:1::/64"), key(2)},
+		{netip.MustParseAddr("192.0.2.3"), prefixes("10.5.2.0/24"), key(3)},
+	}
+	nets := prefixes("10.5.0.0/16", "fd05::/48")
+	got := Plan(Network{Name: "wg-x", Alias: "a", Port: 61500, MTU: 1440, Instead: "vx-x", Nets: nets}, nodes, nodes[0].Address)
+	want := tunnel.Tunnel{
+		Name: "wg-x", Alias: "a", Port: 61500, MTU: 1440, IPv6: host.IPv6Off, Addrs: prefixes("10.5.0.0/32"),
+		Routes: []tunnel.Route{{Dst: nodes[1].Blocks[0]}, {Dst: nodes[2].Blocks[0]}},
+		Secure: &tunnel.Secure{PublicKey: key(1), Nets: nets, Instead: "vx-x", Peers: []wireguard.Peer{
+			{PublicKey: key(2), Endpoint: netip.MustParseAddrPort("192.0.2.2:61500"), Allowed: nodes[1].Blocks},
+			{PublicKey: key(3), Endpoint: netip.MustParseAddrPort("192.0.2.3:61500"), Allowed: nodes[2].Blocks},
+		}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v %+v\nwant %+v %+v", got, got.Secure, want, want.Secure)
+	}
+}
+
+func TestSecurePort(t *testing.T) {
+	t.Parallel()
+	seen := map[int]bool{}
+	for i := range 10_000 {
+		p := SecurePort(fmt.Sprint("net", i))
+		if p < 61440 || p > 65535 {
+			t.Fatalf("port %d", p)
+		}
+		seen[p] = true
+	}
+	if len(seen) < 3000 {
+		t.Errorf("%d ports of 10000 names", len(seen))
 	}
 }

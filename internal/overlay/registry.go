@@ -169,7 +169,7 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 	for _, m := range byAddress {
 		own := blocks[m.Name]
 		slices.SortFunc(own, netip.Prefix.Compare)
-		hosts = append(hosts, Host{m.Name, Node{m.Address, own}})
+		hosts = append(hosts, Host{m.Name, Node{Address: m.Address, Blocks: own}})
 	}
 	slices.SortFunc(hosts, func(a, b Host) int { return cmp.Compare(a.Name, b.Name) })
 	return hosts, problems

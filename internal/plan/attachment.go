@@ -79,6 +79,7 @@ func (n *Network) Recorded(rec state.Endpoint) (Attachment, error) {
 	}
 	p, err := n.Endpoint(life.IDOf(rec), AddressingOf(rec), mac, PortsOf(rec))
 	p.asRecorded(rec)
+	p.Endpoint.Tunnel = n.TunnelOf(rec)
 	p.Link.Precedence = link.Precedence{Network: n.Name, Priority: int32(rec.GatewayPriority), Internal: n.Config.IsInternal()}
 	return p, err
 }

@@ -11,7 +11,7 @@ import (
 func (n *Network) Rules() firewall.Network {
 	c := n.Config
 	fw := firewall.Network{
-		Name: model.NetworkOwner(n.Name), Guard: GuardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.TunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(),
+		Name: model.NetworkOwner(n.Name), Guard: GuardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.TunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(), Sealed: n.sealed(),
 		NoHost: c.NoHost || c.IsIsolated(), Internal: c.IsInternal(), NoICC: c.ForbidsICC(), Apart: c.IsApart(),
 		IPv4: c.GatewayModeIPv4.Policy(), IPv6: c.GatewayModeIPv6.Policy(), Trusted: c.TrustedInterfaces,
 	}

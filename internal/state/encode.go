@@ -21,6 +21,7 @@ func (r Endpoint) encode() []byte {
 	o.Bool("Rules", r.Rules)
 	o.OptionalString("Backend", r.Backend)
 	o.OptionalString("Guard", r.Guard)
+	o.OptionalString("Tunnel", r.Tunnel)
 	o.OptionalString("Runtime", r.Runtime)
 	o.OptionalInt("GatewayPriority", r.GatewayPriority)
 	o.OptionalString("LinkName", r.LinkName)

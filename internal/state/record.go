@@ -83,6 +83,9 @@ type Endpoint struct {
 	Backend  string // of the firewall; empty: nftables
 	Guard    string // ID of what its network asked of the bridge; empty: unknown
 	Runtime  string // program that asked for it; empty: unknown
+	// Tunnel is the device of its network as it came, if that was encrypted; empty: the
+	// VXLAN device, or none.
+	Tunnel string `json:",omitempty"`
 	// GatewayPriority of this network among those of the container.
 	GatewayPriority int `json:",omitempty"`
 	// LinkName is the interface's name in the container; empty: IfName.

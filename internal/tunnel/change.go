@@ -31,7 +31,7 @@ func (h *Tunnels) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error
 		return m, err
 	}
 	var u netlink.Undo // a device is not half made when it lacks an entry, but when it is down
-	d, made, _, err := h.ensureVXLAN(t, &u)
+	d, made, _, err := h.ensureDevice(t, &u)
 	if err == nil {
 		if err = h.adjustTunnel(d, t, made); err != nil {
 			err = errors.Join(err, u.Run())
@@ -42,7 +42,7 @@ func (h *Tunnels) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error
 		have, err = readTunnel(h.conn, d, t)
 	}
 	if err != nil {
-		return Mended{Lacking: len(t.FDB)}, fmt.Errorf("tunnel %s: %w", t.Name, err)
+		return Mended{Lacking: t.peers()}, fmt.Errorf("tunnel %s: %w", t.Name, err)
 	}
 	m.Up, m.Created = true, made
 	lacking := map[MAC]bool{}
@@ -58,6 +58,14 @@ func (h *Tunnels) MendTunnel(ctx context.Context, t Tunnel) (m Mended, err error
 	delete(lacking, MAC{})
 	m.Lacking = len(lacking)
 	return m, errors.Join(errs...)
+}
+
+// peers is how many other hosts the tunnel leads to.
+func (t *Tunnel) peers() int {
+	if t.Secure != nil {
+		return len(t.Secure.Peers)
+	}
+	return len(t.FDB)
 }
 
 // change is one of a tunnel's addresses or entries to be added or deleted.

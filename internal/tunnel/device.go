@@ -15,6 +15,12 @@ import (
 func (t *Tunnel) deviceDiff(d *netlink.Device, lower int) netlink.Diff {
 	var out netlink.Diff
 	at := "tunnel " + t.Name
+	if t.Secure != nil {
+		if !isSecure(d) {
+			out.Add("%s is a %s link, want wireguard, or tun of wireguard-go", at, d.Kind)
+		}
+		return out
+	}
 	if d.VXLAN == nil {
 		out.Add("%s is a %s link, want vxlan", at, d.Kind)
 		return out

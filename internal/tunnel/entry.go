@@ -117,7 +117,7 @@ func addTunnelRoute(c *netlink.Conn, index int, r Route) error {
 	if !errors.Is(err, netlink.ErrExists) && !errors.Is(err, unix.EINVAL) { // IPv6: the gateway is elsewhere
 		return err
 	}
-	rs, listErr := c.Routes(netlink.Family(r.Via), 0, unix.RT_TABLE_MAIN)
+	rs, listErr := c.Routes(netlink.Family(r.Dst.Addr()), 0, unix.RT_TABLE_MAIN)
 	if listErr != nil {
 		return listErr
 	}
@@ -140,12 +140,20 @@ func addTunnelRoute(c *netlink.Conn, index int, r Route) error {
 // changeTunnelRoute is with RTM_NEWROUTE or RTM_DELROUTE.
 func changeTunnelRoute(c *netlink.Conn, typ, flags, index int, r Route) error {
 	msg := nl.NewRtMsg()
-	msg.Family, msg.Dst_len = uint8(netlink.Family(r.Via)), uint8(r.Dst.Bits())
-	msg.Protocol, msg.Flags = protocolOurs, unix.RTNH_F_ONLINK
-	req := netlink.Request(typ, flags, msg,
-		netlink.Attr(unix.RTA_DST, r.Dst.Addr().AsSlice()), netlink.Attr(unix.RTA_GATEWAY, r.Via.AsSlice()),
-		netlink.AttrUint32(unix.RTA_OIF, uint32(index)), netlink.AttrUint32(unix.RTA_TABLE, unix.RT_TABLE_MAIN))
-	if err := c.Change(req); err != nil {
+	msg.Family, msg.Dst_len = uint8(netlink.Family(r.Dst.Addr())), uint8(r.Dst.Bits())
+	msg.Protocol = protocolOurs
+	attrs := []nl.NetlinkRequestData{msg, netlink.Attr(unix.RTA_DST, r.Dst.Addr().AsSlice()),
+		netlink.AttrUint32(unix.RTA_OIF, uint32(index)), netlink.AttrUint32(unix.RTA_TABLE, unix.RT_TABLE_MAIN)}
+	if r.Via.IsValid() {
+		msg.Flags = unix.RTNH_F_ONLINK
+		attrs = append(attrs, netlink.Attr(unix.RTA_GATEWAY, r.Via.AsSlice()))
+	} else {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
+	if err := c.Change(netlink.Request(typ, flags, attrs...)); err != nil {
+		if !r.Via.IsValid() {
+			return fmt.Errorf("route %s: %w", r.Dst, err)
+		}
 		return fmt.Errorf("route %s via %s: %w", r.Dst, r.Via, err)
 	}
 	return nil

@@ -13,13 +13,18 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // PortUser names the owner of the UDP port that a VXLAN device with the address local
 // needs; empty: it can have it. VXLAN devices share a port unless one of them
 // receives in another way, as one for external control does. Where the port is
-// free that costs four system calls.
+// free that costs four system calls. The zero local: a WireGuard device needs it, which
+// takes the port of both families and shares it with none.
 func (h *Tunnels) PortUser(local netip.Addr, port uint16) (string, error) {
+	if !local.IsValid() {
+		return h.securePortUser(port)
+	}
 	if free, err := udpPortFree(local.Is6(), port); free || err != nil {
 		return "", err
 	}
@@ -41,6 +46,36 @@ func (h *Tunnels) PortUser(local netip.Addr, port uint16) (string, error) {
 		return "", nil
 	}
 	return udpUser(local.Is6(), port), nil
+}
+
+func (h *Tunnels) securePortUser(port uint16) (string, error) {
+	taken := false
+	for _, is6 := range []bool{false, true} {
+		free, err := udpPortFree(is6, port)
+		if err != nil {
+			return "", err
+		}
+		taken = taken || !free
+	}
+	if !taken {
+		return "", nil
+	}
+	all, err := h.conn.Devices(0)
+	if err != nil {
+		return "", fmt.Errorf("UDP port %d: %w", port, err)
+	}
+	for _, d := range all {
+		if d.VXLAN != nil && d.VXLAN.Port == port && d.Up() {
+			return "VXLAN device " + d.Name, nil
+		}
+		if d.Kind != "wireguard" {
+			continue
+		}
+		if s, err := (wireguard.Device{Name: d.Name}).Read(); err == nil && s.Port == port {
+			return "WireGuard device " + d.Name, nil
+		}
+	}
+	return udpUser(false, port), nil
 }
 
 func udpPortFree(is6 bool, port uint16) (bool, error) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -30,10 +31,19 @@ type MAC [6]byte
 // String is "02:00:00:12:34:56".
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// Route leads to a remote block by the address of its host's end.
+// Route leads to a remote block by the address of its host's end; the zero Via: by the
+// device alone.
 type Route struct {
 	Dst netip.Prefix
 	Via netip.Addr
+}
+
+// String is "10.80.1.0/24 via 10.80.1.0", or the destination alone.
+func (r Route) String() string {
+	if !r.Via.IsValid() {
+		return r.Dst.String()
+	}
+	return fmt.Sprintf("%s via %s", r.Dst, r.Via)
 }
 
 // Neighbour says which MAC an address behind the tunnel has.
@@ -48,8 +58,8 @@ type FDBEntry struct {
 	Remote netip.Addr
 }
 
-// Tunnel is a wanted VXLAN device that learns and floods nothing, and all that
-// leads by it to other hosts.
+// Tunnel is a wanted VXLAN device that learns and floods nothing, or, with Secure, a
+// WireGuard device; and all that leads by it to other hosts.
 type Tunnel struct {
 	// Name of the device, 1 to 15 bytes. Alias marks it as ours; a device
 	// without it is not touched.
@@ -69,11 +79,25 @@ type Tunnel struct {
 	Routes     []Route
 	Neighbours []Neighbour
 	FDB        []FDBEntry
+
+	// Secure makes it a WireGuard device; nil: it is VXLAN. Name then starts with
+	// SecurePrefix, VNI, Local, Device, MAC, Neighbours and FDB are not used, and routes
+	// have no Via.
+	Secure *Secure
+	// Instead is a WireGuard device of the network, which goes before a VXLAN device comes;
+	// empty: there is none.
+	Instead string
 }
 
 func (t *Tunnel) check() error {
 	if err := netlink.CheckName("tunnel", t.Name); err != nil {
 		return err
+	}
+	if t.Secure != nil {
+		if !strings.HasPrefix(t.Name, SecurePrefix) || t.Port == 0 || t.Alias == "" || len(t.Secure.Nets) == 0 {
+			return fmt.Errorf("tunnel %s: want a name that starts with %s, port, alias and nets", t.Name, SecurePrefix)
+		}
+		return host.CheckAddrs(t.Addrs, t.IPv6)
 	}
 	if t.VNI < 1 || t.VNI >= 1<<24 || t.Port == 0 || !t.Local.IsValid() || t.Alias == "" {
 		return fmt.Errorf("tunnel %s: want VNI, port, local address and alias", t.Name)
@@ -97,7 +121,7 @@ func (h *Tunnels) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err
 			created, err = false, errors.Join(fmt.Errorf("tunnel %s: %w", t.Name, err), u.Run())
 		}
 	}()
-	d, made, created, err := h.ensureVXLAN(t, &u)
+	d, made, created, err := h.ensureDevice(t, &u)
 	if err != nil {
 		return false, err
 	}
@@ -116,6 +140,15 @@ func (h *Tunnels) EnsureTunnel(ctx context.Context, t Tunnel) (created bool, err
 		}
 	}
 	return created, nil
+}
+
+// ensureDevice returns the device, of whichever kind. made says it is fresh, created that no
+// other was in its place.
+func (h *Tunnels) ensureDevice(t Tunnel, u *netlink.Undo) (d *netlink.Device, made, created bool, err error) {
+	if t.Secure != nil {
+		return h.ensureSecure(t, u)
+	}
+	return h.ensureVXLAN(t, u)
 }
 
 // ensureVXLAN returns the device. made says it is fresh, created that no other
@@ -141,11 +174,25 @@ func (h *Tunnels) ensureVXLAN(t Tunnel, u *netlink.Undo) (d *netlink.Device, mad
 		}
 	case errors.Is(err, netlink.ErrNotFound):
 		created = true
+		if err := h.removeInstead(t); err != nil {
+			return nil, false, false, err
+		}
 	default:
 		return nil, false, false, err
 	}
 	d, made, err = h.createVXLAN(t, lower, u)
 	return d, made, created && made, err
+}
+
+// removeInstead takes away the WireGuard device that the network had before.
+func (h *Tunnels) removeInstead(t Tunnel) error {
+	if t.Instead == "" {
+		return nil
+	}
+	if err := h.removeDevice(t.Instead, t.Alias); err != nil {
+		return fmt.Errorf("remove %s: %w", t.Instead, err)
+	}
+	return nil
 }
 
 // adjustTunnel brings up the device and sets what can be changed.
@@ -185,11 +232,13 @@ func readTunnel(c *netlink.Conn, d *netlink.Device, t Tunnel) (s tunnelState, er
 	if s.addrs, err = c.Addrs(d.Index, netlink.AddrFamily(t.Addrs)); err != nil {
 		return s, err
 	}
-	if s.neighbours, err = neighbours(c, d.Index); err != nil {
-		return s, err
-	}
-	if s.fdb, err = fdb(c, d.Index); err != nil {
-		return s, err
+	if t.Secure == nil {
+		if s.neighbours, err = neighbours(c, d.Index); err != nil {
+			return s, err
+		}
+		if s.fdb, err = fdb(c, d.Index); err != nil {
+			return s, err
+		}
 	}
 	families := []int{}
 	for _, p := range t.Addrs {

@@ -4,7 +4,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
-// Tunnels makes, verifies and removes VXLAN devices and their entries in the
+// Tunnels makes, verifies and removes these devices and their entries in the
 // namespace of its rtnetlink, which must be that of the calling thread.
 type Tunnels struct{ conn *netlink.Conn }
 

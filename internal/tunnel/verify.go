@@ -20,6 +20,14 @@ func (h *Tunnels) VerifyTunnel(ctx context.Context, t Tunnel) error {
 	if err != nil {
 		return err
 	}
+	if t.Secure != nil {
+		h.compareUnreachable(at, t, &out)
+		if have, err := t.Secure.device(d).Read(); err != nil {
+			out.Failed(at, err)
+		} else {
+			t.compareSecure(at, have, &out)
+		}
+	}
 	have, err := readTunnel(h.conn, d, t)
 	if err != nil {
 		out = append(out, fmt.Errorf("%s: %w", at, err))
@@ -61,10 +69,10 @@ func (t *Tunnel) compare(at string, have tunnelState, out *netlink.Diff) {
 	}
 	routes, oldRoutes := differ(t.Routes, have.routes)
 	for _, r := range routes {
-		out.Add("%s: route %s via %s is missing", at, r.Dst, r.Via)
+		out.Add("%s: route %s is missing", at, r)
 	}
 	for _, r := range oldRoutes {
-		out.Add("%s: route %s via %s leads to no host of the network", at, r.Dst, r.Via)
+		out.Add("%s: route %s leads to no host of the network", at, r)
 	}
 	neighbours, oldNeighbours := differ(t.Neighbours, have.neighbours)
 	for _, n := range neighbours {

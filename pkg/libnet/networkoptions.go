@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/nodefile"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
@@ -53,7 +54,13 @@ const (
 type Node struct {
 	Address netip.Addr     // where the other hosts reach it
 	Subnets []netip.Prefix // of its containers; nil: its blocks of the network's
+	// PublicKey is the host's, of the driver option "encryption"; zero: none.
+	PublicKey PublicKey
 }
+
+// PublicKey is a public key of WireGuard. UnmarshalText reads it as lnctl overlay keygen
+// prints it. The zero value is none.
+type PublicKey = wireguard.Key
 
 // WithSubnet gives each endpoint an address of this subnet; with several subnets, as
 // one of IPv4 and one of IPv6, one of each. The gateway has the first address.

@@ -19,11 +19,11 @@ var ladder = []struct {
 }{
 	{"plugins/*", []string{"internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model", "internal/publish", "internal/address", "internal/life"}},
 	{"internal/plugin", []string{"internal/cni", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
-	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
-	{"internal/overlay", []string{"internal/tunnel", "internal/host"}},
+	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
+	{"internal/overlay", []string{"internal/tunnel", "internal/host", "internal/wireguard"}},
 	{"cmd/lnctl", []string{"internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile"}},
-	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft"}},
+	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/state", "internal/netns", "internal/link", "internal/overlay"}},
 	{"internal/capture", []string{"internal/nfnl"}},
 	{"internal/registry/etcd", []string{"internal/overlay"}},
@@ -33,7 +33,9 @@ var ladder = []struct {
 	{"internal/state", []string{"internal/jsonw", "internal/flock", "internal/plain"}},
 	{"internal/flock", []string{"internal/plain"}},
 	{"internal/kernel", []string{"internal/tunnel", "internal/link", "internal/host", "internal/netlink"}},
-	{"internal/tunnel", []string{"internal/host", "internal/netlink", "internal/plain"}},
+	{"internal/tunnel", []string{"internal/host", "internal/netlink", "internal/plain", "internal/wireguard"}},
+	{"internal/wggo", []string{"internal/netlink"}},
+	{"internal/wireguard", []string{"internal/netlink", "internal/plain"}},
 	{"internal/link", []string{"internal/host", "internal/netlink", "internal/netns", "internal/plain"}},
 	{"internal/host", []string{"internal/netlink"}},
 	{"internal/netlink", []string{"internal/netns"}},
@@ -44,16 +46,16 @@ var ladder = []struct {
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/firewall/tool", "internal/nfnl"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
-	{"internal/cni", []string{"internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/publish", "internal/address", "internal/life"}},
+	{"internal/cni", []string{"internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/publish", "internal/address", "internal/life", "internal/wireguard"}},
 	{"internal/firewall/either", []string{"internal/firewall", "internal/firewall/iptables", "internal/model", "internal/firewall/nft"}},
 	{"internal/policy", []string{"internal/firewall"}},
-	{"internal/model", []string{"internal/overlay", "internal/firewall", "internal/ipmath"}},
-	{"pkg/libnet", []string{"internal/engine", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/address", "internal/life"}},
+	{"internal/model", []string{"internal/overlay", "internal/firewall", "internal/ipmath", "internal/wireguard"}},
+	{"pkg/libnet", []string{"internal/engine", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/address", "internal/life", "internal/wireguard"}},
 	{"internal/driver", []string{"internal/model", "internal/state"}},
 	{"internal/driver/*", []string{"internal/driver", "internal/driver/bridge", "internal/model"}},
-	{"internal/engine", []string{"internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/guard", "internal/unwind", "internal/plan", "internal/address", "internal/life"}},
+	{"internal/engine", []string{"internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/guard", "internal/unwind", "internal/plan", "internal/address", "internal/life", "internal/wireguard"}},
 	{"internal/address", []string{"internal/life", "internal/model", "internal/kernel", "internal/link", "internal/netlink", "internal/state", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
-	{"internal/operator", []string{"internal/engine", "internal/publish", "internal/guard", "internal/plan", "internal/address", "internal/life", "internal/model", "internal/overlay", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state", "pkg/ipamstore", "internal/firewall/nft", "internal/firewall/foreign"}},
+	{"internal/operator", []string{"internal/engine", "internal/publish", "internal/guard", "internal/plan", "internal/address", "internal/life", "internal/model", "internal/overlay", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state", "pkg/ipamstore", "internal/firewall/nft", "internal/firewall/foreign", "internal/wireguard"}},
 	{"internal/nodefile", []string{"internal/model", "internal/host", "internal/state"}},
 	{"internal/publish", []string{"internal/guard", "internal/unwind", "internal/plan", "internal/policy", "internal/life", "internal/model", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/firewall/conntrack", "internal/firewall/nft", "internal/state", "internal/flock", "internal/plain"}},
 	{"internal/guard", []string{"internal/plan", "internal/policy", "internal/life", "internal/model", "internal/link", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state"}},
@@ -98,7 +100,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry", "internal/wggo"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

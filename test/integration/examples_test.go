@@ -34,6 +34,7 @@ type example struct {
 	mtu      int    // of the containers
 	publish  string // where the first container's port 80 is, "host" or "container"; empty: nowhere
 	agent    bool   // ln-agent and etcd are there
+	key      string // private key of the host, which has wireguard-go where the kernel has no WireGuard; empty: none
 	foreign  string // what plugins of others leave behind
 }
 
@@ -53,6 +54,8 @@ var special = map[string]example{
 	"70-overlay":          {capArgs: web, publish: "host", mtu: worldMTU - 50},
 	"71-overlay-agent":    {agent: true, capArgs: web, publish: "host", mtu: worldMTU - 50},
 	"72-names":            {capArgs: `{"aliases":["web"]}`},
+	// wireguard-go has its device as long as there is a configuration.
+	"73-overlay-encrypted": {key: "YMN97z41QIzNTrftaqmpqgRSgUM0i3llBIZeu2x2BW4=", capArgs: web, publish: "host", mtu: worldMTU - 60, foreign: `^(link|addr) wg-|dev wg-`},
 	// The reference bridge keeps its bridge, and tables for masquerading.
 	"63-portmap-ln": {capArgs: web, publish: "host", foreign: `^(link|addr) ln-portmap |dev ln-portmap |^nft \d+ (cni_plugins_masquerade|nat)\b`},
 	// The firewall plugin keeps its chains, in the tables of iptables.
@@ -157,6 +160,9 @@ func (w *walk) run() {
 	if w.agent {
 		w.startAgent()
 	}
+	if w.key != "" {
+		w.startWireGuard()
+	}
 	before := w.snapshot()
 	w.a, w.b = w.netns("a"), w.netns("b")
 	if w.version >= "1.1.0" {
@@ -207,6 +213,25 @@ func (w *walk) startAgent() {
 		}
 		if time.Now().After(end) {
 			w.t.Fatalf("STATUS: code %d, %s; ln-agent:\n%s", r.code, r.msg, log)
+		}
+	}
+}
+
+// startWireGuard writes the host's key, and starts ln-agent for it.
+func (w *walk) startWireGuard() {
+	w.t.Helper()
+	w.check(os.MkdirAll("/var/lib/libnet", 0o700))
+	w.check(os.WriteFile("/var/lib/libnet/wireguard.key", []byte(w.key+"\n"), 0o600))
+	cmd := exec.Command(program(w.t, "ln-agent"), "wireguard", "--conf-dir", w.dir)
+	log := &tail{}
+	cmd.Stderr = log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	w.check(cmd.Start())
+	w.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	status := call{plugin: w.first, command: "STATUS", stdin: w.plugin}
+	for end := time.Now().Add(agentPatience); w.host.run(status).code != 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("STATUS: %+v; ln-agent:\n%s", w.host.run(status), log)
 		}
 	}
 }
@@ -398,6 +423,9 @@ func (w *walk) nothingOfContainers(before snapshot) {
 	ofNetwork := "no owner"
 	if w.first == "overlay-ln" { // the tunnel stays, as the bridge does, and is never without its rules
 		own += `|^(link|addr) vx-|dev vx-`
+		if w.key != "" {
+			own += `|^route \S+ via <nil> dev (0|lo) table 254$` // unreachable
+		}
 		ofNetwork = fmt.Sprintf("%q", "libnet:"+w.name+"/")
 	}
 	const ofAll = "nft 1 libnet set strict " // as long as there is a network with a tunnel

@@ -242,7 +242,7 @@ func fileLines() ([]string, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
-			if err != nil || d.IsDir() {
+			if err != nil || d.IsDir() || d.Type()&fs.ModeSocket != 0 { // that of ln-agent's wireguard-go
 				return err
 			}
 			rel, _ := filepath.Rel(root, path)

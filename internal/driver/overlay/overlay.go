@@ -1,5 +1,5 @@
 // Package overlay is the driver of networks that span hosts: a bridge on each host,
-// joined by VXLAN, made by internal/engine.
+// joined by VXLAN or WireGuard, made by internal/engine.
 package overlay
 
 import (
@@ -21,5 +21,6 @@ func Configure(c *model.NetworkConfig, options map[string]any) error {
 		"bridge": &c.Bridge, "mtu": &c.MTU, "hairpinMode": &c.Hairpin, "macspoofchk": &c.SpoofCheck, "enabledad": &c.EnableDAD,
 		"trustedInterfaces": &c.TrustedInterfaces, "ingressPolicy": &c.IngressPolicy,
 		"vni": &c.Tunnel.VNI, "port": &c.Tunnel.Port, "device": &c.Tunnel.Device, "isolated": &c.NoHost,
+		"encryption": &c.Tunnel.Encryption, "privateKeyFile": &c.Tunnel.PrivateKeyFile,
 	}, Name, options)
 }

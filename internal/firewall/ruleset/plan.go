@@ -126,6 +126,11 @@ func PlanNetwork(n firewall.Network) ([]Elem, *MarkRule, error) {
 		if err := planTunnel(n, br, adder(firewall.Key(n.Name))); err != nil {
 			return nil, nil, err
 		}
+		sealed, err := sealedElems(n, br)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, sealed...)
 	}
 	for _, f := range []struct {
 		family byte

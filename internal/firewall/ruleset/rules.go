@@ -98,6 +98,15 @@ func forwardRules() []Rule {
 			Rules(In(&NoICC), Drop)},
 		{"between containers of a network", // iifname . oifname @inside accept
 			Rules(In(&Inside), Accept)},
+		// What an encrypted network has sent to itself, and did not get in by the rule before.
+		{"nothing out of an encrypted network past its tunnel, ipv4", // iifname . ip daddr @sealed4 drop
+			Rules(isIPv4, In(&Sealed4), Drop)},
+		{"nothing out of an encrypted network past its tunnel, ipv6", // iifname . ip6 daddr @sealed6 drop
+			Rules(isIPv6, In(&Sealed6), Drop)},
+		{"nothing into an encrypted network past its tunnel, ipv4", // oifname . ip saddr @sealed4 drop
+			Rules(isIPv4, In(&Sealed4, OIFName, SAddr4), Drop)},
+		{"nothing into an encrypted network past its tunnel, ipv6", // oifname . ip6 saddr @sealed6 drop
+			Rules(isIPv6, In(&Sealed6, OIFName, SAddr6), Drop)},
 		{"nothing out of an internal network", // iifname @internal drop
 			Rules(In(&Internal), Drop)},
 		{"nothing into an internal network", // oifname @internal drop

@@ -31,8 +31,12 @@ var (
 	Tunnels = Set{unix.NFPROTO_INET, "tunnels", Tuple{IIFName}, nil, false}
 	VTEPs   = Set{unix.NFPROTO_INET, "vteps", Tuple{IIFName, EtherSource}, nil, false}
 
+	// Sealed4 and Sealed6 are the prefixes of encrypted networks, by bridge.
+	Sealed4 = Set{unix.NFPROTO_INET, "sealed4", Tuple{IIFName, DAddr4}, nil, true}
+	Sealed6 = Set{unix.NFPROTO_INET, "sealed6", Tuple{IIFName, DAddr6}, nil, true}
+
 	// NetworkSets has VTEPs before Tunnels: until an element of Tunnels is there, nothing is refused.
-	NetworkSets = []*Set{&Internal, &Inside, &NoICC, &Apart, &Closed, &Routed, &Trusted, &NoHost, &VTEPs, &Tunnels, &hosts4, &hosts6, &underlay}
+	NetworkSets = []*Set{&Internal, &Inside, &NoICC, &Apart, &Closed, &Routed, &Trusted, &NoHost, &VTEPs, &Tunnels, &hosts4, &hosts6, &underlay, &Sealed4, &Sealed6}
 )
 
 // Owners is an index: one element for each owner of elements in the sets of IPv4 and

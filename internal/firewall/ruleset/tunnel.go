@@ -122,6 +122,23 @@ func planUnderlay(u firewall.Underlay, add func(*Set, ...[]byte)) error {
 	return nil
 }
 
+// sealedElems has a range for each prefix of an encrypted network.
+func sealedElems(n firewall.Network, br []byte) ([]Elem, error) {
+	var all []Elem
+	for _, p := range n.Sealed {
+		s := &Sealed4
+		if p.Addr().Is6() {
+			s = &Sealed6
+		}
+		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+			return nil, fmt.Errorf("prefix %s of the network: %w", p, firewall.ErrInvalid)
+		}
+		r := rangeOf(p)
+		all = append(all, Elem{Set: s, Key: s.Key.Of(br, r.first), End: s.Key.Of(br, r.last), Owner: firewall.Key(n.Name)})
+	}
+	return all, nil
+}
+
 // tunnelRules are for what is forwarded into a tunnel or out of it, its own
 // bridge apart.
 func tunnelRules() []Rule {

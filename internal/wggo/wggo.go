@@ -1,0 +1,106 @@
+// Package wggo runs wireguard-go in this process, for kernels without WireGuard. What the
+// device is to do plugins tell it by its socket, as package wireguard does.
+package wggo
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/libnet-cni/libnet/internal/netlink"
+)
+
+// firstMTU is that of a new device, in bytes; a plugin sets the right one.
+const firstMTU = 1420
+
+// Device is a TUN device that wireguard-go has. It goes when the process ends.
+type Device struct {
+	dev    *device.Device
+	listen net.Listener
+	socket string
+}
+
+// Start makes the device in the network namespace of this process, sets it up, and answers
+// at the socket. It has no key and no peer: nothing gets in or out. An error says that
+// another process has the device, or that there is no /dev/net/tun.
+func Start(name, socket string, log *slog.Logger) (*Device, error) {
+	t, err := tun.CreateTUN(name, firstMTU)
+	if err != nil {
+		return nil, fmt.Errorf("make TUN device %s: %w", name, err)
+	}
+	say := &device.Logger{
+		Verbosef: func(string, ...any) {},
+		Errorf:   func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...), "device", name) },
+	}
+	d := &Device{dev: device.NewDevice(t, conn.NewDefaultBind(), say), socket: socket}
+	if err = errors.Join(setUp(name), d.dev.Up()); err == nil {
+		d.listen, err = listenAt(socket)
+	}
+	if err != nil {
+		d.dev.Close()
+		return nil, fmt.Errorf("wireguard-go for %s: %w", name, err)
+	}
+	go d.serve()
+	return d, nil
+}
+
+// setUp sets the link up: while it is down wireguard-go takes no UDP port, and could not say
+// that another program has it.
+func setUp(name string) error {
+	c, err := netlink.Open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	d, err := c.Device(name)
+	if err != nil {
+		return err
+	}
+	return c.SetLink(d.Index, unix.IFF_UP, unix.IFF_UP)
+}
+
+// listenAt listens at a socket that only root reaches. One that is there is of a process that
+// has ended: the device is ours.
+func listenAt(socket string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (d *Device) serve() {
+	for {
+		c, err := d.listen.Accept()
+		if err != nil {
+			return
+		}
+		go d.dev.IpcHandle(c) // closes it
+	}
+}
+
+// Done is closed when the device is gone, by Close or because the link was deleted.
+func (d *Device) Done() <-chan struct{} { return d.dev.Wait() }
+
+// Close takes the device away.
+func (d *Device) Close() {
+	d.dev.Close()
+	_ = d.listen.Close() // removes the socket
+}

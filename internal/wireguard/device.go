@@ -1,0 +1,121 @@
+package wireguard
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"slices"
+)
+
+// Errors of devices, for errors.Is.
+var (
+	// ErrUnsupported: the kernel has no WireGuard.
+	ErrUnsupported = errors.New("this kernel has no WireGuard")
+	// ErrNoDaemon: no wireguard-go answers for the device.
+	ErrNoDaemon = errors.New("no wireguard-go answers for the device")
+	// ErrPortInUse: something else has the UDP port.
+	ErrPortInUse = errors.New("UDP port in use")
+)
+
+// Peer is another host as a device knows it.
+type Peer struct {
+	PublicKey Key
+	// Endpoint is where packets for it are sent. As the kernel has it, that is from where
+	// its last packet came.
+	Endpoint netip.AddrPort
+	// Allowed are the inner addresses that are the peer's: what goes to them is sent to
+	// it, and what comes from it has to have them as its source.
+	Allowed []netip.Prefix
+}
+
+// Same says that a peer has the endpoint and the addresses of o.
+func (p Peer) Same(o Peer) bool {
+	return p.Endpoint == o.Endpoint && slices.Equal(sorted(p.Allowed), sorted(o.Allowed))
+}
+
+func sorted(all []netip.Prefix) []netip.Prefix {
+	all = slices.Clone(all)
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return all
+}
+
+// State is what a device has.
+type State struct {
+	PrivateKey PrivateKey // zero: none
+	PublicKey  Key        // that of PrivateKey; zero of wireguard-go, which does not tell it
+	Port       uint16     // UDP; 0: any
+	Peers      []Peer
+}
+
+// Change is what a device is to get.
+type Change struct {
+	PrivateKey *PrivateKey // nil: as it is
+	Port       *uint16     // nil: as it is
+	Set        []Peer      // are added, or get this endpoint and these addresses
+	Remove     []Key
+}
+
+// Empty says that there is nothing to be done.
+func (c Change) Empty() bool {
+	return c.PrivateKey == nil && c.Port == nil && len(c.Set)+len(c.Remove) == 0
+}
+
+// Towards returns what a device that has s needs to become want. The public key follows from
+// the private one.
+func (s State) Towards(want State) (c Change) {
+	if s.PrivateKey != want.PrivateKey {
+		c.PrivateKey = &want.PrivateKey
+	}
+	if s.Port != want.Port {
+		c.Port = &want.Port
+	}
+	have := make(map[Key]Peer, len(s.Peers))
+	for _, p := range s.Peers {
+		have[p.PublicKey] = p
+	}
+	for _, p := range want.Peers {
+		if h, ok := have[p.PublicKey]; !ok || !h.Same(p) {
+			c.Set = append(c.Set, p)
+		}
+		delete(have, p.PublicKey)
+	}
+	for k := range have {
+		c.Remove = append(c.Remove, k)
+	}
+	slices.SortFunc(c.Remove, func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
+	return c
+}
+
+// Device is a WireGuard device in the network namespace of the calling thread.
+type Device struct {
+	Name string
+	// Socket is that of the wireguard-go that has the device; empty: the kernel has it.
+	Socket string
+}
+
+// SocketPath is where the wireguard-go of a device listens that ln-agent runs. It is of the
+// state directory, as the hosts of a test, and the namespaces of a host, may have devices of
+// one name.
+func SocketPath(stateDir, device string) string {
+	return filepath.Join(stateDir, "wireguard", device+".sock")
+}
+
+// Read returns what the device has.
+func (d Device) Read() (State, error) {
+	if d.Socket != "" {
+		return d.readByText()
+	}
+	return d.readByNetlink()
+}
+
+// Change changes the device. The errors: ErrPortInUse, ErrNoDaemon, and what the kernel says.
+func (d Device) Change(c Change) error {
+	if c.Empty() {
+		return nil
+	}
+	if d.Socket != "" {
+		return d.changeByText(c)
+	}
+	return d.changeByNetlink(c)
+}
