@@ -194,14 +194,14 @@ func New(opts ...Option) (*Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, nft := state.New(o.stateDir), nft.New()
+	dir, nft, connections := state.New(o.stateDir), nft.New(), conntrack.New(handle.Proc)
 	c := &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle,
-		flush: conntrack.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
+		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
 		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
-		close: func() { handle.Close(); _ = nft.Close() },
+		close: func() { handle.Close(); _ = nft.Close(); _ = connections.Close() },
 	}
 	if !o.one {
 		c.home = handle
