@@ -34,6 +34,9 @@ func Open() (*Handle, error) {
 	return &Handle{Host: here, Links: link.New(c, here, proc), Tunnels: tunnel.New(c), Proc: proc, conn: c}, nil
 }
 
+// EndsSoon says that the process ends after its work with the Handle; see netlink.Conn.
+func (h *Handle) EndsSoon() { h.conn.EndsSoon() }
+
 // Close closes what is open. The Handle must not be used afterwards.
 func (h *Handle) Close() {
 	h.conn.Close()

@@ -34,7 +34,7 @@ var ladder = []struct {
 	{"internal/tunnel", []string{"internal/host", "internal/netlink", "internal/plain"}},
 	{"internal/link", []string{"internal/host", "internal/netlink", "internal/netns", "internal/plain", "internal/procfs"}},
 	{"internal/host", []string{"internal/netlink", "internal/procfs"}},
-	{"internal/netlink", []string{"internal/netns"}},
+	{"internal/netlink", []string{"internal/netns", "internal/aside"}},
 	{"internal/netns", []string{"internal/flock", "internal/procfs"}},
 	{"internal/firewall/tool", []string{"internal/plain"}},
 	{"internal/firewall/ruleset", []string{"internal/firewall", "internal/nfnl"}},
