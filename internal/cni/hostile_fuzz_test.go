@@ -49,7 +49,7 @@ func FuzzRun(f *testing.F) {
 	f.Fuzz(func(t *testing.T, command, cid, netns, ifName, args, stdin string) {
 		env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": cid, "CNI_NETNS": netns, "CNI_IFNAME": ifName, "CNI_ARGS": args}
 		var stdout, stderr bytes.Buffer
-		status := reads().Run(func(k string) string { return env[k] }, Streams{strings.NewReader(stdin), &stdout, &stderr})
+		status := reads().Run(func(k string) string { return env[k] }, Streams{Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr})
 		if out := stdout.Bytes(); len(out) > 0 && !json.Valid(out) {
 			t.Fatalf("not JSON: %q", out)
 		}

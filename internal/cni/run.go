@@ -33,6 +33,7 @@ type Plugin struct {
 type Streams struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	Close          func() // after the last use; nil: they stay open
 }
 
 // supported are the spec versions of this suite, all there are.
@@ -42,6 +43,9 @@ var supported = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "
 // stdout as the spec's error JSON (section 5, Error).
 func (p Plugin) Run(getenv func(string) string, s Streams) int {
 	widenStack(0)
+	if s.Close != nil {
+		defer s.Close()
+	}
 	command := getenv("CNI_COMMAND")
 	if command == "" {
 		p.about(s.Stderr)

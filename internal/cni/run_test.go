@@ -34,7 +34,7 @@ func env(command string) map[string]string {
 // serve runs p and returns exit status, stdout and stderr.
 func serve(p Plugin, env map[string]string, stdin string) (int, string, string) {
 	var stdout, stderr bytes.Buffer
-	status := p.Run(func(k string) string { return env[k] }, Streams{strings.NewReader(stdin), &stdout, &stderr})
+	status := p.Run(func(k string) string { return env[k] }, Streams{Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr})
 	return status, stdout.String(), stderr.String()
 }
 

@@ -9,7 +9,15 @@ import (
 
 // Standard returns the streams of the process.
 func Standard() Streams {
-	return Streams{Stdin: os.Stdin, Stdout: descriptor(unix.Stdout), Stderr: descriptor(unix.Stderr)}
+	return Streams{Stdin: os.Stdin, Stdout: descriptor(unix.Stdout), Stderr: descriptor(unix.Stderr), Close: closeStandard}
+}
+
+// closeStandard ends the streams of the process before it ends: a child that it leaves
+// behind (see engine.EndsSoon) shares them, and the runtime reads until they end.
+func closeStandard() {
+	for _, fd := range []int{unix.Stdin, unix.Stdout, unix.Stderr} {
+		_ = unix.Close(fd)
+	}
 }
 
 // descriptor is an open file to be written to. An os.File has a broken pipe

@@ -29,6 +29,8 @@ type Endpoint struct {
 	// that the rules of the host were gone.
 	standby  []firewall.PortMap
 	restored bool
+
+	chosen bool // our pool has chosen the addresses just now, and the caller none of them
 }
 
 // EndpointOption refines CreateEndpoint and Attach.
@@ -200,6 +202,8 @@ func (n *Network) publishable(ports []model.PortMapping) error {
 
 // lease gets the endpoint's addresses and completes them.
 func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
+	_, ours := e.n.ipam.(*address.Pool)
+	e.chosen = ours && len(spec.addrs) == 0
 	claim := address.Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
 	claim.Netns, claim.NetnsID = spec.netns()
 	if err := e.n.keepLost(ctx, e.ID()); err != nil {

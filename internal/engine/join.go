@@ -143,9 +143,11 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 			br.MAC = mac
 		}
 	}
-	if err := c.Ports().EndEarlierFlows(ctx, e.rec.Addrs()); err != nil {
+	again, err := c.Ports().EndEarlierFlows(ctx, e.rec.Addrs())
+	if err != nil {
 		return err
 	}
+	p.Link.Unknown = e.chosen && !again
 	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {

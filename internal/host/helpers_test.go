@@ -5,6 +5,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/procfs"
 )
 
 // newHost isolates the calling test and opens rtnetlink there.
@@ -16,5 +17,7 @@ func newHost(t testing.TB) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return New(c)
+	proc := procfs.New()
+	t.Cleanup(proc.Close)
+	return New(c, proc)
 }

@@ -24,7 +24,7 @@ const (
 // OwnIPv6 prepares a new link of the host, before it comes up: no routes from
 // router advertisements, IPv6 as wanted, and no DAD: until it has its link-local
 // address a host cannot ask for the MAC of a container it forwards to.
-func OwnIPv6(name string, mode IPv6Mode, need bool) error {
+func (all Sysctls) OwnIPv6(name string, mode IPv6Mode, need bool) error {
 	var ss []Sysctl
 	switch {
 	case mode == IPv6Off: // first: without IPv6 the others are of no effect
@@ -33,7 +33,7 @@ func OwnIPv6(name string, mode IPv6Mode, need bool) error {
 		ss = append(ss, Sysctl{"disable_ipv6", "0"})
 	}
 	ss = append(ss, Sysctl{"accept_ra", "0"}, Sysctl{"accept_dad", "0"})
-	_, err := SetIPv6(name, need, ss...)
+	_, err := all.SetIPv6(name, need, ss...)
 	return err
 }
 
@@ -69,6 +69,7 @@ func (s Sysctl) comfort() bool {
 
 // IPv6Settings are sysctls of one interface, set in their order.
 type IPv6Settings struct {
+	Sysctls
 	IfName string
 	off    bool // IPv6 is, by one of them: what follows is of no effect
 }
@@ -76,7 +77,7 @@ type IPv6Settings struct {
 // Set writes s. It reports false when the interface has no IPv6 at all, which
 // is an error only if IPv6 is needed.
 func (all *IPv6Settings) Set(need bool, s Sysctl) (bool, error) {
-	err := SetSysctl(IPv6Conf(all.IfName, s.Key), s.Value)
+	err := all.Sysctls.Set(IPv6Conf(all.IfName, s.Key), s.Value)
 	switch {
 	case err == nil:
 		all.off = all.off || s.Key == "disable_ipv6" && s.Value == "1"
@@ -91,10 +92,10 @@ func (all *IPv6Settings) Set(need bool, s Sysctl) (bool, error) {
 
 // SetIPv6 writes ss for an interface. It reports false when the interface has
 // no IPv6 at all, which is an error only if IPv6 is needed.
-func SetIPv6(ifName string, need bool, ss ...Sysctl) (bool, error) {
-	all := IPv6Settings{IfName: ifName}
+func (all Sysctls) SetIPv6(ifName string, need bool, ss ...Sysctl) (bool, error) {
+	of := IPv6Settings{Sysctls: all, IfName: ifName}
 	for _, s := range ss {
-		if on, err := all.Set(need, s); err != nil || !on {
+		if on, err := of.Set(need, s); err != nil || !on {
 			return false, err
 		}
 	}

@@ -8,12 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/procfs"
 )
 
-// GetSysctl reads a value under /proc/sys: under net/ that of the calling
-// thread's namespace. Missing is ErrNotFound.
-func GetSysctl(path string) (string, error) {
-	fd, err := openSysctl(path, unix.O_RDONLY)
+// Sysctls reads and writes files under /proc/sys: of net/ those of the calling thread's
+// network namespace. The zero value does it by /proc itself.
+type Sysctls struct{ proc *procfs.FS }
+
+// GetSysctl is Get by /proc itself.
+func GetSysctl(path string) (string, error) { return Sysctls{}.Get(path) }
+
+// SetSysctl is Set by /proc itself.
+func SetSysctl(path, value string) error { return Sysctls{}.Set(path, value) }
+
+// Get reads a value. Missing is ErrNotFound.
+func (s Sysctls) Get(path string) (string, error) {
+	fd, err := s.open(path, unix.O_RDONLY)
 	if err != nil {
 		return "", err
 	}
@@ -21,13 +31,13 @@ func GetSysctl(path string) (string, error) {
 	return ReadSysctl(fd, path)
 }
 
-// SetSysctl writes a value under /proc/sys unless it is there already, so a
-// value that is right does not need a writable /proc/sys. The error names the
-// key, its path, what it is and what it must be.
-func SetSysctl(path, value string) error {
-	fd, err := openSysctl(path, unix.O_RDWR)
+// Set writes a value unless it is there already, so a value that is right does
+// not need a writable /proc/sys. The error names the key, its path, what it is
+// and what it must be.
+func (s Sysctls) Set(path, value string) error {
+	fd, err := s.open(path, unix.O_RDWR)
 	if ReadOnly(err) {
-		have, rerr := GetSysctl(path)
+		have, rerr := s.Get(path)
 		if rerr != nil || have == value {
 			return rerr
 		}
@@ -81,8 +91,8 @@ func WriteSysctl(fd int, path, value string) error {
 	return nil
 }
 
-func openSysctl(path string, mode int) (int, error) {
-	fd, err := unix.Open("/proc/sys/"+path, mode|unix.O_CLOEXEC, 0)
+func (s Sysctls) open(path string, mode int) (int, error) {
+	fd, err := s.proc.Open(path, mode)
 	if err != nil {
 		return -1, fmt.Errorf("open sysctl %s: %w", path, netlink.Translate(err))
 	}

@@ -4,6 +4,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/procfs"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
@@ -16,6 +17,9 @@ type Handle struct {
 	*host.Host
 	*link.Links
 	*tunnel.Tunnels
+	// Proc is how files under /proc/sys are opened.
+	Proc *procfs.FS
+
 	conn *netlink.Conn
 }
 
@@ -25,12 +29,19 @@ func Open() (*Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	here := host.New(c)
-	return &Handle{Host: here, Links: link.New(c, here), Tunnels: tunnel.New(c), conn: c}, nil
+	proc := procfs.New()
+	here := host.New(c, proc)
+	return &Handle{Host: here, Links: link.New(c, here, proc), Tunnels: tunnel.New(c), Proc: proc, conn: c}, nil
 }
 
-// Close closes the sockets. The Handle must not be used afterwards.
-func (h *Handle) Close() { h.conn.Close() }
+// EndsSoon says that the process ends after its work with the Handle; see netlink.Conn.
+func (h *Handle) EndsSoon() { h.conn.EndsSoon() }
+
+// Close closes what is open. The Handle must not be used afterwards.
+func (h *Handle) Close() {
+	h.conn.Close()
+	h.Proc.Close()
+}
 
 // Enter brings the calling goroutine's thread into the Handle's namespace and
 // keeps the goroutine on it, until leave is called, once. A thread that is there

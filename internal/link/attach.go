@@ -53,6 +53,10 @@ type Link struct {
 	Down bool
 	// IPv6 is for the container's interface.
 	IPv6 host.IPv6Mode
+	// Unknown says that Addrs had no owner before, and that none can be asked for
+	// yet. On a bridge of the same maker they are not announced: each port gets a
+	// copy of an announcement, 10 µs apiece.
+	Unknown bool
 }
 
 func (l *Link) check() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,13 @@ import (
 type container struct {
 	*netlink.Conn
 	events *netlink.Events // nil without IPv6 addresses
+	late   []lateSysctl
+}
+
+// lateSysctl is an open sysctl that is written once the interface is up.
+type lateSysctl struct {
+	fd int
+	ifSysctl
 }
 
 func (h *Links) openContainer(l Link) (*container, error) {
@@ -29,7 +37,7 @@ func (h *Links) openContainer(l Link) (*container, error) {
 	for _, s := range sysctls {
 		want = append(want, s.path())
 	}
-	fds, ok := l.Netns.OpenInside(want...)
+	fds, ok := l.Netns.OpenInside(h.proc, want...)
 	if !ok {
 		return h.openContainerByThread(l, sysctls)
 	}
@@ -39,6 +47,10 @@ func (h *Links) openContainer(l Link) (*container, error) {
 		ct.events, err = netlink.EventsOf(fds[1])
 	}
 	for i, fd := range fds[sockets:] {
+		if sysctls[i].late() {
+			ct.late = append(ct.late, lateSysctl{fd, sysctls[i]})
+			continue
+		}
 		if err == nil {
 			err = host.WriteSysctl(fd, want[sockets+i], sysctls[i].Value)
 		}
@@ -83,7 +95,22 @@ func presetHint(err error) string {
 // waitsForIPv6 says that the attachment works when its IPv6 addresses do.
 func (l *Link) waitsForIPv6() bool { return netlink.HasIPv6(l.Addrs) && !l.Down }
 
+// settle writes what has waited for the interface to be up.
+func (ct *container) settle() (err error) {
+	for _, s := range ct.late {
+		if err == nil {
+			err = host.WriteSysctl(s.fd, s.path(), s.Value)
+		}
+		_ = unix.Close(s.fd)
+	}
+	ct.late = nil
+	return err
+}
+
 func (ct *container) Close() {
+	for _, s := range ct.late {
+		_ = unix.Close(s.fd)
+	}
 	if ct.Conn != nil {
 		ct.Conn.Close()
 	}
@@ -99,9 +126,12 @@ func (h *Links) configure(ctx context.Context, l Link, br, host *netlink.Device,
 	defer ct.Close()
 	d := &netlink.Device{Index: host.Peer, Name: l.IfName, MAC: mac}
 	if l.Down {
-		return d.Index, nil
+		return d.Index, ct.settle()
 	}
 	others, err := setUp(ctx, ct.Conn, d, l)
+	if err == nil {
+		err = ct.settle()
+	}
 	if err == nil && len(others) > 0 {
 		err = h.loosen(ct.Conn, d, l, br, others)
 	}
@@ -116,7 +146,7 @@ func (h *Links) configure(ctx context.Context, l Link, br, host *netlink.Device,
 			return 0, err
 		}
 	}
-	if len(l.Addrs) > 0 {
+	if len(l.Addrs) > 0 && !(l.Unknown && l.madeBy(br)) {
 		err = announce(ct.Conn, d)
 	}
 	return d.Index, err
@@ -152,6 +182,13 @@ func announce(c *netlink.Conn, d *netlink.Device) error {
 	return nil
 }
 
+// madeBy says that the maker of l made the bridge, too. One that another program made may
+// lead to neighbours that knew an address before this host was started.
+func (l *Link) madeBy(br *netlink.Device) bool {
+	maker, _, ok := strings.Cut(l.Owner, ":")
+	return ok && strings.HasPrefix(br.Alias, maker+":")
+}
+
 // ifSysctl is a key under net/ipv6/conf of an interface.
 type ifSysctl struct {
 	ifName string
@@ -159,6 +196,10 @@ type ifSysctl struct {
 }
 
 func (s ifSysctl) path() string { return host.IPv6Conf(s.ifName, s.Key) }
+
+// late says that the interface must be up first: else that announces its addresses, to as
+// many as announce does, though the bridge may drop it.
+func (s ifSysctl) late() bool { return s.Key == "ndisc_notify" }
 
 // setSysctls sets what the calling thread's namespace has. One without IPv6
 // has none of it, which is an error only if IPv6 is needed.

@@ -35,15 +35,21 @@ func (h *Links) Detach(ctx context.Context, r Ref) error {
 	return nil
 }
 
+// groupGoing is the group of links that are being removed, "lngo". A call that was killed
+// may have left a process that removes the link a moment later: no other call may put it to
+// use again.
+const groupGoing = 0x6c6e676f
+
 // SetDown cuts the attachment that Detach would remove off: what the host's end
-// would forward or receive is dropped. Missing is success.
+// would forward or receive is dropped. From then on Verify finds it to be going, until
+// Detach removes it. Missing is success.
 func (h *Links) SetDown(ctx context.Context, r Ref) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	d, err := h.find(r)
 	if err == nil {
-		err = h.conn.SetLink(d.Index, 0, unix.IFF_UP)
+		err = h.conn.SetLink(d.Index, 0, unix.IFF_UP, netlink.AttrUint32(unix.IFLA_GROUP, groupGoing))
 	}
 	if err != nil && !errors.Is(err, netlink.ErrNotFound) {
 		return fmt.Errorf("set %s down: %w", r.HostName, err)

@@ -1,7 +1,9 @@
 package link
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -86,5 +88,25 @@ func TestList(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A link that was set down to be removed is no good to another call, even if it is up
+// again: the one that has set it down may still remove it.
+func TestSetDownIsFinal(t *testing.T) {
+	t.Parallel()
+	h := newLinks(t)
+	mustBridge(t, h, testBridge())
+	l := testLink(newNetns(t))
+	a := mustAttach(t, h, l)
+	err := h.SetDown(t.Context(), Ref{Owner: l.Owner, HostName: l.HostName})
+	if err == nil {
+		err = h.conn.SetLink(a.HostIndex, unix.IFF_UP, unix.IFF_UP)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Verify(t.Context(), l); !errors.Is(err, netlink.ErrDifferent) || !strings.Contains(err.Error(), "being removed") {
+		t.Errorf("Verify says %v", err)
 	}
 }

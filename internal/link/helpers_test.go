@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/procfs"
 )
 
 const testOwner = "libnet:net1/c1/eth0"
@@ -29,7 +30,8 @@ func openLinks() (*Links, error) {
 	if err != nil {
 		return nil, err
 	}
-	return New(c, host.New(c)), nil
+	proc := procfs.New() // its descriptor ends with the test's process
+	return New(c, host.New(c, proc), proc), nil
 }
 
 // newNetns opens a fresh namespace.

@@ -3,6 +3,7 @@ package link
 import (
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/procfs"
 )
 
 // Links makes, verifies and removes bridges and attachments in the namespace of
@@ -10,7 +11,9 @@ import (
 type Links struct {
 	conn *netlink.Conn
 	host *host.Host
+	proc *procfs.FS // for sysctls of containers
 }
 
-// New returns the Links of a Host, by c.
-func New(c *netlink.Conn, of *host.Host) *Links { return &Links{c, of} }
+// New returns the Links of a Host, by c, with sysctls of containers by proc; nil: by /proc
+// itself.
+func New(c *netlink.Conn, of *host.Host, proc *procfs.FS) *Links { return &Links{c, of, proc} }

@@ -33,6 +33,10 @@ func TestReadOnlySysctls(t *testing.T) {
 		t.Fatal(err)
 	}
 	readOnlySysctls()
+	if h, err = openLinks(); err != nil { // the first one has seen that they were not
+		t.Fatal(err)
+	}
+	t.Cleanup(h.conn.Close)
 	mustBridge(t, h, v4)
 	if err := errors.Join(h.host.Forward(t.Context(), true, false), h.VerifyBridge(t.Context(), v4)); err != nil {
 		t.Error(err)

@@ -116,6 +116,9 @@ func (h *Links) verifyHost(l Link, out *netlink.Diff) *netlink.Device {
 	if !d.Up() {
 		out.Add("%s is down", at)
 	}
+	if d.Group == groupGoing {
+		out.Add("%s is being removed: a DEL of it has begun, and not ended", at)
+	}
 	netlink.VerifyMTU(at, d, l.MTU, out)
 	br, err := bridge(h.conn, l.Bridge)
 	if err != nil {

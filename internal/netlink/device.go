@@ -214,13 +214,6 @@ func (c *Conn) SetLink(index int, set, mask uint32, attrs ...*nl.RtAttr) error {
 	return c.Change(req)
 }
 
-// DeleteLink removes a link; the error wraps ErrNotFound.
-func (c *Conn) DeleteLink(index int) error {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	return c.Change(Request(unix.RTM_DELLINK, 0, msg))
-}
-
 // DeleteLinkByName removes the link called name; it is for the undo of a
 // creation, after which no other program can have taken the name.
 func (c *Conn) DeleteLinkByName(name string) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/aside"
 	"github.com/libnet-cni/libnet/internal/netns"
 )
 
@@ -34,6 +35,10 @@ type Conn struct {
 	first int       // the first socket, by which the namespace is found again; -1: closed
 	idle  []*socket // sockets that no request uses
 	rooms *rooms
+
+	endsSoon bool
+	aside    []*aside.Process // that may be at work
+	threads  sync.WaitGroup   // that the kernel keeps
 }
 
 // Open opens rtnetlink in the calling thread's namespace.
@@ -72,8 +77,10 @@ func (c *Conn) OpenWith() (*Conn, error) { return openConnOver(c.rooms) }
 // Adopt makes a Conn of a rtnetlink socket, with the buffers of c.
 func (c *Conn) Adopt(fd int) *Conn { return connOf(fd, c.rooms) }
 
-// Close closes the sockets; one in use is closed when its request ends.
+// Close closes the sockets; one in use is closed when its request ends. It waits until
+// the kernel is done with the links that were removed.
 func (c *Conn) Close() {
+	c.threads.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.idle {
@@ -129,7 +136,7 @@ func openBeside(fd int) (*socket, error) {
 		return nil, err
 	}
 	defer func() { _ = n.Close() }()
-	if fds, ok := n.OpenInside(""); ok {
+	if fds, ok := n.OpenInside(nil, ""); ok {
 		return newSocket(fds[0]), nil
 	}
 	err = n.Do(func() (err error) {

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/procfs"
 )
 
 // call is a system call of up to three arguments, of which the second is b or
@@ -33,12 +35,17 @@ func (c *call) value() (int, error) {
 
 // OpenInside opens in the namespace, for each element of what, a file under
 // /proc/sys, or a rtnetlink socket if it is empty, and returns the descriptors
-// in this order. False: something could not be opened, and nothing is open; Do
-// will tell why.
+// in this order. Files are opened by proc; nil: by /proc itself. False: something
+// could not be opened, and nothing is open; Do will tell why.
 //
 // A goroutine that has to stay on its thread, as in Do, makes Go start another
 // thread (runtime.LockOSThread): 0.15 ms of an ADD.
-func (n *Namespace) OpenInside(what ...string) ([]int, bool) {
+func (n *Namespace) OpenInside(proc *procfs.FS, what ...string) (fds []int, ok bool) {
+	proc.Visit(func(dir int, prefix string) { fds, ok = n.openInside(dir, prefix, what) })
+	return fds, ok
+}
+
+func (n *Namespace) openInside(dir int, prefix string, what []string) ([]int, bool) {
 	own, err := unix.Open(ThreadPath, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, false
@@ -50,11 +57,11 @@ func (n *Namespace) OpenInside(what ...string) ([]int, bool) {
 	for _, path := range what {
 		c := call{number: unix.SYS_SOCKET, a: unix.AF_NETLINK, b: unix.SOCK_RAW | unix.SOCK_CLOEXEC, c: unix.NETLINK_ROUTE}
 		if path != "" {
-			p, err := unix.BytePtrFromString("/proc/sys/" + path)
+			p, err := unix.BytePtrFromString(prefix + path)
 			if err != nil {
 				return nil, false
 			}
-			c = call{number: unix.SYS_OPENAT, a: cwd(), path: unsafe.Pointer(p), c: unix.O_RDWR | unix.O_CLOEXEC}
+			c = call{number: unix.SYS_OPENAT, a: uintptr(dir), path: unsafe.Pointer(p), c: unix.O_RDWR | unix.O_CLOEXEC}
 		}
 		calls = append(calls, c)
 	}
@@ -62,12 +69,6 @@ func (n *Namespace) OpenInside(what ...string) ([]int, bool) {
 	doCalls(&calls[0], len(calls))
 	n.mustBeBack(calls[len(calls)-2:])
 	return opened(calls[0], calls[1:len(calls)-2])
-}
-
-// cwd is AT_FDCWD, which is negative.
-func cwd() uintptr {
-	at := unix.AT_FDCWD
-	return uintptr(at)
 }
 
 // mustBeBack panics if the thread is still in n, where nothing may go on.

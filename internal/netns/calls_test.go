@@ -45,7 +45,7 @@ func TestOpenInside(t *testing.T) {
 }
 
 func visit(t *testing.T, n *Namespace, id ID) {
-	fds, ok := n.OpenInside("", forward)
+	fds, ok := n.OpenInside(nil, "", forward)
 	if !ok {
 		t.Error("not opened")
 		return
@@ -71,7 +71,7 @@ func TestOpenInsideRefuses(t *testing.T) {
 		n    *Namespace
 		path string
 	}{{n, "net/none"}, {n, "a\x00b"}, {&Namespace{fd: -1, path: "gone"}, forward}} {
-		if fds, ok := c.n.OpenInside("", c.path); ok {
+		if fds, ok := c.n.OpenInside(nil, "", c.path); ok {
 			t.Errorf("%s %q: opened %v", c.n.path, c.path, fds)
 		}
 	}

@@ -55,14 +55,15 @@ func (p *Pool) Do(ctx context.Context, fn func(*Conn) error) error {
 		if err = ctx.Err(); err != nil {
 			return err
 		}
-		if err = p.once(ctx, fn); !errors.Is(err, unix.ERESTART) {
+		if err = p.Once(ctx, fn); !errors.Is(err, unix.ERESTART) {
 			return err
 		}
 	}
 	return err
 }
 
-func (p *Pool) once(ctx context.Context, fn func(*Conn) error) error {
+// Once is Do that does not run fn again.
+func (p *Pool) Once(ctx context.Context, fn func(*Conn) error) error {
 	c, err := p.open()
 	if err != nil {
 		return fmt.Errorf("open netlink socket: %w", err)

@@ -17,6 +17,7 @@ type conf struct {
 	driver string
 	name   string
 	ipam   address.IPAM // nil: none
+	one    bool         // the call is about one attachment
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*engine.Network)
 }
@@ -60,7 +61,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conf{Network: *n, driver: d.name, name: call.Network}
+	c := &conf{Network: *n, driver: d.name, name: call.Network, one: true}
 	switch {
 	case d.tunnel:
 		err = c.joinTunnel(call)
@@ -80,7 +81,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 // loose reads what DEL and GC need.
 func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	l := netconf.LooseNetwork(Source(call))
-	c = &conf{driver: d.name, name: call.Network}
+	c = &conf{driver: d.name, name: call.Network, one: call.Command != "GC"}
 	c.StateDir, c.Config = l.StateDir, model.NetworkConfig{Bridge: cmp.Or(l.Bridge, d.bridge), Backend: l.Backend}
 	switch {
 	case d.tunnel || l.IPAMType == address.PoolType:
@@ -119,6 +120,9 @@ func (c *conf) requested() []netip.Addr {
 // withNetwork calls fn with the network of the configuration.
 func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) error {
 	opts := []engine.Option{engine.InOneNamespace()}
+	if c.one {
+		opts = append(opts, engine.EndsSoon())
+	}
 	if c.StateDir != "" {
 		opts = append(opts, engine.WithStateDir(c.StateDir))
 	}

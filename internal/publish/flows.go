@@ -43,16 +43,16 @@ func (k *Ports) endPublished(ctx context.Context, rec state.Endpoint) error {
 }
 
 // EndEarlierFlows ends the connections of addresses that had another owner, before
-// their new one can be reached.
-func (k *Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) error {
+// their new one can be reached. It reports whether one may have had.
+func (k *Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) (had bool, err error) {
 	if len(addrs) == 0 {
-		return nil
+		return false, nil
 	}
 	again, err := k.Standby.GiveAddrs(addrs)
 	if err != nil {
-		return err
+		return true, err
 	}
-	return k.forget(ctx, conntrack.Filter{Addrs: again})
+	return len(again) > 0, k.forget(ctx, conntrack.Filter{Addrs: again})
 }
 
 // EndUnguardedFlows ends the connections to addresses of the endpoint's subnets: a

@@ -198,7 +198,8 @@ func (h *Tunnels) removeInstead(t Tunnel) error {
 // adjustTunnel brings up the device and sets what can be changed.
 func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
 	if made || d.Alias == "" {
-		if err := host.OwnIPv6(d.Name, t.IPv6, netlink.HasIPv6(t.Addrs)); err != nil {
+		var sysctls host.Sysctls
+		if err := sysctls.OwnIPv6(d.Name, t.IPv6, netlink.HasIPv6(t.Addrs)); err != nil {
 			return err
 		}
 	}

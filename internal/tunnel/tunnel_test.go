@@ -338,7 +338,7 @@ func TestMendTunnel(t *testing.T) {
 	want.Neighbours = append(want.Neighbours, Neighbour{netip.MustParseAddr("10.5.2.0"), third})
 	want.FDB = append(want.FDB, FDBEntry{third, netip.MustParseAddr("192.0.2.3")})
 	br := link.Bridge{Name: "br0", Alias: "libnet:net1/", Gateways: lntest.Prefixes("10.5.1.1/24", "10.6.0.1/24"), IPv6: host.IPv6Off}
-	links := link.New(h.conn, host.New(h.conn))
+	links := link.New(h.conn, host.New(h.conn, nil), nil)
 	if _, err := links.EnsureBridge(t.Context(), br); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func TestWatch(t *testing.T) {
 	want := testTunnel()
 	want.Name = "vx-0"
 	mustTunnel(t, h, want)
-	br, err := link.New(h.conn, host.New(h.conn)).EnsureBridge(t.Context(), link.Bridge{Name: "br0", MTU: 1500, IPv6: host.IPv6Off})
+	br, err := link.New(h.conn, host.New(h.conn, nil), nil).EnsureBridge(t.Context(), link.Bridge{Name: "br0", MTU: 1500, IPv6: host.IPv6Off})
 	if err != nil {
 		t.Fatal(err)
 	}

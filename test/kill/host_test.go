@@ -102,6 +102,9 @@ func (r reply) err() error {
 	return fmt.Errorf("status %#x: %s%s", int(r.status), r.stdout, r.stderr)
 }
 
+// killed reports whether the plugin was.
+func (r reply) killed() bool { return r.status.Signaled() && r.status.Signal() == unix.SIGKILL }
+
 // said reports whether the plugin failed as the protocol has it: with status 1
 // and an error that has a code and a message.
 func (r reply) said() bool {

@@ -2,9 +2,12 @@ package kill
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // few is the distance between the points that are tried if not all are. It is
@@ -30,7 +33,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// killAt returns what kills a plugin at its n-th point, and says at which.
+// killAt returns what kills a plugin at its n-th point, and says at which. Of a point of a
+// process that it has started it kills one of the two, or both.
 func killAt(n int, c *count, where *string) func(*tracer, point) {
 	return func(tr *tracer, p point) {
 		at := 2 * p.index
@@ -45,7 +49,17 @@ func killAt(n int, c *count, where *string) func(*tracer, point) {
 		if p.netmsg {
 			c.netlink++
 		}
-		tr.kill()
+		child, is := tr.ofChild(p)
+		if is {
+			c.children++
+		}
+		if is && c.children%3 != 0 {
+			*where += " of a child, which is killed"
+			_ = unix.Kill(child, unix.SIGKILL)
+		}
+		if !is || c.children%3 != 1 {
+			tr.kill()
+		}
 	}
 }
 
@@ -75,12 +89,12 @@ func (b *bench) killAddAt(i int, p plugin, n int, total *count) (killed bool) {
 	}
 	var where string
 	r := b.run(p, call{command: "ADD", id: c1.id, netns: c1.netns}, conf, killAt(n, total, &where))
+	killed = where != ""
 	where = fmt.Sprintf("%s ADD killed %s", p.name, where)
 	b.still(where)
-	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
-		where = p.name + " ADD not killed"
+	if !r.killed() {
 		if err := r.err(); err != nil {
-			b.fail("%s: %v", where, err)
+			b.fail("%s, but not the plugin: %v", where, err)
 		}
 	}
 	result := ""
@@ -131,13 +145,14 @@ func (b *bench) killDelAt(i int, p plugin, n int, total *count) (killed bool) {
 	b.check(behind.del(c1, result))
 	var where string
 	r := b.run(p, call{command: "DEL", id: c1.id, netns: c1.netns}, with(p.conf, "prevResult", result), killAt(n, total, &where))
+	killed = where != ""
 	where = fmt.Sprintf("%s DEL killed %s", p.name, where)
 	b.still(where)
-	if killed = r.status.Signaled() && r.status.Signal() == unix.SIGKILL; !killed {
-		where = p.name + " DEL not killed"
+	if !r.killed() {
 		if err := r.err(); err != nil {
-			b.fail("%s: %v", where, err)
+			b.fail("%s, but not the plugin: %v", where, err)
 		}
+		b.gone(where)
 	}
 	if n/2%2 == 1 { // the runtime changes its mind: what was half taken away is whole again
 		if result, err = b.add(c1); err == nil {
@@ -152,4 +167,22 @@ func (b *bench) killDelAt(i int, p plugin, n int, total *count) (killed bool) {
 	}
 	b.compare(where)
 	return killed
+}
+
+// gone says that nothing of the attachment is there as soon as DEL says so: neither end of
+// its link, nor its lock.
+func (b *bench) gone(where string) {
+	b.t.Helper()
+	lines, err := linkLines()
+	b.check(err)
+	lntest.Enter(b.t, netns, func() {
+		inside, err := linkLines()
+		b.check(err)
+		lines = append(lines, inside...)
+	})
+	for _, line := range lines {
+		if strings.Contains(line, "/"+c1.id+"/") || strings.HasPrefix(line, "link eth0 ") {
+			b.fail("%s: DEL has ended, and left %s", where, line)
+		}
+	}
 }

@@ -225,9 +225,9 @@ func step(t testing.TB, few int) int {
 }
 
 // count is how many points were tried, and how many of these before or after a
-// netlink message.
-type count struct{ points, netlink int }
+// netlink message, or of a process that the plugin has started.
+type count struct{ points, netlink, children int }
 
 func (c count) String() string {
-	return fmt.Sprintf("%d points, of which %d at netlink messages", c.points, c.netlink)
+	return fmt.Sprintf("%d points, of which %d at netlink messages and %d of a child", c.points, c.netlink, c.children)
 }

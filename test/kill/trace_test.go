@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -140,8 +141,19 @@ func (tr *tracer) syscall(tid int) error {
 	return nil
 }
 
-// kill ends the process where it is. A call that is just being made is not.
+// kill ends the plugin where it is. A call that is just being made is not.
 func (tr *tracer) kill() { _ = unix.Kill(tr.pid, unix.SIGKILL) }
+
+// ofChild returns the process that a point is of, if that is one the plugin has started.
+func (tr *tracer) ofChild(p point) (pid int, is bool) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.tid))
+	for line := range strings.Lines(string(status)) {
+		if id, found := strings.CutPrefix(line, "Tgid:"); found {
+			pid, _ = strconv.Atoi(strings.TrimSpace(id))
+		}
+	}
+	return pid, pid != 0 && pid != tr.pid
+}
 
 // fail has the call that is just being made fail. One that closes is done all
 // the same, as the kernel does.

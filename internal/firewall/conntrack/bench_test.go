@@ -16,8 +16,8 @@ func BenchmarkFlush(b *testing.B) {
 	f := Filter{Flows: []Flow{{udp, addr("10.0.0.1"), 53, 0}}, Addrs: []netip.Addr{addr("10.2.0.9")}}
 	six := Filter{Addrs: []netip.Addr{addr("fd00:1::9")}}
 	ways := map[string]func(*nfnl.Conn) error{
-		"flush":      func(*nfnl.Conn) error { return Flush(b.Context(), f) },
-		"flush-IPv6": func(*nfnl.Conn) error { return Flush(b.Context(), six) },
+		"flush":      func(*nfnl.Conn) error { return flushIn(b.Context(), f) },
+		"flush-IPv6": func(*nfnl.Conn) error { return flushIn(b.Context(), six) },
 		"list":       func(c *nfnl.Conn) error { return f.deleteListed(b.Context(), c) },
 	}
 	for _, n := range []int{0, 1, 1000, 50_000} {
@@ -33,7 +33,7 @@ func BenchmarkFlush(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				if got, err := entries(); got != n || err != nil {
+				if got, err := New(nil).entries(); got != n || err != nil {
 					b.Errorf("got %d entries, %v, want %d", got, err, n)
 				}
 			})

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/nfnl"
+	"github.com/libnet-cni/libnet/internal/procfs"
 )
 
 // ErrUnsupported: the kernel tracks connections, but cannot delete one when asked
@@ -46,35 +47,48 @@ const (
 	maxPasses = 16
 	// answerBound is how long the kernel may take where ctx does not say.
 	answerBound = 10 * time.Second
-	countFile   = "/proc/sys/net/netfilter/nf_conntrack_count"
+	countFile   = "net/netfilter/nf_conntrack_count"
 )
 
-// Flush deletes the entries that match in the network namespace of the calling
-// thread, in every zone. There being none is success, and so is a kernel that
-// tracks no connections. How many there were is not known: the kernel does not
-// say. A ctx that ends is seen between requests.
-func Flush(ctx context.Context, f Filter) error {
-	if err := f.flush(ctx); err != nil {
+// Table is the connections that the kernel tracks in the network namespace of the
+// calling thread. Many goroutines may use it at once. Its sockets stay open: to close
+// one has its caller wait for the kernel to free what any socket of nf_tables deleted.
+type Table struct {
+	proc    *procfs.FS
+	sockets nfnl.Pool
+}
+
+// New returns a Table that reads /proc/sys by proc; nil: by /proc itself.
+func New(proc *procfs.FS) *Table { return &Table{proc: proc} }
+
+// Close closes the sockets; t can be used again. A program that ends anyway need not
+// call it.
+func (t *Table) Close() error { return t.sockets.Close() }
+
+// Flush deletes the entries that match, in every zone. There being none is
+// success, and so is a kernel that tracks no connections. How many there were is
+// not known: the kernel does not say. A ctx that ends is seen between requests.
+func (t *Table) Flush(ctx context.Context, f Filter) error {
+	if err := t.flush(ctx, f); err != nil {
 		return fmt.Errorf("delete conntrack entries: %w", err)
 	}
 	return nil
 }
 
-func (f Filter) flush(ctx context.Context) error {
+func (t *Table) flush(ctx context.Context, f Filter) error {
 	if err := errors.Join(ctx.Err(), f.check()); err != nil {
 		return err
 	}
 	if len(f.Flows)+len(f.Targets)+len(f.Addrs)+len(f.To) == 0 {
 		return nil
 	}
-	if n, err := entries(); n == 0 || err != nil {
+	if n, err := t.entries(); n == 0 || err != nil {
 		return err
 	}
-	c, err := nfnl.Open()
-	if err != nil {
-		return fmt.Errorf("open netlink socket: %w", err)
-	}
-	defer func() { _ = c.Close() }()
+	return t.sockets.Once(ctx, func(c *nfnl.Conn) error { return f.flush(ctx, c) })
+}
+
+func (f Filter) flush(ctx context.Context, c *nfnl.Conn) error {
 	if err := c.SetTimeout(bound(ctx)); err != nil {
 		return fmt.Errorf("bound netlink answers: %w", err)
 	}
@@ -125,19 +139,19 @@ func (w Flow) in(a netip.Addr) bool {
 
 // entries returns how many entries the namespace has, 0 if the kernel tracks
 // no connections.
-func entries() (int, error) {
-	fd, err := unix.Open(countFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func (t *Table) entries() (int, error) {
+	fd, err := t.proc.Open(countFile, unix.O_RDONLY)
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("open %s: %w", countFile, err)
+		return 0, fmt.Errorf("open /proc/sys/%s: %w", countFile, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
 	var buf [16]byte
 	n, err := unix.Read(fd, buf[:])
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", countFile, err)
+		return 0, fmt.Errorf("read /proc/sys/%s: %w", countFile, err)
 	}
 	return strconv.Atoi(string(bytes.TrimSpace(buf[:n])))
 }

@@ -62,12 +62,18 @@ var cases = []struct {
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
+// flushIn is Flush by a Table of its own.
+func flushIn(ctx context.Context, f Filter) error {
+	t := New(nil)
+	return errors.Join(t.Flush(ctx, f), t.Close())
+}
+
 // TestFlush runs every case both ways, as Flush chooses and by listing.
 func TestFlush(t *testing.T) {
 	t.Parallel()
 	for _, tt := range cases {
 		for way, flush := range map[string]func(*nfnl.Conn) error{
-			"flush": func(*nfnl.Conn) error { return Flush(t.Context(), tt.f) },
+			"flush": func(*nfnl.Conn) error { return flushIn(t.Context(), tt.f) },
 			"list":  func(c *nfnl.Conn) error { return tt.f.deleteListed(t.Context(), c) },
 		} {
 			t.Run(tt.name+"/"+way, func(t *testing.T) {
@@ -102,11 +108,11 @@ func TestManyDeleted(t *testing.T) {
 	c := openConn(t)
 	const n = 1000
 	create(t, c, n, func(i int) flow { return flow{udp, fmt.Sprint("10.0.0.1:", 1000+i), "10.1.0.2:53", 0, ""} })
-	if got, err := entries(); got != n || err != nil {
+	if got, err := New(nil).entries(); got != n || err != nil {
 		t.Fatalf("got %d entries, %v", got, err)
 	}
 	f := Filter{Flows: []Flow{{udp, netip.Addr{}, 1000, 1000 + n - 2}}}
-	if err := Flush(t.Context(), f); err != nil {
+	if err := flushIn(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"udp 10.0.0.1:1999 10.1.0.2:53"}, flows(t, c)); diff != "" {
@@ -159,13 +165,13 @@ func TestInvalid(t *testing.T) {
 		{Addrs: []netip.Addr{{}}},
 		{Addrs: []netip.Addr{addr("::")}},
 	} {
-		if err := Flush(t.Context(), f); err == nil {
+		if err := flushIn(t.Context(), f); err == nil {
 			t.Errorf("%+v: no error", f)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Flush(ctx, cases[0].f); !errors.Is(err, context.Canceled) {
+	if err := flushIn(ctx, cases[0].f); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: got %v", err)
 	}
 	if got := flows(t, c); len(got) != 1 {

@@ -124,7 +124,7 @@ func TestStaleUDP(t *testing.T) {
 				wantAt(t, successor, direct, "direct")
 				h.publish(t, h.containers[1])
 				wantAt(t, old, client, "stale")
-				if err := Flush(t.Context(), f); err != nil {
+				if err := flushIn(t.Context(), f); err != nil {
 					t.Fatal(err)
 				}
 				left := strings.Join(flows(t, openConn(t)), ", ")
@@ -160,7 +160,7 @@ func TestTCP(t *testing.T) {
 			if got := flows(t, c); !slices.Equal(got, []string{ours, other}) {
 				t.Fatalf("there are %q", got)
 			}
-			if err := Flush(t.Context(), Filter{Flows: []Flow{{tcp, addr(h.published), 5000, 0}}}); err != nil {
+			if err := flushIn(t.Context(), Filter{Flows: []Flow{{tcp, addr(h.published), 5000, 0}}}); err != nil {
 				t.Fatal(err)
 			}
 			if got := flows(t, c); !slices.Equal(got, []string{other}) {
@@ -175,7 +175,7 @@ func TestEmpty(t *testing.T) {
 	t.Parallel()
 	lntest.Isolate(t)
 	for _, tt := range cases {
-		if err := Flush(t.Context(), tt.f); err != nil {
+		if err := flushIn(t.Context(), tt.f); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
