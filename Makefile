@@ -90,6 +90,7 @@ $(LINT):
 fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(FUZZTIME)
 
+# The tools to install the shell lists: make would do it before the recipe has built them.
 # BENCH names parts (attach storm ports addresses process packets overlay agent) and N how
 # often each call is timed. All of them together write docs/performance.md.
 bench: build tools ## time ours beside the reference plugins, in one run
@@ -98,7 +99,8 @@ bench: build tools ## time ours beside the reference plugins, in one run
 	$(GO) build -C test/bench -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/ ./...
 	$(GO) test -c -o $(TOOLS)/bench/integration.test ./test/integration
 	@rm -rf $(CACHE)/installed && mkdir -p $(CACHE)/installed/tools # as installed: what the linker wrote starts slower than a copy
-	@cp -r bin $(CACHE)/installed/bin && cp -r $(filter-out $(TOOLS)/golangci%,$(wildcard $(TOOLS)/*)) $(CACHE)/installed/tools/
+	@cp -r bin $(CACHE)/installed/bin
+	@for f in $(TOOLS)/*; do case $$f in $(TOOLS)/golangci*) ;; *) cp -r $$f $(CACHE)/installed/tools/ || exit;; esac; done
 	BIN=$(CACHE)/installed/bin TOOLS=$(CACHE)/installed/tools VERSION=$(VERSION) \
 		REFERENCE=$$($(GO) list -C test/tools -m -f '{{.Version}}' github.com/containernetworking/plugins) \
 		$(CACHE)/installed/tools/bench/bench -n $(or $(N),30) -docs $(CURDIR)/docs $(BENCH)

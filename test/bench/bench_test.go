@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -72,6 +73,13 @@ func TestPlotHoldsEveryPoint(t *testing.T) {
 		if got := strings.Count(svg, dot); got != len(presentSizes)+1 {
 			t.Errorf("%d dots of %s, want %d", got, of, len(presentSizes)+1)
 		}
+	}
+	var wide, high int
+	if _, err := fmt.Sscanf(svg[strings.Index(svg, "viewBox"):], `viewBox="0 0 %d %d"`, &wide, &high); err != nil {
+		t.Fatal(err)
+	}
+	if end := left + width + gap + sample + letter*len(nameNFTables); wide < end {
+		t.Errorf("the picture ends at %d, the longest name at %d", wide, end)
 	}
 	if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
 		t.Error("a point is nowhere")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 )
 
 // plot is ADD latency against how many containers are present.
@@ -34,8 +35,18 @@ func (p *plot) add(name string, present int, took durations) {
 const (
 	left, top     = 60, 50
 	width, height = 500, 320
-	legend        = 230
+	gap, sample   = 15, 36 // before the legend, and of a line's sample in it
+	letter        = 8      // at most, on average over a name
 )
+
+// legend is how wide the names of the lines are.
+func (p *plot) legend() int {
+	longest := 0
+	for _, l := range p.lines {
+		longest = max(longest, utf8.RuneCountInString(l.name))
+	}
+	return gap + sample + letter*longest
+}
 
 // look is how the contestants are drawn: ours in blue, theirs in other colours,
 // the lesser of two dashed. The dots differ, too, for readers without colour vision.
@@ -60,7 +71,7 @@ func (p *plot) svg() string {
 <title>ADD latency against containers present</title>
 <rect width="100%%" height="100%%" fill="#fff"/>
 <text x="%d" y="25" font-size="15">ADD, median, against containers present (log scale)</text>
-`, left+width+legend, top+height+60, left)
+`, left+width+p.legend(), top+height+60, left)
 	for ms := lowest; ms <= highest*1.001; ms = nextTick(ms) {
 		fmt.Fprintf(&b, `<path d="M%d %.1fh%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%g ms</text>`+"\n",
 			left, y(ms), width, left-6, y(ms)+4, math.Round(ms*10)/10)
@@ -73,7 +84,7 @@ func (p *plot) svg() string {
 	for i, l := range p.lines {
 		l.draw(&b, x, y)
 		at := top + 10 + 24*i
-		l.sample(&b, left+width+15, at)
+		l.sample(&b, left+width+gap, at)
 	}
 	b.WriteString("</svg>\n")
 	return b.String()
@@ -97,7 +108,7 @@ func (l *line) sample(b *strings.Builder, x, y int) {
 	style := look[l.name]
 	fmt.Fprintf(b, `<path d="M%d %dh30" stroke="%s" stroke-width="2" stroke-dasharray="%s"/>`, x, y, style.colour, style.dash)
 	dot(b, style.dot, style.colour, float64(x+15), float64(y))
-	fmt.Fprintf(b, `<text x="%d" y="%d">%s</text>`+"\n", x+36, y+4, l.name)
+	fmt.Fprintf(b, `<text x="%d" y="%d">%s</text>`+"\n", x+sample, y+4, l.name)
 }
 
 func dot(b *strings.Builder, kind, colour string, x, y float64) {
