@@ -15,12 +15,12 @@ func TestKillChild(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, scenarios()[0])
 	for _, when := range []string{"before it sends", "while it waits", "at the end of DEL"} {
-		for _, who := range []struct {
+		for _, victim := range []struct {
 			name          string
 			child, plugin bool
 		}{{"the child", true, false}, {"the plugin", false, true}, {"both", true, true}} {
 			for _, again := range []bool{false, true} {
-				where := fmt.Sprintf("%s killed %s, ADD follows: %t", who.name, when, again)
+				where := fmt.Sprintf("%s killed %s, ADD follows: %t", victim.name, when, again)
 				result, err := b.add(c1)
 				b.check(err)
 				child, done := 0, false
@@ -36,10 +36,10 @@ func TestKillChild(t *testing.T) {
 						return
 					}
 					done = true
-					if who.child {
+					if victim.child {
 						_ = unix.Kill(child, unix.SIGKILL)
 					}
-					if who.plugin {
+					if victim.plugin {
 						tr.kill()
 					}
 				})
