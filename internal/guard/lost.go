@@ -185,8 +185,13 @@ func (k *Book) refillIndex(ctx context.Context, bridge string, b Bridge) ([]stat
 		return nil, err
 	}
 	var more []state.Guard
+	how := firewall.AddOnly
 	if b.Len() == 0 {
-		if more, _, err = k.seedGuards(bridge, state.Guard{}); err != nil {
+		var living bool
+		if more, living, err = k.seedGuards(bridge, state.Guard{}); err == nil {
+			how, err = k.ExactWithoutIndex(ctx, living)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -203,7 +208,7 @@ func (k *Book) refillIndex(ctx context.Context, bridge string, b Bridge) ([]stat
 	if err != nil || !slices.ContainsFunc(more, func(g state.Guard) bool { return g.ID != nothing() }) {
 		return nil, err // what asked for it has left meanwhile
 	}
-	if _, err := k.applyGuard(ctx, bridge, append(known, more...), firewall.AddOnly); err != nil {
+	if _, err := k.applyGuard(ctx, bridge, append(known, more...), min(how, firewall.AdoptBridge)); err != nil {
 		return nil, err
 	}
 	var errs []error
