@@ -61,10 +61,13 @@ func (t tellingRecords) LoadEndpoint(string, string, string) (state.Endpoint, er
 
 // tell makes one part of a network's world answer so.
 var tell = map[string]func(*Network, error){
-	"bridge":   func(n *Network, err error) { n.c.bridges = tellingBridges{n.c.bridges, err}; n.c.renewPorts() },
-	"link":     func(n *Network, err error) { n.c.links = tellingLinks{n.c.links, err}; n.c.renewPorts() },
-	"firewall": func(n *Network, err error) { n.c.rules.NFTables = tellingRules{n.c.rules.NFTables, err}; n.c.renewPorts() },
-	"ipam":     func(n *Network, err error) { n.ipam = tellingIPAM{n.ipam, err} },
+	"bridge": func(n *Network, err error) { n.c.bridges = tellingBridges{n.c.bridges, err}; n.c.renewPorts() },
+	"link":   func(n *Network, err error) { n.c.links = tellingLinks{n.c.links, err}; n.c.renewPorts() },
+	"firewall": func(n *Network, err error) {
+		n.c.rules.NFTables = tellingRules{n.c.rules.NFTables, err}
+		n.c.renewPorts()
+	},
+	"ipam": func(n *Network, err error) { n.ipam = tellingIPAM{n.ipam, err} },
 }
 
 func attached(t *testing.T) (*world, *Network, *Sandbox) {
