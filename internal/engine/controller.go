@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"sync"
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
@@ -153,6 +154,9 @@ type Controller struct {
 	occupants  func(bridge, prefix string, subnet netip.Prefix) ([]host.Occupant, error)
 	oneAtATime func(context.Context) (release func(), err error)
 	close      func()
+
+	makePorts sync.Once
+	ports     *publish.Ports
 }
 
 // Option refines New.
@@ -365,18 +369,20 @@ func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) e
 	return err
 }
 
-// book is whose guards are on which bridges.
+// book has the guards of all bridges.
 func (c *Controller) book() *guard.Book { return c.Ports().Guard }
 
-// Ports are whose ports of this host are. They are made anew for each call, as a
-// Controller keeps no state.
+// Ports are the published ports of this host. They are made once, of the Controller's
+// parts.
 func (c *Controller) Ports() *publish.Ports {
-	p := &publish.Ports{
-		Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
-		Host: c.published, Flush: c.flush,
-	}
-	p.Guard = &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
-	return p
+	c.makePorts.Do(func() {
+		book := &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
+		c.ports = &publish.Ports{
+			Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
+			Guard: book, Host: c.published, Flush: c.flush,
+		}
+	})
+	return c.ports
 }
 
 // publications are the records of all Publishers.

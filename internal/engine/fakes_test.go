@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -59,6 +60,9 @@ func (w *world) controller() *Controller {
 		sandboxes: state.New("/run/fakes"), boot: "boot1", close: func() {},
 	}
 }
+
+// renewPorts is for a test that has put another part in place.
+func (c *Controller) renewPorts() { c.makePorts = sync.Once{} }
 
 // step counts a call and does do, unless the call is to fail.
 func (w *world) step(do func()) error {

@@ -11,29 +11,36 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
-// faultNetwork uses every part: bridge, rules, addresses, forwarding.
-func faultNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
+// define returns a network of the driver and a sandbox to attach, both of w.
+func define(t *testing.T, w *world, driver string, config model.NetworkConfig) (*Network, *Sandbox) {
 	t.Helper()
 	c := w.controller()
-	n, err := c.DefineNetwork("bridge", "net1", WithIPAM(fakeIPAM{w: w}),
-		WithConfig(model.NetworkConfig{Bridge: "br1", Gateway: true, GatewayModeIPv4: model.GatewayNAT}))
+	config.Bridge, config.GatewayModeIPv4 = "br1", model.GatewayNAT
+	n, err := c.DefineNetwork(driver, "net1", WithIPAM(fakeIPAM{w: w}), WithConfig(config))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n, &Sandbox{c: c, id: "c1", path: "/proc/self/ns/net"}
 }
 
-// Whichever step of Attach fails, and whether it did its work or not, nothing
-// is left, and the next Attach succeeds.
-func TestAttachFailsAtEveryStep(t *testing.T) {
+// faultNetwork uses every part: bridge, rules, addresses, forwarding.
+func faultNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
+	t.Helper()
+	return define(t, w, "bridge", model.NetworkConfig{Gateway: true})
+}
+
+// failAtEveryStep has each step of Attach fail, before its work and after it: nothing is
+// left, and the next Attach succeeds.
+func failAtEveryStep(t *testing.T, network func(*testing.T, *world) (*Network, *Sandbox), opts ...EndpointOption) {
+	t.Helper()
 	ctx := context.Background()
 	for _, after := range []bool{false, true} {
 		failed := 0
 		for step := 1; ; step++ {
 			w := newWorld()
-			n, sb := faultNetwork(t, w)
+			n, sb := network(t, w)
 			w.failAt, w.after = step, after
-			_, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80}))
+			_, err := n.Attach(ctx, sb, opts...)
 			if err == nil {
 				break // all steps have had their turn
 			}
@@ -45,7 +52,7 @@ func TestAttachFailsAtEveryStep(t *testing.T) {
 			if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
 				t.Errorf("step %d (after its work: %v) left (-want +got):\n%s", step, after, diff)
 			}
-			if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80})); err != nil {
+			if _, err := n.Attach(ctx, sb, opts...); err != nil {
 				t.Errorf("step %d: the next Attach: %v", step, err)
 			}
 		}
@@ -53,6 +60,10 @@ func TestAttachFailsAtEveryStep(t *testing.T) {
 			t.Errorf("only %d steps failed: the test does not reach them all", failed)
 		}
 	}
+}
+
+func TestAttachFailsAtEveryStep(t *testing.T) {
+	failAtEveryStep(t, faultNetwork, WithPorts(model.PortMapping{ContainerPort: 80}))
 }
 
 // Whichever step of Attach the process dies at, the next Attach of the same

@@ -13,7 +13,6 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/unwind"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -126,14 +125,7 @@ func TestPublishMends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Publisher("net1", model.PublishConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
-	if _, err := p.Publish(ctx, pub); err != nil {
-		t.Fatal(err)
-	}
+	p, pub := h.publication(e, 8080)
 	if err := lntest.Sysctl("ipv4/conf/"+n.Config().Bridge+"/route_localnet", "0"); err != nil {
 		t.Fatal(err)
 	}

@@ -302,14 +302,7 @@ func TestPortsOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Publisher("net1", model.PublishConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub := publish.Publication{ID: b.ID(), Netns: b.Netns(), Addrs: b.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8081, ContainerPort: 80}}}
-	if _, err := p.Publish(ctx, pub); err != nil {
-		t.Fatal(err)
-	}
+	h.publication(b, 8081)
 	h.nft("flush", "ruleset")
 	other, err := h.NewNetwork(ctx, "bridge", "net2", WithSubnet(netip.MustParsePrefix("10.2.0.0/24")), WithMasquerade())
 	if err != nil {

@@ -86,7 +86,7 @@ func (p *Publisher) Status(ctx context.Context) (err error) {
 		err = errors.Join(err, fmt.Errorf("state directory: %w", dirErr))
 	}
 	if err == nil {
-		p.heal(ctx)
+		p.putLostRulesBack(ctx)
 	}
 	return err
 }

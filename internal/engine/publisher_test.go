@@ -8,7 +8,6 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/publish"
 )
 
 // A container behind a bridge without hairpin reaches itself by its published
@@ -26,14 +25,7 @@ func TestPublisherHairpin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := h.Publisher("net1", model.PublishConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: 8080, ContainerPort: 80}}}
-	if _, err := p.Publish(ctx, pub); err != nil {
-		t.Fatal(err)
-	}
+	h.publication(e, 8080)
 	ns, err := life.OpenNetns(e.Netns())
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -99,6 +100,30 @@ func (h *realHost) files() []string {
 		h.t.Fatal(err)
 	}
 	return out
+}
+
+// nothingLeft says that there are no leases, and no records but those of sandboxes.
+func (h *realHost) nothingLeft() {
+	h.t.Helper()
+	for _, f := range h.files() {
+		if !strings.Contains(f, "sandboxes") {
+			h.t.Errorf("left: %s", f)
+		}
+	}
+}
+
+// publication has the ports of p published for an endpoint, as portmap-ln does.
+func (h *realHost) publication(e *Endpoint, hostPort int) (*Publisher, publish.Publication) {
+	h.t.Helper()
+	p, err := h.Publisher("net1", model.PublishConfig{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	pub := publish.Publication{ID: e.ID(), Netns: e.Netns(), Addrs: e.Addressing().Addrs(), Ports: []model.PortMapping{{HostPort: hostPort, ContainerPort: 80}}}
+	if _, err := p.Publish(context.Background(), pub); err != nil {
+		h.t.Fatal(err)
+	}
+	return p, pub
 }
 
 func TestSentinels(t *testing.T) {
@@ -296,16 +321,12 @@ func TestCollect(t *testing.T) {
 	if diff := cmp.Diff(before, h.links()); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
 	}
-	for _, f := range h.files() {
-		if !strings.Contains(f, "sandboxes") {
-			t.Errorf("left: %s", f)
-		}
-	}
+	h.nothingLeft()
 }
 
 // A container that comes again under its name after Collect has found it dead
 // keeps what its ADD made, its address above all.
-func TestCollectSparesWhoCameAgain(t *testing.T) {
+func TestCollectSparesAContainerThatCameAgain(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()
 	n := h.network("10.48.0.0/24", WithMasquerade())

@@ -128,6 +128,7 @@ func TestRepairBesideOthers(t *testing.T) {
 						t.Error(err)
 					}
 				}}
+				n.c.renewPorts()
 			}
 			if _, err := n.c.Repair(ctx); err != nil {
 				t.Error(err)

@@ -58,8 +58,10 @@ func TestMendGoesOn(t *testing.T) {
 		}
 		bounded, end := context.WithCancel(ctx)
 		h.rules.IPTables = &tired{whole, each, end}
+		h.renewPorts()
 		_, err := h.Mend(bounded, PutBack)
 		h.rules.IPTables = whole
+		h.renewPorts()
 		end()
 		owners, listErr := h.rules.IPTables.List(ctx)
 		if listErr != nil || len(owners) != want {

@@ -61,10 +61,13 @@ func (t tellingRecords) LoadEndpoint(string, string, string) (state.Endpoint, er
 
 // tell makes one part of a network's world answer so.
 var tell = map[string]func(*Network, error){
-	"bridge":   func(n *Network, err error) { n.c.bridges = tellingBridges{n.c.bridges, err} },
-	"link":     func(n *Network, err error) { n.c.links = tellingLinks{n.c.links, err} },
-	"firewall": func(n *Network, err error) { n.c.rules.NFTables = tellingRules{n.c.rules.NFTables, err} },
-	"ipam":     func(n *Network, err error) { n.ipam = tellingIPAM{n.ipam, err} },
+	"bridge": func(n *Network, err error) { n.c.bridges = tellingBridges{n.c.bridges, err}; n.c.renewPorts() },
+	"link":   func(n *Network, err error) { n.c.links = tellingLinks{n.c.links, err}; n.c.renewPorts() },
+	"firewall": func(n *Network, err error) {
+		n.c.rules.NFTables = tellingRules{n.c.rules.NFTables, err}
+		n.c.renewPorts()
+	},
+	"ipam": func(n *Network, err error) { n.ipam = tellingIPAM{n.ipam, err} },
 }
 
 func attached(t *testing.T) (*world, *Network, *Sandbox) {
@@ -81,7 +84,7 @@ func attached(t *testing.T) (*world, *Network, *Sandbox) {
 // returns that error and touches nothing.
 func TestCouldNotLook(t *testing.T) {
 	ctx := context.Background()
-	parts := map[string]func(*Network, error){"record": func(n *Network, err error) { n.c.endpoints = tellingRecords{n.c.endpoints, err} }}
+	parts := map[string]func(*Network, error){"record": func(n *Network, err error) { n.c.endpoints = tellingRecords{n.c.endpoints, err}; n.c.renewPorts() }}
 	for part, fn := range tell {
 		parts[part] = fn
 	}
@@ -145,6 +148,7 @@ func TestCorruptRecordMakesAnew(t *testing.T) {
 	steps := w.steps
 	real := n.c.endpoints
 	n.c.endpoints = &corruptOnce{real, false}
+	n.c.renewPorts()
 	if _, err := n.Attach(context.Background(), sb); err != nil && !errors.Is(err, model.ErrEndpointExists) {
 		t.Errorf("Attach: %v", err)
 	}
@@ -176,6 +180,7 @@ func TestPublishCouldNotLook(t *testing.T) {
 	var p *Publisher
 	rules := func(by either.Rules) {
 		h.rules.NFTables = by
+		h.renewPorts()
 		p, err = h.Publisher("net2", model.PublishConfig{})
 		must(t, err)
 	}

@@ -420,7 +420,7 @@ func TestDeadOwnerComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := *n.c
+	c := w.controller()
 	alive := e.rec
 	dead := alive
 	dead.Boot = "an earlier boot"

@@ -86,9 +86,9 @@ func (n *Network) heal(ctx context.Context) error {
 	return errors.Join(lacks, mendErr)
 }
 
-// heal puts rules back that are missing, as Publish would. A failure to do so keeps no
+// putLostRulesBack puts rules back that are missing, as Publish would. A failure to do so keeps no
 // port from being published.
-func (p *Publisher) heal(ctx context.Context) {
+func (p *Publisher) putLostRulesBack(ctx context.Context) {
 	if p.c.tablesLost(ctx) == nil && p.c.sample(ctx, p.c.publications(), p.network, p.c.Ports().VerifyPublication) == nil {
 		return
 	}

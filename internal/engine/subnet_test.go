@@ -213,11 +213,7 @@ func TestAutoSubnetIsLazy(t *testing.T) {
 	if got := h.book(); got != "" {
 		t.Errorf("left in the book: %s", got)
 	}
-	for _, f := range h.files() {
-		if !strings.Contains(f, "sandboxes") {
-			t.Errorf("left: %s", f)
-		}
-	}
+	h.nothingLeft()
 }
 
 func TestAutoSubnetRefused(t *testing.T) {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -63,48 +62,11 @@ func someNodes() []model.Node {
 
 func overlayNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
 	t.Helper()
-	c := w.controller()
-	n, err := c.DefineNetwork("overlay", "net1", WithIPAM(fakeIPAM{w: w}), WithConfig(model.NetworkConfig{
-		Bridge: "br1", GatewayModeIPv4: model.GatewayNAT, AutoMTU: true,
-		Tunnel: model.TunnelConfig{Nodes: someNodes(), Self: netip.MustParseAddr("192.0.2.1")},
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n, &Sandbox{c: c, id: "c1", path: "/proc/self/ns/net"}
+	return define(t, w, "overlay", model.NetworkConfig{AutoMTU: true, Tunnel: model.TunnelConfig{Nodes: someNodes(), Self: netip.MustParseAddr("192.0.2.1")}})
 }
 
-// Whichever step of Attach fails, and whether it did its work or not, no tunnel
-// is left, nor anything else, and the next Attach succeeds.
-func TestOverlayAttachFailsAtEveryStep(t *testing.T) {
-	ctx := context.Background()
-	for _, after := range []bool{false, true} {
-		failed := 0
-		for step := 1; ; step++ {
-			w := newWorld()
-			n, sb := overlayNetwork(t, w)
-			w.failAt, w.after = step, after
-			_, err := n.Attach(ctx, sb)
-			if err == nil {
-				break // all steps have had their turn
-			}
-			failed++
-			if !errors.Is(err, errInjected) {
-				t.Fatalf("step %d: error %v, want the injected one", step, err)
-			}
-			w.failAt = 0
-			if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
-				t.Errorf("step %d (after its work: %v) left (-want +got):\n%s", step, after, diff)
-			}
-			if _, err := n.Attach(ctx, sb); err != nil {
-				t.Errorf("step %d: the next Attach: %v", step, err)
-			}
-		}
-		if failed < 8 {
-			t.Errorf("only %d steps failed: the test does not reach them all", failed)
-		}
-	}
-}
+// No tunnel is left, either.
+func TestOverlayAttachFailsAtEveryStep(t *testing.T) { failAtEveryStep(t, overlayNetwork) }
 
 // The rules of a network outlive its last endpoint while there is a tunnel, and
 // go with it.

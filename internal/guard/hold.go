@@ -9,60 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
-	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/policy"
 	"github.com/libnet-cni/libnet/internal/state"
 )
-
-// The guard of a bridge closes it: it joins the strictest demands of all networks that
-// have an endpoint on it, each in the configuration that the endpoint came with. It is in
-// place before the bridge has an address, and stays as long as the bridge: a packet or a
-// connection from a time without rules would be let in later.
-//
-// The index of a bridge (state.Bridge) has a record for each of these
-// configurations. It is read under the bridge's lock, shared by the calls that add
-// attachments to it, exclusive for those that change it. A record without an endpoint
-// makes the guard stricter than it has to be, never weaker.
-type (
-	// Index is the index of all bridges.
-	Index interface {
-		LockBridge(ctx context.Context, bridge string, how int, create state.Creation) (Bridge, error)
-		Bridges() ([]string, error)
-	}
-	// Bridge is the index of one bridge while its lock is held.
-	Bridge interface {
-		Len() int
-		Has(state.Guard) bool
-		Guards() ([]state.Guard, error)
-		Put(state.Guard) error
-		Delete(state.Guard) error
-		Remove() error
-		Unlock()
-	}
-)
-
-// IndexOf returns the index of a state directory.
-func IndexOf(dir *state.Dir) Index { return stateIndex{dir} }
-
-// stateIndex are those of a state directory.
-type stateIndex struct{ *state.Dir }
-
-var (
-	_ Index  = stateIndex{}
-	_ Bridge = (*state.Bridge)(nil)
-)
-
-// LockBridge is that of state.Dir.
-func (s stateIndex) LockBridge(ctx context.Context, bridge string, how int, create state.Creation) (Bridge, error) {
-	b, err := s.Dir.LockBridge(ctx, bridge, how, create)
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
-}
 
 // guardRecord is what the network asks of its bridge.
 func guardRecord(n *plan.Network) (state.Guard, error) {
@@ -177,63 +128,6 @@ func joinGuards(n firewall.Network, all []state.Guard) (firewall.Network, error)
 	joined := policy.Join(n, others...)
 	joined.Own = &firewall.Policies{IPv4: n.IPv4, IPv6: n.IPv6}
 	return joined, nil
-}
-
-// seedGuards returns what networks ask of a bridge on which their endpoints live,
-// but for mine, by their records: for an index that is new or was lost. Living says
-// that there is such an endpoint.
-func (k *Book) seedGuards(bridge string, mine state.Guard) (all []state.Guard, living bool, err error) {
-	recs, err := k.Networks.Networks()
-	if errors.Is(err, state.ErrCorrupt) {
-		err = nil // set aside
-	}
-	errs := []error{err}
-	for _, rec := range recs {
-		if rec.Bridge != bridge {
-			continue
-		}
-		has, err := k.Endpoints.AnyEndpoint(rec.Name, func(e state.Endpoint) bool {
-			return e.Bridge == bridge && (rec.Name != mine.Network || e.Guard != mine.ID)
-		})
-		living = living || has
-		if err == nil && has {
-			var g state.Guard
-			if g, err = guardOf(rec); err == nil && (g.Network != mine.Network || g.ID != mine.ID) {
-				all = append(all, g)
-			}
-		}
-		errs = append(errs, err)
-	}
-	return all, living, errors.Join(errs...)
-}
-
-// weedGuards divides the guards of an index into those that an endpoint other than
-// gone needs, or a tunnel, and the others.
-func (k *Book) weedGuards(b Bridge, bridge string, gone model.ID) (left, stale []state.Guard, err error) {
-	all, err := readableGuards(b)
-	if err != nil {
-		return nil, nil, err
-	}
-	var errs []error
-	for _, g := range all {
-		needed, err := k.Endpoints.AnyEndpoint(g.Network, func(e state.Endpoint) bool {
-			known := b.Has(state.Guard{Network: g.Network, ID: e.Guard})
-			return e.Bridge == bridge && life.IDOf(e) != gone && (e.Guard == g.ID || !known)
-		})
-		if err == nil && !needed && g.Tunnel != "" {
-			needed, err = k.Tunnels.HasTunnel(g.Tunnel, model.NetworkOwner(g.Network))
-			if errors.Is(err, netlink.ErrExists) {
-				err = nil
-			}
-		}
-		errs = append(errs, err)
-		if needed {
-			left = append(left, g)
-		} else {
-			stale = append(stale, g)
-		}
-	}
-	return left, stale, errors.Join(errs...)
 }
 
 // HoldFor returns the rules that hold for an endpoint of the network: one that is

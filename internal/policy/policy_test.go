@@ -116,3 +116,14 @@ func TestEveryFlagIsJoined(t *testing.T) {
 		t.Errorf("only %d fields were looked at", flags)
 	}
 }
+
+// Records and indexes of an earlier release name guards by their ID: a new field of
+// firewall.Network must not change the ID of a network that does not set it.
+func TestIDStays(t *testing.T) {
+	all := firewall.Network{IPv4: firewall.Published, IPv6: firewall.Routed, NoICC: true, Trusted: []string{"eth0"}, AcceptMark: &firewall.Mark{Value: 1, Mask: 1}}
+	for want, n := range map[string]firewall.Network{"7ffa2dd506a90e8d": {}, "de7f3bc88a52b50a": all} {
+		if got := ID(n); got != want {
+			t.Errorf("%+v has the ID %s, in earlier releases %s", n, got, want)
+		}
+	}
+}

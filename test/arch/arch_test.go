@@ -44,6 +44,7 @@ var ladder = []struct {
 	{"internal/firewall/ruleset", []string{"internal/firewall", "internal/nfnl"}},
 	{"internal/firewall/nft", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/tool", "internal/netlink", "internal/nfnl"}},
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/firewall/tool", "internal/nfnl"}},
+	{"internal/firewall/porttest", []string{"internal/firewall"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl", "internal/procfs"}},
 	{"internal/firewall/iptables", []string{"internal/firewall", "internal/firewall/tool", "internal/flock"}},
 	{"internal/cni", []string{"internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/publish", "internal/address", "internal/life", "internal/wireguard"}},
