@@ -82,8 +82,11 @@ func (f *File) readPlugin(p Plugin, s Source) error {
 	if n.IPAMType != "" {
 		f.add(n.IPAMType)
 	}
-	f.Subnets = append(f.Subnets, n.Config.Tunnel.Subnets...)
-	if p != Bridge || n.Pool == nil || !n.Config.HasGateway() {
+	if p == Overlay { // of which the hosts' parts complete the configuration
+		f.Subnets = append(f.Subnets, n.Config.Tunnel.Subnets...)
+		return nil
+	}
+	if n.Pool == nil || !n.Config.HasGateway() {
 		return n.Config.Validate()
 	}
 	for _, set := range n.Pool.Config.Sets {
