@@ -185,8 +185,12 @@ func (k *Book) refillIndex(ctx context.Context, bridge string, b Bridge) ([]stat
 		return nil, err
 	}
 	var more []state.Guard
-	if b.Len() == 0 {
-		if more, _, err = k.seedGuards(bridge, state.Guard{}); err != nil {
+	how := firewall.AddOnly
+	if b.Len() == 0 { // as of a release before v0.2, too: see seedIndex
+		if more, _, err = k.seedGuards(bridge, state.Guard{}); err == nil {
+			how, err = k.ExactWithoutIndex(ctx, true)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -203,7 +207,7 @@ func (k *Book) refillIndex(ctx context.Context, bridge string, b Bridge) ([]stat
 	if err != nil || !slices.ContainsFunc(more, func(g state.Guard) bool { return g.ID != nothing() }) {
 		return nil, err // what asked for it has left meanwhile
 	}
-	if _, err := k.applyGuard(ctx, bridge, append(known, more...), firewall.AddOnly); err != nil {
+	if _, err := k.applyGuard(ctx, bridge, append(known, more...), min(how, firewall.AdoptBridge)); err != nil {
 		return nil, err
 	}
 	var errs []error
