@@ -76,6 +76,28 @@ func TestDoctorOfAllKinds(t *testing.T) {
 	}
 }
 
+// What another state directory knows of, repair leaves, with its containers and without.
+func TestRepairOfTwoStateDirectories(t *testing.T) {
+	for name, there := range map[string]bool{"with a container": true, "after the last one": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			conf := `{"cniVersion":"1.0.0","name":"here","type":"bridge-ln","bridge":"brh","isDefaultGateway":true,"gatewayMode":"nat","ipam":{"type":"ipam-ln","subnet":"10.88.0.0/24"}}`
+			h.must(attachment("bridge-ln", "c", h.netns("c"), conf).as("ADD"))
+			other := attachment("bridge-ln", "o", h.netns("o"), edit(t, conf, keys{"name": "other", "bridge": "bro", "stateDir": "/run/other", "ipam.subnet": "10.89.0.0/24"}))
+			h.must(other.as("ADD"))
+			if !there {
+				h.must(other.as("DEL"))
+			}
+			rules := h.exec("nft", "list", "ruleset")
+			h.exec(program(t, "lnctl"), "repair")
+			if diff := cmp.Diff(rules, h.exec("nft", "list", "ruleset")); diff != "" {
+				t.Errorf("repair (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
 // well says that doctor finds nothing, and repair changes no element.
 func well(h *host) {
 	h.t.Helper()
