@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,11 +20,16 @@ type finding struct {
 }
 
 func doctorCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
+	var binDir string
+	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what keeps networks from working, and say what to do",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := errors.Join(directory("--conf-dir", s.confDir, cmd.Flags().Changed("conf-dir")), directory("--bin-dir", binDir, cmd.Flags().Changed("bin-dir")))
+			if err != nil {
+				return err
+			}
 			return s.with(func(c *operator.Operator) error {
 				var all []finding
 				bad := 0
@@ -33,7 +39,8 @@ func doctorCommand(s *settings) *cobra.Command {
 						bad++
 					}
 				}
-				for _, f := range overlayFindings(cmd.Context(), c) {
+				here := installationOf(s.confDir, binDir)
+				for _, f := range append(overlayFindings(cmd.Context(), c), here.findings(cmd.Context())...) {
 					all = append(all, f)
 					if !f.OK {
 						bad++
@@ -47,6 +54,9 @@ func doctorCommand(s *settings) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&s.confDir, "conf-dir", defaultConfDir, "where the runtime's configurations of networks are")
+	cmd.Flags().StringVar(&binDir, "bin-dir", "", "where the runtime's plugins are (default "+strings.Join(defaultBinDirs, ", ")+")")
+	return cmd
 }
 
 func writeFindings(out io.Writer, all []finding) error {

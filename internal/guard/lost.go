@@ -186,10 +186,9 @@ func (k *Book) refillIndex(ctx context.Context, bridge string, b Bridge) ([]stat
 	}
 	var more []state.Guard
 	how := firewall.AddOnly
-	if b.Len() == 0 {
-		var living bool
-		if more, living, err = k.seedGuards(bridge, state.Guard{}); err == nil {
-			how, err = k.ExactWithoutIndex(ctx, living)
+	if b.Len() == 0 { // as of a release before v0.2, too: see seedIndex
+		if more, _, err = k.seedGuards(bridge, state.Guard{}); err == nil {
+			how, err = k.ExactWithoutIndex(ctx, true)
 		}
 		if err != nil {
 			return nil, err

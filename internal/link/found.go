@@ -31,6 +31,7 @@ const (
 type Found struct {
 	Owner, HostName string
 	HostMAC         net.HardwareAddr
+	HostMTU         int
 	// Hairpin and Isolated are the bridge port's flags.
 	Hairpin, Isolated bool
 	// Bridge is the name of the bridge; empty: the host end is no port. With it
@@ -171,7 +172,7 @@ func (h *Links) followed(o Owned, ns Namespaces) (Found, error) {
 		return Found{}, netlink.ErrNotFound
 	}
 	f := Found{
-		Owner: o.Owner, HostName: host.Name, HostMAC: host.MAC, Hairpin: host.Hairpin, Isolated: host.Isolated,
+		Owner: o.Owner, HostName: host.Name, HostMAC: host.MAC, HostMTU: host.MTU, Hairpin: host.Hairpin, Isolated: host.Isolated,
 		Netns: ns[host.PeerNS],
 	}
 	if err := h.addBridge(&f, host.Master); err != nil {

@@ -55,7 +55,7 @@ func TestFind(t *testing.T) {
 		t.Fatalf("found %d attachments, want 2: %+v", len(got), got)
 	}
 	want := Found{
-		Owner: testOwner, HostName: "vethc1", HostMAC: a.HostMAC, Hairpin: true,
+		Owner: testOwner, HostName: "vethc1", HostMTU: 1500, HostMAC: a.HostMAC, Hairpin: true,
 		Bridge: "br0", BridgeMAC: br.MAC, BridgeMTU: 1300, // it follows its ports
 		BridgeAddrs: lntest.Prefixes("10.1.0.1/24", "fd00:1::1/64"),
 		IfName:      "eth0", MAC: a.MAC, MTU: a.MTU, Addrs: lntest.Prefixes("10.1.0.2/24", "fd00:1::2/64"), Netns: n.Path(),

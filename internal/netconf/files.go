@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
-	"slices"
 
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -18,14 +16,8 @@ import (
 // missing has none. A file that cannot be read is an error unless another one
 // names the network.
 func Configured(dir, network string) (cfg model.NetworkConfig, found bool, err error) {
-	var names []string
-	for _, ext := range []string{"conf", "conflist", "json"} {
-		more, _ := filepath.Glob(filepath.Join(dir, "*."+ext)) // the pattern is right
-		names = append(names, more...)
-	}
-	slices.Sort(names)
 	var errs []error
-	for _, name := range names {
+	for _, name := range configurations(dir) {
 		data, err := plain.ReadFile(name)
 		if err == nil {
 			cfg, found, err = configured(data, network)

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/kernel"
@@ -46,6 +45,8 @@ func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
 	all = append(all, s.checkForwarding(ctx)...)
 	all = append(all, s.checkPolicyRules(ctx)...)
 	all = append(all, s.checkForeign(ctx)...)
+	all = append(all, s.checkInput(ctx)...)
+	all = append(all, s.checkWayOut()...)
 	all = append(all, o.checkState(), o.checkRecords(s.unread))
 	all = append(all, s.checkLost(ctx)...)
 	all = append(all, s.checkRules(ctx))
@@ -55,8 +56,12 @@ func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
 		all = append(all, s.checkStrays(ctx)...)
 	}
 	all = append(all, s.checkBridges(ctx)...)
+	all = append(all, s.checkIPv6()...)
+	all = append(all, s.checkSubnets()...)
+	all = append(all, s.checkMTU(ctx)...)
 	all = append(all, s.checkAttachments(ctx)...)
 	all = append(all, s.checkPublications(ctx)...)
+	all = append(all, s.checkPorts()...)
 	all = append(all, s.checkDead()...)
 	return append(all, s.checkPools(ctx)...)
 }
@@ -300,37 +305,6 @@ func (s survey) checkBridges(ctx context.Context) []Finding {
 	}
 	if len(all) == 0 {
 		return []Finding{{About: "bridges", Found: "all are there"}}
-	}
-	return all
-}
-
-func (s survey) checkDead() []Finding {
-	var all []Finding
-	for _, id := range s.dead {
-		all = append(all, Finding{"dead attachments", fmt.Sprintf("%s %s in network %q", id.ContainerID, id.IfName, id.Network),
-			"lnctl gc removes it and frees its addresses"})
-	}
-	if len(all) == 0 {
-		return []Finding{{About: "dead attachments", Found: "none"}}
-	}
-	return all
-}
-
-func (s survey) checkPools(ctx context.Context) []Finding {
-	ok := Finding{About: "address pools", Found: "all have room"}
-	var all []Finding
-	for _, n := range s.networks {
-		pool, is := n.IPAM().(*address.Pool)
-		if !is {
-			continue
-		}
-		if problem := pool.Shortage(ctx); problem != "" {
-			all = append(all, Finding{"address pool", fmt.Sprintf("network %q: %s", n.Name(), problem),
-				"lnctl gc frees what the dead hold; else give the network a larger subnet or another range"})
-		}
-	}
-	if len(all) == 0 {
-		return []Finding{ok}
 	}
 	return all
 }

@@ -2,26 +2,22 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall/foreign"
 	"github.com/libnet-cni/libnet/internal/kernel"
+	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
 // checkForeign looks for other firewalls that drop what is forwarded: a drop is
 // final, whatever our rules say.
 func (s survey) checkForeign(ctx context.Context) []Finding {
-	var bridges []string
-	for _, n := range s.networks {
-		if v4, v6 := s.forwards(n); v4 || v6 {
-			bridges = append(bridges, n.Config().Bridge)
-		}
-	}
-	slices.Sort(bridges)
-	bridges = slices.Compact(bridges)
+	bridges := s.forwarding()
 	const about = "other firewalls"
 	chains, unjudged, err := foreign.Drops(ctx, bridges...)
 	if err != nil {
@@ -92,6 +88,55 @@ func iptablesOf(family string) string {
 		program += "-legacy"
 	}
 	return program
+}
+
+// checkInput tells of firewalls that keep containers from services of the host, which is
+// no fault: most need none of them.
+func (s survey) checkInput(ctx context.Context) []Finding {
+	bridges := s.forwarding()
+	chains, err := foreign.InputDrops(ctx, bridges...)
+	if err != nil || len(bridges) == 0 {
+		return nil // checkForeign could not look either
+	}
+	var all []Finding
+	for _, ch := range chains {
+		if i := slices.IndexFunc(bridges, func(b string) bool { return !slices.Contains(ch.Named, b) }); i >= 0 {
+			all = append(all, Finding{About: "host services", Found: fmt.Sprintf("table %s %s, chain %s: %s; no rule of it names %s, so its containers may not reach services of this host", ch.Family, ch.Table, ch.Chain, ch.End, bridges[i])})
+		}
+	}
+	return all
+}
+
+// forwarding returns the bridges whose containers need forwarding, each once.
+func (s survey) forwarding() []string {
+	var bridges []string
+	for _, n := range s.networks {
+		if v4, v6 := s.forwards(n); v4 || v6 {
+			bridges = append(bridges, n.Config().Bridge)
+		}
+	}
+	slices.Sort(bridges)
+	return slices.Compact(bridges)
+}
+
+// checkWayOut tells that the host has no default route, which is no fault where
+// containers are to reach the host's own networks alone.
+func (s survey) checkWayOut() []Finding {
+	var all []Finding
+	for _, f := range []struct {
+		name string
+		far  netip.Addr // an address of nowhere (RFC 5737, RFC 3849)
+		is6  bool
+	}{{"IPv4", netip.AddrFrom4([4]byte{198, 51, 100, 1}), false}, {"IPv6", netip.MustParseAddr("2001:db8:ffff::1"), true}} {
+		needs := slices.ContainsFunc(s.networks, func(n *engine.Network) bool {
+			v4, v6 := s.forwards(n)
+			return v4 && !f.is6 || v6 && f.is6
+		})
+		if _, err := s.o.kernel.DeviceTo(f.far); needs && errors.Is(err, netlink.ErrNotFound) {
+			all = append(all, Finding{About: "way out " + f.name, Found: "this host has no default route: containers reach no further than networks that it has routes to"})
+		}
+	}
+	return all
 }
 
 // checkPolicyRules looks for rules of the host's routing that drop what containers

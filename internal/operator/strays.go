@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -170,7 +173,20 @@ func (o *Operator) strays(ctx context.Context) ([]nft.Stray, known, error) {
 		return nil, k, err
 	}
 	all, err := o.nft.Strays(ctx, k.asked)
-	return slices.DeleteFunc(all, func(s nft.Stray) bool { return k.busy[s.Owner] || k.left(s) }), k, err
+	return slices.DeleteFunc(all, func(s nft.Stray) bool { return k.busy[s.Owner] || k.left(s) || o.others(ctx, k, s.Owner) }), k, err
+}
+
+// others says that an owner may be known to another state directory: a network that this
+// one does not know, or the guard of a bridge that is there.
+func (o *Operator) others(ctx context.Context, k known, owner string) bool {
+	if network, ok := model.ParseNetworkOwner(owner); ok {
+		return !o.dir.Recorded(network)
+	}
+	bridge, ok := strings.CutPrefix(owner, plan.GuardOwner(""))
+	if _, here := k.bridges[owner]; !ok || here {
+		return false
+	}
+	return !errors.Is(o.kernel.VerifyBridge(ctx, link.Bridge{Name: bridge}), netlink.ErrNotFound)
 }
 
 // left says that an element is of an attachment, which may be another state

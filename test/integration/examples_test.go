@@ -176,6 +176,7 @@ func (w *walk) run() {
 	w.chosen()
 	w.reach()
 	w.published()
+	w.healthy()
 	if w.version >= "0.4.0" {
 		w.cnitool("check", w.a)
 		w.cnitool("check", w.b)

@@ -129,6 +129,9 @@ func testUpgrade(t *testing.T, old, first string) {
 		t.Errorf("after %s the rules are not those of this release:\n%s", first, rules)
 	}
 	run.stop()
+	if said := h.doctor(); strings.Contains(said, "✗ elements") || strings.Contains(said, "✗ guards") {
+		t.Errorf("doctor:\n%s", said)
+	}
 	h.nft("flush ruleset")
 	if !closed.reaches() { // or the probes show nothing
 		t.Error("no probe is answered without any rules")
