@@ -19,6 +19,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/procfs"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -42,10 +43,12 @@ func newLab(t *testing.T) *lab {
 	t.Cleanup(h.Close)
 	f := nft.New()
 	t.Cleanup(func() { _ = f.Close() })
+	flows := conntrack.New(procfs.New())
+	t.Cleanup(func() { _ = flows.Close() })
 	dir := state.New(t.TempDir())
 	rules := either.Backends{NFTables: either.NFTables(f), IPTables: either.IPTables(iptables.New(filepath.Join(t.TempDir(), "lock")))}
 	return &lab{t: t, dir: dir, nft: f, containers: map[string]string{}, Ports: &Ports{
-		Boot: "boot1", Flush: conntrack.Flush, Endpoints: dir, Publications: state.New(t.TempDir()), Networks: dir, Standby: dir, Host: h,
+		Boot: "boot1", Flush: flows.Flush, Endpoints: dir, Publications: state.New(t.TempDir()), Networks: dir, Standby: dir, Host: h,
 		Guard: &guard.Book{Index: guard.IndexOf(dir), Networks: dir, Endpoints: dir, Bridges: h, Tunnels: h, Links: h, Rules: rules},
 	}}
 }
