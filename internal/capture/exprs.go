@@ -34,8 +34,9 @@ func destination(protocol byte, port uint16) []expr.Any {
 	}
 }
 
-func inSet(key expr.MetaKey, in set) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: in.name}}
+// alive is "meta l4proto @alive".
+func alive() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: aliveSet.name}}
 }
 
 // inGroup is "meta iifgroup <group>".

@@ -117,9 +117,9 @@ func (t *table) plan(from []netip.Prefix) (*batch, error) {
 // toQueues has the queries over UDP wait in the queue; and what begins a connection by
 // the group if its source is not captured yet, so that it is by the time it goes on.
 func (t *table) toQueues(b *batch) {
-	b.addRule("early", destination(unix.IPPROTO_UDP, dnsPort), inSet(expr.MetaKeyL4PROTO, aliveSet), jump("queries"))
+	b.addRule("early", destination(unix.IPPROTO_UDP, dnsPort), alive(), jump("queries"))
 	if t.conf.group != 0 { // every interface is in that unless it is put into another one
-		b.addRule("early", destination(unix.IPPROTO_TCP, dnsPort), inSet(expr.MetaKeyL4PROTO, aliveSet), inGroup(t.conf.group), notFrom(ownPorts), begins(), jump("connections"))
+		b.addRule("early", destination(unix.IPPROTO_TCP, dnsPort), alive(), inGroup(t.conf.group), notFrom(ownPorts), begins(), jump("connections"))
 		b.addRule("queries", inGroup(t.conf.group), jump("queue"))
 	}
 	for _, f := range t.families() {
@@ -139,9 +139,9 @@ func (t *table) toListeners(b *batch) {
 		if f.port == 0 {
 			continue
 		}
-		b.addRule("tcp", destination(unix.IPPROTO_TCP, dnsPort), inSet(expr.MetaKeyL4PROTO, aliveSet), family(f.nfproto), f.source(f.from), notFrom(ownPorts), redirect(f.port))
+		b.addRule("tcp", destination(unix.IPPROTO_TCP, dnsPort), alive(), family(f.nfproto), f.source(f.from), notFrom(ownPorts), redirect(f.port))
 		// The listener has an address of every network, and is for the containers only.
-		b.addRule("input", destination(unix.IPPROTO_TCP, f.port), inSet(expr.MetaKeyL4PROTO, aliveSet), family(f.nfproto), notTranslated(), verdict(expr.VerdictDrop))
+		b.addRule("input", destination(unix.IPPROTO_TCP, f.port), alive(), family(f.nfproto), notTranslated(), verdict(expr.VerdictDrop))
 	}
 }
 

@@ -28,11 +28,11 @@ func newNaming() *naming {
 	return &naming{own: map[overlay.NamedID]overlay.Named{}, news: map[overlay.NamedID]bool{}, others: map[overlay.NamedID]overlay.Named{}, changed: make(chan struct{}, 1)}
 }
 
-// set gives a container a name and an address; without a name it is gone.
-func (n *naming) set(network, container, name, address string) {
+// set gives a container of net1 a name and an address; without a name it is gone.
+func (n *naming) set(container, name, address string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	id := overlay.NamedID{Network: network, Container: container, IfName: "eth0"}
+	id := overlay.NamedID{Network: "net1", Container: container, IfName: "eth0"}
 	if delete(n.own, id); name != "" {
 		n.own[id] = overlay.Named{NamedID: id, Names: []string{name}, Domain: "libnet.internal", Addresses: []netip.Addr{netip.MustParseAddr(address)}}
 	}
@@ -113,7 +113,7 @@ func (l *lab) await(what string, is func() bool) {
 func TestNames(t *testing.T) {
 	l := newLab(t, 20, 1)
 	n1, n2 := newNaming(), newNaming()
-	n1.set("net1", "c0", "early", "10.5.1.9")
+	n1.set("c0", "early", "10.5.1.9")
 	a := l.start(l.conf(1), n1)
 	a.awaitMember("h1")
 	b := l.start(l.conf(2), n2)
@@ -123,21 +123,21 @@ func TestNames(t *testing.T) {
 	}
 	heard(n2, "[h1/c0=[early][10.5.1.9]]")
 	for i := range 250 { // more than a transaction takes
-		n1.set("net1", fmt.Sprint("m", i), "many", "10.5.1.8")
+		n1.set(fmt.Sprint("m", i), "many", "10.5.1.8")
 	}
 	l.await("many", func() bool { n2.mu.Lock(); defer n2.mu.Unlock(); return len(n2.others) == 251 })
 	for i := range 250 {
-		n1.set("net1", fmt.Sprint("m", i), "", "")
+		n1.set(fmt.Sprint("m", i), "", "")
 	}
-	n1.set("net1", "c0", "renamed", "10.5.1.9")
+	n1.set("c0", "renamed", "10.5.1.9")
 	heard(n2, "[h1/c0=[renamed][10.5.1.9]]")
-	n2.set("net1", "c2", "second", "10.5.2.2")
+	n2.set("c2", "second", "10.5.2.2")
 	heard(n1, "[h2/c2=[second][10.5.2.2]]")
 
 	views := func() int { b.mu.Lock(); defer b.mu.Unlock(); return b.views }
 	before := views()
 	for i := range 20 {
-		n1.set("net1", "c1", fmt.Sprint("turn", i), "10.5.1.7")
+		n1.set("c1", fmt.Sprint("turn", i), "10.5.1.7")
 		heard(n2, fmt.Sprintf("[h1/c0=[renamed][10.5.1.9] h1/c1=[turn%d][10.5.1.7]]", i))
 	}
 	if now := views(); now > before+5 { // a lease may be renewed meanwhile

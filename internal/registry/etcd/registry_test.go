@@ -31,7 +31,7 @@ func TestKeys(t *testing.T) {
 	a.agree("net1", terms("10.5.0.0/16", 24))
 	block, err := a.claim()
 	l.must(err)
-	n.set("net1", "6f2d1c9b4a70", "shop", "10.5.1.2")
+	n.set("6f2d1c9b4a70", "shop", "10.5.1.2")
 	l.await("names in etcd", func() bool { return len(l.leased(a.keys.namedOf("net1", "h1"))) == 1 })
 	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())
 	l.must(err)
