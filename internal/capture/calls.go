@@ -18,7 +18,7 @@ func interfaceName(socket, index int) (string, error) {
 		_     [20]byte
 	}
 	request.index = int32(index)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&request))); errno != 0 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(socket), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&request))); errno != 0 {
 		return "", errno
 	}
 	return unix.ByteSliceToString(request.name[:]), nil

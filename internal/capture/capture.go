@@ -21,6 +21,8 @@ type Query struct {
 	To      netip.AddrPort
 	TCP     bool
 	Message []byte // good until Respond returns
+	// Room is where the answer may be put; nil: nowhere.
+	Room []byte
 }
 
 // Config is what a Capture works with.
@@ -28,6 +30,8 @@ type Config struct {
 	// Respond returns the answer to a query; nil: it is for the server that it was
 	// sent to. It is called by several goroutines.
 	Respond func(Query) []byte
+	// Look is called before the queries that came at once are responded to; nil: not.
+	Look func()
 	// Inside calls fn in the network namespace of the container that has an address.
 	Inside func(from netip.Addr, fn func() error) error
 	// Group is that of the interfaces whose queries are captured, from any source; 0: none.

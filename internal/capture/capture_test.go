@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -439,15 +440,17 @@ func TestGroup(t *testing.T) {
 	for _, netfilter := range []string{"0", "1"} {
 		t.Run("bridge-nf-call-iptables="+netfilter, func(t *testing.T) {
 			l := newLab(t, netfilter)
-			var c *Capture
-			early := 0
+			var c atomic.Pointer[Capture]
+			var early atomic.Int32
 			made, err := Start(Config{Respond: respond, Group: 5353, Limit: 1000, Early: func() {
-				early++
-				l.must(c.Set(from("10.10.0.2/32", "fd10::2/128")))
+				early.Add(1)
+				if err := c.Load().Set(from("10.10.0.2/32", "fd10::2/128")); err != nil {
+					t.Error(err)
+				}
 			}})
 			l.must(err)
-			c = made
-			t.Cleanup(func() { l.must(c.Close()) })
+			c.Store(made)
+			t.Cleanup(func() { l.must(made.Close()) })
 			ours := func(network, server string) bool {
 				got, err := l.ask(l.a, network, server, "this is ours")
 				if err != nil {
@@ -456,8 +459,8 @@ func TestGroup(t *testing.T) {
 				}
 				return !strings.HasPrefix(got[0], "server saw")
 			}
-			if ours("udp", "192.0.2.2") || ours("tcp", "192.0.2.2") || early != 0 {
-				t.Errorf("a query by an interface of no group is captured (%d)", early)
+			if ours("udp", "192.0.2.2") || ours("tcp", "192.0.2.2") || early.Load() != 0 {
+				t.Errorf("a query by an interface of no group is captured (%d)", early.Load())
 			}
 			l.must(inGroupNumber("br0", 5353))
 			for _, server := range []string{"192.0.2.2", "fd20::2"} {
@@ -465,7 +468,7 @@ func TestGroup(t *testing.T) {
 					t.Errorf("a query to %s by an interface of the group is not captured", server)
 				}
 			}
-			if early != 0 {
+			if early.Load() != 0 {
 				t.Errorf("a query is taken for a connection")
 			}
 			for range 3 {
@@ -475,8 +478,8 @@ func TestGroup(t *testing.T) {
 					}
 				}
 			}
-			if early != 1 {
-				t.Errorf("%d connections were asked about, want the first one only", early)
+			if n := early.Load(); n != 1 {
+				t.Errorf("%d connections were asked about, want the first one only", n)
 			}
 		})
 	}

@@ -159,6 +159,9 @@ func (l *listener) talk(ctx context.Context, c *net.TCPConn, from netip.Addr) {
 		if err != nil {
 			return
 		}
+		if l.conf.Look != nil {
+			l.conf.Look()
+		}
 		if answer := l.conf.Respond(Query{From: from, To: to, TCP: true, Message: query}); answer != nil {
 			if t.write(c, answer) != nil {
 				return

@@ -155,7 +155,7 @@ func (s *Service) ensure() error {
 		if tried && !named {
 			return nil
 		}
-		made, err := capture.Start(capture.Config{Respond: s.respond, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit})
+		made, err := capture.Start(capture.Config{Respond: s.respond, Look: s.update, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit})
 		if err != nil {
 			if !named {
 				s.log.Warn("DNS queries of containers could not be captured", "error", err)
@@ -309,25 +309,19 @@ func endpointOf(r state.Endpoint) resolver.Endpoint {
 	return e
 }
 
-// respond answers a query. It looks at the records first: an ADD that has returned
-// is known, and so is a DEL.
+// respond answers a query. The records were looked at since it came: an ADD that had
+// returned is known, and so is a DEL.
 func (s *Service) respond(q capture.Query) []byte {
-	s.update()
 	by := resolver.UDP
 	if q.TCP {
 		by = resolver.TCP
 	}
-	var r resolver.Reply
-	asker, known := s.table.Asker(q.Bridge, q.From)
-	if known {
-		r = s.table.Respond(asker, q.Message, by)
-	} else {
-		r.Outcome = resolver.Foreign
-	}
+	r, asker := s.table.Answer(resolver.Query{Bridge: q.Bridge, From: q.From, Message: q.Message, By: by}, q.Room)
 	s.counts.add(by, r.Outcome)
 	if s.conf.Queries {
+		name, qtype := resolver.QuestionOf(q.Message)
 		s.log.Info("query", "container", asker.Container, "network", asker.Network, "from", q.From, "server", q.To,
-			"name", r.Name(), "type", r.Type(), "outcome", string(r.Outcome))
+			"name", name, "type", qtype, "outcome", string(r.Outcome))
 	}
 	return r.Message
 }

@@ -80,6 +80,7 @@ func (l *lab) ask(network, from, name string, tcp bool) string {
 	if !tcp {
 		q.Bridge = "br-" + network
 	}
+	l.update() // as when queries have come
 	answer := l.respond(q)
 	if answer == nil {
 		return "foreign"

@@ -41,6 +41,20 @@ func (t *Table) networksOf(a Asker) []*network {
 	return all
 }
 
+// onlyNetworkOf is networksOf if that is one network; else nil.
+func (t *Table) onlyNetworkOf(a Asker) (only *network) {
+	for _, e := range t.of[a.Container] {
+		n := t.networks[e.Network]
+		if n != nil && only != nil && n != only {
+			return nil
+		}
+		if n != nil {
+			only = n
+		}
+	}
+	return only
+}
+
 // find says what a name, in lower case and without the final dot, stands for on
 // some networks. A container that shares several of them with the asker is there
 // once for each family, with its addresses on the first one that has the family.

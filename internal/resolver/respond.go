@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -16,6 +17,8 @@ const (
 	largestUDP = 1232
 	// plainUDP is the limit for an asker that names none (RFC 1035).
 	plainUDP = dns.MinMsgSize
+	// headSize is that of a message's head (RFC 1035).
+	headSize = 12
 )
 
 // Transport is how a query came.
@@ -39,53 +42,108 @@ const (
 	Truncated Outcome = "truncated" // too long for UDP: the asker asks again over TCP
 )
 
-// Name returns the question's name; empty if the query could not be read.
-func (r Reply) Name() string { return r.Question.Name }
-
-// Type returns the type of records that was asked for, as "AAAA"; empty if the query
-// could not be read.
-func (r Reply) Type() string {
-	if r.Question.Name == "" {
-		return ""
-	}
-	return dns.Type(r.Question.Qtype).String()
-}
-
 // Reply is the answer to a query.
 type Reply struct {
-	Outcome  Outcome
-	Message  []byte // nil if Foreign
-	Question dns.Question
+	Outcome Outcome
+	Message []byte // nil if Foreign
+}
+
+// QuestionOf returns the name and the type that a query asks for, as "web." and "AAAA";
+// empty if it cannot be read.
+func QuestionOf(query []byte) (name, qtype string) {
+	var q dns.Msg
+	if err := q.Unpack(query); err != nil || len(q.Question) != 1 {
+		return "", ""
+	}
+	return q.Question[0].Name, dns.Type(q.Question[0].Qtype).String()
+}
+
+// Query is one of a container.
+type Query struct {
+	// Bridge of this host by which it came; empty: not known.
+	Bridge  string
+	From    netip.Addr
+	Message []byte
+	By      Transport
+}
+
+// Answer answers a query of whichever container it is from, and says which one. The
+// message may be in room. It remembers answers while the network stays as it is.
+func (t *Table) Answer(q Query, room []byte) (Reply, Asker) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	a, known := t.asker(q.Bridge, q.From)
+	if !known {
+		return Reply{Outcome: Foreign}, a
+	}
+	only := t.onlyNetworkOf(a)
+	if only != nil && q.By == UDP {
+		if r, there := only.memory.recall(q.Message, room); there {
+			return r, a
+		}
+	}
+	r, again := t.respond(a, q.Message, q.By)
+	if only != nil && q.By == UDP {
+		only.memory.keep(q.Message, r.Outcome, again)
+	}
+	return r, a
 }
 
 // Respond answers a query that a container sent. A query that is for another
 // server is Foreign, and so is one that cannot be read: no answer then comes from
 // here.
 func (t *Table) Respond(a Asker, query []byte, by Transport) Reply {
-	if len(query) < 12 || query[2]&0xf8 != 0 { // a response, or no standard query
-		return Reply{Outcome: Foreign}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	r, _ := t.respond(a, query, by)
+	return r
+}
+
+// respond also says what the answers to the same query are: all of them, in turns. Of
+// some queries that is not known.
+func (t *Table) respond(a Asker, query []byte, by Transport) (Reply, series) {
+	if len(query) < headSize || query[2]&0xf8 != 0 { // a response, or no standard query
+		return Reply{Outcome: Foreign}, series{}
 	}
 	var q dns.Msg
 	if err := q.Unpack(query); err != nil || len(q.Question) != 1 || q.Question[0].Qclass != dns.ClassINET {
-		return Reply{Outcome: Foreign}
+		return Reply{Outcome: Foreign}, series{}
 	}
-	r := Reply{Question: q.Question[0]}
 	answer, outcome := t.lookUp(a, q.Question[0])
 	if outcome == Foreign {
-		r.Outcome = Foreign
-		return r
+		return Reply{Outcome: Foreign}, series{}
 	}
-	m := reply(&q, outcome)
-	m.Answer, m.Extra = answer.records, append(m.Extra, answer.extra...)
-	m.Truncate(limit(&q, by))
-	if r.Outcome = outcome; m.Truncated {
-		r.Outcome = Truncated
+	first := answer.inTurn()
+	m, outcome := pack(&q, answer, outcome, by)
+	if m == nil { // the name was readable, so this cannot be
+		return Reply{Outcome: Foreign}, series{}
 	}
-	var err error
-	if r.Message, err = m.Pack(); err != nil { // the name was readable, so this cannot be
-		return Reply{Outcome: Foreign, Question: r.Question}
+	if outcome != Answered && outcome != NoData || answer.unsteady || answer.often() > mostInTurn {
+		return Reply{outcome, m}, series{}
 	}
-	return r
+	again := series{turn: answer.turn, messages: make([][]byte, answer.often())}
+	again.messages[first] = m
+	for range again.messages[1:] {
+		answer.rotate()
+		first = (first + 1) % len(again.messages)
+		again.messages[first], _ = pack(&q, answer, outcome, by)
+	}
+	return Reply{outcome, m}, again
+}
+
+// pack makes a message; nil if it cannot be.
+func pack(q *dns.Msg, a answer, outcome Outcome, by Transport) ([]byte, Outcome) {
+	m := reply(q, outcome)
+	m.Answer, m.Extra = slices.Clone(a.records), append(m.Extra, a.extra...)
+	m.Truncate(limit(q, by))
+	if m.Truncated {
+		outcome = Truncated
+	}
+	b, err := m.Pack()
+	if err != nil {
+		return nil, Foreign
+	}
+	return b, outcome
 }
 
 // reply is the head of an answer. The question goes back with the case that it
@@ -116,13 +174,8 @@ func limit(q *dns.Msg, by Transport) int {
 	return plainUDP
 }
 
-// answer is the records of an answer.
-type answer struct{ records, extra []dns.RR }
-
 // lookUp answers a question.
 func (t *Table) lookUp(a Asker, q dns.Question) (answer, Outcome) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
 	nets := t.networksOf(a)
 	if len(nets) == 0 {
 		return answer{}, Foreign
@@ -141,7 +194,7 @@ func (t *Table) lookUp(a Asker, q dns.Question) (answer, Outcome) {
 		}
 		return answer{}, Foreign
 	}
-	return result(addresses(q.Name, q.Qtype, f))
+	return f.answer(q)
 }
 
 // absent is the answer for a name of our domain that is not there. The domain
@@ -199,35 +252,8 @@ func serve(nets []*network, port uint16, rest string, q dns.Question) (answer, O
 	}
 	target := dns.Fqdn(rest)
 	a, outcome := result([]dns.RR{&dns.SRV{Hdr: header(q.Name, dns.TypeSRV), Port: port, Target: target}})
-	a.extra = addresses(target, dns.TypeANY, f)
+	var steady bool
+	a.extra, steady = f.any(target)
+	a.unsteady = !steady
 	return a, outcome
-}
-
-// addresses returns the records of a type, those of several containers in turns.
-func addresses(name string, qtype uint16, f found) []dns.RR {
-	var all []dns.RR
-	for family, of := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		if qtype != of && qtype != dns.TypeANY {
-			continue
-		}
-		var rrs []dns.RR
-		for _, a := range f.addresses {
-			switch {
-			case of == dns.TypeA && a.Is4():
-				rrs = append(rrs, &dns.A{Hdr: header(name, of), A: a.AsSlice()})
-			case of == dns.TypeAAAA && a.Is6():
-				rrs = append(rrs, &dns.AAAA{Hdr: header(name, of), AAAA: a.AsSlice()})
-			}
-		}
-		if f.at != nil && len(rrs) > 1 {
-			first := int(f.at.turn[family].Add(1)-1) % len(rrs)
-			rrs = append(rrs[first:len(rrs):len(rrs)], rrs[:first]...)
-		}
-		all = append(all, rrs...)
-	}
-	return all
-}
-
-func header(name string, rrtype uint16) dns.RR_Header {
-	return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
 }

@@ -413,10 +413,87 @@ func BenchmarkRespond(b *testing.B) {
 				q.SetQuestion(name, dns.TypeA)
 				q.SetEdns0(1232, false)
 				wire, _ := q.Pack()
+				asks := Query{Bridge: "br", From: netip.MustParseAddr("10.1.0.1"), Message: wire, By: UDP}
+				room := make([]byte, 0, 2048)
+				b.ReportAllocs()
 				for b.Loop() {
-					table.Respond(Asker{Container: "1", Network: "n"}, wire, UDP)
+					table.Answer(asks, room)
 				}
 			})
 		}
+	}
+}
+
+// What is remembered is what would be answered anew: by each container, for each query,
+// in turns, until the network changes.
+func TestRemembered(t *testing.T) {
+	table := lab()
+	table.Put(Endpoint{Network: "front", Container: "c-two", IfName: "eth0", Bridge: "br-front", Names: []string{"api", "two"}, Addresses: addrs("10.1.0.77"), Gateways: addrs("10.1.0.1")})
+	answers := func(q Query) string {
+		r, _ := table.Answer(q, make([]byte, 0, 2048))
+		if r.Message == nil {
+			return string(r.Outcome)
+		}
+		var m dns.Msg
+		if err := m.Unpack(r.Message); err != nil || r.Message[0] != q.Message[0] || r.Message[1] != q.Message[1] {
+			t.Fatalf("%x: %v", r.Message, err)
+		}
+		text := []string{string(r.Outcome), m.Question[0].Name}
+		for _, rr := range append(m.Answer, m.Extra...) {
+			text = append(text, strings.Join(strings.Fields(rr.String()), " "))
+		}
+		return strings.Join(text, "; ")
+	}
+	query := func(name string, qtype uint16, id uint16) Query {
+		m := new(dns.Msg)
+		m.SetQuestion(name, qtype)
+		m.Id = id
+		wire, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Query{Bridge: "br-front", From: addrs("10.1.0.77")[0], Message: wire, By: UDP}
+	}
+	for _, name := range []string{"two.", "TWO.", "two.front.", "no.lab.internal.", "example.com.", "gateway.", "77.0.1.10.in-addr.arpa."} {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeANY} {
+			first := answers(query(name, qtype, 1))
+			for id := range uint16(3) {
+				if got := answers(query(name, qtype, id+2)); got != first {
+					t.Errorf("%s %d: %s, then %s", name, qtype, first, got)
+				}
+			}
+		}
+	}
+	if len(table.networks["front"].memory.of) == 0 {
+		t.Error("nothing is remembered")
+	}
+	// All that have a name come first as often, for each client and each message.
+	first := map[string]int{}
+	for i := range uint16(42) {
+		q := query([]string{"api.", "API."}[i%2], dns.TypeA, i)
+		parts := strings.Split(answers(q), "; ")
+		first[parts[2][strings.LastIndex(parts[2], " "):]]++
+	}
+	if len(first) < 2 {
+		t.Errorf("first: %v", first)
+	}
+	for a, n := range first {
+		if n != 42/len(first) {
+			t.Errorf("%s came first %d times of 42: %v", a, n, first)
+		}
+	}
+	// A change is seen at once, and a memory that others fill stays small.
+	before := answers(query("two.", dns.TypeA, 1))
+	table.Put(Endpoint{Network: "front", Container: "c-two", IfName: "eth0", Bridge: "br-front", Names: []string{"two"}, Addresses: addrs("10.1.0.77", "10.1.0.78")})
+	if got := answers(query("two.", dns.TypeA, 2)); got == before || !strings.Contains(got, "10.1.0.78") {
+		t.Errorf("after a change: %s", got)
+	}
+	for i := range 1 << 16 {
+		q := query("two.", dns.TypeA, 1)
+		q.Message = append(q.Message, byte(i), byte(i>>8)) // what a reader does not mind
+		table.Answer(q, nil)
+	}
+	if m := &table.networks["front"].memory; m.bytes > mostBytes || len(m.of) > mostBytes/50 {
+		t.Errorf("%d queries of %d bytes are remembered", len(m.of), m.bytes)
 	}
 }

@@ -58,6 +58,7 @@ type network struct {
 	byName       map[string]*entry
 	byAddr       map[netip.Addr]*Endpoint
 	gateways     map[netip.Addr]int // with the number of endpoints that have it
+	memory       memory
 }
 
 // entry is what one name stands for.
@@ -99,6 +100,7 @@ func (t *Table) Put(e Endpoint) {
 }
 
 func (n *network) put(p *Endpoint) {
+	n.memory.forget()
 	n.members++
 	if p.Node == "" || n.domain == "" {
 		n.domain = lower(p.Domain)
@@ -154,6 +156,7 @@ func (t *Table) remove(key string) {
 }
 
 func (n *network) remove(p *Endpoint) {
+	n.memory.forget()
 	n.members--
 	for _, name := range p.Names {
 		key := lower(name)
@@ -186,6 +189,10 @@ func (t *Table) behindOthers(bridge string, a netip.Addr) []*Endpoint {
 func (t *Table) Asker(bridge string, from netip.Addr) (a Asker, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	return t.asker(bridge, from)
+}
+
+func (t *Table) asker(bridge string, from netip.Addr) (a Asker, ok bool) {
 	for _, p := range t.from[from] {
 		if bridge != "" && p.Bridge != bridge {
 			continue

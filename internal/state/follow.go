@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +27,7 @@ import (
 type Follower struct {
 	dir  *Dir
 	file *os.File // inotify
+	raw  syscall.RawConn
 
 	mu      sync.Mutex
 	watched map[int32]string           // paths by watch
@@ -56,8 +59,13 @@ func (d *Dir) Follow() (*Follower, error) {
 	if err != nil {
 		return nil, fmt.Errorf("follow %s: %w", d.root, err)
 	}
+	file := os.NewFile(uintptr(fd), "inotify")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("follow %s: %w", d.root, err), file.Close())
+	}
 	return &Follower{
-		dir: d, file: os.NewFile(uintptr(fd), "inotify"), watched: map[int32]string{}, known: map[string]map[string]bool{},
+		dir: d, file: file, raw: raw, watched: map[int32]string{}, known: map[string]map[string]bool{},
 		whole: true, buf: make([]byte, followBuffer),
 	}, nil
 }
@@ -67,11 +75,7 @@ func (f *Follower) Close() error { return f.file.Close() }
 
 // Wait returns once there may be something for Changes.
 func (f *Follower) Wait() error {
-	raw, err := f.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(func(fd uintptr) bool {
+	return f.raw.Read(func(fd uintptr) bool {
 		n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
 		return err != nil || n > 0
 	})
@@ -84,6 +88,9 @@ func (f *Follower) Changes(fn func(Change)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed, err := f.drain()
+	if changed == nil && err == nil && !f.whole {
+		return nil
+	}
 	if f.whole {
 		f.whole = false
 		if changed == nil {
@@ -111,17 +118,14 @@ func (f *Follower) forget() {
 
 // drain reads the events that there are, and returns the files that changed.
 func (f *Follower) drain() (changed map[string]bool, err error) {
-	raw, err := f.file.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
 	var errs []error
-	fail := raw.Control(func(fd uintptr) {
+	fail := f.raw.Control(func(fd uintptr) {
 		for {
-			n, err := unix.Read(int(fd), f.buf)
-			if err != nil || n <= 0 {
-				if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-					errs = append(errs, err)
+			// It does not wait, and mostly there is nothing: Go's scheduler is not told.
+			n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&f.buf[0])), uintptr(len(f.buf)))
+			if errno != 0 || n == 0 {
+				if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+					errs = append(errs, errno)
 				}
 				return
 			}
@@ -226,11 +230,7 @@ func (f *Follower) watchEndpoints(path string, changed map[string]bool) error {
 // watch says whether the directory is there, and watches it then. To watch one
 // twice is to watch it once.
 func (f *Follower) watch(path string, events uint32) (there bool, err error) {
-	raw, err := f.file.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	fail := raw.Control(func(fd uintptr) {
+	fail := f.raw.Control(func(fd uintptr) {
 		var wd int
 		if wd, err = unix.InotifyAddWatch(int(fd), path, events); err == nil {
 			f.watched[int32(wd)] = path

@@ -37,6 +37,7 @@ var parts = []struct {
 	{"packets", packets},
 	{"overlay", overlays},
 	{"agent", agents},
+	{"names", names},
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -125,10 +125,15 @@ func (l *namesLab) load(b *testing.B, pid, sockets int) {
 	b.ReportMetric(memory(b, pid), "MB")
 }
 
-// once asks a question, and again if nothing comes.
+// once asks for one of the containers, by turns.
 func once(b *testing.B, c net.Conn, n int) time.Duration {
+	return asked(b, c, fmt.Sprintf("c%d.", n%benchContainers), n)
+}
+
+// asked asks for a name, and again if nothing comes.
+func asked(b *testing.B, c net.Conn, name string, n int) time.Duration {
 	m := new(dns.Msg)
-	m.SetQuestion(fmt.Sprintf("c%d.", n%benchContainers), dns.TypeA)
+	m.SetQuestion(name, dns.TypeA)
 	m.Id = uint16(n)
 	wire, err := m.Pack()
 	if err != nil {
@@ -176,4 +181,41 @@ func memory(b *testing.B, pid int) float64 {
 	}
 	pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
 	return float64(pages*os.Getpagesize()) / 1e6
+}
+
+// What the capture adds to a query for a foreign name: web is on a network with names,
+// bare on one without. They ask the server outside in turn.
+//
+//	added-p50-us   how much longer web waits, at the median, and so on
+//	foreign-p50-us how long web waits
+func BenchmarkNamesForeign(b *testing.B) {
+	l := newNamesLab(b)
+	l.join("web", "front")
+	l.join("bare", "plain")
+	l.startAgent("--names-limit", "0")
+	l.captured()
+	took := map[string][]time.Duration{}
+	conns := map[string]net.Conn{}
+	for _, name := range []string{"web", "bare"} {
+		l.in(netnsPath(name), func() {
+			c, err := net.Dial("udp", net.JoinHostPort(worldAddr(false).String(), "53"))
+			l.check(err)
+			b.Cleanup(func() { _ = c.Close() })
+			conns[name] = c
+		})
+	}
+	b.ResetTimer()
+	for n := range b.N {
+		for name, c := range conns { // in no order
+			took[name] = append(took[name], asked(b, c, "outside.test.", n))
+		}
+	}
+	b.StopTimer()
+	for _, all := range took {
+		slices.Sort(all)
+	}
+	for what, at := range map[string]int{"p50": b.N / 2, "p99": b.N * 99 / 100} {
+		b.ReportMetric(float64((took["web"][at]-took["bare"][at]).Nanoseconds())/1000, "added-"+what+"-us")
+		b.ReportMetric(float64(took["web"][at].Nanoseconds())/1000, "foreign-"+what+"-us")
+	}
 }

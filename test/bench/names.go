@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+)
+
+// aardvarkPath is where Debian has aardvark-dns.
+const aardvarkPath = "/usr/lib/podman/aardvark-dns"
+
+// nameBenches are benchmarks of the integration tests, with the units that they tell.
+var nameBenches = []struct{ name, what string }{
+	{"NamesAgent1", "ln-agent, one client"},
+	{"NamesAardvark1", "aardvark-dns, one client"},
+	{"NamesAgent16", "ln-agent, 16 clients"},
+	{"NamesAardvark16", "aardvark-dns, 16 clients"},
+}
+
+// names has containers ask for names among a thousand, and for foreign ones.
+func names(r *report, n int) error {
+	const times = 3 // in turn: other work of the machine is for both
+	r.print("\n## Names of containers\n\nA container asks for the addresses of 1000 others by UDP, each client again once it has its answer.\n")
+	t := &table{columns: []string{"", "answers/s", "answers per CPU second", "p50", "p99", "memory"}}
+	perCPU := map[string]float64{}
+	for _, b := range nameBenches {
+		if _, err := os.Stat(aardvarkPath); err != nil && (b.name == "NamesAardvark1" || b.name == "NamesAardvark16") {
+			t.row(b.what, "not installed")
+			continue
+		}
+		perCPU[b.name] = 0
+	}
+	got := map[string][][]byte{}
+	for range times {
+		for b := range perCPU {
+			out, err := benchmark(b, 1000*n)
+			if err != nil {
+				return err
+			}
+			got[b] = append(got[b], out)
+		}
+	}
+	for _, b := range nameBenches {
+		if _, ran := perCPU[b.name]; !ran {
+			continue
+		}
+		var cells []any
+		for _, unit := range []string{"answers/s", "answers/cpu-s", "p50-us", "p99-us", "MB"} {
+			x, err := medianOf(got[b.name], unit)
+			if err != nil {
+				return err
+			}
+			if unit == "answers/cpu-s" {
+				perCPU[b.name] = x
+			}
+			cells = append(cells, x)
+		}
+		t.row(b.what, fmt.Sprintf("%.0f", cells[0]), fmt.Sprintf("%.0f", cells[1]), fmt.Sprintf("%.0f µs", cells[2]), fmt.Sprintf("%.0f µs", cells[3]), fmt.Sprintf("%.0f MB", cells[4]))
+	}
+	t.print(r, fmt.Sprintf("the median of %d times %d queries", times, 1000*n))
+	for _, clients := range []string{"1", "16"} {
+		theirs := perCPU["NamesAardvark"+clients]
+		if theirs == 0 {
+			continue
+		}
+		ratio := perCPU["NamesAgent"+clients] / theirs
+		r.limit("names: answers per CPU second with "+clients+" at once, to aardvark-dns", "≥ 3 x", 3/ratio, 1, fmt.Sprintf("%.1f x", ratio))
+	}
+	return foreignNames(r, times, n)
+}
+
+// foreignNames asks for names that other servers know.
+func foreignNames(r *report, times, n int) error {
+	var all [][]byte
+	for range times {
+		out, err := benchmark("NamesForeign", 100*n)
+		if err != nil {
+			return err
+		}
+		all = append(all, out)
+	}
+	added, err := medianOf(all, "added-p50-us")
+	if err != nil {
+		return err
+	}
+	with, err := medianOf(all, "foreign-p50-us")
+	if err != nil {
+		return err
+	}
+	t := &table{columns: []string{"", "p50"}}
+	t.row("network with names", fmt.Sprintf("%.0f µs", with))
+	t.row("network without names", fmt.Sprintf("%.0f µs", with-added))
+	t.print(r, fmt.Sprintf("queries for foreign names, to a server outside, in turn: the median of %d times %d", times, 100*n))
+	r.limit("names: added to a query for a foreign name", "≤ 50 µs", added, 50, fmt.Sprintf("%.0f µs", added))
+	return nil
+}
+
+// benchmark runs one of the integration tests' benchmarks.
+func benchmark(name string, n int) ([]byte, error) {
+	cmd := exec.Command(tool("integration.test"), "-test.run", "^$", "-test.bench", name+"$", "-test.benchtime", fmt.Sprintf("%dx", n))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", name, err, out)
+	}
+	return out, nil
+}
+
+// medianOf is the median of a value that several runs told.
+func medianOf(outs [][]byte, unit string) (float64, error) {
+	var all []float64
+	for _, out := range outs {
+		x, err := metric(out, unit)
+		if err != nil {
+			return 0, fmt.Errorf("%w in: %s", err, bytes.TrimSpace(out))
+		}
+		all = append(all, x)
+	}
+	return median(all), nil
+}
