@@ -182,8 +182,8 @@ func TestWireGuardStrangers(t *testing.T) {
 	s := newSecure(t, 3, false)
 	c := s.capture()
 	two := s.hosts[:2]
-	members := []container{s.attach("h1", "c-h1", two, nil), s.attach("h2", "c-h2", two, nil)}
-	third := s.attach("h3", "c-h3", s.hosts, nil) // has the keys of the others
+	members := []container{s.attach("h1", "c-h1", two), s.attach("h2", "c-h2", two)}
+	third := s.attach("h3", "c-h3", s.hosts) // has the keys of the others
 	apart := func(when string) {
 		t.Helper()
 		for _, pair := range [][2]container{{third, members[0]}, {third, members[1]}, {members[0], third}} {
@@ -202,7 +202,7 @@ func TestWireGuardStrangers(t *testing.T) {
 	renew := func(name string, hosts []string) {
 		t.Helper()
 		for _, h := range two {
-			s.attach(h, name+"-"+h, hosts, nil)
+			s.attach(h, name+"-"+h, hosts)
 		}
 	}
 	apart("not in the list")
@@ -280,12 +280,12 @@ func TestWireGuardSwitch(t *testing.T) {
 	if got := c.read(); got.marked == 0 || got.vxlan == 0 {
 		t.Errorf("VXLAN: %d frames show the payload, %d are VXLAN: the capture sees nothing", got.marked, got.vxlan)
 	}
-	after := []container{s.attach("h1", "w1", s.hosts, nil)}
+	after := []container{s.attach("h1", "w1", s.hosts)}
 	for _, from := range []container{before[0], after[0]} {
 		s.shout(from, before[1])
 	}
 	c.sealed("h1 is encrypted, h2 is not")
-	after = append(after, s.attach("h2", "w2", s.hosts, nil))
+	after = append(after, s.attach("h2", "w2", s.hosts))
 	s.reachAll(after)
 	s.reachAll(append(before[:2:2], after...))
 	for _, from := range before {
@@ -330,7 +330,7 @@ func TestWireGuardEnds(t *testing.T) {
 			s.lnctl(0, "network", "rm", "net0")
 		},
 	} {
-		p := s.attach("h1", "c-h1", s.hosts, nil)
+		p := s.attach("h1", "c-h1", s.hosts)
 		s.mustOn("h1", p.call.as("DEL"))
 		s.loseNetns("c-h1")
 		end(p)
@@ -384,10 +384,33 @@ func TestWireGuardRefuses(t *testing.T) {
 		}
 	}
 	s.in(netnsPath("h1"), func() { s.sameBut(before, "") })
-	if !s.kernel {
+	if s.kernel {
+		s.otherKey(netns)
+	} else {
 		s.withoutWireGuard(netns)
 	}
 	c.sealed("nothing was attached")
+}
+
+// otherKey wants a private key refused that is not the one of the host's publicKey. What runs
+// with the right one goes on.
+func (s *secure) otherKey(netns string) {
+	s.t.Helper()
+	conf := s.conf(0, "h1", s.with("h1", s.hosts, map[string]any{"privateKeyFile": keyFile("h2")}))
+	want := fmt.Sprintf(`public key differs: it is %s, and the network's hosts know %s as the publicKey of 192.0.2.1 in nodes`, s.keys["h2"], s.keys["h1"])
+	refused := func(when string) {
+		s.t.Helper()
+		if r := s.try(attachment("overlay-ln", "c1", netns, conf).as("ADD")); r.code != 7 || !strings.Contains(r.msg, want) || !strings.HasPrefix(r.msg, `privateKeyFile: "/run/key-h2": `) {
+			s.t.Errorf("%s: code %d, %q, want 7 and %q", when, r.code, r.msg, want)
+		}
+	}
+	refused("first")
+	if left := s.deviceOf("h1"); left != "" {
+		s.t.Errorf("device %s is left", left)
+	}
+	all := s.all()
+	refused("beside a container")
+	s.reachAll(all)
 }
 
 // withoutWireGuard is on a kernel that has none.

@@ -113,10 +113,10 @@ func (s *secure) await(what string, is func() bool) {
 }
 
 // attach attaches a container to network 0.
-func (s *secure) attach(host, name string, hosts []string, more map[string]any) container {
+func (s *secure) attach(host, name string, hosts []string) container {
 	s.t.Helper()
 	p := container{host: host, netns: s.netns(name)}
-	p.call = attachment("overlay-ln", name, p.netns, s.conf(0, host, s.with(host, hosts, more)))
+	p.call = attachment("overlay-ln", name, p.netns, s.conf(0, host, s.with(host, hosts, nil)))
 	for _, a := range parseResult(s.t, s.mustOn(host, p.call.as("ADD")).stdout).addresses(s.t) {
 		p.addresses = append(p.addresses, a.Addr())
 	}
@@ -127,7 +127,7 @@ func (s *secure) attach(host, name string, hosts []string, more map[string]any) 
 func (s *secure) all() (all []container) {
 	s.t.Helper()
 	for _, h := range s.hosts {
-		all = append(all, s.attach(h, "c-"+h, s.hosts, nil))
+		all = append(all, s.attach(h, "c-"+h, s.hosts))
 	}
 	return all
 }
