@@ -23,7 +23,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e demo demo-names demo-overlay lint api keys fuzz bench install clean tools
+.PHONY: help build test test-rootless soak e2e e2e-wireguard demo demo-names demo-overlay lint api keys fuzz bench install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -70,6 +70,12 @@ e2e: build tools ## run real containerd over the plugins (installs Debian packag
 	@scripts/test-deps
 	@test/e2e/deps
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -C test/e2e -v -count=1 -timeout 10m .
+
+e2e-wireguard: build tools ## run encrypted networks on a kernel with WireGuard, in qemu (installs Debian packages)
+	@test/wireguard/deps $(CACHE)/wireguard
+	$(GO) test -c -o $(CACHE)/wireguard/ ./test/integration ./test/kill
+	test/wireguard/run $(CACHE)/wireguard $(CURDIR)/bin $(TOOLS) "./integration.test -test.v -test.run '^TestWireGuard' -test.parallel 1 -test.timeout 20m && \
+		./kill.test -test.v -test.run '^TestKill$$/overlay-ln_encrypted' -test.parallel 1 -test.timeout 20m"
 
 lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt, the keys with docs/configuration.md
 	$(GO) run ./scripts/api -check

@@ -237,8 +237,7 @@ func (n *Network) noWireGuard(err error) error {
 // host's.
 func (n *Network) otherKey(err error) error {
 	t := n.def.Config.Tunnel
-	return &wireguard.KeyFileError{Path: t.PrivateKeyFile, Err: fmt.Errorf(
-		"%w as the publicKey of %s in nodes: one of the two belongs to another host or is out of date", err, t.Self)}
+	return &wireguard.KeyFileError{Path: t.PrivateKeyFile, Err: fmt.Errorf("%w as the publicKey of %s in nodes", err, t.Self)}
 }
 
 // Retunnel makes the tunnel of a network and its rules, or mends them, by the network's

@@ -54,7 +54,7 @@ func (h *Tunnels) removeDevice(name, alias string) error {
 	if err == nil && !isTunnel(d, alias) {
 		return nil
 	}
-	if err == nil {
+	if err == nil && !isBare(d) { // else wireguard-go would make it again, and an ADD may need it now
 		err = h.conn.DeleteLink(d.Index)
 	}
 	if err != nil && !errors.Is(err, netlink.ErrNotFound) {

@@ -130,16 +130,20 @@ func (h *Tunnels) configure(d *netlink.Device, t Tunnel) error {
 	if change.Empty() {
 		return t.otherKey(have)
 	}
-	if change.PrivateKey != nil { // the kernel tells the public half of it
+	before := have
+	if change.PrivateKey != nil { // the kernel tells the public half of it, and drops a peer that has that
 		if err := dev.Change(wireguard.Change{PrivateKey: change.PrivateKey}); err != nil {
 			return err
 		}
 		if have, err = dev.Read(); err != nil {
 			return err
 		}
-		change.PrivateKey = nil
+		change = have.Towards(t.wanted(have))
 	}
 	if err := t.otherKey(have); err != nil {
+		if before.PrivateKey != (wireguard.PrivateKey{}) { // what runs goes on
+			err = errors.Join(err, dev.Change(have.Towards(before)))
+		}
 		return err
 	}
 	if err := dev.Change(change); errors.Is(err, wireguard.ErrPortInUse) {

@@ -384,10 +384,33 @@ func TestWireGuardRefuses(t *testing.T) {
 		}
 	}
 	s.in(netnsPath("h1"), func() { s.sameBut(before, "") })
-	if !s.kernel {
+	if s.kernel {
+		s.otherKey(netns)
+	} else {
 		s.withoutWireGuard(netns)
 	}
 	c.sealed("nothing was attached")
+}
+
+// otherKey wants a private key refused that is not the one of the host's publicKey. What runs
+// with the right one goes on.
+func (s *secure) otherKey(netns string) {
+	s.t.Helper()
+	conf := s.conf(0, "h1", s.with("h1", s.hosts, map[string]any{"privateKeyFile": keyFile("h2")}))
+	want := fmt.Sprintf(`public key differs: it is %s, and the network's hosts know %s as the publicKey of 192.0.2.1 in nodes`, s.keys["h2"], s.keys["h1"])
+	refused := func(when string) {
+		s.t.Helper()
+		if r := s.try(attachment("overlay-ln", "c1", netns, conf).as("ADD")); r.code != 7 || !strings.Contains(r.msg, want) || !strings.HasPrefix(r.msg, `privateKeyFile: "/run/key-h2": `) {
+			s.t.Errorf("%s: code %d, %q, want 7 and %q", when, r.code, r.msg, want)
+		}
+	}
+	refused("first")
+	if left := s.deviceOf("h1"); left != "" {
+		s.t.Errorf("device %s is left", left)
+	}
+	all := s.all()
+	refused("beside a container")
+	s.reachAll(all)
 }
 
 // withoutWireGuard is on a kernel that has none.
@@ -414,4 +437,66 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+// Twenty containers come at once to each of two hosts, and go: all of them reach the other
+// host, and nothing is left.
+func TestWireGuardStorm(t *testing.T) {
+	t.Parallel()
+	s := newSecure(t, 2, false)
+	c := s.capture()
+	var before snapshot
+	s.in(netnsPath("h1"), func() { before = s.snapshot() })
+	calls := map[string][]call{}
+	for _, h := range s.hosts {
+		for i := range 20 {
+			name := fmt.Sprintf("s%d-%s", i, h)
+			calls[h] = append(calls[h], attachment("overlay-ln", name, s.netns(name), s.conf(0, h, s.with(h, s.hosts, nil))))
+		}
+	}
+	atOnce := func(host, verb string) (all []netip.Addr) {
+		var of []call
+		for _, p := range calls[host] {
+			of = append(of, p.as(verb))
+		}
+		s.in(netnsPath(host), func() {
+			replies := s.atOnce(of)
+			if verb == "ADD" {
+				all = s.distinct(of, replies)
+			}
+		})
+		return all
+	}
+	far := atOnce("h2", "ADD")
+	atOnce("h1", "ADD")
+	for i, p := range calls["h1"] {
+		s.ping(p.netns, far[i])
+	}
+	c.sealed("40 containers")
+	atOnce("h1", "DEL")
+	s.mustOn("h1", call{plugin: "overlay-ln", command: "GC", stdin: edit(t, calls["h1"][0].stdin, map[string]any{"cni.dev/valid-attachments": []string{}})})
+	s.in(netnsPath("h1"), func() { s.sameBut(before, `^(link|addr) wg-|dev wg-`) })
+}
+
+// Records that were lost and rebuilt leave the rules of an encrypted network as they are.
+func TestWireGuardRebuilt(t *testing.T) {
+	t.Parallel()
+	s := newSecure(t, 2, false)
+	all := s.all()
+	s.reachAll(all)
+	s.check(os.RemoveAll("/run/libnet-h1/networks"))
+	s.lnctl(0, "repair")
+	c := s.capture()
+	s.in(netnsPath("h1"), func() { s.deleteDevice(); s.pastTheTunnel() })
+	for range 3 {
+		s.shout(all[0], all[1])
+	}
+	c.sealed("records rebuilt, device deleted")
+	s.in(netnsPath("h1"), s.undoPast)
+	if r := s.status("h1", s.hosts); r.code != 0 {
+		t.Errorf("STATUS: %d %s", r.code, r.msg)
+	}
+	more := s.attach("h1", "more", s.hosts)
+	s.reachAll([]container{all[0], more, all[1]})
+	c.sealed("records rebuilt, mended")
 }

@@ -4,12 +4,17 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 const udpPort = 5300
@@ -37,6 +42,8 @@ type scenario struct {
 	second bool
 	// cold: the network does not exist before ADD, and GC removes it.
 	cold bool
+	// encrypted: the host has a key, and wireguard-go where the kernel has no WireGuard.
+	encrypted bool
 }
 
 func scenarios() []scenario {
@@ -53,7 +60,12 @@ func scenarios() []scenario {
 	spanning := []plugin{{"overlay-ln", named + `"type":"overlay-ln","bridge":"br-kill","nodes":[
 		{"address":"192.0.2.1","subnet":["10.91.0.0/29","fd91::/64"]},{"address":"192.0.2.2","subnet":["10.92.0.0/24","fd92::/64"]},
 		{"address":"192.0.2.3","subnet":["10.93.0.0/24","fd93::/64"]}],` + ports + `}`}}
-	return []scenario{
+	encrypted := []plugin{{"overlay-ln", strings.NewReplacer(
+		`"subnet":["10.91`, `"publicKey":"`+publicKey+`","subnet":["10.91`,
+		`"subnet":["10.92`, `"publicKey":"YMN97z41QIzNTrftaqmpqgRSgUM0i3llBIZeu2x2BW4=","subnet":["10.92`,
+		`"subnet":["10.93`, `"publicKey":"ufeCr1RpV5tf6vM7DL005GMoOK7TBZEPIuPzTDp57Aw=","subnet":["10.93`,
+		`"nodes":`, `"encryption":"wireguard","privateKeyFile":"`+keyFile+`","nodes":`).Replace(spanning[0].conf)}}
+	all := []scenario{
 		{name: "bridge-ln", chain: alone},
 		{name: "bridge-ln beside another", chain: alone, beside: true},
 		{name: "bridge-ln cold", chain: alone, cold: true},
@@ -65,6 +77,47 @@ func scenarios() []scenario {
 		{name: "bridge-ln and portmap-ln cold", chain: chained, cold: true},
 		{name: "bridge-ln and portmap-ln with conditions", chain: conditioned},
 		{name: "bridge-ln and portmap-ln with conditions cold", chain: conditioned, cold: true},
+		{name: "overlay-ln encrypted", chain: encrypted, encrypted: true},
+	}
+	if wireguard.Supported() == nil { // the device of wireguard-go would come again after each GC
+		all = append(all, scenario{name: "overlay-ln encrypted cold", chain: encrypted, encrypted: true, cold: true})
+	}
+	return all
+}
+
+// The key pair of an encrypted network.
+const (
+	keyFile    = "/run/key"
+	privateKey = "kHhU52Z38GjrPXtHfys0+Ol6K+5HQcaz3Itj5DottHw="
+	publicKey  = "pW95u9HriZYjurz5vFQxHNSX351BCQBjhge4QSxNgD0="
+)
+
+// withKey writes the host's key, and has ln-agent run wireguard-go, where that is needed.
+func (b *bench) withKey() {
+	b.t.Helper()
+	b.check(os.WriteFile(keyFile, []byte(privateKey+"\n"), 0o600))
+	if wireguard.Supported() == nil {
+		return
+	}
+	const confs = "/run/confs"
+	conf := b.chainOf()[0].conf
+	b.check(os.Mkdir(confs, 0o700))
+	b.check(os.WriteFile(confs+"/kill.conf", []byte(conf), 0o600))
+	// A child of the shell's, not of this thread: the tracer waits until that has none. It ends
+	// by itself should this process be killed.
+	out, err := exec.Command("sh", "-c", "timeout 2h "+program(b.t, "ln-agent")+" wireguard --conf-dir "+confs+" >/run/agent.log 2>&1 & echo $!").Output()
+	b.check(err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	b.check(err)
+	b.t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGTERM) })
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		r := b.run(b.chainOf()[0], call{command: "STATUS"}, conf, nil)
+		if r.status.ExitStatus() == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			b.t.Fatalf("no wireguard-go: %+v", r)
+		}
 	}
 }
 
@@ -83,6 +136,9 @@ type bench struct {
 func newBench(t *testing.T, s scenario) *bench {
 	t.Helper()
 	b := &bench{host: newHost(t, s.chain), scenario: s}
+	if s.encrypted {
+		b.withKey()
+	}
 	if s.second {
 		b.closed = b.closedFirst()
 	}

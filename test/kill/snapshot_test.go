@@ -253,7 +253,7 @@ func fileLines() ([]string, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
-			if err != nil || d.IsDir() {
+			if err != nil || d.IsDir() || d.Type()&fs.ModeSocket != 0 { // that of wireguard-go
 				return err
 			}
 			switch name := d.Name(); {
