@@ -66,7 +66,7 @@ func (s stateIndex) LockBridge(ctx context.Context, bridge string, how int, crea
 
 // guardRecord is what the network asks of its bridge.
 func guardRecord(n *plan.Network) (state.Guard, error) {
-	rules := policy.Of(n.Rules())
+	rules := policy.Of(n.Asked())
 	data, err := json.Marshal(rules)
 	return state.Guard{Network: n.Name, ID: policy.ID(rules), Backend: string(n.Config.Backend), Tunnel: n.TunnelName(), Rules: data}, err
 }
