@@ -82,8 +82,8 @@ func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
 }
 
 // takeApart removes rules, link and connections. The kernel frees the rules
-// while it removes the link, each of which takes it some 20 ms; so rules go
-// first, from a link that is down.
+// while it frees the link, each of which takes it some 20 ms, and a child may wait
+// for both; so rules go first, from a link that is down.
 func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
 	release, err := n.c.Ports().LockGoing(ctx, rec)
 	if err != nil {

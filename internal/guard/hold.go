@@ -17,7 +17,7 @@ import (
 
 // guardRecord is what the network asks of its bridge.
 func guardRecord(n *plan.Network) (state.Guard, error) {
-	rules := policy.Of(n.Rules())
+	rules := policy.Of(n.Asked())
 	data, err := json.Marshal(rules)
 	return state.Guard{Network: n.Name, ID: policy.ID(rules), Backend: string(n.Config.Backend), Tunnel: n.TunnelName(), Rules: data}, err
 }

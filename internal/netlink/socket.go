@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -39,6 +40,7 @@ type Conn struct {
 	endsSoon bool
 	aside    []*aside.Process // that may be at work
 	threads  sync.WaitGroup   // that the kernel keeps
+	kept     atomic.Int32     // how many these are
 }
 
 // Open opens rtnetlink in the calling thread's namespace.

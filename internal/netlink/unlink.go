@@ -31,6 +31,9 @@ func (c *Conn) DeleteLink(index int) error {
 
 // unlink sends a request that removes at least the link with the index.
 func (c *Conn) unlink(req *nl.NetlinkRequest, index int) error {
+	if c.kept.Load() >= maxKept {
+		return c.Change(req)
+	}
 	e, err := c.errand(req)
 	if err != nil {
 		return c.Change(req) // it only takes longer
@@ -87,7 +90,9 @@ func (c *Conn) errand(req *nl.NetlinkRequest) (*errand, error) {
 		return &errand{socket: fd, process: p}, nil
 	}
 	e := &errand{socket: fd, read: make(chan struct{})}
+	c.kept.Add(1)
 	c.threads.Go(func() {
+		defer c.kept.Add(-1)
 		_ = unix.Sendto(fd, data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		<-e.read
 		_ = unix.Close(fd)
@@ -141,6 +146,10 @@ func (e *errand) await(index int) error {
 		}
 	}
 }
+
+// maxKept bounds the threads that the kernel keeps, each for 16 ms or so: a caller that
+// removes links faster waits itself.
+const maxKept = 64
 
 // removeBound is how long the kernel may take until it says that a link is gone.
 const removeBound = 10 * time.Second

@@ -1,9 +1,9 @@
 package overlay
 
 import (
-	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"strconv"
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -147,9 +147,10 @@ func blocksOf(nodes []Node, host netip.Addr) []netip.Prefix {
 // MAC derives the MAC of a host's end of the tunnel, locally administered, so
 // that no host has to ask for it.
 func MAC(vni int, host netip.Addr) tunnel.MAC {
+	var room [64]byte
 	h := fnv.New64a()
-	_, _ = fmt.Fprint(h, vni, " ", host)
-	sum := h.Sum(nil)
+	_, _ = h.Write(host.AppendTo(append(strconv.AppendInt(room[:0], int64(vni), 10), ' ')))
+	sum := h.Sum(room[:0])
 	var m tunnel.MAC
 	copy(m[:], sum)
 	m[4] ^= sum[6]

@@ -9,9 +9,17 @@ import (
 
 // Rules are those of the network as a whole, and what it asks of its bridge.
 func (n *Network) Rules() firewall.Network {
+	fw := n.Asked()
+	fw.VTEPs, fw.Underlay, fw.Sealed = n.vteps(), n.underlay(), n.sealed()
+	return fw
+}
+
+// Asked are Rules without those of the network's other hosts, of which there may be many:
+// what it asks of its bridge.
+func (n *Network) Asked() firewall.Network {
 	c := n.Config
 	fw := firewall.Network{
-		Name: model.NetworkOwner(n.Name), Guard: GuardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.TunnelName(), VTEPs: n.vteps(), Underlay: n.underlay(), Sealed: n.sealed(),
+		Name: model.NetworkOwner(n.Name), Guard: GuardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.TunnelName(),
 		NoHost: c.NoHost || c.IsIsolated(), Internal: c.IsInternal(), NoICC: c.ForbidsICC(), Apart: c.IsApart(),
 		IPv4: c.GatewayModeIPv4.Policy(), IPv6: c.GatewayModeIPv6.Policy(), Trusted: c.TrustedInterfaces,
 	}
@@ -30,7 +38,7 @@ func BridgeRules(bridge string) firewall.Network {
 }
 
 // GuardID tells what the network asks of its bridge from what others do.
-func (n *Network) GuardID() string { return policy.ID(n.Rules()) }
+func (n *Network) GuardID() string { return policy.ID(n.Asked()) }
 
 // OwnRules are the choices of the configuration for endpoints made by it.
 func OwnRules(c model.NetworkConfig) *state.OwnRules {

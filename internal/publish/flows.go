@@ -59,7 +59,7 @@ func (k *Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) (had bo
 // bridge that had no guard let them in, or the host sent them elsewhere.
 // Where every connection may come in anyway, none is ended.
 func (k *Ports) EndUnguardedFlows(ctx context.Context, n *plan.Network, rec state.Endpoint) error {
-	if rules := n.Rules(); !policy.Closes(rules) {
+	if rules := n.Asked(); !policy.Closes(rules) {
 		return nil
 	}
 	var subnets []netip.Prefix

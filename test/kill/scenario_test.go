@@ -281,7 +281,7 @@ func step(t testing.TB, few int) int {
 }
 
 // count is how many points were tried, and how many of these before or after a
-// netlink message, or of a process that the plugin has started.
+// netlink message, or of a process that the plugin leaves.
 type count struct{ points, netlink, children int }
 
 func (c count) String() string {

@@ -144,7 +144,8 @@ func (tr *tracer) syscall(tid int) error {
 // kill ends the plugin where it is. A call that is just being made is not.
 func (tr *tracer) kill() { _ = unix.Kill(tr.pid, unix.SIGKILL) }
 
-// ofChild returns the process that a point is of, if that is one the plugin has started.
+// ofChild returns the process that a point is of, if that is one which the plugin leaves to
+// wait for the kernel: it executes no program, and makes one call.
 func (tr *tracer) ofChild(p point) (pid int, is bool) {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.tid))
 	for line := range strings.Lines(string(status)) {
@@ -152,7 +153,7 @@ func (tr *tracer) ofChild(p point) (pid int, is bool) {
 			pid, _ = strconv.Atoi(strings.TrimSpace(id))
 		}
 	}
-	return pid, pid != 0 && pid != tr.pid
+	return pid, pid != 0 && pid != tr.pid && p.nr == unix.SYS_SENDTO
 }
 
 // fail has the call that is just being made fail. One that closes is done all
