@@ -120,8 +120,8 @@ func (f legacyFamily) read(ctx context.Context, interfaces []string) (t *tableRu
 			r := f.parse(line, chains)
 			rules = append(rules, r)
 			t.rules[chain] = append(t.rules[chain], r.verdictOf)
-			if r.verdictOf.chain != "" {
-				queue = append(queue, r.verdictOf.chain)
+			if r.chain != "" {
+				queue = append(queue, r.chain)
 			}
 		}
 	}

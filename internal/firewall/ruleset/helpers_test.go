@@ -10,6 +10,6 @@ import (
 var both = firewall.Families{IPv4: true, IPv6: true}
 
 // The words of porttest, as tests have many of them.
-var addrs, prefixes, tcp, at, upTo, from = porttest.Addrs, porttest.Prefixes, porttest.TCP, porttest.At, porttest.UpTo, porttest.From
+var addrs, tcp, at, upTo, from = porttest.Addrs, porttest.TCP, porttest.At, porttest.UpTo, porttest.From
 
 func words(s string) []string { return strings.Fields(s) }
