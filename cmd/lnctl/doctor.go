@@ -19,14 +19,11 @@ type finding struct {
 }
 
 func doctorCommand(s *settings) *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what keeps networks from working, and say what to do",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := directory("--conf-dir", s.confDir, cmd.Flags().Changed("conf-dir")); err != nil {
-				return err
-			}
 			return s.with(func(c *operator.Operator) error {
 				var all []finding
 				bad := 0
@@ -36,7 +33,7 @@ func doctorCommand(s *settings) *cobra.Command {
 						bad++
 					}
 				}
-				for _, f := range append(confFindings(s.confDir), overlayFindings(cmd.Context(), c)...) {
+				for _, f := range overlayFindings(cmd.Context(), c) {
 					all = append(all, f)
 					if !f.OK {
 						bad++
@@ -50,8 +47,6 @@ func doctorCommand(s *settings) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&s.confDir, "conf-dir", defaultConfDir, "where the configurations of networks are, whose keys are looked at")
-	return cmd
 }
 
 func writeFindings(out io.Writer, all []finding) error {

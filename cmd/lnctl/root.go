@@ -23,7 +23,7 @@ import (
 // settings are the flags that every command has.
 type settings struct {
 	stateDir, dataDir string
-	confDir           string // of repair and doctor
+	confDir           string // of repair
 	json              bool
 }
 

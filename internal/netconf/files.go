@@ -18,8 +18,14 @@ import (
 // missing has none. A file that cannot be read is an error unless another one
 // names the network.
 func Configured(dir, network string) (cfg model.NetworkConfig, found bool, err error) {
+	var names []string
+	for _, ext := range []string{"conf", "conflist", "json"} {
+		more, _ := filepath.Glob(filepath.Join(dir, "*."+ext)) // the pattern is right
+		names = append(names, more...)
+	}
+	slices.Sort(names)
 	var errs []error
-	for _, name := range filesIn(dir) {
+	for _, name := range names {
 		data, err := plain.ReadFile(name)
 		if err == nil {
 			cfg, found, err = configured(data, network)
@@ -32,64 +38,6 @@ func Configured(dir, network string) (cfg model.NetworkConfig, found bool, err e
 		}
 	}
 	return model.NetworkConfig{}, false, errors.Join(errs...)
-}
-
-// filesIn returns the configurations of a directory, in the order of their names.
-func filesIn(dir string) []string {
-	var names []string
-	for _, ext := range []string{"conf", "conflist", "json"} {
-		more, _ := filepath.Glob(filepath.Join(dir, "*."+ext)) // the pattern is right
-		names = append(names, more...)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// FileFindings are keys of one file without the effect that they were written for.
-type FileFindings struct {
-	File    string
-	Network string
-	Plugin  Plugin
-	Found   []Finding
-}
-
-// UnknownIn returns the findings of Unknown for the plugins of ours that the files of a
-// directory configure, and how many these are. A file that cannot be read, or is no JSON,
-// is in the error, beside the rest.
-func UnknownIn(dir string) (all []FileFindings, plugins int, err error) {
-	var errs []error
-	for _, name := range filesIn(dir) {
-		data, err := plain.ReadFile(name)
-		var file *jsonr.Object
-		if err == nil {
-			file, err = jsonr.Parse(data)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-			continue
-		}
-		for _, p := range []Plugin{Bridge, Overlay, Portmap} {
-			for _, conf := range ofType(file, p) {
-				plugins++
-				if found := Unknown(conf, p); len(found) > 0 {
-					all = append(all, FileFindings{name, nameOf(file), p, found})
-				}
-			}
-		}
-		for _, conf := range objectsOf(file) { // ipam-ln behind a plugin that is not ours
-			var main, kind string
-			conf.At(table[keyType].Name).String(&main)
-			conf.At(table[keyIPAM].Name).Object().At(ipamTable[ipamType].Name).String(&kind)
-			if kind != poolType || main == Bridge.String() || main == Overlay.String() {
-				continue
-			}
-			plugins++
-			if found := Unknown(conf, IPAM); len(found) > 0 {
-				all = append(all, FileFindings{name, nameOf(file), IPAM, found})
-			}
-		}
-	}
-	return all, plugins, errors.Join(errs...)
 }
 
 func configured(data []byte, network string) (model.NetworkConfig, bool, error) {
@@ -109,23 +57,17 @@ func configured(data []byte, network string) (model.NetworkConfig, bool, error) 
 	return cfg, true, file.Err()
 }
 
-// objectsOf returns the configurations of plugins that a file has.
-func objectsOf(file *jsonr.Object) []*jsonr.Object {
-	list := table[keyPlugins].Name
-	if !file.Has(list) {
-		return []*jsonr.Object{file}
-	}
-	var all []*jsonr.Object
-	for _, item := range file.At(list).Items() {
-		all = append(all, item.Object())
-	}
-	return all
-}
-
 // ofType returns the plugins of a type that a file has: of a list of plugins, or of a file for
 // one.
 func ofType(file *jsonr.Object, p Plugin) (found []*jsonr.Object) {
-	for _, o := range objectsOf(file) {
+	all := []*jsonr.Object{file}
+	if list := table[keyPlugins].Name; file.Has(list) {
+		all = nil
+		for _, item := range file.At(list).Items() {
+			all = append(all, item.Object())
+		}
+	}
+	for _, o := range all {
 		var kind string
 		if o.At(table[keyType].Name).String(&kind); kind == p.String() {
 			found = append(found, o)

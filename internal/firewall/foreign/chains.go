@@ -44,13 +44,31 @@ type Unjudged struct {
 // older iptables is looked at. A rule that asks for more than interfaces and addresses,
 // as for a port, drops only some packets, and is left out.
 func Drops(ctx context.Context, interfaces ...string) ([]Drop, []Unjudged, error) {
-	var all []Drop
-	var unjudged []Unjudged
+	all, unjudged, err := dropsAt(ctx, hooks, interfaces)
+	legacy, rules, legacyErr := legacyDrops(ctx, interfaces)
+	if err = errors.Join(err, legacyErr); err != nil {
+		err = fmt.Errorf("list forward chains of others: %w", err)
+	}
+	return append(all, legacy...), append(unjudged, rules...), err
+}
+
+// InputDrops is Drops for what is sent to the host itself: chains alone, and not those of
+// the older iptables.
+func InputDrops(ctx context.Context, interfaces ...string) ([]Drop, error) {
+	all, _, err := dropsAt(ctx, map[uint32]string{unix.NF_INET_LOCAL_IN: "input"}, interfaces)
+	if err != nil {
+		err = fmt.Errorf("list input chains of others: %w", err)
+	}
+	return slices.DeleteFunc(all, func(d Drop) bool { return d.Handle != 0 || d.Family == "bridge" }), err
+}
+
+// dropsAt looks at the base chains of some hooks.
+func dropsAt(ctx context.Context, at map[uint32]string, interfaces []string) (all []Drop, unjudged []Unjudged, err error) {
 	var sockets nfnl.Pool
-	err := sockets.Do(ctx, func(nl *nfnl.Conn) error {
+	err = sockets.Do(ctx, func(nl *nfnl.Conn) error {
 		all, unjudged = nil, nil
 		for _, fam := range families {
-			chains, rules, err := (&conn{nl}).drops(fam, interfaces)
+			chains, rules, err := (&conn{nl, at}).drops(fam, interfaces)
 			if err != nil {
 				return err
 			}
@@ -61,15 +79,14 @@ func Drops(ctx context.Context, interfaces ...string) ([]Drop, []Unjudged, error
 	if err = errors.Join(err, sockets.Close()); errors.Is(firewall.AsUnsupported(err), firewall.ErrUnsupported) {
 		err = nil
 	}
-	legacy, rules, legacyErr := legacyDrops(ctx, interfaces)
-	if err = errors.Join(err, legacyErr); err != nil {
-		err = fmt.Errorf("list forward chains of others: %w", err)
-	}
-	return append(all, legacy...), append(unjudged, rules...), err
+	return all, unjudged, err
 }
 
-// conn reads rules on a netlink socket.
-type conn struct{ nl *nfnl.Conn }
+// conn reads the rules of some hooks on a netlink socket.
+type conn struct {
+	nl    *nfnl.Conn
+	hooks map[uint32]string
+}
 
 // list asks for all objects of a family that match and calls fn with the attributes of each.
 func (c *conn) list(typ uint8, fam family, put func(*nfnl.Attrs), fn func(attrs []byte) error) error {
@@ -110,7 +127,7 @@ func (c *conn) drops(fam family, interfaces []string) ([]Drop, []Unjudged, error
 	err := c.list(unix.NFT_MSG_GETCHAIN, fam, nil, func(attrs []byte) error {
 		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
 		ch := Drop{Family: fam.name, Table: nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE), Chain: nfnl.Text(attrs, unix.NFTA_CHAIN_NAME)}
-		ch.Hook = hooks[nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM))]
+		ch.Hook = c.hooks[nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM))]
 		if hook == nil || ch.Hook == "" || ch.Table == firewall.TableName {
 			if hook != nil {
 				aside[ch.Table+" "+ch.Chain] = true
