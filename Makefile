@@ -13,10 +13,6 @@ FUZZTIME   ?= 20s
 RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,address agent cni driver engine firewall/conntrack firewall/nft flock host kernel life link netlink netns nfnl operator overlay plain registry/etcd state tunnel)
 STORM      ?= 5m
 
-# The collector of before Go 1.26 touches fewer pages, and a plugin never
-# collects: 0.1 ms of an ADD. A Go that does not know it builds without.
-export GOEXPERIMENT := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo nogreenteagc)
-
 # Static, stripped, the same bytes from the same source.
 GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 export CGO_ENABLED := 0

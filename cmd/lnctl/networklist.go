@@ -29,7 +29,9 @@ func networkListCommand(s *settings) *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the networks of this host",
-		Args:    noArgs,
+		Long: "List the networks of this host: those of bridge-ln and overlay-ln, and those that programs made by the library\n" +
+			"with another driver. The latter have no bridge of ours; the program that made them inspects and removes them.",
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.with(func(c *operator.Operator) error {
 				all, err := summaries(cmd.Context(), c)
@@ -47,7 +49,12 @@ func summaries(ctx context.Context, c *operator.Operator) ([]networkSummary, err
 		sum, err := summary(ctx, c, n)
 		all, errs = append(all, sum), append(errs, err)
 	}
-	return all, errors.Join(errs...)
+	others, err := c.OtherNetworks()
+	for _, n := range others {
+		kind, _ := n.IPAM["type"].(string)
+		all = append(all, networkSummary{Name: n.Name, Driver: n.Driver, IPAM: kind, Subnets: []string{}, Endpoints: n.Endpoints, Dead: n.Dead})
+	}
+	return all, errors.Join(append(errs, err)...)
 }
 
 func summary(ctx context.Context, c *operator.Operator, n *engine.Network) (networkSummary, error) {
@@ -66,7 +73,7 @@ func listNetworks(out io.Writer, all []networkSummary) error {
 	var rows [][]string
 	for _, n := range all {
 		rows = append(rows, []string{
-			n.Name, n.Driver, n.Bridge, orDash(n.IPAM), orDash(strings.Join(n.Subnets, ", ")), strconv.Itoa(n.Endpoints), strconv.Itoa(n.Dead),
+			n.Name, n.Driver, orDash(n.Bridge), orDash(n.IPAM), orDash(strings.Join(n.Subnets, ", ")), strconv.Itoa(n.Endpoints), strconv.Itoa(n.Dead),
 		})
 	}
 	return table(out, []string{"NAME", "DRIVER", "BRIDGE", "IPAM", "SUBNETS", "ENDPOINTS", "DEAD"}, rows)

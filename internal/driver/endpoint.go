@@ -152,6 +152,9 @@ func (e *Endpoint) save() error { return e.s.dir.SaveEndpoint(e.rec) }
 // the end. It is asked by the owner of the attachment.
 func (e *Endpoint) interrupted() bool { return e.rec.Netns != "" && e.rec.Phase != state.PhaseReady }
 
+// Dead says whether the container that it has joined is provably gone.
+func (e *Endpoint) Dead() bool { return e.rec.Netns != "" && e.s.dead(e.life()) }
+
 func (e *Endpoint) life() Life {
 	return Life{Boot: e.rec.Boot, Netns: e.rec.Netns, NetnsID: e.rec.NetnsID, MountNS: e.rec.MountNS}
 }

@@ -14,7 +14,7 @@ import (
 
 // IsolateHost gives the calling test what looks like a machine of its own: a
 // fresh network namespace with lo up, and a fresh mount namespace in which
-// /run and /var/lib are empty. As with Isolate, only what the test's own
+// /run, /var/lib and /etc/cni are empty. As with Isolate, only what the test's own
 // goroutine opens and starts is in there, and all of it ends with the test.
 func IsolateHost(t testing.TB) {
 	t.Helper()
@@ -34,6 +34,12 @@ func unshareMounts() error {
 	for _, dir := range []string{"/run", "/var/lib"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+		}
+	}
+	const conf = "/etc/cni" // no configuration of the machine is read
+	if _, err := os.Stat(conf); err == nil {
+		if err := unix.Mount("tmpfs", conf, "tmpfs", 0, ""); err != nil {
+			return fmt.Errorf("mount a tmpfs on %s: %w", conf, err)
 		}
 	}
 	return nil
