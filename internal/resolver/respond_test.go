@@ -308,6 +308,11 @@ func TestPutAndDelete(t *testing.T) {
 	if _, ok := table.Asker("br-back", addrs("10.1.0.10")[0]); ok {
 		t.Error("web is known behind a bridge that it is not attached to")
 	}
+	for bridge, want := range map[string]bool{"br-front.7": true, "br-front.": false, "br-front.x": false, "br-fron.7": false, ".7": false} {
+		if _, ok := table.Asker(bridge, addrs("10.1.0.10")[0]); ok != want {
+			t.Errorf("by %q: %v, want %v", bridge, ok, want)
+		}
+	}
 	if a, ok := table.Asker("", addrs("10.1.0.10")[0]); !ok || a.Container != "c-web" {
 		t.Errorf("web by its address alone: %v %v", a, ok)
 	}

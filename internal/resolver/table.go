@@ -194,7 +194,7 @@ func (t *Table) Asker(bridge string, from netip.Addr) (a Asker, ok bool) {
 
 func (t *Table) asker(bridge string, from netip.Addr) (a Asker, ok bool) {
 	for _, p := range t.from[from] {
-		if bridge != "" && p.Bridge != bridge {
+		if bridge != "" && p.Bridge != bridge && !vlanOf(p.Bridge, bridge) {
 			continue
 		}
 		if ok {
@@ -203,6 +203,13 @@ func (t *Table) asker(bridge string, from netip.Addr) (a Asker, ok bool) {
 		a, ok = Asker{Container: p.Container, Network: p.Network, IfName: p.IfName}, true
 	}
 	return a, ok
+}
+
+// vlanOf says that an interface is that of a VLAN of a bridge, as "br0.7": packets to the
+// gateway come in by it.
+func vlanOf(bridge, name string) bool {
+	number, is := strings.CutPrefix(name, bridge+".")
+	return is && bridge != "" && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
 // AskerNamed returns the container of this host that has a name on some network,

@@ -184,6 +184,7 @@ func TestNamesAtOnce(t *testing.T) {
 // The first query of the first container of a network that the agent has not heard of
 // is answered, over UDP and TCP; without an agent nothing of it is lost.
 func TestNamesOfNewNetworks(t *testing.T) {
+	t.Parallel()
 	l := newNamesLab(t)
 	l.startAgent()
 	l.captured()
