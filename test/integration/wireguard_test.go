@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -499,4 +501,37 @@ func TestWireGuardRebuilt(t *testing.T) {
 	more := s.attach("h1", "more", s.hosts)
 	s.reachAll([]container{all[0], more, all[1]})
 	c.sealed("records rebuilt, mended")
+}
+
+// A packet in clear from a stranger on the link, with a source of the network, does not get
+// to a container, though the gateway mode lets in what has another source.
+func TestWireGuardInjection(t *testing.T) {
+	t.Parallel()
+	s := newSecure(t, 3, false)
+	two := s.hosts[:2]
+	to := container{host: "h1", netns: s.netns("c-h1")}
+	call := attachment("overlay-ln", "c-h1", to.netns, s.conf(0, "h1", s.with("h1", two, map[string]any{"gatewayMode": "nat-unprotected"})))
+	for _, a := range parseResult(t, s.mustOn("h1", call.as("ADD")).stdout).addresses(t) {
+		to.addresses = append(to.addresses, a.Addr())
+	}
+	heard := s.ear(to)
+	s.in(netnsPath("h3"), func() {
+		s.check(netlink.RouteReplace(&netlink.Route{Dst: ipNet(s.cluster, "10.80.0.0/24"), Gw: s.address(0).AsSlice()}))
+	})
+	s.setAddress(netnsPath("h3"), "lo", "10.80.1.77/32")
+	for _, tt := range []struct {
+		from netip.Addr
+		want bool
+	}{{netip.MustParseAddr("10.80.1.77"), false}, {s.address(2), true}} {
+		s.in(netnsPath("h3"), func() {
+			at := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.addresses[0], markerPort))
+			out, err := net.DialUDP("udp4", &net.UDPAddr{IP: tt.from.AsSlice()}, at)
+			s.check(err)
+			_, err = out.Write([]byte(marker))
+			s.check(errors.Join(err, out.Close()))
+		})
+		if got := heard(pick2(tt.want, agentPatience, noPingWait)); got != tt.want {
+			t.Errorf("from %s: heard %t, want %t", tt.from, got, tt.want)
+		}
+	}
 }
