@@ -35,11 +35,10 @@ type Process struct {
 	pidfd  int32
 }
 
-// call is a system call, and then its result: a negated errno if above -4096.
+// call is a system call.
 type call struct {
 	number uintptr
 	args   [6]uintptr
-	result uintptr
 }
 
 // Send begins to send b to the kernel by a netlink socket. b must not change.

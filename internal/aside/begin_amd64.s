@@ -52,7 +52,6 @@ child:
 	MOVQ (call_args+32)(R12), R8
 	MOVQ (call_args+40)(R12), R9
 	SYSCALL
-	MOVQ AX, call_result(R12)
 	MOVQ $SYS_exit, AX
 	XORL DI, DI
 	SYSCALL

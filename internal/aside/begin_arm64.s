@@ -50,7 +50,6 @@ child:
 	MOVD (call_args+32)(R20), R4
 	MOVD (call_args+40)(R20), R5
 	SVC
-	MOVD R0, call_result(R20)
 	MOVD $SYS_exit, R8
 	MOVD $0, R0
 	SVC

@@ -146,7 +146,7 @@ func (h *Links) configure(ctx context.Context, l Link, br, host *netlink.Device,
 			return 0, err
 		}
 	}
-	if len(l.Addrs) > 0 && !(l.Unknown && l.madeBy(br)) {
+	if len(l.Addrs) > 0 && (!l.Unknown || !l.madeBy(br)) {
 		err = announce(ct.Conn, d)
 	}
 	return d.Index, err
