@@ -9,7 +9,7 @@ import (
 // ports and sysctls. Sysctls are those of the calling thread's namespace, which
 // must be the same.
 type Host struct {
-	Sysctls
+	Sysctls Sysctls
 
 	conn *netlink.Conn
 }
