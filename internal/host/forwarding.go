@@ -40,7 +40,7 @@ func (h *Host) Forward(ctx context.Context, v4, v6 bool) error {
 		return err
 	}
 	if v4 {
-		if err := h.Set(ForwardV4, "1"); err != nil {
+		if err := h.Sysctls.Set(ForwardV4, "1"); err != nil {
 			return err
 		}
 	}

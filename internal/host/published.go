@@ -84,9 +84,9 @@ func (h *Host) SetRouteLocalnet(dev string, on bool) (changed bool, err error) {
 	if on {
 		value = "1"
 	}
-	have, err := h.Get(path)
+	have, err := h.Sysctls.Get(path)
 	if err == nil && have != value {
-		changed, err = true, h.Set(path, value)
+		changed, err = true, h.Sysctls.Set(path, value)
 	}
 	if ReadOnly(err) { // netlink sets it as well
 		err = h.setNamed(dev, netlink.Setting{Number: netlink.IPv4RouteLocalnet, Value: int(value[0] - '0')})
@@ -108,7 +108,7 @@ func (h *Host) RouteLocalnet(dev string) (bool, error) {
 	if err := netlink.CheckName("interface", dev); err != nil {
 		return false, err
 	}
-	have, err := h.Get(routeLocalnet(dev))
+	have, err := h.Sysctls.Get(routeLocalnet(dev))
 	return have == "1", err
 }
 
@@ -124,7 +124,7 @@ func (h *Host) setNamed(name string, s netlink.Setting) error {
 // EphemeralPorts returns the ports of which the kernel takes free ones, and
 // whether one of them is reserved for a program.
 func (h *Host) EphemeralPorts() (first, last uint16, reserved func(uint16) bool, err error) {
-	text, err := h.Get(portRange)
+	text, err := h.Sysctls.Get(portRange)
 	if err != nil {
 		return 0, 0, nil, err
 	}
@@ -148,7 +148,7 @@ func (h *Host) EphemeralPorts() (first, last uint16, reserved func(uint16) bool,
 // readReserved reads a list that may be long. The kernel gives it in one read
 // or not at all: it fills the buffer, and a second read is at the end.
 func (h *Host) readReserved() (string, error) {
-	fd, err := h.open(reservedPorts, unix.O_RDONLY)
+	fd, err := h.Sysctls.open(reservedPorts, unix.O_RDONLY)
 	if err != nil {
 		return "", err
 	}

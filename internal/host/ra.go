@@ -19,7 +19,7 @@ const acceptRA = 1
 // default routes that it learnt elsewhere (ipv6_accept_ra in net/addrconf.h): a
 // host whose IPv6 comes by them would lose it. So those interfaces get 2 first.
 func (h *Host) forwardIPv6() error {
-	on, err := h.Get(ForwardV6)
+	on, err := h.Sysctls.Get(ForwardV6)
 	if err != nil {
 		return NoIPv6(err)
 	}
@@ -31,11 +31,11 @@ func (h *Host) forwardIPv6() error {
 		return err
 	}
 	for _, d := range all {
-		if _, err := h.SetIPv6(d.Name, false, Sysctl{"accept_ra", "2"}); err != nil {
+		if _, err := h.Sysctls.SetIPv6(d.Name, false, Sysctl{"accept_ra", "2"}); err != nil {
 			return err
 		}
 	}
-	return h.Set(ForwardV6, "1")
+	return h.Sysctls.Set(ForwardV6, "1")
 }
 
 // LostAdvertisements returns the names of the interfaces that take no router

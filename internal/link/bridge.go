@@ -138,7 +138,7 @@ func (h *Links) EnsureBridge(ctx context.Context, b Bridge) (st BridgeState, err
 		d, created, err = h.createBridge(b, &u)
 	}
 	if err == nil && (created || unfinished(d)) {
-		err = h.host.OwnIPv6(b.Name, b.IPv6, b.needsIPv6() && b.VLAN == 0)
+		err = h.host.Sysctls.OwnIPv6(b.Name, b.IPv6, b.needsIPv6() && b.VLAN == 0)
 	}
 	if err == nil && !created {
 		err = h.takeOver(d, b, &u)
@@ -235,7 +235,7 @@ func (h *Links) createBridge(b Bridge, u *netlink.Undo) (*netlink.Device, bool, 
 // keeps d true.
 func (h *Links) adjustBridge(d *netlink.Device, b Bridge, created bool, u *netlink.Undo) error {
 	if !created && b.needsIPv6() && b.VLAN == 0 {
-		if _, err := h.host.SetIPv6(d.Name, true, host.Sysctl{Key: "disable_ipv6", Value: "0"}); err != nil {
+		if _, err := h.host.Sysctls.SetIPv6(d.Name, true, host.Sysctl{Key: "disable_ipv6", Value: "0"}); err != nil {
 			return err
 		}
 	}

@@ -60,11 +60,11 @@ func (h *Links) shouldBeOff(d *netlink.Device, b Bridge) (bool, error) {
 
 // setBack sets an IPv6 setting of a link and pushes how to put it back.
 func (h *Links) setBack(d *netlink.Device, s host.Sysctl, before string, u *netlink.Undo) error {
-	if _, err := h.host.SetIPv6(d.Name, true, s); err != nil {
+	if _, err := h.host.Sysctls.SetIPv6(d.Name, true, s); err != nil {
 		return err
 	}
 	u.Push(func() error {
-		_, err := h.host.SetIPv6(d.Name, false, host.Sysctl{Key: s.Key, Value: before})
+		_, err := h.host.Sysctls.SetIPv6(d.Name, false, host.Sysctl{Key: s.Key, Value: before})
 		return err
 	})
 	return nil
@@ -207,7 +207,7 @@ func (h *Links) readmit(d *netlink.Device, b Bridge, u *netlink.Undo) error {
 			ErrAddressConflict, d.Name, b.Gateways[0])
 	}
 	filter := 0
-	if s, err := h.host.Get("net/ipv4/conf/default/rp_filter"); err == nil {
+	if s, err := h.host.Sysctls.Get("net/ipv4/conf/default/rp_filter"); err == nil {
 		filter, _ = strconv.Atoi(s)
 	}
 	return h.setSettings(d,
@@ -229,7 +229,7 @@ func (h *Links) forwardBy(d *netlink.Device, b Bridge, u *netlink.Undo) error {
 	// Forward sets it with the host's. Before, it would only change the order
 	// of what the kernel does then: each subnet of a link that forwards has an
 	// anycast address, which may be a unicast one of another link.
-	if on, err := h.host.Get(host.ForwardV6); err != nil || on != "1" {
+	if on, err := h.host.Sysctls.Get(host.ForwardV6); err != nil || on != "1" {
 		return host.NoIPv6(err)
 	}
 	return h.setBack(d, host.Sysctl{Key: "forwarding", Value: "1"}, "0", u)

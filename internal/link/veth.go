@@ -92,7 +92,7 @@ func (h *Links) plug(br, d *netlink.Device, p port) (_ *netlink.Device, err erro
 			netlink.Nest(nl.IFLA_INFO_SLAVE_DATA,
 				netlink.AttrBool(nl.IFLA_BRPORT_MODE, p.hairpin), netlink.AttrBool(nl.IFLA_BRPORT_ISOLATED, p.isolated))))
 	}
-	v6, err := h.host.SetIPv6(p.name, false, host.Sysctl{Key: "accept_ra", Value: "0"})
+	v6, err := h.host.Sysctls.SetIPv6(p.name, false, host.Sysctl{Key: "accept_ra", Value: "0"})
 	if host.ReadOnly(err) {
 		v6, err = true, nil // a port hands nothing to IPv6: frames are the bridge's
 	}

@@ -62,7 +62,7 @@ func (h *Links) ensureVLANDevice(br *netlink.Device, b Bridge, u *netlink.Undo) 
 	name := b.vlanName()
 	d, err := h.conn.Device(name)
 	if err == nil && b.needsIPv6() {
-		_, err := h.host.SetIPv6(name, true, host.Sysctl{Key: "disable_ipv6", Value: "0"})
+		_, err := h.host.Sysctls.SetIPv6(name, true, host.Sysctl{Key: "disable_ipv6", Value: "0"})
 		return d, false, err
 	}
 	if !errors.Is(err, netlink.ErrNotFound) {
@@ -80,7 +80,7 @@ func (h *Links) ensureVLANDevice(br *netlink.Device, b Bridge, u *netlink.Undo) 
 	if _, err := h.plug(br, end, port{name: p.host, vlan: b.VLAN, preserve: b.PreserveDefaultVLAN}); err != nil {
 		return nil, false, err
 	}
-	if err := h.host.OwnIPv6(name, b.IPv6, b.needsIPv6()); err != nil {
+	if err := h.host.Sysctls.OwnIPv6(name, b.IPv6, b.needsIPv6()); err != nil {
 		return nil, false, err
 	}
 	if d, err = h.conn.Device(name); err == nil {
