@@ -64,7 +64,7 @@ var special = map[string]example{
 
 // TestExamples runs every file of conf/examples through a container's life.
 func TestExamples(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(examples, "*"))
+	files, err := filepath.Glob(filepath.Join(examples, "*.conflist"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
