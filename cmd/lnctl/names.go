@@ -176,6 +176,9 @@ func (s *settings) resolve(ctx context.Context, r resolving, name string) ([]str
 		answers, err = resolver.LookupHost(ctx, strings.TrimSuffix(name, ".")+".")
 	}
 	slices.Sort(answers)
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
+		dns.Server = "" // of this host's resolv.conf, which was not asked
+	}
 	if err != nil {
 		return nil, fmt.Errorf("as %s (%s), asking %s: %w", r.as, rec.ContainerID, server, err)
 	}

@@ -568,7 +568,7 @@ func TestNamesByLnctl(t *testing.T) {
 			" front db,db-012345678 " + db + "," + l.address("db", "front", true) + " libnet.internal db-0123456789abcdef" +
 			" front web,web-01234567 " + web + "," + l.address("web", "front", true) + " libnet.internal web-0123456789abcdef",
 		"resolve --as web db":           db + " " + l.address("db", "front", true),
-		"resolve --as web-0123 db.back": "lnctl: as web-0123 (web-0123456789abcdef), asking 10.70.1.1: lookup db.back. on", // and more
+		"resolve --as web-0123 db.back": "lnctl: as web-0123 (web-0123456789abcdef), asking 10.70.1.1: lookup db.back.: ", // and more
 		"resolve --as web " + web:       "web.libnet.internal.",
 		"resolve --as lone web":         "lnctl: as lone",
 		"resolve --as nothing web":      `lnctl: --as "nothing": there is no such container; lnctl names list has those with names FAILED`,
