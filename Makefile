@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
 .PHONY: help build test test-rootless soak e2e e2e-wireguard demo demo-names demo-overlay lint api keys fuzz bench install clean tools
 help: ## show this
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 build: ## build the plugins, lnctl and ln-agent into bin/
 	@mkdir -p bin
