@@ -37,6 +37,7 @@ type known struct {
 func (o *Operator) known(ctx context.Context) (known, error) {
 	k := known{busy: map[string]bool{}, recs: map[string]state.Endpoint{}, bridges: map[string]string{}}
 	errs := []error{o.knownAttachments(ctx, &k), o.knownGuards(ctx, &k)}
+	errs = append(errs, o.knownRebuilt(&k))
 	networks, err := o.Networks(ctx)
 	errs = append(errs, ignoreCorrupt(err))
 	for _, n := range networks {
@@ -59,6 +60,18 @@ func (o *Operator) known(ctx context.Context) (known, error) {
 		k.asked = append(k.asked, asked...)
 	}
 	return k, errors.Join(errs...)
+}
+
+// knownRebuilt are networks whose record was lost. What Rebuild wrote in its place does not
+// tell all that the network asks for: of a tunnel, or of encryption, it has nothing.
+func (o *Operator) knownRebuilt(k *known) error {
+	recs, err := o.networks.Networks()
+	for _, rec := range recs {
+		if rec.Fingerprint == unknownConfig || rec.Fingerprint == untoldConfig {
+			k.busy[firewall.Key(model.NetworkOwner(rec.Name))], k.lost = true, true
+		}
+	}
+	return ignoreCorrupt(err)
 }
 
 func (o *Operator) knownAttachments(ctx context.Context, k *known) error {

@@ -123,10 +123,11 @@ const maxJumps = 16
 
 func (c *conn) drops(fam family, interfaces []string) ([]Drop, []Unjudged, error) {
 	var bases []Drop
-	aside := map[string]bool{} // base chains that nothing forwarded passes
+	aside, base := map[string]bool{}, map[string]bool{} // base chains that nothing forwarded passes; all
 	err := c.list(unix.NFT_MSG_GETCHAIN, fam, nil, func(attrs []byte) error {
 		hook := nfnl.Find(attrs, unix.NFTA_CHAIN_HOOK)
 		ch := Drop{Family: fam.name, Table: nfnl.Text(attrs, unix.NFTA_CHAIN_TABLE), Chain: nfnl.Text(attrs, unix.NFTA_CHAIN_NAME)}
+		base[ch.Table+" "+ch.Chain] = hook != nil
 		ch.Hook = c.hooks[nfnl.Uint32(nfnl.Find(hook, unix.NFTA_HOOK_HOOKNUM))]
 		if hook == nil || ch.Hook == "" || ch.Table == firewall.TableName {
 			if hook != nil {
@@ -149,7 +150,7 @@ func (c *conn) drops(fam family, interfaces []string) ([]Drop, []Unjudged, error
 	for _, ch := range bases {
 		t := tables[ch.Table]
 		if t == nil {
-			if t, err = c.readTable(fam, ch.Table, interfaces); err != nil {
+			if t, err = c.readTable(fam, ch.Table, base, interfaces); err != nil {
 				return nil, nil, err
 			}
 			tables[ch.Table] = t
@@ -189,7 +190,7 @@ type verdictOf struct {
 	always bool   // it asks for nothing of the packet
 }
 
-func (c *conn) readTable(fam family, table string, interfaces []string) (*tableRules, error) {
+func (c *conn) readTable(fam family, table string, base map[string]bool, interfaces []string) (*tableRules, error) {
 	t := &tableRules{rules: map[string][]verdictOf{}, sets: map[string]*heldSet{}}
 	err := c.list(unix.NFT_MSG_GETRULE, fam, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_RULE_TABLE, table)
@@ -210,7 +211,7 @@ func (c *conn) readTable(fam family, table string, interfaces []string) (*tableR
 		return &tableRules{gone: true}, nil
 	}
 	if err == nil {
-		t.judgeAll(fam.name, table, c.candidates(fam, t), interfaces)
+		t.judgeAll(fam.name, table, c.candidates(fam, t), func(chain string) bool { return base[table+" "+chain] }, interfaces)
 	}
 	return t, err
 }

@@ -43,11 +43,26 @@ type reader struct {
 
 // judge says what a rule does with all packets of p.
 func (c *conn) judge(fam family, t *tableRules, r rule, p passer) judgement {
-	v := reader{c: c, fam: fam, t: t, p: p, table: r.table}
-	if err := nfnl.Each(r.exprs, func(_ uint16, e []byte) error { return v.read(e) }); err != nil || !v.named && v.why == "" {
+	v, all := c.readRule(fam, t, r, p)
+	if !all || !v.named && v.why == "" {
 		return judgement{}
 	}
 	return judgementOf(t.final(verdictOf{does: v.does, chain: v.chain}), v.why)
+}
+
+// leads returns the chain to which a rule sends all packets of p.
+func (c *conn) leads(fam family, t *tableRules, r rule, p passer) string {
+	v, all := c.readRule(fam, t, r, p)
+	if !all || v.why != "" {
+		return ""
+	}
+	return v.chain
+}
+
+// readRule reads a rule; all: it asks for nothing that some packets of p do not have.
+func (c *conn) readRule(fam family, t *tableRules, r rule, p passer) (v *reader, all bool) {
+	v = &reader{c: c, fam: fam, t: t, p: p, table: r.table}
+	return v, nfnl.Each(r.exprs, func(_ uint16, e []byte) error { return v.read(e) }) == nil
 }
 
 // read takes the next expression; errNotAll if it asks for what some of the packets may
@@ -203,25 +218,49 @@ type candidate struct {
 	handle uint64
 	words  string // of the older iptables
 	judge  func(passer) judgement
+	// leads is the chain to which the rule sends all packets; empty: none.
+	leads func(passer) string
+}
+
+// way is a chain, and packets.
+type way struct {
+	chain string
+	passer
+}
+
+// reached are the chains, other than base chains, to which all packets of a passer come:
+// a rule of another chain concerns some of them only.
+func reached(rules []candidate, all []passer, base func(chain string) bool) map[way]bool {
+	is := map[way]bool{}
+	for more := true; more; {
+		more = false
+		for _, r := range rules {
+			for _, p := range all {
+				if !base(r.chain) && !is[way{r.chain, p}] {
+					continue
+				}
+				if to := r.leads(p); to != "" && !is[way{to, p}] {
+					is[way{to, p}], more = true, true
+				}
+			}
+		}
+	}
+	return is
 }
 
 // judgeAll adds the rules that drop all packets of an interface, unless an earlier
 // rule of the chain lets all of them go, and those of which that cannot be told.
-func (t *tableRules) judgeAll(family, table string, rules []candidate, interfaces []string) {
-	type way struct {
-		chain string
-		passer
-	}
+func (t *tableRules) judgeAll(family, table string, rules []candidate, base func(chain string) bool, interfaces []string) {
 	var all []passer
 	for _, name := range interfaces {
 		all = append(all, passers(name)...)
 	}
-	decided := map[way]bool{}
+	decided, come := map[way]bool{}, reached(rules, all, base)
 	for _, r := range rules {
 		var names []string
 		end, why := "", ""
 		for _, p := range all {
-			if decided[way{r.chain, p}] {
+			if decided[way{r.chain, p}] || !base(r.chain) && !come[way{r.chain, p}] {
 				continue
 			}
 			switch v := r.judge(p); {
@@ -250,7 +289,7 @@ func (t *tableRules) judgeAll(family, table string, rules []candidate, interface
 func (c *conn) candidates(fam family, t *tableRules) []candidate {
 	var all []candidate
 	for _, r := range t.all {
-		all = append(all, candidate{chain: r.chain, handle: r.handle, judge: func(p passer) judgement { return c.judge(fam, t, r, p) }})
+		all = append(all, candidate{chain: r.chain, handle: r.handle, judge: func(p passer) judgement { return c.judge(fam, t, r, p) }, leads: func(p passer) string { return c.leads(fam, t, r, p) }})
 	}
 	return all
 }

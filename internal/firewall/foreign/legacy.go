@@ -126,7 +126,7 @@ func (f legacyFamily) read(ctx context.Context, interfaces []string) (t *tableRu
 		}
 	}
 	t.named = legacyNaming(rules, interfaces)
-	t.judgeAll(f.name, "filter", legacyCandidates(t, rules), interfaces)
+	t.judgeAll(f.name, "filter", legacyCandidates(t, rules), func(chain string) bool { return chain == "FORWARD" }, interfaces)
 	return t, policy, nil
 }
 
@@ -242,20 +242,30 @@ func legacyNaming(rules []legacyRule, interfaces []string) []string {
 func legacyCandidates(t *tableRules, rules []legacyRule) []candidate {
 	var all []candidate
 	for _, r := range rules {
-		all = append(all, candidate{chain: r.of, words: r.words, judge: func(p passer) judgement { return r.judge(t, p) }})
+		all = append(all, candidate{chain: r.of, words: r.words, judge: func(p passer) judgement { return r.judge(t, p) }, leads: r.leads})
 	}
 	return all
 }
 
 // judge says what the rule does with all packets of p.
 func (r legacyRule) judge(t *tableRules, p passer) judgement {
-	if r.narrow || r.always {
+	if r.always || !r.all(p) {
 		return judgement{}
 	}
-	for _, c := range r.asks {
-		if c.not && !p.apart(c.field, c.want, c.mask) || !c.not && !p.equal(c.field, c.want, c.mask) {
-			return judgement{}
-		}
-	}
 	return judgementOf(t.final(r.verdictOf), r.why)
+}
+
+// leads returns the chain to which the rule sends all packets of p.
+func (r legacyRule) leads(p passer) string {
+	if r.why != "" || !r.all(p) {
+		return ""
+	}
+	return r.chain
+}
+
+// all says that the rule asks for nothing that some packets of p do not have.
+func (r legacyRule) all(p passer) bool {
+	return !r.narrow && !slices.ContainsFunc(r.asks, func(c legacyCondition) bool {
+		return c.not && !p.apart(c.field, c.want, c.mask) || !c.not && !p.equal(c.field, c.want, c.mask)
+	})
 }
