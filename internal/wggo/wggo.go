@@ -15,6 +15,7 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
 
+	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
@@ -25,31 +26,59 @@ const firstMTU = 1420
 type Device struct {
 	dev    *device.Device
 	listen net.Listener
-	socket string
+	lock   *os.File
 }
 
 // Start makes the device in the network namespace of this process, sets it up, and answers
 // at the socket. It has no key and no peer: nothing gets in or out. An error says that
 // another process has the device, or that there is no /dev/net/tun.
 func Start(name, socket string, log *slog.Logger) (*Device, error) {
-	t, err := tun.CreateTUN(name, firstMTU)
+	d := &Device{}
+	err := d.start(name, socket, log)
 	if err != nil {
-		return nil, fmt.Errorf("make TUN device %s: %w", name, err)
-	}
-	say := &device.Logger{
-		Verbosef: func(string, ...any) {},
-		Errorf:   func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...), "device", name) },
-	}
-	d := &Device{dev: device.NewDevice(t, conn.NewDefaultBind(), say), socket: socket}
-	if err = errors.Join(setUp(name), d.dev.Up()); err == nil {
-		d.listen, err = listenAt(socket)
-	}
-	if err != nil {
-		d.dev.Close()
+		d.Close()
 		return nil, fmt.Errorf("wireguard-go for %s: %w", name, err)
 	}
 	go d.serve()
 	return d, nil
+}
+
+// start listens at the socket before there is a device: a plugin that finds the device is
+// answered.
+func (d *Device) start(name, socket string, log *slog.Logger) (err error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return err
+	}
+	if d.lock, err = lockFile(socket + ".lock"); err != nil {
+		return err
+	}
+	if d.listen, err = listenAt(socket); err != nil {
+		return err
+	}
+	t, err := tun.CreateTUN(name, firstMTU)
+	if err != nil {
+		return fmt.Errorf("make the TUN device: %w", err)
+	}
+	d.dev = device.NewDevice(t, conn.NewDefaultBind(), &device.Logger{
+		Verbosef: func(string, ...any) {},
+		Errorf:   func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...), "device", name) },
+	})
+	return errors.Join(setUp(name), d.dev.Up())
+}
+
+// lockFile holds a file as long as it is open; an error says that another process does.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	switch ok, err := flock.Try(int(f.Fd()), unix.LOCK_EX); {
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	case !ok:
+		return nil, errors.Join(fmt.Errorf("another process has the device: it holds %s", path), f.Close())
+	}
+	return f, nil
 }
 
 // setUp sets the link up: while it is down wireguard-go takes no UDP port, and could not say
@@ -68,11 +97,8 @@ func setUp(name string) error {
 }
 
 // listenAt listens at a socket that only root reaches. One that is there is of a process that
-// has ended: the device is ours.
+// has ended: the lock is ours.
 func listenAt(socket string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
-		return nil, err
-	}
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -101,6 +127,13 @@ func (d *Device) Done() <-chan struct{} { return d.dev.Wait() }
 
 // Close takes the device away.
 func (d *Device) Close() {
-	d.dev.Close()
-	_ = d.listen.Close() // removes the socket
+	if d.dev != nil {
+		d.dev.Close()
+	}
+	if d.listen != nil {
+		_ = d.listen.Close() // removes the socket
+	}
+	if d.lock != nil {
+		_ = d.lock.Close()
+	}
 }

@@ -153,7 +153,12 @@ func (tr *tracer) ofChild(p point) (pid int, is bool) {
 			pid, _ = strconv.Atoi(strings.TrimSpace(id))
 		}
 	}
-	return pid, pid != 0 && pid != tr.pid && p.nr == unix.SYS_SENDTO
+	if pid == 0 || pid == tr.pid || p.nr != unix.SYS_SENDTO {
+		return pid, false
+	}
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", tr.pid))
+	its, itsErr := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return pid, err == nil && itsErr == nil && own == its
 }
 
 // fail has the call that is just being made fail. One that closes is done all
