@@ -48,6 +48,7 @@ type (
 	bridges interface {
 		EnsureBridge(context.Context, link.Bridge) (link.BridgeState, error)
 		VerifyBridge(context.Context, link.Bridge) error
+		CanSetUp(link.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
 		Bridges(ctx context.Context, prefix string) ([]link.Owned, error)
 		DropAddrs(ctx context.Context, bridge, alias string, within, keep []netip.Prefix) ([]netip.Prefix, error)

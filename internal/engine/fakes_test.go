@@ -161,6 +161,8 @@ func (w *world) DropAddrs(context.Context, string, string, []netip.Prefix, []net
 	return nil, nil
 }
 
+func (w *world) CanSetUp(link.Bridge) error { return nil }
+
 func (w *world) Forward(context.Context, bool, bool) error { return w.step(func() {}) }
 
 func (w *world) Forwarding() (v4, v6 bool, err error) { return true, true, nil }

@@ -52,14 +52,17 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	return nil
 }
 
-// bridgeStatus says whether the bridge's name is held by something else. A
+// bridgeStatus says whether the bridge's name is held by something else, and whether a
+// setting under /proc/sys that every endpoint needs is wrong and cannot be written. A
 // bridge that is not there yet is no obstacle.
 func (n *Network) bridgeStatus(ctx context.Context) error {
 	err := n.c.bridges.VerifyBridge(ctx, link.Bridge{Name: n.def.Config.Bridge})
 	if errors.Is(err, link.ErrNotBridge) {
 		return err
 	}
-	return nil
+	b := n.Plan().Bridge(n.ownGateways())
+	b.ForwardIPv4, b.ForwardIPv6 = n.forwards()
+	return n.c.bridges.CanSetUp(b)
 }
 
 // heal puts back what is missing, and says what is missing still. Where another

@@ -25,6 +25,25 @@ const (
 // router advertisements, IPv6 as wanted, and no DAD: until it has its link-local
 // address a host cannot ask for the MAC of a container it forwards to.
 func (all Sysctls) OwnIPv6(name string, mode IPv6Mode, need bool) error {
+	_, err := all.SetIPv6(name, need, ownIPv6(mode, need)...)
+	return err
+}
+
+// CanOwnIPv6 says what a read-only /proc/sys would have OwnIPv6 refuse for a link that
+// is made now: the kernel gives it the values of net/ipv6/conf/default.
+func (all Sysctls) CanOwnIPv6(mode IPv6Mode, need bool) error {
+	off := false
+	for _, s := range ownIPv6(mode, need) {
+		err := all.CanSet(IPv6Conf("default", s.Key), s.Value)
+		if errors.Is(err, ErrReadOnly) && !off && !s.comfort() {
+			return err
+		}
+		off = off || err == nil && s.turnsOff()
+	}
+	return nil
+}
+
+func ownIPv6(mode IPv6Mode, need bool) []Sysctl {
 	var ss []Sysctl
 	switch {
 	case mode == IPv6Off: // first: without IPv6 the others are of no effect
@@ -32,9 +51,7 @@ func (all Sysctls) OwnIPv6(name string, mode IPv6Mode, need bool) error {
 	case mode == IPv6On || need:
 		ss = append(ss, Sysctl{"disable_ipv6", "0"})
 	}
-	ss = append(ss, Sysctl{"accept_ra", "0"}, Sysctl{"accept_dad", "0"})
-	_, err := all.SetIPv6(name, need, ss...)
-	return err
+	return append(ss, Sysctl{"accept_ra", "0"}, Sysctl{"accept_dad", "0"})
 }
 
 // CheckAddrs refuses addresses the kernel could not set.
@@ -67,6 +84,9 @@ func (s Sysctl) comfort() bool {
 	return false
 }
 
+// turnsOff says that after it no other IPv6 setting of the interface has an effect.
+func (s Sysctl) turnsOff() bool { return s.Key == "disable_ipv6" && s.Value == "1" }
+
 // IPv6Settings are sysctls of one interface, set in their order.
 type IPv6Settings struct {
 	Sysctls
@@ -80,7 +100,7 @@ func (all *IPv6Settings) Set(need bool, s Sysctl) (bool, error) {
 	err := all.Sysctls.Set(IPv6Conf(all.IfName, s.Key), s.Value)
 	switch {
 	case err == nil:
-		all.off = all.off || s.Key == "disable_ipv6" && s.Value == "1"
+		all.off = all.off || s.turnsOff()
 	case ReadOnly(err) && (all.off || s.comfort()):
 	case errors.Is(err, netlink.ErrNotFound) && !need:
 		return false, nil

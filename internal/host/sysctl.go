@@ -37,17 +37,36 @@ func (s Sysctls) Get(path string) (string, error) {
 func (s Sysctls) Set(path, value string) error {
 	fd, err := s.open(path, unix.O_RDWR)
 	if ReadOnly(err) {
-		have, rerr := s.Get(path)
-		if rerr != nil || have == value {
-			return rerr
-		}
-		return fmt.Errorf("sysctl %s is %s, want %s: /proc/sys/%s is %w: %w", SysctlName(path), have, value, path, ErrReadOnly, cause(err))
+		return s.refused(path, value, err)
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return WriteSysctl(fd, path, value)
+}
+
+// CanSet says why Set would fail, and writes nothing.
+func (s Sysctls) CanSet(path, value string) error {
+	fd, err := s.open(path, unix.O_RDWR)
+	if ReadOnly(err) {
+		return s.refused(path, value, err)
+	}
+	if err != nil {
+		return err
+	}
+	_ = unix.Close(fd)
+	return nil
+}
+
+// refused is the error for a value that cannot be written because of err; nil if it is
+// there already.
+func (s Sysctls) refused(path, value string, err error) error {
+	have, rerr := s.Get(path)
+	if rerr != nil || have == value {
+		return rerr
+	}
+	return fmt.Errorf("sysctl %s is %s, want %s: /proc/sys/%s is %w: %w", SysctlName(path), have, value, path, ErrReadOnly, cause(err))
 }
 
 // cause is the errno in err, whose text names the path once more.

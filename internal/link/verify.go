@@ -217,3 +217,27 @@ func verifyMoved(c *netlink.Conn, at string, index int, w Route, out *netlink.Di
 	}
 	out.Add("%s: route %s is missing", at, &w)
 }
+
+// CanSetUp says which setting under /proc/sys keeps EnsureBridge from making the bridge, or
+// the host from forwarding as b says: it is wrong, and not writable. It changes nothing. The
+// error wraps host.ErrReadOnly.
+func (h *Links) CanSetUp(b Bridge) error {
+	var errs []error
+	forward := func(needed bool, path string) {
+		if !needed {
+			return
+		}
+		if err := h.host.Sysctls.CanSet(path, "1"); errors.Is(err, host.ErrReadOnly) {
+			errs = append(errs, err)
+		}
+	}
+	forward(b.ForwardIPv4, host.ForwardV4)
+	forward(b.ForwardIPv6, host.ForwardV6)
+	if _, err := bridge(h.conn, b.Name); errors.Is(err, netlink.ErrNotFound) {
+		if b.Isolated {
+			b.IPv6 = host.IPv6Off
+		}
+		errs = append(errs, h.host.Sysctls.CanOwnIPv6(b.IPv6, b.needsIPv6() && b.VLAN == 0))
+	}
+	return errors.Join(errs...)
+}

@@ -44,6 +44,7 @@ func TestReadOnlySysctls(t *testing.T) {
 	h.preset("", "ipv6/conf/default/disable_ipv6")
 	h.preset(c.netns, "ipv6/conf/default/disable_ipv6")
 	h.readOnlySysctls()
+	h.must(c.as("STATUS"))
 	added := h.must(c.as("ADD"))
 	h.ping(c.netns, worldAddr(false))
 	var l net.Listener
@@ -65,25 +66,32 @@ func TestReadOnlySysctls(t *testing.T) {
 	text, err := json.Marshal(conf)
 	h.check(err)
 	h.must(c.with(string(text)).as("CHECK"))
+	h.must(c.as("STATUS"))
 	h.must(c.as("ADD"))
 	h.must(c.as("DEL"))
+	h.must(c.as("STATUS"))
 	h.must(call{plugin: "bridge-ln", command: "GC", stdin: edit(t, readOnlyConf, keys{"cni.dev/valid-attachments": raw("[]")})})
 	h.same(before)
 }
 
 // Where a value is not what it has to be, the error names the key, what it is,
-// what it has to be, and the file; and nothing is left.
+// what it has to be, and the file; and nothing is left. STATUS says so before, but for
+// what is set in the container, which it does not know.
 func TestReadOnlySysctlsWrong(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
 		host, inside bool // IPv6 is off by default
 		subnet       string
 		want         []string
+		status       string
 	}{
-		{"bridge", false, true, "10.1.0.0/24", []string{"net.ipv6.conf.br0.disable_ipv6 is 0, want 1", "/proc/sys/net/ipv6/conf/br0/disable_ipv6", "read-only"}},
-		{"container", true, false, "10.1.0.0/24", []string{"net.ipv6.conf.eth0.disable_ipv6 is 0, want 1", "/run/netns/c1", "devconf_inherit_init_net"}},
-		{"forwarding", true, true, "10.1.0.0/24", []string{"net.ipv4.ip_forward is 0, want 1", "/proc/sys/net/ipv4/ip_forward"}},
-		{"IPv6", true, true, "fd01::/64", []string{"net.ipv6.conf.br0.disable_ipv6 is 1, want 0"}},
+		{"bridge", false, true, "10.1.0.0/24", []string{"net.ipv6.conf.br0.disable_ipv6 is 0, want 1", "/proc/sys/net/ipv6/conf/br0/disable_ipv6", "read-only"},
+			"net.ipv6.conf.default.disable_ipv6 is 0, want 1"},
+		{"container", true, false, "10.1.0.0/24", []string{"net.ipv6.conf.eth0.disable_ipv6 is 0, want 1", "/run/netns/c1", "devconf_inherit_init_net"}, ""},
+		{"forwarding", true, true, "10.1.0.0/24", []string{"net.ipv4.ip_forward is 0, want 1", "/proc/sys/net/ipv4/ip_forward"},
+			"net.ipv4.ip_forward is 0, want 1"},
+		{"IPv6", true, true, "fd01::/64", []string{"net.ipv6.conf.br0.disable_ipv6 is 1, want 0"},
+			"net.ipv6.conf.default.disable_ipv6 is 1, want 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -100,6 +108,11 @@ func TestReadOnlySysctlsWrong(t *testing.T) {
 			}
 			h.readOnlySysctls()
 			before := h.snapshot()
+			if tt.status == "" {
+				h.must(c.as("STATUS"))
+			} else {
+				h.refused(c.as("STATUS"), codeStatus, tt.status, "read-only")
+			}
 			h.refused(c.as("ADD"), codeIO, tt.want...)
 			h.same(before)
 		})
