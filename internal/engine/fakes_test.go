@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -320,6 +321,10 @@ func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
 }
 
 func (w *world) OwnPorts(context.Context, string) (func(), error) { return func() {}, nil }
+
+func (w *world) NoteBridge(string, net.HardwareAddr) error { return nil }
+
+func (w *world) NotedBridge(string, net.HardwareAddr) bool { return false }
 
 func (w *world) GiveAddrs(addrs []netip.Addr) ([]netip.Addr, error) { return addrs, nil }
 
