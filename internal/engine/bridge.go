@@ -68,8 +68,9 @@ func (n *Network) ensureBridge(ctx context.Context, use bridgeUse, undo *unwind.
 	}
 	if br.Created {
 		undo.Push(func() error { return n.c.book().RemoveBridge(context.WithoutCancel(ctx), n.Plan()) })
+		err = n.c.standby.NoteBridge(want.Name, br.MAC)
 	}
-	return br, nil
+	return br, err
 }
 
 func union(a, b []netip.Prefix) []netip.Prefix {

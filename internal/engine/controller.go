@@ -91,6 +91,7 @@ type (
 	endpointRecords interface {
 		CreateEndpoint(state.Endpoint) error
 		Alone(ctx context.Context, network string, fn func() error) error
+		Quiet(ctx context.Context, network string, fn func() error) error
 		Own(ctx context.Context, network, containerID, ifName string, create state.Creation) (release func(), err error)
 		TryOwn(network, containerID, ifName string) (release func(), owned bool, err error)
 		SaveEndpoint(state.Endpoint) error

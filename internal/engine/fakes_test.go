@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -323,6 +324,10 @@ func (w fakePorts) SetRouteLocalnet(dev string, on bool) (bool, error) {
 
 func (w *world) OwnPorts(context.Context, string) (func(), error) { return func() {}, nil }
 
+func (w *world) NoteBridge(string, net.HardwareAddr) error { return nil }
+
+func (w *world) NotedBridge(string, net.HardwareAddr) bool { return false }
+
 func (w *world) GiveAddrs(addrs []netip.Addr) ([]netip.Addr, error) { return addrs, nil }
 
 func (w *world) LoadStandby(id string) (state.Standby, error) {
@@ -372,6 +377,8 @@ func (w *world) TryOwn(network, id, ifName string) (func(), bool, error) {
 	freeNetwork := w.locks.shared(w.stage, "network "+network)
 	return func() { free(); freeNetwork() }, true, nil
 }
+
+func (w *world) Quiet(_ context.Context, _ string, fn func() error) error { return fn() }
 
 func (w *world) Alone(_ context.Context, network string, fn func() error) error {
 	free, ok := w.locks.tryExclusive(w.stage, "network "+network)

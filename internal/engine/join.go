@@ -147,7 +147,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	if err != nil {
 		return err
 	}
-	p.Link.Unknown = e.chosen && !again
+	p.Link.Unknown = e.chosen && !again && c.standby.NotedBridge(e.rec.Bridge, br.MAC)
 	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {

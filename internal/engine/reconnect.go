@@ -28,18 +28,34 @@ func (m *mender) links(ctx context.Context, n *Network) {
 	if has {
 		m.fail(n, m.bridge(ctx, n))
 	}
-	if n.verifyTunnel(ctx) != nil {
-		var undo unwind.Stack // what could be made stays
-		err := n.ensureTunnel(ctx, &undo)
-		if err == nil && len(undo) > 0 {
-			m.done.Tunnels = append(m.done.Tunnels, n.Plan().TunnelName())
-		}
-		m.fail(n, err)
-	}
+	m.fail(n, m.tunnel(ctx, n))
 	if has {
 		v4, v6 := n.forwards()
 		m.fail(n, m.c.bridges.Forward(ctx, v4, v6))
 	}
+}
+
+// tunnel mends the tunnel of a network by its record, while no ADD is at work: one with
+// other hosts makes the tunnel before it writes them into the record.
+func (m *mender) tunnel(ctx context.Context, n *Network) error {
+	if n.verifyTunnel(ctx) == nil {
+		return nil
+	}
+	return m.c.endpoints.Quiet(ctx, n.def.Name, func() error {
+		n, err := m.c.Network(n.def.Name)
+		if errors.Is(err, model.ErrNotFound) { // removed meanwhile
+			return nil
+		}
+		if err != nil || n.verifyTunnel(ctx) == nil {
+			return err
+		}
+		var undo unwind.Stack // what could be made stays
+		err = n.ensureTunnel(ctx, &undo)
+		if err == nil && len(undo) > 0 {
+			m.done.Tunnels = append(m.done.Tunnels, n.Plan().TunnelName())
+		}
+		return err
+	})
 }
 
 // forwards says for which families packets of the network have to be forwarded.

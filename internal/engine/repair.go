@@ -107,7 +107,7 @@ func (m *mender) fail(n *Network, err error) {
 
 // rules puts back the rules of a network and of its attachments.
 func (m *mender) rules(ctx context.Context, n *Network) {
-	m.errs = append(m.errs, n.repairTunnelRules(ctx))
+	m.errs = append(m.errs, m.tunnelRules(ctx, n))
 	recs, err := m.c.endpoints.Endpoints(n.def.Name)
 	m.errs = append(m.errs, err)
 	m.lostFirst(ctx, recs)
@@ -138,6 +138,31 @@ func (m *mender) rules(ctx context.Context, n *Network) {
 			return err
 		}))
 	}
+}
+
+// tunnelRules is repairTunnelRules by the record as it is while no ADD is at work: one
+// with other hosts makes their rules before it writes them into the record.
+func (m *mender) tunnelRules(ctx context.Context, n *Network) error {
+	if has, err := n.hasTunnel(); !has || err != nil {
+		return err
+	}
+	if n.def.Config.Tunnel.Agent { // whose hosts no record tells
+		return n.repairTunnelRules(ctx)
+	}
+	err := m.c.endpoints.Quiet(ctx, n.def.Name, func() error {
+		n, err := m.c.Network(n.def.Name)
+		if errors.Is(err, model.ErrNotFound) { // removed meanwhile
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return n.repairTunnelRules(ctx)
+	})
+	if errors.Is(err, state.ErrInUse) && m.c.rules.Intact(ctx, n.def.Config.Backend, m.c.book().InPlace(ctx, n.Plan())) == nil {
+		return nil // nothing is missing
+	}
+	return err
 }
 
 // lostFirst has those come first that have no rules in iptables, where to find one

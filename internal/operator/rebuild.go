@@ -100,6 +100,9 @@ func (r *rebuilder) endpoint(ctx context.Context, id model.ID, o link.Owned) err
 	}
 	found, err := r.o.kernel.Find(ctx, o, r.ns)
 	if errors.Is(err, netlink.ErrNotFound) {
+		if owned, listErr := life.LinksOf(ctx, r.o.kernel, o.Owner); listErr == nil && owned[id].Index != o.Index {
+			return nil // DEL has removed it since it was listed
+		}
 		return fmt.Errorf("%w: if no container has it: ip link del %s", err, o.Name)
 	}
 	if err != nil {

@@ -452,6 +452,22 @@ func TestRebuildBesideADD(t *testing.T) {
 	}
 }
 
+// An attachment that a DEL removes while Rebuild is at work has lost nothing.
+func TestRebuildBesideDEL(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.attach(h.network("10.70.0.0/24"), "a")
+	r := rebuilder{o: h.Operator}
+	must(t, r.look(t.Context()))
+	owned, there := r.owned[e.ID()]
+	if !there {
+		t.Fatalf("%s is not among %v", e.ID(), r.owned)
+	}
+	must(t, e.Leave(t.Context()))
+	must(t, e.Delete(t.Context()))
+	must(t, r.endpoint(t.Context(), e.ID(), owned))
+}
+
 // An interface under the next free name is found again by the kernel alone.
 func TestRebuildOfTheNextName(t *testing.T) {
 	h := newHost(t)

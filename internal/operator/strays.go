@@ -299,6 +299,10 @@ func (o *Operator) removeStrays(ctx context.Context, before known, owner string)
 		err := o.ports.Guard.Asked(ctx, bridge, func(firewall.Network) error { return remove() })
 		return removed, err
 	}
+	if network, ok := model.ParseNetworkOwner(owner); ok { // an ADD makes rules before the record
+		err = o.dir.Quiet(ctx, network, remove)
+		return removed, err
+	}
 	err = remove()
 	return removed, err
 }

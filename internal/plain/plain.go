@@ -20,11 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a file for reading, as os.Open does, without the poller.
+// Open opens a file for reading, as os.Open does, without the poller. For the writer of a
+// FIFO it does not wait: the path may stand in a configuration.
 func Open(path string) (*os.File, error) {
 	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if err == nil {
+			_ = unix.SetNonblock(fd, false) // else os.NewFile starts the poller
 			return os.NewFile(uintptr(fd), path), nil
 		}
 		if !errors.Is(err, unix.EINTR) {

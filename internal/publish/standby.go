@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -27,6 +28,8 @@ import (
 type Standbys interface {
 	OwnPorts(ctx context.Context, containerID string) (release func(), err error)
 	GiveAddrs([]netip.Addr) (again []netip.Addr, err error)
+	NoteBridge(name string, mac net.HardwareAddr) error
+	NotedBridge(name string, mac net.HardwareAddr) bool
 	LoadStandby(containerID string) (state.Standby, error)
 	SaveStandby(state.Standby) error
 	Standbys() ([]string, error)

@@ -1,8 +1,10 @@
 package state
 
 import (
+	"encoding/binary"
 	"hash/fnv"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +15,13 @@ import (
 // slots is how many bytes the file of given addresses has, each for the addresses
 // of one hash. It has holes: a page is used once an address of it was given.
 const slots = 1 << 20
+
+// After the slots come bridges, a word each at a place by the name: those that were made
+// while the file was there, so that it has all addresses which were given on them.
+const (
+	bridgeSlots = 1 << 9
+	bridgeWord  = 8 // bytes
+)
 
 // GiveAddrs notes that addresses are given to an attachment, and returns those
 // that may have been given before: an earlier owner may have left connections.
@@ -43,6 +52,47 @@ func (d *Dir) GiveAddrs(addrs []netip.Addr) (again []netip.Addr, err error) {
 		}
 	}
 	return again, nil
+}
+
+// NoteBridge notes that a bridge was made just now. Of two with one place the later one is
+// noted.
+func (d *Dir) NoteBridge(name string, mac net.HardwareAddr) error {
+	path := filepath.Join(d.root, "addresses")
+	fd, err := openGiven(path)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	word, at := bridgeNote(name, mac)
+	if _, err := unix.Pwrite(fd, word[:], at); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+// NotedBridge says that all addresses which were given on a bridge by means of this
+// directory are known to GiveAddrs: the bridge was made when the directory was there. It is
+// false where that cannot be told, as after the directory was removed.
+func (d *Dir) NotedBridge(name string, mac net.HardwareAddr) bool {
+	fd, err := unix.Open(filepath.Join(d.root, "addresses"), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	word, at := bridgeNote(name, mac)
+	var noted [bridgeWord]byte
+	n, err := unix.Pread(fd, noted[:], at)
+	return err == nil && n == len(noted) && noted == word
+}
+
+// bridgeNote is what tells a bridge from others and earlier ones, and where it stands.
+func bridgeNote(name string, mac net.HardwareAddr) (word [bridgeWord]byte, at int64) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name))
+	at = slots + int64(h.Sum64()%bridgeSlots)*bridgeWord
+	_, _ = h.Write(append([]byte{0}, mac...))
+	binary.NativeEndian.PutUint64(word[:], h.Sum64())
+	return word, at
 }
 
 func openGiven(path string) (int, error) {

@@ -17,7 +17,8 @@
 //	addresses
 //
 // bridges/ has what each network asks of a bridge, ports/ which attachments of a
-// container wait for ports, and addresses which were given before. overlay/ is
+// container wait for ports, and addresses which were given before, and on which bridges
+// all that were given are known. overlay/ is
 // ln-agent's: which hosts a network spans. Its content is libnet's. A second
 // directory of this layout, portmap/ below the first, has what portmap-ln publishes.
 //

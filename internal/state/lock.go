@@ -37,6 +37,20 @@ func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error 
 	if has, err := d.hasEndpoint(network, ""); has || err != nil {
 		return inUse(has, err)
 	}
+	return d.Quiet(ctx, network, func() error {
+		if has, err := d.hasEndpoint(network, ""); has || err != nil {
+			return inUse(has, err)
+		}
+		return fn()
+	})
+}
+
+// Quiet calls fn while no process owns any attachment of the network (see Own): no ADD is
+// about to write the network's record. Otherwise it is ErrInUse, after 2 s.
+func (d *Dir) Quiet(ctx context.Context, network string, fn func() error) error {
+	if err := CheckName(network); err != nil {
+		return err
+	}
 	if unix.Access(filepath.Dir(d.lockFile(network)), unix.F_OK) != nil {
 		return fn() // there is nothing of it
 	}
@@ -50,9 +64,6 @@ func (d *Dir) Alone(ctx context.Context, network string, fn func() error) error 
 		return err
 	}
 	defer unlock()
-	if has, err := d.hasEndpoint(network, ""); has || err != nil {
-		return inUse(has, err)
-	}
 	return fn()
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -354,6 +355,40 @@ func TestStandbyAndAddresses(t *testing.T) {
 			t.Errorf("given again: %v, %v, want %d", again, err, want)
 		}
 	}
+}
+
+// A bridge is noted until another one of its name is, or the directory is another one.
+func TestNoteBridge(t *testing.T) {
+	d := New(filepath.Join(t.TempDir(), "state"))
+	first, second := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	noted := func(want bool, name string, mac net.HardwareAddr) {
+		t.Helper()
+		if got := d.NotedBridge(name, mac); got != want {
+			t.Errorf("%s with %s noted: %t, want %t", name, mac, got, want)
+		}
+	}
+	noted(false, "br0", first)
+	for i := range 256 {
+		if _, err := d.GiveAddrs([]netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noted(false, "br0", first)
+	if err := d.NoteBridge("br0", first); err != nil {
+		t.Fatal(err)
+	}
+	noted(true, "br0", first)
+	noted(false, "br1", first)
+	noted(false, "br0", second)
+	if err := d.NoteBridge("br0", second); err != nil {
+		t.Fatal(err)
+	}
+	noted(false, "br0", first)
+	noted(true, "br0", second)
+	if err := os.RemoveAll(d.root); err != nil {
+		t.Fatal(err)
+	}
+	noted(false, "br0", second)
 }
 
 // Of those that replace a record at once, all having read the same one, one does.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // testKey is 32 times the byte.
@@ -164,5 +165,12 @@ func TestReadKeyFile(t *testing.T) {
 		case tt.want != "" && (err == nil || !errors.Is(err, ErrKeyFile) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), `privateKeyFile: "`+path)):
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
+	}
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadKeyFile(fifo); !errors.Is(err, ErrKeyFile) || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("FIFO: %v", err)
 	}
 }

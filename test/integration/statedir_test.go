@@ -1,12 +1,58 @@
 package integration
 
 import (
+	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
+
+// A state directory that is new knows no earlier owner of an address, which neighbours may
+// know: the next one is announced to them, and they reach it at once.
+func TestNeighboursOutliveStateDir(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	conf := edit(t, full, keys{"icc": nil, "macspoofchk": nil, "ipam.ranges": nil, "ipam.subnet": "10.1.0.0/29"})
+	add := func(name string) netip.Addr {
+		r := h.must(attachment("bridge-ln", name, netnsPath(name), conf).as("ADD"))
+		return parseResult(t, r.stdout).addresses(t)[0].Addr()
+	}
+	del := func(name string) { h.must(attachment("bridge-ln", name, netnsPath(name), conf).as("DEL")) }
+	for _, name := range []string{"neighbour", "earlier", "later"} {
+		h.netns(name)
+	}
+	add("neighbour")
+	addr := add("earlier")
+	h.check(within(t, netnsPath("neighbour"), func() error { // else it asks again, after 20 s or more
+		return os.WriteFile("/proc/sys/net/ipv4/neigh/eth0/base_reachable_time_ms", []byte("3600000"), 0)
+	}))
+	reach := func(name string) error {
+		echoBack(t, netnsPath(name))
+		return within(t, netnsPath("neighbour"), func() error {
+			c, err := net.Dial("udp4", netip.AddrPortFrom(addr, flowPort).String())
+			if err != nil {
+				return err
+			}
+			defer func() { _ = c.Close() }()
+			_, err = lntest.Exchange(c, "?", lntest.WaitForAnswer)
+			return err
+		})
+	}
+	h.check(reach("earlier"))
+	h.check(os.RemoveAll(stateDir))
+	del("earlier")
+	for add("later") != addr { // the pool gives others before
+		del("later")
+	}
+	if err := reach("later"); err != nil {
+		t.Errorf("a neighbour of the earlier owner of %s: %v", addr, err)
+	}
+}
 
 // What DEL cannot do with the state directory it says; link, rules and lease go
 // all the same, and the container beside it stays as it is.
