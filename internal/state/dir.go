@@ -97,8 +97,12 @@ func (d *Dir) sandboxFile(id string) (string, error) {
 // The next writer, or the caller that deletes the record, removes a draft that a killed
 // process left.
 func draft(path string) string {
-	return filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path))
+	return filepath.Join(filepath.Dir(path), draftPrefix+filepath.Base(path))
 }
+
+const draftPrefix = ".new-"
+
+func isDraft(name string) bool { return strings.HasPrefix(name, draftPrefix) }
 
 // replace makes data the file at path, whatever was there.
 func replace(path string, data []byte) error {

@@ -248,7 +248,7 @@ func (f *Follower) watch(path string, events uint32) (there bool, err error) {
 
 // isRecord tells a record from its draft.
 func isRecord(name string) bool {
-	return strings.HasSuffix(name, ".json") && !strings.HasPrefix(name, ".new-")
+	return strings.HasSuffix(name, ".json") && !isDraft(name)
 }
 
 // tell reads a record, and has fn know.

@@ -150,9 +150,21 @@ func (b *Bridge) Delete(g Guard) error {
 	return remove(path)
 }
 
-// Remove removes the directory of a bridge that has no guard left. It needs the
-// exclusive lock.
-func (b *Bridge) Remove() error { return removeDir(b.dir) }
+// Remove removes the directory of a bridge that has no guard left, with the drafts
+// of writers that were killed. It needs the exclusive lock: no draft in there has a
+// living writer then.
+func (b *Bridge) Remove() error {
+	entries, err := plain.ReadDir(b.dir)
+	if absent(err) {
+		return nil
+	}
+	for _, e := range entries {
+		if isDraft(e.Name()) {
+			_ = unix.Unlink(filepath.Join(b.dir, e.Name()))
+		}
+	}
+	return errors.Join(err, removeDir(b.dir))
+}
 
 // Bridges returns the names of the bridges that may have guards.
 func (d *Dir) Bridges() ([]string, error) {

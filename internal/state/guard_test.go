@@ -2,6 +2,8 @@ package state
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -80,4 +82,36 @@ func TestBridgeLockOfARemovedDirectory(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A writer that is killed between the two steps of replace leaves a draft, of a
+// guard that no index lists. It goes with the directory.
+func TestBridgeRemoveTakesDrafts(t *testing.T) {
+	t.Parallel()
+	d := New(t.TempDir())
+	b := mustLock(t, d, unix.LOCK_EX)
+	defer b.Unlock()
+	if err := os.WriteFile(draft(filepath.Join(b.dir, Guard{Network: "net", ID: "1"}.file())), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Remove(); err != nil {
+		t.Error(err)
+	}
+	if all, err := d.Bridges(); err != nil || len(all) > 0 {
+		t.Errorf("left %v, %v", all, err)
+	}
+}
+
+// A directory with a guard stays.
+func TestBridgeRemoveSparesGuards(t *testing.T) {
+	t.Parallel()
+	d := New(t.TempDir())
+	b := mustLock(t, d, unix.LOCK_EX)
+	defer b.Unlock()
+	if err := errors.Join(b.Put(Guard{Network: "net", ID: "1"}), b.Remove()); err != nil {
+		t.Error(err)
+	}
+	if all, err := d.Bridges(); err != nil || len(all) != 1 {
+		t.Errorf("bridges %v, %v", all, err)
+	}
 }
