@@ -82,6 +82,9 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 		return e, err
 	}
 	if change == recordDiffers {
+		if err := n.shutOutFormerHosts(ctx); err != nil {
+			return e, err
+		}
 		if err := n.saveRecord(); err != nil {
 			return e, err
 		}

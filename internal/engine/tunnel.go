@@ -65,6 +65,16 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
 	return err
 }
 
+// shutOutFormerHosts takes hosts that the configuration names no more out of the rules
+// that let packets in by the tunnel. An agent does that for the networks that it keeps.
+// It comes before the record is written: after a kill in between the next ADD does it.
+func (n *Network) shutOutFormerHosts(ctx context.Context) error {
+	if n.def.Driver != plan.DriverOverlay || n.def.Config.Tunnel.Agent {
+		return nil
+	}
+	return n.c.book().ApplyNetwork(ctx, n.Plan())
+}
+
 // inTheWay names the network whose tunnel has a route that this one needs, or says
 // what clearWay found instead.
 func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {

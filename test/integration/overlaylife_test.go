@@ -167,8 +167,8 @@ func TestOverlayRefuses(t *testing.T) {
 	c.in(netnsPath("h1"), func() { c.same(before) })
 }
 
-// A host that is taken off the list is out with the next ADD, and one that is
-// put on it is in; the others do not notice.
+// A host that is taken off the list is out with the next ADD, also with what needs no
+// answer, and one that is put on it is in; the others do not notice.
 func TestOverlayNodesChange(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, 1500, false)
@@ -187,9 +187,15 @@ func TestOverlayNodesChange(t *testing.T) {
 		c.ping(third.netns, a)
 		c.ping(far.netns, a)
 	}
+	if !c.hearsFrom(third.netns, third.addresses[0], near, pingWait) {
+		t.Error("no datagram of a host that is on the list arrives")
+	}
 	renew("h1", first)
 	for _, a := range near.addresses {
 		c.noPing(third.netns, a)
 		c.ping(far.netns, a)
+	}
+	if c.hearsFrom(third.netns, third.addresses[0], near, noPingWait) {
+		t.Error("a datagram of a host that is off the list arrives")
 	}
 }

@@ -68,12 +68,18 @@ func (c *cluster) disguise(mac string, vni int, from netip.Addr, near netlink.Li
 // hears says whether a datagram of the stranger's arrives.
 func (c *cluster) hears(to container, as netip.Addr, patience time.Duration) bool {
 	c.t.Helper()
+	return c.hearsFrom(netnsPath("h3"), as, to, patience)
+}
+
+// hearsFrom says whether a datagram that needs no answer arrives.
+func (c *cluster) hearsFrom(netns string, as netip.Addr, to container, patience time.Duration) bool {
+	c.t.Helper()
 	var in, out net.PacketConn
 	var err error
 	c.in(to.netns, func() { in, err = net.ListenPacket("udp4", ":7777") })
 	c.check(err)
 	defer func() { _ = in.Close() }()
-	c.in(netnsPath("h3"), func() { out, err = net.ListenPacket("udp4", netip.AddrPortFrom(as, 0).String()) })
+	c.in(netns, func() { out, err = net.ListenPacket("udp4", netip.AddrPortFrom(as, 0).String()) })
 	c.check(err)
 	defer func() { _ = out.Close() }()
 	heard, err := lntest.Heard(in, "boo", patience, func() error {
