@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
@@ -212,4 +215,62 @@ func TestAnAttachmentOfTheSameContainerWaits(t *testing.T) {
 	if left, err := l.Waiting(second); err != nil || len(left) > 0 {
 		t.Errorf("it waits for %v, %v", left, err)
 	}
+}
+
+// A call that is killed after it had 127.0.0.0/8 lead to ports leaves its intent alone in
+// the record. The removal goes by that, and closes 127.0.0.0/8 again.
+func TestRemovalOfAKilledPublicationClosesLocalhost(t *testing.T) {
+	l := newLab(t)
+	const br = "br0"
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: br, Flags: net.FlagUp}}); err != nil {
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName(br)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr("10.1.0.1/24")
+	if err = errors.Join(err, netlink.AddrAdd(link, addr), netlink.LinkSetUp(link)); err != nil {
+		t.Fatal(err)
+	}
+	id := model.ID{Network: "pub", ContainerID: "c1", IfName: "eth0"}
+	host := &watchedHost{Host: l.Host}
+	l.Host = host
+	p, err := l.Publisher("pub", model.PublishConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var intent state.Endpoint
+	host.opening = func() {
+		if intent, err = l.Publications.LoadEndpoint(id.Network, id.ContainerID, id.IfName); err != nil {
+			t.Error(err)
+		}
+	}
+	_, _, err = p.Publish(t.Context(), Publication{ID: id, Netns: l.netns("c1"), Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.2")},
+		Ports: []model.PortMapping{{Protocol: "tcp", HostPort: 8080, ContainerPort: 80}}})
+	if err = errors.Join(err, l.Publications.SaveEndpoint(intent)); err != nil {
+		t.Fatal(err)
+	}
+	if on, err := l.Host.RouteLocalnet(br); err != nil || !on {
+		t.Fatalf("published: route_localnet %t, %v", on, err)
+	}
+	if err := p.Remove(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if on, err := l.Host.RouteLocalnet(br); err != nil || on {
+		t.Errorf("removed: route_localnet %t, %v", on, err)
+	}
+}
+
+// watchedHost says when 127.0.0.0/8 is about to lead to ports.
+type watchedHost struct {
+	Host
+	opening func()
+}
+
+func (w *watchedHost) SetRouteLocalnet(dev string, on bool) (bool, error) {
+	if on {
+		w.opening()
+	}
+	return w.Host.SetRouteLocalnet(dev, on)
 }

@@ -92,6 +92,9 @@ func (p *Publisher) Publish(ctx context.Context, pub Publication) (got []model.P
 	if err != nil && !errors.Is(err, state.ErrNotFound) || len(asked) == 0 {
 		return nil, false, ignoreMissing(err)
 	}
+	if rec.Bridge, err = p.device(rec); err != nil {
+		return nil, false, err
+	}
 	spare, err := plain.Spare(takeAwayFiles)
 	if err != nil {
 		return nil, false, err
@@ -184,11 +187,6 @@ func (p *Publisher) settled(ctx context.Context, before, now state.Endpoint) (bo
 // Choose puts the rules in place, choosing ports that were left open. Restored:
 // those of the host had been lost.
 func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []model.PortMapping) (restored bool, err error) {
-	device, err := p.device(*rec)
-	if err != nil {
-		return false, err
-	}
-	rec.Bridge = device
 	done, err := p.ports.Publish(ctx, p.ruleset(*rec), wanted)
 	if err != nil {
 		return false, err
@@ -203,7 +201,8 @@ func (p *Publisher) publish(ctx context.Context, rec *state.Endpoint, wanted []m
 	return done.Restored, errors.Join(p.OpenLocalhost(*rec), p.ports.EndFlows(ctx, *rec, done.Standby))
 }
 
-// device returns the interface by which the host reaches the container.
+// device returns the interface by which the host reaches the container. The intent has it:
+// by it a removal closes what a killed call opened.
 func (p *Publisher) device(rec state.Endpoint) (string, error) {
 	addrs := rec.Addrs()
 	if len(addrs) == 0 {
