@@ -59,6 +59,7 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	if err := n.chooseSubnets(ctx); err != nil {
 		return nil, err
 	}
+	asked := n.own() // the next steps resolve what the configuration left open
 	change, err := n.remember()
 	*made = change == recordMade
 	if err != nil {
@@ -85,7 +86,7 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 		if err := n.shutOutFormerHosts(ctx); err != nil {
 			return e, err
 		}
-		if err := n.saveRecord(); err != nil {
+		if err := asked.saveRecord(); err != nil {
 			return e, err
 		}
 	}

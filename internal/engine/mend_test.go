@@ -271,3 +271,40 @@ func ipnet(cidr string) *net.IPNet {
 	n.IP = ip
 	return n
 }
+
+// The record of a changed network has what the configuration says, not what an ADD made of
+// it: the next ADD with the same configuration finds it unchanged.
+func TestChangedNetworkIsRecordedAsAsked(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	uplink := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "up0", MTU: 1400}}
+	if err := netlink.LinkAdd(uplink); err != nil {
+		t.Fatal(err)
+	}
+	all := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	if err := errors.Join(netlink.LinkSetUp(uplink), netlink.RouteAdd(&netlink.Route{LinkIndex: uplink.Index, Dst: all, Scope: netlink.SCOPE_LINK})); err != nil {
+		t.Fatal(err)
+	}
+	define := func(conf model.NetworkConfig) *Network {
+		conf.Gateway, conf.AutoMTU = true, true
+		n, err := h.DefineNetwork("bridge", "net1", WithConfig(conf), WithSubnet(netip.MustParsePrefix("10.1.0.0/24")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	changed := model.NetworkConfig{DefaultGateway: true}
+	if _, err := h.web(define(model.NetworkConfig{}), "a"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := h.web(define(changed), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mtu := b.n.def.Config.MTU; mtu != 1400 {
+		t.Fatalf("MTU %d, want that of the uplink", mtu)
+	}
+	if change, err := define(changed).remember(); err != nil || change != recordSame {
+		t.Errorf("the same configuration again: %d, %v, want no change", change, err)
+	}
+}
