@@ -112,7 +112,7 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	unlock, err := lock(filepath.Join(s.stateDir, "overlay", "agent.lock"))
+	unlock, err := lock(agent.LockPath(s.stateDir))
 	if err != nil {
 		return err
 	}
@@ -130,6 +130,7 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	reg.Exchange(answers)
 	return agent.New(agent.Config{
 		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, Log: log,
+		Keys: reg, RunWireGuard: s.runWireGuard(stderr),
 	}), nil
 }
 

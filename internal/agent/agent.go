@@ -43,6 +43,15 @@ type Config struct {
 	// Registry is where the hosts of overlay networks meet; nil: this host is alone,
 	// and the agent only answers for names.
 	Registry Registry
+	// Keys is where the hosts of encrypted networks tell each other their keys; nil: the agent
+	// keeps no such network.
+	Keys KeyRegistry
+	// RunWireGuard has another process run wireguard-go, where the kernel has no WireGuard, and
+	// returns when that has ended; nil: none does.
+	RunWireGuard func(context.Context) error
+	// RotateEvery is after which time the keys of encrypted networks are changed; 0: only when
+	// asked for.
+	RotateEvery time.Duration
 	// Names answers queries for names of containers; nil: none are answered.
 	Names *names.Service
 	Log   *slog.Logger
@@ -50,11 +59,13 @@ type Config struct {
 
 // Agent keeps the networks of a host.
 type Agent struct {
-	conf    Config
-	log     *slog.Logger
-	metrics *metrics
-	mend    hint // look at the kernel
-	claim   hint // look at the registry
+	conf     Config
+	log      *slog.Logger
+	metrics  *metrics
+	mend     hint // look at the kernel
+	claim    hint // look at the registry
+	announce hint // tell the registry of keys
+	secret   hint // look whether wireguard-go is needed
 
 	mu       sync.Mutex
 	networks []netconf.AgentNetwork
@@ -65,6 +76,7 @@ type Agent struct {
 	said     map[string]string        // what was logged last, by what it is about
 	former   map[string]nodefile.File // of networks that have no block at the moment, and had
 	lost     map[netip.Prefix]bool    // blocks that the log has been loud about
+	secrets  map[string]*secret       // by network
 
 	questions map[string]*question // of the claim loop, by network
 	confRead  chan struct{}        // closed once the configurations have been read
@@ -76,7 +88,7 @@ var errStarting = errors.New("etcd has not been reached yet")
 // New returns an agent that has done nothing yet.
 func New(c Config) *Agent {
 	a := &Agent{
-		conf: c, log: c.Log, mend: newHint(), claim: newHint(), apart: errStarting,
+		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), secret: newHint(), secrets: map[string]*secret{}, apart: errStarting,
 		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]nodefile.File{},
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
 		confRead: make(chan struct{}),
@@ -116,6 +128,9 @@ func (a *Agent) tasks() []func(context.Context) error {
 	}
 	if a.conf.Registry != nil {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
+	}
+	if a.conf.Keys != nil {
+		all = append(all, a.announceLoop, a.userspaceLoop)
 	}
 	return all
 }
@@ -168,6 +183,7 @@ func (a *Agent) seen(v overlay.View) {
 	a.say("etcd", nil, "", "in touch with etcd")
 	a.mend.give()
 	a.claim.give()
+	a.announce.give()
 }
 
 func (a *Agent) followKernel(ctx context.Context) error { return watch(ctx, a.mend.give) }

@@ -356,7 +356,7 @@ func TestRemovesAgain(t *testing.T) {
 	k := keeper{agent: a, controller: c, network: n, define: func(nodefile.File) (spanning, error) { return broken, nil }}
 	k.before = nodefile.File{Network: "n", Blocks: []netip.Prefix{block}, Nodes: []nodefile.Node{{Name: "h1"}}}
 	for i, fails := range []bool{true, true, false, false} {
-		err := k.follow(t.Context(), v)
+		_, err := k.follow(t.Context(), v)
 		if !errors.Is(err, errSoon) || errors.Is(err, errAway) != fails {
 			t.Errorf("pass %d: %v, want an error of removing: %t", i, err, fails)
 		}

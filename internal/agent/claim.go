@@ -97,9 +97,14 @@ func watchLeases(w *fsnotify.Watcher, n netconf.AgentNetwork) {
 
 // terms are those of a network as this host has it configured.
 func (a *Agent) terms(n netconf.AgentNetwork) overlay.Terms {
+	t := n.Config.Tunnel
+	port := t.PortOf(n.Name)
+	if t.Encrypted() && t.Port == 0 {
+		port &^= 1 // the second device has the one behind it
+	}
 	return overlay.Terms{
-		Subnets: n.Subnets, Size: overlay.BlockSize(n.Size), VNI: n.Config.Tunnel.VNI,
-		Port: cmp.Or(n.Config.Tunnel.Port, overlay.DefaultPort), IPv6: a.conf.Address.Is6(), By: a.conf.Name,
+		Subnets: n.Subnets, Size: overlay.BlockSize(n.Size), VNI: t.VNI, Port: port, IPv6: a.conf.Address.Is6(),
+		Encryption: t.Encryption, By: a.conf.Name,
 	}
 }
 

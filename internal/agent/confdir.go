@@ -145,6 +145,7 @@ func (a *Agent) readConf() {
 	}
 	a.mend.give()
 	a.claim.give()
+	a.secret.give()
 }
 
 // forget has health and metrics know a network no more.

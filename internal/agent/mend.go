@@ -40,13 +40,17 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 		now, start := a.situation(), time.Now()
 		for _, n := range now.networks {
 			c, err := open.get(cmp.Or(n.StateDir, a.conf.StateDir))
+			soon := time.Duration(0)
 			if err == nil {
-				err = a.mendNetwork(ctx, c, now.view, n)
+				soon, err = a.mendNetwork(ctx, c, now.view, n)
+			}
+			if soon > 0 && (again == 0 || soon < again) {
+				again = soon
 			}
 			err = ofNetwork(n.Name, err)
 			a.change(n.Name, func(s *status) { s.mendErr = err })
 			a.say("mend "+n.Name, err, "network not reconciled", "network reconciled", "network", n.Name)
-			if err != nil {
+			if err != nil && again == 0 {
 				again = mendAgain
 			}
 		}
@@ -74,7 +78,12 @@ func (open controllers) close() {
 	}
 }
 
-func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overlay.View, n netconf.AgentNetwork) error {
+// stateDirOf is where a network's records are.
+func (a *Agent) stateDirOf(n netconf.AgentNetwork) string { return cmp.Or(n.StateDir, a.conf.StateDir) }
+
+// mendNetwork looks after one network. soon is when to look again, should nothing change; 0: any
+// time.
+func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overlay.View, n netconf.AgentNetwork) (soon time.Duration, err error) {
 	start := time.Now()
 	before, err := c.NodeFile(n.Name)
 	if err != nil && !errors.Is(err, model.ErrNotReady) {
@@ -85,14 +94,14 @@ func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overla
 	}}
 	switch {
 	case v == nil && len(before.Nodes) == 0:
-		return nil // nothing is known yet
+		return 0, nil // nothing is known yet
 	case v == nil:
-		err = k.connect(ctx, before) // as of before we were restarted
+		_, err = k.connect(ctx, before) // as of before we were restarted
 	default:
-		err = k.follow(ctx, *v)
+		soon, err = k.follow(ctx, *v)
 	}
 	a.metrics.reconcile.Observe(time.Since(start).Seconds())
-	return err
+	return soon, err
 }
 
 // keeper looks after one network, once.
@@ -113,32 +122,44 @@ type spanning interface {
 
 var _ spanning = (*engine.Network)(nil)
 
-// follow brings kernel and node file to what a view says.
-func (k keeper) follow(ctx context.Context, v overlay.View) error {
+// follow brings kernel and node file to what a view says. soon is as of mendNetwork.
+func (k keeper) follow(ctx context.Context, v overlay.View) (soon time.Duration, err error) {
 	a, n := k.agent, k.network
 	shared := v.Networks[n.Name]
 	if !shared.Agreed {
-		return fmt.Errorf("%w: its hosts have not agreed on it yet", errSoon)
+		return 0, fmt.Errorf("%w: its hosts have not agreed on it yet", errSoon)
 	}
 	if err := shared.Terms.Differs(a.terms(n)); err != nil {
-		return err
+		return 0, err
 	}
 	hosts, problems := v.Hosts(n.Name)
 	hosts, more, err := withoutBroadcast(hosts)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	problems = append(problems, more...)
 	own := v.Own(n.Name, a.conf.Name)
 	a.change(n.Name, func(s *status) { s.problems, s.blocks = problems, own })
 	k.tellLost(shared, own)
 	if !serves(own, n.Subnets) {
-		return errors.Join(fmt.Errorf("%w: this node has no block yet", errSoon), k.withdraw(ctx, shared))
+		return 0, errors.Join(fmt.Errorf("%w: this node has no block yet", errSoon), k.withdraw(ctx, shared))
 	}
 	if !slices.ContainsFunc(hosts, func(h overlay.Host) bool { return h.Name == a.conf.Name }) {
-		return errors.New("this node is not among its hosts: another one has its address")
+		return 0, errors.New("this node is not among its hosts: another one has its address")
 	}
-	return k.connect(ctx, k.file(v, hosts, own))
+	f := k.file(v, hosts, own)
+	var keys overlay.HostKeys
+	if shared.Terms.Encryption != "" {
+		if keys, soon, err = k.secure(v, hosts, &f); err != nil {
+			return 0, err
+		}
+	}
+	up, err := k.connect(ctx, f)
+	if up && f.Encryption != "" {
+		k.announce(shared.Keys[a.conf.Name], keys, err)
+		err = errors.Join(err, keyStore{k.stateDir(), n.Name}.keep(f.Epochs...))
+	}
+	return soon, err
 }
 
 // serves says whether there is a block of each subnet.
@@ -247,15 +268,17 @@ func putOff(before, until, now int64) int64 {
 
 // connect brings the kernel to what a node file says, and writes it. A block
 // that is given up goes out of the file first, one that is new comes in last.
-func (k keeper) connect(ctx context.Context, f nodefile.File) error {
+// So does a device that goes: no ADD makes it again. up says that there is a tunnel.
+func (k keeper) connect(ctx context.Context, f nodefile.File) (up bool, err error) {
 	a, start := k.agent, time.Now()
 	net, err := k.define(f)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if f.MTU = k.before.MTU; slices.ContainsFunc(k.before.Blocks, func(b netip.Prefix) bool { return !slices.Contains(f.Blocks, b) }) {
+	f.MTU = k.before.MTU
+	if lacks(f.Blocks, k.before.Blocks) || lacks(f.Epochs, k.before.Epochs) {
 		if _, err := k.controller.SaveNodeFile(f); err != nil {
-			return err
+			return false, err
 		}
 	}
 	done, err := net.Connect(ctx)
@@ -283,5 +306,10 @@ func (k keeper) connect(ctx context.Context, f nodefile.File) error {
 		a.log.Info("network brought up to date", "network", k.network.Name, "peers", done.Peers, "changes", done.Changes, "made", done.Created,
 			"took", fmt.Sprintf("%.1fms", float64(time.Since(start).Microseconds())/1000))
 	}
-	return err
+	return done.Up, err
+}
+
+// lacks says that something of before is not in now.
+func lacks[T comparable](now, before []T) bool {
+	return slices.ContainsFunc(before, func(v T) bool { return !slices.Contains(now, v) })
 }

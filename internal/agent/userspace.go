@@ -13,9 +13,13 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
+	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/wggo"
 	"github.com/libnet-cni/libnet/internal/wireguard"
@@ -105,12 +109,17 @@ func (u *Userspace) once(ctx context.Context, open controllers) (done bool) {
 	done = true
 	for _, n := range networks {
 		stateDir := cmp.Or(n.StateDir, u.StateDir)
-		device := plan.SecureName(n.Name)
-		socket := wireguard.SocketPath(stateDir, device)
-		wanted[socket] = true
-		err := u.keep(ctx, open, n, stateDir, device, socket)
-		u.say("network "+n.Name, err, "encrypted network without wireguard-go")
-		done = done && err == nil
+		devices := []string{plan.EpochTunnel(n.Name, overlay.FirstEpoch)}
+		if n.ByAgent { // which uses the other one while keys change
+			devices = append(devices, plan.EpochTunnel(n.Name, overlay.FirstEpoch+1))
+		}
+		for _, device := range devices {
+			socket := wireguard.SocketPath(stateDir, device)
+			wanted[socket] = true
+			err := u.keep(ctx, open, n, stateDir, device, socket)
+			u.say("network "+n.Name+" "+device, err, "encrypted network without wireguard-go")
+			done = done && err == nil
+		}
 	}
 	for socket, r := range u.running {
 		if !wanted[socket] && err == nil {
@@ -147,6 +156,9 @@ func (u *Userspace) keep(ctx context.Context, open controllers, n netconf.Secure
 		<-d.Done()
 		u.look.give()
 	}()
+	if n.ByAgent && agentRuns(stateDir) {
+		return nil // it sees the device come
+	}
 	if err := checkKey(n); err != nil {
 		u.Log.Warn("the other hosts cannot know this one by its key", "network", n.Name, "error", err)
 	}
@@ -154,12 +166,38 @@ func (u *Userspace) keep(ctx context.Context, open controllers, n netconf.Secure
 	if err != nil {
 		return err
 	}
-	return c.Retunnel(ctx, n.Name)
+	err = c.Retunnel(ctx, n.Name)
+	if n.ByAgent && errors.Is(err, model.ErrNotReady) {
+		return nil // ln-agent has not told of it yet
+	}
+	return err
+}
+
+// agentRuns says that ln-agent keeps the networks of a state directory now.
+func agentRuns(stateDir string) bool {
+	f, err := os.Open(LockPath(stateDir))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	free, err := flock.Try(int(f.Fd()), unix.LOCK_SH)
+	return err == nil && !free
+}
+
+// LockPath is the file that ln-agent holds while it keeps the networks of a state directory.
+func LockPath(stateDir string) string { return filepath.Join(stateDir, "overlay", "agent.lock") }
+
+// UserspaceLockPath is the file that a process holds which runs wireguard-go.
+func UserspaceLockPath(stateDir string) string {
+	return filepath.Join(stateDir, "wireguard", "agent.lock")
 }
 
 // checkKey says that the private key is not that of the public key which the configuration
 // has of this host: wireguard-go does not tell plugins the public half.
 func checkKey(n netconf.SecureNetwork) error {
+	if n.ByAgent {
+		return nil
+	}
 	self, err := nodefile.Own(n.Nodes)
 	if err != nil {
 		return err

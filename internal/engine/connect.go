@@ -9,6 +9,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -70,21 +72,53 @@ func (n *Network) Connect(ctx context.Context) (done Connected, err error) {
 		_, err := n.c.Repair(ctx)
 		errs = append(errs, err)
 	}
-	plan, err := n.tunnel()
+	errs = append(errs, n.connectAll(ctx, &done))
+	return done, errors.Join(errs...)
+}
+
+// connectAll mends the network's devices, the newer first, to which routes move from the older
+// one. A device that it does not have any more goes at last.
+func (n *Network) connectAll(ctx context.Context, done *Connected) error {
+	all, err := n.tunnels()
 	if err != nil {
-		return done, errors.Join(append(errs, err)...)
+		return err
 	}
-	made, err := n.c.tunnels.MendTunnel(ctx, plan)
-	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
-		if cleared, clearErr := n.clearWay(ctx); cleared {
-			made, err = n.c.tunnels.MendTunnel(ctx, plan)
-		} else {
-			errs = append(errs, clearErr)
+	var errs []error
+	done.Up, done.Lacking = len(all) > 0, 0
+	for _, t := range all {
+		made, err := n.c.tunnels.MendTunnel(ctx, t)
+		if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
+			if cleared, clearErr := n.clearWay(ctx); cleared {
+				made, err = n.c.tunnels.MendTunnel(ctx, t)
+			} else {
+				errs = append(errs, clearErr)
+			}
+		}
+		errs = append(errs, n.tunnelConflict(t, err))
+		done.Up, done.Created = done.Up && made.Up, done.Created || made.Created
+		done.Changes, done.Lacking = done.Changes+made.Changes, max(done.Lacking, made.Lacking)
+	}
+	if n.Plan().SpareTunnel() == "" {
+		return errors.Join(errs...)
+	}
+	done.Lacking = max(done.Lacking, n.keyless())
+	for _, name := range []string{n.Plan().TunnelName(), n.Plan().SpareTunnel()} {
+		if !slices.ContainsFunc(all, func(t tunnel.Tunnel) bool { return t.Name == name }) {
+			errs = append(errs, n.c.tunnels.RemoveTunnel(ctx, name, model.NetworkOwner(n.def.Name)))
 		}
 	}
-	err = n.tunnelConflict(plan, err)
-	done.Up, done.Created, done.Changes, done.Lacking = made.Up, made.Created, made.Changes, made.Lacking
-	return done, errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
+}
+
+// keyless is how many other hosts this one has no key of by which it could send there.
+func (n *Network) keyless() (count int) {
+	t := n.def.Config.Tunnel
+	for _, node := range t.Nodes {
+		if node.Address != t.Self && (!slices.Contains(t.Epochs, node.Epoch) || node.KeyOf(node.Epoch).PublicKey.IsZero()) {
+			count++
+		}
+	}
+	return count
 }
 
 // tunnelConflict says of an error about a tunnel which key is to be changed, if
@@ -182,19 +216,29 @@ func (n *Network) rivals(other *Network) bool {
 	return slices.ContainsFunc(t.Reach(), func(p netip.Prefix) bool { return slices.ContainsFunc(o.Reach(), p.Overlaps) })
 }
 
-// tunnel is the plan of the network's tunnel with what is of this host alone: the private
-// key, which no record has. The error is a *wireguard.KeyFileError.
-func (n *Network) tunnel() (tunnel.Tunnel, error) {
-	t := n.Plan().Tunnel()
-	if t.Secure == nil {
-		return t, nil
+// tunnels are the plans of the network's devices with what is of this host alone: the private
+// keys, which no record has. The error is a *wireguard.KeyFileError.
+func (n *Network) tunnels() ([]tunnel.Tunnel, error) {
+	c := n.def.Config.Tunnel
+	all := n.Plan().Tunnels()
+	for i, t := range all {
+		if t.Secure == nil {
+			continue
+		}
+		path := c.PrivateKeyFile
+		if c.Agent {
+			path = wireguard.KeyPath(n.c.stateDir, n.def.Name, c.Epochs[i])
+		}
+		key, err := wireguard.ReadKeyFile(path)
+		if c.Agent && errors.Is(err, wireguard.ErrNoKeyFile) {
+			return nil, &nodefile.NotReadyError{Network: n.def.Name, File: path, Why: "is missing"}
+		}
+		if err != nil {
+			return nil, err
+		}
+		t.Secure.PrivateKey, t.Secure.Socket = key, wireguard.SocketPath(n.c.stateDir, t.Name)
 	}
-	key, err := wireguard.ReadKeyFile(n.def.Config.Tunnel.PrivateKeyFile)
-	if err != nil {
-		return t, err
-	}
-	t.Secure.PrivateKey, t.Secure.Socket = key, wireguard.SocketPath(n.c.stateDir, t.Name)
-	return t, nil
+	return all, nil
 }
 
 // readyToEncrypt refuses a private key that cannot be used before anything is changed.
@@ -202,32 +246,34 @@ func (n *Network) readyToEncrypt() error {
 	if !n.def.Config.Tunnel.Encrypted() {
 		return nil
 	}
-	_, err := n.tunnel()
+	_, err := n.tunnels()
 	return err
 }
 
-// tunnelThere says that the network's device is there.
-type tunnelThere bool
-
 // secureStatus says why no packet of an encrypted network could leave this host.
-func (n *Network) secureStatus(there tunnelThere) error {
-	t, err := n.tunnel()
-	if err != nil {
-		return err
+func (n *Network) secureStatus() error {
+	all, err := n.tunnels()
+	errs := []error{err}
+	for _, t := range all {
+		has, err := n.hasDevice(t.Name)
+		if err == nil && !has {
+			if err = n.noWireGuard(n.c.tunnels.CanEncrypt(t.Name)); err == nil {
+				err = n.portInUse(t)
+			}
+		}
+		errs = append(errs, err)
 	}
-	if there {
-		return nil
-	}
-	if err := n.noWireGuard(n.c.tunnels.CanEncrypt(t.Name)); err != nil {
-		return err
-	}
-	return n.portInUse(t)
+	return errors.Join(errs...)
 }
 
 // noWireGuard says what to do where the kernel has no WireGuard.
 func (n *Network) noWireGuard(err error) error {
 	if !errors.Is(err, tunnel.ErrNoWireGuard) {
 		return err
+	}
+	if n.def.Config.Tunnel.Agent {
+		return &model.UnsupportedError{Key: "encryption", Value: `"wireguard"`, Err: fmt.Errorf(
+			"%w: load its module wireguard, or see the log of ln-agent, which then runs wireguard-go", tunnel.ErrNoWireGuard)}
 	}
 	return &model.UnsupportedError{Key: "encryption", Value: `"wireguard"`, Err: fmt.Errorf(
 		"%w: load its module wireguard, or run \"ln-agent wireguard\", which has wireguard-go make %s", tunnel.ErrNoWireGuard, n.Plan().TunnelName())}
@@ -237,7 +283,37 @@ func (n *Network) noWireGuard(err error) error {
 // host's.
 func (n *Network) otherKey(err error) error {
 	t := n.def.Config.Tunnel
+	if t.Agent {
+		return fmt.Errorf("%w: ln-agent makes another one", err)
+	}
 	return &wireguard.KeyFileError{Path: t.PrivateKeyFile, Err: fmt.Errorf("%w as the publicKey of %s in nodes", err, t.Self)}
+}
+
+// Secrets are the peers of the device that a network has for an epoch of keys, as an agent keeps
+// it. Without a device there are none.
+func (c *Controller) Secrets(network string, epoch int) (_ []wireguard.Peer, err error) {
+	leave, err := c.Enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	name := plan.EpochTunnel(network, epoch)
+	s, err := c.tunnels.SecureState(name, wireguard.SocketPath(c.stateDir, name))
+	if errors.Is(err, netlink.ErrNotFound) {
+		return nil, nil
+	}
+	return s.Peers, err
+}
+
+// Renew makes a peer of such a device anew: whatever was with it begins at once again.
+func (c *Controller) Renew(network string, epoch int, p wireguard.Peer) (err error) {
+	leave, err := c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	name := plan.EpochTunnel(network, epoch)
+	return c.tunnels.ChangeSecure(name, wireguard.SocketPath(c.stateDir, name), wireguard.Change{Remove: []wireguard.Key{p.PublicKey}, Set: []wireguard.Peer{p}})
 }
 
 // Retunnel makes the tunnel of a network and its rules, or mends them, by the network's

@@ -35,6 +35,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/internal/unwind"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // home is the network namespace that a Controller works in.
@@ -65,6 +66,8 @@ type (
 		HasTunnel(name, alias string) (bool, error)
 		PortUser(local netip.Addr, port uint16) (string, error)
 		CanEncrypt(device string) error
+		SecureState(name, socket string) (wireguard.State, error)
+		ChangeSecure(name, socket string, c wireguard.Change) error
 		PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error)
 	}
 	links interface {

@@ -160,7 +160,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: n.def.Config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
-		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), Tunnel: n.Plan().SecureTunnel(), GatewayPriority: spec.priority,
+		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), Tunnel: n.Plan().SecureTunnel(), Spare: n.Plan().SpareTunnel(), GatewayPriority: spec.priority,
 		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName, Names: (*state.Names)(spec.names),
 	}}
 	e.rec.IPAM, e.rec.DataDir = n.LeaseDir()

@@ -85,7 +85,8 @@ func (e *Endpoint) enter(sb *Sandbox, undo *unwind.Stack) error {
 	}
 	undo.Push(func() error { e.rec = before; return e.save() })
 	e.rec.Netns, e.rec.NetnsID, e.rec.MountNS, e.rec.Rules = sb.path, state.NetnsID(sb.netns), life.MountNS(), e.n.def.Config.NeedsRules() || len(e.rec.Ports) > 0
-	e.rec.Bridge, e.rec.Guard, e.rec.Tunnel = e.n.def.Config.Bridge, e.n.Plan().GuardID(), e.n.Plan().SecureTunnel()
+	p := e.n.Plan()
+	e.rec.Bridge, e.rec.Guard, e.rec.Tunnel, e.rec.Spare = e.n.def.Config.Bridge, p.GuardID(), p.SecureTunnel(), p.SpareTunnel()
 	return e.save()
 }
 

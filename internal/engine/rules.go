@@ -124,7 +124,7 @@ func (n *Network) retireRules(ctx context.Context, rec state.Endpoint) error {
 // heldBy says by what an endpoint's rules are found: where the record does not
 // tell, by their comment.
 func (n *Network) heldBy(rec state.Endpoint) firewall.Endpoint {
-	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.Plan().TunnelOf(rec)}
+	fw := firewall.Endpoint{Owner: life.IDOf(rec).String(), Port: rec.HostName, Tunnel: n.Plan().TunnelOf(rec), Spare: rec.Spare}
 	if rec.Phase == state.PhaseReady {
 		fw.Bridge, fw.Addrs, fw.Ports = rec.Bridge, rec.Addrs(), n.c.Ports().HeldBy(rec)
 		fw.MAC, _ = net.ParseMAC(rec.MAC)

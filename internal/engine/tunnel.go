@@ -27,8 +27,9 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
 	if !n.def.Config.Tunnel.Used() {
 		return model.BadConfig("nodes", "missing", "want the addresses of the network's hosts")
 	}
-	if n.def.Config.Tunnel.Agent {
-		if has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name)); has || err != nil {
+	agent := n.def.Config.Tunnel.Agent
+	if agent {
+		if has, err := n.hasDevices(); has || err != nil {
 			return err
 		}
 		full, err := n.withPeers()
@@ -40,10 +41,27 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
 		}
 		n = full
 	}
-	t, err := n.tunnel()
+	all, err := n.tunnels()
 	if err != nil {
 		return err
 	}
+	for _, t := range all {
+		if agent && len(all) > 1 { // one of them may be as the agent wants it
+			if has, err := n.hasDevice(t.Name); err != nil {
+				return err
+			} else if has {
+				continue
+			}
+		}
+		if err := n.ensureDevice(ctx, t, undo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureDevice makes one of the network's devices, or mends it.
+func (n *Network) ensureDevice(ctx context.Context, t tunnel.Tunnel, undo *unwind.Stack) error {
 	created, err := n.c.tunnels.EnsureTunnel(ctx, t)
 	var rival error
 	if errors.Is(err, tunnel.ErrVNIInUse) || errors.Is(err, tunnel.ErrRouteConflict) {
@@ -60,7 +78,9 @@ func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
 		return errors.Join(err, rival)
 	}
 	if created {
-		undo.Push(func() error { return n.removeTunnel(context.WithoutCancel(ctx)) })
+		undo.Push(func() error {
+			return n.c.tunnels.RemoveTunnel(context.WithoutCancel(ctx), t.Name, model.NetworkOwner(n.def.Name))
+		})
 	}
 	return err
 }
@@ -103,15 +123,42 @@ func (n *Network) removeTunnel(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// hasTunnel says that one of the network's devices is there.
 func (n *Network) hasTunnel() (bool, error) {
 	if n.def.Driver != plan.DriverOverlay {
 		return false, nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
-	if errors.Is(err, netlink.ErrExists) {
-		return false, nil
+	for _, name := range []string{n.Plan().TunnelName(), n.Plan().SpareTunnel()} {
+		if name == "" {
+			continue
+		}
+		has, err := n.hasDevice(name)
+		if errors.Is(err, netlink.ErrExists) {
+			continue
+		}
+		if has || err != nil {
+			return has, err
+		}
 	}
-	return has, err
+	return false, nil
+}
+
+func (n *Network) hasDevice(name string) (bool, error) {
+	return n.c.tunnels.HasTunnel(name, model.NetworkOwner(n.def.Name))
+}
+
+// hasDevices says that all devices are there which the network of an agent has.
+func (n *Network) hasDevices() (bool, error) {
+	t := n.def.Config.Tunnel
+	if !t.Encrypted() {
+		return n.hasDevice(n.Plan().TunnelName())
+	}
+	for _, epoch := range t.Epochs {
+		if has, err := n.hasDevice(plan.EpochTunnel(n.def.Name, epoch)); !has || err != nil {
+			return false, err
+		}
+	}
+	return len(t.Epochs) > 0, nil // else the node file tells
 }
 
 // tunnelStatus says whether the tunnel's name is held by something else, or, if
@@ -120,12 +167,12 @@ func (n *Network) tunnelStatus() error {
 	if n.def.Driver != plan.DriverOverlay {
 		return nil
 	}
-	has, err := n.c.tunnels.HasTunnel(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name))
+	has, err := n.hasDevice(n.Plan().TunnelName())
 	if err != nil || !n.def.Config.Tunnel.Used() {
 		return err
 	}
 	if n.def.Config.Tunnel.Encrypted() {
-		return n.secureStatus(tunnelThere(has))
+		return n.secureStatus()
 	}
 	if has {
 		return nil
@@ -141,11 +188,12 @@ func (n *Network) verifyTunnel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t, err := n.tunnel()
-	if err != nil {
-		return err
+	all, err := n.tunnels()
+	errs := []error{err}
+	for _, t := range all {
+		errs = append(errs, n.c.tunnels.VerifyTunnel(ctx, t))
 	}
-	return n.c.tunnels.VerifyTunnel(ctx, t)
+	return errors.Join(errs...)
 }
 
 // repairTunnelRules puts the network's own rules in place while it has a tunnel:
@@ -262,7 +310,11 @@ func (n *Network) withPeers() (*Network, error) {
 		return nil, err
 	}
 	full := *n
-	full.def.Config.Tunnel.Nodes = slices.Clip(f.Tunnel().Nodes)
+	t := f.Tunnel()
+	if t.Encryption != n.def.Config.Tunnel.Encryption {
+		return nil, &nodefile.NotReadyError{Network: n.def.Name, File: nodefile.Path(n.c.stateDir, n.def.Name), Why: "is of a network with another encryption"}
+	}
+	full.def.Config.Tunnel.Nodes, full.def.Config.Tunnel.Epochs = slices.Clip(t.Nodes), t.Epochs
 	return &full, nil
 }
 

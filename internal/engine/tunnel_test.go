@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/tunnel"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 func (w *world) EnsureTunnel(_ context.Context, t tunnel.Tunnel) (bool, error) {
@@ -48,6 +49,10 @@ func (w *world) HasTunnel(name, _ string) (bool, error) {
 func (w *world) PortUser(netip.Addr, uint16) (string, error) { return "", nil }
 
 func (w *world) CanEncrypt(string) error { return nil }
+
+func (w *world) SecureState(string, string) (wireguard.State, error) { return wireguard.State{}, nil }
+
+func (w *world) ChangeSecure(string, string, wireguard.Change) error { return nil }
 
 func (w *world) PathMTU(netip.Addr, []netip.Addr, string) (int, error) { return 1500, nil }
 

@@ -72,6 +72,8 @@ type Network struct {
 	// Tunnel is the interface by which Bridge reaches the network's other hosts;
 	// empty: none. Nothing is forwarded in and out by it but from and to Bridge.
 	Tunnel string
+	// Spare is another such interface; empty: none.
+	Spare string `json:",omitempty"`
 	// VTEPs are the only source addresses of what comes in by Tunnel.
 	VTEPs []net.HardwareAddr
 	// Underlay describes the packets that carry frames for Tunnel, and their senders.
@@ -133,8 +135,8 @@ type Endpoint struct {
 	// what another plugin made in its place. Port is the host's end of the veth.
 	Bridge, Port string
 	// Tunnel is an interface by which Masquerade leaves packets alone as by
-	// Bridge; empty: none.
-	Tunnel string
+	// Bridge; empty: none. Spare is another one.
+	Tunnel, Spare string
 	// Addrs are the container's addresses, of both families.
 	Addrs []netip.Addr
 	// Masquerade gives packets from Addrs of these families that leave by

@@ -19,7 +19,7 @@ import (
 func guardRecord(n *plan.Network) (state.Guard, error) {
 	rules := policy.Of(n.Asked())
 	data, err := json.Marshal(rules)
-	return state.Guard{Network: n.Name, ID: policy.ID(rules), Backend: string(n.Config.Backend), Tunnel: n.TunnelName(), Rules: data}, err
+	return state.Guard{Network: n.Name, ID: policy.ID(rules), Backend: string(n.Config.Backend), Tunnel: n.TunnelName(), Spare: n.SpareTunnel(), Rules: data}, err
 }
 
 // Guarded is the rules of a network with the guard of its bridge, whose lock is
@@ -163,7 +163,7 @@ func fromIndex(n *plan.Network, b Bridge, id string) (firewall.Network, error) {
 	if err != nil {
 		return own, err
 	}
-	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, VTEPs: own.VTEPs, Underlay: own.Underlay, Sealed: own.Sealed}
+	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, Spare: own.Spare, VTEPs: own.VTEPs, Underlay: own.Underlay, Sealed: own.Sealed}
 	joined, err := joinGuards(blank, all)
 	if err != nil {
 		return own, err

@@ -50,10 +50,12 @@ func (k *Book) weedGuards(b Bridge, bridge string, gone model.ID) (left, stale [
 			known := b.Has(state.Guard{Network: g.Network, ID: e.Guard})
 			return e.Bridge == bridge && life.IDOf(e) != gone && (e.Guard == g.ID || !known)
 		})
-		if err == nil && !needed && g.Tunnel != "" {
-			needed, err = k.Tunnels.HasTunnel(g.Tunnel, model.NetworkOwner(g.Network))
-			if errors.Is(err, netlink.ErrExists) {
-				err = nil
+		for _, device := range []string{g.Tunnel, g.Spare} {
+			if err == nil && !needed && device != "" {
+				needed, err = k.Tunnels.HasTunnel(device, model.NetworkOwner(g.Network))
+				if errors.Is(err, netlink.ErrExists) {
+					err = nil
+				}
 			}
 		}
 		errs = append(errs, err)

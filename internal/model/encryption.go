@@ -22,12 +22,14 @@ func (t TunnelConfig) validateEncryption() error {
 			}
 		}
 		return nil
-	case t.Agent:
-		return BadConfig("nodes", "missing", `want the hosts with their public keys, as encryption is set: [{"address": "192.0.2.1", "publicKey": "..."}]`)
-	case !filepath.IsAbs(t.PrivateKeyFile):
-		return BadConfig("privateKeyFile", fmt.Sprintf("%q", t.PrivateKeyFile), `want the absolute path of a file that "lnctl overlay keygen" made on this host`)
 	case t.Device != "":
 		return BadConfig("device", fmt.Sprintf("%q", t.Device), "cannot be together with encryption: WireGuard sends as the host's routes say")
+	case t.Agent && t.PrivateKeyFile != "":
+		return BadConfig("privateKeyFile", fmt.Sprintf("%q", t.PrivateKeyFile), "is without effect: want none without nodes, as ln-agent makes the keys")
+	case t.Agent:
+		return nil // the hosts' keys are in the node file
+	case !filepath.IsAbs(t.PrivateKeyFile):
+		return BadConfig("privateKeyFile", fmt.Sprintf("%q", t.PrivateKeyFile), `want the absolute path of a file that "lnctl overlay keygen" made on this host`)
 	}
 	of := map[wireguard.Key]int{}
 	for i, n := range t.Nodes {

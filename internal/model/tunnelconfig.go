@@ -18,10 +18,20 @@ type Node struct {
 	Subnets []netip.Prefix
 	// PublicKey [nodes[].publicKey] is the host's, with Encryption; zero: none.
 	PublicKey wireguard.Key `json:",omitzero"`
+	// Keys are the host's where an agent keeps the network and it is encrypted.
+	Keys []EpochKey `json:"-"`
+	// Epoch is that of the device by which the routes to the host lead, as of Keys.
+	Epoch int `json:"-"`
 }
 
+// EpochKey is a host's public key of an epoch, and the UDP port of its device.
+type EpochKey = overlay.EpochKey
+
+// KeyOf returns the host's key of an epoch; zero: it has none.
+func (n Node) KeyOf(epoch int) EpochKey { return overlay.HostKeys{Keys: n.Keys}.Of(epoch) }
+
 // Encryption says how packets between the hosts of a network are encrypted.
-type Encryption string
+type Encryption = overlay.Encryption
 
 // WireGuard is the only encryption; the zero value is none.
 const WireGuard Encryption = "wireguard"
@@ -51,6 +61,10 @@ type TunnelConfig struct {
 	Encryption Encryption `json:",omitempty"`
 	// PrivateKeyFile [privateKeyFile] is where this host's private key is, with Encryption.
 	PrivateKeyFile string `json:",omitempty"`
+	// Epochs are those of which this host has a device, the newest first, where an agent keeps
+	// the network and it is encrypted. They change all the time: neither record nor
+	// fingerprint has them.
+	Epochs []int `json:"-"`
 }
 
 // BlockSize is how long the prefix of a host's block is, by address family.

@@ -137,8 +137,10 @@ func agentNetwork(name string, v values, file *jsonr.Object) (AgentNetwork, erro
 
 // SecureNetwork is a network of overlay-ln that is encrypted, as a configuration has it.
 type SecureNetwork struct {
-	Name           string
-	StateDir       string // empty: libnet's default
+	Name     string
+	StateDir string // empty: libnet's default
+	// ByAgent: ln-agent keeps it, and it has neither PrivateKeyFile nor Nodes.
+	ByAgent        bool
 	PrivateKeyFile string
 	Nodes          []model.Node
 }
@@ -159,7 +161,7 @@ func SecureNetworks(data []byte) ([]SecureNetwork, error) {
 		if !t.Encrypted() {
 			continue
 		}
-		n := SecureNetwork{Name: nameOf(file), PrivateKeyFile: t.PrivateKeyFile, Nodes: t.Nodes}
+		n := SecureNetwork{Name: nameOf(file), ByAgent: v[keyNodes].Missing(), PrivateKeyFile: t.PrivateKeyFile, Nodes: t.Nodes}
 		v[keyStateDir].String(&n.StateDir)
 		if !model.ValidName(n.Name) {
 			return nil, badKey("name", fmt.Sprintf("%q", n.Name), "want the network's name")

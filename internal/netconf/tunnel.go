@@ -63,7 +63,10 @@ func readTunnelKeys(v values, n *model.NetworkConfig, ipamType string, o *jsonr.
 	return size, nil
 }
 
-// readEncryption reads the encryption, which cannot be with a VNI, and needs the hosts' keys.
+const maxPort = 65535 // of UDP
+
+// readEncryption reads the encryption, which cannot be with a VNI. Without nodes the keys are
+// ln-agent's.
 func readEncryption(v values, t *model.TunnelConfig) {
 	v[keyEncryption].String((*string)(&t.Encryption))
 	v[keyPrivateKeyFile].String(&t.PrivateKeyFile)
@@ -73,8 +76,11 @@ func readEncryption(v values, t *model.TunnelConfig) {
 	if !t.Encrypted() {
 		return
 	}
-	if v[keyNodes].Missing() {
-		v[keyEncryption].Refuse(`nodes, with the address and publicKey of each host: of a network that ln-agent keeps the hosts' keys are not known`)
+	if v[keyNodes].Missing() && t.Port == maxPort {
+		v[keyPort].Refuse("a UDP port from 1 to 65534: ln-agent has a second device at the one behind it while keys change")
+	}
+	if v[keyNodes].Missing() && !v[keyPrivateKeyFile].Missing() {
+		v[keyPrivateKeyFile].Refuse("none without nodes: ln-agent makes the keys")
 	}
 	if !v[keyVNI].Missing() {
 		v[keyVNI].Refuse("none: WireGuard has no VNI, and networks differ in port")

@@ -32,6 +32,10 @@ type File struct {
 	// (CLOCK_BOOTTIME), unless the agent puts it off; 0: never.
 	Until   int64          `json:"until,omitempty"`
 	Subnets []netip.Prefix `json:"subnets"`
+	// Encryption of the network; empty: none. Epochs are then those of which this host has a
+	// device, the newest first.
+	Encryption model.Encryption `json:"encryption,omitempty"`
+	Epochs     []int            `json:"keyEpochs,omitempty"`
 	// Origin is where the agent read it.
 	Origin Origin `json:"origin"`
 	Nodes  []Node `json:"nodes"` // all of them, this host, too
@@ -57,6 +61,10 @@ type Node struct {
 	// Epochs are those of the claims of Blocks, in their order: generation and
 	// revision.
 	Epochs [][2]int64 `json:"epochs,omitempty"`
+	// Keys are the host's public ones, where the network is encrypted, and By is the epoch of
+	// the device by which this host sends there.
+	Keys []model.EpochKey `json:"keys,omitempty"`
+	By   int              `json:"by,omitempty"`
 }
 
 // Path returns where the node file of a network is.
@@ -78,9 +86,10 @@ func Uptime() int64 {
 
 // Tunnel is what the file says of the tunnel.
 func (f File) Tunnel() model.TunnelConfig {
-	t := model.TunnelConfig{Agent: true, Self: f.Self, Subnets: f.Subnets, VNI: f.VNI, Port: f.Port, Device: f.Device}
+	t := model.TunnelConfig{Agent: true, Self: f.Self, Subnets: f.Subnets, VNI: f.VNI, Port: f.Port, Device: f.Device,
+		Encryption: f.Encryption, Epochs: f.Epochs}
 	for _, n := range f.Nodes {
-		t.Nodes = append(t.Nodes, model.Node{Address: n.Address, Subnets: n.Blocks})
+		t.Nodes = append(t.Nodes, model.Node{Address: n.Address, Subnets: n.Blocks, Keys: n.Keys, Epoch: n.By})
 	}
 	return t
 }
@@ -142,8 +151,12 @@ func ReadHeadIn(dir Files, stateDir, network string) (File, error) {
 	return f, nil
 }
 
-// nodeFileVersion is the format that SaveNodeFile writes.
-const nodeFileVersion = 1
+// nodeFileVersion is the newest format, which is written of networks that are encrypted: a
+// plugin that does not know of that would send in clear. Of others plainVersion is.
+const (
+	nodeFileVersion = 2
+	plainVersion    = 1
+)
 
 // nodeFileEnd is the last line of a file, behind those of the nodes.
 const nodeFileEnd = "\n]}\n"
@@ -179,6 +192,8 @@ func parseNodeFile(data []byte, network, path string) (f File, err error) {
 		err = fmt.Errorf("version %d: want %d at most; is ln-agent newer than the plugins?", f.Version, nodeFileVersion)
 	case f.Network != network:
 		err = fmt.Errorf("it is of network %q, want %q", f.Network, network)
+	case f.Encryption != "" && f.Encryption != model.WireGuard:
+		err = fmt.Errorf("encryption %q: want \"wireguard\"; is ln-agent newer than the plugins?", f.Encryption)
 	case !f.Self.IsValid() || f.Port < 1 || f.Port > 65535 || f.VNI < 1:
 		err = errors.New("want self, vni and port")
 	}
@@ -191,7 +206,10 @@ func parseNodeFile(data []byte, network, path string) (f File, err error) {
 // Encode writes a line for each node, so that a person can read it.
 func (f File) Encode() ([]byte, error) {
 	nodes := f.Nodes
-	f.Version, f.Nodes = nodeFileVersion, []Node{}
+	f.Version, f.Nodes = plainVersion, []Node{}
+	if f.Encryption != "" {
+		f.Version = nodeFileVersion
+	}
 	head, err := json.Marshal(f)
 	if err != nil {
 		return nil, err

@@ -196,37 +196,31 @@ func (o *Operator) findPeers(ctx context.Context, n *engine.Network) (foundPeers
 	if !t.Used() {
 		return foundPeers{}, ErrNoOverlay
 	}
-	plan := now.Tunnel()
-	if plan.Secure != nil {
-		plan.Secure.Socket = wireguard.SocketPath(o.StateDir, plan.Name)
-	}
-	k, err := o.kernel.FindTunnel(ctx, plan)
+	k, err := o.findTunnels(ctx, &now)
 	if err != nil {
 		return foundPeers{}, err
 	}
-	out := foundPeers{Peers: Peers{Device: plan.Name, MTU: k.MTU}, port: t.PortOf(n.Name()), path: map[netip.Addr]int{}, agent: t.Agent, encrypted: t.Encrypted()}
+	out := foundPeers{Peers: Peers{Device: k.device, MTU: k.MTU}, port: t.PortOf(n.Name()), path: map[netip.Addr]int{}, agent: t.Agent, encrypted: t.Encrypted()}
 	for _, e := range k.Device {
 		out.Trouble = append(out.Trouble, e.Error()+": "+out.whoMends())
 	}
-	at := 0
 	for _, node := range t.Nodes {
 		if node.Address == t.Self {
 			continue
 		}
 		p := Peer{Node: node}
 		for _, b := range node.Subnets {
-			if at < len(plan.Routes) && plan.Routes[at].Dst == b {
-				w := PeerWay{Block: b, Via: b.Masked().Addr(), Route: entryOf(k.Routes[at])}
-				if !t.Encrypted() {
-					w.Neighbour = entryOf(k.Neighbours[at])
-				}
-				p.Ways = append(p.Ways, w)
-				at++
+			if way, there := k.ways[b]; there {
+				way.Block, way.Via = b, b.Masked().Addr()
+				p.Ways = append(p.Ways, way)
 			}
 		}
-		if t.Encrypted() {
-			p.FDB = entryOf(k.Peers[len(out.Peers.Peers)])
-		} else {
+		switch {
+		case t.Encrypted() && t.Agent:
+			p.FDB = k.peer(node.KeyOf(node.Epoch).PublicKey)
+		case t.Encrypted():
+			p.FDB = k.peer(node.PublicKey)
+		default:
 			p.FDB = entryOf(k.FDB[len(out.Peers.Peers)])
 		}
 		out.Peers.Peers = append(out.Peers.Peers, p)
@@ -235,6 +229,52 @@ func (o *Operator) findPeers(ctx context.Context, n *engine.Network) (foundPeers
 		}
 	}
 	return out, nil
+}
+
+// foundTunnels are a network's devices as the kernel has them: what Found has of the first,
+// which of two is the newer one, with the trouble of both.
+type foundTunnels struct {
+	tunnel.Found
+	device string
+	ways   map[netip.Prefix]PeerWay
+	peers  map[wireguard.Key]Entry
+}
+
+// peer is the entry of a host by its key; EntryMissing without one.
+func (f foundTunnels) peer(k wireguard.Key) Entry {
+	if e, there := f.peers[k]; there {
+		return e
+	}
+	return Entry{State: EntryMissing}
+}
+
+func (o *Operator) findTunnels(ctx context.Context, n *plan.Network) (foundTunnels, error) {
+	all := foundTunnels{ways: map[netip.Prefix]PeerWay{}, peers: map[wireguard.Key]Entry{}}
+	for i, t := range n.Tunnels() {
+		if t.Secure != nil {
+			t.Secure.Socket = wireguard.SocketPath(o.StateDir, t.Name)
+		}
+		f, err := o.kernel.FindTunnel(ctx, t)
+		if err != nil {
+			return all, err
+		}
+		for j, r := range t.Routes {
+			w := PeerWay{Route: entryOf(f.Routes[j])}
+			if t.Secure == nil {
+				w.Neighbour = entryOf(f.Neighbours[j])
+			}
+			all.ways[r.Dst] = w
+		}
+		for j, p := range f.Peers {
+			all.peers[t.Secure.Peers[j].PublicKey] = entryOf(p)
+		}
+		if i == 0 {
+			all.device, all.Found = t.Name, f
+		} else {
+			all.Device = append(all.Device, f.Device...)
+		}
+	}
+	return all, nil
 }
 
 func entryOf(e tunnel.Entry) Entry { return Entry{EntryState(e.State), e.Instead} }

@@ -140,7 +140,7 @@ func (r *rebuilder) record(ctx context.Context, n *engine.Network, id model.ID, 
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseReady, Boot: r.o.boot, Netns: f.Netns, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: f.Bridge, HostName: f.HostName, MAC: f.MAC.String(),
-		Rules: ruled || n.Config().NeedsRules(), Guard: n.Plan().GuardID(), Tunnel: n.Plan().SecureTunnel(),
+		Rules: ruled || n.Config().NeedsRules(), Guard: n.Plan().GuardID(), Tunnel: n.Plan().SecureTunnel(), Spare: n.Plan().SpareTunnel(),
 		Links: []state.Link{
 			{Name: f.Bridge, MAC: f.BridgeMAC.String(), MTU: f.BridgeMTU},
 			{Name: f.HostName, MAC: f.HostMAC.String(), MTU: f.MTU},

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"hash/fnv"
 	"net/netip"
 	"strconv"
@@ -46,8 +47,14 @@ type Node struct {
 	Address netip.Addr
 	// Blocks are its parts of the network's subnets.
 	Blocks []netip.Prefix
-	// PublicKey of the host, where the network is encrypted.
+	// PublicKey of the host, where the network is encrypted; zero: it has none for this
+	// device, and is no peer of it.
 	PublicKey wireguard.Key
+	// Port at which the host's device listens, where the network is encrypted; 0: that of the
+	// network.
+	Port uint16
+	// Elsewhere: the routes to the host's blocks lead by the network's other device.
+	Elsewhere bool
 }
 
 // Network is what all hosts of a network agree on, and the names on this one.
@@ -62,7 +69,16 @@ type Network struct {
 	Instead string
 	// Nets are all that belongs to the network, where it is encrypted; nil: it is not.
 	Nets []netip.Prefix
+	// Sister is the name of the network's other device while there are two, and Kept says
+	// that an agent keeps the network, so that there may be two.
+	Sister string
+	Kept   bool
 }
+
+// keepalive is after how many seconds the peers of networks that an agent keeps hear of each
+// other at least. The session is then renewed every two minutes, so that one which is older
+// tells of a peer that is out of reach, and the way through a NAT stays open.
+const keepalive = 25
 
 // Plan returns what the network is on the host with the address self: a device
 // that holds the first address of each block of its own, and for each other
@@ -116,17 +132,27 @@ func addOwn(t *tunnel.Tunnel, nodes []Node, self netip.Addr) (spoken map[bool]bo
 // planSecure is Plan for a network that is encrypted.
 func planSecure(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
 	t := tunnel.Tunnel{Name: n.Name, Alias: n.Alias, Port: n.Port, MTU: n.MTU, IPv6: host.IPv6Off}
-	t.Secure = &tunnel.Secure{Nets: n.Nets, Instead: n.Instead}
+	t.Secure = &tunnel.Secure{Nets: n.Nets, Instead: n.Instead, Sister: n.Sister, Loose: n.Kept}
 	spoken := addOwn(&t, nodes, self)
 	for _, node := range nodes {
 		if node.Address == self {
 			t.Secure.PublicKey = node.PublicKey
 			continue
 		}
-		p := wireguard.Peer{PublicKey: node.PublicKey, Endpoint: netip.AddrPortFrom(node.Address, n.Port)}
+		if node.PublicKey.IsZero() {
+			continue
+		}
+		p := wireguard.Peer{PublicKey: node.PublicKey, Endpoint: netip.AddrPortFrom(node.Address, cmp.Or(node.Port, n.Port))}
+		if n.Kept {
+			p.Keepalive = keepalive
+		}
 		for _, b := range node.Blocks {
 			p.Allowed = append(p.Allowed, b.Masked())
-			if spoken[b.Addr().Is6()] {
+			switch {
+			case !spoken[b.Addr().Is6()]:
+			case node.Elsewhere:
+				t.Secure.Elsewhere = append(t.Secure.Elsewhere, b.Masked())
+			default:
 				t.Routes = append(t.Routes, tunnel.Route{Dst: b.Masked()})
 			}
 		}

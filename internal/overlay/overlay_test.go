@@ -119,9 +119,9 @@ func TestPlanSecure(t *testing.T) {
 	t.Parallel()
 	key := func(b byte) (k wireguard.Key) { k[0] = b; return k }
 	nodes := []Node{
-		{netip.MustParseAddr("192.0.2.1"), prefixes("10.5.0.0/24"), key(1)},
-		{netip.MustParseAddr("192.0.2.2"), prefixes("10.5.1.0/24", "fd05:0:0:1::/64"), key(2)},
-		{netip.MustParseAddr("192.0.2.3"), prefixes("10.5.2.0/24"), key(3)},
+		{Address: netip.MustParseAddr("192.0.2.1"), Blocks: prefixes("10.5.0.0/24"), PublicKey: key(1)},
+		{Address: netip.MustParseAddr("192.0.2.2"), Blocks: prefixes("10.5.1.0/24", "fd05:0:0:1::/64"), PublicKey: key(2)},
+		{Address: netip.MustParseAddr("192.0.2.3"), Blocks: prefixes("10.5.2.0/24"), PublicKey: key(3)},
 	}
 	nets := prefixes("10.5.0.0/16", "fd05::/48")
 	got := Plan(Network{Name: "wg-x", Alias: "a", Port: 61500, MTU: 1440, Instead: "vx-x", Nets: nets}, nodes, nodes[0].Address)

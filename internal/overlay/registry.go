@@ -38,7 +38,9 @@ type Terms struct {
 	VNI     int // 0, of what a host asks for: any
 	Port    int
 	IPv6    bool // the hosts' own addresses are
-	By      string
+	// Encryption of what goes from one host to another.
+	Encryption Encryption
+	By         string
 }
 
 // Differs says in what a host's own terms are others than these: ErrDiffers.
@@ -52,6 +54,7 @@ func (t Terms) Differs(own Terms) error {
 		{"vni", t.VNI, cmp.Or(own.VNI, t.VNI)},
 		{"port", t.Port, own.Port},
 		{"IPv6 addresses of the hosts", t.IPv6, own.IPv6},
+		{"encryption", cmp.Or(t.Encryption, "none"), cmp.Or(own.Encryption, "none")},
 	} {
 		if d.agreed != d.own {
 			return fmt.Errorf("%w: %s: %v here, %v by %s", ErrDiffers, d.key, d.own, d.agreed, t.By)
@@ -91,6 +94,9 @@ type Shared struct {
 	Agreed   bool  // there are Terms
 	Revision int64 // of Terms
 	Blocks   map[netip.Prefix]Holding
+	// Epoch of the keys and Keys of the hosts, by name, where the network is encrypted.
+	Epoch KeyEpoch
+	Keys  map[string]HostKeys
 }
 
 // View is all that a registry knows at a time. It is not to be changed.
@@ -105,6 +111,9 @@ type View struct {
 	Until    int64
 	Members  map[string]Member
 	Networks map[string]Shared
+	// Evicted are hosts that are to have no part in any network, and the host where that was
+	// asked for.
+	Evicted map[string]string
 	// Problems are entries that cannot be read.
 	Problems []string
 }
@@ -127,7 +136,7 @@ func (v View) Own(network, node string) []netip.Prefix {
 	return all
 }
 
-// Hosts returns the hosts that have blocks in a network, in the order of their
+// Hosts returns the hosts that have blocks in a network and are not evicted, in the order of their
 // names, and what is wrong with others, which are left out. Of two that have one
 // address the live one is in, or the one that announced it last if both or none of
 // them are live: it has replaced the other one.
@@ -135,6 +144,9 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 	s := v.Networks[network]
 	blocks := map[string][]netip.Prefix{}
 	for b, h := range s.Blocks {
+		if _, is := v.Evicted[h.Node]; is {
+			continue
+		}
 		if !s.Terms.Cut(b) { // one that overlaps others would be in the way of all
 			problems = append(problems, fmt.Sprintf("%s of node %s is no block of the network", b, h.Node))
 			continue

@@ -33,7 +33,7 @@ func (n *Network) Endpoint(id model.ID, a model.Addressing, mac net.HardwareAddr
 		Bridge:   n.Bridge(a),
 		Link:     n.link(id, a, mac, ports),
 		Network:  n.Rules(),
-		Endpoint: firewall.Endpoint{Owner: id.String(), Bridge: n.Config.Bridge, Port: id.HostName(), Tunnel: n.TunnelName()},
+		Endpoint: firewall.Endpoint{Owner: id.String(), Bridge: n.Config.Bridge, Port: id.HostName(), Tunnel: n.TunnelName(), Spare: n.SpareTunnel()},
 	}
 	p.Endpoint.Addrs, p.Endpoint.Masquerade, p.Endpoint.Source = a.Addrs(), n.Config.MasqueradeFamilies(), n.Config.SNATAddrs()
 	if len(a.Addresses) == 0 {
@@ -79,7 +79,7 @@ func (n *Network) Recorded(rec state.Endpoint) (Attachment, error) {
 	}
 	p, err := n.Endpoint(life.IDOf(rec), AddressingOf(rec), mac, PortsOf(rec))
 	p.asRecorded(rec)
-	p.Endpoint.Tunnel = n.TunnelOf(rec)
+	p.Endpoint.Tunnel, p.Endpoint.Spare = n.TunnelOf(rec), rec.Spare
 	p.Link.Precedence = link.Precedence{Network: n.Name, Priority: int32(rec.GatewayPriority), Internal: n.Config.IsInternal()}
 	return p, err
 }

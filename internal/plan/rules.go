@@ -19,7 +19,7 @@ func (n *Network) Rules() firewall.Network {
 func (n *Network) Asked() firewall.Network {
 	c := n.Config
 	fw := firewall.Network{
-		Name: model.NetworkOwner(n.Name), Guard: GuardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.TunnelName(),
+		Name: model.NetworkOwner(n.Name), Guard: GuardOwner(c.Bridge), Bridge: c.Bridge, Tunnel: n.TunnelName(), Spare: n.SpareTunnel(),
 		NoHost: c.NoHost || c.IsIsolated(), Internal: c.IsInternal(), NoICC: c.ForbidsICC(), Apart: c.IsApart(),
 		IPv4: c.GatewayModeIPv4.Policy(), IPv6: c.GatewayModeIPv6.Policy(), Trusted: c.TrustedInterfaces,
 	}

@@ -37,6 +37,32 @@ func (n *Network) SecureTunnel() string {
 	return n.TunnelName()
 }
 
+// SpareTunnel is the second device that a network has while its keys change: of epochs with an
+// even number. Empty: it never has two, as only those have that are encrypted and kept by an
+// agent.
+func (n *Network) SpareTunnel() string {
+	if n.SecureTunnel() == "" || !n.Config.Tunnel.Agent {
+		return ""
+	}
+	return spareName(n.Name)
+}
+
+func spareName(network string) string {
+	return tunnel.SecurePrefix + model.Digest(model.NetworkOwner(network) + " 2")[:12]
+}
+
+// EpochTunnel is the device of an epoch of such a network.
+func EpochTunnel(network string, epoch int) string {
+	if epoch%2 == 0 {
+		return spareName(network)
+	}
+	return SecureName(network)
+}
+
+// EpochPort is the UDP port of an epoch's device on a host, where the network has port: it or
+// the one behind it.
+func EpochPort(port, epoch int) uint16 { return uint16(port + 1 - epoch%2) }
+
 // TunnelOf is the device by which the network led to other hosts when an attachment came:
 // the rules of that are about this one.
 func (n *Network) TunnelOf(rec state.Endpoint) string {
@@ -55,13 +81,13 @@ func (n *Network) tunnelNamed(prefix string) string {
 	return prefix + model.Digest(model.NetworkOwner(n.Name))[:12]
 }
 
-// TunnelNames are those of the devices of both kinds: the network may have had another
+// TunnelNames are those of all devices that the network may have: it may have had another
 // configuration.
 func (n *Network) TunnelNames() []string {
 	if n.Driver != DriverOverlay {
 		return nil
 	}
-	return []string{n.tunnelNamed(TunnelPrefix), n.tunnelNamed(tunnel.SecurePrefix)}
+	return []string{n.tunnelNamed(TunnelPrefix), n.tunnelNamed(tunnel.SecurePrefix), spareName(n.Name)}
 }
 
 // otherTunnel is the device of the kind that the network is not of.
@@ -116,7 +142,43 @@ func (n *Network) sealed() []netip.Prefix {
 	})
 }
 
-// Tunnel is the network's device with all that leads by it to other hosts.
+// Tunnels are the network's devices, each with all that leads by it to other hosts: one, or
+// while keys change two, the newer first.
+func (n *Network) Tunnels() []tunnel.Tunnel {
+	t := n.Config.Tunnel
+	if !t.Encrypted() || !t.Agent {
+		return []tunnel.Tunnel{n.Tunnel()}
+	}
+	all := make([]tunnel.Tunnel, 0, len(t.Epochs))
+	for _, epoch := range t.Epochs {
+		all = append(all, n.epochTunnel(epoch))
+	}
+	return all
+}
+
+// epochTunnel is the device of one of Config.Tunnel.Epochs.
+func (n *Network) epochTunnel(epoch int) tunnel.Tunnel {
+	t := n.Config.Tunnel
+	nodes := make([]overlay.Node, 0, len(t.Nodes))
+	for _, node := range t.Nodes {
+		k := node.KeyOf(epoch)
+		nodes = append(nodes, overlay.Node{
+			Address: node.Address, Blocks: node.Subnets, PublicKey: k.PublicKey, Port: k.Port, Elsewhere: node.Epoch != epoch,
+		})
+	}
+	own := overlay.Network{
+		Name: EpochTunnel(n.Name, epoch), Alias: model.NetworkOwner(n.Name), Port: EpochPort(t.Port, epoch), MTU: n.Config.MTU,
+		Instead: n.otherTunnel(), Nets: n.sealed(), Kept: true,
+	}
+	for _, other := range t.Epochs {
+		if name := EpochTunnel(n.Name, other); name != own.Name {
+			own.Sister = name
+		}
+	}
+	return overlay.Plan(own, nodes, t.Self)
+}
+
+// Tunnel is the device of a network that has one, with all that leads by it to other hosts.
 func (n *Network) Tunnel() tunnel.Tunnel {
 	t := n.Config.Tunnel
 	nodes := make([]overlay.Node, 0, len(t.Nodes))

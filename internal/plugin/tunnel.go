@@ -63,6 +63,10 @@ func (c *conf) readNodeFile() error {
 	if !nodefile.IsLocal(f.Self) {
 		return &nodefile.NotReadyError{Network: c.name, File: nodefile.Path(dir, c.name), Why: "says that this host is " + f.Self.String() + ", which is no address of it"}
 	}
+	if f.Encryption != c.Config.Tunnel.Encryption {
+		return &nodefile.NotReadyError{Network: c.name, File: nodefile.Path(dir, c.name), Why: "is of a network whose encryption is " +
+			cmp.Or(string(f.Encryption), "none") + ", and the configuration's is " + cmp.Or(string(c.Config.Tunnel.Encryption), "none")}
+	}
 	f.Device = cmp.Or(c.Config.Tunnel.Device, f.Device) // each host has its own
 	c.Config.AutoMTU = c.Config.AutoMTU && c.Config.MTU != 0
 	c.Config = f.Apply(c.Config)

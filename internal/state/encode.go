@@ -22,6 +22,7 @@ func (r Endpoint) encode() []byte {
 	o.OptionalString("Backend", r.Backend)
 	o.OptionalString("Guard", r.Guard)
 	o.OptionalString("Tunnel", r.Tunnel)
+	o.OptionalString("Spare", r.Spare)
 	o.OptionalString("Runtime", r.Runtime)
 	o.OptionalInt("GatewayPriority", r.GatewayPriority)
 	o.OptionalString("LinkName", r.LinkName)

@@ -23,6 +23,7 @@ type Guard struct {
 	ID      string // of Rules; Endpoint.Guard names it
 	Backend string // of the firewall
 	Tunnel  string // device that needs the guard without any endpoint; empty: none
+	Spare   string `json:",omitempty"` // another one
 	Rules   json.RawMessage
 }
 

@@ -86,6 +86,8 @@ type Endpoint struct {
 	// Tunnel is the device of its network as it came, if that was encrypted; empty: the
 	// VXLAN device, or none.
 	Tunnel string `json:",omitempty"`
+	// Spare is the second device that its network may have had; empty: none.
+	Spare string `json:",omitempty"`
 	// GatewayPriority of this network among those of the container.
 	GatewayPriority int `json:",omitempty"`
 	// LinkName is the interface's name in the container; empty: IfName.

@@ -108,7 +108,7 @@ func (h *Tunnels) changes(d *netlink.Device, t Tunnel, have tunnelState) []chang
 		macs[n.Addr] = n.MAC
 	}
 	for _, r := range routes {
-		add(macs[r.Via], func() error { return addTunnelRoute(h.conn, d.Index, r) })
+		add(macs[r.Via], func() error { return addTunnelRoute(h.conn, d.Index, r, t.sister()) })
 	}
 	old := tunnelState{routes: oldRoutes, neighbours: oldNeighbours, fdb: oldFDB}
 	return append(all, h.surplus(d, t, old, macs)...)

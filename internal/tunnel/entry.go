@@ -111,8 +111,9 @@ func replaceFlags(typ int) int {
 }
 
 // addTunnelRoute adds a route that may have come meanwhile; another one to the
-// same destination is the host's own and stays.
-func addTunnelRoute(c *netlink.Conn, index int, r Route) error {
+// same destination is the host's own and stays, unless it leads by the device sister: that
+// one is replaced.
+func addTunnelRoute(c *netlink.Conn, index int, r Route, sister string) error {
 	err := changeTunnelRoute(c, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r)
 	if !errors.Is(err, netlink.ErrExists) && !errors.Is(err, unix.EINVAL) { // IPv6: the gateway is elsewhere
 		return err
@@ -133,6 +134,9 @@ func addTunnelRoute(c *netlink.Conn, index int, r Route) error {
 	name := fmt.Sprint(rs[i].OIF)
 	if d, err := c.DeviceByIndex(rs[i].OIF); err == nil {
 		name = d.Name
+	}
+	if sister != "" && name == sister && rs[i].Protocol == protocolOurs {
+		return changeTunnelRoute(c, unix.RTM_NEWROUTE, unix.NLM_F_REPLACE, index, r)
 	}
 	return fmt.Errorf("%w: the host's route to %s leads by %s", ErrRouteConflict, r.Dst, name)
 }

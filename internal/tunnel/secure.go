@@ -31,6 +31,14 @@ type Secure struct {
 	Socket string
 	// Instead is a VXLAN device of the network, which goes before this device comes.
 	Instead string
+	// Sister is the network's other WireGuard device, while both are in use: a route that
+	// leads by it moves to this one without a packet lost. Empty: there is none.
+	Sister string
+	// Loose says that packets come in by this device from blocks whose route leads by another
+	// one: peers change from one to the other each at its own time.
+	Loose bool
+	// Elsewhere are the blocks whose routes lead by Sister.
+	Elsewhere []netip.Prefix
 }
 
 // ErrNoWireGuard: the kernel has no WireGuard, and no wireguard-go has the device.
@@ -48,6 +56,14 @@ func (s *Secure) device(d *netlink.Device) wireguard.Device {
 		return wireguard.Device{Name: d.Name, Socket: s.Socket}
 	}
 	return wireguard.Device{Name: d.Name}
+}
+
+// sister is the name of the network's other device of the same kind; empty: it has none.
+func (t *Tunnel) sister() string {
+	if t.Secure == nil {
+		return ""
+	}
+	return t.Secure.Sister
 }
 
 // wanted is what the device has to have, of which have is known.
@@ -70,6 +86,25 @@ func (h *Tunnels) CanEncrypt(device string) error {
 		return ErrNoWireGuard
 	}
 	return err
+}
+
+// SecureState is what the WireGuard device of a name has, be it of the kernel, or of the
+// wireguard-go that answers at a socket. A missing one is ErrNotFound.
+func (h *Tunnels) SecureState(name, socket string) (wireguard.State, error) {
+	d, err := h.conn.Device(name)
+	if err != nil {
+		return wireguard.State{}, err
+	}
+	return (&Secure{Socket: socket}).device(d).Read()
+}
+
+// ChangeSecure changes such a device.
+func (h *Tunnels) ChangeSecure(name, socket string, c wireguard.Change) error {
+	d, err := h.conn.Device(name)
+	if err != nil {
+		return err
+	}
+	return (&Secure{Socket: socket}).device(d).Change(c)
 }
 
 // ensureSecure returns the device with its keys and peers. Before that what belongs to the

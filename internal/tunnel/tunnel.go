@@ -195,12 +195,21 @@ func (h *Tunnels) removeInstead(t Tunnel) error {
 	return nil
 }
 
+// looseFilter has rp_filter take what has a source that a route leads to, by whichever
+// interface: with all/rp_filter of 1 the larger of both counts.
+const looseFilter = "2"
+
 // adjustTunnel brings up the device and sets what can be changed.
 func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
 	if made || d.Alias == "" {
 		var sysctls host.Sysctls
 		if err := sysctls.OwnIPv6(d.Name, t.IPv6, netlink.HasIPv6(t.Addrs)); err != nil {
 			return err
+		}
+		if t.Secure != nil && t.Secure.Loose {
+			if err := ignore(sysctls.Set("net/ipv4/conf/"+d.Name+"/rp_filter", looseFilter), host.ErrReadOnly); err != nil {
+				return err
+			}
 		}
 	}
 	mtu := d.MTU

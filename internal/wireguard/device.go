@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 )
 
 // Errors of devices, for errors.Is.
@@ -27,11 +28,21 @@ type Peer struct {
 	// Allowed are the inner addresses that are the peer's: what goes to them is sent to
 	// it, and what comes from it has to have them as its source.
 	Allowed []netip.Prefix
+	// Keepalive is after how many seconds without a packet an empty one is sent; 0 of a peer
+	// that is wanted: whatever the device has. Given to a peer that had none, it has a
+	// handshake begin at once.
+	Keepalive uint16
+	// Handshake is when one was completed last, in seconds since 1970; 0: never. It is only
+	// read.
+	Handshake int64
+	// Received counts the bytes of packets that were authentic. It is only read.
+	Received uint64
 }
 
-// Same says that a peer has the endpoint and the addresses of o.
-func (p Peer) Same(o Peer) bool {
-	return p.Endpoint == o.Endpoint && slices.Equal(sorted(p.Allowed), sorted(o.Allowed))
+// Same says that a peer has what want asks for.
+func (p Peer) Same(want Peer) bool {
+	return p.Endpoint == want.Endpoint && slices.Equal(sorted(p.Allowed), sorted(want.Allowed)) &&
+		(want.Keepalive == 0 || p.Keepalive == want.Keepalive)
 }
 
 func sorted(all []netip.Prefix) []netip.Prefix {
@@ -53,7 +64,7 @@ type Change struct {
 	PrivateKey *PrivateKey // nil: as it is
 	Port       *uint16     // nil: as it is
 	Set        []Peer      // are added, or get this endpoint and these addresses
-	Remove     []Key
+	Remove     []Key       // come first: a peer that is in both is made anew
 }
 
 // Empty says that there is nothing to be done.
@@ -85,6 +96,12 @@ func (s State) Towards(want State) (c Change) {
 	}
 	slices.SortFunc(c.Remove, func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
 	return c
+}
+
+// KeyPath is where ln-agent keeps this host's private key of an epoch of a network. The file
+// system is in memory: see package agent.
+func KeyPath(stateDir, network string, epoch int) string {
+	return filepath.Join(stateDir, "wireguard", network+"."+strconv.Itoa(epoch)+".key")
 }
 
 // Device is a WireGuard device in the network namespace of the calling thread.

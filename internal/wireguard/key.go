@@ -58,6 +58,9 @@ func (PrivateKey) GoString() string { return "(private key)" }
 // ErrKeyFile says that a file of a private key cannot be used.
 var ErrKeyFile = errors.New("private key cannot be used")
 
+// ErrNoKeyFile says that there is no such file.
+var ErrNoKeyFile = errors.New(`there is no such file: make it by "lnctl overlay keygen"`)
+
 // KeyFileError names the key of the configuration, the file and what is wrong with it. It is
 // ErrKeyFile.
 type KeyFileError struct {
@@ -88,7 +91,7 @@ func ReadKeyFile(path string) (PrivateKey, error) {
 func readKeyFile(path string) (k PrivateKey, err error) {
 	f, err := plain.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return k, errors.New(`there is no such file: make it by "lnctl overlay keygen"`)
+		return k, ErrNoKeyFile
 	}
 	if err != nil {
 		return k, errors.Unwrap(err)

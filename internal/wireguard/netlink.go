@@ -27,6 +27,9 @@ const (
 	peerPublicKey  = 1
 	peerFlags      = 3
 	peerEndpoint   = 4
+	peerKeepalive  = 5
+	peerHandshake  = 6
+	peerReceived   = 7
 	peerAllowedIPs = 9
 
 	peerRemove         = 1 << 0
@@ -146,6 +149,12 @@ func (s *State) parsePeer(b []byte) error {
 			p.PublicKey = Key(v)
 		case typ == peerEndpoint:
 			p.Endpoint = parseSockaddr(v)
+		case typ == peerKeepalive && len(v) >= 2:
+			p.Keepalive = binary.NativeEndian.Uint16(v)
+		case typ == peerHandshake && len(v) >= 8: // struct __kernel_timespec
+			p.Handshake = int64(binary.NativeEndian.Uint64(v))
+		case typ == peerReceived && len(v) >= 8:
+			p.Received = binary.NativeEndian.Uint64(v)
 		case typ == peerAllowedIPs:
 			return netlink.EachAttr(v, func(_ uint16, one []byte) error {
 				a, err := parseAllowed(one)
@@ -269,6 +278,9 @@ func (p Peer) attr() *nl.RtAttr {
 	all := []*nl.RtAttr{netlink.Attr(peerPublicKey, p.PublicKey[:]), netlink.AttrUint32(peerFlags, peerReplaceAllowed)}
 	if p.Endpoint.IsValid() {
 		all = append(all, netlink.Attr(peerEndpoint, sockaddr(p.Endpoint)))
+	}
+	if p.Keepalive != 0 {
+		all = append(all, netlink.Attr(peerKeepalive, binary.NativeEndian.AppendUint16(nil, p.Keepalive)))
 	}
 	var allowed []*nl.RtAttr
 	for _, a := range p.Allowed {

@@ -54,8 +54,24 @@ func (s *State) take(key, value string) error {
 		p, err := netip.ParsePrefix(value)
 		s.Peers[last].Allowed = append(s.Peers[last].Allowed, p)
 		return err
+	case last >= 0:
+		return s.Peers[last].takeNumber(key, value)
 	}
 	return nil
+}
+
+// takeNumber takes a line of a peer that is a number.
+func (p *Peer) takeNumber(key, value string) (err error) {
+	switch key {
+	case "persistent_keepalive_interval":
+		seconds, e := strconv.ParseUint(value, 10, 16)
+		p.Keepalive, err = uint16(seconds), e
+	case "last_handshake_time_sec":
+		p.Handshake, err = strconv.ParseInt(value, 10, 64)
+	case "rx_bytes":
+		p.Received, err = strconv.ParseUint(value, 10, 64)
+	}
+	return err
 }
 
 func parseHex(s string) (Key, error) {
@@ -84,6 +100,9 @@ func (d Device) changeByText(c Change) error {
 		line("public_key", p.PublicKey.hex())
 		if p.Endpoint.IsValid() {
 			line("endpoint", p.Endpoint.String())
+		}
+		if p.Keepalive != 0 {
+			line("persistent_keepalive_interval", strconv.Itoa(int(p.Keepalive)))
 		}
 		line("replace_allowed_ips", "true")
 		for _, a := range p.Allowed {

@@ -217,7 +217,7 @@ func (s networkSpec) spread(c *Controller, t *model.TunnelConfig) (err error) {
 	}
 	var nodes []model.Node
 	for _, n := range s.nodes {
-		nodes = append(nodes, model.Node(n))
+		nodes = append(nodes, model.Node{Address: n.Address, Subnets: n.Subnets, PublicKey: n.PublicKey})
 	}
 	if t.Nodes, err = model.AssignBlocks(nodes, s.subnets, model.DefaultBlockSize()); err != nil {
 		return err

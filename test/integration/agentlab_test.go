@@ -122,6 +122,7 @@ func (a *agents) start(host string, args ...string) {
 	p := &agentProc{log: &tail{}, done: make(chan error, 1)}
 	p.cmd = a.agentCommand(host, args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.WaitDelay = time.Second // a wireguard-go that it started keeps the pipe
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	a.in(netnsPath(host), func() { a.check(p.cmd.Start()) })
 	go func() { p.done <- p.cmd.Wait() }()

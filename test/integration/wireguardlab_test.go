@@ -34,19 +34,26 @@ const securePort = 51000
 // newSecure makes hosts with keys, and their agents.
 func newSecure(t testing.TB, n int, is6 bool) *secure {
 	t.Helper()
-	s := &secure{cluster: newCluster(t, n, 1500, is6), keys: map[string]string{}, procs: map[string]*agentProc{}, ears: map[string]*net.UDPConn{}}
+	s := bareSecure(newCluster(t, n, 1500, is6))
 	program(t, "ln-agent")
-	probe := &netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: "probe"}}
-	if err := netlink.LinkAdd(probe); err == nil {
-		s.kernel = true
-		s.check(netlink.LinkDel(probe))
-	}
 	for _, h := range s.hosts {
 		s.keys[h] = s.keygen(keyFile(h))
 	}
 	for _, h := range s.hosts {
 		s.configure(h, nil)
 		s.startAgent(h)
+	}
+	return s
+}
+
+// bareSecure has no keys and no agents yet.
+func bareSecure(c *cluster) *secure {
+	c.t.Helper()
+	s := &secure{cluster: c, keys: map[string]string{}, procs: map[string]*agentProc{}, ears: map[string]*net.UDPConn{}}
+	probe := &netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: "probe"}}
+	if err := netlink.LinkAdd(probe); err == nil {
+		s.kernel = true
+		s.check(netlink.LinkDel(probe))
 	}
 	return s
 }
@@ -82,7 +89,10 @@ func (s *secure) configure(host string, more map[string]any) {
 }
 
 // startAgent starts a host's agent, and waits until it has the device.
-func (s *secure) startAgent(host string) {
+func (s *secure) startAgent(host string) { s.t.Helper(); s.startUserspace(host, 1) }
+
+// startUserspace is startAgent for so many devices.
+func (s *secure) startUserspace(host string, devices int) {
 	s.t.Helper()
 	p := &agentProc{log: &tail{}, done: make(chan error, 1)}
 	p.cmd = exec.Command(program(s.t, "ln-agent"), "wireguard", "--conf-dir", confDir(host), "--state-dir", "/run/libnet-"+host)
@@ -99,7 +109,7 @@ func (s *secure) startAgent(host string) {
 		}
 	})
 	if !s.kernel {
-		s.await("wireguard-go on "+host, func() bool { return strings.Contains(p.log.String(), "wireguard-go runs") })
+		s.await("wireguard-go on "+host, func() bool { return strings.Count(p.log.String(), "wireguard-go runs") == devices })
 	}
 }
 

@@ -123,8 +123,10 @@ func PlanNetwork(n firewall.Network) ([]Elem, *MarkRule, error) {
 		add(&NoHost, br)
 	}
 	if n.Tunnel != "" {
-		if err := planTunnel(n, br, adder(firewall.Key(n.Name))); err != nil {
-			return nil, nil, err
+		for _, name := range tunnels(n.Tunnel, n.Spare) {
+			if err := planTunnel(n, name, br, adder(firewall.Key(n.Name))); err != nil {
+				return nil, nil, err
+			}
 		}
 		sealed, err := sealedElems(n, br)
 		if err != nil {
@@ -162,8 +164,8 @@ func StrictElems() []Elem {
 }
 
 // planTunnel adds what makes bridge and tunnel one network.
-func planTunnel(n firewall.Network, br []byte, add func(*Set, ...[]byte)) error {
-	vx, err := ifname(n.Tunnel)
+func planTunnel(n firewall.Network, name string, br []byte, add func(*Set, ...[]byte)) error {
+	vx, err := ifname(name)
 	if err != nil {
 		return fmt.Errorf("tunnel %w", err)
 	}
@@ -187,6 +189,14 @@ func planTunnel(n firewall.Network, br []byte, add func(*Set, ...[]byte)) error 
 	}
 	add(&Tunnels, vx)
 	return planUnderlay(n.Underlay, add)
+}
+
+// tunnels are those of one name or two.
+func tunnels(first, spare string) []string {
+	if spare == "" {
+		return []string{first}
+	}
+	return []string{first, spare}
 }
 
 func hasEndpointRules(e firewall.Endpoint) bool {
@@ -286,11 +296,13 @@ func masqElems(e firewall.Endpoint) ([]Elem, error) {
 	}
 	homes := [][]byte{br}
 	if e.Tunnel != "" {
-		vx, err := ifname(e.Tunnel)
-		if err != nil {
-			return nil, fmt.Errorf("tunnel %w", err)
+		for _, name := range tunnels(e.Tunnel, e.Spare) {
+			vx, err := ifname(name)
+			if err != nil {
+				return nil, fmt.Errorf("tunnel %w", err)
+			}
+			homes = append(homes, vx)
 		}
-		homes = append(homes, vx)
 	}
 	addrs, err := uniqueAddrs(e)
 	if err != nil {

@@ -98,6 +98,11 @@ func (r *Registry) Reclaim(ctx context.Context, v overlay.View, node string) (fr
 		return resp.Succeeded, nil
 	}
 	for network := range v.Networks {
+		if k, has := v.Networks[network].Keys[node]; has {
+			if _, err := free(r.keys.secret(network, node), k.Revision); err != nil {
+				return freed, err
+			}
+		}
 		for _, b := range v.Own(network, node) {
 			did, err := free(r.keys.block(network, b), v.Networks[network].Blocks[b].Revision)
 			if err != nil {
@@ -130,7 +135,10 @@ func (r *Registry) Leave(ctx context.Context, network string) error {
 				return fmt.Errorf("leave network %s: %w", network, err)
 			}
 		}
-		if _, err := txn(ctx, c, nil, []clientv3.Op{clientv3.OpDelete(r.keys.namedOf(network, r.conf.Self.Name), clientv3.WithPrefix())}, nil); err != nil {
+		own := []clientv3.Op{
+			clientv3.OpDelete(r.keys.namedOf(network, r.conf.Self.Name), clientv3.WithPrefix()), clientv3.OpDelete(r.keys.secret(network, r.conf.Self.Name)),
+		}
+		if _, err := txn(ctx, c, nil, own, nil); err != nil {
 			return fmt.Errorf("leave network %s: %w", network, err)
 		}
 		if !s.Agreed {
@@ -138,7 +146,10 @@ func (r *Registry) Leave(ctx context.Context, network string) error {
 		}
 		none := clientv3.Compare(clientv3.CreateRevision(r.keys.blocks(network)).WithPrefix(), "=", 0)
 		_, err = txn(ctx, c, []clientv3.Cmp{none, unchanged(r.keys.terms(network), s.Revision)},
-			[]clientv3.Op{clientv3.OpDelete(r.keys.terms(network)), clientv3.OpDelete(r.keys.vni(s.Terms.VNI))}, nil)
+			[]clientv3.Op{
+				clientv3.OpDelete(r.keys.terms(network)), clientv3.OpDelete(r.keys.vni(s.Terms.VNI)),
+				clientv3.OpDelete(r.keys.epoch(network)), clientv3.OpDelete(r.keys.secrets(network), clientv3.WithPrefix()),
+			}, nil)
 		if err != nil {
 			return fmt.Errorf("leave network %s: %w", network, err)
 		}

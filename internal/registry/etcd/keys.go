@@ -22,6 +22,10 @@ func (k keys) history() string                             { return k.prefix + "
 func (k keys) holds(name string) string                    { return k.prefix + "/holds/" + name }
 func (k keys) networks() string                            { return k.prefix + "/networks/" }
 func (k keys) vni(vni int) string                          { return k.prefix + "/vnis/" + strconv.Itoa(vni) }
+func (k keys) evicted(name string) string                  { return k.prefix + "/evicted/" + name }
+func (k keys) epoch(network string) string                 { return k.prefix + "/networks/" + network + "/epoch" }
+func (k keys) secret(network, node string) string          { return k.secrets(network) + node }
+func (k keys) secrets(network string) string               { return k.prefix + "/networks/" + network + "/keys/" }
 func (k keys) terms(network string) string                 { return k.prefix + "/networks/" + network + "/terms" }
 func (k keys) blocks(network string) string                { return k.prefix + "/networks/" + network + "/blocks/" }
 func (k keys) block(network string, b netip.Prefix) string { return k.blocks(network) + b.String() }
@@ -51,7 +55,9 @@ type (
 		VNI       int            `json:"vni"`
 		Port      int            `json:"port"`
 		Underlay  string         `json:"underlay"` // "ipv4" or "ipv6"
-		By        string         `json:"by"`
+		// Encryption is missing if there is none.
+		Encryption overlay.Encryption `json:"encryption,omitempty"`
+		By         string             `json:"by"`
 	}
 	sizeValue struct {
 		IPv4 int `json:"ipv4"`
@@ -72,6 +78,20 @@ type (
 	// joiningValue is of joining/<node>, while that asks the others.
 	joiningValue struct {
 		Instance string `json:"instance"`
+	}
+	// keysValue is of networks/<network>/keys/<node>; see overlay.HostKeys.
+	keysValue struct {
+		Keys  []overlay.EpochKey `json:"keys"`
+		Sends int                `json:"sends"`
+	}
+	// epochValue is of networks/<network>/epoch; see overlay.KeyEpoch.
+	epochValue struct {
+		Epoch int    `json:"epoch"`
+		By    string `json:"by"`
+	}
+	// evictedValue is of evicted/<node>.
+	evictedValue struct {
+		By string `json:"by"`
 	}
 	// vniValue is of vnis/<vni>.
 	vniValue struct {
@@ -104,7 +124,7 @@ func (v blockValue) epoch() overlay.Epoch {
 }
 
 func encodeTerms(t overlay.Terms) string {
-	v := termsValue{Subnets: t.Subnets, BlockSize: sizeValue(t.Size), VNI: t.VNI, Port: t.Port, Underlay: "ipv4", By: t.By}
+	v := termsValue{Subnets: t.Subnets, BlockSize: sizeValue(t.Size), VNI: t.VNI, Port: t.Port, Underlay: "ipv4", By: t.By, Encryption: t.Encryption}
 	if t.IPv6 {
 		v.Underlay = "ipv6"
 	}
@@ -119,7 +139,8 @@ func decodeTerms(data []byte) (overlay.Terms, error) {
 	if v.Underlay != "ipv4" && v.Underlay != "ipv6" || v.VNI < 1 || v.VNI > overlay.MaxVNI || v.Port < 1 || v.Port > 65535 || len(v.Subnets) == 0 {
 		return overlay.Terms{}, fmt.Errorf("want subnets, a VNI, a port, and \"ipv4\" or \"ipv6\" as underlay")
 	}
-	return overlay.Terms{Subnets: v.Subnets, Size: overlay.BlockSize(v.BlockSize), VNI: v.VNI, Port: v.Port, IPv6: v.Underlay == "ipv6", By: v.By}, nil
+	return overlay.Terms{Subnets: v.Subnets, Size: overlay.BlockSize(v.BlockSize), VNI: v.VNI, Port: v.Port, IPv6: v.Underlay == "ipv6",
+		By: v.By, Encryption: v.Encryption}, nil
 }
 
 // split takes a key below the prefix apart at its first n slashes.

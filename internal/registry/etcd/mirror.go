@@ -25,7 +25,10 @@ type mirror struct {
 	holds   map[string]bool
 	terms   map[string]agreed
 	blocks  map[string]map[netip.Prefix]overlay.Holding // by network
-	strange map[string]string                           // what is wrong with a key's value
+	secrets map[string]map[string]overlay.HostKeys      // by network and host
+	epochs  map[string]overlay.KeyEpoch
+	evicted map[string]string
+	strange map[string]string // what is wrong with a key's value
 	// own is what this host announced, by key, and what is there of it.
 	own map[string]wanted
 
@@ -58,6 +61,7 @@ func newMirror(k keys) *mirror {
 	return &mirror{
 		keys: k, nodes: map[string]announced{}, live: map[string]bool{}, holds: map[string]bool{}, terms: map[string]agreed{},
 		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{}, own: map[string]wanted{},
+		secrets: map[string]map[string]overlay.HostKeys{}, epochs: map[string]overlay.KeyEpoch{}, evicted: map[string]string{},
 		joining: map[string]bool{}, names: newNames(), touched: true,
 	}
 }
@@ -110,6 +114,8 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 			}
 			m.blocks[part[1]][block] = overlay.Holding{Node: v.Node, Revision: kv.ModRevision, Epoch: v.epoch()}
 		}
+	case isSecret(part):
+		err = m.takeSecret(part, kv)
 	case part[0] == "names":
 		id, is := namedID(part)
 		if err = errNotOurs; is {
@@ -151,6 +157,8 @@ func (m *mirror) drop(key string) {
 		if b, err := netip.ParsePrefix(part[3]); err == nil {
 			delete(m.blocks[part[1]], b)
 		}
+	case isSecret(part):
+		m.dropSecret(part)
 	case part[0] == "names":
 		if id, is := namedID(part); is {
 			m.names.drop(id)
@@ -190,5 +198,6 @@ func (m *mirror) view() overlay.View {
 		s.Blocks = maps.Clone(blocks)
 		v.Networks[name] = s
 	}
+	m.addSecrets(&v)
 	return v
 }

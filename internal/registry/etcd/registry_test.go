@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // Keys and values are those of docs/etcd.md, and nothing is left of a host that leaves.
@@ -31,11 +32,12 @@ func TestKeys(t *testing.T) {
 	a.agree("net1", terms("10.5.0.0/16", 24))
 	block, err := a.claim()
 	l.must(err)
+	l.must(a.SetKeys(ctx, "net1", overlay.HostKeys{Keys: []overlay.EpochKey{{Epoch: 1, PublicKey: wireguard.Key{1}, Port: 61500}}, Sends: 1}))
 	n.set("6f2d1c9b4a70", "shop", "10.5.1.2")
 	l.await("names in etcd", func() bool { return len(l.leased(a.keys.namedOf("net1", "h1"))) == 1 })
 	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())
 	l.must(err)
-	chance := regexp.MustCompile(`"(lineage|cluster)":"[0-9a-zA-Z]+"`)
+	chance := regexp.MustCompile(`"(lineage|cluster|publicKey)":"[0-9a-zA-Z+/=]+"`)
 	leased := map[string]bool{"live": true, "holds": true, "names": true}
 	var keys []string
 	for _, kv := range got.Kvs {
