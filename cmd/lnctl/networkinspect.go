@@ -57,9 +57,10 @@ func (c condition) text() string {
 
 func networkInspectCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect NAME",
-		Short: "Show a network's configuration, attachments and ports",
-		Args:  oneNetwork,
+		Use:               "inspect NAME",
+		Short:             "Show a network's configuration, attachments and ports",
+		Args:              oneNetwork,
+		ValidArgsFunction: s.completeNetworks,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.with(func(c *operator.Operator) error {
 				n, err := c.Network(args[0])
