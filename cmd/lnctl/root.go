@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/cmd/lnctl/conf"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/console"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -34,8 +35,8 @@ type usageError struct{ error }
 
 const longHelp = `Look after the container networks of this host.
 
-Commands that look at the host, or change it, need root. version, completion and overlay
-pubkey do not.
+Commands that look at the host, or change it, need root. lint, version, completion and
+overlay pubkey do not.
 
 The exit status is 0, or
   1  if something failed, or was found wrong
@@ -67,7 +68,7 @@ func rootCommand() (*cobra.Command, *settings) {
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(networkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(networkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), conf.LintCommand(&s.Output), overlayCommand(&s), versionCommand(&s))
 	return root, &s
 }
 
