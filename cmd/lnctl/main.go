@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/libnet-cni/libnet/internal/console"
 )
 
 // version is set by the linker (see the Makefile).
@@ -20,22 +22,37 @@ const (
 	exitOK      = 0
 	exitProblem = 1 // something failed, or doctor found something
 	exitUsage   = 2
+	exitRoot    = 3 // the command needs root
 )
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := rootCommand()
+	root, s := rootCommand()
 	root.Version = version // of --version
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(context.Background())
+	cmd, err := root.ExecuteContextC(context.Background())
 	if err == nil {
 		return exitOK
 	}
-	_, _ = fmt.Fprintln(stderr, "lnctl:", err)
-	if errors.As(err, new(usageError)) {
+	code := exitCode(err)
+	if code == exitUsage { // it may not be parsed
+		s.Guess(args)
+	}
+	if code == exitRoot {
+		err = fmt.Errorf("%s %w", cmd.CommandPath(), err)
+	}
+	s.PrintError(stderr, root.Name(), err, code)
+	return code
+}
+
+func exitCode(err error) int {
+	switch {
+	case errors.Is(err, errNeedsRoot):
+		return exitRoot
+	case errors.As(err, new(usageError)), errors.As(err, new(*console.UsageError)):
 		return exitUsage
 	}
 	return exitProblem

@@ -67,6 +67,9 @@ func (s *settings) listNames(out io.Writer) error {
 // records returns those of all attachments, in the order of network and container,
 // and what could not be read.
 func (s *settings) records() ([]state.Endpoint, error) {
+	if err := permitted(); err != nil {
+		return nil, err
+	}
 	dir := state.New(s.stateDir)
 	networks, err := dir.EndpointNetworks()
 	slices.Sort(networks)
@@ -132,6 +135,7 @@ func resolveCommand(s *settings) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&r.as, "as", "", "`container` that asks")
+	completeFlag(cmd, "as", s.completeContainers)
 	cmd.Flags().StringVar(&r.server, "server", "", "`address` of the server that is asked (default: the gateway of a network with names)")
 	cmd.Flags().DurationVar(&r.wait, "timeout", 5*time.Second, "how long to wait for an answer")
 	return cmd

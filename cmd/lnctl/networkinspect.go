@@ -39,6 +39,13 @@ type attachment struct {
 	condition
 }
 
+func attachmentOf(a operator.Attachment) attachment {
+	return attachment{
+		Container: a.ID.ContainerID, Interface: a.ID.IfName, Addresses: texts(a.Addresses), MAC: a.MAC, HostInterface: a.HostName,
+		Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, GwPriority: a.GatewayPriority, condition: conditionOf(a),
+	}
+}
+
 // condition says whether a container lives.
 type condition struct {
 	State string `json:"state"`
@@ -57,9 +64,10 @@ func (c condition) text() string {
 
 func networkInspectCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect NAME",
-		Short: "Show a network's configuration, attachments and ports",
-		Args:  oneNetwork,
+		Use:               "inspect NAME",
+		Short:             "Show a network's configuration, attachments and ports",
+		Args:              oneNetwork,
+		ValidArgsFunction: s.completeNetworks,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.with(func(c *operator.Operator) error {
 				n, err := c.Network(args[0])
@@ -79,10 +87,7 @@ func detail(ctx context.Context, c *operator.Operator, n *engine.Network) (netwo
 	endpoints, _ := n.Endpoints(ctx) // its error is in err
 	for _, e := range endpoints {
 		a := c.Inspect(e)
-		d.Attachments = append(d.Attachments, attachment{
-			Container: a.ID.ContainerID, Interface: a.ID.IfName, Addresses: texts(a.Addresses), MAC: a.MAC, HostInterface: a.HostName,
-			Netns: a.Netns, Backend: string(a.Backend), Runtime: a.Runtime, GwPriority: a.GatewayPriority, condition: conditionOf(a),
-		})
+		d.Attachments = append(d.Attachments, attachmentOf(a))
 	}
 	ports, portsErr := allPorts(ctx, c)
 	for _, p := range ports {

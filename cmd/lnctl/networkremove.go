@@ -19,7 +19,8 @@ func networkRemoveCommand(s *settings) *cobra.Command {
 		Long: "Remove what is left of a network that has no container: its bridge, if libnet made it, its tunnel, rules, record\n" +
 			"and the addresses of dead containers, whether its configuration is still there or not. A network with containers is\n" +
 			"refused, and they are named. The next container of a configuration that is still there makes the network anew.",
-		Args: oneNetwork,
+		Args:              oneNetwork,
+		ValidArgsFunction: s.completeNetworks,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.with(func(c *operator.Operator) error {
 				if err := c.RemoveNetwork(cmd.Context(), args[0]); err != nil {

@@ -26,9 +26,10 @@ func overlayCommand(s *settings) *cobra.Command {
 
 func overlayPeersCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
-		Use:   "peers [NETWORK]",
-		Short: "List the hosts, and whether the kernel has what leads to each",
-		Args:  networkOrAll,
+		Use:               "peers [NETWORK]",
+		Short:             "List the hosts, and whether the kernel has what leads to each",
+		Args:              networkOrAll,
+		ValidArgsFunction: s.completeNetworks,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			look := func(c *operator.Operator, n *engine.Network) (operator.Peers, error) {
 				return c.Peers(cmd.Context(), n)
@@ -41,9 +42,10 @@ func overlayPeersCommand(s *settings) *cobra.Command {
 func overlayCheckCommand(s *settings) *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
-		Use:   "check [NETWORK]",
-		Short: "Ask each host through the tunnel, and say what to do where none answers",
-		Args:  networkOrAll,
+		Use:               "check [NETWORK]",
+		Short:             "Ask each host through the tunnel, and say what to do where none answers",
+		Args:              networkOrAll,
+		ValidArgsFunction: s.completeNetworks,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if wait <= 0 {
 				return usageError{fmt.Errorf("--wait %s: want more than nothing", wait)}

@@ -44,9 +44,23 @@ const (
 	byPublisher = "portmap-ln"
 )
 
-func portsCommand(s *settings) *cobra.Command {
+// portsCommand is of lnctl itself; the same is "port ls".
+func portsCommand(s *settings) *cobra.Command { return listPortsCommand(s, "ports") }
+
+func portCommand(s *settings) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "port",
+		Short: "List published ports",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(listPortsCommand(s, "ls"))
+	return cmd
+}
+
+func listPortsCommand(s *settings, use string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "ports",
+		Use:   use,
 		Short: "List published ports, which no program listens on and ss does not show",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

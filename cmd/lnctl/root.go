@@ -2,19 +2,19 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/cmd/lnctl/conf"
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/console"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/operator"
@@ -23,8 +23,8 @@ import (
 // settings are the flags that every command has.
 type settings struct {
 	stateDir, dataDir string
-	confDir           string // of repair
-	json              bool
+	confDir           string // of doctor and repair
+	console.Output
 }
 
 // defaultConfDir is where runtimes look for configurations of networks.
@@ -33,11 +33,22 @@ const defaultConfDir = "/etc/cni/net.d"
 // usageError is a command line that cannot be.
 type usageError struct{ error }
 
-func rootCommand() *cobra.Command {
+const longHelp = `Look after the container networks of this host.
+
+Commands that look at the host, or change it, need root. lint, version, completion and
+overlay pubkey do not.
+
+The exit status is 0, or
+  1  if something failed, or was found wrong
+  2  if the command line is wrong
+  3  if the command needs root`
+
+func rootCommand() (*cobra.Command, *settings) {
 	var s settings
 	root := &cobra.Command{
 		Use:   "lnctl",
 		Short: "Look after the container networks of this host",
+		Long:  longHelp,
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,10 +65,11 @@ func rootCommand() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
 	flags.StringVar(&s.dataDir, "data-dir", address.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
-	flags.BoolVar(&s.json, "json", false, "print JSON")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(networkCommand(&s), portsCommand(&s), namesCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))
-	return root
+	s.AddFlags(flags)
+	root.SetFlagErrorFunc(console.FlagError)
+	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), conf.LintCommand(&s.Output), overlayCommand(&s), versionCommand(&s))
+	return root, &s
 }
 
 // directory refuses the value of a flag that was given and names no directory: from
@@ -80,15 +92,29 @@ func directory(flag, path string, given bool) error {
 	return nil
 }
 
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("unknown argument %q; see %s --help", args[0], cmd.CommandPath())}
+func noArgs(cmd *cobra.Command, args []string) error { return console.NoArgs(cmd, args) }
+
+// errNeedsRoot is of a command that an ordinary user runs.
+var errNeedsRoot = errors.New("needs root, as it looks at the host's links, rules and records: run it by sudo")
+
+// permitted is errNeedsRoot for a process that may not look at the host.
+func permitted() error {
+	if os.Geteuid() == 0 {
+		return nil
 	}
-	return nil
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &caps[0]); err == nil && caps[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0 {
+		return nil
+	}
+	return errNeedsRoot
 }
 
 // with calls fn with an Operator of the settings.
 func (s *settings) with(fn func(*operator.Operator) error) error {
+	if err := permitted(); err != nil {
+		return err
+	}
 	configured := func(network string) (model.NetworkConfig, bool, error) {
 		return netconf.Configured(cmp.Or(s.confDir, defaultConfDir), network)
 	}
@@ -100,32 +126,27 @@ func (s *settings) with(fn func(*operator.Operator) error) error {
 	return fn(c)
 }
 
-// print writes v as JSON, or what text writes.
+// print writes v as JSON or YAML, or what text writes.
 func (s *settings) print(out io.Writer, v any, text func(io.Writer) error) error {
-	if !s.json {
-		return text(out)
-	}
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return s.Print(out, v, text)
 }
 
-// table writes rows of cells in columns, the head first.
 func table(out io.Writer, head []string, rows [][]string) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	var errs []error
-	for _, row := range append([][]string{head}, rows...) {
-		_, err := fmt.Fprintln(w, strings.Join(row, "\t"))
-		errs = append(errs, err)
-	}
-	return errors.Join(append(errs, w.Flush())...)
+	return console.WriteTable(out, head, rows)
 }
 
-// orDash stands in a cell that would be empty.
-func orDash(s string) string {
-	if s == "" {
-		return "-"
+func orDash(s string) string { return console.OrDash(s) }
+
+func versionCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.print(cmd.OutOrStdout(), map[string]string{"version": version}, func(out io.Writer) error {
+				_, err := fmt.Fprintln(out, "lnctl", version)
+				return err
+			})
+		},
 	}
-	return s
 }

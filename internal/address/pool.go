@@ -194,6 +194,15 @@ func (p *Pool) Usage(ctx context.Context) ([]Use, error) {
 	return all, err
 }
 
+// UseOfSets returns the use of each range set, also of one without an address left.
+func (p *Pool) UseOfSets(ctx context.Context) ([]ipamstore.SetUsage, error) {
+	usage, err := p.store.Status(ctx)
+	return usage.Sets, IgnoreFull(err)
+}
+
+// HolderOf returns the holder of a lease of a network's pool.
+func HolderOf(network string, h ipamstore.Holder) life.Holder { return holderOf(network, h) }
+
 // BlockSets returns the range sets out of which a host's blocks are given, one
 // for each address family.
 func BlockSets(blocks []netip.Prefix) []ipamstore.RangeSet {

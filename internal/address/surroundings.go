@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/state"
+	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
 )
 
 // Networks are the records of the host's networks.
@@ -67,6 +68,21 @@ func (s surroundings) inUse() (all, own []netip.Prefix, err error) {
 		}
 	}
 	return all, own, nil
+}
+
+// InUse returns what a new subnet must not overlap: routes, addresses and name servers of
+// the calling thread's network namespace, the subnets in records, and those that were chosen
+// by the book in dataDir.
+func InUse(records Networks, dataDir string) ([]netip.Prefix, error) {
+	all, _, err := surroundings{records: records, routes: ownRoutes}.inUse()
+	if err != nil {
+		return nil, err
+	}
+	book, err := (&subnets.Book{DataDir: dataDir}).List()
+	for _, h := range book {
+		all = append(all, h.Subnet)
+	}
+	return all, err
 }
 
 // subnetsOf returns the subnets of a network whose addresses are ours.

@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"errors"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,34 @@ type File struct {
 	// Subnets of the pools of our plugins.
 	Subnets []netip.Prefix
 	Keys    []Finding // without effect, of our plugins
+	// Strange are keys of our plugins that are no keys of theirs nor near one, and that no
+	// runtime is known to write. They may be a vendor's.
+	Strange []Finding
+	// Networks are the plugins of ours that attach containers, as they are read.
+	Networks []Member
+}
+
+// Member is bridge-ln or overlay-ln in a file.
+type Member struct {
+	*Network
+	Plugin Plugin
+	Source Source
+}
+
+// ReadFile reads a configuration: Err says why it could not be.
+func ReadFile(path string) File {
+	data, err := plain.ReadFile(path)
+	if err != nil {
+		return File{Path: path, Err: err}
+	}
+	return ReadData(path, data)
+}
+
+// ReadData is ReadFile of data that the path stands for.
+func ReadData(path string, data []byte) File {
+	f := File{Path: path}
+	f.Err = f.read(data)
+	return f
 }
 
 // Files reads the configurations of a directory, in the order in which runtimes look at
@@ -29,13 +58,7 @@ type File struct {
 func Files(dir string) []File {
 	var all []File
 	for _, path := range configurations(dir) {
-		f := File{Path: path}
-		data, err := plain.ReadFile(path)
-		if err == nil {
-			err = f.read(data)
-		}
-		f.Err = err
-		all = append(all, f)
+		all = append(all, ReadFile(path))
 	}
 	return all
 }
@@ -57,28 +80,60 @@ func (f *File) read(data []byte) error {
 		return err
 	}
 	f.Network = nameOf(file)
+	var errs []error
 	for _, p := range []Plugin{Bridge, Overlay, Portmap} {
 		for _, o := range ofType(file, p) {
 			f.Ours = true
 			f.Keys = append(f.Keys, Unknown(o, p)...)
-			if err := f.readPlugin(p, Source{Conf: o.Apart(), Network: f.Network}); err != nil {
-				return err
-			}
+			f.Strange = append(f.Strange, strange(o, p)...)
+			errs = append(errs, f.readPlugin(p, Source{Conf: o.Apart(), Network: f.Network}))
 		}
 	}
-	return nil
+	if file.Has(table[keyPlugins].Name) {
+		f.Keys = append(f.Keys, misspeltOf(file)...)
+	}
+	return errors.Join(errs...)
+}
+
+// misspeltOf finds keys of a list that were meant to be those of libcni.
+func misspeltOf(list *jsonr.Object) []Finding {
+	keys := []Key{table[keyCNIVersion], table[keyName], table[keyPlugins]}
+	for _, name := range []string{"cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"} {
+		keys = append(keys, Key{Name: name})
+	}
+	for i := range keys {
+		keys[i].Of, keys[i].Inside = Bridge, nil
+	}
+	f := finder{plugin: Bridge}
+	f.walk(list.Apart(), keys, false, false)
+	for i, found := range f.found {
+		if found.Right != "" {
+			f.found[i].Why = "is no key of a list of plugins"
+		}
+	}
+	for v := range list.Values() {
+		i := find(table[:], v.Name(), false)
+		if i >= 0 && (table[i].From != fromCNI || i == keyIPAM) && find(keys, v.Name(), false) < 0 { // Podman writes args there
+			f.add(v, "", "stands beside "+table[keyPlugins].Name+", where no plugin reads it")
+		}
+	}
+	return f.found
 }
 
 func (f *File) readPlugin(p Plugin, s Source) error {
 	f.add(p.String())
 	if p == Portmap {
-		_, err := ReadPublish(s)
-		return err
+		publish, err := ReadPublish(s)
+		if err != nil {
+			return err
+		}
+		return publish.Config.Validate()
 	}
 	n, err := ReadNetwork(p, s)
 	if err != nil {
 		return err
 	}
+	f.Networks = append(f.Networks, Member{n, p, s})
 	if n.IPAMType != "" {
 		f.add(n.IPAMType)
 	}

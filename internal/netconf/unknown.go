@@ -42,6 +42,14 @@ func Unknown(conf *jsonr.Object, p Plugin) []Finding {
 	return f.found
 }
 
+// strange returns the keys of a configuration that are unknown, far from any key, and of no
+// runtime that is known.
+func strange(conf *jsonr.Object, p Plugin) []Finding {
+	f := finder{plugin: p, strangers: true}
+	f.walk(conf.Apart(), table[:], false, true)
+	return f.strange
+}
+
 // The findings of one configuration, and the comparisons made for it, have a bound: it may
 // hold a million keys.
 const (
@@ -53,6 +61,9 @@ type finder struct {
 	plugin  Plugin
 	found   []Finding
 	unknown int
+	// strangers says to keep unknown keys without a near one, too.
+	strangers bool
+	strange   []Finding
 }
 
 // walk looks at the keys of an object. others says to find keys of other plugins, too: runtimes
@@ -132,10 +143,16 @@ func (f *finder) miss(v jsonr.Value, section []Key) {
 	}
 	if best != "" {
 		f.add(v, best, "is no key of "+f.plugin.String())
+	} else if f.strangers && len(f.strange) < mostFindings {
+		f.strange = append(f.strange, f.finding(v, "", "is no key of "+f.plugin.String()))
 	}
 }
 
 func (f *finder) add(v jsonr.Value, right, why string) {
+	f.found = append(f.found, f.finding(v, right, why))
+}
+
+func (*finder) finding(v jsonr.Value, right, why string) Finding {
 	key := v.Place()
 	if right != "" {
 		right = strings.TrimSuffix(key, v.Name()) + right
@@ -143,7 +160,7 @@ func (f *finder) add(v jsonr.Value, right, why string) {
 	if !isPrintable(key) { // it becomes a part of a line
 		key = strconv.Quote(key)
 	}
-	f.found = append(f.found, Finding{Key: key, Value: string(v.Raw()), Right: right, Why: why})
+	return Finding{Key: key, Value: string(v.Raw()), Right: right, Why: why}
 }
 
 // Check returns what Unknown found as a line for the operator, empty for none; or, if the
