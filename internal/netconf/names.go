@@ -2,6 +2,8 @@ package netconf
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -17,7 +19,7 @@ func readNames(v jsonr.Value, s Source, in sections) (*model.Names, error) {
 		names []string
 	}{
 		{"CNI_ARGS NAME", given(s.Args["NAME"])},
-		{"CNI_ARGS K8S_POD_NAME", podNames(s.Args)},
+		{"CNI_ARGS K8S_POD_NAME", podNames(s.Args, domain)},
 		{in.args[argNames].Place(), in.args[argNames].Strings()},
 		{"CNI_ARGS NERDCTL_CNI_DHCP_HOSTNAME", given(s.Args["NERDCTL_CNI_DHCP_HOSTNAME"])},
 		{in.runtime[capAliases].Place(), readAliases(in.runtime[capAliases], s.Network)},
@@ -59,14 +61,21 @@ func given(name string) []string {
 	return []string{name}
 }
 
-// podNames returns the pod's name, alone and with its namespace. Podman sends the container's
-// name in both.
-func podNames(args map[string]string) []string {
+// podNames returns the pod's name, alone and with its namespace. Kubernetes lets a pod be
+// called "www.example.com" by anyone that may make one in a namespace: what has dots stands
+// below the domain only, or the pod would answer for names of the cluster and of the world.
+// It also lets a name have labels that DNS does not: no reason to refuse the pod. Podman
+// sends the container's name in both, which only root gives.
+func podNames(args map[string]string, domain string) []string {
 	pod, namespace := args["K8S_POD_NAME"], args["K8S_POD_NAMESPACE"]
 	if pod == "" || namespace == "" || namespace == pod {
 		return given(pod)
 	}
-	return []string{pod, pod + "." + namespace}
+	all := []string{pod, pod + "." + namespace}
+	if strings.Contains(pod, ".") {
+		all = []string{pod + "." + domain, pod + "." + namespace + "." + domain}
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return !model.ValidDNSName(name) })
 }
 
 // readAliases reads a list, or an object with one for each network.

@@ -405,6 +405,29 @@ func TestNamesOfContainers(t *testing.T) {
 	}
 }
 
+// A right to make pods in one namespace gives no name of the cluster or of the world, and no
+// name that Kubernetes allows keeps a pod from its network.
+func TestNamesOfPods(t *testing.T) {
+	l := newNamesLab(t)
+	l.startAgent()
+	l.join("web", "front")
+	l.captured()
+	const foreign = "outside.test"
+	before := l.answers(query{from: "web", name: foreign})
+	for cid, pod := range map[string]string{"p1": foreign, "p2": strings.Repeat("p", 70), "p3": strings.Repeat("pod.", 60) + "pod"} {
+		l.netns(cid)
+		c := call{plugin: "bridge-ln", command: "ADD", cid: cid, netns: netnsPath(cid), ifName: "eth0", stdin: l.namesConf("front", nil)}
+		c.args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=evil;K8S_POD_NAME=" + pod
+		l.at[cid+"/front"] = parseResult(t, l.must(c).stdout).addresses(t)
+	}
+	pod := l.address("p1", "front", false)
+	for name, want := range map[string]string{foreign: before, foreign + ".evil": "nxdomain", foreign + ".libnet.internal": pod, foreign + ".evil.libnet.internal": pod} {
+		if got := l.answers(query{from: "web", name: name}); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 // A repeated ADD with other names renames the container.
 func TestNamesRename(t *testing.T) {
 	l := newNamesLab(t)
