@@ -22,7 +22,7 @@ var ladder = []struct {
 	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host", "internal/wireguard"}},
 	{"cmd/lnctl", []string{"cmd/lnctl/conf", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life"}},
-	{"cmd/lnctl/conf", []string{"internal/console", "internal/netconf", "internal/model", "internal/address"}},
+	{"cmd/lnctl/conf", []string{"internal/console", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile"}},
 	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/state", "internal/netns", "internal/link", "internal/overlay"}},

@@ -141,6 +141,9 @@ func pool(m netconf.Member) error {
 	if m.Pool == nil || m.Plugin == netconf.Overlay {
 		return nil
 	}
+	if _, v6 := m.Pool.Families(); v6 > 0 && m.Config.MTU > 0 && m.Config.MTU < 1280 {
+		return model.BadConfig("mtu", m.Config.MTU, "want at least 1280 bytes, as the network has IPv6")
+	}
 	if len(m.Pool.Wants) > 0 {
 		_, err := address.NewAutoPool(m.Pool.Config, m.Pool.Wants, m.Pool.Extra)
 		return m.Pool.NameError(err)

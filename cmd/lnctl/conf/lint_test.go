@@ -54,6 +54,7 @@ func TestLint(t *testing.T) {
 		{"contradiction", bridge(`"internal":true,"ipMasq":true,`, ranges), "✗ standard input: internal", false},
 		{"host bits", bridge("", `"ranges":[[{"subnet":"10.32.0.5/24"}]]`), "✗ standard input: ipam.ranges[0][0].subnet: \"10.32.0.5/24\": has host bits set", false},
 		{"gateway outside", bridge(`"isGateway":true,`, `"ranges":[[{"subnet":"10.32.0.0/24","gateway":"10.33.0.1"}]]`), "10.33.0.1", false},
+		{"small packets", bridge(`"mtu":1200,`, `"ranges":[[{"subnet":"fd32::/64"}]]`), "mtu: 1200: want at least 1280", false},
 		{"auto", bridge("", `"subnet":"auto/33"`), "✗", false},
 		{"ports", list(`{"type":"portmap-ln","markMasqBit":99}`), "✗ standard input: markMasqBit: 99: want a bit of the mark", false},
 		{"name", `{"cniVersion":"1.0.0","plugins":[{"type":"bridge-ln"}]}`, `name: "": want letters`, false},
