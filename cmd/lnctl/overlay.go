@@ -16,11 +16,11 @@ import (
 func overlayCommand(s *settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "overlay",
-		Short: "Look at the other hosts of networks that span hosts, and make keys for them",
+		Short: "Look at the other hosts of networks that span hosts, and make and change keys for them",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(overlayPeersCommand(s), overlayCheckCommand(s), overlayKeygenCommand(), overlayPubkeyCommand())
+	cmd.AddCommand(overlayPeersCommand(s), overlayCheckCommand(s), overlayKeygenCommand(), overlayPubkeyCommand(), overlayRotateCommand(s))
 	return cmd
 }
 

@@ -65,6 +65,7 @@ type Agent struct {
 	mend     hint // look at the kernel
 	claim    hint // look at the registry
 	announce hint // tell the registry of keys
+	heal     hint // look at the peers of encrypted networks
 	secret   hint // look whether wireguard-go is needed
 
 	mu       sync.Mutex
@@ -88,7 +89,7 @@ var errStarting = errors.New("etcd has not been reached yet")
 // New returns an agent that has done nothing yet.
 func New(c Config) *Agent {
 	a := &Agent{
-		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), secret: newHint(), secrets: map[string]*secret{}, apart: errStarting,
+		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), heal: newHint(), secret: newHint(), secrets: map[string]*secret{}, apart: errStarting,
 		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]nodefile.File{},
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
 		confRead: make(chan struct{}),
@@ -130,7 +131,7 @@ func (a *Agent) tasks() []func(context.Context) error {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
 	}
 	if a.conf.Keys != nil {
-		all = append(all, a.announceLoop, a.userspaceLoop)
+		all = append(all, a.announceLoop, a.userspaceLoop, a.rotateLoop, a.controlLoop, a.healLoop)
 	}
 	return all
 }

@@ -21,6 +21,7 @@ import (
 type status struct {
 	claimErr, mendErr error
 	problems          []string // with other hosts
+	unmet             []string // hosts of an encrypted network that are out of reach, and what to do
 	blocks            []netip.Prefix
 	use               []address.Use
 	peers, lacking    int
@@ -29,7 +30,7 @@ type status struct {
 
 func (s status) errs() []error {
 	all := []error{s.claimErr, s.mendErr}
-	for _, p := range s.problems {
+	for _, p := range slices.Concat(s.problems, s.unmet) {
 		all = append(all, errors.New(p))
 	}
 	return slices.DeleteFunc(all, func(err error) bool { return err == nil })

@@ -157,6 +157,7 @@ func (k keeper) follow(ctx context.Context, v overlay.View) (soon time.Duration,
 	up, err := k.connect(ctx, f)
 	if up && f.Encryption != "" {
 		k.announce(shared.Keys[a.conf.Name], keys, err)
+		a.heal.give()
 		err = errors.Join(err, keyStore{k.stateDir(), n.Name}.keep(f.Epochs...))
 	}
 	return soon, err

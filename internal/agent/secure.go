@@ -51,6 +51,7 @@ type secret struct {
 	seen   time.Time        // when epoch was seen first
 	moved  time.Time        // when all hosts sent by it, first; zero: not yet
 	wanted overlay.HostKeys // to be announced; zero: nothing yet
+	healed time.Time        // when an epoch was begun for a peer that is out of reach
 }
 
 // secretOf returns what is remembered of a network, to be used under the agent's lock.
@@ -203,6 +204,10 @@ func (a *Agent) announceLoop(ctx context.Context) error {
 		again = rarely
 		for network, k := range a.unannounced() {
 			err := a.conf.Keys.SetKeys(ctx, network, k)
+			if errors.Is(err, overlay.ErrTaken) { // the next view tells what is there
+				again = mendAgain
+				continue
+			}
 			a.say("keys "+network, err, "keys cannot be announced", "keys announced", "network", network)
 			if err != nil {
 				again = mendAgain

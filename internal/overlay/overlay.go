@@ -75,10 +75,10 @@ type Network struct {
 	Kept   bool
 }
 
-// keepalive is after how many seconds the peers of networks that an agent keeps hear of each
-// other at least. The session is then renewed every two minutes, so that one which is older
+// Keepalive is after how many seconds the peers of networks that an agent keeps hear of each
+// other at least, by the one that Begins. The session is then renewed every two minutes, so that one which is older
 // tells of a peer that is out of reach, and the way through a NAT stays open.
-const keepalive = 25
+const Keepalive = 25
 
 // Plan returns what the network is on the host with the address self: a device
 // that holds the first address of each block of its own, and for each other
@@ -129,6 +129,10 @@ func addOwn(t *tunnel.Tunnel, nodes []Node, self netip.Addr) (spoken map[bool]bo
 	return spoken
 }
 
+// Begins says which of two hosts begins the first handshake with the other. If both do at the same
+// time, each forgets its own for the other's, and none is completed until five seconds later.
+func Begins(self, other netip.Addr) bool { return self.Compare(other) > 0 }
+
 // planSecure is Plan for a network that is encrypted.
 func planSecure(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
 	t := tunnel.Tunnel{Name: n.Name, Alias: n.Alias, Port: n.Port, MTU: n.MTU, IPv6: host.IPv6Off}
@@ -143,8 +147,8 @@ func planSecure(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
 			continue
 		}
 		p := wireguard.Peer{PublicKey: node.PublicKey, Endpoint: netip.AddrPortFrom(node.Address, cmp.Or(node.Port, n.Port))}
-		if n.Kept {
-			p.Keepalive = keepalive
+		if n.Kept && Begins(self, node.Address) {
+			p.Keepalive = Keepalive
 		}
 		for _, b := range node.Blocks {
 			p.Allowed = append(p.Allowed, b.Masked())

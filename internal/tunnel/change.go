@@ -122,6 +122,9 @@ func (h *Tunnels) surplus(d *netlink.Device, t Tunnel, old tunnelState, macs map
 		all = append(all, change{do: func() error { return ignore(do(), gone...) }})
 	}
 	for _, r := range old.routes {
+		if t.leadsElsewhere(r.Dst) {
+			continue // the sister takes it over: without it for a moment, packets would be lost
+		}
 		del(func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.Index, r) })
 	}
 	for _, n := range old.neighbours {

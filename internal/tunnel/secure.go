@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -64,6 +65,11 @@ func (t *Tunnel) sister() string {
 		return ""
 	}
 	return t.Secure.Sister
+}
+
+// leadsElsewhere says that a route to a block of the network belongs to its other device.
+func (t *Tunnel) leadsElsewhere(block netip.Prefix) bool {
+	return t.Secure != nil && slices.Contains(t.Secure.Elsewhere, block)
 }
 
 // wanted is what the device has to have, of which have is known.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
@@ -73,7 +72,7 @@ func (t *Tunnel) compare(at string, have tunnelState, out *netlink.Diff) {
 		out.Add("%s: route %s is missing", at, r)
 	}
 	for _, r := range oldRoutes {
-		if t.Secure != nil && slices.Contains(t.Secure.Elsewhere, r.Dst) {
+		if t.leadsElsewhere(r.Dst) {
 			continue // about to move
 		}
 		out.Add("%s: route %s leads to no host of the network", at, r)

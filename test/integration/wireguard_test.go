@@ -142,13 +142,20 @@ func (s *secure) deleteRoutes(typ int) {
 	}
 }
 
+// wireguardOf is the device of a host that has an alias, to be used there.
+func (s *secure) wireguardOf(host string) wireguard.Device {
+	s.t.Helper()
+	d := wireguard.Device{Name: s.deviceOf(host)}
+	if !s.kernel {
+		d.Socket = wireguard.SocketPath("/run/libnet-"+host, d.Name)
+	}
+	return d
+}
+
 // takePeers takes all peers from the device of h1.
 func (s *secure) takePeers() {
 	s.t.Helper()
-	d := wireguard.Device{Name: s.deviceOf("h1")}
-	if !s.kernel {
-		d.Socket = wireguard.SocketPath("/run/libnet-h1", d.Name)
-	}
+	d := s.wireguardOf("h1")
 	have, err := d.Read()
 	s.check(err)
 	var c wireguard.Change

@@ -162,7 +162,7 @@ func (s *secure) deviceOf(host string) (name string) {
 		}
 		s.check(err)
 		for _, l := range links {
-			if strings.HasPrefix(l.Attrs().Name, "wg-") {
+			if strings.HasPrefix(l.Attrs().Name, "wg-") && (name == "" || l.Attrs().Alias != "") {
 				name = l.Attrs().Name
 			}
 		}

@@ -33,6 +33,10 @@ func TestKeys(t *testing.T) {
 	block, err := a.claim()
 	l.must(err)
 	l.must(a.SetKeys(ctx, "net1", overlay.HostKeys{Keys: []overlay.EpochKey{{Epoch: 1, PublicKey: wireguard.Key{1}, Port: 61500}}, Sends: 1}))
+	l.must(a.Rotate(ctx, "net1", overlay.KeyEpoch{}, 2))
+	if err := a.Rotate(ctx, "net1", overlay.KeyEpoch{}, 2); !errors.Is(err, overlay.ErrTaken) {
+		t.Errorf("the same epoch again: %v", err)
+	}
 	n.set("6f2d1c9b4a70", "shop", "10.5.1.2")
 	l.await("names in etcd", func() bool { return len(l.leased(a.keys.namedOf("net1", "h1"))) == 1 })
 	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ControlPath is the socket at which ln-agent answers lnctl. Only root reaches it.
+func ControlPath(stateDir string) string { return filepath.Join(stateDir, "overlay", "agent.sock") }
+
+// request is what lnctl asks for, a line of JSON; package operator has the other end.
+type request struct {
+	Do      string        // "rotate-keys", "evict" or "admit"
+	Network string        // of rotate-keys
+	Node    string        // of the others
+	Wait    time.Duration // for all hosts to follow; 0: none
+}
+
+// answer is a line of JSON, too.
+type answer struct {
+	Error string
+	Epoch int // that rotate-keys began
+}
+
+// controlLoop answers lnctl.
+func (a *Agent) controlLoop(ctx context.Context) error {
+	path := ControlPath(a.conf.StateDir)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // of an agent that was killed
+		return err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("listen for lnctl: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	var g errgroup.Group
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return errors.Join(ctx.Err(), g.Wait())
+		}
+		g.Go(func() error {
+			a.control(ctx, c)
+			return nil
+		})
+	}
+}
+
+// controlPatience is how long a caller may take for its request.
+const controlPatience = 5 * time.Second
+
+func (a *Agent) control(ctx context.Context, c net.Conn) {
+	defer func() { _ = c.Close() }()
+	_ = c.SetReadDeadline(time.Now().Add(controlPatience))
+	line, err := bufio.NewReader(c).ReadBytes('\n')
+	var r request
+	if err == nil {
+		err = json.Unmarshal(line, &r)
+	}
+	var out answer
+	if err == nil {
+		out.Epoch, err = a.do(ctx, r)
+	}
+	if err != nil {
+		out.Error = err.Error()
+	}
+	data, err := json.Marshal(out)
+	if err == nil {
+		_, err = c.Write(append(data, '\n'))
+	}
+	if err != nil {
+		a.log.Debug("lnctl did not wait for the answer", "error", err)
+	}
+}
+
+func (a *Agent) do(ctx context.Context, r request) (epoch int, err error) {
+	if r.Do == "rotate-keys" {
+		if epoch, err = a.rotate(ctx, r.Network); err != nil || r.Wait <= 0 {
+			return epoch, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, r.Wait)
+		defer cancel()
+		return epoch, a.rotated(ctx, r.Network, epoch)
+	}
+	return 0, fmt.Errorf("%q: want one of %v: is lnctl newer than ln-agent?", r.Do, slices.Sorted(slices.Values([]string{"rotate-keys"})))
+}

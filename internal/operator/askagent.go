@@ -1,0 +1,81 @@
+package operator
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+)
+
+// askPatience is how long ln-agent may take for an answer, beside what it is asked to wait.
+const askPatience = 10 * time.Second
+
+// request and answer are those of package agent, which has the other end.
+type request struct {
+	Do, Network, Node string
+	Wait              time.Duration
+}
+
+type answer struct {
+	Error string
+	Epoch int
+}
+
+// RotateKeys has the ln-agent of this host begin a new epoch of keys of a network, which it
+// returns, and waits until all hosts have followed, but not longer than wait; 0: not at all.
+func (o *Operator) RotateKeys(network string, wait time.Duration) (epoch int, err error) {
+	a, err := o.ask(request{Do: "rotate-keys", Network: network, Wait: wait})
+	return a.Epoch, err
+}
+
+func (o *Operator) ask(r request) (a answer, err error) {
+	path := filepath.Join(o.StateDir, "overlay", "agent.sock")
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return a, fmt.Errorf("ln-agent of this host does not answer: see that it runs with --state-dir %s: %w", o.StateDir, err)
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	line, err := json.Marshal(r)
+	if err != nil {
+		return a, err
+	}
+	if err := c.SetDeadline(time.Now().Add(r.Wait + askPatience)); err != nil {
+		return a, err
+	}
+	if _, err := c.Write(append(line, '\n')); err != nil {
+		return a, fmt.Errorf("ask ln-agent: %w", err)
+	}
+	line, err = bufio.NewReader(c).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &a)
+	}
+	if err != nil {
+		return a, fmt.Errorf("ask ln-agent: no whole answer: %w", err)
+	}
+	if a.Error != "" {
+		return a, errors.New(a.Error)
+	}
+	return a, nil
+}
+
+// KeyedNetworks are the encrypted networks that ln-agent keeps on this host. It is an error if there is
+// none.
+func (o *Operator) KeyedNetworks() ([]string, error) {
+	names, err := o.NodeFiles()
+	errs := []error{err}
+	var all []string
+	for _, name := range names {
+		f, err := o.NodeFile(name)
+		if err == nil && f.Encryption != "" {
+			all = append(all, name)
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil || len(all) > 0 {
+		return all, err
+	}
+	return nil, errors.New("ln-agent keeps no encrypted network on this host")
+}
