@@ -62,7 +62,7 @@ func given(name string) []string {
 }
 
 // podNames returns the pod's name, alone and with its namespace. Kubernetes lets a pod be
-// called "www.example.com" by anyone that may make one in a namespace: what has dots stands
+// called "www.example.com" with the right to make one in a namespace: what has dots stands
 // below the domain only, or the pod would answer for names of the cluster and of the world.
 // It also lets a name have labels that DNS does not: no reason to refuse the pod. Podman
 // sends the container's name in both, which only root gives.
