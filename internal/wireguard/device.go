@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Errors of devices, for errors.Is.
@@ -36,7 +38,7 @@ func (p Peer) Same(o Peer) bool {
 
 func sorted(all []netip.Prefix) []netip.Prefix {
 	all = slices.Clone(all)
-	slices.SortFunc(all, netip.Prefix.Compare)
+	sorting.Stable(all, netip.Prefix.Compare)
 	return all
 }
 
@@ -83,7 +85,7 @@ func (s State) Towards(want State) (c Change) {
 	for k := range have {
 		c.Remove = append(c.Remove, k)
 	}
-	slices.SortFunc(c.Remove, func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
+	sorting.Stable(c.Remove, func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
 	return c
 }
 
