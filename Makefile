@@ -13,8 +13,13 @@ FUZZTIME   ?= 20s
 RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,address agent cni driver engine firewall/conntrack firewall/nft flock host kernel life link netlink netns nfnl operator overlay plain registry/etcd state tunnel)
 STORM      ?= 5m
 
-# Static, stripped, the same bytes from the same source.
-GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+# Static, stripped, the same bytes from the same source. Functions start at multiples of 16 bytes,
+# not 32. In plugins, packages that mostly wait for the kernel are compiled without inlining:
+# bridge-ln is 5 % smaller, and no difference in CPU time can be measured. Without inlining in all
+# our packages it would be 8 %, but a CHECK would take 3 % more; in Go's packages, 8 % more.
+GOFLAGS_BUILD := -trimpath -ldflags "-s -w -funcalign=16 -X main.version=$(VERSION)"
+UNINLINED     := address cni engine firewall/either firewall/iptables firewall/nft firewall/ruleset guard model plan plugin publish tunnel wireguard
+SMALL         := $(foreach p,$(UNINLINED),-gcflags=github.com/libnet-cni/libnet/internal/$(p)=-l)
 export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
@@ -25,7 +30,8 @@ help: ## show this
 
 build: ## build the plugins, lnctl and ln-agent into bin/
 	@mkdir -p bin
-	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./plugins/... ./cmd/...
+	$(GO) build $(GOFLAGS_BUILD) $(SMALL) -o bin/ ./plugins/...
+	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
 
 tools: ## build what the tests drive: cnitool, the reference plugins, etcd
 	@mkdir -p $(TOOLS)

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"reflect"
 
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
@@ -123,10 +122,11 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 
 // rename records other names than the attachment has.
 func (e *Endpoint) rename(names *model.Names) error {
-	if reflect.DeepEqual(e.rec.Names, (*state.Names)(names)) {
+	want := (*state.Names)(names)
+	if want.Equal(e.rec.Names) {
 		return nil
 	}
-	e.rec.Names = (*state.Names)(names)
+	e.rec.Names = want
 	return e.save()
 }
 

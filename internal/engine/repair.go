@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -183,7 +184,7 @@ func (m *mender) lostFirst(ctx context.Context, recs []state.Endpoint) {
 		}
 		return 0
 	}
-	slices.SortStableFunc(recs, func(a, b state.Endpoint) int { return lost(a) - lost(b) })
+	sorting.Stable(recs, func(a, b state.Endpoint) int { return lost(a) - lost(b) })
 }
 
 // backend is the one that holds the rules of a network where no record tells.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // PortSpan is a part of the host's ports: those from Lo to Hi of one protocol, at the
@@ -96,7 +98,7 @@ type PortIndex[T any] struct {
 // IndexPorts returns an index of all; span tells the ports that one of them has.
 func IndexPorts[T any](all []T, span func(T) PortSpan) PortIndex[T] {
 	x := PortIndex[T]{all: slices.Clone(all), span: span}
-	slices.SortStableFunc(x.all, func(a, b T) int { return cmp.Compare(span(a).Lo, span(b).Lo) })
+	sorting.Stable(x.all, func(a, b T) int { return cmp.Compare(span(a).Lo, span(b).Lo) })
 	for _, h := range all {
 		s := span(h)
 		x.widest = max(x.widest, int(s.Hi-s.Lo)+1)

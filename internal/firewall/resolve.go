@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Resolve returns what ports publish for one address family when no port is in
@@ -130,7 +132,7 @@ type resolver struct {
 // plain says that no number of a port is in two mappings.
 func (r *resolver) plain() bool {
 	order := slices.Clone(r.spans)
-	slices.SortFunc(order, func(a, b span) int {
+	sorting.Stable(order, func(a, b span) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.HostPort, b.HostPort))
 	})
 	var before *span
@@ -146,7 +148,7 @@ func (r *resolver) plain() bool {
 
 // group puts spans of one protocol and address together, any address last.
 func (r *resolver) group() error {
-	slices.SortStableFunc(r.spans, func(a, b span) int {
+	sorting.Stable(r.spans, func(a, b span) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), compareHosts(a.HostIP, b.HostIP))
 	})
 	for len(r.spans) > 0 {
@@ -294,7 +296,7 @@ func (s span) withoutHoles() []PortMap {
 // overlap. Only what of the host they take counts.
 func JoinPorts(ports []PortMap) []PortMap {
 	all := slices.Clone(ports)
-	slices.SortFunc(all, func(a, b PortMap) int {
+	sorting.Stable(all, func(a, b PortMap) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
 	})
 	var out []PortMap

@@ -3,12 +3,14 @@ package firewall
 import (
 	"cmp"
 	"slices"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // settle gives each port of one protocol and address to one mapping.
 func (r *resolver) settle(spans []span) ([]span, error) {
 	spans = joinSame(spans)
-	slices.SortStableFunc(spans, func(a, b span) int { return cmp.Compare(a.HostPort, b.HostPort) })
+	sorting.Stable(spans, func(a, b span) int { return cmp.Compare(a.HostPort, b.HostPort) })
 	overlap := false
 	for i := 1; i < len(spans); i++ {
 		overlap = overlap || spans[i].HostPort <= spans[i-1].Last()
@@ -39,7 +41,7 @@ func joinSame(spans []span) []span {
 	}
 	key := func(s span) meaning { return meaning{s.delta(), s.clients()} }
 	all := slices.Clone(spans)
-	slices.SortStableFunc(all, func(a, b span) int {
+	sorting.Stable(all, func(a, b span) int {
 		x, y := key(a), key(b)
 		return cmp.Or(cmp.Compare(x.delta, y.delta), cmp.Compare(x.clients, y.clients), cmp.Compare(b.HostPortEnd, 0)-cmp.Compare(a.HostPortEnd, 0), cmp.Compare(a.HostPort, b.HostPort))
 	})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Prefixes returns what the host has routes to, in every table, each once and
@@ -41,7 +42,7 @@ func (h *Host) Prefixes() ([]netip.Prefix, error) {
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b netip.Prefix) int {
+	sorting.Stable(all, func(a, b netip.Prefix) int {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
 		}

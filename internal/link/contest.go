@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // placeRoutes adds the routes of l. Those without a priority get one by l's
@@ -175,7 +176,7 @@ func (p *placing) rival(index int) (*rival, error) {
 // those in fixed have metrics that we may not have. No metric is given twice: of one metric IPv6 makes one route of
 // several next hops.
 func assign(all []contender, fixed []int, is6 bool) {
-	slices.SortFunc(all, func(a, b contender) int { return a.prec.compare(b.prec, a.Name, b.Name) })
+	sorting.Stable(all, func(a, b contender) int { return a.prec.compare(b.prec, a.Name, b.Name) })
 	best := all[0].prec.first(is6)
 	if all[0].prec.Priority > 0 {
 		for is6 && slices.Contains(fixed, best) {

@@ -17,6 +17,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 const (
@@ -111,7 +112,7 @@ func boundNamespaces() ([]string, error) {
 		}
 		return 1
 	}
-	slices.SortStableFunc(all, func(a, b string) int { return cmp.Compare(usual(a), usual(b)) })
+	sorting.Stable(all, func(a, b string) int { return cmp.Compare(usual(a), usual(b)) })
 	return all, nil
 }
 

@@ -232,6 +232,9 @@ func (a Addressing) Complete(c NetworkConfig) (Addressing, error) {
 	}
 	if c.DefaultGateway {
 		out.addDefaultRoutes(a.Routes)
+		if err := out.lacksDefaultRoute(c); err != nil {
+			return Addressing{}, err
+		}
 	} else {
 		out.AddTunnelRoutes(c.Tunnel)
 	}
@@ -283,6 +286,20 @@ func (a *Addressing) addDefaultRoutes(given []Route) {
 		a.Routes = slices.DeleteFunc(a.Routes, func(r Route) bool { return r.Dst == any })
 		a.Routes = append(a.Routes, Route{Dst: any, Gateway: gw})
 	}
+}
+
+// lacksDefaultRoute names the first address of a family that has no default route, unless the
+// network is isolated in that family.
+func (a Addressing) lacksDefaultRoute(c NetworkConfig) error {
+	for _, addr := range a.Addresses {
+		is6 := addr.Prefix.Addr().Is6()
+		leads := func(r Route) bool { return r.Dst.Bits() == 0 && r.Dst.Addr().Is6() == is6 }
+		if c.Mode(is6) != GatewayIsolated && !slices.ContainsFunc(a.Routes, leads) {
+			return BadConfig("ipam.gateway", "missing", fmt.Sprintf("subnet %s has no address left for the bridge, "+
+				"so there is no default route: name the gateway, want a larger subnet, or isDefaultGateway false", addr.Prefix.Masked()))
+		}
+	}
+	return nil
 }
 
 var (

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
@@ -170,7 +171,7 @@ type place struct {
 // validateApart refuses blocks that overlap. Sorted, one that overlaps others
 // overlaps its neighbour.
 func validateApart(blocks []place) error {
-	slices.SortFunc(blocks, func(a, b place) int { return a.net.Compare(b.net) })
+	sorting.Stable(blocks, func(a, b place) int { return a.net.Compare(b.net) })
 	for i := 1; i < len(blocks); i++ {
 		if a, b := blocks[i-1], blocks[i]; a.net.Overlaps(b.net) {
 			return BadConfig(b.key, b.net, fmt.Sprintf("overlaps %s of %s", a.net, a.key))

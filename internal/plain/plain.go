@@ -13,11 +13,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Open opens a file for reading, as os.Open does, without the poller. For the writer of a
@@ -52,7 +53,7 @@ func ReadDir(path string) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	all, err := f.ReadDir(-1)
-	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	sorting.Stable(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return all, errors.Join(err, f.Close())
 }
 

@@ -73,10 +73,15 @@ func TestComplete(t *testing.T) {
 		{"the IPAM's default route without one is not doubled", model.NetworkConfig{DefaultGateway: true},
 			withRoutes(addresses("10.1.0.5/24"), route("0.0.0.0/0", "")),
 			[]string{"addr 10.1.0.5/24 gw 10.1.0.1", "route 0.0.0.0/0 via 10.1.0.1"}},
-		{"a single address has no gateway", model.NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/32"),
+		{"a single address has no gateway", model.NetworkConfig{Gateway: true}, addresses("10.1.0.5/32"),
 			[]string{"addr 10.1.0.5/32 gw invalid IP"}},
-		{"nor have two", model.NetworkConfig{DefaultGateway: true}, addresses("10.1.0.5/31", "fd01::4/127"),
+		{"nor have two", model.NetworkConfig{Gateway: true}, addresses("10.1.0.5/31", "fd01::4/127"),
 			[]string{"addr 10.1.0.5/31 gw invalid IP", "addr fd01::4/127 gw invalid IP"}},
+		{"of two, one that is named", model.NetworkConfig{DefaultGateway: true}, withGateway(addresses("10.1.0.5/31"), "10.1.0.4"),
+			[]string{"addr 10.1.0.5/31 gw 10.1.0.4", "route 0.0.0.0/0 via 10.1.0.4"}},
+		{"the IPAM's default route serves without a gateway", model.NetworkConfig{DefaultGateway: true},
+			withRoutes(addresses("10.1.0.5/32"), route("0.0.0.0/0", "")),
+			[]string{"addr 10.1.0.5/32 gw invalid IP", "route 0.0.0.0/0 via invalid IP"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -88,6 +93,17 @@ func TestComplete(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A default route that is asked for and cannot be made is an error, not a container without one.
+func TestCompleteRefusesSubnetsWithoutGateway(t *testing.T) {
+	for _, in := range [][]string{{"10.1.0.5/31"}, {"fd01::4/127"}, {"10.1.0.5/32"}, {"10.1.0.5/24", "fd01::4/127"}} {
+		_, err := addresses(in...).Complete(model.NetworkConfig{DefaultGateway: true})
+		var bad *model.ConfigError
+		if !errors.As(err, &bad) || bad.Key != "ipam.gateway" {
+			t.Errorf("%v: %v, want a ConfigError of ipam.gateway", in, err)
+		}
 	}
 }
 

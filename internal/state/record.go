@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 )
 
 // Phase says how far the making of an attachment got.
@@ -115,6 +116,14 @@ type Endpoint struct {
 type Names struct {
 	Own    []string // the best one first
 	Domain string   // of the network; empty: none
+}
+
+// Equal says whether both have the same names; nil is equal to nil only.
+func (n *Names) Equal(o *Names) bool {
+	if n == nil || o == nil {
+		return n == o
+	}
+	return n.Domain == o.Domain && slices.Equal(n.Own, o.Own)
 }
 
 // OwnRules are the choices by which an attachment's own rules are made again,

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Errors of devices, for errors.Is.
@@ -47,7 +49,7 @@ func (p Peer) Same(want Peer) bool {
 
 func sorted(all []netip.Prefix) []netip.Prefix {
 	all = slices.Clone(all)
-	slices.SortFunc(all, netip.Prefix.Compare)
+	sorting.Stable(all, netip.Prefix.Compare)
 	return all
 }
 
@@ -94,7 +96,7 @@ func (s State) Towards(want State) (c Change) {
 	for k := range have {
 		c.Remove = append(c.Remove, k)
 	}
-	slices.SortFunc(c.Remove, func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
+	sorting.Stable(c.Remove, func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
 	return c
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/ipmath"
 	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // check fills in the defaults of c and says what is wrong with it.
@@ -149,7 +150,7 @@ func checkOverlap(pools []pool) error {
 	}
 	// In order, a range that shares an address with any before does so with the
 	// one that reaches farthest. There may be thousands.
-	slices.SortStableFunc(all, func(a, b ranged) int { return a.first.Compare(b.first) })
+	sorting.Stable(all, func(a, b ranged) int { return a.first.Compare(b.first) })
 	for i := 1; i < len(all); i++ {
 		far, s := all[i-1], all[i]
 		if s.first.BitLen() == far.first.BitLen() && !far.last.Less(s.first) {

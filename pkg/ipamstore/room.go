@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // makeRoom is called when a set has no free address. It frees what it can,
@@ -135,7 +137,7 @@ func (x *session) exhausted(set int) error {
 		owners++
 		if len(most) < 3 || sh.compare(most[2]) < 0 {
 			most = append(most[:min(2, len(most))], sh)
-			slices.SortFunc(most, share.compare)
+			sorting.Stable(most, share.compare)
 		}
 	}
 	msg := fmt.Sprintf("%d of %s leased, to %s", leases, counted(p.size, "address is", "addresses are"), counted(owners, "owner", "owners"))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // table is the pool as its files tell it.
@@ -117,7 +118,7 @@ func (t *table) readIndex(x *session) error {
 // in a new namespace.
 func (t *table) merge() {
 	for o, e := range t.entries {
-		slices.SortFunc(e.addrs, func(a, b leased) int { return a.addr.Compare(b.addr) })
+		sorting.Stable(e.addrs, func(a, b leased) int { return a.addr.Compare(b.addr) })
 		old := t.listed[o]
 		if old == nil || !slices.ContainsFunc(e.addrs, old.has) {
 			continue
@@ -129,7 +130,7 @@ func (t *table) merge() {
 			f.Holder = t.entries[f.Owner].Holder
 		}
 	}
-	slices.SortFunc(t.files, func(a, b Held) int {
+	sorting.Stable(t.files, func(a, b Held) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.File, b.File))
 	})
 }
@@ -276,7 +277,7 @@ func (t *table) sorted() []*entry {
 	for _, e := range t.entries {
 		out = append(out, e)
 	}
-	slices.SortFunc(out, func(a, b *entry) int {
+	sorting.Stable(out, func(a, b *entry) int {
 		return cmp.Or(cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.IfName, b.IfName))
 	})
 	return out

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -271,13 +273,21 @@ func (f *Firewall) Available() error {
 	if err != nil {
 		return fmt.Errorf("iptables: %w: %w", firewall.ErrUnsupported, err)
 	}
-	var v [3]int // 1.6.2 is the first whose iptables-restore knows --wait
-	_, _ = fmt.Sscanf(text, "iptables v%d.%d.%d", &v[0], &v[1], &v[2])
-	if slices.Compare(v[:], []int{1, 6, 2}) < 0 {
+	// 1.6.2 is the first whose iptables-restore knows --wait.
+	if v := version(text); slices.Compare(v[:], []int{1, 6, 2}) < 0 {
 		return fmt.Errorf("iptables %d.%d.%d: %w: want 1.6.2 or later", v[0], v[1], v[2], firewall.ErrUnsupported)
 	}
 	if _, err := run(ctx, "iptables-save", "", "-t", "filter"); err != nil {
 		return fmt.Errorf("iptables: %w: %w", firewall.ErrUnsupported, err)
 	}
 	return nil
+}
+
+// version reads "iptables v1.8.9 (nf_tables)"; what is not a number is 0.
+func version(text string) (v [3]int) {
+	text, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(text), "iptables v"), " ")
+	for i, n := range strings.SplitN(text, ".", len(v)) {
+		v[i], _ = strconv.Atoi(n)
+	}
+	return v
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // owners returns whose rules an Apply replaces.
@@ -81,7 +82,7 @@ func keepClosed(snap snapshot, wanted []rule, n firewall.Network) []rule {
 func sameByChain(a, b []rule) bool {
 	byChain := func(rules []rule) []rule {
 		sorted := slices.Clone(rules)
-		slices.SortStableFunc(sorted, func(x, y rule) int {
+		sorting.Stable(sorted, func(x, y rule) int {
 			switch {
 			case x.chain < y.chain:
 				return -1

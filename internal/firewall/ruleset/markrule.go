@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +65,19 @@ func ReadMark(comment string) (MarkRule, bool) {
 		return MarkRule{}, false
 	}
 	m := MarkRule{Bridge: f[len(f)-2]}
-	_, err := fmt.Sscanf(f[len(f)-1], "0x%x/0x%x", &m.Mark.Value, &m.Mark.Mask)
-	return m, err == nil && len(m.Bridge) < unix.IFNAMSIZ
+	value, mask, _ := strings.Cut(f[len(f)-1], "/")
+	var err, maskErr error
+	m.Mark.Value, err = hexNumber(value)
+	m.Mark.Mask, maskErr = hexNumber(mask)
+	return m, err == nil && maskErr == nil && len(m.Bridge) < unix.IFNAMSIZ
+}
+
+// hexNumber reads a number as "0x1f".
+func hexNumber(s string) (uint32, error) {
+	digits, ok := strings.CutPrefix(s, "0x")
+	if !ok {
+		return 0, strconv.ErrSyntax
+	}
+	n, err := strconv.ParseUint(digits, 16, 32)
+	return uint32(n), err
 }

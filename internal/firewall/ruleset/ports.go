@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // PlanPorts publishes Ports as n's policy for the family has it.
@@ -258,7 +259,7 @@ func disjoint(all []netip.Prefix, is4 bool) []netip.Prefix {
 			sorted = append(sorted, p.Masked())
 		}
 	}
-	slices.SortFunc(sorted, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
+	sorting.Stable(sorted, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
 	for _, p := range sorted { // one that holds others comes right before them
 		if len(out) == 0 || !out[len(out)-1].Contains(p.Addr()) {
 			out = append(out, p)

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // publishedPort is a published port, or a range, as elements of one family tell.
@@ -111,7 +112,7 @@ func (t *trace) portMaps() []firewall.PortMap {
 		}
 	}
 	ports = joinFamilies(ports)
-	slices.SortFunc(ports, publishedPort.compare)
+	sorting.Stable(ports, publishedPort.compare)
 	var all []firewall.PortMap
 	for _, p := range ports {
 		m := firewall.PortMap{Protocol: p.protocol, HostIP: p.host, HostPort: p.first, ContainerPort: p.to, Sources: p.sources}
@@ -138,7 +139,7 @@ func (p publishedPort) compare(o publishedPort) int {
 // withSources makes one of all that differ in their clients only.
 func withSources(all []publishedPort) []publishedPort {
 	all = slices.Clone(all)
-	slices.SortFunc(all, func(a, b publishedPort) int {
+	sorting.Stable(all, func(a, b publishedPort) int {
 		return cmp.Or(a.compare(b), cmp.Compare(a.last, b.last), slices.CompareFunc(a.sources, b.sources, comparePrefix))
 	})
 	var out []publishedPort

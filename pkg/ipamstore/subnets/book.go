@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -224,7 +225,7 @@ func readBook(d pooldir.Dir) ([]Held, error) {
 }
 
 func writeBook(d pooldir.Dir, book []Held) error {
-	slices.SortFunc(book, func(a, b Held) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
+	sorting.Stable(book, func(a, b Held) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
 	var data []byte
 	for _, h := range book {
 		data = fmt.Appendf(data, "%s %s\n", h.Network, h.Subnet)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/ipmath"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -118,7 +119,7 @@ func fitting(pools []Pool, want Request) ([]Pool, error) {
 		}
 		return nil, badConfig("subnet", want.String(), msg)
 	}
-	slices.SortStableFunc(fit, func(a, b Pool) int { return a.Base.Addr().Compare(b.Base.Addr()) })
+	sorting.Stable(fit, func(a, b Pool) int { return a.Base.Addr().Compare(b.Base.Addr()) })
 	return fit, nil
 }
 
@@ -134,7 +135,7 @@ func ordered(list []netip.Prefix) []netip.Prefix {
 			out = append(out, p)
 		}
 	}
-	slices.SortFunc(out, func(a, b netip.Prefix) int {
+	sorting.Stable(out, func(a, b netip.Prefix) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits())
 	})
 	return out
