@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What cannot be is refused, by flag, before anything is touched.
+// Flags that cannot work are refused, by name, before anything is touched.
 func TestRefuses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	for args, says := range map[string]string{

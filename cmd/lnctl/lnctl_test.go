@@ -114,7 +114,7 @@ func TestRepair(t *testing.T) {
 	l.failing("dead attachments")
 }
 
-// What repair cannot do it says, and does the rest.
+// Repair says which repairs failed, and does the rest.
 func TestRepairFails(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
-// What cannot be is an error that names the flag and its value, or the network,
+// Wrong arguments are an error that names the flag and its value, or the network,
 // once, and nothing is printed that looks like an answer.
 func TestWrongArguments(t *testing.T) {
 	t.Parallel()

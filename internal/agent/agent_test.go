@@ -158,8 +158,8 @@ func TestPutOff(t *testing.T) {
 	}
 }
 
-// What is known of a network goes with its configuration, from health and from
-// metrics, also what a loop has to say of it afterwards.
+// The agent forgets a network with its configuration, in health and in metrics, even if
+// a loop reports on it afterwards.
 func TestForgets(t *testing.T) {
 	a, _ := newAgent(t)
 	path := filepath.Join(a.conf.ConfDir, "a.conf")
@@ -337,8 +337,8 @@ func (n *brokenNetwork) Disconnect(context.Context) error {
 	return nil
 }
 
-// What could not be removed of a network whose block is another host's is
-// tried again until it is; the log is loud once.
+// The agent tries to remove a network whose block is another host's again until nothing is
+// left; the log is loud once.
 func TestRemovesAgain(t *testing.T) {
 	a, log := newAgent(t)
 	c, err := engine.New(engine.WithStateDir(t.TempDir()))

@@ -14,7 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// What we write is what the CNI module writes, but that results of before 1.1.0
+// encodeResult writes the same as the CNI module, but that results of before 1.1.0
 // have no MTU of an interface: it came with that version.
 func TestWriteResult(t *testing.T) {
 	five := 5

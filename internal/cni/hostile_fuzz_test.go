@@ -63,7 +63,7 @@ func FuzzRun(f *testing.F) {
 	})
 }
 
-// What another IPAM plugin answers becomes an error, or the same addresses
+// The answer of another IPAM plugin becomes an error, or the same addresses
 // again once it was written and read.
 func FuzzDelegateResult(f *testing.F) {
 	f.Add("1.1.0", []byte(`{"cniVersion":"1.1.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}],"routes":[{"dst":"0.0.0.0/0","mtu":1400}],"dns":{"search":["a"]}}`))

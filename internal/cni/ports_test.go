@@ -25,7 +25,7 @@ func callWith(t *testing.T, version, keys string) *Call {
 	return &Call{Command: "ADD", ContainerID: "c1", IfName: "eth0", Network: "net1", Version: version, Conf: conf}
 }
 
-// What libnet refuses has the key of the configuration, and a port that is held
+// A port that libnet refuses has the key of the configuration, and a port that is held
 // its own code.
 func TestPortErrors(t *testing.T) {
 	for _, tt := range []struct {

@@ -63,7 +63,7 @@ func TestLeaseNamesItsRuntime(t *testing.T) {
 	}
 }
 
-// What a killed ADD of ports leaves without a record goes with the next GC.
+// GC removes the ports that a killed ADD left without a record.
 func TestCollectOfNoPublication(t *testing.T) {
 	h := newHost(t)
 	p, err := h.Publisher("net1", model.PublishConfig{})

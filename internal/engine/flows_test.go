@@ -81,7 +81,7 @@ func socket(t *testing.T, path string, port int) *net.UDPConn {
 	return c
 }
 
-// What a container has begun ends with it: an answer that comes late does not reach
+// Connections end with the container that began them: a late answer does not reach
 // the next container that has the address.
 func TestFlowsEndWithTheirOwner(t *testing.T) {
 	t.Parallel()

@@ -13,9 +13,9 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
-// What a container sends without a source, as a DHCP client does, reaches its
-// neighbours, and of the host no socket if its network is isolated; also where
-// br_netfilter shows the host what passes the bridge.
+// A container that sends without a source, as a DHCP client does, reaches its neighbours, and of
+// the host no socket if its network is isolated; also where br_netfilter shows the host the
+// packets that pass the bridge.
 func TestIsolatedWithoutSource(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []model.Backend{model.BackendNFTables, model.BackendIPTables} {

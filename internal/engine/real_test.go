@@ -200,7 +200,7 @@ func TestSentinels(t *testing.T) {
 	}
 }
 
-// What one process made another one finds, uses and removes.
+// A second process finds, uses and removes the network that the first one made.
 func TestFoundAgainByName(t *testing.T) {
 	h := newHost(t)
 	ctx := context.Background()

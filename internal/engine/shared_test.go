@@ -112,7 +112,7 @@ func checkPool(t *testing.T, n *Network) error {
 	return err
 }
 
-// What a call finds out of a Network, MTU and subnets, changes no other call's:
+// A call learns MTU and subnets of a Network without changing another call's:
 // the record that the first one writes is the second one's, too.
 func TestNetworkDoesNotChange(t *testing.T) {
 	t.Parallel()

@@ -114,7 +114,7 @@ func TestThirtyOneNetworks(t *testing.T) {
 	}
 }
 
-// What the host uses is avoided: networks, routes, name servers.
+// A chosen subnet avoids the addresses that the host uses: networks, routes, name servers.
 func TestAutoSubnetAvoids(t *testing.T) {
 	h := newAutoHost(t)
 	ctx := context.Background()

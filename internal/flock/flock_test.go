@@ -143,7 +143,7 @@ func takeAndFree(path string, n int64) error {
 	return nil
 }
 
-// What gives up again and again keeps one thread and one descriptor; the next
+// A caller that gives up again and again keeps one thread and one descriptor; the next
 // to ask gets the lock that these wait for, on its own descriptor.
 func TestGivenUp(t *testing.T) {
 	path, open := newFile(t)

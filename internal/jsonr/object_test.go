@@ -79,7 +79,7 @@ func TestErrors(t *testing.T) {
 
 func long(n int) string { return "[" + strings.Repeat(" ", n) + "]" }
 
-// What is read apart fails nothing else.
+// An object read apart fails nothing else.
 func TestApart(t *testing.T) {
 	o, err := Parse([]byte(`{"a":1,"b":{"c":"x"}}`))
 	if err != nil {

@@ -33,7 +33,7 @@ func TestObject(t *testing.T) {
 	}
 }
 
-// What is written, encoding/json reads back, whatever the strings hold.
+// encoding/json reads back the strings that are written, whatever they hold.
 func FuzzStrings(f *testing.F) {
 	for _, s := range []string{"", "plain", `quote " and \`, "new\nline", "ünï", "\x00\x7f", "<&>", " "} {
 		f.Add(s, s)

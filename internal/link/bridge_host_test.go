@@ -261,7 +261,7 @@ func TestPinMAC(t *testing.T) {
 	}
 }
 
-// What EnsureBridge sets, VerifyBridge misses, and EnsureBridge sets again.
+// EnsureBridge sets, VerifyBridge misses, and EnsureBridge sets again each setting.
 func TestVerifyBridgeSettings(t *testing.T) {
 	t.Parallel()
 	h := newLinks(t)

@@ -403,7 +403,7 @@ func TestLoosen(t *testing.T) {
 	}
 }
 
-// What could not be looked at is no difference.
+// A setting that could not be read is no difference.
 func TestVerifyCouldNotLook(t *testing.T) {
 	t.Parallel()
 	h, n := newLinks(t), newNetns(t)

@@ -251,7 +251,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// What the table says of DEL is so: it, and nothing else, changes what DEL and GC read.
+// The table marks the keys, and no others, that change the reading of DEL and GC.
 func TestCleanupKeys(t *testing.T) {
 	loose := func(s Source) any { return []any{LooseNetwork(s), LoosePublish(s)} }
 	var cleanup func(in string, keys []Key) map[string]bool

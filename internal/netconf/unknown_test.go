@@ -113,7 +113,7 @@ func TestUnknownLetters(t *testing.T) {
 	}
 }
 
-// What runtimes and programs that call plugins write is never taken for ours, and of the keys of
+// Keys of runtimes and of programs that call plugins are never taken for ours, and of the keys of
 // other plugins none but a part of one of ours: promisc, spoofchk.
 func TestVendors(t *testing.T) {
 	top := append(slices.Clone(vendorKeys), strings.Fields(`type prevResult dns args capabilities runtimeConfig ipam

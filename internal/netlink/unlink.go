@@ -42,7 +42,7 @@ func (c *Conn) unlink(req *nl.NetlinkRequest, index int) error {
 	if err := e.await(index); err != nil && !errors.Is(err, errUncertain) {
 		return Translate(err)
 	} else if err == nil {
-		// What holds the RTNL may still be at work on the peer. This waits for it.
+		// Another holder of the RTNL may still be at work on the peer. This waits for it.
 		if err := c.SetLink(index, 0, 0); errors.Is(err, ErrNotFound) {
 			return nil
 		}

@@ -15,7 +15,7 @@ import (
 
 const forward = "net/ipv4/ip_forward"
 
-// What is opened inside is the namespace's, however many goroutines visit it,
+// OpenInside opens files and sockets of the namespace, however many goroutines visit it,
 // and none of them stays there.
 func TestOpenInside(t *testing.T) {
 	lntest.Isolate(t)
@@ -61,7 +61,7 @@ func visit(t *testing.T, n *Namespace, id ID) {
 	}
 }
 
-// What cannot be opened leaves nothing open, nor anything of the namespace one
+// A failed OpenInside leaves nothing open, nor anything of the namespace that the thread
 // came from.
 func TestOpenInsideRefuses(t *testing.T) {
 	lntest.Isolate(t)

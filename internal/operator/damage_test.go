@@ -78,7 +78,7 @@ func (h *realHost) finds(text string) bool {
 	return false
 }
 
-// What cuts the host off from a container, by hand: packets do not arrive, CHECK and
+// Each damage cuts the host off from a container: packets do not arrive, CHECK and
 // doctor say so, and where an ADD would mend it STATUS does.
 func TestDamage(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// What Diagnose says of forwarding by interface, and of router advertisements.
+// Diagnose reports forwarding by interface, and router advertisements.
 func TestDiagnoseForwarding(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

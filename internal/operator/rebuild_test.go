@@ -125,7 +125,7 @@ func rebuiltNetworks() map[string]model.NetworkConfig {
 	}
 }
 
-// What is rebuilt is what was lost, CHECK and DEL need it no more than before,
+// Rebuild restores the lost records, CHECK and DEL need it no more than before,
 // and the next ADD of the network disturbs no other attachment.
 func TestRebuild(t *testing.T) {
 	t.Parallel()
@@ -429,7 +429,7 @@ func (f *finishing) LoadNetwork(name string) (state.Network, error) {
 	return rec, err
 }
 
-// What an ADD writes of its network while Rebuild completes the record stays.
+// The network record that an ADD writes while Rebuild completes it stays.
 func TestRebuildBesideADD(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

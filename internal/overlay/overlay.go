@@ -18,7 +18,7 @@ const (
 	overheadIPv6 = 40 + 8 + 8 + 14
 )
 
-// What WireGuard adds to a packet, in bytes: the outer IP header, UDP, its own header and the
+// WireGuard adds this to a packet, in bytes: the outer IP header, UDP, its own header and the
 // tag behind (the whitepaper of WireGuard, section 5.4.6).
 const (
 	secureIPv4 = 20 + 8 + 16 + 16

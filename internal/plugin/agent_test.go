@@ -19,7 +19,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
-// What an agent writes, a plugin reads: its own part, and nothing while there
+// A plugin reads its own part of the file that an agent writes, and nothing while there
 // is none or it is too old.
 func TestParseNodeFile(t *testing.T) {
 	lntest.Isolate(t)

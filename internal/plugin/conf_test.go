@@ -89,7 +89,7 @@ func TestParsePriority(t *testing.T) {
 	}
 }
 
-// What the keys of outside reachability say, and what follows from them.
+// The keys of outside reachability set these choices, and others follow from them.
 func TestParseGateway(t *testing.T) {
 	nat := model.NetworkConfig{Bridge: "cni0", Gateway: true, DefaultGateway: true, GatewayModeIPv4: "nat", GatewayModeIPv6: "nat"}
 	with := func(change func(*model.NetworkConfig)) model.NetworkConfig {

@@ -202,7 +202,7 @@ func TestTwoSharedNetworks(t *testing.T) {
 	}
 }
 
-// What is no query for an address of the internet goes to the server it was for.
+// A message that is no query for an address of the internet goes to the server it was for.
 func TestRespondToOthers(t *testing.T) {
 	for name, change := range map[string]func(*dns.Msg){
 		"a response":    func(m *dns.Msg) { m.Response = true },
@@ -429,7 +429,7 @@ func BenchmarkRespond(b *testing.B) {
 	}
 }
 
-// What is remembered is what would be answered anew: by each container, for each query,
+// A remembered answer is the one that would be made anew: by each container, for each query,
 // in turns, until the network changes.
 func TestRemembered(t *testing.T) {
 	table := lab()

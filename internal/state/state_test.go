@@ -59,7 +59,7 @@ func TestEndpointRoundTrip(t *testing.T) {
 	}
 }
 
-// What encode writes, encoding/json reads back.
+// encoding/json reads the records that encode writes.
 func TestEncode(t *testing.T) {
 	five := 5
 	full := sample
@@ -122,7 +122,7 @@ func TestBadNames(t *testing.T) {
 	}
 }
 
-// What cannot be decoded is set aside, whatever it is, and does not hide the
+// A record that cannot be decoded is set aside, whatever it is, and does not hide the
 // rest.
 func TestUnreadableRecords(t *testing.T) {
 	d := New(t.TempDir())

@@ -17,7 +17,7 @@ func adoption(n int, addrs ...string) Adoption {
 	return Adoption(request(n, addrs...))
 }
 
-// What is adopted is a lease as host-local writes it, and the index knows it.
+// An adopted address is a lease as host-local writes it, and the index knows it.
 func TestAdopt(t *testing.T) {
 	t.Parallel()
 	s := mustOpen(t, Config{Sets: sets("10.1.0.0/29", "fd00::/64")})

@@ -98,7 +98,7 @@ func ExampleWithPorts() {
 	// true libnet:web/web1/eth0
 }
 
-// What exists can be listed, found by name or ID, and walked.
+// A program lists networks, finds them by name or ID, and walks them.
 func ExampleController_WalkNetworks() {
 	ctx := context.Background()
 	controller := must(libnet.New())

@@ -170,7 +170,7 @@ func TestOrderOfOptionsDoesNotMatter(t *testing.T) {
 	}
 }
 
-// What a network was made of is in its record, for every driver.
+// The record of a network has the settings that it was made of, for every driver.
 func TestNetworksAreFound(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

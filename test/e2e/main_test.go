@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the test's two processes tell each other by their environment. The
+// The test's two processes tell each other these by their environment. The
 // inner one is process 1 of the machine; its end is the end of all there.
 const (
 	envHelpers = "E2E_HELPERS" // where pod and recorder are

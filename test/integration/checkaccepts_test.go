@@ -61,7 +61,7 @@ func othersWorks() []othersWork {
 	}
 }
 
-// What others rightly change after ADD is no difference: CHECK is green with
+// Changes that others rightly make after ADD are no difference: CHECK is green with
 // the chain's result, and a repeated ADD leaves the attachment alone.
 func TestCheckAccepts(t *testing.T) {
 	for _, work := range othersWorks() {

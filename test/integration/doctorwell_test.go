@@ -76,7 +76,7 @@ func TestDoctorOfAllKinds(t *testing.T) {
 	}
 }
 
-// What another state directory knows of, repair leaves, with its containers and without.
+// Repair leaves the networks of another state directory, with containers and without.
 func TestRepairOfTwoStateDirectories(t *testing.T) {
 	for name, there := range map[string]bool{"with a container": true, "after the last one": false} {
 		t.Run(name, func(t *testing.T) {

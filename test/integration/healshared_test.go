@@ -76,7 +76,7 @@ func TestHealBridgeOfTwoSubnets(t *testing.T) {
 	}
 }
 
-// What one attachment needs of its bridge STATUS and repair put back each alone.
+// STATUS and repair put back, each alone, the bridge settings that one attachment needs.
 func TestHealBridgeSettings(t *testing.T) {
 	conf := `{"cniVersion": "1.1.0", "name": "set", "type": "bridge-ln", "bridge": "brw", "isDefaultGateway": true, "gatewayMode": "nat", "runtimeConfig": {"portMappings": [{"hostPort": 8082, "containerPort": 80, "protocol": "tcp"}]}, "ipam": {"type": "ipam-ln", "ranges": [[{"subnet": "10.82.0.0/24"}]]}}`
 	for name, lose := range map[string][]string{

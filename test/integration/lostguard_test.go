@@ -149,8 +149,8 @@ func TestLostGuard(t *testing.T) {
 	}
 }
 
-// What a container without a record asked for ends with it: the next call that
-// changes the guard weakens it.
+// The guard that a container without a record asked for ends with the container: the next call
+// that changes the guard weakens it.
 func TestLostGuardEnds(t *testing.T) {
 	for _, damage := range []string{"attachment cut off", "attachment gone", "guard cut off", "guard gone"} {
 		t.Run(damage, func(t *testing.T) {

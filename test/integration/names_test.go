@@ -445,7 +445,7 @@ func TestNamesRename(t *testing.T) {
 	}
 }
 
-// What a network has that a running container is added to resolves at once, and is gone
+// Names of a network resolve at once when a running container is added to it, and are gone
 // at once when it is taken off.
 func TestNamesConnect(t *testing.T) {
 	l := newNamesLab(t)

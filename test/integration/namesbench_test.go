@@ -183,8 +183,8 @@ func memory(b *testing.B, pid int) float64 {
 	return float64(pages*os.Getpagesize()) / 1e6
 }
 
-// What the capture adds to a query for a foreign name: web is on a network with names,
-// bare on one without. They ask the server outside in turn.
+// The benchmark measures the time that the capture adds to a query for a foreign name: web is on
+// a network with names, bare on one without. They ask the server outside in turn.
 //
 //	added-p50-us   how much longer web waits, at the median, and so on
 //	foreign-p50-us how long web waits

@@ -11,8 +11,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// What a network without containers leaves stands in the way of its successor
-// until lnctl takes it away, as the error says.
+// The remains of a network without containers stand in the way of its successor
+// until lnctl takes them away, as the error says.
 func TestNetworkInTheWay(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -128,7 +128,7 @@ func TestOverlayPublishes(t *testing.T) {
 	}
 }
 
-// What cannot be is refused, by key, before anything is made.
+// A configuration that cannot work is refused, by key, before anything is made.
 func TestOverlayRefuses(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2, 1500, false)

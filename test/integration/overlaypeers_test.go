@@ -51,7 +51,7 @@ func row(table string, words ...string) string {
 	return ""
 }
 
-// What keeps a peer away, overlay check finds, and says what to do; of the
+// lnctl overlay check finds the fault that keeps a peer away, and says how to mend it; of the
 // other peer it says that all is well.
 func TestOverlayCheckFinds(t *testing.T) {
 	udpDrop := "table inet guard {\n chain in {\n type filter hook input priority 0; policy accept;\n udp dport 4789 drop\n }\n}\n"
@@ -206,7 +206,7 @@ func TestOverlayCheckManyPeers(t *testing.T) {
 	}
 }
 
-// What is no overlay network, or may not be asked, is said.
+// lnctl overlay check refuses, with a reason, a network that is no overlay or may not be asked.
 func TestOverlayCheckRefuses(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2, 1500, false)

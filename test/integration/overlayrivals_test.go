@@ -67,9 +67,9 @@ func (c *cluster) vxlan(name string, external bool) (remove func()) {
 	return func() { c.check(netlink.LinkDel(l)) }
 }
 
-// What is left of a network without containers does not stand in the way of the
-// one that takes its place: another name with the same subnet, or with the same
-// VNI. One that has a container does, and is named; nothing of it is touched.
+// A network without containers does not stand in the way of the one that takes its place:
+// another name with the same subnet, or with the same VNI. A network with a container does, and
+// the error names it; nothing of it is touched.
 func TestOverlaySuccessor(t *testing.T) {
 	for name, keys := range map[string]map[string]any{
 		"same subnet": {},

@@ -13,8 +13,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// What others translate on one host to a container of another one gets there, as
-// the NodePort of a Service in Kubernetes does, and its answers come back;
+// Packets whose destination another program translates on one host to a container of another
+// host get there, as by the NodePort of a Service in Kubernetes, and the answers come back;
 // whether by nftables or by iptables, and masqueraded or not on the way. Into an
 // internal network it does not, nor does anything get in untranslated.
 func TestOverlayTranslated(t *testing.T) {

@@ -28,7 +28,7 @@ import (
 //	✗  does not come through
 //	-  is not asked, because it says nothing
 //
-// What differs by family is IPv4/IPv6. The results are libnetwork's without
+// The families differ where IPv4/IPv6 stands. The results are libnetwork's without
 // its userland proxy, but that lets any127 in by IPv6, too: it is the proxy
 // that does, by a socket, and we have none (IPv6 has no route_localnet).
 const (

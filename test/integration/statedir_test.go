@@ -54,7 +54,7 @@ func TestNeighboursOutliveStateDir(t *testing.T) {
 	}
 }
 
-// What DEL cannot do with the state directory it says; link, rules and lease go
+// DEL names its failure to write the state directory; link, rules and lease go
 // all the same, and the container beside it stays as it is.
 func TestDelWithBadStateDir(t *testing.T) {
 	for _, tt := range []struct {

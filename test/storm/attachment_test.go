@@ -32,7 +32,7 @@ type attachment struct {
 	mess bool // more than one call ran at once
 	dead bool // provably: it was complete when its namespace went; while unclear
 
-	// What the last ADD asked for, and what a living one has.
+	// asked: the ports of the last ADD; result: that of a living attachment.
 	asked  []port
 	result json.RawMessage
 	addrs  []netip.Addr
@@ -54,7 +54,7 @@ type op struct {
 	more  object // keys of the configuration
 	run   *process
 
-	// What GC without errors must have collected.
+	// collects: GC without errors must have removed these.
 	collects []*attachment
 	orphans  []id
 }

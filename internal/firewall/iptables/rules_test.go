@@ -177,7 +177,7 @@ func TestTwiceIsOnce(t *testing.T) {
 	}
 }
 
-// What an endpoint or network had before and has no more, goes.
+// Apply removes rules that an endpoint or network had before and has no more.
 func TestApplyChanges(t *testing.T) {
 	t.Parallel()
 	f := isolate(t)

@@ -108,7 +108,7 @@ func TestConditionedPortsAreHeld(t *testing.T) {
 	}
 }
 
-// What nft does not understand is said in its words, and can be removed.
+// A condition that nft does not understand is refused in nft's words, and can be removed.
 func TestConditionsRefusedByNFT(t *testing.T) {
 	t.Parallel()
 	f := start(t)

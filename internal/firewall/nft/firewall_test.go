@@ -187,8 +187,8 @@ func TestTablesStayWhileUsed(t *testing.T) {
 	wantTables(t, f, false, false)
 }
 
-// What an endpoint holds is its own until it is removed; what a network holds
-// goes to the next one that names the same bridge.
+// An endpoint keeps its elements until it is removed; those of a network
+// go to the next one that names the same bridge.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	f := start(t)

@@ -40,8 +40,8 @@ func BenchmarkManyPorts(b *testing.B) {
 	}
 }
 
-// What a container with many ports costs to publish and to remove grows with their
-// number. It is the processor time of this thread that is compared: a loaded
+// The cost to publish and to remove a container's many ports grows with their
+// number. The test compares the processor time of this thread: a loaded
 // machine makes it no longer.
 func TestManyPortsLinear(t *testing.T) {
 	lntest.NeedsRoot(t, "SO_SNDBUFFORCE makes room for a transaction of 10000 ports")

@@ -19,7 +19,7 @@ func TestMasquerade(t *testing.T) {
 	mustApply(t, l.f, l.n, l.eA)
 	l.wantSource(l.a, "192.0.2.2", "192.0.2.1")
 	l.wantSource(l.a, "fd20::2", "fd20::1")
-	// What stays on the bridge keeps its source, bridged or routed; so does another container.
+	// A packet that stays on the bridge keeps its source, bridged or routed; so does another container.
 	l.wantSource(l.a, "10.10.0.3", "10.10.0.2")
 	l.wantSource(l.a, "fd10::3", "fd10::2")
 	l.wantSource(l.a, "10.11.0.3", "10.10.0.2")

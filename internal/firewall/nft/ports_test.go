@@ -95,7 +95,7 @@ func TestRemovePorts(t *testing.T) {
 	}
 }
 
-// What a network was no longer configured for goes with ApplyNetwork.
+// ApplyNetwork removes the elements that a network is no longer configured for.
 func TestApplyNetwork(t *testing.T) {
 	t.Parallel()
 	f := start(t)

@@ -65,7 +65,7 @@ func TestPublish(t *testing.T) {
 	l.wantSource(l.out, "10.10.0.3", "192.0.2.2")
 }
 
-// What only passes through is not for our ports (CVE-2025-67499).
+// A packet that only passes through is not for our ports (CVE-2025-67499).
 func TestPublishNotForwarded(t *testing.T) {
 	t.Parallel()
 	l := publishing(t, func(_ *firewall.Network, e *firewall.Endpoint) {

@@ -75,7 +75,7 @@ type recordedCase struct {
 	want []firewall.PortMap
 }
 
-// What is read back is what was put in place, in fewer words at most.
+// The firewall reads back the rules that were put in place, in fewer words at most.
 func TestRecorded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range recordedCases() {

@@ -158,7 +158,7 @@ func TestOtherRelease(t *testing.T) {
 	mustComplete(t, f)
 }
 
-// What keeps packets out is never lost: where it cannot be told what an element
+// An element that keeps packets out is never lost: where it cannot be told which it
 // would be in this release, nothing changes.
 func TestOtherReleaseStaysClosed(t *testing.T) {
 	t.Parallel()

@@ -68,7 +68,7 @@ func TestRulesThatDoNotHold(t *testing.T) {
 	}
 }
 
-// What is foreign in our table and lets nothing by our rules does not count as a
+// A foreign set in our table that lets nothing by our rules does not count as a
 // fault: to ADD, the table would be one to write anew each time.
 func TestForeignSetInOurTable(t *testing.T) {
 	t.Parallel()

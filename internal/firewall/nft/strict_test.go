@@ -83,7 +83,7 @@ func TestStrict(t *testing.T) {
 	wantTables(t, f, false, false)
 }
 
-// What comes through unasked is asked again, on the same connection, as soon as
+// A packet that came through unasked is asked again, on the same connection, as soon as
 // its network is strict.
 func TestStrictEndsConnections(t *testing.T) {
 	t.Parallel()

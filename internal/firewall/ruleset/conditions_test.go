@@ -7,7 +7,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
-// What could be a second statement is refused before nft sees it.
+// A condition that could be a second statement is refused before nft sees it.
 func TestCheckConditions(t *testing.T) {
 	for _, good := range []string{"", `ip saddr { 10.0.0.0/8, 192.0.2.1 }`, `iifname "eth0"`, "limit rate 5/second", "tcp sport != 1-1023"} {
 		if err := firewall.CheckConditions(words(good)); err != nil {

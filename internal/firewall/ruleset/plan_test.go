@@ -92,7 +92,7 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-// What the kernel compares with the packet, byte for byte.
+// The kernel compares these keys with the packet, byte for byte.
 func TestKeyBytes(t *testing.T) {
 	p, err := Plan(
 		firewall.Network{Name: "a", Bridge: "br0", Internal: true},

@@ -98,7 +98,7 @@ func forwardRules() []Rule {
 			Rules(In(&NoICC), Drop)},
 		{"between containers of a network", // iifname . oifname @inside accept
 			Rules(In(&Inside), Accept)},
-		// What an encrypted network has sent to itself, and did not get in by the rule before.
+		// Packets of an encrypted network to itself that did not get in by the rule before.
 		{"nothing out of an encrypted network past its tunnel, ipv4", // iifname . ip daddr @sealed4 drop
 			Rules(isIPv4, In(&Sealed4), Drop)},
 		{"nothing out of an encrypted network past its tunnel, ipv6", // iifname . ip6 daddr @sealed6 drop

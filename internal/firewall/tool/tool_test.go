@@ -54,7 +54,7 @@ func TestRunIsBounded(t *testing.T) {
 	}
 }
 
-// What a program writes is read with a bound, and it can still end by itself.
+// Run reads a program's output with a bound, and the program can still end by itself.
 func TestRunReadsSoMuch(t *testing.T) {
 	_, err := Run(t.Context(), program(t, `i=0; while [ $i -lt 2000 ]; do echo "0123456789012345678901234567890123456789012345678901234567890123456789" >&2; i=$((i+1)); done; exit 1`), "")
 	var failed *Error

@@ -143,7 +143,7 @@ func TestNames(t *testing.T) {
 	if now := views(); now > before+5 { // a lease may be renewed meanwhile
 		t.Errorf("20 changes of names made %d views of the networks", now-before)
 	}
-	// What others remove or change is put back.
+	// The registry puts back a key that others remove or change.
 	key := a.keys.named(overlay.NamedID{Node: "h1", Network: "net1", Container: "c1", IfName: "eth0"})
 	_, err := l.client().Delete(context.Background(), key)
 	l.must(err)

@@ -119,7 +119,7 @@ func TestBesideAPool(t *testing.T) {
 	}
 }
 
-// What a killed process left goes with the next Remove, of any network.
+// The next Remove, of any network, takes away the draft of a killed process.
 func TestDraftLeft(t *testing.T) {
 	t.Parallel()
 	s := newBook(t)
