@@ -14,12 +14,8 @@ RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,address agent cni
 STORM      ?= 5m
 
 # Static, stripped, the same bytes from the same source. Functions start at multiples of 16 bytes,
-# not 32. In plugins, packages that mostly wait for the kernel are compiled without inlining:
-# bridge-ln is 5 % smaller, and no difference in CPU time can be measured. Without inlining in all
-# our packages it would be 8 %, but a CHECK would take 3 % more; in Go's packages, 8 % more.
+# not 32: bridge-ln is 53 KB smaller, and no slower.
 GOFLAGS_BUILD := -trimpath -ldflags "-s -w -funcalign=16 -X main.version=$(VERSION)"
-UNINLINED     := address cni engine firewall/either firewall/iptables firewall/nft firewall/ruleset guard model plan plugin publish tunnel wireguard
-SMALL         := $(foreach p,$(UNINLINED),-gcflags=github.com/libnet-cni/libnet/internal/$(p)=-l)
 export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
@@ -30,8 +26,7 @@ help: ## show this
 
 build: ## build the plugins, lnctl and ln-agent into bin/
 	@mkdir -p bin
-	$(GO) build $(GOFLAGS_BUILD) $(SMALL) -o bin/ ./plugins/...
-	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
+	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./plugins/... ./cmd/...
 
 tools: ## build what the tests drive: cnitool, the reference plugins, etcd
 	@mkdir -p $(TOOLS)
