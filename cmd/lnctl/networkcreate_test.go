@@ -117,7 +117,7 @@ func TestNetworkCreateAtOnce(t *testing.T) {
 }
 
 // TestCreateChild is a process of TestNetworkCreateAtOnce.
-func TestCreateChild(t *testing.T) {
+func TestCreateChild(*testing.T) {
 	if dir := os.Getenv("LNCTL_CREATE"); dir != "" {
 		os.Exit(run([]string{"network", "create", os.Getenv("LNCTL_NAME"), "--conf-dir", dir}, os.Stdin, os.Stdout, os.Stderr))
 	}

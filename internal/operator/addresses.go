@@ -119,7 +119,7 @@ func recordedIDs(ctx context.Context, n *engine.Network) (map[model.ID]bool, err
 }
 
 func (o *Operator) lease(n *engine.Network, h ipamstore.Held, seen *life.Verdicts, recorded map[model.ID]bool) Lease {
-	l := Lease{Addr: h.Addr, Since: h.Since, Workload: h.Holder.Workload, State: LeaseAlive}
+	l := Lease{Addr: h.Addr, Since: h.Since, Workload: h.Workload, State: LeaseAlive}
 	if h.Problem != "" {
 		l.State, l.Why = LeaseWrong, h.Problem
 		return l
