@@ -18,8 +18,8 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/console"
 	"github.com/libnet-cni/libnet/internal/netns"
-	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/nftrace"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // traced is what trace found.
@@ -315,7 +315,7 @@ func (f traced) write(out io.Writer) error {
 		if s.Source != "" {
 			way = s.Source + " → " + s.Dest
 		}
-		rows = append(rows, []string{at, s.Table, s.Chain, s.Verdict, orDash(way), s.Rule})
+		rows = append(rows, []string{at, s.Table, s.Chain, s.Verdict, orDash(way), orDash(s.Rule)})
 	}
 	var errs []error
 	if len(rows) > 0 {
