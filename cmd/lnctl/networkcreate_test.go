@@ -117,13 +117,10 @@ func TestNetworkCreateAtOnce(t *testing.T) {
 }
 
 // TestCreateChild is a process of TestNetworkCreateAtOnce.
-func TestCreateChild(t *testing.T) {
-	dir := os.Getenv("LNCTL_CREATE")
-	if dir == "" {
-		t.Log("only a process that TestNetworkCreateAtOnce starts does something here")
-		return
+func TestCreateChild(*testing.T) {
+	if dir := os.Getenv("LNCTL_CREATE"); dir != "" {
+		os.Exit(run([]string{"network", "create", os.Getenv("LNCTL_NAME"), "--conf-dir", dir}, os.Stdin, os.Stdout, os.Stderr))
 	}
-	os.Exit(run([]string{"network", "create", os.Getenv("LNCTL_NAME"), "--conf-dir", dir}, os.Stdin, os.Stdout, os.Stderr))
 }
 
 // A dry run prints what would be written, as a program reads it, too.

@@ -18,6 +18,9 @@ type Conn struct {
 // receiveBuffer holds what the kernel sends at once, in bytes.
 const receiveBuffer = 32 << 10
 
+// groupBuffer holds what a group is told before it is read, in bytes.
+const groupBuffer = 4 << 20
+
 // Open returns a new socket.
 func Open() (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
@@ -35,6 +38,19 @@ func (c *Conn) Close() error { return unix.Close(c.fd) }
 func (c *Conn) SetTimeout(d time.Duration) error {
 	tv := unix.NsecToTimeval(max(d, 0).Nanoseconds())
 	return unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+}
+
+// Join has the socket receive what the kernel tells a group, as NFNLGRP_NFTRACE. What comes
+// faster than it is read is lost, and is no error.
+func (c *Conn) Join(group int) error {
+	// A socket without an address counts as the kernel's own, which is told nothing.
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, groupBuffer) // more is lost without it
+	return errors.Join(
+		unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1),
+		unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group))
 }
 
 // Send sends the buffer in one system call.

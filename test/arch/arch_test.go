@@ -21,7 +21,7 @@ var ladder = []struct {
 	{"internal/plugin", []string{"internal/cni", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
 	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host", "internal/wireguard"}},
-	{"cmd/lnctl", []string{"cmd/lnctl/conf", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life"}},
+	{"cmd/lnctl", []string{"cmd/lnctl/conf", "internal/nftrace", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile"}},
 	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock"}},
@@ -30,6 +30,7 @@ var ladder = []struct {
 	{"internal/registry/etcd", []string{"internal/overlay", "internal/wireguard"}},
 	{"pkg/ipamstore", []string{"internal/pooldir", "internal/ipmath", "internal/flock", "internal/plain", "internal/sorting"}},
 	{"pkg/ipamstore/subnets", []string{"pkg/ipamstore", "internal/pooldir", "internal/ipmath", "internal/plain", "internal/sorting"}},
+	{"internal/nftrace", []string{"internal/nfnl"}},
 	{"internal/pooldir", []string{"internal/flock"}},
 	{"internal/state", []string{"internal/jsonw", "internal/flock", "internal/plain"}},
 	{"internal/plain", []string{"internal/sorting"}},
@@ -104,7 +105,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry", "internal/wggo"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry", "internal/wggo", "internal/nftrace"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

@@ -1,0 +1,330 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/internal/console"
+	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/nftrace"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// traced is what trace found.
+type traced struct {
+	From   string      `json:"from"`
+	To     string      `json:"to"`
+	Steps  []traceStep `json:"steps"`
+	Answer string      `json:"answer,omitempty"` // to our packet
+	// Arrived says that an answer came, or that the packet of another host was let through.
+	Arrived bool   `json:"arrived"`
+	Says    string `json:"says"` // in a sentence
+}
+
+type traceStep struct {
+	Hook    string `json:"hook"`
+	Table   string `json:"table"` // with its family
+	Chain   string `json:"chain"`
+	Rule    string `json:"rule,omitempty"` // its text, or else its comment
+	Verdict string `json:"verdict"`
+	In      string `json:"in,omitempty"`
+	Out     string `json:"out,omitempty"`
+	Source  string `json:"source,omitempty"`
+	Dest    string `json:"destination,omitempty"`
+}
+
+// probe is a packet to be sent, or to be waited for.
+type probe struct {
+	from, to string
+	ns       *netns.Namespace // of the sender; nil: another host sends it
+	source   netip.Addr
+	dest     netip.AddrPort // port 0: an echo
+	protocol string
+	wait     time.Duration
+}
+
+func traceCommand(s *settings) *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "trace FROM TO[:PORT[/PROTOCOL]]",
+		Short: "Follow a packet through the rules of all programs, and say what drops it",
+		Long: "Send a packet and follow it through the rules of nf_tables, of all programs. FROM is a container, by its ID or the\n" +
+			"beginning of it, or \"host\"; or the address of another host: then nothing is sent, and its next packet is followed.\n" +
+			"TO is a container or an address. With a port it is a connection of TCP, with /udp a datagram, without one an echo\n" +
+			"(ping). The exit status is 1 if the packet does not arrive. It needs Linux 5.12; rules of iptables-legacy are not seen.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return console.Usage("want FROM and TO, as: lnctl trace c1 192.0.2.1:80")
+			}
+			return nil
+		},
+		ValidArgsFunction: s.completeContainers,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := s.probe(args[0], args[1], wait)
+			if err != nil {
+				return err
+			}
+			found, err := p.trace(cmd.Context(), cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			err = s.print(cmd.OutOrStdout(), found, found.write)
+			if !found.Arrived {
+				err = errors.Join(err, errors.New("the packet did not arrive"))
+			}
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 3*time.Second, "how long to wait for an answer, or for the packet of another host")
+	return cmd
+}
+
+func (s *settings) probe(from, to string, wait time.Duration) (p probe, err error) {
+	p = probe{from: from, to: to, wait: wait, protocol: "icmp"}
+	records, err := s.records()
+	if err != nil {
+		return p, err
+	}
+	dest, protocol, given := strings.Cut(to, "/")
+	if host, port, err := net.SplitHostPort(dest); err == nil {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return p, console.Usage("%q: want a port from 1 to 65535", to)
+		}
+		dest, p.protocol, p.dest = host, "tcp", netip.AddrPortFrom(netip.Addr{}, uint16(n))
+	}
+	if given && (protocol != "tcp" && protocol != "udp" || p.protocol == "icmp") {
+		return p, console.Usage("%q: want /tcp or /udp after a port", to)
+	}
+	if given {
+		p.protocol = protocol
+	}
+	addr, err := netip.ParseAddr(strings.Trim(dest, "[]"))
+	if err != nil {
+		rec, err := recordOf(records, dest)
+		if err != nil {
+			return p, err
+		}
+		if len(rec.Addresses) == 0 {
+			return p, fmt.Errorf("container %s has no address", rec.ContainerID)
+		}
+		addr = rec.Addresses[0].Prefix.Addr()
+	}
+	p.dest = netip.AddrPortFrom(addr.Unmap(), p.dest.Port())
+	return p, p.findSource(records)
+}
+
+// findSource finds the namespace that sends, and the address that the kernel chooses there.
+func (p *probe) findSource(records []state.Endpoint) (err error) {
+	if a, notAddr := netip.ParseAddr(p.from); notAddr == nil {
+		p.source = a.Unmap()
+		if p.source.Is6() != p.dest.Addr().Is6() {
+			return console.Usage("%s and %s are of two address families", p.source, p.dest.Addr())
+		}
+		return nil
+	}
+	if p.from == "host" {
+		p.ns, err = netns.Current()
+	} else {
+		rec, findErr := recordOf(records, p.from)
+		if findErr != nil {
+			return findErr
+		}
+		p.ns, err = netns.Open(rec.Netns)
+	}
+	if err != nil {
+		return err
+	}
+	return p.ns.Do(func() error {
+		c, err := net.Dial("udp", netip.AddrPortFrom(p.dest.Addr(), 9).String()) // which sends nothing
+		if err != nil {
+			return fmt.Errorf("%s has no way to %s: %w", p.from, p.dest.Addr(), errors.Unwrap(err))
+		}
+		p.source = c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("")
+		return c.Close()
+	})
+}
+
+// recordOf finds an attachment by its container's ID or the beginning of it.
+func recordOf(records []state.Endpoint, id string) (state.Endpoint, error) {
+	found := slices.DeleteFunc(slices.Clone(records), func(r state.Endpoint) bool { return !strings.HasPrefix(r.ContainerID, id) || r.Netns == "" })
+	for _, r := range found {
+		if r.ContainerID == id {
+			return r, nil
+		}
+	}
+	switch {
+	case id == "" || len(found) == 0:
+		return state.Endpoint{}, fmt.Errorf("%q is no address, and no container begins so; lnctl endpoint ls lists them", id)
+	case slices.ContainsFunc(found, func(r state.Endpoint) bool { return r.ContainerID != found[0].ContainerID }):
+		return state.Endpoint{}, fmt.Errorf("%q: more than one container begins so: want an ID", id)
+	}
+	return found[0], nil
+}
+
+func (p probe) trace(ctx context.Context, progress io.Writer) (traced, error) {
+	found := traced{From: p.from, To: p.to, Steps: []traceStep{}}
+	number := map[string]uint8{"tcp": syscall.IPPROTO_TCP, "udp": syscall.IPPROTO_UDP, "icmp": syscall.IPPROTO_ICMP}[p.protocol]
+	if p.protocol == "icmp" && p.dest.Addr().Is6() {
+		number = syscall.IPPROTO_ICMPV6
+	}
+	t, err := nftrace.Start(nftrace.Match{Source: p.source, Dest: p.dest.Addr(), Protocol: number, Port: p.dest.Port()})
+	if err != nil {
+		return found, err
+	}
+	defer func() { _ = t.Close() }()
+	answers := make(chan answer, 1)
+	if p.ns == nil {
+		_, _ = fmt.Fprintf(progress, "waiting %s for a packet from %s\n", p.wait, p.from)
+		answers <- answer{}
+	} else {
+		go func() { answers <- p.send() }()
+	}
+	steps, err := t.Follow(p.wait)
+	if err != nil {
+		return found, err
+	}
+	texts := rules{}
+	for _, step := range steps {
+		found.Steps = append(found.Steps, stepOf(ctx, step, texts))
+	}
+	a := <-answers
+	found.Answer = a.text
+	found.judge(p, steps, a)
+	return found, nil
+}
+
+func stepOf(ctx context.Context, s nftrace.Step, texts rules) traceStep {
+	out := traceStep{Hook: s.Hook, Table: strings.TrimSpace(s.Family + " " + s.Table), Chain: s.Chain, Verdict: s.Verdict, In: s.In, Out: s.Out}
+	if s.Handle != 0 {
+		out.Rule = texts.text(ctx, s)
+	}
+	if s.From.Addr().IsValid() {
+		out.Source, out.Dest = place(s.From), place(s.To)
+	}
+	return out
+}
+
+// place is an address, with its port if it has one.
+func place(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
+}
+
+// rules are texts of rules, by chain and handle, as nft prints them.
+type rules map[string]map[string]string
+
+// text is that of a step's rule: as nft prints it, or else its comment or number.
+func (r rules) text(ctx context.Context, s nftrace.Step) string {
+	chain := s.Family + " " + s.Table + " " + s.Chain
+	if r[chain] == nil {
+		r[chain] = map[string]string{}
+		listed, _ := exec.CommandContext(ctx, "nft", "-a", "list", "chain", s.Family, s.Table, s.Chain).Output() // without nft there is the comment
+		for line := range strings.Lines(string(listed)) {
+			if rule, handle, is := strings.Cut(strings.TrimSpace(line), " # handle "); is {
+				r[chain][handle] = rule
+			}
+		}
+	}
+	handle := strconv.FormatUint(s.Handle, 10)
+	if text := r[chain][handle]; text != "" {
+		return text
+	}
+	if s.Comment != "" {
+		return strconv.Quote(s.Comment)
+	}
+	return "handle " + handle
+}
+
+// judge says in a sentence what became of the packet.
+func (f *traced) judge(p probe, steps []nftrace.Step, a answer) {
+	last := nftrace.Step{}
+	for i, s := range steps {
+		if s.Dropped() {
+			f.Says = dropped(s, f.Steps[i])
+			return
+		}
+		last = s
+	}
+	out := ""
+	for _, s := range steps {
+		out = max(out, s.Out)
+	}
+	switch {
+	case a.came:
+		f.Arrived, f.Says = true, "arrived: "+a.text
+	case p.ns == nil && len(steps) == 0:
+		f.Says = fmt.Sprintf("no packet from %s to %s came in %s: it is lost before this host, or was not sent", p.source, f.To, p.wait)
+	case len(steps) == 0:
+		f.Says = "no rule of this host saw the packet, and no answer came: it stays inside a bridge, or no chain is at its hooks; lnctl doctor looks at links and routes"
+	case last.Hook == "prerouting":
+		f.Says = "the kernel let it go no further after prerouting: forwarding is off, there is no route, or rp_filter drops it; lnctl doctor says which"
+	case p.ns == nil:
+		f.Arrived, f.Says = true, "no rule dropped it, the last hook is "+last.Hook+through(out)
+	default:
+		f.Says = fmt.Sprintf("no rule dropped it, the last hook is %s%s, and no answer came (%s): look at the destination, and at the way back", last.Hook, through(out), a.text)
+	}
+}
+
+func through(out string) string {
+	if out == "" {
+		return ""
+	}
+	return ", out by " + out
+}
+
+// dropped says by what, and what to do.
+func dropped(s nftrace.Step, shown traceStep) string {
+	by := "by the policy of"
+	if s.Handle != 0 {
+		by = "by the rule " + shown.Rule + " of"
+		if s.Comment != "" {
+			by = fmt.Sprintf("by the rule %q of", s.Comment)
+		}
+	}
+	says := fmt.Sprintf("dropped at %s %s chain %s, table %s", s.Hook, by, s.Chain, shown.Table)
+	if s.Table == "libnet" || strings.HasPrefix(s.Table, "libnet-") {
+		return says + ": the network's configuration asks for it (gatewayMode, internal, icc, sourceRanges); lnctl network inspect shows it"
+	}
+	return says + ": it is not libnet's; change it there, lnctl doctor says how"
+}
+
+func (f traced) write(out io.Writer) error {
+	var rows [][]string
+	hook := ""
+	for _, s := range f.Steps {
+		at := ""
+		if s.Hook != hook {
+			at, hook = s.Hook, s.Hook
+		}
+		way := ""
+		if s.Source != "" {
+			way = s.Source + " → " + s.Dest
+		}
+		rows = append(rows, []string{at, s.Table, s.Chain, s.Verdict, orDash(way), orDash(s.Rule)})
+	}
+	var errs []error
+	if len(rows) > 0 {
+		errs = append(errs, table(out, []string{"HOOK", "TABLE", "CHAIN", "VERDICT", "PACKET", "RULE"}, rows))
+	}
+	mark := console.Paint(out, console.Red, "✗")
+	if f.Arrived {
+		mark = console.Paint(out, console.Green, "✓")
+	}
+	_, err := fmt.Fprintf(out, "%s %s\n", mark, f.Says)
+	return errors.Join(append(errs, err)...)
+}
