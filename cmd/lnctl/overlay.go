@@ -20,7 +20,8 @@ func overlayCommand(s *settings) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(overlayPeersCommand(s), overlayCheckCommand(s), overlayKeygenCommand(), overlayPubkeyCommand(), overlayRotateCommand(s))
+	cmd.AddCommand(overlayPeersCommand(s), overlayCheckCommand(s), overlayKeygenCommand(), overlayPubkeyCommand(), overlayRotateCommand(s),
+		overlayEvictCommand(s), overlayAdmitCommand(s))
 	return cmd
 }
 

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -99,5 +98,8 @@ func (a *Agent) do(ctx context.Context, r request) (epoch int, err error) {
 		defer cancel()
 		return epoch, a.rotated(ctx, r.Network, epoch)
 	}
-	return 0, fmt.Errorf("%q: want one of %v: is lnctl newer than ln-agent?", r.Do, slices.Sorted(slices.Values([]string{"rotate-keys"})))
+	if r.Do == "evict" || r.Do == "admit" {
+		return 0, a.evict(ctx, r.Do, r.Node)
+	}
+	return 0, fmt.Errorf("%q: want rotate-keys, evict or admit: is lnctl newer than ln-agent?", r.Do)
 }

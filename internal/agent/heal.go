@@ -156,6 +156,7 @@ func (h *healer) treat(c *engine.Controller, network string, epoch int, p wiregu
 	}
 	s.renewed = now
 	s.tries++
+	h.log.Debug("peer is made anew", "network", network, "epoch", epoch, "peer", node.Name, "try", s.tries)
 	p.Keepalive = overlay.Keepalive
 	return s.wait(), since, c.Renew(network, epoch, p)
 }

@@ -132,6 +132,9 @@ func (k keeper) follow(ctx context.Context, v overlay.View) (soon time.Duration,
 	if err := shared.Terms.Differs(a.terms(n)); err != nil {
 		return 0, err
 	}
+	if by, is := k.isEvicted(v); is {
+		return 0, k.withdrawEvicted(ctx, by)
+	}
 	hosts, problems := v.Hosts(n.Name)
 	hosts, more, err := withoutBroadcast(hosts)
 	if err != nil {
@@ -277,7 +280,9 @@ func (k keeper) connect(ctx context.Context, f nodefile.File) (up bool, err erro
 		return false, err
 	}
 	f.MTU = k.before.MTU
-	if lacks(f.Blocks, k.before.Blocks) || lacks(f.Epochs, k.before.Epochs) {
+	// Of an encrypted network the file is never behind the kernel: an agent that is killed here, and
+	// restarted, would take peers away that are new.
+	if lacks(f.Blocks, k.before.Blocks) || lacks(f.Epochs, k.before.Epochs) || f.Encryption != "" && f.MTU != 0 {
 		if _, err := k.controller.SaveNodeFile(f); err != nil {
 			return false, err
 		}

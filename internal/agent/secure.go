@@ -104,7 +104,10 @@ func (k keeper) secure(v overlay.View, hosts []overlay.Host, f *nodefile.File) (
 			n.Keys, n.By = own.Keys, current
 			continue
 		}
-		n.Keys, n.By = choose(f.Epochs, s.Keys[n.Name], k.known(n.Name), met)
+		known := k.known(n.Name)
+		if n.Keys, n.By = choose(f.Epochs, s.Keys[n.Name], known, met); n.By != known.By {
+			k.agent.log.Debug("node is sent to by another key", "network", f.Network, "peer", n.Name, "epoch", n.By, "before", known.By)
+		}
 		if n.By != 0 && n.By < own.Sends {
 			own.Sends = n.By
 		}

@@ -31,6 +31,19 @@ func (o *Operator) RotateKeys(network string, wait time.Duration) (epoch int, er
 	return a.Epoch, err
 }
 
+// Evict has the ln-agent of this host have all hosts leave a node out of all networks. Admit takes
+// that back.
+func (o *Operator) Evict(node string) error {
+	_, err := o.ask(request{Do: "evict", Node: node})
+	return err
+}
+
+// Admit takes back Evict.
+func (o *Operator) Admit(node string) error {
+	_, err := o.ask(request{Do: "admit", Node: node})
+	return err
+}
+
 func (o *Operator) ask(r request) (a answer, err error) {
 	path := filepath.Join(o.StateDir, "overlay", "agent.sock")
 	c, err := net.Dial("unix", path)

@@ -37,6 +37,7 @@ var parts = []struct {
 	{"packets", packets},
 	{"overlay", overlays},
 	{"agent", agents},
+	{"wireguard", wireguards},
 	{"names", names},
 }
 

@@ -168,9 +168,11 @@ func (a *agents) watchRoutes(host string) <-chan netlink.RouteUpdate {
 }
 
 // memory is the most that a host's agent has had resident, in bytes.
-func (a *agents) memory(host string) int {
+func (a *agents) memory(host string) int { return a.memoryOf(a.procs[host].cmd.Process.Pid) }
+
+func (a *agents) memoryOf(pid int) int {
 	a.t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.procs[host].cmd.Process.Pid))
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	a.check(err)
 	for line := range strings.Lines(string(data)) {
 		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {

@@ -37,6 +37,7 @@ func TestKeys(t *testing.T) {
 	if err := a.Rotate(ctx, "net1", overlay.KeyEpoch{}, 2); !errors.Is(err, overlay.ErrTaken) {
 		t.Errorf("the same epoch again: %v", err)
 	}
+	l.must(errors.Join(a.Evict(ctx, "h9"), a.Evict(ctx, "h8"), a.Admit(ctx, "h8")))
 	n.set("6f2d1c9b4a70", "shop", "10.5.1.2")
 	l.await("names in etcd", func() bool { return len(l.leased(a.keys.namedOf("net1", "h1"))) == 1 })
 	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())
@@ -56,6 +57,8 @@ func TestKeys(t *testing.T) {
 	}
 	a.stop()
 	l.must(errors.Join(a.Leave(ctx, "net1"), a.Forget(ctx)))
+	_, err = l.client().Delete(ctx, a.keys.evicted("h9")) // it stays evicted without any host
+	l.must(err)
 	got, err = l.client().Get(ctx, "/", clientv3.WithPrefix())
 	if err != nil || len(got.Kvs) != 0 {
 		t.Errorf("left: %v, %v", got.Kvs, err)
