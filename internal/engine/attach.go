@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/unwind"
@@ -109,7 +110,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 			err = e.Verify(ctx)
 		}
 		if err == nil {
-			return e, e.rename(spec.names)
+			return e, e.rename(ctx, spec.names)
 		} else if !errors.Is(err, model.ErrDifferent) {
 			return nil, err
 		}
@@ -117,12 +118,31 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	return nil, n.remove(ctx, id, "")
 }
 
-// rename records other names than the attachment has.
-func (e *Endpoint) rename(names *model.Names) error {
-	if reflect.DeepEqual(e.rec.Names, (*state.Names)(names)) {
+// rename records other names than the attachment has, and tells the kernel. Whether
+// the kernel answers stays as it is where that was left open.
+func (e *Endpoint) rename(ctx context.Context, names *model.Names) error {
+	c, now := e.n.c, e.rec
+	chosen, err := c.names.Choose(names, e.n.def.Config.Tunnel.Agent)
+	if err != nil {
+		return err
+	}
+	if now.Names = chosen; chosen != nil {
+		if e.rec.Names != nil && names.Responder == model.RespondAuto {
+			chosen.Responder = e.rec.Names.Responder
+		}
+		if naming.ByKernel(&now) {
+			if chosen.Link, err = c.links.HostIndex(ctx, e.ref()); err != nil {
+				return err
+			}
+		}
+	}
+	if reflect.DeepEqual(e.rec.Names, now.Names) {
 		return nil
 	}
-	e.rec.Names = (*state.Names)(names)
+	if err := c.names.Rename(ctx, &e.rec, &now); err != nil {
+		return err
+	}
+	e.rec = now
 	return e.save()
 }
 
@@ -180,6 +200,9 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		return err
 	}
 	if err := c.links.Settle(ctx, p.Link); err != nil {
+		return err
+	}
+	if _, err := c.names.Mend(ctx, &e.rec); err != nil {
 		return err
 	}
 	if p.Localnet {

@@ -65,7 +65,7 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
 		return err // the record tells the next call what there is
 	}
-	if err := n.forget(ctx, rec); err != nil || !had && rec.Rules {
+	if err := errors.Join(n.forget(ctx, rec), n.c.names.Forget(ctx, &rec)); err != nil || !had && rec.Rules {
 		return err
 	}
 	return n.dropTables(ctx, rec)
@@ -92,8 +92,9 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	defer release()
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
+	namesErr := n.c.names.Remove(ctx, &rec) // first: no query is answered with what goes
 	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
-	errs, down := []error{handErr, downErr}, downErr == nil
+	errs, down := []error{namesErr, handErr, downErr}, downErr == nil
 	if down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}

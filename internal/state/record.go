@@ -113,6 +113,10 @@ type Endpoint struct {
 type Names struct {
 	Own    []string // the best one first
 	Domain string   // of the network; empty: none
+	// Responder is "bpf" if the kernel answers for them; empty: ln-agent alone does.
+	Responder string `json:",omitempty"`
+	// Link is the index of the host's end of the veth, which the kernel answers by; 0: none yet.
+	Link int `json:",omitempty"`
 }
 
 // OwnRules are the choices by which an attachment's own rules are made again,
