@@ -54,6 +54,8 @@ func (f fakeNames) Strays(context.Context, bool, func() (responder.Known, error)
 	return nil, nil
 }
 
+func (f fakeNames) Tidy(context.Context) error { return nil }
+
 func (f fakeNames) Available(context.Context) error { return f.lacks }
 
 // named asks for names that the kernel answers for.

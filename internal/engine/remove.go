@@ -65,8 +65,18 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
 		return err // the record tells the next call what there is
 	}
-	if err := errors.Join(n.forget(ctx, rec), n.c.names.Forget(ctx, &rec)); err != nil || !had && rec.Rules {
+	if !had { // while the record tells
+		if err := n.c.names.Forget(ctx, &rec); err != nil {
+			return err
+		}
+	}
+	if err := n.forget(ctx, rec); err != nil || !had && rec.Rules {
 		return err
+	}
+	if had { // of several that went at once each saw another one
+		if err := n.c.names.Forget(ctx, &rec); err != nil {
+			return err
+		}
 	}
 	return n.dropTables(ctx, rec)
 }

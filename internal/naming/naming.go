@@ -20,6 +20,7 @@ type answerer interface {
 	Verify(ctx context.Context, m *responder.Member) error
 	Strays(ctx context.Context, remove bool, known func() (responder.Known, error)) ([]string, error)
 	Available(ctx context.Context) error
+	Tidy(ctx context.Context) error
 }
 
 // records are those of attachments.
@@ -134,9 +135,7 @@ func (k *Kernel) Forget(ctx context.Context, rec *state.Endpoint) error {
 	if is, err := empty(); !is || err != nil { // as is the case mostly, and costs less
 		return err
 	}
-	m := MemberOf(rec)
-	m.Names, m.Addresses = nil, nil
-	return k.Answers.RemoveHost(ctx, m, empty)
+	return k.Answers.RemoveHost(ctx, MemberOf(rec), empty)
 }
 
 // Verify says what differs from what Put made of an attachment.
@@ -187,6 +186,9 @@ func (k *Kernel) Strays(ctx context.Context, remove bool) ([]string, error) {
 		return known, nil
 	})
 }
+
+// Tidy removes what is in the kernel for names while there are none.
+func (k *Kernel) Tidy(ctx context.Context) error { return k.Answers.Tidy(ctx) }
 
 // Available says why this kernel cannot answer; nil: it can.
 func (k *Kernel) Available(ctx context.Context) error { return unsupported(k.Answers.Available(ctx)) }

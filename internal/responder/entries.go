@@ -31,10 +31,7 @@ func (member *Member) entries() (all []entry) {
 	if member.Link != 0 {
 		all = append(all, entry{key: numbered(kindLink, uint64(member.Link)), owner: owner, slots: []slot{member.slot(hash(member.Container))}})
 	}
-	ends := []string{"", "." + member.Network}
-	if member.Domain != "" && member.Domain != member.Network {
-		ends = append(ends, "."+member.Domain)
-	}
+	ends := member.ends()
 	add := func(name string, kind byte, owner uint64, addrs []netip.Addr) {
 		e := entry{key: keyOf(member.Network, kind, name), owner: owner}
 		for _, a := range addrs {
@@ -63,6 +60,30 @@ func (member *Member) entries() (all []entry) {
 	for _, a := range member.Addresses {
 		k := keyOf(member.Network, kindPTR, reverse(a))
 		all = append(all, entry{key: k, owner: owner, pointer: member.Names[0] + ends[len(ends)-1]})
+	}
+	return all
+}
+
+// ends are what stands behind a name.
+func (member *Member) ends() []string {
+	ends := []string{"", "." + member.Network}
+	if member.Domain != "" && member.Domain != member.Network {
+		ends = append(ends, "."+member.Domain)
+	}
+	return ends
+}
+
+// hostKeys are those of the host's names on a member's network. The one that Put makes last comes
+// first.
+func (member *Member) hostKeys() (all []key) {
+	for _, kind := range []byte{kind4, kind6} {
+		for _, end := range member.ends() {
+			for _, name := range []string{"gateway", "host"} {
+				if k := keyOf(member.Network, kind|ofHost, name+end); k != nil {
+					all = append(all, k)
+				}
+			}
+		}
 	}
 	return all
 }

@@ -171,8 +171,7 @@ func (r *Responder) Remove(ctx context.Context, member *Member, complete bool) e
 }
 
 // RemoveHost has the kernel forget the host's names on a member's network, if empty says, while
-// no other call changes names, that the network has no attachment. Then maps and program go, if
-// nothing is in them.
+// no other call changes names, that the network has no attachment.
 func (r *Responder) RemoveHost(ctx context.Context, member *Member, empty func() (bool, error)) error {
 	return r.with(ctx, false, func(m *maps) error {
 		is, err := empty()
@@ -180,10 +179,8 @@ func (r *Responder) RemoveHost(ctx context.Context, member *Member, empty func()
 			return err
 		}
 		var errs []error
-		for _, e := range slices.Backward(member.entries()) { // the one that Put makes last goes first
-			if e.key.ofHost() {
-				errs = append(errs, m.edit(e.key, func([]slot) []slot { return nil }))
-			}
+		for _, k := range member.hostKeys() {
+			errs = append(errs, m.edit(k, func([]slot) []slot { return nil }))
 		}
 		return errors.Join(errs...)
 	})
@@ -209,6 +206,9 @@ func (r *Responder) Verify(ctx context.Context, member *Member) error {
 	}
 	return wrap(member, err)
 }
+
+// Tidy removes map and program if nothing is in the map.
+func (r *Responder) Tidy(ctx context.Context) error { return r.with(ctx, false, (*maps).removeIfEmpty) }
 
 // Known are the owners and networks that there may be names of.
 type Known struct {
