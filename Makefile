@@ -20,7 +20,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e e2e-wireguard demo demo-names demo-overlay lint api keys fuzz bench install clean tools
+.PHONY: help build test test-rootless soak e2e e2e-wireguard demo demo-names demo-overlay lint api keys bpf fuzz bench install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -77,6 +77,7 @@ e2e-wireguard: build tools ## run encrypted networks on a kernel with WireGuard,
 lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt, the keys with docs/configuration.md
 	$(GO) run ./scripts/api -check
 	$(GO) run ./scripts/keys -check
+	$(GO) run ./scripts/bpf -check
 	$(LINT) run ./...
 
 api: ## write api/*.txt anew, after a meant change of the exported API
@@ -84,6 +85,10 @@ api: ## write api/*.txt anew, after a meant change of the exported API
 
 keys: ## write docs/configuration.md anew, after a change of a key
 	$(GO) run ./scripts/keys
+
+bpf: ## build the BPF program anew, after a change of its source (installs Debian packages)
+	@command -v clang-16 >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends clang-16 libbpf-dev linux-libc-dev gcc
+	$(GO) run ./scripts/bpf
 
 $(LINT):
 	@mkdir -p $(TOOLS)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,10 @@ type repaired struct {
 	Bridges   []string  `json:"bridges"`
 	Tunnels   []string  `json:"tunnels"`
 	Plugged   []rebuilt `json:"plugged"`
+	// Named are attachments whose names the kernel answers for again, StrayNames those that
+	// it has forgotten, as no record explains them.
+	Named      []rebuilt `json:"named"`
+	StrayNames []string  `json:"strayNames"`
 	// Removed are elements of libnet's sets that no record explains.
 	Removed []string `json:"removed"`
 	Failed  []string `json:"failed"`
@@ -72,6 +77,7 @@ func repair(ctx context.Context, c *operator.Operator) (repaired, error) {
 	return repaired{
 		Rebuilt: rows(ids), Looked: mended.Looked, Restored: rows(mended.Rules), Rewritten: mended.Rewritten,
 		Bridges: append([]string{}, mended.Bridges...), Tunnels: append([]string{}, mended.Tunnels...), Plugged: rows(mended.Plugged),
+		Named: rows(mended.Named), StrayNames: append([]string{}, mended.StrayNames...),
 		Removed: append([]string{}, removed...),
 		Failed:  failures(err),
 	}, err
@@ -110,6 +116,12 @@ func (r repaired) write(out io.Writer) error {
 	}
 	if len(r.Plugged) > 0 {
 		line("links of %s put back on their bridge", counted(len(r.Plugged), "attachment"))
+	}
+	if len(r.Named) > 0 {
+		line("names of %s put back into the kernel", counted(len(r.Named), "attachment"))
+	}
+	for _, n := range r.StrayNames {
+		line("removed the %s from the kernel, of no attachment", cmp.Or(n, "link"))
 	}
 	for _, e := range r.Removed {
 		line("deleted the element %s, which did not ask for it", e)

@@ -7,6 +7,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/unwind"
@@ -112,7 +113,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 			err = e.Verify(ctx)
 		}
 		if err == nil {
-			return e, e.rename(spec.names)
+			return e, e.rename(ctx, spec.names)
 		} else if !errors.Is(err, model.ErrDifferent) {
 			return nil, err
 		}
@@ -120,13 +121,31 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	return nil, n.remove(ctx, id, "")
 }
 
-// rename records other names than the attachment has.
-func (e *Endpoint) rename(names *model.Names) error {
-	want := (*state.Names)(names)
-	if want.Equal(e.rec.Names) {
+// rename records other names than the attachment has, and tells the kernel. Whether
+// the kernel answers stays as it is where that was left open.
+func (e *Endpoint) rename(ctx context.Context, names *model.Names) error {
+	c, now := e.n.c, e.rec
+	chosen, err := c.names.Choose(names, e.n.def.Config.Tunnel.Agent)
+	if err != nil {
+		return err
+	}
+	if now.Names = chosen; chosen != nil {
+		if e.rec.Names != nil && names.Responder == model.RespondAuto {
+			chosen.Responder = e.rec.Names.Responder
+		}
+		if naming.ByKernel(&now) {
+			if chosen.Link, err = c.links.HostIndex(ctx, e.ref()); err != nil {
+				return err
+			}
+		}
+	}
+	if now.Names.Equal(e.rec.Names) {
 		return nil
 	}
-	e.rec.Names = want
+	if err := c.names.Rename(ctx, &e.rec, &now); err != nil {
+		return err
+	}
+	e.rec = now
 	return e.save()
 }
 
@@ -184,6 +203,9 @@ func (e *Endpoint) mend(ctx context.Context) error {
 		return err
 	}
 	if err := c.links.Settle(ctx, p.Link); err != nil {
+		return err
+	}
+	if _, err := c.names.Mend(ctx, &e.rec); err != nil {
 		return err
 	}
 	if p.Localnet {

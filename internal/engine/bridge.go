@@ -140,6 +140,7 @@ func (n *Network) dissolveAlone(ctx context.Context) error {
 		n.c.book().Clear(ctx, n.Plan()),
 		n.c.networks.DeleteNetwork(n.def.Name),
 		n.releaseSubnets(ctx),
+		n.c.tidyNames(ctx),
 	)
 }
 

@@ -60,13 +60,29 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 		}
 		errs = append(errs, n.collectOne(ctx, id, keep))
 	}
-	errs = append(errs, n.collectLeases(ctx, holders, keep))
+	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx))
 	if dissolve && kept == 0 && errors.Join(errs...) == nil {
 		if err := n.dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// StrayNames returns names in the kernel that no record explains, in words.
+func (c *Controller) StrayNames(ctx context.Context) (all []string, err error) {
+	leave, err := c.Enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave(&err)
+	return c.names.Strays(ctx, false)
+}
+
+// tidyNames has the kernel forget names that no record explains.
+func (c *Controller) tidyNames(ctx context.Context) error {
+	_, err := c.names.Strays(ctx, true)
+	return err
 }
 
 // collectOne removes an attachment unless it has been made anew, by an ADD for

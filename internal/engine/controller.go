@@ -30,8 +30,10 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/publish"
+	"github.com/libnet-cni/libnet/internal/responder"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/internal/unwind"
@@ -78,6 +80,7 @@ type (
 		Strays(ctx context.Context, prefix string) ([]link.Owned, error)
 		SetDown(context.Context, link.Ref) error
 		Detach(context.Context, link.Ref) error
+		HostIndex(context.Context, link.Ref) (int, error)
 		List(ctx context.Context, prefix string) ([]link.Owned, error)
 	}
 	networkRecords interface {
@@ -148,6 +151,7 @@ type Controller struct {
 	nodeFiles nodeFiles
 	standby   publish.Standbys
 	sandboxes *state.Dir
+	names     *naming.Kernel
 
 	boot      string
 	stateDir  string
@@ -217,6 +221,7 @@ func New(opts ...Option) (*Controller, error) {
 		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
 		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
+		names:  &naming.Kernel{Answers: responder.New(dir.Path(), handle), Records: dir, Agent: naming.AgentAnswers},
 		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
 		close: func() { handle.Close(); _ = nft.Close(); _ = connections.Close() },
 	}

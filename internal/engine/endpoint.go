@@ -30,6 +30,11 @@ type Endpoint struct {
 	standby  []firewall.PortMap
 	restored bool
 
+	// auto: the network leaves it open what answers for names. Unanswered says why the kernel,
+	// though there is no ln-agent, does not.
+	auto       bool
+	unanswered error
+
 	chosen bool // our pool has chosen the addresses just now, and the caller none of them
 }
 
@@ -155,14 +160,19 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	if mac == nil {
 		mac = randomMAC()
 	}
+	names, err := n.c.names.Choose(spec.names, n.def.Config.Tunnel.Agent)
+	if err != nil {
+		return nil, err
+	}
 	path, ns := spec.netns()
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
 		Bridge: n.def.Config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
 		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), Tunnel: n.Plan().SecureTunnel(), Spare: n.Plan().SpareTunnel(), GatewayPriority: spec.priority,
-		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName, Names: (*state.Names)(spec.names),
+		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName, Names: names,
 	}}
+	e.auto = spec.names != nil && spec.names.Responder == model.RespondAuto
 	e.rec.IPAM, e.rec.DataDir = n.LeaseDir()
 	var undo unwind.Stack
 	defer undo.Rollback(&err)
@@ -269,6 +279,10 @@ func (e *Endpoint) Name() string { return e.rec.ContainerID }
 
 // Network returns the endpoint's network.
 func (e *Endpoint) Network() *Network { return e.n }
+
+// Unanswered says why the kernel does not answer for the endpoint's names, though it was to if
+// it can; nil: it does, or was not to.
+func (e *Endpoint) Unanswered() error { return e.unanswered }
 
 // Ports returns the endpoint's published ports; one that was to be a free one
 // has its number once the endpoint has joined.

@@ -63,7 +63,7 @@ func failAtEveryStep(t *testing.T, network func(*testing.T, *world) (*Network, *
 }
 
 func TestAttachFailsAtEveryStep(t *testing.T) {
-	failAtEveryStep(t, faultNetwork, WithPorts(model.PortMapping{ContainerPort: 80}))
+	failAtEveryStep(t, faultNetwork, WithPorts(model.PortMapping{ContainerPort: 80}), named(model.RespondBPF))
 }
 
 // Whichever step of Attach the process dies at, the next Attach of the same
@@ -78,7 +78,7 @@ func TestAttachDiesAtEveryStep(t *testing.T) {
 				dieAt(t, w, step, after)
 				n, sb := faultNetwork(t, w)
 				if step%2 == 0 { // every other time a retry comes before DEL
-					if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80})); err != nil {
+					if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80}), named(model.RespondBPF)); err != nil {
 						t.Fatalf("the next Attach: %v", err)
 					}
 				}
@@ -100,7 +100,7 @@ func countSteps(t *testing.T) int {
 	t.Helper()
 	w := newWorld()
 	n, sb := faultNetwork(t, w)
-	if _, err := n.Attach(context.Background(), sb); err != nil {
+	if _, err := n.Attach(context.Background(), sb, named(model.RespondBPF)); err != nil {
 		t.Fatal(err)
 	}
 	return w.steps
@@ -118,7 +118,7 @@ func dieAt(t *testing.T, w *world, step int, after bool) {
 		}
 		w.failAt, w.locks = 0, locks{} // the kernel frees those of the dead
 	}()
-	_, _ = n.Attach(context.Background(), sb)
+	_, _ = n.Attach(context.Background(), sb, named(model.RespondBPF))
 }
 
 // Whichever step of Remove fails, the rest is removed all the same but for the
@@ -129,7 +129,7 @@ func TestRemoveFailsAtEveryStep(t *testing.T) {
 	for step := 1; ; step++ {
 		w := newWorld()
 		n, sb := faultNetwork(t, w)
-		if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80})); err != nil {
+		if _, err := n.Attach(ctx, sb, WithPorts(model.PortMapping{ContainerPort: 80}), named(model.RespondBPF)); err != nil {
 			t.Fatal(err)
 		}
 		w.failAt = w.steps + step

@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -155,6 +156,9 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 		return err
 	}
 	undo.Push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	if err := e.answer(ctx, made.HostIndex, undo); err != nil {
+		return err
+	}
 	if p.V4 || p.V6 {
 		if err := c.bridges.Forward(ctx, p.V4, p.V6); err != nil {
 			return err
@@ -172,6 +176,26 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 		e.rec.Links = append(e.rec.Links, state.Link{Name: br.VLANName, MAC: br.VLANMAC.String()})
 	}
 	return nil
+}
+
+// answer has the kernel answer for the endpoint's names, and answer its queries.
+func (e *Endpoint) answer(ctx context.Context, index int, undo *unwind.Stack) error {
+	if !naming.ByKernel(&e.rec) {
+		return nil
+	}
+	names := *e.rec.Names
+	names.Link = index
+	e.rec.Names = &names
+	forget := func() error { return e.n.c.names.Remove(context.WithoutCancel(ctx), &e.rec) }
+	undo.Push(forget)
+	err := e.n.c.names.Put(ctx, &e.rec)
+	var unsupported *model.UnsupportedError
+	if e.auto && errors.As(err, &unsupported) {
+		e.unanswered = err
+		err = forget()
+		e.rec.Names.Responder, e.rec.Names.Link = "", 0
+	}
+	return err
 }
 
 func (e *Endpoint) ref() link.Ref {

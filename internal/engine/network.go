@@ -174,7 +174,7 @@ func (n *Network) forgetRecord(ctx context.Context, made madeRecord) error {
 	if errors.Is(err, state.ErrInUse) {
 		return nil
 	}
-	return err
+	return errors.Join(err, n.c.names.Tidy(ctx))
 }
 
 // ownGateways returns the gateways that are known before any endpoint is.

@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -29,6 +30,7 @@ func (m *mender) links(ctx context.Context, n *Network) {
 		m.fail(n, m.bridge(ctx, n))
 	}
 	m.fail(n, m.tunnel(ctx, n))
+	m.fail(n, m.names(ctx, n))
 	if has {
 		v4, v6 := n.forwards()
 		m.fail(n, m.c.bridges.Forward(ctx, v4, v6))
@@ -56,6 +58,25 @@ func (m *mender) tunnel(ctx context.Context, n *Network) error {
 		}
 		return err
 	})
+}
+
+// names has the kernel answer for the attachments of a network that it is to answer for.
+func (m *mender) names(ctx context.Context, n *Network) error {
+	recs, err := m.c.endpoints.Endpoints(n.def.Name)
+	errs := []error{err}
+	for _, rec := range recs {
+		if !naming.ByKernel(&rec) {
+			continue
+		}
+		errs = append(errs, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
+			mended, err := m.c.names.Mend(ctx, &rec)
+			if mended {
+				m.done.Named = append(m.done.Named, life.IDOf(rec))
+			}
+			return err
+		}))
+	}
+	return errors.Join(errs...)
 }
 
 // forwards says for which families packets of the network have to be forwarded.

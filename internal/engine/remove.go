@@ -65,8 +65,18 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
 		return err // the record tells the next call what there is
 	}
+	if !had { // while the record tells
+		if err := n.c.names.Forget(ctx, &rec); err != nil {
+			return err
+		}
+	}
 	if err := n.forget(ctx, rec); err != nil || !had && rec.Rules {
 		return err
+	}
+	if had { // of several that went at once each saw another one
+		if err := n.c.names.Forget(ctx, &rec); err != nil {
+			return err
+		}
 	}
 	return n.dropTables(ctx, rec)
 }
@@ -92,8 +102,9 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	defer release()
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
+	namesErr := n.c.names.Remove(ctx, &rec) // first: no query is answered with what goes
 	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
-	errs, down := []error{handErr, downErr}, downErr == nil
+	errs, down := []error{namesErr, handErr, downErr}, downErr == nil
 	if down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}

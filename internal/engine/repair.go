@@ -25,6 +25,10 @@ type Mended struct {
 	Bridges, Tunnels []string
 	// Plugged are those whose links are ports of their bridge again.
 	Plugged []model.ID
+	// Named are those whose names the kernel answers for again.
+	Named []model.ID
+	// StrayNames that no record explains the kernel has forgotten.
+	StrayNames []string
 }
 
 // Compare says whether Mend asks of each attachment whether its rules differ
@@ -69,7 +73,8 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 		m.rules(ctx, n)
 	}
 	m.publications(ctx)
-	m.errs = append(m.errs, c.Ports().TakeFree(ctx))
+	m.done.StrayNames, err = c.names.Strays(ctx, true)
+	m.errs = append(m.errs, c.Ports().TakeFree(ctx), err)
 	if ctx.Err() == nil {
 		m.errs = append(m.errs, c.rules.NFTables.Complete(ctx))
 	}

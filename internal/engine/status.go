@@ -65,6 +65,16 @@ func (n *Network) bridgeStatus(ctx context.Context) error {
 	return n.c.bridges.CanSetUp(b)
 }
 
+// CanAnswer says why the kernel cannot answer for names of containers; nil: it can.
+func (c *Controller) CanAnswer(ctx context.Context) (err error) {
+	leave, err := c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	return c.names.Available(ctx)
+}
+
 // heal puts back what is missing, and says what is missing still. Where another
 // call is at it already, that one is enough.
 func (n *Network) heal(ctx context.Context) error {

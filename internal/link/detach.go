@@ -35,6 +35,18 @@ func (h *Links) Detach(ctx context.Context, r Ref) error {
 	return nil
 }
 
+// HostIndex is the index of the host's end of the attachment; ErrNotFound without it.
+func (h *Links) HostIndex(ctx context.Context, r Ref) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	d, err := h.find(r)
+	if err != nil {
+		return 0, fmt.Errorf("find %s: %w", r.HostName, err)
+	}
+	return d.Index, nil
+}
+
 // groupGoing is the group of links that are being removed, "lngo". A call that was killed
 // may have left a process that removes the link a moment later: no other call may put it to
 // use again.

@@ -14,7 +14,7 @@ import (
 
 // IsolateHost gives the calling test what looks like a machine of its own: a
 // fresh network namespace with lo up, and a fresh mount namespace in which
-// /run, /var/lib and /etc/cni are empty. As with Isolate, only what the test's own
+// /run, /var/lib, /etc/cni and the bpffs are empty. As with Isolate, only what the test's own
 // goroutine opens and starts is in there, and all of it ends with the test.
 func IsolateHost(t testing.TB) {
 	t.Helper()
@@ -35,6 +35,10 @@ func unshareMounts() error {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 		}
+	}
+	const pins = "/sys/fs/bpf" // programs and maps end with the test; a user namespace has none
+	if err := unix.Mount("bpf", pins, "bpf", 0, ""); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("mount a bpffs on %s: %w", pins, err)
 	}
 	const conf = "/etc/cni" // no configuration of the machine is read
 	if _, err := os.Stat(conf); err == nil {

@@ -16,7 +16,22 @@ type Names struct {
 	Own []string
 	// Domain of the network; each name stands below it, too.
 	Domain string
+	// Responder answers for them.
+	Responder Responder
 }
+
+// Responder is what answers queries for names.
+type Responder string
+
+// The responders.
+const (
+	RespondAgent Responder = "agent" // ln-agent alone
+	RespondBPF   Responder = "bpf"   // the kernel, and ln-agent if it runs
+	RespondAuto  Responder = "auto"  // the kernel, for a container that comes while no ln-agent answers
+)
+
+// Responders are all that there are.
+func Responders() []Responder { return []Responder{RespondAgent, RespondBPF, RespondAuto} }
 
 const (
 	maxName  = 253 // bytes of a name in DNS, as text
@@ -46,8 +61,8 @@ func ValidDNSName(name string) bool {
 
 // NamesOf returns the names of a container: those that were chosen, each once, and the
 // beginning of its ID.
-func NamesOf(chosen []string, containerID, domain string) *Names {
-	n := &Names{Domain: strings.TrimSuffix(domain, ".")}
+func NamesOf(chosen []string, containerID, domain string, by Responder) *Names {
+	n := &Names{Domain: strings.TrimSuffix(domain, "."), Responder: by}
 	id := containerID[:min(shortID, len(containerID))]
 	for _, name := range append(slices.Clone(chosen), id) {
 		name = strings.TrimSuffix(name, ".")

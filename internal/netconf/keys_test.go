@@ -92,6 +92,7 @@ func keyRows() []keyRow {
 	row(attachers, "", "backend", `"iptables"`, `"ebtables"`)
 	row(networks, "", "names", "true", `"yes"`)
 	row(networks, `"names":{{}}`, "names.domain", `"lab.example"`, `"-..x"`)
+	row(networks, `"names":{{}}`, "names.responder", `"bpf"`, `"kernel"`)
 	row(networks, `"names":true,"runtimeConfig":{{}}`, "runtimeConfig.aliases", `["a"]`, `["a b"]`)
 	row(networks, `"names":true,"args":{"cni":{{}}}`, "args.cni.names", `["a"]`, `["a b"]`)
 

@@ -13,13 +13,13 @@ import (
 // nil if the network has none. They come from everything that knows one, the container's own
 // name first: CNI_ARGS NAME, the pod's, args.cni.names, the host name of nerdctl, the aliases.
 func readNames(v jsonr.Value, s Source, in sections) (*model.Names, error) {
-	domain, on := readDomain(v)
+	network, on := readNamed(v)
 	chosen := []struct {
 		key   string
 		names []string
 	}{
 		{"CNI_ARGS NAME", given(s.Args["NAME"])},
-		{"CNI_ARGS K8S_POD_NAME", podNames(s.Args, domain)},
+		{"CNI_ARGS K8S_POD_NAME", podNames(s.Args, network.Domain)},
 		{in.args[argNames].Place(), in.args[argNames].Strings()},
 		{"CNI_ARGS NERDCTL_CNI_DHCP_HOSTNAME", given(s.Args["NERDCTL_CNI_DHCP_HOSTNAME"])},
 		{in.runtime[capAliases].Place(), readAliases(in.runtime[capAliases], s.Network)},
@@ -27,7 +27,7 @@ func readNames(v jsonr.Value, s Source, in sections) (*model.Names, error) {
 	if err := s.Conf.Err(); err != nil || !on {
 		return nil, err
 	}
-	n := &model.Names{Domain: domain}
+	n := &network
 	for _, from := range chosen {
 		for _, name := range from.names {
 			if !model.ValidDNSName(name) {
@@ -39,19 +39,20 @@ func readNames(v jsonr.Value, s Source, in sections) (*model.Names, error) {
 	return n, nil
 }
 
-// readDomain reads true, or an object with the domain.
-func readDomain(v jsonr.Value) (domain string, on bool) {
-	domain = model.DefaultDomain
+// readNamed reads true, or an object with the domain and what answers.
+func readNamed(v jsonr.Value) (n model.Names, on bool) {
+	n.Domain, n.Responder = model.DefaultDomain, model.Responders()[0]
 	if !v.IsObject() {
 		v.Bool(&on)
-		return domain, on
+		return n, on
 	}
 	in := inside(v, namesTable[:])
-	in[namesDomain].String(&domain)
-	if !model.ValidDNSName(domain) {
+	in[namesDomain].String(&n.Domain)
+	if !model.ValidDNSName(n.Domain) {
 		in[namesDomain].Refuse("a domain: " + model.WantDNSName)
 	}
-	return domain, true
+	n.Responder = oneOf(in[namesResponder], model.Responders()...)
+	return n, true
 }
 
 func given(name string) []string {

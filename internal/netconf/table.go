@@ -157,7 +157,7 @@ var table = [keyCount]Key{
 	keyExternalSetMarkChain: {Name: "externalSetMarkChain", Of: Portmap, From: fromPortmap, Type: "string", Cleanup: true,
 		Does: "A chain of iptables, of another program, that sets the mark in place of ours, as `KUBE-MARK-MASQ`. Not with `markMasqBit`, nor with nftables."},
 	keyNames: {Name: "names", Of: networks, Type: "boolean or object", Default: "false", Inside: namesTable[:],
-		Does: "Containers of the network find each other by name, if ln-agent runs on the host: `true`, or an object with the domain. See [names.md](names.md)."},
+		Does: "Containers of the network find each other by name, if ln-agent runs on the host or the kernel answers: `true`, or an object. See [names.md](names.md)."},
 	keyStateDir: {Name: "stateDir", Of: attachers, Type: "string", Default: `"/run/libnet"`, Cleanup: true,
 		Does: "Directory of the records, an absolute path."},
 	keyStrict: {Name: "strict", Of: attachers, Type: "boolean", Default: "false",

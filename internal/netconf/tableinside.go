@@ -65,11 +65,14 @@ var dnsTable = [dnsCount]Key{
 
 const (
 	namesDomain = iota
+	namesResponder
 	namesCount
 )
 
 var namesTable = [namesCount]Key{
 	namesDomain: {Name: "domain", Of: networks, Type: "string", Default: `"libnet.internal"`, Does: "The domain of the network's names."},
+	namesResponder: {Name: "responder", Of: networks, Type: "string", Default: `"agent"`,
+		Does: "What answers: `agent`: ln-agent; `bpf`: the kernel, for names of this host, and ln-agent, if it runs, for the rest; `auto`: the kernel for a container that comes while no ln-agent answers. See [names.md](names.md#without-an-agent)."},
 }
 
 // The keys of runtimeConfig, which are capabilities.

@@ -55,6 +55,7 @@ func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
 	if !slices.ContainsFunc(guards, func(f Finding) bool { return f.Advice != "" }) { // else that tells of the same
 		all = append(all, s.checkStrays(ctx)...)
 	}
+	all = append(all, s.checkNames(ctx)...)
 	all = append(all, s.checkBridges(ctx)...)
 	all = append(all, s.checkIPv6()...)
 	all = append(all, s.checkSubnets()...)

@@ -167,7 +167,8 @@ func (r *rebuilder) record(ctx context.Context, n *engine.Network, id model.ID, 
 		rec.IPAM = cmp.Or(rec.IPAM, n.IPAMType())
 	}
 	rec.Ports = plan.SavedPorts(recordedPorts(fw.Ports, rec.Addrs()))
-	return rec, nil
+	rec.Names, err = r.names(ctx, id)
+	return rec, err
 }
 
 // addresses returns those of an attachment. A container may have given itself

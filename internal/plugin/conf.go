@@ -52,7 +52,7 @@ func (c *conf) names(containerID string) *model.Names {
 	if c.Names == nil {
 		return nil
 	}
-	return model.NamesOf(c.Names.Own, containerID, c.Names.Domain)
+	return model.NamesOf(c.Names.Own, containerID, c.Names.Domain, c.Names.Responder)
 }
 
 // parse refuses what it can before anything is changed.

@@ -33,6 +33,9 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		if err != nil {
 			return err
 		}
+		if err := e.Unanswered(); err != nil {
+			call.Warn("names are not answered, as no ln-agent runs: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
 		result = cni.EndpointResult(e)
 		result.NamePorts(ports, e.Ports())
 		return nil
@@ -88,11 +91,14 @@ func (d driver) status(ctx context.Context, call *cni.Call) error {
 	if err != nil {
 		return err
 	}
-	return conf.withNetwork(func(_ *engine.Controller, n *engine.Network) error {
+	return conf.withNetwork(func(c *engine.Controller, n *engine.Network) error {
 		err := n.Status(ctx)
 		if errors.Is(err, model.ErrLimited) { // what old containers suffer must keep no new one away
 			call.Warn(strings.ReplaceAll(err.Error(), "\n", "; "))
 			err = nil
+		}
+		if err == nil && conf.Names != nil && conf.Names.Responder == model.RespondBPF {
+			err = c.CanAnswer(ctx)
 		}
 		if err != nil {
 			return err

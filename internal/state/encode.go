@@ -57,6 +57,8 @@ func (n NetnsID) encode(o *jsonw.Object) {
 func (n Names) encode(o *jsonw.Object) {
 	o.Strings("Own", n.Own)
 	o.OptionalString("Domain", n.Domain)
+	o.OptionalString("Responder", n.Responder)
+	o.OptionalInt("Link", n.Link)
 }
 
 func (r OwnRules) encode(o *jsonw.Object) {

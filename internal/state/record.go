@@ -116,14 +116,19 @@ type Endpoint struct {
 type Names struct {
 	Own    []string // the best one first
 	Domain string   // of the network; empty: none
+	// Responder is "bpf" if the kernel answers for them; empty: ln-agent alone does.
+	Responder string `json:",omitempty"`
+	// Link is the index of the host's end of the veth, which the kernel answers by; 0: none yet.
+	Link int `json:",omitempty"`
 }
 
-// Equal says whether both have the same names; nil is equal to nil only.
+// Equal says whether both have the same names, answered in the same way; nil is equal to
+// nil only.
 func (n *Names) Equal(o *Names) bool {
 	if n == nil || o == nil {
 		return n == o
 	}
-	return n.Domain == o.Domain && slices.Equal(n.Own, o.Own)
+	return n.Domain == o.Domain && n.Responder == o.Responder && n.Link == o.Link && slices.Equal(n.Own, o.Own)
 }
 
 // OwnRules are the choices by which an attachment's own rules are made again,

@@ -36,6 +36,7 @@ type example struct {
 	agent    bool   // ln-agent and etcd are there
 	key      string // private key of the host, which has wireguard-go where the kernel has no WireGuard; empty: none
 	foreign  string // what plugins of others leave behind
+	root     string // why it needs root of the host; empty: it does not
 }
 
 // web is CAP_ARGS that publish port 80 as 18080.
@@ -54,6 +55,7 @@ var special = map[string]example{
 	"70-overlay":          {capArgs: web, publish: "host", mtu: worldMTU - 50},
 	"71-overlay-agent":    {agent: true, capArgs: web, publish: "host", mtu: worldMTU - 50},
 	"72-names":            {capArgs: `{"aliases":["web"]}`},
+	"74-names-kernel":     {capArgs: `{"aliases":["web"]}`, root: "loads BPF programs"},
 	// wireguard-go has its device as long as there is a configuration.
 	"73-overlay-encrypted": {key: "YMN97z41QIzNTrftaqmpqgRSgUM0i3llBIZeu2x2BW4=", capArgs: web, publish: "host", mtu: worldMTU - 60, foreign: `^(link|addr) wg-|dev wg-`},
 	// The reference bridge keeps its bridge, and tables for masquerading.
@@ -74,6 +76,9 @@ func TestExamples(t *testing.T) {
 		names[name] = true
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if reason := special[name].root; reason != "" {
+				lntest.NeedsRoot(t, reason)
+			}
 			w := newWalk(t, file, special[name])
 			w.run()
 		})

@@ -18,6 +18,8 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/bpf"
+	"github.com/libnet-cni/libnet/internal/responder"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -29,11 +31,17 @@ const benchContainers = 1000
 // again once it has its answer. They are not parts of one benchmark, as only its own
 // goroutine is in the test's host.
 //
-//	answers/cpu-s  answers for each second of CPU time of the server's process
+//	answers/cpu-s  answers for each second of CPU time of the server's process, and of the
+//	               program in the kernel
+//	machine-us     CPU time of the whole machine for an answer, with the clients'
 //	p50-us, p99-us from query to answer
 //	MB             resident memory of the server
 func BenchmarkNamesAgent1(b *testing.B)     { benchNames(b, 1, (*namesLab).benchAgent) }
 func BenchmarkNamesAgent16(b *testing.B)    { benchNames(b, 16, (*namesLab).benchAgent) }
+func BenchmarkNamesKernel1(b *testing.B)    { benchNames(b, 1, (*namesLab).benchKernel) }
+func BenchmarkNamesKernel16(b *testing.B)   { benchNames(b, 16, (*namesLab).benchKernel) }
+func BenchmarkNamesBoth1(b *testing.B)      { benchNames(b, 1, (*namesLab).benchBoth) }
+func BenchmarkNamesBoth16(b *testing.B)     { benchNames(b, 16, (*namesLab).benchBoth) }
 func BenchmarkNamesAardvark1(b *testing.B)  { benchNames(b, 1, (*namesLab).benchAardvark) }
 func BenchmarkNamesAardvark16(b *testing.B) { benchNames(b, 16, (*namesLab).benchAardvark) }
 
@@ -41,6 +49,77 @@ func benchNames(b *testing.B, sockets int, start func(*namesLab, *testing.B) (pi
 	l := newNamesLab(b)
 	l.join("web", "front")
 	l.load(b, start(l, b), sockets)
+}
+
+// benchKernel has no server's process: its pid is 0.
+func (l *namesLab) benchKernel(b *testing.B) int {
+	l.responder = "bpf"
+	l.must(l.call("web", "front", 0).as("DEL"))
+	l.join("web", "front")
+	r := responder.New(state.New("").Path(), noFilters{})
+	for i := range benchContainers {
+		id, a := benchContainer(i)
+		l.check(r.Put(b.Context(), &responder.Member{
+			Owner: id, Network: "front", Container: id, Domain: "libnet.internal", Names: []string{fmt.Sprint("c", i), id[:12]}, Addresses: []netip.Addr{a}, Link: 1000000 + i,
+		}, nil))
+	}
+	const statistics = "/proc/sys/kernel/bpf_stats_enabled"
+	before, err := os.ReadFile(statistics)
+	l.check(err)
+	l.check(os.WriteFile(statistics, []byte("1"), 0o600))
+	b.Cleanup(func() { l.check(os.WriteFile(statistics, before, 0o600)) })
+	return 0
+}
+
+// noFilters is for members whose links are not there.
+type noFilters struct{}
+
+func (noFilters) Filter(int, int, string) error      { return nil }
+func (noFilters) Filtered(int, string) (bool, error) { return true, nil }
+
+// benchBoth has ln-agent beside the kernel.
+func (l *namesLab) benchBoth(b *testing.B) int {
+	l.benchKernel(b)
+	return l.benchAgent(b)
+}
+
+// programTime is how long the program in the kernel has run; 0: there is none.
+func programTime(b *testing.B) time.Duration {
+	pins, err := filepath.Glob("/sys/fs/bpf/libnet/*/respond-*")
+	if err != nil || len(pins) == 0 {
+		return 0
+	}
+	fd, err := bpf.Pinned(pins[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	info, err := os.ReadFile(fmt.Sprintf("/proc/thread-self/fdinfo/%d", fd))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(info), "run_time_ns:")
+	ns, err := strconv.ParseInt(strings.Fields(after)[0], 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ns)
+}
+
+// machineTime is how long the machine's CPUs have not been idle.
+func machineTime(b *testing.B) time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(strings.SplitN(string(text), "\n", 2)[0])
+	total := 0
+	for i, f := range fields[1:9] {
+		if n, err := strconv.Atoi(f); err == nil && i != 3 && i != 4 && i != 7 { // idle, waiting, stolen
+			total += n
+		}
+	}
+	return time.Duration(total) * 10 * time.Millisecond // of USER_HZ
 }
 
 // benchContainer returns the ID and address of a container that is not there.
@@ -102,7 +181,7 @@ func (l *namesLab) load(b *testing.B, pid, sockets int) {
 		}
 	})
 	took := make([]time.Duration, b.N)
-	before := cpuTime(b, pid)
+	before, machine := cpuTime(b, pid)+programTime(b), machineTime(b)
 	b.ResetTimer()
 	var wg sync.WaitGroup
 	for i, c := range conns {
@@ -114,7 +193,8 @@ func (l *namesLab) load(b *testing.B, pid, sockets int) {
 	}
 	wg.Wait()
 	b.StopTimer()
-	used := cpuTime(b, pid) - before
+	used := cpuTime(b, pid) + programTime(b) - before
+	b.ReportMetric(float64((machineTime(b)-machine).Microseconds())/float64(b.N), "machine-us")
 	slices.Sort(took)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
 	if used > 0 {
@@ -161,8 +241,11 @@ func asked(b *testing.B, c net.Conn, name string, n int) time.Duration {
 	}
 }
 
-// cpuTime of a process so far, user and system.
+// cpuTime of a process so far, user and system; 0: of none.
 func cpuTime(b *testing.B, pid int) time.Duration {
+	if pid == 0 {
+		return 0
+	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		b.Fatal(err)
@@ -175,6 +258,9 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 
 // memory of a process, resident, in MB.
 func memory(b *testing.B, pid int) float64 {
+	if pid == 0 {
+		return 0
+	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		b.Fatal(err)

@@ -33,6 +33,8 @@ type namesLab struct {
 	at      map[string][]netip.Prefix // addresses by container/network
 	mu      sync.Mutex
 	outside []string // what the server outside was asked, as "192.0.2.1 outside.test."
+	// responder of all networks with names; empty: as without the key.
+	responder string
 }
 
 func newNamesLab(t testing.TB) *namesLab {
@@ -67,6 +69,13 @@ func (l *namesLab) namesConf(network string, extra map[string]any) string {
 	}
 	if network != "inner" {
 		keys["gatewayMode"] = "nat"
+	}
+	if l.responder != "" && network != "plain" {
+		with := map[string]any{"responder": l.responder}
+		if network == "back" {
+			with["domain"] = "back.test"
+		}
+		keys["names"] = with
 	}
 	for k, v := range extra {
 		keys[k] = v

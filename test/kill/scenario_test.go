@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
@@ -44,6 +45,8 @@ type scenario struct {
 	cold bool
 	// encrypted: the host has a key, and wireguard-go where the kernel has no WireGuard.
 	encrypted bool
+	// kernel: it loads BPF programs, which needs root of the host.
+	kernel bool
 }
 
 func scenarios() []scenario {
@@ -65,6 +68,7 @@ func scenarios() []scenario {
 		`"subnet":["10.92`, `"publicKey":"YMN97z41QIzNTrftaqmpqgRSgUM0i3llBIZeu2x2BW4=","subnet":["10.92`,
 		`"subnet":["10.93`, `"publicKey":"ufeCr1RpV5tf6vM7DL005GMoOK7TBZEPIuPzTDp57Aw=","subnet":["10.93`,
 		`"nodes":`, `"encryption":"wireguard","privateKeyFile":"`+keyFile+`","nodes":`).Replace(spanning[0].conf)}}
+	answered := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat","names":{"responder":"bpf"},` + ipam + `,` + ports + `}`}}
 	all := []scenario{
 		{name: "bridge-ln", chain: alone},
 		{name: "bridge-ln beside another", chain: alone, beside: true},
@@ -78,6 +82,9 @@ func scenarios() []scenario {
 		{name: "bridge-ln and portmap-ln with conditions", chain: conditioned},
 		{name: "bridge-ln and portmap-ln with conditions cold", chain: conditioned, cold: true},
 		{name: "overlay-ln encrypted", chain: encrypted, encrypted: true},
+		{name: "bridge-ln with names in the kernel", chain: answered, kernel: true},
+		{name: "bridge-ln with names in the kernel beside another", chain: answered, kernel: true, beside: true},
+		{name: "bridge-ln with names in the kernel cold", chain: answered, kernel: true, cold: true},
 	}
 	if wireguard.Supported() == nil { // the device of wireguard-go would come again after each GC
 		all = append(all, scenario{name: "overlay-ln encrypted cold", chain: encrypted, encrypted: true, cold: true})
@@ -135,6 +142,9 @@ type bench struct {
 // equal to: of a cold network before all, else after a first container.
 func newBench(t *testing.T, s scenario) *bench {
 	t.Helper()
+	if s.kernel {
+		lntest.NeedsRoot(t, "loads BPF programs")
+	}
 	b := &bench{host: newHost(t, s.chain), scenario: s}
 	if s.encrypted {
 		b.withKey()

@@ -1,6 +1,7 @@
 package kill
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/responder"
 )
 
 // snapshot is what of the host and the container a plugin could change, one
@@ -33,7 +35,7 @@ func (h *host) snapshot() snapshot {
 			s = append(s, where+line)
 		}
 	}
-	for _, part := range []func() ([]string, error){linkLines, routeLines, nftLines, conntrackLines, sysctlLines, fileLines} {
+	for _, part := range []func() ([]string, error){linkLines, routeLines, nftLines, conntrackLines, sysctlLines, fileLines, nameLines} {
 		take("", part)
 	}
 	lntest.Enter(h.t, netns, func() {
@@ -43,6 +45,28 @@ func (h *host) snapshot() snapshot {
 	})
 	slices.Sort(s)
 	return s
+}
+
+// nameLines are what the kernel knows of names, one line for each attachment, and what is pinned.
+func nameLines() (lines []string, err error) {
+	none := func() (responder.Known, error) { return responder.Known{}, nil }
+	owners, err := responder.New("/run/libnet", nil).Strays(context.Background(), false, none)
+	if err != nil {
+		return nil, err
+	}
+	for _, words := range owners {
+		lines = append(lines, "in the kernel: "+words)
+	}
+	err = filepath.WalkDir("/sys/fs/bpf", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && path != "/sys/fs/bpf" {
+			lines = append(lines, "pinned "+path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return err
+	})
+	return lines, err
 }
 
 // since returns the lines that were not there before.

@@ -1,0 +1,55 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sentinels that this package's errors wrap.
+var (
+	// ErrUnsupported says that this kernel, or this machine, cannot do it, and what it lacks.
+	ErrUnsupported = errors.New("the kernel has no BPF for this")
+	// ErrNotFound: there is no such key, or no such pin.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: the key is there.
+	ErrExists = errors.New("exists")
+	// ErrFull: a map holds as many keys as it can.
+	ErrFull = errors.New("the map is full")
+)
+
+// Supported says why programs of this package cannot run on this machine; nil: they can, if
+// the kernel has BPF.
+func Supported() error {
+	if unsafe.Sizeof(uintptr(0)) != 8 || binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		return fmt.Errorf("%w: the program is for machines of 64 bits and little endian", ErrUnsupported)
+	}
+	return nil
+}
+
+// call is bpf(2). An attr has the layout of a member of union bpf_attr, and this size.
+func call(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
+	for {
+		r, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(attr), size)
+		switch errno {
+		case 0:
+			return int(r), nil
+		case unix.EINTR, unix.EAGAIN: // of the verifier, for a signal
+			continue
+		case unix.ENOSYS:
+			return -1, fmt.Errorf("%w: bpf(2) is missing (CONFIG_BPF_SYSCALL): %w", ErrUnsupported, errno)
+		case unix.EPERM:
+			return -1, fmt.Errorf("%w: bpf(2) is not permitted: it needs CAP_BPF and CAP_NET_ADMIN (before Linux 5.8 CAP_SYS_ADMIN) in the first user namespace: %w", ErrUnsupported, errno)
+		case unix.ENOENT:
+			return -1, ErrNotFound
+		case unix.EEXIST:
+			return -1, ErrExists
+		case unix.E2BIG:
+			return -1, fmt.Errorf("%w: %w", ErrFull, errno)
+		}
+		return -1, errno
+	}
+}

@@ -1,0 +1,33 @@
+package responder
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What a member is called can be told by the kernel alone.
+func TestRecover(t *testing.T) {
+	r, _ := newResponder(t)
+	shop := member("web", "shop", 12, "10.9.0.4", "fd09::4")
+	shop.Names = []string{"shop", "a.b", "6f2d1c9b4a70", "shop.prod"}
+	alone := member("Back.end", "x", 13, "10.8.0.4")
+	alone.Domain = ""
+	put(t, r, shop, alone, member("web", "other", 14, "10.9.0.5"))
+	for owner, want := range map[string][]string{
+		shop.Owner: {"shop", "6f2d1c9b4a70", "a.b", "shop.prod"}, alone.Owner: {"x"}, "libnet:web/none/eth0": nil,
+	} {
+		network, domain := "web", "libnet.internal"
+		if owner == alone.Owner {
+			network = "Back.end"
+		}
+		if owner == alone.Owner || want == nil {
+			domain = ""
+		}
+		names, in, err := r.Recover(context.Background(), owner, network)
+		if diff := cmp.Diff(want, names); diff != "" || in != domain || err != nil {
+			t.Errorf("%s: domain %q, %v\n%s", owner, in, err, diff)
+		}
+	}
+}
