@@ -27,6 +27,8 @@ type repaired struct {
 	Bridges   []string  `json:"bridges"`
 	Tunnels   []string  `json:"tunnels"`
 	Plugged   []rebuilt `json:"plugged"`
+	// Services is what of services was not as their records say, in words.
+	Services []string `json:"services"`
 	// Removed are elements of libnet's sets that no record explains.
 	Removed []string `json:"removed"`
 	Failed  []string `json:"failed"`
@@ -72,8 +74,8 @@ func repair(ctx context.Context, c *operator.Operator) (repaired, error) {
 	return repaired{
 		Rebuilt: rows(ids), Looked: mended.Looked, Restored: rows(mended.Rules), Rewritten: mended.Rewritten,
 		Bridges: append([]string{}, mended.Bridges...), Tunnels: append([]string{}, mended.Tunnels...), Plugged: rows(mended.Plugged),
-		Removed: append([]string{}, removed...),
-		Failed:  failures(err),
+		Removed: append([]string{}, removed...), Services: append([]string{}, mended.Services...),
+		Failed: failures(err),
 	}, err
 }
 
@@ -110,6 +112,9 @@ func (r repaired) write(out io.Writer) error {
 	}
 	if len(r.Plugged) > 0 {
 		line("links of %s put back on their bridge", counted(len(r.Plugged), "attachment"))
+	}
+	for _, f := range r.Services {
+		line("service put right: %s", f)
 	}
 	for _, e := range r.Removed {
 		line("deleted the element %s, which did not ask for it", e)

@@ -56,7 +56,7 @@ func rootCommand() *cobra.Command {
 	flags.StringVar(&s.dataDir, "data-dir", address.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
 	flags.BoolVar(&s.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(networkCommand(&s), portsCommand(&s), namesCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(networkCommand(&s), portsCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), overlayCommand(&s), versionCommand(&s))
 	return root
 }
 

@@ -109,7 +109,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 			err = e.Verify(ctx)
 		}
 		if err == nil {
-			return e, e.rename(spec.names)
+			return e, e.rename(ctx, spec.names)
 		} else if !errors.Is(err, model.ErrDifferent) {
 			return nil, err
 		}
@@ -118,12 +118,18 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 }
 
 // rename records other names than the attachment has.
-func (e *Endpoint) rename(names *model.Names) error {
+func (e *Endpoint) rename(ctx context.Context, names *model.Names) error {
 	if reflect.DeepEqual(e.rec.Names, (*state.Names)(names)) {
 		return nil
 	}
+	if err := e.n.c.services.Left(ctx, e.rec); err != nil {
+		return err
+	}
 	e.rec.Names = (*state.Names)(names)
-	return e.save()
+	if err := e.save(); err != nil {
+		return err
+	}
+	return e.n.c.services.Joined(ctx, e.rec)
 }
 
 // dead says whether an attachment's container is provably gone.

@@ -90,6 +90,9 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 		return err
 	}
 	defer release()
+	if err := n.c.services.Left(ctx, rec); err != nil { // before it stops answering
+		return err
+	}
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
 	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
