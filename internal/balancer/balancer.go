@@ -164,8 +164,8 @@ func (s *Services) changeLocked(ctx context.Context, id state.ServiceID, fn func
 
 // bring brings the kernel to a service with these backends.
 func (s *Services) bring(ctx context.Context, c changing, backends []service.Backend) (fresh bool, err error) {
-	if len(c.VIPs) == 0 {
-		return false, nil
+	if len(c.VIPs) == 0 { // its name leads to the backends
+		return false, s.dir.NoteServices()
 	}
 	mac, err := s.host.EnsureServiceAddrs(c.Device, c.VIPs)
 	if errors.Is(err, netlink.ErrNotFound) { // the bridge comes with the first container

@@ -35,7 +35,7 @@ func (s *Services) Create(ctx context.Context, def service.Service, device strin
 			return err
 		}
 	}
-	return s.gather(ctx, idOf(def))
+	return errors.Join(s.gather(ctx, idOf(def)), s.dir.NoteServices())
 }
 
 func idOf(def service.Service) state.ServiceID {
@@ -141,6 +141,9 @@ func (s *Services) Remove(ctx context.Context, network, name string) error {
 		if err := s.Restore(ctx); err != nil {
 			return err
 		}
+	}
+	if err := s.dir.NoteServices(); err != nil {
+		return err
 	}
 	if ids, err := s.dir.Services(); err != nil || len(ids) > 0 {
 		return err

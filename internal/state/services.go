@@ -127,6 +127,19 @@ func (s *Service) DeleteBackend(containerID, ifName string) error {
 // joined.
 func BackendsOf[T any](s *Service) ([]T, error) { return records[T](s.backends()) }
 
+// ReadService reads a service into v, and its backends, without its lock.
+func ReadService[T any](d *Dir, id ServiceID, v any) ([]T, error) {
+	dir, err := d.serviceDir(id)
+	if err != nil {
+		return nil, err
+	}
+	s := Service{id, dir, -1}
+	if err := s.Load(v); err != nil {
+		return nil, err
+	}
+	return BackendsOf[T](&s)
+}
+
 // Remove removes the service. The lock stays held.
 func (s *Service) Remove() error {
 	if err := remove(s.file()); err != nil {
@@ -136,13 +149,59 @@ func (s *Service) Remove() error {
 		return err
 	}
 	dir := s.dir
-	for range 3 { // of the name, the network, and all
+	for range 2 { // of the name, and the network
 		dir = filepath.Dir(dir)
 		if err := removeDir(dir); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// NoteServices has ServicesNote return something else than before: to be called after a
+// change of services that concerns their names. After the last service it removes what is
+// left of all.
+func (d *Dir) NoteServices() error {
+	note := d.servicesNote()
+	ids, err := d.Services()
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		_ = unix.Unlink(draft(note))
+		if err := remove(note); err != nil {
+			return err
+		}
+		if err := os.Remove(filepath.Dir(note)); err == nil || absent(err) || !errors.Is(err, unix.ENOTEMPTY) {
+			return ignoreAbsent(err)
+		}
+	}
+	return replace(note, nil)
+}
+
+func ignoreAbsent(err error) error {
+	if absent(err) {
+		return nil
+	}
+	return err
+}
+
+func (d *Dir) servicesNote() string { return filepath.Join(d.root, "services", "changed") }
+
+// Note tells one state of all services from another one.
+type Note struct {
+	inode   uint64
+	seconds int64
+	nanos   int64
+}
+
+// ServicesNote returns how services are now, by one look; zero: there are none.
+func (d *Dir) ServicesNote() Note {
+	var st unix.Stat_t
+	if unix.Lstat(d.servicesNote(), &st) != nil {
+		return Note{}
+	}
+	return Note{st.Ino, int64(st.Mtim.Sec), int64(st.Mtim.Nsec)}
 }
 
 // HasServices says whether a network may have services, by one look.
