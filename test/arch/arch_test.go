@@ -24,7 +24,7 @@ var ladder = []struct {
 	{"cmd/lnctl", []string{"internal/balancer", "internal/service", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile"}},
 	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard"}},
-	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/state", "internal/netns", "internal/link", "internal/overlay"}},
+	{"internal/names", []string{"internal/service", "internal/resolver", "internal/capture", "internal/state", "internal/netns", "internal/link", "internal/overlay"}},
 	{"internal/capture", []string{"internal/nfnl"}},
 	{"internal/registry/etcd", []string{"internal/overlay"}},
 	{"pkg/ipamstore", []string{"internal/pooldir", "internal/ipmath", "internal/flock", "internal/plain"}},
