@@ -21,7 +21,7 @@ import (
 type serviceFlags struct {
 	network, selected, vip, affinity string
 	ports, weights                   []string
-	undo                             bool
+	undo, startDrained               bool
 }
 
 func serviceCommand(s *settings) *cobra.Command {
@@ -86,6 +86,7 @@ func serviceCreateCommand(s *settings) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.selected, "select", "", "`alias=NAME` that the containers have on the network")
 	flags.StringVar(&f.vip, "vip", "auto", "`address` of the service, in the network's subnet; auto: free ones of its pool; none: names only")
+	flags.BoolVar(&f.startDrained, "start-drained", false, "lead nothing to a container that comes until drain --undo: its program may not listen yet")
 	f.changeable(cmd)
 	return cmd
 }
@@ -98,7 +99,7 @@ func (f *serviceFlags) changeable(cmd *cobra.Command) {
 
 // service reads the flags of create.
 func (f *serviceFlags) service(name string) (def service.Service, vip operator.VIP, err error) {
-	def = service.Service{Network: f.network, Name: name, Affinity: service.Affinity(f.affinity)}
+	def = service.Service{Network: f.network, Name: name, Affinity: service.Affinity(f.affinity), StartDrained: f.startDrained}
 	selected, ok := strings.CutPrefix(f.selected, "alias=")
 	if !ok {
 		return def, vip, fmt.Errorf("--select %q: want alias=NAME", f.selected)
@@ -184,11 +185,10 @@ func setWeight(def *service.Service, containerID string, weight int) {
 	for id, w := range def.Weights {
 		all[id] = w
 	}
-	all[containerID] = weight
-	if weight == 1 {
-		delete(all, containerID)
+	delete(all, containerID)
+	if def.Weights = all; def.Weight(containerID) != weight {
+		all[containerID] = weight
 	}
-	def.Weights = all
 }
 
 // backendNamed returns the backend that is meant by the beginning of its ID or one of its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -106,6 +107,13 @@ func leaving(containerID, ifName string) func(*state.Service, *changing) error {
 			}
 		}
 		c.same = len(c.left) == 0
+		if _, has := c.Weights[containerID]; has { // it is for this container alone
+			c.Weights = maps.Clone(c.Weights)
+			delete(c.Weights, containerID)
+			if err := dir.Save(c.record); err != nil {
+				return err
+			}
+		}
 		return dir.DeleteBackend(containerID, ifName)
 	}
 }

@@ -48,6 +48,9 @@ type Service struct {
 	// Weights are those of containers, by ID, that have another one than 1. A backend of
 	// weight 0 is drained: it keeps its connections and gets no new ones.
 	Weights map[string]int `json:",omitempty"`
+	// StartDrained has a container be drained until it is given a weight: an ADD comes
+	// before its program listens.
+	StartDrained bool `json:",omitempty"`
 }
 
 // MaxWeight is the greatest weight of a backend.
@@ -138,6 +141,9 @@ func (s Service) Selects(names []string) bool {
 func (s Service) Weight(containerID string) int {
 	if w, has := s.Weights[containerID]; has {
 		return w
+	}
+	if s.StartDrained {
+		return 0
 	}
 	return 1
 }
