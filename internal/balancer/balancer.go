@@ -100,21 +100,33 @@ func (s *Services) Left(ctx context.Context, rec state.Endpoint) error {
 }
 
 func leaving(containerID, ifName string) func(*state.Service, *changing) error {
-	return func(dir *state.Service, c *changing) error {
-		for _, b := range c.before {
-			if b.ContainerID == containerID && b.IfName == ifName {
-				c.left = append(c.left, b)
-			}
+	return func(_ *state.Service, c *changing) error {
+		c.leave(func(b service.Backend) bool { return b.ContainerID == containerID && b.IfName == ifName })
+		return nil
+	}
+}
+
+// leave has backends go. Their records go last: a call that is killed is then done anew.
+func (c *changing) leave(is func(service.Backend) bool) {
+	for _, b := range c.before {
+		if is(b) {
+			c.left = append(c.left, b)
 		}
-		c.same = len(c.left) == 0
-		if _, has := c.Weights[containerID]; has { // it is for this container alone
-			c.Weights = maps.Clone(c.Weights)
-			delete(c.Weights, containerID)
-			if err := dir.Save(c.record); err != nil {
-				return err
-			}
+	}
+	c.same = len(c.left) == 0
+	left := c.left
+	c.then = func(dir *state.Service) error {
+		var errs []error
+		weights := maps.Clone(c.Weights)
+		for _, b := range left {
+			delete(weights, b.ContainerID) // it is for this container alone
+			errs = append(errs, dir.DeleteBackend(b.ContainerID, b.IfName))
 		}
-		return dir.DeleteBackend(containerID, ifName)
+		if len(weights) != len(c.Weights) {
+			c.Weights = weights
+			errs = append(errs, dir.Save(c.record))
+		}
+		return errors.Join(errs...)
 	}
 }
 
@@ -125,6 +137,9 @@ type changing struct {
 	was    record            // whose elements go
 	left   []service.Backend // the same
 	same   bool              // nothing changes
+	// then removes the records of those that left, after the kernel has forgotten them; nil:
+	// none did.
+	then func(*state.Service) error
 }
 
 // change calls fn with a service, under its lock, and brings the kernel to what the records
@@ -167,7 +182,19 @@ func (s *Services) changeLocked(ctx context.Context, id state.ServiceID, fn func
 	if err != nil {
 		return false, err
 	}
-	return s.bring(ctx, c, backends)
+	if c.then == nil {
+		return s.bring(ctx, c, backends)
+	}
+	fresh, err = s.bring(ctx, c, slices.DeleteFunc(backends, func(b service.Backend) bool {
+		return slices.ContainsFunc(c.left, func(l service.Backend) bool { return l.Key() == b.Key() })
+	}))
+	if err != nil {
+		return fresh, err
+	}
+	if err := c.then(dir); err != nil || len(c.VIPs) > 0 {
+		return fresh, err
+	}
+	return fresh, s.dir.NoteServices()
 }
 
 // bring brings the kernel to a service with these backends.

@@ -49,7 +49,7 @@ func (s *Services) create(ctx context.Context, r record) (fresh bool, err error)
 		return false, err
 	}
 	defer dir.Unlock()
-	if err := dir.Save(r); err != nil {
+	if err := errors.Join(dir.ClearBackends(), dir.Save(r)); err != nil {
 		return false, err
 	}
 	return s.bring(ctx, changing{record: r, was: r}, nil)
@@ -98,7 +98,7 @@ func (s *Services) gatherOne(ctx context.Context, id state.ServiceID, rec state.
 func (s *Services) find(network, name string) (state.ServiceID, error) {
 	ids, err := s.dir.ServicesOf(network)
 	for _, id := range ids {
-		if id.Name == name {
+		if id.Name == name && s.dir.HasService(id) {
 			return id, err
 		}
 	}

@@ -178,15 +178,11 @@ func (s *Services) Repair(ctx context.Context) (repaired []Fault, err error) {
 
 // weed takes backends out whose attachments are gone.
 func (s *Services) weed(ctx context.Context, id state.ServiceID) error {
-	return s.change(ctx, id, func(dir *state.Service, c *changing) error {
-		var errs []error
-		for _, b := range c.before {
-			if _, err := s.dir.LoadEndpoint(id.Network, b.ContainerID, b.IfName); state.Missing(err) {
-				c.left = append(c.left, b)
-				errs = append(errs, dir.DeleteBackend(b.ContainerID, b.IfName))
-			}
-		}
-		c.same = len(c.left) == 0
-		return errors.Join(errs...)
+	return s.change(ctx, id, func(_ *state.Service, c *changing) error {
+		c.leave(func(b service.Backend) bool {
+			_, err := s.dir.LoadEndpoint(id.Network, b.ContainerID, b.IfName)
+			return state.Missing(err)
+		})
+		return nil
 	})
 }

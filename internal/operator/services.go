@@ -215,8 +215,9 @@ func (o *Operator) checkServices(ctx context.Context) []Finding {
 	if err != nil {
 		all = append(all, Finding{"services", oneLine(err), "try again"})
 	}
-	if len(all) == 0 {
-		return []Finding{{About: "services", Found: "as their records say"}}
+	ids, err := o.dir.Services()
+	if len(all) == 0 && err == nil && len(ids) > 0 {
+		return []Finding{{About: "services", Found: fmt.Sprintf("%d, as their records say", len(ids))}}
 	}
 	return all
 }

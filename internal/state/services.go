@@ -123,6 +123,15 @@ func (s *Service) DeleteBackend(containerID, ifName string) error {
 	return remove(path)
 }
 
+// ClearBackends removes the records of all backends, as a killed Remove may have left some.
+func (s *Service) ClearBackends() error { return os.RemoveAll(s.backends()) }
+
+// HasService says whether a service has a definition.
+func (d *Dir) HasService(id ServiceID) bool {
+	dir, err := d.serviceDir(id)
+	return err == nil && unix.Access((&Service{id, dir, -1}).file(), unix.F_OK) == nil
+}
+
 // BackendsOf returns the records of the backends, decoded as T, and what could not be read,
 // joined.
 func BackendsOf[T any](s *Service) ([]T, error) { return records[T](s.backends()) }
