@@ -32,6 +32,8 @@ type repaired struct {
 	// it has forgotten, as no record explains them.
 	Named      []rebuilt `json:"named"`
 	StrayNames []string  `json:"strayNames"`
+	// Services is what of services was not as their records say, in words.
+	Services []string `json:"services"`
 	// Removed are elements of libnet's sets that no record explains.
 	Removed []string `json:"removed"`
 	Failed  []string `json:"failed"`
@@ -77,7 +79,7 @@ func repair(ctx context.Context, c *operator.Operator) (repaired, error) {
 	return repaired{
 		Rebuilt: rows(ids), Looked: mended.Looked, Restored: rows(mended.Rules), Rewritten: mended.Rewritten,
 		Bridges: append([]string{}, mended.Bridges...), Tunnels: append([]string{}, mended.Tunnels...), Plugged: rows(mended.Plugged),
-		Named: rows(mended.Named), StrayNames: append([]string{}, mended.StrayNames...),
+		Named: rows(mended.Named), StrayNames: append([]string{}, mended.StrayNames...), Services: append([]string{}, mended.Services...),
 		Removed: append([]string{}, removed...),
 		Failed:  failures(err),
 	}, err
@@ -122,6 +124,9 @@ func (r repaired) write(out io.Writer) error {
 	}
 	for _, n := range r.StrayNames {
 		line("removed the %s from the kernel, of no attachment", cmp.Or(n, "link"))
+	}
+	for _, f := range r.Services {
+		line("service put right: %s", f)
 	}
 	for _, e := range r.Removed {
 		line("deleted the element %s, which did not ask for it", e)

@@ -68,7 +68,7 @@ func rootCommand() (*cobra.Command, *settings) {
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), traceCommand(&s), conf.LintCommand(&s.Output), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), traceCommand(&s), conf.LintCommand(&s.Output), overlayCommand(&s), versionCommand(&s))
 	return root, &s
 }
 

@@ -121,7 +121,8 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	return nil, n.remove(ctx, id, "")
 }
 
-// rename records other names than the attachment has, and tells the kernel. Whether
+// rename records other names than the attachment has, and tells the kernel and
+// the services. Whether
 // the kernel answers stays as it is where that was left open.
 func (e *Endpoint) rename(ctx context.Context, names *model.Names) error {
 	c, now := e.n.c, e.rec
@@ -142,11 +143,17 @@ func (e *Endpoint) rename(ctx context.Context, names *model.Names) error {
 	if now.Names.Equal(e.rec.Names) {
 		return nil
 	}
+	if err := c.services.Left(ctx, e.rec); err != nil {
+		return err
+	}
 	if err := c.names.Rename(ctx, &e.rec, &now); err != nil {
 		return err
 	}
 	e.rec = now
-	return e.save()
+	if err := e.save(); err != nil {
+		return err
+	}
+	return c.services.Joined(ctx, e.rec)
 }
 
 // dead says whether an attachment's container is provably gone.

@@ -122,7 +122,7 @@ func (n *Network) collectLeases(ctx context.Context, known map[model.ID]life.Hol
 	leases, err := pool.Tidy(ctx)
 	errs := []error{err}
 	for _, h := range leases {
-		if _, has := known[h.ID]; !has && !keep(h) {
+		if _, has := known[h.ID]; !has && !keep(h) && !n.c.services.Leases(h.ID.Network, h.ID.ContainerID, h.ID.IfName) {
 			errs = append(errs, n.collectLease(ctx, pool, h, keep))
 		}
 	}

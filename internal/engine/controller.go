@@ -20,6 +20,7 @@ import (
 	"sync"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
@@ -152,6 +153,7 @@ type Controller struct {
 	standby   publish.Standbys
 	sandboxes *state.Dir
 	names     *naming.Kernel
+	services  *balancer.Services // nil: none
 
 	boot      string
 	stateDir  string
@@ -216,14 +218,15 @@ func New(opts ...Option) (*Controller, error) {
 		return nil, err
 	}
 	dir, nft, connections := state.New(o.stateDir), nft.New(), conntrack.New(handle.Proc)
+	services := balancer.New(dir, handle)
 	c := &Controller{
 		bridges: handle, tunnels: handle, links: handle, published: handle, finder: handle,
 		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
-		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir,
+		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir, services: services,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		names:  &naming.Kernel{Answers: responder.New(dir.Path(), handle), Records: dir, Agent: naming.AgentAnswers},
 		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
-		close: func() { handle.Close(); _ = nft.Close(); _ = connections.Close() },
+		close: func() { handle.Close(); _ = nft.Close(); _ = services.Close(); _ = connections.Close() },
 	}
 	if o.endsSoon {
 		handle.EndsSoon()
@@ -378,6 +381,9 @@ func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) e
 	}
 	return err
 }
+
+// Services are the services of this host.
+func (c *Controller) Services() *balancer.Services { return c.services }
 
 // book has the guards of all bridges.
 func (c *Controller) book() *guard.Book { return c.Ports().Guard }

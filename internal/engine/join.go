@@ -71,6 +71,12 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	if err := e.n.c.endpoints.SaveEndpoint(ready); err != nil {
 		return err
 	}
+	undo.Push(func() error { return e.save() })
+	// After the record: a service that is made meanwhile finds that, or is found.
+	undo.Push(func() error { return e.n.c.services.Left(context.WithoutCancel(ctx), ready) })
+	if err := e.n.c.services.Joined(ctx, ready); err != nil {
+		return err
+	}
 	e.rec = ready
 	return nil
 }

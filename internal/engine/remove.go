@@ -100,6 +100,9 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 		return err
 	}
 	defer release()
+	if err := n.c.services.Left(ctx, rec); err != nil { // before it stops answering
+		return err
+	}
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
 	namesErr := n.c.names.Remove(ctx, &rec) // first: no query is answered with what goes

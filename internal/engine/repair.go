@@ -23,6 +23,8 @@ type Mended struct {
 	Rules []model.ID
 	// Bridges and Tunnels were made anew, by name.
 	Bridges, Tunnels []string
+	// Services is what was not as the records of services say, in words.
+	Services []string
 	// Plugged are those whose links are ports of their bridge again.
 	Plugged []model.ID
 	// Named are those whose names the kernel answers for again.
@@ -80,6 +82,11 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	}
 	for _, n := range networks {
 		m.links(ctx, n)
+	}
+	mended, err := c.services.Repair(ctx)
+	m.errs = append(m.errs, err)
+	for _, f := range mended {
+		m.done.Services = append(m.done.Services, f.String())
 	}
 	return m.done, errors.Join(m.errs...)
 }

@@ -117,6 +117,9 @@ func (p *Publisher) putLostRulesBack(ctx context.Context) {
 
 // lacks says what of the network is gone that its endpoints need.
 func (n *Network) lacks(ctx context.Context) error {
+	if err := n.c.services.Lost(ctx); err != nil {
+		return err
+	}
 	has, err := n.c.endpoints.HasReady(n.def.Name)
 	if err != nil {
 		return err

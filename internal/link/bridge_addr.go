@@ -145,6 +145,9 @@ func planAddrs(have []netlink.Address, want []netip.Prefix) (missing []netip.Pre
 
 func excludes(a netlink.Address, w netip.Prefix) bool {
 	p := a.Prefix
+	if p.IsSingleIP() && a.Protocol == netlink.ProtoLibnet && p.Addr() != w.Addr() { // of a service
+		return false
+	}
 	if p.Addr().Is4() {
 		return w.Addr().Is4()
 	}

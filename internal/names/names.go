@@ -47,6 +47,7 @@ type Service struct {
 	fault    error            // why queries are not answered; nil: they are
 	said     string           // of fault, last
 	others   others
+	services services
 	wrong    error // why the records cannot be followed; nil: they are
 }
 
@@ -73,7 +74,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, others: newOthers(), fault: errNotBegun}, nil
+	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, others: newOthers(), services: services{dir: state.New(c.StateDir)}, fault: errNotBegun}, nil
 }
 
 // Run answers queries until ctx ends. A fault is logged, told by Err, and tried again;
@@ -260,6 +261,7 @@ func (s *Service) update() {
 		defer s.mu.Unlock()
 		s.moves++
 		s.others.note(at, c.Record)
+		s.services.again = true
 		if c.Record == nil {
 			delete(s.places, at)
 			s.table.Delete(resolver.Endpoint{Network: c.Network, Container: c.ContainerID, IfName: c.IfName})
@@ -272,6 +274,9 @@ func (s *Service) update() {
 			s.table.Delete(resolver.Endpoint{Network: c.Network, Container: c.ContainerID, IfName: c.IfName})
 		}
 	})
+	if err == nil {
+		err = s.updateServices()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

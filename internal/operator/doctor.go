@@ -63,6 +63,7 @@ func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
 	all = append(all, s.checkAttachments(ctx)...)
 	all = append(all, s.checkPublications(ctx)...)
 	all = append(all, s.checkPorts()...)
+	all = append(all, o.checkServices(ctx)...)
 	all = append(all, s.checkDead()...)
 	return append(all, s.checkPools(ctx)...)
 }

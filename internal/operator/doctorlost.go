@@ -160,7 +160,7 @@ func (l lost) leases(ctx context.Context, networks []*engine.Network) []Finding 
 		}
 		for _, h := range list {
 			id := model.ID{Network: n.Name(), ContainerID: h.ContainerID, IfName: h.IfName}
-			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] {
+			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] || l.o.Services().Leases(id.Network, id.ContainerID, id.IfName) {
 				continue
 			}
 			all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for %s %s, which has neither a link nor a record", h.Addr, n.Name(), id.ContainerID, id.IfName),

@@ -60,7 +60,7 @@ func (t *Table) onlyNetworkOf(a Asker) (only *network) {
 // once for each family, with its addresses on the first one that has the family.
 func find(nets []*network, name string) (found, bool) {
 	for _, ask := range []string{name, strings.TrimPrefix(name, tasksPrefix)} {
-		if f := findMembers(nets, ask); f.at != nil {
+		if f := findMembers(nets, ask, strings.HasPrefix(name, tasksPrefix) && ask != name); f.at != nil {
 			return f, true
 		}
 	}
@@ -73,7 +73,7 @@ type member struct {
 	is6       bool
 }
 
-func findMembers(nets []*network, name string) (f found) {
+func findMembers(nets []*network, name string, tasks bool) (f found) {
 	var all []*entry
 	for _, n := range nets {
 		all = append(all, n.entries(name)...)
@@ -83,7 +83,7 @@ func findMembers(nets []*network, name string) (f found) {
 	}
 	f.at = all[0]
 	if len(all) == 1 { // nothing can be there twice
-		for _, e := range all[0].endpoints {
+		for _, e := range all[0].meant(tasks) {
 			f.addresses = append(f.addresses, e.Addresses...)
 		}
 		return f
@@ -91,7 +91,7 @@ func findMembers(nets []*network, name string) (f found) {
 	first := map[member]string{} // the network that the member is found on
 	there := map[netip.Addr]bool{}
 	for _, at := range all {
-		for _, e := range at.endpoints {
+		for _, e := range at.meant(tasks) {
 			for _, a := range e.Addresses {
 				m := member{e.Container, a.Is6()}
 				if first[m] == "" {
@@ -105,6 +105,18 @@ func findMembers(nets []*network, name string) (f found) {
 		}
 	}
 	return f
+}
+
+// meant returns the endpoints that a name leads to: services before containers; for tasks,
+// which asks for the containers, the other way round.
+func (e *entry) meant(tasks bool) []*Endpoint {
+	for _, other := range e.endpoints {
+		if other.Service == e.endpoints[0].Service {
+			continue
+		}
+		return slices.DeleteFunc(slices.Clone(e.endpoints), func(one *Endpoint) bool { return one.Service == tasks })
+	}
+	return e.endpoints
 }
 
 // entries returns those for NAME, NAME.NETWORK and NAME.domain. Names and

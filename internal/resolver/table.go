@@ -25,6 +25,9 @@ type Endpoint struct {
 	Addresses []netip.Addr
 	// Gateways are the addresses of the host on this network.
 	Gateways []netip.Addr
+	// Service says that it is none, but a service: its name leads to it alone, also where
+	// containers have the same name.
+	Service bool
 	// Bridge of this host that it is attached to; empty: it cannot ask.
 	Bridge string
 }

@@ -15,6 +15,7 @@
 //	ports/<containerID>.json
 //	ports/lock
 //	addresses
+//	services/<network>/<name selected>/<service>/service.json
 //
 // bridges/ has what each network asks of a bridge, ports/ which attachments of a
 // container wait for ports, and addresses which were given before, and on which bridges

@@ -47,6 +47,8 @@ type scenario struct {
 	encrypted bool
 	// kernel: it loads BPF programs, which needs root of the host.
 	kernel bool
+	// service: both containers are behind one.
+	service bool
 }
 
 func scenarios() []scenario {
@@ -69,12 +71,15 @@ func scenarios() []scenario {
 		`"subnet":["10.93`, `"publicKey":"ufeCr1RpV5tf6vM7DL005GMoOK7TBZEPIuPzTDp57Aw=","subnet":["10.93`,
 		`"nodes":`, `"encryption":"wireguard","privateKeyFile":"`+keyFile+`","nodes":`).Replace(spanning[0].conf)}}
 	answered := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat","names":{"responder":"bpf"},` + ipam + `,` + ports + `}`}}
+	aliased := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat","names":true,"args":{"cni":{"names":["web"]}},` +
+		strings.Replace(ipam, "10.91.0.0/29", `10.91.0.0/29","rangeEnd":"10.91.0.6`, 1) + `,` + ports + `}`}}
 	all := []scenario{
 		{name: "bridge-ln", chain: alone},
 		{name: "bridge-ln beside another", chain: alone, beside: true},
 		{name: "bridge-ln cold", chain: alone, cold: true},
 		{name: "bridge-ln beside another network", chain: second, second: true},
 		{name: "bridge-ln beside another network cold", chain: second, second: true, cold: true},
+		{name: "bridge-ln behind a service", chain: aliased, beside: true, service: true},
 		{name: "overlay-ln", chain: spanning},
 		{name: "overlay-ln cold", chain: spanning, cold: true},
 		{name: "bridge-ln and portmap-ln", chain: chained},
@@ -158,6 +163,12 @@ func newBench(t *testing.T, s scenario) *bench {
 	if s.beside {
 		_, err := b.withoutPorts().add(c0)
 		b.check(err)
+	}
+	if s.service {
+		out, err := exec.Command(program(b.t, "lnctl"), "service", "create", "web", "--network", "kill", "--select", "alias=web", "--port", "80:8080").CombinedOutput()
+		if err != nil {
+			t.Fatalf("lnctl service create: %v: %s", err, out)
+		}
 	}
 	result, err := b.add(c1)
 	b.check(err)

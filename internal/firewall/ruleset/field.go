@@ -22,6 +22,7 @@ const (
 	typeEther   = 9
 	typeInet    = 12 // inet_proto
 	typeService = 13 // inet_service
+	typeMark    = 19
 	TypeIfname  = 41
 	typeVerdict = unix.NFT_DATA_VERDICT
 
@@ -55,10 +56,14 @@ var (
 	DAddr6      = Field{typeIPv6, 16, inNetwork, 24}
 	EtherSource = Field{typeEther, 6, inLink, 6}
 	DPort       = Field{typeService, 2, inTransport, 2}
+	SPort       = Field{typeService, 2, inTransport, 0}
 	L4Proto     = Field{typeInet, 1, inMeta, unix.NFT_META_L4PROTO}
 	NFProto     = Field{typeNFProto, 1, inMeta, unix.NFT_META_NFPROTO}
 	IIFName     = Field{TypeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_IIFNAME}
 	OIFName     = Field{TypeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_OIFNAME}
+	// Bucket is a number that a rule draws, and EtherAddr a MAC address that a map gives.
+	Bucket    = Field{typeMark, 4, nowhere, 0}
+	EtherAddr = Field{typeEther, 6, nowhere, 0}
 	// verdictField is what a map to chains gives: an element's data is the name
 	// of the chain to go to.
 	verdictField = Field{typeVerdict, 0, nowhere, 0}
@@ -76,6 +81,12 @@ func (f Field) load(reg uint32) Expr {
 	}
 	return meta(f.at, reg)
 }
+
+// Load returns what loads the field into registers from reg on, an NFT_REG32_*.
+func (f Field) Load(reg uint32) Expr { return f.load(reg) }
+
+// Padded is the size the field takes in a key, in bytes.
+func (f Field) Padded() uint32 { return f.padded() }
 
 // padded is the size the field takes in a key: registers have four bytes.
 func (f Field) padded() uint32 { return (f.Size + 3) &^ 3 }

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/internal/balancer"
+	"github.com/libnet-cni/libnet/internal/operator"
+)
+
+// shownService is a service as ls and inspect print it.
+type shownService struct {
+	Network  string         `json:"network"`
+	Name     string         `json:"name"`
+	Select   string         `json:"select"`
+	VIPs     []netip.Addr   `json:"vips"`
+	Affinity string         `json:"affinity"`
+	Ports    []shownPort    `json:"ports"`
+	Backends []shownBackend `json:"backends"`
+}
+
+type shownPort struct {
+	Port        string `json:"port"`
+	Connections uint64 `json:"connections"`
+}
+
+type shownBackend struct {
+	Container string       `json:"container"`
+	Interface string       `json:"interface"`
+	Names     []string     `json:"names"`
+	Addresses []netip.Addr `json:"addresses"`
+	Weight    int          `json:"weight"`
+	Drained   bool         `json:"drained"`
+}
+
+func shownOf(f balancer.Found) shownService {
+	all := shownService{
+		Network: f.Network, Name: f.Name, Select: "alias=" + f.Select, VIPs: append([]netip.Addr{}, f.VIPs...), Affinity: string(f.Affinity),
+		Ports: []shownPort{}, Backends: []shownBackend{},
+	}
+	for i, p := range f.Ports {
+		shown := shownPort{Port: p.String()}
+		if i < len(f.Connections) {
+			shown.Connections = f.Connections[i]
+		}
+		all.Ports = append(all.Ports, shown)
+	}
+	for _, b := range f.Backends {
+		w := f.Weight(b.ContainerID)
+		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.IfName, b.Names, b.Addresses, w, w == 0})
+	}
+	return all
+}
+
+func (s shownService) ports() string {
+	var all []string
+	for _, p := range s.Ports {
+		all = append(all, p.Port)
+	}
+	return orDash(strings.Join(all, ","))
+}
+
+func serviceListCommand(s *settings) *cobra.Command {
+	var network string
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the services of this host",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.with(func(o *operator.Operator) error {
+				found, err := o.ListServices(cmd.Context(), network)
+				all := []shownService{}
+				for _, f := range found {
+					all = append(all, shownOf(f))
+				}
+				return errors.Join(err, s.print(cmd.OutOrStdout(), all, func(out io.Writer) error {
+					var rows [][]string
+					for _, v := range all {
+						rows = append(rows, []string{v.Network, v.Name, orDash(joined(v.VIPs)), v.ports(), v.Select, strconv.Itoa(len(v.Backends))})
+					}
+					return table(out, []string{"NETWORK", "NAME", "ADDRESSES", "PORTS", "SELECT", "CONTAINERS"}, rows)
+				}))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&network, "network", "", "only those of this `network`")
+	return cmd
+}
+
+func serviceInspectCommand(s *settings) *cobra.Command {
+	var f serviceFlags
+	return ofService(&cobra.Command{
+		Use:   "inspect NAME --network NETWORK",
+		Short: "Show a service, its containers and its connections",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return s.with(func(o *operator.Operator) error {
+				found, err := o.FindService(cmd.Context(), f.network, args[0])
+				if err != nil {
+					return err
+				}
+				shown := shownOf(found)
+				return s.print(cmd.OutOrStdout(), shown, shown.write)
+			})
+		},
+	}, &f, "NAME")
+}
+
+func (s shownService) write(out io.Writer) error {
+	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nSelect:    %s\nAffinity:  %s\n\n", s.Name, s.Network, orDash(joined(s.VIPs)), s.Select, s.Affinity)
+	var ports, backends [][]string
+	for _, p := range s.Ports {
+		ports = append(ports, []string{p.Port, strconv.FormatUint(p.Connections, 10)})
+	}
+	for _, b := range s.Backends {
+		state := "weight " + strconv.Itoa(b.Weight)
+		if b.Drained {
+			state = "drained"
+		}
+		backends = append(backends, []string{b.Container, b.Interface, joined(b.Addresses), state})
+	}
+	err = errors.Join(err, table(out, []string{"PORT", "CONNECTIONS SO FAR"}, ports))
+	_, lineErr := fmt.Fprintln(out)
+	return errors.Join(err, lineErr, table(out, []string{"CONTAINER", "INTERFACE", "ADDRESSES", "STATE"}, backends))
+}

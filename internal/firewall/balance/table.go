@@ -1,0 +1,165 @@
+package balance
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+)
+
+// TableName is the name of both tables.
+const TableName = "libnet-services"
+
+// Family has the sets of one address family.
+type Family struct {
+	family       uint8
+	saddr, daddr ruleset.Field
+	// Inside are the addresses of services by the interface of their network's
+	// containers, and Host the same for programs of the host.
+	Inside, Host ruleset.Set
+	// Ports counts the connections of each port of a service.
+	Ports ruleset.Set
+	// Spread and Rest lead to the backends of connections, Sticky to those of clients,
+	// by a number that is drawn, or computed from the client's address.
+	Spread, Rest, Sticky ruleset.Set
+	// Self has each backend's address twice: it may be led to itself.
+	Self ruleset.Set
+	// Bridged are the ports of backends whose frames the host has to see, and the MAC
+	// address by which it does.
+	Bridged ruleset.Set
+}
+
+// Numbers that are drawn; those of package service.
+const (
+	spreadBuckets = 64
+	clientBuckets = 256
+	clientSeed    = 0x6c6e // any, but always the same: a client keeps its backend over restarts
+)
+
+func familyOf(family uint8, suffix string, saddr, daddr ruleset.Field) *Family {
+	set := func(name string, key, data ruleset.Tuple) ruleset.Set {
+		return ruleset.Set{Family: unix.NFPROTO_INET, Name: name + suffix, Key: key, Data: data}
+	}
+	port := ruleset.Tuple{daddr, ruleset.L4Proto, ruleset.DPort}
+	bucket := ruleset.Tuple{daddr, ruleset.L4Proto, ruleset.DPort, ruleset.Bucket}
+	target := ruleset.Tuple{daddr, ruleset.DPort}
+	f := &Family{
+		family: family, saddr: saddr, daddr: daddr,
+		Inside: set("inside", ruleset.Tuple{ruleset.IIFName, daddr}, nil), Host: set("host", ruleset.Tuple{daddr}, nil),
+		Ports: set("ports", port, nil), Spread: set("spread", bucket, target), Rest: set("rest", bucket, target), Sticky: set("sticky", bucket, target),
+		Self: set("self", ruleset.Tuple{saddr, daddr}, nil), Bridged: set("bridged", port, ruleset.Tuple{ruleset.EtherAddr}),
+	}
+	f.Bridged.Family = unix.NFPROTO_BRIDGE
+	return f
+}
+
+// Families are the sets of IPv4 and those of IPv6. Each call of NewFamilies has sets of its
+// own; elements of one belong to that one.
+type Families struct{ V4, V6 *Family }
+
+// NewFamilies returns the sets of both families.
+func NewFamilies() Families {
+	return Families{
+		V4: familyOf(unix.NFPROTO_IPV4, "4", ruleset.SAddr4, ruleset.DAddr4),
+		V6: familyOf(unix.NFPROTO_IPV6, "6", ruleset.SAddr6, ruleset.DAddr6),
+	}
+}
+
+func (f Families) both() []*Family { return []*Family{f.V4, f.V6} }
+
+func (f *Family) inet() []*ruleset.Set {
+	return []*ruleset.Set{&f.Inside, &f.Host, &f.Ports, &f.Spread, &f.Rest, &f.Sticky, &f.Self}
+}
+
+// Chains of the tables that are not those of a hook.
+const servicesChain = "services"
+
+// Priorities. Ours come behind dstnat (-100), where kube-proxy has its Services, and before
+// published ports (-95): the host has the address of a service. In postrouting the first
+// that translates has the last word, and a service asks for less than any other. The bridge's
+// is before dstnat (-300), with the guards of source addresses behind it.
+const (
+	priService     = -96
+	priPostrouting = 99
+	priInput       = -2
+	priBridge      = -301
+)
+
+// inetTable translates connections.
+func (f Families) inetTable() ruleset.Table {
+	t := ruleset.Table{Family: unix.NFPROTO_INET}
+	services := ruleset.Chain{Name: servicesChain}
+	prerouting := ruleset.Chain{Name: "prerouting", Kind: "nat", Hook: unix.NF_INET_PRE_ROUTING, Priority: priService}
+	output := ruleset.Chain{Name: "output", Kind: "nat", Hook: unix.NF_INET_LOCAL_OUT, Priority: priService}
+	postrouting := ruleset.Chain{Name: "postrouting", Kind: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: priPostrouting}
+	input := ruleset.Chain{Name: "input", Kind: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: priInput}
+	for _, s := range f.both() {
+		t.Sets = append(t.Sets, s.inet()...)
+		// iifname . ip daddr @inside4 jump services
+		prerouting.Rules = append(prerouting.Rules, ruleset.Rule{Why: "from containers to a service of their network",
+			Does: ruleset.Rules(isFamily(s.family), in(&s.Inside), ruleset.Jump(servicesChain))})
+		// ip daddr @host4 jump services
+		output.Rules = append(output.Rules, ruleset.Rule{Why: "from programs of the host to a service",
+			Does: ruleset.Rules(isFamily(s.family), in(&s.Host), ruleset.Jump(servicesChain))})
+		services.Rules = append(services.Rules, s.serviceRules()...)
+		postrouting.Rules = append(postrouting.Rules, []ruleset.Rule{
+			// ct status dnat ip saddr . ip daddr @self4 masquerade
+			{Why: "a backend that is led to itself answers by the host", Does: ruleset.Rules(isFamily(s.family), isTranslated(true), in(&s.Self), masquerade)},
+			// ct status dnat ip saddr @host4 masquerade
+			{Why: "a program of the host has one of its own addresses", Does: ruleset.Rules(isFamily(s.family), isTranslated(true), in(&s.Host, s.saddr), masquerade)},
+		}...)
+		// ip daddr @host4 meta l4proto tcp ct status ! dnat reject with tcp reset
+		input.Rules = append(input.Rules, []ruleset.Rule{
+			{Why: "nothing behind the service: refused", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isProtocol(unix.IPPROTO_TCP), isTranslated(false), rejectReset)},
+			{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isNot(ping(s.family)), isTranslated(false), rejectPort)},
+		}...)
+	}
+	t.Chains = []ruleset.Chain{services, prerouting, output, postrouting, input}
+	return t
+}
+
+// serviceRules lead a connection to a backend.
+func (f *Family) serviceRules() []ruleset.Rule {
+	lead := func(s *ruleset.Set, number func(reg uint32) []ruleset.Expr, why string) ruleset.Rule {
+		return ruleset.Rule{Why: why, Does: ruleset.Rules(isFamily(f.family), f.bucketOf(s, number), translate(f.family, s))}
+	}
+	return []ruleset.Rule{
+		// ip daddr . meta l4proto . th dport @ports4
+		{Why: "counted", Does: ruleset.Rules(isFamily(f.family), in(&f.Ports))},
+		// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 64 map @spread4
+		lead(&f.Spread, random(spreadBuckets), "by chance"),
+		lead(&f.Rest, random(spreadBuckets), "by chance, of the parts that belong to no backend as a whole"),
+		// dnat ip to ip daddr . meta l4proto . th dport . jhash ip saddr mod 256 seed 0x6c6e map @sticky4
+		lead(&f.Sticky, hashed(f.saddr, clientBuckets), "by the client's address"),
+	}
+}
+
+func ping(family uint8) byte {
+	if family == unix.NFPROTO_IPV6 {
+		return unix.IPPROTO_ICMPV6
+	}
+	return unix.IPPROTO_ICMP
+}
+
+// bridgeTable has the frames of backends pass by the host that would go from port to
+// port: an answer to a neighbour has to be translated back. Frames to the backend take the
+// same way, so that conntrack sees both directions of every connection or none.
+func (f Families) bridgeTable() ruleset.Table {
+	t := ruleset.Table{Family: unix.NFPROTO_BRIDGE}
+	prerouting := ruleset.Chain{Name: "prerouting", Kind: "filter", Hook: 0, Priority: priBridge}
+	for _, s := range f.both() {
+		t.Sets = append(t.Sets, &s.Bridged)
+		toHost := func(why string, fields ...ruleset.Field) ruleset.Rule {
+			return ruleset.Rule{Why: why, Does: ruleset.Rules(isEther(s.family), toNeighbour, in(&s.Bridged, fields...), setEtherDestination, setToHost)}
+		}
+		prerouting.Rules = append(prerouting.Rules,
+			// meta pkttype other ether daddr set ip saddr . meta l4proto . th sport map @bridged4 meta pkttype set host
+			toHost("from the port of a backend", s.saddr, ruleset.L4Proto, ruleset.SPort),
+			toHost("to the port of a backend", s.daddr, ruleset.L4Proto, ruleset.DPort))
+	}
+	t.Chains = []ruleset.Chain{prerouting}
+	return t
+}
+
+func (f Families) tables() []ruleset.Table {
+	return []ruleset.Table{f.inetTable(), f.bridgeTable()}
+}

@@ -1,0 +1,291 @@
+package balance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// Tables are our tables in the network namespace of the calling thread. They hold no
+// state but open sockets, and may be used by many goroutines.
+type Tables struct {
+	Families
+	sockets nfnl.Pool
+}
+
+// New opens nothing and costs nothing: the sets are made by the first call that needs them.
+func New() *Tables { return &Tables{Families: NewFamilies()} }
+
+// Close closes the sockets that earlier calls left open; t can be used again.
+func (t *Tables) Close() error { return t.sockets.Close() }
+
+// Apply puts the elements of want in place, and takes those of gone away, in one
+// transaction: packets meet either all of it or nothing. An element of gone at the key of
+// one of want is passed over. Tables that are missing, or not as this release writes them,
+// are written in the same transaction; fresh then says that the elements of others are gone.
+// The error is firewall.ErrUnsupported if the kernel lacks something.
+func (t *Tables) Apply(ctx context.Context, want, gone []Elem) (fresh bool, err error) {
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) (err error) {
+		fresh, err = t.apply(nl, want, gone)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("apply rules of services: %w", firewall.AsUnsupported(err))
+	}
+	return fresh, nil
+}
+
+func (t *Tables) apply(nl *nfnl.Conn, want, gone []Elem) (fresh bool, err error) {
+	generation, err := generationOf(nl)
+	if err != nil {
+		return false, err
+	}
+	b := newBatch(generation)
+	for _, table := range t.tables() {
+		whole, _, err := stands(nl, table)
+		if err != nil {
+			return false, err
+		}
+		fresh = fresh || !whole
+	}
+	if !fresh {
+		if err := b.change(nl, want, gone); err != nil {
+			return false, err
+		}
+		return false, b.commit(nl)
+	}
+	for _, table := range t.tables() { // both: where one was lost, neither can be trusted
+		if _, there, err := stands(nl, table); err != nil {
+			return false, err
+		} else if there {
+			b.dropTable(table.Family)
+		}
+		b.writeTable(table)
+	}
+	for _, e := range want {
+		b.put(e)
+	}
+	return true, b.commit(nl)
+}
+
+// change adds to b what differs from what stands there.
+func (b *batch) change(nl *nfnl.Conn, want, gone []Elem) error {
+	there, err := look(nl, want)
+	if err != nil {
+		return err
+	}
+	for i, e := range want {
+		switch {
+		case there[i].Key == nil:
+			b.put(e)
+		case !bytes.Equal(there[i].Data, e.Data):
+			b.del(e)
+			b.put(e)
+		}
+	}
+	gone = without(gone, want)
+	there, err = look(nl, gone)
+	if err != nil {
+		return err
+	}
+	for i, e := range gone {
+		if there[i].Key != nil {
+			b.del(e)
+		}
+	}
+	return nil
+}
+
+// without returns those of gone that are at no key of want, each once.
+func without(gone, want []Elem) []Elem {
+	wanted := make(map[ruleset.Slot]bool, len(want))
+	for _, e := range want {
+		wanted[e.Slot()] = true
+	}
+	return slices.DeleteFunc(ruleset.Dedupe(slices.Clone(gone)), func(e Elem) bool { return wanted[e.Slot()] })
+}
+
+// Differs returns the elements of want that are missing or give something else, and those of
+// gone that are there. Without our tables all of want is missing.
+func (t *Tables) Differs(ctx context.Context, want, gone []Elem) (missing, stray []Elem, err error) {
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		missing, stray = nil, nil
+		for _, table := range t.tables() {
+			whole, _, err := stands(nl, table)
+			if err != nil {
+				return err
+			}
+			if !whole {
+				missing = want
+				return nil
+			}
+		}
+		there, err := look(nl, want)
+		if err != nil {
+			return err
+		}
+		for i, e := range want {
+			if there[i].Key == nil || !bytes.Equal(there[i].Data, e.Data) {
+				missing = append(missing, e)
+			}
+		}
+		gone := without(gone, want)
+		there, err = look(nl, gone)
+		for i, e := range gone {
+			if err == nil && there[i].Key != nil {
+				stray = append(stray, e)
+			}
+		}
+		return err
+	})
+	return missing, stray, firewall.AsUnsupported(err)
+}
+
+// Whole says that our tables are there as this release writes them. Elements are not looked at.
+func (t *Tables) Whole(ctx context.Context) (all bool, err error) {
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		all = true
+		for _, table := range t.tables() {
+			whole, _, err := stands(nl, table)
+			if all = all && whole; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all, firewall.AsUnsupported(err)
+}
+
+// Drop removes our tables with all that is in them; none is success.
+func (t *Tables) Drop(ctx context.Context) error {
+	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		generation, err := generationOf(nl)
+		if err != nil {
+			return err
+		}
+		b := newBatch(generation)
+		for _, table := range t.tables() {
+			if _, there, err := stands(nl, table); err != nil {
+				return err
+			} else if there {
+				b.dropTable(table.Family)
+			}
+		}
+		return b.commit(nl)
+	})
+	if errors.Is(err, firewall.ErrUnsupported) {
+		return nil
+	}
+	return firewall.AsUnsupported(err)
+}
+
+// Count is how many connections a port has had, and how many bytes their first packets.
+type Count struct{ Connections, Bytes uint64 }
+
+// Counts returns the counts of ports, in their order; 0 for those that are not there.
+func (t *Tables) Counts(ctx context.Context, ports []Port) ([]Count, error) {
+	all := make([]Count, len(ports))
+	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		var requests []nfnl.Message
+		for _, p := range ports {
+			requests = append(requests, askElem(t.Count(p)))
+		}
+		return ask(nl, requests, func(i int, attrs []byte) error {
+			all[i] = countOf(attrs)
+			return nil
+		})
+	})
+	return all, firewall.AsUnsupported(err)
+}
+
+// countOf reads the counter of the one element in an answer.
+func countOf(attrs []byte) (c Count) {
+	elem := nfnl.Find(nfnl.Find(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS), unix.NFTA_LIST_ELEM)
+	data := nfnl.Find(nfnl.Find(elem, unix.NFTA_SET_ELEM_EXPR), unix.NFTA_EXPR_DATA)
+	return Count{nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_PACKETS)), nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_BYTES))}
+}
+
+// List returns all elements of our sets. Its cost grows with their number.
+func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		all = nil
+		for _, table := range t.tables() {
+			for _, s := range table.Sets {
+				err := nl.Dump(message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
+					a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+					a.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+				}), func(a nfnl.Answer) error {
+					return ruleset.DecodeElems(s, a.Attrs, func(e Elem) { all = append(all, e) })
+				})
+				if err != nil && !errors.Is(err, unix.ENOENT) {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return ruleset.Dedupe(all), firewall.AsUnsupported(err)
+}
+
+// stands says whether a table is there, and whether it is as this release writes it: by the
+// name of a chain without rules, and by the number of rules in the others.
+func stands(nl *nfnl.Conn, t ruleset.Table) (whole, there bool, err error) {
+	requests := []nfnl.Message{
+		message(unix.NFT_MSG_GETTABLE, 0, t.Family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) }),
+		askChain(t.Family, releaseOf(t)),
+	}
+	for _, c := range t.Chains {
+		requests = append(requests, askChain(t.Family, c.Name))
+	}
+	whole = true
+	jumps := map[string]int{servicesChain: jumpsTo(t)}
+	err = ask(nl, requests, func(i int, attrs []byte) error {
+		switch {
+		case i == 0:
+			there = attrs != nil
+			flags := nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_TABLE_FLAGS))
+			whole = whole && there && flags&tableDormant == 0
+		case attrs == nil:
+			whole = false
+		case i >= 2:
+			c := t.Chains[i-2]
+			whole = whole && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(c.Rules)+jumps[c.Name]
+		}
+		return nil
+	})
+	return whole, there, err
+}
+
+// tableDormant is NFT_TABLE_F_DORMANT: no packet meets the rules.
+const tableDormant = 1
+
+// jumpsTo is how many rules of the table jump to chain services.
+func jumpsTo(t ruleset.Table) (n int) {
+	if t.Family != unix.NFPROTO_INET {
+		return 0
+	}
+	for _, c := range t.Chains {
+		if c.Hook == unix.NF_INET_PRE_ROUTING && c.Kind != "" || c.Hook == unix.NF_INET_LOCAL_OUT {
+			n += len(c.Rules)
+		}
+	}
+	return n
+}
+
+// releaseOf names the chain that tells which release wrote the table.
+func releaseOf(t ruleset.Table) string {
+	b := newBatch(0)
+	b.writeRules(t)
+	h := fnv.New64a()
+	_, _ = h.Write(b.buf.Bytes())
+	return fmt.Sprintf("written-%016x", h.Sum64())
+}

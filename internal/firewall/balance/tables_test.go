@@ -1,0 +1,131 @@
+package balance
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/lntest"
+)
+
+func TestMain(m *testing.M) { os.Exit(lntest.Main(m)) }
+
+func nft(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("nft", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// elems is a service with one backend, of both families.
+func (f Families) elems(target string) (all []Elem) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	for _, vip := range []string{"10.1.0.9", "fd01::9"} {
+		p := Port{netip.MustParseAddr(vip), firewall.TCP, 80}
+		to := netip.MustParseAddr(target)
+		if p.Addr.Is6() {
+			to = netip.MustParseAddr("fd01::2")
+		}
+		backend := Port{to, firewall.TCP, 8080}
+		all = append(append(all, f.Address(p.Addr, "br0")...), f.Count(p), f.Self(to), f.Bridged(backend, mac))
+		for i := range spreadBuckets {
+			all = append(all, f.Bucket(Spread, p, i, netip.AddrPortFrom(to, 8080)))
+		}
+		all = append(all, f.Bucket(Rest, p, 7, netip.AddrPortFrom(to, 8080)), f.Bucket(Sticky, p, 255, netip.AddrPortFrom(to, 8080)))
+	}
+	return all
+}
+
+// Elements come, change and go; what was flushed or broken is written anew, and told.
+func TestApply(t *testing.T) {
+	lntest.Isolate(t)
+	f, ctx := New(), context.Background()
+	defer func() { _ = f.Close() }()
+	apply := func(want, gone []Elem, wantFresh bool) {
+		t.Helper()
+		fresh, err := f.Apply(ctx, want, gone)
+		if err != nil || fresh != wantFresh {
+			t.Fatalf("Apply: fresh %v, %v; want %v", fresh, err, wantFresh)
+		}
+		missing, stray, err := f.Differs(ctx, want, gone)
+		if err != nil || len(missing)+len(stray) > 0 {
+			t.Fatalf("after Apply: missing %v, stray %v, %v", missing, stray, err)
+		}
+	}
+	one, other := f.elems("10.1.0.2"), f.elems("10.1.0.3")
+	if missing, _, err := f.Differs(ctx, one, nil); err != nil || len(missing) != len(one) {
+		t.Fatalf("without tables %d of %d are missing, %v", len(missing), len(one), err)
+	}
+	apply(one, nil, true)
+	apply(one, nil, false)
+	apply(other, one, false)
+	all, err := f.List(ctx)
+	if err != nil || len(all) != len(other) {
+		t.Fatalf("%d elements, %v; want %d", len(all), err, len(other))
+	}
+	for _, damage := range [][]string{
+		{"flush", "ruleset"},
+		{"delete", "table", "inet", TableName},
+		{"flush", "table", "bridge", TableName},
+		{"flush", "chain", "inet", TableName, "services"},
+		{"add", "table", "inet", TableName, "{ flags dormant; }"},
+	} {
+		nft(t, damage...)
+		if missing, _, err := f.Differs(ctx, other, nil); err != nil || len(missing) == 0 {
+			t.Errorf("after %v nothing is missing, %v", damage, err)
+		}
+		apply(other, nil, true)
+	}
+	nft(t, "add", "element", "inet", TableName, "self4", "{ 10.9.9.9 . 10.9.9.9 }")
+	nft(t, "delete", "element", "inet", TableName, "host4", "{ 10.1.0.9 }")
+	stranger := f.Self(netip.MustParseAddr("10.9.9.9"))
+	missing, stray, err := f.Differs(ctx, other, []Elem{stranger})
+	if err != nil || len(missing) != 1 || len(stray) != 1 {
+		t.Errorf("missing %v, stray %v, %v; want one of each", missing, stray, err)
+	}
+	apply(nil, other, false)
+	if err := f.Drop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if left := nft(t, "list", "ruleset"); left != "" {
+		t.Errorf("left after Drop:\n%s", left)
+	}
+	if err := f.Drop(ctx); err != nil {
+		t.Errorf("Drop of nothing: %v", err)
+	}
+}
+
+// nft reads our rules as they are meant.
+func TestRulesInWords(t *testing.T) {
+	lntest.Isolate(t)
+	f := New()
+	defer func() { _ = f.Close() }()
+	if _, err := f.Apply(context.Background(), f.elems("10.1.0.2"), nil); err != nil {
+		t.Fatal(err)
+	}
+	words := nft(t, "list", "ruleset")
+	for _, want := range []string{
+		`iifname . ip daddr @inside4 jump services`,
+		`ip daddr @host4 jump services`,
+		`dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 64 map @spread4`,
+		`dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 64 map @rest6`,
+		`dnat ip to ip daddr . meta l4proto . th dport . jhash ip saddr mod 256 seed 0x6c6e map @sticky4`,
+		`ip saddr . ip daddr @self4 masquerade`, `reject with tcp reset`, `!= icmp ct status ! dnat reject`,
+		`meta pkttype other ether daddr set ip saddr . meta l4proto . th sport map @bridged4 meta pkttype set host`,
+		`10.1.0.9 . tcp . 80 counter packets 0`,
+	} {
+		if !strings.Contains(words, want) {
+			t.Errorf("nft does not say %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(words)
+	}
+}

@@ -1,0 +1,137 @@
+package service
+
+import (
+	"cmp"
+	"hash/fnv"
+	"math"
+	"slices"
+)
+
+const (
+	// Buckets is how many parts the connections of a service are divided into, and again
+	// those of the parts that belong to no backend as a whole.
+	Buckets = 64
+	// ClientBuckets is how many parts the clients of a service with affinity are divided
+	// into.
+	ClientBuckets = 256
+)
+
+// Share is a backend that gets connections.
+type Share struct {
+	Key    string
+	Weight int // more than 0
+}
+
+// unassigned stands in Slots for a bucket that is divided further.
+const unassigned = -1
+
+// Slots says which backend each bucket leads to, as its place in the shares. A connection
+// is first in one of First. Where that is negative, it is in one of Rest, by another hash
+// or random number; Rest is all negative if there is none.
+//
+// A single table of 64 would give a backend of seven 9 or 10 of 64 parts, 8 % more or
+// less than its share. With the second table the error is below 0.05 % of all.
+type Slots struct{ First, Rest [Buckets]int }
+
+// Assign divides the buckets by weight. It depends on the shares alone, not on their order
+// or on what was before: every host, and every process after a crash, divides alike. When a
+// share comes or goes, most buckets of the others stay where they are.
+func Assign(shares []Share) Slots {
+	var s Slots
+	total := 0
+	for _, b := range shares {
+		total += b.Weight
+	}
+	whole, part, left := make([]int, len(shares)), make([]float64, len(shares)), Buckets
+	for i, b := range shares {
+		whole[i] = Buckets * b.Weight / total
+		part[i] = float64(Buckets*b.Weight%total) / float64(total)
+		left -= whole[i]
+	}
+	fill(s.First[:], shares, whole, "first")
+	rest := make([]int, len(shares))
+	if len(shares) > 0 && left > 0 {
+		rest = apportion(shares, part, float64(left), Buckets)
+	}
+	fill(s.Rest[:], shares, rest, "rest")
+	return s
+}
+
+// AssignClients divides the buckets of clients by weight, as Assign does, to the next whole
+// bucket: a second table would move the clients in it at each change.
+func AssignClients(shares []Share) (to [ClientBuckets]int) {
+	parts, total := make([]float64, len(shares)), 0.0
+	for i, b := range shares {
+		parts[i] = float64(b.Weight)
+		total += parts[i]
+	}
+	fill(to[:], shares, apportion(shares, parts, total, ClientBuckets), "client")
+	return to
+}
+
+// apportion gives the buckets by the largest remainder. sum is that of the parts.
+func apportion(shares []Share, parts []float64, sum float64, buckets int) []int {
+	quota, order := make([]int, len(parts)), make([]int, len(parts))
+	left := buckets
+	remainder := make([]float64, len(parts))
+	for i, p := range parts {
+		exact := p * float64(buckets) / sum
+		quota[i] = int(exact)
+		remainder[i], order[i] = exact-math.Floor(exact), i
+		left -= quota[i]
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(remainder[b], remainder[a]), cmp.Compare(shares[a].Key, shares[b].Key))
+	})
+	for i := range min(left, len(order)) { // less than one for each
+		quota[order[i]]++
+	}
+	return quota
+}
+
+// claim is how much a backend wants a bucket: less is more.
+type claim struct {
+	share, bucket int
+	score         float64
+}
+
+// fill gives each share its quota of buckets. Each pair of share and bucket has a score of
+// its own (weighted rendezvous hashing); the best pair is served first. Buckets that are
+// left over lead nowhere.
+func fill(to []int, shares []Share, quota []int, round string) {
+	claims := make([]claim, 0, len(shares)*len(to))
+	for i, b := range shares {
+		for bucket := range to {
+			claims = append(claims, claim{i, bucket, -math.Log(chance(b.Key, round, bucket)) / float64(b.Weight)})
+		}
+	}
+	slices.SortFunc(claims, func(a, b claim) int {
+		return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(shares[a.share].Key, shares[b.share].Key), cmp.Compare(a.bucket, b.bucket))
+	})
+	for i := range to {
+		to[i] = unassigned
+	}
+	left := slices.Clone(quota)
+	for _, c := range claims {
+		if left[c.share] > 0 && to[c.bucket] == unassigned {
+			to[c.bucket] = c.share
+			left[c.share]--
+		}
+	}
+}
+
+// chance is a number above 0 and below 1, the same for the same words.
+func chance(key, round string, bucket int) float64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key))
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write([]byte(round))
+	_, _ = h.Write([]byte{byte(bucket)})
+	x := h.Sum64() // FNV leaves the upper bits of short words alike: mix them (MurmurHash3's finalizer)
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	x ^= x >> 33
+	return (float64(x>>12) + 0.5) / (1 << 52)
+}

@@ -1,0 +1,120 @@
+package service
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+)
+
+func shares(weights ...int) (all []Share) {
+	for i, w := range weights {
+		all = append(all, Share{fmt.Sprintf("container-%d:eth0", i), w})
+	}
+	return all
+}
+
+// portions returns what part of all connections each share gets.
+func portions(all []Share, s Slots) []float64 {
+	got, rest := make([]float64, len(all)), 0
+	for _, i := range s.First {
+		if i < 0 {
+			rest++
+			continue
+		}
+		got[i] += 1.0 / Buckets
+	}
+	for _, i := range s.Rest {
+		if i >= 0 {
+			got[i] += float64(rest) / Buckets / Buckets
+		}
+	}
+	return got
+}
+
+func TestAssignByWeight(t *testing.T) {
+	for _, weights := range [][]int{{1}, {1, 1}, {1, 1, 1, 1, 1, 1, 1}, {1, 2, 3, 4, 5, 6, 7}, {1, 1000}, {3, 7}, slices.Repeat([]int{1}, 10), slices.Repeat([]int{1}, 63), slices.Repeat([]int{1}, 65), slices.Repeat([]int{1}, 100)} {
+		all := shares(weights...)
+		total := 0
+		for _, w := range weights {
+			total += w
+		}
+		sum := 0.0
+		for i, got := range portions(all, Assign(all)) {
+			sum += got
+			want := float64(weights[i]) / float64(total)
+			// A slot of the second table is 1/64 of the buckets that it divides.
+			if math.Abs(got-want) > float64(min(len(all), Buckets))/Buckets/Buckets {
+				t.Errorf("%v: share %d gets %.5f of all, want %.5f", weights, i, got, want)
+			}
+		}
+		if math.Abs(sum-1) > 1e-9 {
+			t.Errorf("%v: %.6f of all connections lead to a backend", weights, sum)
+		}
+	}
+}
+
+func TestAssignNone(t *testing.T) {
+	s, clients := Assign(nil), AssignClients(nil)
+	for i := range Buckets {
+		if s.First[i] >= 0 || s.Rest[i] >= 0 || clients[i] >= 0 {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// The order of the shares is nothing, and the clients of the others stay when one goes.
+func TestClientsAreStable(t *testing.T) {
+	for n := 2; n <= 40; n++ {
+		all := shares(slices.Repeat([]int{1}, n)...)
+		before := AssignClients(all)
+		reversed := slices.Clone(all)
+		slices.Reverse(reversed)
+		for bucket, i := range AssignClients(reversed) {
+			if reversed[i] != all[before[bucket]] {
+				t.Fatalf("%d shares: in another order bucket %d is %s, was %s", n, bucket, reversed[i].Key, all[before[bucket]].Key)
+			}
+		}
+		worst := 1.0
+		for gone := range all {
+			fewer := slices.Delete(slices.Clone(all), gone, gone+1)
+			kept, asked := 0, 0
+			for bucket, i := range AssignClients(fewer) {
+				if was := before[bucket]; was != gone {
+					asked++
+					if all[was] == fewer[i] {
+						kept++
+					}
+				}
+			}
+			worst = min(worst, float64(kept)/float64(asked))
+		}
+		t.Logf("%d shares, one gone: at least %.1f %% of the clients of the others stay", n, worst*100)
+		if worst < 0.85 {
+			t.Errorf("%d shares, one gone: %.1f %% of the clients of the others stay, want 85 %%", n, worst*100)
+		}
+	}
+}
+
+func TestClientsByWeight(t *testing.T) {
+	all := shares(1, 2, 5)
+	got := make([]int, len(all))
+	for _, i := range AssignClients(all) {
+		got[i]++
+	}
+	if want := []int{32, 64, 160}; !slices.Equal(got, want) {
+		t.Errorf("buckets %v, want %v", got, want)
+	}
+}
+
+func TestParsePort(t *testing.T) {
+	for text, want := range map[string]string{
+		"80:8080/tcp": "80:8080/tcp", "80": "80:80/tcp", "53/UDP": "53:53/udp", "9:10/sctp": "9:10/sctp",
+		"": "", "0": "", "80:0": "", "80:8080/icmp": "", "65536": "", "80:": "", "a:b/tcp": "", "1:2:3/tcp": "",
+	} {
+		p, err := ParsePort(text)
+		if (err == nil) != (want != "") || err == nil && p.String() != want {
+			t.Errorf("%q: %v, %v; want %q", text, p, err, want)
+		}
+	}
+}

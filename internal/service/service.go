@@ -1,0 +1,175 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/model"
+)
+
+// Affinity says whether the connections of one client lead to one backend.
+type Affinity string
+
+// The kinds of affinity.
+const (
+	AffinityNone   Affinity = "none"   // each connection is for itself
+	AffinityClient Affinity = "client" // by the client's address, while the backends stay the same
+)
+
+// Port is a port of a service, and the port of its backends that it leads to.
+type Port struct {
+	Protocol firewall.Protocol // TCP, UDP or SCTP
+	Port     uint16
+	Target   uint16
+}
+
+// String is "80:8080/tcp".
+func (p Port) String() string {
+	return fmt.Sprintf("%d:%d/%s", p.Port, p.Target, p.Protocol)
+}
+
+// Service is the definition of a service. It is kept as JSON.
+type Service struct {
+	Network string
+	Name    string
+	// Select is the name or alias by which containers of the network are backends.
+	Select string
+	// VIPs are the addresses of the service, one of each family at most; none: clients
+	// find the backends by names alone.
+	VIPs     []netip.Addr
+	Leased   bool // the VIPs are leases of the network's pool
+	Ports    []Port
+	Affinity Affinity
+	// Weights are those of containers, by ID, that have another one than 1. A backend of
+	// weight 0 is drained: it keeps its connections and gets no new ones.
+	Weights map[string]int `json:",omitempty"`
+	// StartDrained has a container be drained until it is given a weight: an ADD comes
+	// before its program listens.
+	StartDrained bool `json:",omitempty"`
+}
+
+// MaxWeight is the greatest weight of a backend.
+const MaxWeight = 1000
+
+// ErrInvalid is a definition that cannot be.
+var ErrInvalid = errors.New("invalid service")
+
+func invalid(key string, value any, want string) error {
+	return fmt.Errorf("%w: %s %v: %s", ErrInvalid, key, value, want)
+}
+
+// Check says which key of the definition cannot be; the error is ErrInvalid.
+func (s Service) Check() error {
+	if !model.ValidDNSName(s.Name) || strings.HasSuffix(s.Name, ".") || strings.HasPrefix(s.Name, "_") || len(s.Name) > maxName {
+		return invalid("name", strconv.Quote(s.Name), fmt.Sprintf("want letters, digits, '-' and '.', at most %d", maxName))
+	}
+	if !model.ValidDNSName(s.Select) || strings.HasSuffix(s.Select, ".") {
+		return invalid("select", strconv.Quote(s.Select), model.WantDNSName)
+	}
+	if s.Affinity != AffinityNone && s.Affinity != AffinityClient {
+		return invalid("affinity", strconv.Quote(string(s.Affinity)), "want none or client")
+	}
+	if len(s.VIPs) > 0 && len(s.Ports) == 0 {
+		return invalid("port", "[]", "want at least one port, as 80:8080/tcp")
+	}
+	if len(s.Ports) > maxPorts {
+		return invalid("port", len(s.Ports), fmt.Sprintf("want at most %d ports", maxPorts))
+	}
+	for i, p := range s.Ports {
+		same := func(q Port) bool { return p.Protocol == q.Protocol && p.Port == q.Port }
+		if slices.ContainsFunc(s.Ports[:i], same) {
+			return invalid("port", p, "is given twice")
+		}
+	}
+	for id, w := range s.Weights {
+		if w < 0 || w > MaxWeight {
+			return invalid("weight of "+id, w, fmt.Sprintf("want 0 to %d", MaxWeight))
+		}
+	}
+	return nil
+}
+
+const (
+	maxName  = 63 // bytes: of its lease's file, and of a label of DNS
+	maxPorts = 64 // each is 64 elements and more
+)
+
+// ParsePort reads "80:8080/tcp"; "80" is "80:80/tcp". The error is ErrInvalid.
+func ParsePort(text string) (p Port, err error) {
+	ports, protocol, has := strings.Cut(text, "/")
+	if !has {
+		protocol = "tcp"
+	}
+	p.Protocol, err = parseProtocol(protocol)
+	from, to, both := strings.Cut(ports, ":")
+	if !both {
+		to = from
+	}
+	for _, part := range []struct {
+		text string
+		to   *uint16
+	}{{from, &p.Port}, {to, &p.Target}} {
+		n, numberErr := strconv.ParseUint(part.text, 10, 16)
+		if err != nil || numberErr != nil || n == 0 {
+			return Port{}, invalid("port", strconv.Quote(text), "want PORT:TARGET/PROTOCOL as 80:8080/tcp: ports from 1 to 65535, tcp, udp or sctp")
+		}
+		*part.to = uint16(n)
+	}
+	return p, nil
+}
+
+func parseProtocol(text string) (firewall.Protocol, error) {
+	for _, p := range []firewall.Protocol{firewall.TCP, firewall.UDP, firewall.SCTP} {
+		if strings.EqualFold(text, p.String()) {
+			return p, nil
+		}
+	}
+	return 0, ErrInvalid
+}
+
+// Selects says whether a container that has these names is a backend.
+func (s Service) Selects(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, s.Select) })
+}
+
+// Weight returns the weight of a container.
+func (s Service) Weight(containerID string) int {
+	if w, has := s.Weights[containerID]; has {
+		return w
+	}
+	if s.StartDrained {
+		return 0
+	}
+	return 1
+}
+
+// Backend is a container of the network that the service selects.
+type Backend struct {
+	ContainerID string
+	IfName      string
+	Names       []string
+	Addresses   []netip.Addr
+}
+
+// Key tells the backend from others of its network.
+func (b Backend) Key() string { return b.ContainerID + ":" + b.IfName }
+
+// A service holds its addresses in the pool of its network like a container of this name.
+const (
+	leasePrefix = "service."
+	leaseIfName = "vip"
+)
+
+// Lease returns as which container and interface a service holds its addresses.
+func Lease(name string) (containerID, ifName string) { return leasePrefix + name, leaseIfName }
+
+// OfLease is the inverse of Lease.
+func OfLease(containerID, ifName string) (name string, ok bool) {
+	name, ok = strings.CutPrefix(containerID, leasePrefix)
+	return name, ok && ifName == leaseIfName
+}

@@ -1,0 +1,285 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/plain"
+)
+
+// Services lie below the name that they select, so that an ADD finds those of its
+// container without reading any other:
+//
+//	services/<network>/<name selected>/<service>/service.json
+//	services/<network>/<name selected>/<service>/backends/<containerID>:<ifname>.json
+
+// ServiceID names a service, and where it lies.
+type ServiceID struct{ Network, Select, Name string }
+
+// Service is the directory of a service. Its lock is held until Unlock.
+type Service struct {
+	ServiceID
+	dir string
+	fd  int
+}
+
+func (d *Dir) servicesDir(network string) string { return filepath.Join(d.root, "services", network) }
+
+func (d *Dir) serviceDir(id ServiceID) (string, error) {
+	if err := errors.Join(CheckName(id.Network), CheckName(id.Select), CheckName(id.Name)); err != nil {
+		return "", err
+	}
+	return filepath.Join(d.servicesDir(id.Network), strings.ToLower(id.Select), id.Name), nil
+}
+
+// LockService takes the exclusive lock of a service. There being none is ErrNotFound unless
+// create is set; then its directory is made. The error is flock.ErrLocked if it takes too
+// long.
+func (d *Dir) LockService(ctx context.Context, id ServiceID, create Creation) (*Service, error) {
+	dir, err := d.serviceDir(id)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		fd, err := openDir(dir, create)
+		if err != nil {
+			return nil, err
+		}
+		if err := flock.Lock(ctx, fd, unix.LOCK_EX, lockTimeout, dir); err != nil {
+			if !errors.Is(err, flock.ErrLocked) {
+				_ = unix.Close(fd)
+			}
+			return nil, err
+		}
+		if isAt(fd, dir) { // else removed meanwhile: its lock protects nothing
+			return &Service{id, dir, fd}, nil
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+// Unlock frees the lock.
+func (s *Service) Unlock() { _ = unix.Close(s.fd) }
+
+// Load decodes the definition into v; ErrNotFound if there is none.
+func (s *Service) Load(v any) error { return read(s.file(), v) }
+
+// Save writes the definition.
+func (s *Service) Save(v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return replace(s.file(), data)
+}
+
+func (s *Service) file() string { return filepath.Join(s.dir, "service.json") }
+
+func (s *Service) backends() string { return filepath.Join(s.dir, "backends") }
+
+func (s *Service) backendFile(containerID, ifName string) string {
+	return filepath.Join(s.backends(), endpointFile(Endpoint{ContainerID: containerID, IfName: ifName}))
+}
+
+// PutBackend writes the record of a backend.
+func (s *Service) PutBackend(containerID, ifName string, v any) error {
+	if err := errors.Join(CheckName(containerID), CheckName(ifName)); err != nil {
+		return err
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return replace(s.backendFile(containerID, ifName), data)
+}
+
+// PeekService reads the definition of a service into v without its lock, and says whether it
+// has a backend. There being no such service is ErrNotFound.
+func (d *Dir) PeekService(id ServiceID, v any, containerID, ifName string) (has bool, err error) {
+	dir, err := d.serviceDir(id)
+	if err != nil {
+		return false, err
+	}
+	s := Service{id, dir, -1}
+	if err := s.Load(v); err != nil {
+		return false, err
+	}
+	return unix.Access(s.backendFile(containerID, ifName), unix.F_OK) == nil, nil
+}
+
+// DeleteBackend removes the record of a backend; missing is success.
+func (s *Service) DeleteBackend(containerID, ifName string) error {
+	path := s.backendFile(containerID, ifName)
+	_ = unix.Unlink(draft(path))
+	return remove(path)
+}
+
+// ClearBackends removes the records of all backends, as a killed Remove may have left some.
+func (s *Service) ClearBackends() error { return os.RemoveAll(s.backends()) }
+
+// HasService says whether a service has a definition.
+func (d *Dir) HasService(id ServiceID) bool {
+	dir, err := d.serviceDir(id)
+	return err == nil && unix.Access((&Service{id, dir, -1}).file(), unix.F_OK) == nil
+}
+
+// BackendsOf returns the records of the backends, decoded as T, and what could not be read,
+// joined.
+func BackendsOf[T any](s *Service) ([]T, error) { return records[T](s.backends()) }
+
+// ReadService reads a service into v, and its backends, without its lock.
+func ReadService[T any](d *Dir, id ServiceID, v any) ([]T, error) {
+	dir, err := d.serviceDir(id)
+	if err != nil {
+		return nil, err
+	}
+	s := Service{id, dir, -1}
+	if err := s.Load(v); err != nil {
+		return nil, err
+	}
+	return BackendsOf[T](&s)
+}
+
+// Remove removes the service. The lock stays held.
+func (s *Service) Remove() error {
+	if err := remove(s.file()); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		return err
+	}
+	dir := s.dir
+	for range 2 { // of the name, and the network
+		dir = filepath.Dir(dir)
+		if err := removeDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NoteServices has ServicesNote return something else than before: to be called after a
+// change of services that concerns their names. After the last service it removes what is
+// left of all.
+func (d *Dir) NoteServices() error {
+	note := d.servicesNote()
+	ids, err := d.Services()
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		_ = unix.Unlink(draft(note))
+		if err := remove(note); err != nil {
+			return err
+		}
+		if err := os.Remove(filepath.Dir(note)); err == nil || absent(err) || !errors.Is(err, unix.ENOTEMPTY) {
+			return ignoreAbsent(err)
+		}
+	}
+	return replace(note, nil)
+}
+
+func ignoreAbsent(err error) error {
+	if absent(err) {
+		return nil
+	}
+	return err
+}
+
+func (d *Dir) servicesNote() string { return filepath.Join(d.root, "services", "changed") }
+
+// Note tells one state of all services from another one.
+type Note struct {
+	inode   uint64
+	seconds int64
+	nanos   int64
+}
+
+// ServicesNote returns how services are now, by one look; zero: there are none.
+func (d *Dir) ServicesNote() Note {
+	var st unix.Stat_t
+	if unix.Lstat(d.servicesNote(), &st) != nil {
+		return Note{}
+	}
+	return Note{st.Ino, int64(st.Mtim.Sec), int64(st.Mtim.Nsec)}
+}
+
+// HasServices says whether a network may have services, by one look.
+func (d *Dir) HasServices(network string) bool {
+	return unix.Access(d.servicesDir(network), unix.F_OK) == nil
+}
+
+// ServicesFor returns the services of a network that select one of these names.
+func (d *Dir) ServicesFor(network string, names []string) ([]ServiceID, error) {
+	var all []ServiceID
+	for _, name := range names {
+		if CheckName(name) != nil {
+			continue
+		}
+		ids, err := d.servicesBelow(network, strings.ToLower(name))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, ids...)
+	}
+	return all, nil
+}
+
+func (d *Dir) servicesBelow(network, selected string) ([]ServiceID, error) {
+	entries, err := namesOf(filepath.Join(d.servicesDir(network), selected))
+	var all []ServiceID
+	for _, name := range entries {
+		all = append(all, ServiceID{network, selected, name})
+	}
+	return all, err
+}
+
+// Services returns all services of all networks, in order.
+func (d *Dir) Services() ([]ServiceID, error) {
+	networks, err := namesOf(filepath.Join(d.root, "services"))
+	errs := []error{err}
+	var all []ServiceID
+	for _, n := range networks {
+		of, err := d.ServicesOf(n)
+		all, errs = append(all, of...), append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+// ServicesOf returns all services of a network, in order.
+func (d *Dir) ServicesOf(network string) ([]ServiceID, error) {
+	selected, err := namesOf(d.servicesDir(network))
+	errs := []error{err}
+	var all []ServiceID
+	for _, s := range selected {
+		of, err := d.servicesBelow(network, s)
+		all, errs = append(all, of...), append(errs, err)
+	}
+	slices.SortFunc(all, func(a, b ServiceID) int { return strings.Compare(a.Name, b.Name) })
+	return all, errors.Join(errs...)
+}
+
+// namesOf lists a directory; a missing one is empty.
+func namesOf(dir string) ([]string, error) {
+	entries, err := plain.ReadDir(dir)
+	if absent(err) {
+		return nil, nil
+	}
+	var all []string
+	for _, e := range entries {
+		if e.Type() == fs.ModeDir {
+			all = append(all, e.Name())
+		}
+	}
+	slices.Sort(all)
+	return all, err
+}
