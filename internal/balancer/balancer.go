@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/libnet-cni/libnet/internal/firewall/balance"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
@@ -28,18 +29,31 @@ type Host interface {
 
 // Services are the services of this host. A nil Services has none.
 type Services struct {
-	dir    *state.Dir
-	tables *balance.Tables
-	host   Host
+	dir  *state.Dir
+	host Host
+
+	once   sync.Once
+	tables *balance.Tables // see kernel
 }
 
-// New opens nothing and costs little.
-func New(dir *state.Dir, host Host) *Services {
-	return &Services{dir: dir, tables: balance.New(), host: host}
+// New opens nothing and costs nothing.
+func New(dir *state.Dir, host Host) *Services { return &Services{dir: dir, host: host} }
+
+// kernel is what of services is in nftables. It is made at the first call: most processes
+// meet no service.
+func (s *Services) kernel() *balance.Tables {
+	s.once.Do(func() { s.tables = balance.New() })
+	return s.tables
 }
 
-// Close closes the sockets that earlier calls left open.
-func (s *Services) Close() error { return s.tables.Close() }
+// Close closes the sockets that earlier calls left open, after the last of these.
+func (s *Services) Close() error {
+	s.once.Do(func() {})
+	if s.tables == nil {
+		return nil
+	}
+	return s.tables.Close()
+}
 
 // record is what is kept of a service.
 type record struct {
@@ -216,7 +230,7 @@ func (s *Services) bring(ctx context.Context, c changing, backends []service.Bac
 			return false, err
 		}
 	}
-	return s.tables.Apply(ctx, want, gone)
+	return s.kernel().Apply(ctx, want, gone)
 }
 
 // forget adds to gone the elements of a backend that no other service needs.
@@ -264,10 +278,10 @@ func (s *Services) peek(id state.ServiceID, b service.Backend) (record, bool, er
 func (s *Services) elements(r record, backends []service.Backend, mac net.HardwareAddr) (all []balance.Elem) {
 	slices.SortFunc(backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	for _, vip := range r.VIPs {
-		all = append(all, s.tables.Address(vip, r.Device)...)
+		all = append(all, s.kernel().Address(vip, r.Device)...)
 		for _, p := range r.Ports {
 			at := balance.Port{Addr: vip, Protocol: p.Protocol, Port: p.Port}
-			all = append(all, s.tables.Count(at))
+			all = append(all, s.kernel().Count(at))
 			all = append(all, s.buckets(r, at, p.Target, backends)...)
 		}
 	}
@@ -287,9 +301,9 @@ func (s *Services) elementsOf(r record, b service.Backend, mac net.HardwareAddr)
 		if !slices.ContainsFunc(r.VIPs, func(vip netip.Addr) bool { return vip.Is4() == a.Is4() }) {
 			continue
 		}
-		all = append(all, s.tables.Self(a))
+		all = append(all, s.kernel().Self(a))
 		for _, p := range r.Ports {
-			all = append(all, s.tables.Bridged(balance.Port{Addr: a, Protocol: p.Protocol, Port: p.Target}, mac))
+			all = append(all, s.kernel().Bridged(balance.Port{Addr: a, Protocol: p.Protocol, Port: p.Target}, mac))
 		}
 	}
 	return all
@@ -308,7 +322,7 @@ func (s *Services) buckets(r record, at balance.Port, target uint16, backends []
 	put := func(kind balance.Kind, slots []int) {
 		for number, i := range slots {
 			if i >= 0 {
-				all = append(all, s.tables.Bucket(kind, at, number, to[i]))
+				all = append(all, s.kernel().Bucket(kind, at, number, to[i]))
 			}
 		}
 	}
@@ -326,13 +340,13 @@ func (s *Services) buckets(r record, at balance.Port, target uint16, backends []
 // keys are all elements that a service may have but those of its backends.
 func (s *Services) keys(r record) (all []balance.Elem) {
 	for _, vip := range r.VIPs {
-		all = append(all, s.tables.Address(vip, r.Device)...)
+		all = append(all, s.kernel().Address(vip, r.Device)...)
 		for _, p := range r.Ports {
 			at := balance.Port{Addr: vip, Protocol: p.Protocol, Port: p.Port}
-			all = append(all, s.tables.Count(at))
+			all = append(all, s.kernel().Count(at))
 			add := func(kind balance.Kind, n int) {
 				for i := range n {
-					all = append(all, s.tables.Bucket(kind, at, i, netip.AddrPort{}))
+					all = append(all, s.kernel().Bucket(kind, at, i, netip.AddrPort{}))
 				}
 			}
 			if r.Affinity == service.AffinityClient {

@@ -70,7 +70,7 @@ func (s *Services) look(ctx context.Context, id state.ServiceID) (found Found, e
 			ports = append(ports, balance.Port{Addr: vip, Protocol: p.Protocol, Port: p.Port})
 		}
 	}
-	counts, err := s.tables.Counts(ctx, ports)
+	counts, err := s.kernel().Counts(ctx, ports)
 	for i, c := range counts {
 		found.Connections[i%len(r.Ports)] += c.Connections
 	}

@@ -148,7 +148,7 @@ func (s *Services) Remove(ctx context.Context, network, name string) error {
 	if ids, err := s.dir.Services(); err != nil || len(ids) > 0 {
 		return err
 	}
-	return s.tables.Drop(ctx)
+	return s.kernel().Drop(ctx)
 }
 
 func (s *Services) remove(ctx context.Context, id state.ServiceID) (fresh bool, err error) {
@@ -182,9 +182,9 @@ func (s *Services) remove(ctx context.Context, id state.ServiceID) (fresh bool, 
 
 // takeAway removes elements, unless our tables are gone.
 func (s *Services) takeAway(ctx context.Context, gone []balance.Elem) (fresh bool, err error) {
-	_, there, err := s.tables.Differs(ctx, nil, gone)
+	_, there, err := s.kernel().Differs(ctx, nil, gone)
 	if err != nil || len(there) == 0 {
 		return false, err
 	}
-	return s.tables.Apply(ctx, nil, there)
+	return s.kernel().Apply(ctx, nil, there)
 }

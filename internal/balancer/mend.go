@@ -52,7 +52,7 @@ func (s *Services) Lost(ctx context.Context) error {
 		if _, err := s.dir.PeekService(id, &r, "", ""); err != nil || len(r.VIPs) == 0 {
 			continue // of none are rules
 		}
-		whole, err := s.tables.Whole(ctx)
+		whole, err := s.kernel().Whole(ctx)
 		if err == nil && !whole {
 			err = errors.New("rules of services are missing: lnctl repair puts them back")
 		}
@@ -93,7 +93,7 @@ func (s *Services) Faults(ctx context.Context) (all []Fault, err error) {
 
 // strays returns elements in our sets that no service has.
 func (s *Services) strays(ctx context.Context, known map[string]bool) ([]balance.Elem, error) {
-	list, err := s.tables.List(ctx)
+	list, err := s.kernel().List(ctx)
 	return slices.DeleteFunc(list, func(e balance.Elem) bool { return known[slot(e)] }), err
 }
 
@@ -139,7 +139,7 @@ func (s *Services) faultsOf(ctx context.Context, id state.ServiceID, known map[s
 	for _, e := range want {
 		known[slot(e)] = true
 	}
-	missing, _, diffErr := s.tables.Differs(ctx, want, nil)
+	missing, _, diffErr := s.kernel().Differs(ctx, want, nil)
 	if len(missing) > 0 {
 		found = append(found, fmt.Sprintf("%d of %d rules are missing or changed, as %s", len(missing), len(want), missing[0]))
 	}
@@ -170,7 +170,7 @@ func (s *Services) Repair(ctx context.Context) (repaired []Fault, err error) {
 	strays, err := s.strays(ctx, known)
 	errs = append(errs, err)
 	if len(strays) > 0 && err == nil {
-		_, err = s.tables.Apply(ctx, nil, strays)
+		_, err = s.kernel().Apply(ctx, nil, strays)
 		errs = append(errs, err)
 	}
 	return faults, errors.Join(errs...)

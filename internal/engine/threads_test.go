@@ -156,7 +156,7 @@ func TestEveryCallEnters(t *testing.T) {
 	free := map[string]bool{ // of what asks nothing of the kernel, or only about a path
 		"Close": true, "DefineNetwork": true, "Network": true, "Networks": true, "SpanningNetwork": true, "SpanningNetworks": true, "WalkNetworks": true, "Dead": true, "WhyDead": true,
 		"NodeFile": true, "NodeFiles": true, "SaveNodeFile": true, "DeleteNodeFile": true, "Publications": true, "Publisher": true, "Sandbox": true,
-		"Name": true, "Driver": true, "Config": true, "Endpoint": true, "Endpoints": true, "WalkEndpoints": true, "Subnets": true, "IPAMType": true, "IPAM": true,
+		"Name": true, "Driver": true, "Config": true, "Endpoint": true, "Endpoints": true, "WalkEndpoints": true, "Subnets": true, "IPAMType": true, "IPAM": true, "Services": true,
 		"ID": true, "Addressing": true, "Ports": true, "Netns": true, "Interfaces": true, "Inspect": true, "Path": true,
 		"Labels": true, "FromConf": true, "DriverOptions": true, "Copy": true, "IfName": true, "MAC": true, "Reload": true, "Forget": true, "Holder": true, "Record": true, "Plan": true, "LeaseDir": true, "Left": true, "Unanswered": true,
 	}

@@ -215,3 +215,39 @@ func TestServiceRefused(t *testing.T) {
 		t.Errorf("left: %s", out)
 	}
 }
+
+// On an internal network, whose containers have no default route, a service is reached, too;
+// a network whose host takes no part, or which has rules in iptables, can have none.
+func TestServiceByKindOfNetwork(t *testing.T) {
+	for name, tt := range map[string]struct {
+		extra   map[string]any
+		refused string
+	}{
+		"internal":   {map[string]any{"internal": true, "isGateway": true, "gatewayMode": nil}, ""},
+		"routed":     {map[string]any{"gatewayMode": "routed"}, ""},
+		"isolated":   {map[string]any{"gatewayMode": "isolated"}, "isGateway"},
+		"iptables":   {map[string]any{"backend": "iptables"}, "nftables"},
+		"no gateway": {map[string]any{"gatewayMode": nil, "isGateway": false}, "isGateway"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newServicesLab(t, tt.extra)
+			l.add("client", "client")
+			l.add("b1", "web")
+			out, err := l.tryLnctl("service", "create", "web", "--network", "net", "--select", "alias=web", "--port", "80:8080")
+			if tt.refused != "" {
+				if err == nil || !strings.Contains(out, tt.refused) {
+					t.Errorf("create: %v: %q, want %q", err, out, tt.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatalf("create: %v: %s", err, out)
+			}
+			for _, vip := range strings.Split(out, ",") {
+				if got := l.ask("client", "tcp", vip, 80); !strings.HasPrefix(got, "b1 saw ") {
+					t.Errorf("%s: %q", vip, got)
+				}
+			}
+		})
+	}
+}

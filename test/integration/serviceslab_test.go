@@ -32,7 +32,9 @@ func newServicesLab(t testing.TB, extra map[string]any) *servicesLab {
 		}},
 	}
 	for k, v := range extra {
-		keys[k] = v
+		if keys[k] = v; v == nil {
+			delete(keys, k)
+		}
 	}
 	l.conf = edit(t, "{}", keys)
 	return l

@@ -22,7 +22,7 @@ type Tables struct {
 	sockets nfnl.Pool
 }
 
-// New opens nothing and costs nothing: the sets are made by the first call that needs them.
+// New opens nothing.
 func New() *Tables { return &Tables{Families: NewFamilies()} }
 
 // Close closes the sockets that earlier calls left open; t can be used again.
