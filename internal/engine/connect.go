@@ -284,7 +284,7 @@ func (n *Network) noWireGuard(err error) error {
 func (n *Network) otherKey(err error) error {
 	t := n.def.Config.Tunnel
 	if t.Agent {
-		return fmt.Errorf("%w: ln-agent makes another one", err)
+		return fmt.Errorf("%w: ln-agent tells them of this one", err)
 	}
 	return &wireguard.KeyFileError{Path: t.PrivateKeyFile, Err: fmt.Errorf("%w as the publicKey of %s in nodes", err, t.Self)}
 }

@@ -54,6 +54,7 @@ type PeerWay struct {
 	// Answer is to a small packet through the tunnel, and Full to one of the
 	// device's MTU; the zero Answer: it was not asked.
 	Answer, Full Answer
+	device       string // by which the route leads
 	// Largest is, if a small packet came back and a full one did not, the size of
 	// the largest that did.
 	Largest int
@@ -259,7 +260,7 @@ func (o *Operator) findTunnels(ctx context.Context, n *plan.Network) (foundTunne
 			return all, err
 		}
 		for j, r := range t.Routes {
-			w := PeerWay{Route: entryOf(f.Routes[j])}
+			w := PeerWay{Route: entryOf(f.Routes[j]), device: t.Name}
 			if t.Secure == nil {
 				w.Neighbour = entryOf(f.Neighbours[j])
 			}

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -14,13 +15,15 @@ const smallEcho = 104
 // underneath. Then it looks for the largest that full ones could have been.
 func (f *foundPeers) ask(ctx context.Context, wait time.Duration) error {
 	var echoes, under []tunnel.Echo
+	var by []string
 	for _, p := range f.Peers.Peers {
 		under = append(under, tunnel.Echo{To: p.Address, Size: smallEcho})
 		for _, w := range p.Ways {
 			echoes = append(echoes, tunnel.Echo{To: w.Via, Size: min(smallEcho, f.MTU)}, tunnel.Echo{To: w.Via, Size: f.MTU})
+			by = append(by, w.device, w.device)
 		}
 	}
-	got, err := tunnel.EchoAll(ctx, f.Device, echoes, wait)
+	got, err := echoAll(ctx, by, echoes, wait)
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (f *foundPeers) searchMTU(ctx context.Context, wait time.Duration) error {
 	}
 	const rounds = 3 // 24 × 24 × 24 is more than any path MTU but that of lo
 	for range rounds {
-		if err := narrowAll(ctx, f.Device, all, wait/rounds); err != nil {
+		if err := narrowAll(ctx, all, wait/rounds); err != nil {
 			return err
 		}
 	}
@@ -79,19 +82,21 @@ func (f *foundPeers) searchMTU(ctx context.Context, wait time.Duration) error {
 }
 
 // narrowAll is one round for all searches that are not at their end.
-func narrowAll(ctx context.Context, dev string, all []*narrow, wait time.Duration) error {
+func narrowAll(ctx context.Context, all []*narrow, wait time.Duration) error {
 	var echoes []tunnel.Echo
+	var by []string
 	var of []*narrow
 	for _, n := range all {
 		step := max(1, (n.hi-n.lo+parts-1)/parts)
 		for size := n.lo + step; size < n.hi; size += step {
 			echoes, of = append(echoes, tunnel.Echo{To: n.way.Via, Size: size}), append(of, n)
+			by = append(by, n.way.device)
 		}
 	}
 	if len(echoes) == 0 {
 		return nil
 	}
-	got, err := tunnel.EchoAll(ctx, dev, echoes, wait)
+	got, err := echoAll(ctx, by, echoes, wait)
 	if err != nil {
 		return err
 	}
@@ -106,4 +111,27 @@ func narrowAll(ctx context.Context, dev string, all []*narrow, wait time.Duratio
 		}
 	}
 	return nil
+}
+
+// echoAll asks by several devices, of which by names one for each of echoes: while keys change a
+// network has two. Each may take as long as wait.
+func echoAll(ctx context.Context, by []string, echoes []tunnel.Echo, wait time.Duration) ([]tunnel.Echoed, error) {
+	all := make([]tunnel.Echoed, len(echoes))
+	for _, device := range slices.Compact(slices.Sorted(slices.Values(by))) {
+		var mine []tunnel.Echo
+		var at []int
+		for i, e := range echoes {
+			if by[i] == device {
+				mine, at = append(mine, e), append(at, i)
+			}
+		}
+		got, err := tunnel.EchoAll(ctx, device, mine, wait)
+		if err != nil {
+			return nil, err
+		}
+		for i, g := range got {
+			all[at[i]] = g
+		}
+	}
+	return all, nil
 }

@@ -522,10 +522,10 @@ func TestWireGuardForeignKey(t *testing.T) {
 	r.start("h3") // it announces the key
 	r.await("way to h3", func() bool { return r.reaches(all[0], all[2]) && r.reaches(all[2], all[1]) })
 	c.sealed("foreign key")
-	for key, value := range map[string]string{
-		"nodes/h9": `{"address":"192.0.2.9"}`, "holds/h9": `{"seconds":86400}`, "networks/net0/blocks/10.80.77.0/24": `{"node":"h9"}`,
+	for _, put := range [][2]string{ // without the hold, which comes first, any agent would delete the others
+		{"holds/h9", `{"seconds":86400}`}, {"nodes/h9", `{"address":"192.0.2.9"}`}, {"networks/net0/blocks/10.80.77.0/24", `{"node":"h9"}`},
 	} {
-		r.etcdctl("put", "/libnet/v1/"+key, value)
+		r.etcdctl("put", "/libnet/v1/"+put[0], put[1])
 	}
 	r.awaitAgent("h1", "/metrics", "a peer without key", func(body string, _ int) bool {
 		return metric(body, `libnet_agent_peers_wanted{network="net0"}`) == 3 && metric(body, `libnet_agent_peers_programmed{network="net0"}`) == 2
