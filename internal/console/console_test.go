@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What JSON has as text stays text in YAML, and the order of keys stays.
+// Text of JSON stays text in YAML, and the order of keys stays.
 func TestYAML(t *testing.T) {
 	t.Parallel()
 	v := struct {

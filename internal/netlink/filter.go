@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What tc calls "ingress" of a link is its qdisc clsact, of which there is one.
+// A link has one qdisc clsact, which tc also calls "ingress".
 const (
 	clsactHandle  = 0xffff0000
 	clsactParent  = 0xfffffff1 // TC_H_CLSACT

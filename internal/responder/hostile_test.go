@@ -304,7 +304,7 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// What a member had goes with it, however little is known of it; others' stays.
+// All that a member had goes with it, however little is known of it; others' stays.
 func TestRemove(t *testing.T) {
 	ctx := context.Background()
 	for _, complete := range []bool{true, false} {

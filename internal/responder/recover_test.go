@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What a member is called can be told by the kernel alone.
+// The kernel alone can tell the names of a member.
 func TestRecover(t *testing.T) {
 	r, _ := newResponder(t)
 	shop := member("web", "shop", 12, "10.9.0.4", "fd09::4")

@@ -266,7 +266,7 @@ func (l *namesLab) front(name string) string {
 	return rec.HostName
 }
 
-// What is gone CHECK and the doctor find, and repair puts back; what a lost record left is named
+// CHECK and the doctor find all that is gone, and repair puts it back; what a lost record left is named
 // and removed.
 func TestNamesInKernelHeal(t *testing.T) {
 	l := newKernelLab(t)

@@ -142,7 +142,7 @@ func TestServicesOfOneContainer(t *testing.T) {
 	}
 }
 
-// What is flushed or changed is named by doctor and put right by repair, STATUS and, for a
+// All that is flushed or changed is named by doctor and put right by repair, STATUS and, for a
 // flush of all, the next ADD to a service.
 func TestServiceHeals(t *testing.T) {
 	l := newServicesLab(t, nil)

@@ -348,7 +348,7 @@ func TestWireGuardRotateEvery(t *testing.T) {
 	r.pingAll(all...)
 }
 
-// What is done to devices, peers and routes by hand the agent undoes, and nothing leaves in clear
+// The agent undoes what is done to devices, peers and routes by hand, and nothing leaves in clear
 // meanwhile; while keys change, too.
 func TestWireGuardAgentHeals(t *testing.T) {
 	for name, harm := range map[string]func(r *rotating){
@@ -535,7 +535,7 @@ func TestWireGuardForeignKey(t *testing.T) {
 	r.pingAll(all...)
 }
 
-// What was captured on the way and is sent again comes in nowhere: neither before nor after a
+// A packet that was captured and is sent again comes in nowhere: neither before nor after a
 // change of keys.
 func TestWireGuardReplay(t *testing.T) {
 	t.Parallel()
