@@ -68,11 +68,13 @@ func Start(m Match) (t *Tracer, err error) {
 func (t *Tracer) Close() error { return errors.Join(t.table.Close(), t.events.Close()) }
 
 // Follow returns the way of the first packet that was marked. It waits for the first step
-// as long as wait says, and for each next one for a short while: the kernel tells no end.
+// as long as wait says, and for each next one for a short while, whatever other packets that
+// match do meanwhile: the kernel tells no end.
 func (t *Tracer) Follow(wait time.Duration) (steps []Step, err error) {
 	const more = 200 * time.Millisecond
 	var first fingerprint
 	ids := map[uint32]bool{}
+	var last time.Time
 	hook, ended := "", Step{}
 	if err := t.events.SetTimeout(wait); err != nil {
 		return nil, err
@@ -91,9 +93,9 @@ func (t *Tracer) Follow(wait time.Duration) (steps []Step, err error) {
 		}
 		// The kernel may have another ID for the packet from one hook to the next.
 		if !ids[id] && mark != first {
-			return false, nil
+			return time.Since(last) > more, nil
 		}
-		ids[id] = true
+		ids[id], last = true, time.Now()
 		s := t.step(a.Attrs, &hook)
 		switch {
 		case s.Table == TableName:
