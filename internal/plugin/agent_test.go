@@ -101,7 +101,7 @@ func TestBadNodeFile(t *testing.T) {
 		"half":          {text(good[:len(good)/2]), "only a part"},
 		"without end":   {text(good[:len(good)-4]), "only a part"},
 		"other network": {text(strings.Replace(good, "net1", "net2", 1)), `of network "net2"`},
-		"new version":   {text(strings.Replace(good, `"version":1`, `"version":2`, 1)), "version 2:"},
+		"new version":   {text(strings.Replace(good, `"version":1`, `"version":3`, 1)), "version 3:"},
 		"bad self":      {text(strings.Replace(good, `"self":"192.0.2.1"`, `"self":5`, 1)), "self"},
 		"no VNI":        {text(strings.Replace(good, `"vni":5000,`, "", 1)), "want self, vni and port"},
 	} {
