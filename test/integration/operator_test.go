@@ -81,7 +81,7 @@ func TestDoctorNeedsRoot(t *testing.T) {
 		want string
 		ok   bool
 	}{
-		"as another user":     {[]string{copied, "doctor"}, "run lnctl doctor as root", false},
+		"as another user":     {[]string{copied, "doctor"}, "lnctl doctor needs root", false},
 		"in a user namespace": {[]string{"unshare", "-U", "-r", "-n", copied, "--state-dir", none, "doctor"}, "✓ other firewalls", true},
 	} {
 		cmd := exec.Command(tt.args[0], tt.args[1:]...)
