@@ -237,10 +237,6 @@ func rotations(t *testing.T) int {
 	return n
 }
 
-// perLoss is how many pings there are to one that may be lost: more than a test of a few rotations
-// has.
-const perLoss = 50_000
-
 // Three hosts change their keys again and again, under pings of 1 kHz and a TCP stream between all
 // of them, half of the time while the agent of one is killed: no packet is lost, the stream never
 // stalls, and what passes between the hosts has neither the payload nor VXLAN in it. A host that
@@ -295,9 +291,7 @@ func TestWireGuardRotation(t *testing.T) {
 	for i, p := range pingers {
 		lost, sent := p.lost()
 		total += sent
-		// On a machine that is busy otherwise a packet is lost now and then without any change of
-		// keys, too; a change that loses some loses more.
-		if int64(len(lost)) > sent/perLoss {
+		if len(lost) > 0 {
 			t.Errorf("pings of %s: %d of %d lost, from %s to %s", all[i].host, len(lost), sent,
 				p.at[lost[0]].UTC().Format("15:04:05.000"), p.at[lost[len(lost)-1]].UTC().Format("15:04:05.000"))
 		}
