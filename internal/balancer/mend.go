@@ -109,7 +109,9 @@ func (s *Services) faultsOf(ctx context.Context, id state.ServiceID, known map[s
 	}
 	defer dir.Unlock()
 	var r record
-	if err := dir.Load(&r); err != nil {
+	if err := dir.Load(&r); errors.Is(err, state.ErrNotFound) {
+		return nil, nil // the call that was to make it was killed
+	} else if err != nil {
 		return nil, err
 	}
 	backends, err := state.BackendsOf[service.Backend](dir)

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/service"
+	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -52,6 +53,11 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 	if err := o.balanced(n); err != nil {
 		return def, err
 	}
+	release, err := o.ownService(ctx, def.Network, def.Name)
+	if err != nil {
+		return def, err
+	}
+	defer release()
 	if _, err := o.Services().Look(ctx, def.Network, def.Name); !errors.Is(err, balancer.ErrNotFound) {
 		return def, errors.Join(err, fmt.Errorf("%w: %q on network %q", balancer.ErrExists, def.Name, def.Network))
 	}
@@ -76,6 +82,13 @@ func (o *Operator) balanced(n *engine.Network) error {
 		return model.BadConfig("network", n.Name(), "keeps the host out, which would balance: give it a gateway (isGateway, or a gatewayMode other than isolated), or the service --vip none")
 	}
 	return o.rules.NFTables.Available()
+}
+
+// ownService keeps others that make or remove a service of that name out: they have the same
+// lease.
+func (o *Operator) ownService(ctx context.Context, network, name string) (release func(), err error) {
+	id, ifName := service.Lease(name)
+	return o.dir.Own(ctx, network, id, ifName, state.OnlyExisting)
 }
 
 // addressService gives the service its addresses.
@@ -158,6 +171,11 @@ func (o *Operator) RemoveService(ctx context.Context, network, name string) (err
 		return err
 	}
 	defer leave(&err)
+	release, err := o.ownService(ctx, network, name)
+	if err != nil {
+		return err
+	}
+	defer release()
 	found, err := o.Services().Look(ctx, network, name)
 	if err != nil {
 		return err

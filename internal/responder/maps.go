@@ -61,15 +61,17 @@ func open(ctx context.Context, dir string, create bool) (_ *maps, err error) {
 	}()
 	for m.lock < 0 {
 		if m.lock, err = lockDir(ctx, dir); errors.Is(err, os.ErrNotExist) && create {
-			if err = makeDir(dir); err != nil {
-				return nil, err
+			if err = makeDir(dir); err == nil {
+				continue
 			}
-			continue
 		}
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, errNone
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrPermission) && create:
+			return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
+		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) && !create:
+			return nil, errNone // in a user namespace: a call that may not open it put nothing there
+		default:
 			return nil, err
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -341,5 +343,31 @@ func TestNamesInKernelRename(t *testing.T) {
 	}
 	if got := l.answers(query{from: "web", name: "web"}); got != "nxdomain" {
 		t.Errorf("the old name: %s", got)
+	}
+}
+
+// In a user namespace, where the names in the kernel may not be looked at, DEL and GC have
+// nothing of them to remove.
+func TestRemovalInUserNamespace(t *testing.T) {
+	lntest.NeedsRoot(t, "a second user is not mapped")
+	t.Parallel()
+	h := newHost(t)
+	data, err := os.ReadFile(program(t, "bridge-ln"))
+	h.check(err)
+	const copied, dir = "/run/bridge-ln", "/run/rootless"
+	h.check(os.WriteFile(copied, data, 0o755))
+	h.check(os.Mkdir(dir, 0o755))
+	h.check(os.Chown(dir, 12345, 12345))
+	h.check(os.Chmod("/sys/fs/bpf", 0o700))
+	conf := `{"cniVersion":"1.1.0","name":"nd","type":"bridge-ln","bridge":"brnd","stateDir":"` + dir + `/state",
+		"cni.dev/valid-attachments":[],"ipam":{"type":"ipam-ln","dataDir":"` + dir + `/leases","subnet":"10.77.0.0/24"}}`
+	for _, verb := range []string{"DEL", "GC"} {
+		cmd := exec.Command("unshare", "-U", "-r", "-n", "-m", copied)
+		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+		cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_PATH=/run", "PATH=" + os.Getenv("PATH")}
+		cmd.Stdin = strings.NewReader(conf)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", verb, err, out)
+		}
 	}
 }

@@ -160,8 +160,9 @@ func TestServiceHeals(t *testing.T) {
 	}
 	works("at first")
 	damages := map[string]string{
-		"all rules":    "nft flush ruleset",
-		"the table":    "nft delete table inet libnet-services",
+		"all rules": "nft flush ruleset",
+		"the table": "nft delete table inet libnet-services",
+		"the table, beside what a killed create left": "mkdir -p /run/libnet/services/net/web/killed && nft delete table inet libnet-services",
 		"a chain":      "nft flush chain inet libnet-services services",
 		"buckets":      "nft flush map inet libnet-services spread4",
 		"the frames":   "nft flush map bridge libnet-services bridged4",
@@ -186,6 +187,23 @@ func TestServiceHeals(t *testing.T) {
 	l.add("b2", "web")
 	l.must(l.call("b2", "web").as("DEL"))
 	works("deleted, ADD and DEL of another container")
+}
+
+// Of several calls that make a service of one name one succeeds, and its address stays leased.
+func TestServiceCreateAtOnce(t *testing.T) {
+	l := newServicesLab(t, nil)
+	l.add("b1", "web")
+	for round := range 8 {
+		script := "for i in 1 2 3 4; do " + program(t, "lnctl") + " service create web --network net --select alias=web --port 80:8080 2>&1 & done; wait"
+		out := l.exec("/bin/sh", "-c", script)
+		if n := strings.Count(out, "exists"); n != 3 {
+			t.Errorf("round %d: %d of 4 were refused, want 3: %s", round, n, out)
+		}
+		if out := l.lnctl("ipam", "ls", "net"); !strings.Contains(out, "service.web") {
+			t.Fatalf("round %d: the address is leased no more: %s", round, out)
+		}
+		l.lnctl("service", "rm", "web", "--network", "net")
+	}
 }
 
 func TestServiceRefused(t *testing.T) {
