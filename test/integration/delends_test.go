@@ -16,6 +16,7 @@ import (
 // When DEL has ended, though a child of it may still wait for the kernel, the host is as it
 // was before ADD, and the child holds neither its output nor a lock.
 func TestDelEnds(t *testing.T) {
+	const rounds = 20
 	for _, plugin := range []string{"bridge-ln", "overlay-ln"} {
 		t.Run(plugin, func(t *testing.T) {
 			t.Parallel()
@@ -28,10 +29,13 @@ func TestDelEnds(t *testing.T) {
 			h.must(attachment(plugin, "stays", h.netns("stays"), conf).as("ADD"))
 			before := h.snapshot()
 			c := attachment(plugin, "c1", h.netns("c1"), conf)
-			for range 20 {
+			late := 0
+			for range rounds {
 				c.stdin = edit(t, conf, keys{"prevResult": raw(h.must(c.as("ADD")).stdout)})
 				out := h.runToPipe(plugin, c.as("DEL"))
-				if n, err := unix.Read(out, make([]byte, 1)); n != 0 || err != nil {
+				if n, err := unix.Read(out, make([]byte, 1)); errors.Is(err, unix.EAGAIN) {
+					late++
+				} else if n != 0 || err != nil {
 					t.Fatalf("its output has not ended: %d bytes (%v)", n, err)
 				}
 				lock, err := unix.Open(stateDir+"/networks/net/lock", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -44,6 +48,12 @@ func TestDelEnds(t *testing.T) {
 				if now := h.snapshot(); !slices.Equal(now, before) {
 					t.Fatalf("the host is not as before: left %v, missing %v", now.since(before), before.since(now))
 				}
+			}
+			// A child would hold it in each round. A process that another test starts at the same
+			// moment holds it now and then: the kernel closes what exec closes after it lets the
+			// parent go on.
+			if late > rounds/2 {
+				t.Errorf("its output had not ended in %d of %d rounds", late, rounds)
 			}
 		})
 	}
