@@ -121,9 +121,8 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 	return nil, n.remove(ctx, id, "")
 }
 
-// rename records other names than the attachment has, and tells the kernel and
-// the services. Whether
-// the kernel answers stays as it is where that was left open.
+// rename records other names than the attachment has, and tells the kernel and the services.
+// Whether the kernel answers stays as it is where that was left open.
 func (e *Endpoint) rename(ctx context.Context, names *model.Names) error {
 	c, now := e.n.c, e.rec
 	chosen, err := c.names.Choose(names, e.n.def.Config.Tunnel.Agent)

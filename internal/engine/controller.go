@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"sync"
 
 	"github.com/libnet-cni/libnet/internal/address"
@@ -384,24 +383,3 @@ func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) e
 
 // Services are the services of this host.
 func (c *Controller) Services() *balancer.Services { return c.services }
-
-// book has the guards of all bridges.
-func (c *Controller) book() *guard.Book { return c.Ports().Guard }
-
-// Ports are the published ports of this host. They are made once, of the Controller's
-// parts.
-func (c *Controller) Ports() *publish.Ports {
-	c.makePorts.Do(func() {
-		book := &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
-		c.ports = &publish.Ports{
-			Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
-			Guard: book, Host: c.published, Flush: c.flush,
-		}
-	})
-	return c.ports
-}
-
-// publications are the records of all Publishers.
-func (c *Controller) publications() *state.Dir {
-	return state.New(filepath.Join(c.stateDir, "portmap"))
-}
