@@ -12,6 +12,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -45,7 +46,7 @@ func (t *Tables) Apply(ctx context.Context, want, gone []Elem) (fresh bool, err 
 }
 
 func (t *Tables) apply(nl *nfnl.Conn, want, gone []Elem) (fresh bool, err error) {
-	generation, err := generationOf(nl)
+	generation, err := transaction.Generation(nl)
 	if err != nil {
 		return false, err
 	}
@@ -61,7 +62,7 @@ func (t *Tables) apply(nl *nfnl.Conn, want, gone []Elem) (fresh bool, err error)
 		if err := b.change(nl, want, gone); err != nil {
 			return false, err
 		}
-		return false, b.commit(nl)
+		return false, b.Commit(nl)
 	}
 	for _, table := range t.tables() { // both: where one was lost, neither can be trusted
 		if _, there, err := stands(nl, table); err != nil {
@@ -72,9 +73,9 @@ func (t *Tables) apply(nl *nfnl.Conn, want, gone []Elem) (fresh bool, err error)
 		b.writeTable(table)
 	}
 	for _, e := range want {
-		b.put(e)
+		b.Put(e)
 	}
-	return true, b.commit(nl)
+	return true, b.Commit(nl)
 }
 
 // change adds to b what differs from what stands there.
@@ -86,10 +87,10 @@ func (b *batch) change(nl *nfnl.Conn, want, gone []Elem) error {
 	for i, e := range want {
 		switch {
 		case there[i].Key == nil:
-			b.put(e)
+			b.Put(e)
 		case !bytes.Equal(there[i].Data, e.Data):
-			b.del(e)
-			b.put(e)
+			b.Del(e)
+			b.Put(e)
 		}
 	}
 	gone = without(gone, want)
@@ -99,7 +100,7 @@ func (b *batch) change(nl *nfnl.Conn, want, gone []Elem) error {
 	}
 	for i, e := range gone {
 		if there[i].Key != nil {
-			b.del(e)
+			b.Del(e)
 		}
 	}
 	return nil
@@ -168,7 +169,7 @@ func (t *Tables) Whole(ctx context.Context) (all bool, err error) {
 // Drop removes our tables with all that is in them; none is success.
 func (t *Tables) Drop(ctx context.Context) error {
 	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
-		generation, err := generationOf(nl)
+		generation, err := transaction.Generation(nl)
 		if err != nil {
 			return err
 		}
@@ -180,7 +181,7 @@ func (t *Tables) Drop(ctx context.Context) error {
 				b.dropTable(table.Family)
 			}
 		}
-		return b.commit(nl)
+		return b.Commit(nl)
 	})
 	if errors.Is(err, firewall.ErrUnsupported) {
 		return nil
@@ -197,9 +198,9 @@ func (t *Tables) Counts(ctx context.Context, ports []Port) ([]Count, error) {
 	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
 		var requests []nfnl.Message
 		for _, p := range ports {
-			requests = append(requests, askElem(t.Count(p)))
+			requests = append(requests, transaction.GetElem(TableName, t.Count(p)))
 		}
-		return ask(nl, requests, func(i int, attrs []byte) error {
+		return transaction.Ask(nl, requests, func(i int, attrs []byte) error {
 			all[i] = countOf(attrs)
 			return nil
 		})
@@ -220,7 +221,7 @@ func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
 		all = nil
 		for _, table := range t.tables() {
 			for _, s := range table.Sets {
-				err := nl.Dump(message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
+				err := nl.Dump(transaction.Message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
 					a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 					a.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 				}), func(a nfnl.Answer) error {
@@ -240,15 +241,15 @@ func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
 // name of a chain without rules, and by the number of rules in the others.
 func stands(nl *nfnl.Conn, t ruleset.Table) (whole, there bool, err error) {
 	requests := []nfnl.Message{
-		message(unix.NFT_MSG_GETTABLE, 0, t.Family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) }),
-		askChain(t.Family, releaseOf(t)),
+		transaction.GetTable(TableName, t.Family),
+		transaction.GetChain(TableName, t.Family, releaseOf(t)),
 	}
 	for _, c := range t.Chains {
-		requests = append(requests, askChain(t.Family, c.Name))
+		requests = append(requests, transaction.GetChain(TableName, t.Family, c.Name))
 	}
 	whole = true
 	jumps := map[string]int{servicesChain: jumpsTo(t)}
-	err = ask(nl, requests, func(i int, attrs []byte) error {
+	err = transaction.Ask(nl, requests, func(i int, attrs []byte) error {
 		switch {
 		case i == 0:
 			there = attrs != nil
@@ -286,6 +287,6 @@ func releaseOf(t ruleset.Table) string {
 	b := newBatch(0)
 	b.writeRules(t)
 	h := fnv.New64a()
-	_, _ = h.Write(b.buf.Bytes())
+	_, _ = h.Write(b.Bytes())
 	return fmt.Sprintf("written-%016x", h.Sum64())
 }

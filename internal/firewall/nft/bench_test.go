@@ -23,7 +23,7 @@ func fill(b *testing.B, f *Firewall, count int) {
 					b.Fatal(err)
 				}
 				for _, e := range p.Elems {
-					bt.put(e)
+					bt.Put(e)
 				}
 			}
 		})

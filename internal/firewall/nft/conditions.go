@@ -39,7 +39,7 @@ func (c *conn) placeChains(b *batch, gates []ruleset.Gate) error {
 			return err
 		}
 		if !there[0] {
-			b.addChain(g.Sets.Family, ruleset.Chain{Name: g.Chain()})
+			b.AddChain(g.Sets.Family, ruleset.Chain{Name: g.Chain()})
 		}
 	}
 	return nil

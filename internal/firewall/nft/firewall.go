@@ -11,6 +11,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -59,7 +60,7 @@ func (f *Firewall) apply(ctx context.Context, p ruleset.Planned) (restored bool,
 		var generation uint32
 		if len(p.Claims) > 0 || p.Mark != nil || p.Exact != nil || p.First != nil { // what we look at must not change until we are done
 			var err error
-			if generation, err = c.generation(); err != nil {
+			if generation, err = transaction.Generation(c.nl); err != nil {
 				return err
 			}
 		}
@@ -91,7 +92,7 @@ func (f *Firewall) apply(ctx context.Context, p ruleset.Planned) (restored bool,
 		if err := c.place(b, p); err != nil {
 			return err
 		}
-		return c.commit(b)
+		return b.Commit(c.nl)
 	}
 	err = f.do(ctx, send)
 	for try := 0; try < maxRenewals && (errors.Is(err, unix.ENOENT) || errors.Is(err, errBroken)); try++ {
@@ -122,7 +123,7 @@ func (c *conn) place(b *batch, p ruleset.Planned) error {
 	for _, f := range there {
 		switch {
 		case f.missing():
-			b.put(f.asked)
+			b.Put(f.asked)
 		case f.Owner != "" && f.Owner != f.asked.Owner && !f.asked.Shared() && f.Owner != p.From():
 			return &firewall.HeldError{Owner: f.Owner, Element: f.asked.String()}
 		case f.Owner != f.asked.Owner || !f.Gives(f.asked):
@@ -131,9 +132,9 @@ func (c *conn) place(b *batch, p ruleset.Planned) error {
 			present = append(present, f.asked)
 		}
 	}
-	if b.any { // the process that removes the last strict network meanwhile deletes them
+	if b.Any() { // the process that removes the last strict network meanwhile deletes them
 		for _, e := range present {
-			b.put(e)
+			b.Put(e)
 		}
 	}
 	if p.Mark == nil {
@@ -155,12 +156,12 @@ func (c *conn) delHanded(b *batch, p ruleset.Planned, handed []ruleset.Elem) err
 	}
 	for _, f := range was {
 		if !f.missing() && f.Owner == f.asked.Owner {
-			b.del(f.Elem)
+			b.Del(f.Elem)
 		}
 	}
 	for _, e := range handed {
 		if !ours[e.Slot()] {
-			b.del(e)
+			b.Del(e)
 		}
 	}
 	return nil
@@ -209,7 +210,7 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 	var all []string
 	err := f.do(ctx, func(c *conn) error {
 		all = nil
-		if _, err := c.generation(); err != nil {
+		if _, err := transaction.Generation(c.nl); err != nil {
 			return err
 		}
 		for _, s := range []*ruleset.Set{&ruleset.Owners, &ruleset.Guarded} {
@@ -234,7 +235,7 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 // It changes nothing.
 func (f *Firewall) Available() error {
 	return f.do(context.Background(), func(c *conn) error {
-		_, err := c.generation()
+		_, err := transaction.Generation(c.nl)
 		return firewall.AsUnsupported(err)
 	})
 }

@@ -122,7 +122,7 @@ func send(t testing.TB, f *Firewall, fill func(*batch)) {
 	err := f.do(t.Context(), func(c *conn) error {
 		b := newBatch(0)
 		fill(b)
-		return c.commit(b)
+		return b.Commit(c.nl)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func TestVerifyNames(t *testing.T) {
 		mustVerify(t, f, n, e)
 	}
 	for _, el := range p.Elems {
-		check(firewall.ErrMissing, "element "+el.String(), func(b *batch) { b.del(el) })
+		check(firewall.ErrMissing, "element "+el.String(), func(b *batch) { b.Del(el) })
 		check(firewall.ErrConflict, `element `+el.String()+` of "thief"`, func(b *batch) { b.takeOver(ruleset.Elem{Set: el.Set, Key: el.Key, Owner: "thief"}) })
 	}
 	for _, tab := range []ruleset.Table{ruleset.InetTable(), ruleset.BridgeTable()} {
@@ -286,7 +286,7 @@ func TestVerifyNames(t *testing.T) {
 	}
 	check(firewall.ErrMissing, "set inet libnet home4", func(b *batch) { // as a table of another version
 		for _, typ := range []uint8{unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWTABLE} {
-			b.add(typ, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, firewall.TableName) })
+			b.Add(typ, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, firewall.TableName) })
 		}
 	})
 }
@@ -294,14 +294,14 @@ func TestVerifyNames(t *testing.T) {
 func checkTable(check func(is error, want string, breaking func(*batch)), tab ruleset.Table) {
 	name := ruleset.FamilyName(tab.Family) + " libnet"
 	check(firewall.ErrMissing, "table "+name, func(b *batch) {
-		b.add(unix.NFT_MSG_DELTABLE, 0, tab.Family, func(a *nfnl.Attrs) {
+		b.Add(unix.NFT_MSG_DELTABLE, 0, tab.Family, func(a *nfnl.Attrs) {
 			a.String(unix.NFTA_TABLE_NAME, firewall.TableName)
 		})
 	})
 	for _, ch := range tab.Chains {
 		del := func(typ uint8) func(*batch) { // the chain, or all its rules
 			return func(b *batch) {
-				b.add(typ, 0, tab.Family, func(a *nfnl.Attrs) {
+				b.Add(typ, 0, tab.Family, func(a *nfnl.Attrs) {
 					a.String(unix.NFTA_RULE_TABLE, firewall.TableName)
 					if typ == unix.NFT_MSG_DELCHAIN {
 						a.String(unix.NFTA_CHAIN_NAME, ch.Name)
@@ -317,7 +317,7 @@ func checkTable(check func(is error, want string, breaking func(*batch)), tab ru
 		if ch.Name == ruleset.MarksChain {
 			continue
 		}
-		check(firewall.ErrConflict, "rules of chain "+name+" "+ch.Name, func(b *batch) { b.addRule(tab.Family, ch.Name, ruleset.Rule{Why: "theirs", Does: ruleset.Rules()}) })
+		check(firewall.ErrConflict, "rules of chain "+name+" "+ch.Name, func(b *batch) { b.AddRule(tab.Family, ch.Name, ruleset.Rule{Why: "theirs", Does: ruleset.Rules()}) })
 		for _, r := range ch.Rules {
 			check(firewall.ErrMissing, fmt.Sprintf("rule %s %s %q", name, ch.Name, r.Why), del(unix.NFT_MSG_DELRULE))
 		}

@@ -13,7 +13,7 @@ import (
 func (c *conn) placeMark(b *batch, m ruleset.MarkRule) error {
 	there, err := c.delMarks(b, m.Owner, m.Comment())
 	if err == nil && !there {
-		b.addRule(unix.NFPROTO_INET, ruleset.MarksChain, m.Rule())
+		b.AddRule(unix.NFPROTO_INET, ruleset.MarksChain, m.Rule())
 	}
 	return err
 }

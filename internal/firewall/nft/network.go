@@ -36,7 +36,7 @@ func (f *Firewall) RemoveNetwork(ctx context.Context, n firewall.Network) error 
 // putStrict adds the elements of strict, which may be there.
 func (b *batch) putStrict() {
 	for _, e := range ruleset.StrictElems() {
-		b.put(e)
+		b.Put(e)
 	}
 }
 
@@ -65,7 +65,7 @@ func (c *conn) delOthers(b *batch, n firewall.Network, keep []ruleset.Elem) erro
 		}
 		for _, e := range all {
 			if e.HeldBy(n) && !kept[e.Slot()] {
-				b.del(e)
+				b.Del(e)
 			} else if slices.Contains(ruleset.StrictSets, s) {
 				anyStrict = true
 			}
@@ -76,7 +76,7 @@ func (c *conn) delOthers(b *batch, n firewall.Network, keep []ruleset.Elem) erro
 	}
 	left, err := c.elems(&ruleset.Strict)
 	for _, e := range left {
-		b.del(e)
+		b.Del(e)
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 )
 
 // Recorded reads all elements. Settings that leave no trace in them are not known: an
@@ -18,7 +19,7 @@ func (f *Firewall) Recorded(ctx context.Context) (firewall.Recorded, error) {
 	var r ruleset.Recording
 	err := f.do(ctx, func(c *conn) error {
 		r = ruleset.NewRecording()
-		if _, err := c.generation(); err != nil {
+		if _, err := transaction.Generation(c.nl); err != nil {
 			return err
 		}
 		for _, family := range ruleset.TableFamilies {

@@ -18,9 +18,8 @@ import (
 func sum(t ruleset.Table) string {
 	b := newBatch(0)
 	b.write(t)
-	b.flush()
 	h := fnv.New64a()
-	_, _ = h.Write(b.buf.Bytes())
+	_, _ = h.Write(b.Bytes())
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 
@@ -36,7 +35,7 @@ func (f *Firewall) Complete(ctx context.Context) error {
 				return err
 			}
 			if state == tableWritten {
-				b.addChain(family, t.Release())
+				b.AddChain(family, t.Release())
 			}
 		}
 		return nil
@@ -83,7 +82,7 @@ func (c *conn) restore(b *batch, t ruleset.Table) (bool, error) {
 func (c *conn) weed(b *batch, t ruleset.Table) (bool, error) {
 	foreign, err := c.ownerless(t)
 	for _, e := range foreign {
-		b.del(e)
+		b.Del(e)
 	}
 	return len(foreign) > 0, err
 }
@@ -165,9 +164,9 @@ func (c *conn) renew(b *batch, t ruleset.Table) error {
 		}
 	}
 	b.write(t)
-	b.addChain(t.Family, t.Written())
+	b.AddChain(t.Family, t.Written())
 	for _, e := range moved {
-		b.put(e)
+		b.Put(e)
 	}
 	if t.Family == unix.NFPROTO_INET { // which network is strict is not looked up here
 		b.putStrict()
@@ -197,7 +196,7 @@ var errBroken = errors.New("rules are missing, or of another release")
 func (b *batch) make(t ruleset.Table, complete bool) {
 	b.ensure(t)
 	if complete {
-		b.addChain(t.Family, t.Release())
+		b.AddChain(t.Family, t.Release())
 	}
 }
 

@@ -131,9 +131,9 @@ func TestOtherRelease(t *testing.T) {
 	kept := ruleset.Elem{Set: &ruleset.NoICC, Key: ruleset.NoICC.Key.Of([]byte("br7"), []byte("br7")), Owner: "libnet:net7/"}
 	err := f.transact(t.Context(), func(_ *conn, b *batch) error {
 		b.write(old)
-		b.put(kept)
-		b.put(ruleset.Elem{Set: turned, Key: turned.Key.Of([]byte("br7"), []byte{unix.NFPROTO_IPV4}), Owner: "libnet:net7/"})
-		b.put(ruleset.Elem{Set: wider, Key: wider.Key.Of([]byte{10, 0, 0, 7}, []byte("br7"), make([]byte, 6)), Owner: "libnet:net7/c7/eth0"})
+		b.Put(kept)
+		b.Put(ruleset.Elem{Set: turned, Key: turned.Key.Of([]byte("br7"), []byte{unix.NFPROTO_IPV4}), Owner: "libnet:net7/"})
+		b.Put(ruleset.Elem{Set: wider, Key: wider.Key.Of([]byte{10, 0, 0, 7}, []byte("br7"), make([]byte, 6)), Owner: "libnet:net7/c7/eth0"})
 		return nil
 	})
 	if err != nil {
@@ -176,7 +176,7 @@ func TestOtherReleaseStaysClosed(t *testing.T) {
 	}
 	err := f.transact(t.Context(), func(_ *conn, b *batch) error {
 		b.write(old)
-		b.put(ruleset.Elem{Set: &odd, Key: []byte{10, 0, 0, 7}, Owner: "libnet:net7/"})
+		b.Put(ruleset.Elem{Set: &odd, Key: []byte{10, 0, 0, 7}, Owner: "libnet:net7/"})
 		return nil
 	})
 	if err != nil {

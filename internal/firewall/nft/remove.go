@@ -10,6 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -72,7 +73,7 @@ func (f *Firewall) removeLast(ctx context.Context, n firewall.Network, h ruleset
 		return c.dropUnused(b, n, h.Owner)
 	}
 	err := f.transact(ctx, fill)
-	if errors.Is(err, errRefused) { // another program has put something into a table of ours, or taken some of it away
+	if errors.Is(err, transaction.ErrRefused) { // another program has put something into a table of ours, or taken some of it away
 		drop = false
 		err = f.transact(ctx, fill)
 	}
@@ -144,7 +145,7 @@ func (c *conn) delHoldings(b *batch, h ruleset.Holdings) error {
 	for _, f := range there {
 		if f.Owner == h.Owner {
 			held[f.asked.Set] = true
-			b.del(f.Elem)
+			b.Del(f.Elem)
 		}
 	}
 	lists := slices.DeleteFunc(slices.Clone(h.BySet), func(s *ruleset.Set) bool { return s.Family == unix.NFPROTO_INET && !held[&ruleset.Owners] })
@@ -175,7 +176,7 @@ func (c *conn) delHeld(b *batch, s *ruleset.Set, owner string) error {
 	}
 	for _, e := range all {
 		if e.Owner == owner {
-			b.del(e)
+			b.Del(e)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package nft
 import (
 	"context"
 
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -19,7 +20,7 @@ func (f *Firewall) do(ctx context.Context, fn func(*conn) error) error {
 // should they have changed by then, both are done anew.
 func (f *Firewall) transact(ctx context.Context, fill func(*conn, *batch) error) error {
 	return f.do(ctx, func(c *conn) error {
-		generation, err := c.generation()
+		generation, err := transaction.Generation(c.nl)
 		if err != nil {
 			return err
 		}
@@ -27,7 +28,7 @@ func (f *Firewall) transact(ctx context.Context, fill func(*conn, *batch) error)
 		if err := fill(c, b); err != nil {
 			return err
 		}
-		return c.commit(b)
+		return b.Commit(c.nl)
 	})
 }
 

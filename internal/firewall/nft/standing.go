@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -125,7 +126,7 @@ func (f *Firewall) Ownerless(ctx context.Context) ([]string, error) {
 	var all []string
 	err := f.do(ctx, func(c *conn) error {
 		all = nil
-		if _, err := c.generation(); err != nil {
+		if _, err := transaction.Generation(c.nl); err != nil {
 			return err
 		}
 		for _, family := range ruleset.TableFamilies {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 )
 
 // Asked is what Apply was asked for.
@@ -41,7 +42,7 @@ func (f *Firewall) Strays(ctx context.Context, asked []Asked) ([]Stray, error) {
 	var all []Stray
 	err = f.do(ctx, func(c *conn) error {
 		all = nil
-		if _, err := c.generation(); err != nil {
+		if _, err := transaction.Generation(c.nl); err != nil {
 			return err
 		}
 		listed := map[string]bool{}
@@ -81,7 +82,7 @@ func (f *Firewall) RemoveStrays(ctx context.Context, strays []Stray) error {
 		there, err := c.look(asked)
 		for _, t := range there {
 			if !t.missing() && t.Owner == t.asked.Owner && t.Gives(t.asked) {
-				b.del(t.Elem)
+				b.Del(t.Elem)
 			}
 		}
 		return err

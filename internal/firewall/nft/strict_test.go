@@ -64,9 +64,9 @@ func TestStrict(t *testing.T) {
 	mustApply(t, f, a, firewall.Endpoint{})
 	old := func(b *batch) {
 		for _, e := range ruleset.StrictElems() {
-			b.del(e)
+			b.Del(e)
 		}
-		b.add(unix.NFT_MSG_DELRULE, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) {
+		b.Add(unix.NFT_MSG_DELRULE, 0, unix.NFPROTO_INET, func(a *nfnl.Attrs) {
 			a.String(unix.NFTA_RULE_TABLE, firewall.TableName)
 			a.String(unix.NFTA_RULE_CHAIN, "forward")
 		})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -101,14 +102,14 @@ func (d *differences) whole(t ruleset.Table, now standing) error {
 func (f *Firewall) settled(ctx context.Context, found *differences, look func() error) error {
 	return f.do(ctx, func(c *conn) error {
 		*found = differences{c: c}
-		before, err := c.generation()
+		before, err := transaction.Generation(c.nl)
 		if err == nil {
 			err = look()
 		}
 		if err != nil || len(found.all) == 0 {
 			return err
 		}
-		after, err := c.generation()
+		after, err := transaction.Generation(c.nl)
 		if err == nil && after != before {
 			err = unix.ERESTART
 		}

@@ -3,124 +3,44 @@ package nft
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
 // The nf_tables messages we need.
 
-// commit sends b as one transaction: all of it holds, or nothing. If its
-// generation is not 0 and not the rules' any more, that is ERESTART. A
-// transaction that fails otherwise, or that deletes something, has the kernel
-// wait for the readers of the rules (RCU), some 10 ms: the first at once, the
-// second when the next netfilter socket of the namespace is closed.
-func (c *conn) commit(b *batch) error {
-	b.flush()
-	if !b.any {
-		return nil
-	}
-	// Only the last message asks for an answer: it is the only one on success,
-	// and on failure what went wrong before it comes first.
-	b.buf.AckLast()
-	b.buf.Add(edge(unix.NFNL_MSG_BATCH_END, nil))
-	if err := c.nl.Send(&b.buf); err != nil {
-		return err
-	}
-	return c.nl.Receive(func(_ nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
-		if isErr && errno != 0 {
-			return true, fmt.Errorf("%w: %w", errRefused, errno)
-		}
-		return isErr, nil
-	})
-}
-
-// errRefused says that an error is the kernel's answer to a transaction.
-var errRefused = errors.New("nf_tables transaction refused")
-
 // dump asks for all objects that match and calls fn with the attributes of
 // each. One that others changed meanwhile is ERESTART.
 func (c *conn) dump(typ, family uint8, put func(*nfnl.Attrs), fn func(attrs []byte) error) error {
-	return c.nl.Dump(message(typ, 0, family, put), func(a nfnl.Answer) error { return fn(a.Attrs) })
+	return c.nl.Dump(transaction.Message(typ, 0, family, put), func(a nfnl.Answer) error { return fn(a.Attrs) })
 }
-
-// maxAsked is how many requests are sent at once: their answers have to fit
-// into the socket's receive buffer.
-const maxAsked = 64
 
 // ask sends requests for single objects together and calls fn with the answer
 // to each, in order: its attributes, nil if it is not there (ENOENT).
 func (c *conn) ask(requests []nfnl.Message, fn func(i int, attrs []byte) error) error {
-	for start := 0; start < len(requests); start += maxAsked {
-		part := requests[start:min(start+maxAsked, len(requests))]
-		if err := c.askPart(part, func(i int, attrs []byte) error { return fn(start+i, attrs) }); err != nil {
-			return err
-		}
-	}
-	return nil
+	return transaction.Ask(c.nl, requests, fn)
 }
 
-func (c *conn) askPart(requests []nfnl.Message, fn func(i int, attrs []byte) error) error {
-	var buf nfnl.Buffer
-	for _, r := range requests {
-		buf.Add(r)
-	}
-	if err := c.nl.Send(&buf); err != nil {
-		return err
-	}
-	answered := 0
-	return c.nl.Receive(func(a nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
-		if isErr && errno != unix.ENOENT && errno != 0 {
-			return true, errno
-		}
-		if isErr && errno == 0 {
-			return false, nil
-		}
-		answered++
-		err := fn(int(a.Seq)-1, a.Attrs)
-		return answered == len(requests), err
-	})
-}
-
-// generation returns the number of the last transaction, by whatever program.
-// It is firewall.ErrUnsupported when there is no nf_tables.
-func (c *conn) generation() (n uint32, err error) {
-	err = c.ask([]nfnl.Message{message(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, nil)}, func(_ int, attrs []byte) error {
-		n = nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_GEN_ID))
-		return nil
-	})
-	if errors.Is(err, unix.EINVAL) { // nfnetlink does not know this subsystem
-		return 0, fmt.Errorf("nf_tables: %w", firewall.ErrUnsupported)
-	}
-	return n, err
-}
-
-func askTable(family uint8) nfnl.Message {
-	return message(unix.NFT_MSG_GETTABLE, 0, family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, firewall.TableName) })
-}
+func askTable(family uint8) nfnl.Message { return transaction.GetTable(firewall.TableName, family) }
 
 func askSet(s *ruleset.Set) nfnl.Message {
-	return message(unix.NFT_MSG_GETSET, 0, s.Family, func(a *nfnl.Attrs) {
+	return transaction.Message(unix.NFT_MSG_GETSET, 0, s.Family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_TABLE, firewall.TableName)
 		a.String(unix.NFTA_SET_NAME, s.Name)
 	})
 }
 
 func askChain(family uint8, name string) nfnl.Message {
-	return message(unix.NFT_MSG_GETCHAIN, 0, family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_CHAIN_TABLE, firewall.TableName)
-		a.String(unix.NFTA_CHAIN_NAME, name)
-	})
+	return transaction.GetChain(firewall.TableName, family, name)
 }
 
-func askElem(e ruleset.Elem) nfnl.Message {
-	return message(unix.NFT_MSG_GETSETELEM, 0, e.Set.Family, func(a *nfnl.Attrs) { encodeElems(a, false, e) })
-}
+func askElem(e ruleset.Elem) nfnl.Message { return transaction.GetElem(firewall.TableName, e) }
 
 // holds returns whether each object asked for is there.
 func (c *conn) holds(requests ...nfnl.Message) ([]bool, error) {
@@ -167,7 +87,7 @@ func (c *conn) lookAlso(elems []ruleset.Elem, also ...nfnl.Message) (all []found
 	asked := make([]int, 0, len(elems))
 	var many map[*ruleset.Set]int
 	var listed map[*ruleset.Set]list
-	if len(elems) > maxAsked {
+	if len(elems) > transaction.MaxAsked {
 		many, listed = map[*ruleset.Set]int{}, map[*ruleset.Set]list{}
 		for _, e := range elems {
 			many[e.Set]++
@@ -175,7 +95,7 @@ func (c *conn) lookAlso(elems []ruleset.Elem, also ...nfnl.Message) (all []found
 	}
 	for i, e := range elems {
 		all[i].asked = e
-		if many[e.Set] > manyAsked || many[e.Set] > maxAsked && slices.Contains(ruleset.NetworkSets, e.Set) {
+		if many[e.Set] > manyAsked || many[e.Set] > transaction.MaxAsked && slices.Contains(ruleset.NetworkSets, e.Set) {
 			if listed[e.Set].at == nil {
 				if listed[e.Set], err = c.list(e.Set); err != nil {
 					return nil, nil, err

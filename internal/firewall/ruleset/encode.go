@@ -44,7 +44,9 @@ func (e Elem) Encode(a *nfnl.Attrs, whole bool) {
 	case e.Data != nil:
 		a.Nest(unix.NFTA_SET_ELEM_DATA, value(e.Data))
 	}
-	a.Bytes(unix.NFTA_SET_ELEM_USERDATA, FormatComment(e.Owner))
+	if e.Owner != "" {
+		a.Bytes(unix.NFTA_SET_ELEM_USERDATA, FormatComment(e.Owner))
+	}
 }
 
 // DecodeElems calls fn for each element in an answer. It may keep the element.
