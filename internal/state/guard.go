@@ -44,27 +44,36 @@ func (d *Dir) LockBridge(ctx context.Context, bridge string, how int, create Cre
 		return nil, err
 	}
 	dir := filepath.Join(d.root, "bridges", bridge)
+	fd, err := lockDir(ctx, dir, how, create)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bridge{dir: dir, fd: fd}
+	if b.names, err = namesIn(fd); err != nil {
+		b.Unlock()
+		return nil, &fs.PathError{Op: "list", Path: dir, Err: err}
+	}
+	return b, nil
+}
+
+// lockDir opens a directory and takes its lock. There being none is ErrNotFound unless create
+// is set.
+func lockDir(ctx context.Context, dir string, how int, create Creation) (int, error) {
 	for {
 		fd, err := openDir(dir, create)
 		if err != nil {
-			return nil, err
+			return -1, err
 		}
 		if err := flock.Lock(ctx, fd, how, lockTimeout, dir); err != nil {
 			if !errors.Is(err, flock.ErrLocked) {
 				_ = unix.Close(fd)
 			}
-			return nil, err
+			return -1, err
 		}
-		if !isAt(fd, dir) { // removed meanwhile: its lock protects nothing
-			_ = unix.Close(fd)
-			continue
+		if isAt(fd, dir) {
+			return fd, nil
 		}
-		b := &Bridge{dir: dir, fd: fd}
-		if b.names, err = namesIn(fd); err != nil {
-			b.Unlock()
-			return nil, &fs.PathError{Op: "list", Path: dir, Err: err}
-		}
-		return b, nil
+		_ = unix.Close(fd) // removed meanwhile: its lock protects nothing
 	}
 }
 

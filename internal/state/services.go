@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/plain"
 )
 
@@ -49,22 +48,11 @@ func (d *Dir) LockService(ctx context.Context, id ServiceID, create Creation) (*
 	if err != nil {
 		return nil, err
 	}
-	for {
-		fd, err := openDir(dir, create)
-		if err != nil {
-			return nil, err
-		}
-		if err := flock.Lock(ctx, fd, unix.LOCK_EX, lockTimeout, dir); err != nil {
-			if !errors.Is(err, flock.ErrLocked) {
-				_ = unix.Close(fd)
-			}
-			return nil, err
-		}
-		if isAt(fd, dir) { // else removed meanwhile: its lock protects nothing
-			return &Service{id, dir, fd}, nil
-		}
-		_ = unix.Close(fd)
+	fd, err := lockDir(ctx, dir, unix.LOCK_EX, create)
+	if err != nil {
+		return nil, err
 	}
+	return &Service{id, dir, fd}, nil
 }
 
 // Unlock frees the lock.
