@@ -303,14 +303,7 @@ func endpointOf(r state.Endpoint) resolver.Endpoint {
 	if r.Names != nil {
 		e.Names, e.Domain = r.Names.Own, r.Names.Domain
 	}
-	for _, a := range r.Addresses {
-		if a.Prefix.IsValid() {
-			e.Addresses = append(e.Addresses, a.Prefix.Addr())
-		}
-		if a.Gateway.IsValid() {
-			e.Gateways = append(e.Gateways, a.Gateway)
-		}
-	}
+	e.Addresses, e.Gateways = r.NamedAddrs()
 	return e
 }
 

@@ -72,14 +72,7 @@ func MemberOf(rec *state.Endpoint) *responder.Member {
 	if rec.Names != nil {
 		m.Domain, m.Names, m.Link = rec.Names.Domain, rec.Names.Own, rec.Names.Link
 	}
-	for _, a := range rec.Addresses {
-		if a.Prefix.IsValid() {
-			m.Addresses = append(m.Addresses, a.Prefix.Addr())
-		}
-		if a.Gateway.IsValid() {
-			m.Gateways = append(m.Gateways, a.Gateway)
-		}
-	}
+	m.Addresses, m.Gateways = rec.NamedAddrs()
 	return m
 }
 

@@ -174,6 +174,20 @@ func (e Endpoint) Addrs() []netip.Addr {
 	return all
 }
 
+// NamedAddrs returns the addresses that the endpoint's names lead to, and those of its gateways,
+// each of which is there: the record of an ADD under way may lack them.
+func (e Endpoint) NamedAddrs() (addrs, gateways []netip.Addr) {
+	for _, a := range e.Addresses {
+		if a.Prefix.IsValid() {
+			addrs = append(addrs, a.Prefix.Addr())
+		}
+		if a.Gateway.IsValid() {
+			gateways = append(gateways, a.Gateway)
+		}
+	}
+	return addrs, gateways
+}
+
 // IsPublication says that the record is of ports published beside another plugin's
 // interface.
 func (e Endpoint) IsPublication() bool { return e.HostName == "" }

@@ -57,18 +57,23 @@ func tunnels(r *report, rounds int) error {
 
 // newTunnels are the hosts themselves, VXLAN by hand, and ours.
 func newTunnels() ([]*lab, error) {
+	return newLabs(way{"overlay-ln", (*lab).byPlugin})
+}
+
+// way is how the containers of a lab are connected.
+type way struct {
+	name string
+	make func(*lab) error
+}
+
+// newLabs are the hosts themselves, VXLAN by hand, and others.
+func newLabs(others ...way) ([]*lab, error) {
+	hosts := func(l *lab) error {
+		l.a, l.b = place{"", near}, place{netnsDir + "/" + farHost, far}
+		return nil
+	}
 	var all []*lab
-	for _, m := range []struct {
-		name string
-		make func(*lab) error
-	}{
-		{"host to host, underneath", func(l *lab) error {
-			l.a, l.b = place{"", near}, place{netnsDir + "/" + farHost, far}
-			return nil
-		}},
-		{"plain VXLAN", (*lab).byHand},
-		{"overlay-ln", (*lab).byPlugin},
-	} {
+	for _, m := range append([]way{{"host to host, underneath", hosts}, {"plain VXLAN", (*lab).byHand}}, others...) {
 		w, err := newHosts()
 		if err != nil {
 			return nil, err

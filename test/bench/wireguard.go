@@ -55,30 +55,7 @@ func wireguards(r *report, n int) error {
 }
 
 func newSecure() ([]*lab, error) {
-	var all []*lab
-	for _, m := range []struct {
-		name string
-		make func(*lab) error
-	}{
-		{"host to host, underneath", func(l *lab) error {
-			l.a, l.b = place{"", near}, place{netnsDir + "/" + farHost, far}
-			return nil
-		}},
-		{"plain VXLAN", (*lab).byHand},
-		{"WireGuard by hand, flannel's settings", (*lab).secureByHand},
-		{"overlay-ln, encrypted", (*lab).secureByPlugin},
-	} {
-		w, err := newHosts()
-		if err != nil {
-			return nil, err
-		}
-		l := &lab{name: m.name, w: w, got: newFigures()}
-		if err := m.make(l); err != nil {
-			return nil, fmt.Errorf("%s: %w", m.name, err)
-		}
-		all = append(all, l)
-	}
-	return all, nil
+	return newLabs(way{"WireGuard by hand, flannel's settings", (*lab).secureByHand}, way{"overlay-ln, encrypted", (*lab).secureByPlugin})
 }
 
 // keyPair is one of WireGuard.

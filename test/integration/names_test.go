@@ -434,14 +434,20 @@ func TestNamesRename(t *testing.T) {
 	l.startAgent()
 	l.join("web", "front")
 	l.captured()
+	l.rename()
+}
+
+// rename repeats the ADD of a container with another name.
+func (l *namesLab) rename() {
+	l.t.Helper()
 	again := l.call("web", "front", 0)
 	again.args = "NAME=shop"
 	l.must(again.as("ADD"))
 	if got, want := l.answers(query{from: "web", name: "shop"}), l.address("web", "front", false); got != want {
-		t.Errorf("the new name: %s, want %s", got, want)
+		l.t.Errorf("the new name: %s, want %s", got, want)
 	}
 	if got := l.answers(query{from: "web", name: "web"}); got != "nxdomain" {
-		t.Errorf("the old name: %s", got)
+		l.t.Errorf("the old name: %s", got)
 	}
 }
 

@@ -335,15 +335,7 @@ func TestNamesInKernelHeal(t *testing.T) {
 func TestNamesInKernelRename(t *testing.T) {
 	l := newKernelLab(t)
 	l.join("web", "front")
-	again := l.call("web", "front", 0)
-	again.args = "NAME=shop"
-	l.must(again.as("ADD"))
-	if got, want := l.answers(query{from: "web", name: "shop"}), l.address("web", "front", false); got != want {
-		t.Errorf("the new name: %s, want %s", got, want)
-	}
-	if got := l.answers(query{from: "web", name: "web"}); got != "nxdomain" {
-		t.Errorf("the old name: %s", got)
-	}
+	l.rename()
 }
 
 // In a user namespace, where the names in the kernel may not be looked at, DEL and GC have
