@@ -125,7 +125,7 @@ func TestNeedsRoot(t *testing.T) {
 	data, err := os.ReadFile("/proc/self/exe")
 	program := filepath.Join(dir, "lnctl.test")
 	if err == nil {
-		err = os.WriteFile(program, data, 0o755)
+		err = lntest.WriteProgram(program, data)
 	}
 	if err != nil {
 		t.Fatal(err)
