@@ -130,7 +130,16 @@ func TestNeedsRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keys, err := os.MkdirTemp("/tmp", "lnctl")
+	if err == nil {
+		t.Cleanup(func() { _ = os.RemoveAll(keys) })
+		err = os.Chown(keys, 65534, 65534)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for args, want := range map[string]int{
+		"overlay keygen " + keys + "/key": exitOK, "lint " + keys: exitOK,
 		"network ls": exitRoot, "doctor": exitRoot, "names": exitRoot, "gc --dry-run": exitRoot, "ports -o json": exitRoot,
 		"version": exitOK, "completion bash": exitOK, "network --help": exitOK, "": exitOK, "networks": exitUsage,
 	} {
