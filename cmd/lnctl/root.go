@@ -48,23 +48,29 @@ The exit status is 0, or
 
 func rootCommand() (*cobra.Command, *settings) {
 	var s settings
+	var showsVersion bool
 	root := &cobra.Command{
 		Use:   "lnctl",
 		Short: "Look after the container networks of this host",
 		Long:  longHelp,
 		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if showsVersion {
+				return s.printVersion(cmd.OutOrStdout())
+			}
+			return cmd.Help()
+		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if !filepath.IsAbs(s.dataDir) { // it comes with the first pool
 				return usageError{fmt.Errorf("--data-dir %q: want an absolute path", s.dataDir)}
 			}
 			return directory("--state-dir", s.stateDir, cmd.Flags().Changed("state-dir"))
 		},
-		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate("lnctl {{.Version}}\n")
+	// cobra's own words need text/template, by which the linker keeps every method: 3 MB.
+	root.Flags().BoolVarP(&showsVersion, "version", "v", false, "print the version")
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
 	flags.StringVar(&s.dataDir, "data-dir", address.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
@@ -185,10 +191,14 @@ func versionCommand(s *settings) *cobra.Command {
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.print(cmd.OutOrStdout(), map[string]string{"version": version}, func(out io.Writer) error {
-				_, err := fmt.Fprintln(out, "lnctl", version)
-				return err
-			})
+			return s.printVersion(cmd.OutOrStdout())
 		},
 	}
+}
+
+func (s *settings) printVersion(w io.Writer) error {
+	return s.print(w, map[string]string{"version": version}, func(out io.Writer) error {
+		_, err := fmt.Fprintln(out, "lnctl", version)
+		return err
+	})
 }
