@@ -11,9 +11,6 @@ import (
 // way, or by the other host. How long a peer may be silent follows from WireGuard's own times
 // (the whitepaper, section 6).
 const (
-	// A session is renewed every two minutes while there are packets, and Keepalive sends some.
-	// It cannot be used any more after three.
-	sessionEnds = 190 * time.Second
 	// A packet with data or of a handshake is answered: data within 10 seconds, by an
 	// empty packet if there is no other, and a handshake at once, which is tried again every 5
 	// seconds. owed is two such answers, and a new handshake.
@@ -51,7 +48,7 @@ func (e *hearing) look(p wireguard.Peer, now time.Time) {
 // kept says that the peer is the one that sends keepalives.
 func (e *hearing) outOfReach(p wireguard.Peer, now time.Time, kept bool) (why string) {
 	switch {
-	case p.Handshake == 0 || now.Sub(time.Unix(p.Handshake, 0)) > sessionEnds:
+	case p.Handshake == 0 || now.Sub(time.Unix(p.Handshake, 0)) > overlay.SessionEnds:
 		return "no handshake with"
 	case !e.asked.IsZero() && now.Sub(e.asked) > owed:
 		return "no answer from"
