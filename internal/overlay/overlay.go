@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -79,6 +80,10 @@ type Network struct {
 // other at least, by the one that Begins. The session is then renewed every two minutes, so that one which is older
 // tells of a peer that is out of reach, and the way through a NAT stays open.
 const Keepalive = 25
+
+// SessionEnds is after how long without a handshake there is no session with such a peer: one is
+// renewed every two minutes while there are packets, and cannot be used any more after three.
+const SessionEnds = 190 * time.Second
 
 // Plan returns what the network is on the host with the address self: a device
 // that holds the first address of each block of its own, and for each other

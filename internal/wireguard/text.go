@@ -70,6 +70,8 @@ func (p *Peer) takeNumber(key, value string) (err error) {
 		p.Handshake, err = strconv.ParseInt(value, 10, 64)
 	case "rx_bytes":
 		p.Received, err = strconv.ParseUint(value, 10, 64)
+	case "tx_bytes":
+		p.Sent, err = strconv.ParseUint(value, 10, 64)
 	}
 	return err
 }
