@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/cmd/lnctl/conf"
+	"github.com/libnet-cni/libnet/cmd/lnctl/connect"
 	"github.com/libnet-cni/libnet/cmd/lnctl/trace"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/console"
@@ -77,7 +78,7 @@ func rootCommand() (*cobra.Command, *settings) {
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), trace.Command(&s.Output, s.records, s.completeContainers), conf.LintCommand(&s.Output), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.completeContainers), conf.LintCommand(&s.Output), overlayCommand(&s), versionCommand(&s))
 	return root, &s
 }
 
@@ -171,6 +172,13 @@ func (s *settings) elsewhere() func(network string) string {
 			}
 		}
 		return dir
+	}
+}
+
+func (s *settings) connectHost() connect.Host {
+	return connect.Host{
+		Output: &s.Output, With: s.with, Records: s.records, StateDir: &s.stateDir, ConfDir: &s.confDir, DefaultConfDir: defaultConfDir, Version: version,
+		Complete: s.completeBoth,
 	}
 }
 

@@ -69,7 +69,7 @@ func TestTrace(t *testing.T) {
 			"c2 198.51.100.1", exitProblem, []string{"c2 has no way to 198.51.100.1"},
 		},
 		"nothing sent": {nil, "192.0.2.2 192.0.2.1:8080 --wait 100ms", exitProblem, []string{"no packet from 192.0.2.2 to 192.0.2.1:8080 came in 100ms"}},
-		"no container": {nil, "c9 192.0.2.2", exitProblem, []string{`"c9" is no address, and no container begins so`}},
+		"no container": {nil, "c9 192.0.2.2", exitProblem, []string{`no address: "c9": no container begins so`}},
 		"two families": {nil, "192.0.2.2 fd32::2", exitUsage, []string{"two address families"}},
 		"a wrong port": {nil, "c2 192.0.2.2:99999", exitUsage, []string{"want a port from 1 to 65535"}},
 	} {

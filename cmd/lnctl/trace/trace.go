@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/cmd/lnctl/find"
 	"github.com/libnet-cni/libnet/internal/console"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/nftrace"
@@ -118,14 +119,15 @@ func newProbe(records []state.Endpoint, from, to string, wait time.Duration) (p 
 	}
 	addr, err := netip.ParseAddr(strings.Trim(dest, "[]"))
 	if err != nil {
-		rec, err := recordOf(records, dest)
+		of, err := container(records, dest)
 		if err != nil {
 			return p, err
 		}
-		if len(rec.Addresses) == 0 {
-			return p, fmt.Errorf("container %s has no address", rec.ContainerID)
+		i := slices.IndexFunc(of, func(r state.Endpoint) bool { return len(r.Addresses) > 0 })
+		if i < 0 {
+			return p, fmt.Errorf("container %s has no address", of[0].ContainerID)
 		}
-		addr = rec.Addresses[0].Prefix.Addr()
+		addr = of[i].Addresses[0].Prefix.Addr()
 	}
 	p.dest = netip.AddrPortFrom(addr.Unmap(), p.dest.Port())
 	return p, p.findSource(records)
@@ -143,11 +145,11 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 	if p.from == "host" {
 		p.ns, err = netns.Current()
 	} else {
-		rec, findErr := recordOf(records, p.from)
+		of, findErr := container(records, p.from)
 		if findErr != nil {
 			return findErr
 		}
-		p.ns, err = netns.Open(rec.Netns)
+		p.ns, err = netns.Open(of[0].Netns)
 	}
 	if err != nil {
 		return err
@@ -162,21 +164,13 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 	})
 }
 
-// recordOf finds an attachment by its container's ID or the beginning of it.
-func recordOf(records []state.Endpoint, id string) (state.Endpoint, error) {
-	found := slices.DeleteFunc(slices.Clone(records), func(r state.Endpoint) bool { return !strings.HasPrefix(r.ContainerID, id) || r.Netns == "" })
-	for _, r := range found {
-		if r.ContainerID == id {
-			return r, nil
-		}
+// container is find.Container, for what may have been meant as an address.
+func container(records []state.Endpoint, id string) ([]state.Endpoint, error) {
+	of, err := find.Container(records, id)
+	if err != nil {
+		return nil, fmt.Errorf("no address: %w", err)
 	}
-	switch {
-	case id == "" || len(found) == 0:
-		return state.Endpoint{}, fmt.Errorf("%q is no address, and no container begins so; lnctl endpoint ls lists them", id)
-	case slices.ContainsFunc(found, func(r state.Endpoint) bool { return r.ContainerID != found[0].ContainerID }):
-		return state.Endpoint{}, fmt.Errorf("%q: more than one container begins so: want an ID", id)
-	}
-	return found[0], nil
+	return of, nil
 }
 
 func (p probe) trace(ctx context.Context, progress io.Writer) (Found, error) {
