@@ -62,7 +62,7 @@ type Options struct {
 func Open(opts Options, more ...engine.Option) (*Operator, error) {
 	opts.StateDir = cmp.Or(opts.StateDir, engine.DefaultStateDir)
 	opts.DataDir = cmp.Or(opts.DataDir, address.DefaultDataDir)
-	c, err := engine.New(append([]engine.Option{engine.WithStateDir(opts.StateDir), engine.WithDataDir(opts.DataDir)}, more...)...)
+	c, err := engine.New(append([]engine.Option{engine.WithStateDir(opts.StateDir), engine.WithDataDir(opts.DataDir), engine.SpansHosts()}, more...)...)
 	if err != nil {
 		return nil, err
 	}

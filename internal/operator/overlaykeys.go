@@ -105,7 +105,7 @@ func (o *Operator) checkOwnKey(n *plan.Network, i int, t tunnel.Tunnel) []Findin
 // checkHandshakes names the hosts of which no packet could be read. Without an agent nothing is
 // sent while there is nothing to say, so that only a first handshake tells.
 func (o *Operator) checkHandshakes(n *plan.Network, t tunnel.Tunnel) (all []Finding) {
-	have, err := o.kernel.SecureState(t.Name, wireguard.SocketPath(o.StateDir, t.Name))
+	have, err := o.kernel.Tunnels().SecureState(t.Name, wireguard.SocketPath(o.StateDir, t.Name))
 	if err != nil {
 		return nil // without a device CHECK tells
 	}

@@ -4,6 +4,7 @@ package plugin
 
 import (
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
@@ -12,13 +13,16 @@ type driver struct {
 	name   string // of the network driver
 	keys   netconf.Plugin
 	bridge string // of a configuration that names none; empty: derived
-	tunnel bool   // the network spans hosts
-	guest  bool   // an operator calls it, in a process that goes on
+	// join, if the network spans hosts, tells this one's place in it.
+	join func(*conf, *cni.Call) error
+	// options are of the engine.
+	options []engine.Option
+	guest   bool // an operator calls it, in a process that goes on
 }
 
 var (
 	bridge  = driver{name: "bridge", keys: netconf.Bridge, bridge: "cni0"} // as in the reference bridge plugin
-	overlay = driver{name: "overlay", keys: netconf.Overlay, tunnel: true}
+	overlay = driver{name: "overlay", keys: netconf.Overlay, join: (*conf).joinTunnel, options: []engine.Option{engine.SpansHosts()}}
 )
 
 // Bridge is bridge-ln.
