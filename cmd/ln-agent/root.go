@@ -136,7 +136,7 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	}
 	reg.Exchange(answers)
 	return agent.New(agent.Config{
-		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, Log: log,
+		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
 		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery,
 	}), nil
 }
