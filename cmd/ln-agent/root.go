@@ -29,6 +29,7 @@ type settings struct {
 	etcd                  etcdSettings
 	liveTTL, blockTTL     time.Duration
 	local                 bool
+	kube                  kubernetesSettings
 	names                 nameSettings
 	rotateEvery           time.Duration
 	healAfter             time.Duration
@@ -43,14 +44,20 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	var s settings
 	root := &cobra.Command{
 		Use:   "ln-agent",
-		Short: "Keep the overlay networks of this host, together with those of other hosts, by etcd",
+		Short: "Keep the overlay networks of this host, together with those of other hosts, by etcd or Kubernetes",
 		Long: "Keep the networks of overlay-ln whose configuration has no \"nodes\": lease this host's blocks of them in etcd,\n" +
 			"follow the other hosts, and program the ways to them. Running containers stay connected when the agent stops.\n" +
+			"With --kubernetes the blocks are the podCIDRs of the cluster's Nodes, and there is no etcd.\n" +
 			"Answer DNS queries for the names of containers on networks with \"names\": with --local without etcd, for this host.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if s.local {
+			switch {
+			case s.local && s.kube.on:
+				return usagef("--local and --kubernetes: want one of them")
+			case s.local:
 				return s.runLocal(cmd.Context(), cmd.ErrOrStderr())
+			case s.kube.on:
+				return s.runKubernetes(cmd.Context(), cmd)
 			}
 			return s.with(func(reg *etcd.Registry, self etcd.Self) error {
 				a, err := s.agent(reg, self, cmd.ErrOrStderr())
@@ -84,6 +91,7 @@ func (s *settings) flags(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
 	s.etcd.flags(f, getenv)
+	s.kube.flags(f, getenv)
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -143,7 +151,7 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	}
 	reg.Exchange(answers)
 	return agent.New(agent.Config{
-		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, Log: log,
+		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
 		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
 	}), nil
 }
@@ -188,6 +196,9 @@ func leaveCommand(s *settings) *cobra.Command {
 		Use:   "leave [network...]",
 		Short: "Give this host's blocks back, of all networks or of some, and take their tunnels away",
 		RunE: func(cmd *cobra.Command, only []string) error {
+			if s.kube.on {
+				return s.leaveKubernetes(cmd.Context(), only, agent.Force(force), cmd)
+			}
 			return s.with(func(reg *etcd.Registry, self etcd.Self) error {
 				return s.leave(cmd.Context(), agent.Leaving{Only: only, Force: agent.Force(force), Node: self.Name, Registry: reg}, cmd.ErrOrStderr())
 			}, cmd.ErrOrStderr())

@@ -45,11 +45,12 @@ func (g gauge) of(value float64, labels ...string) prometheus.Metric {
 }
 
 var (
-	etcdUp     = gauge{"etcd_up", "1 while there is a session with etcd."}
+	registryUp = gauge{"registry_up", "1 while there is a session with the registry, etcd or Kubernetes."}
+	etcdUp     = gauge{"etcd_up", "The same, under the name of before there was Kubernetes."}
 	networkOK  = gauge{"network_ok", "1 while a network has no fault."}
 	wanted     = gauge{"peers_wanted", "Other hosts of a network."}
 	programmed = gauge{"peers_programmed", "Other hosts of a network whose entries are all in the kernel."}
-	lastSync   = gauge{"last_sync_timestamp_seconds", "When kernel and etcd agreed on a network, last."}
+	lastSync   = gauge{"last_sync_timestamp_seconds", "When kernel and registry agreed on a network, last."}
 	held       = gauge{"leases_held", "Addresses in use of this node's blocks."}
 	capacity   = gauge{"leases_capacity", "Addresses of this node's blocks."}
 	blocks     = gauge{"blocks", "This node's blocks."}
@@ -66,6 +67,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.conf.Registry != nil {
+		to <- registryUp.of(number(a.apart == nil))
 		to <- etcdUp.of(number(a.apart == nil))
 	}
 	for _, n := range a.networks {
