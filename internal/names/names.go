@@ -273,10 +273,7 @@ func (s *Service) update() {
 		} else {
 			s.table.Delete(resolver.Endpoint{Network: c.Network, Container: c.ContainerID, IfName: c.IfName})
 		}
-	})
-	if err == nil {
-		err = s.updateServices()
-	}
+	}, s.updateServices)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -34,7 +34,9 @@ type Follower struct {
 	known   map[string]map[string]bool // of directories of endpoints: their files
 	left    []string                   // directories that are watched no more
 	whole   bool                       // everything has to be read again
-	buf     []byte
+	// services says that ServicesNote may return something else than before.
+	services bool
+	buf      []byte
 }
 
 // Change is a record that was written or is gone.
@@ -83,12 +85,13 @@ func (f *Follower) Wait() error {
 
 // Changes calls fn for every record that changed since the last call, in any
 // order; in between the record may have had other contents. What cannot be read
-// is told, and is as if it were not there.
-func (f *Follower) Changes(fn func(Change)) error {
+// is told, and is as if it were not there. Then it calls services, if any record or what
+// ServicesNote returns may have changed, and does again the next time if that failed.
+func (f *Follower) Changes(fn func(Change), services func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed, err := f.drain()
-	if changed == nil && err == nil && !f.whole {
+	if changed == nil && err == nil && !f.whole && !f.services {
 		return nil
 	}
 	if f.whole {
@@ -102,7 +105,9 @@ func (f *Follower) Changes(fn func(Change)) error {
 		err = errors.Join(err, f.tell(path, fn))
 	}
 	f.forget()
-	return err
+	failed := services()
+	f.services = failed != nil
+	return errors.Join(err, failed)
 }
 
 // forget forgets directories that are gone, unless they are there anew.
@@ -154,6 +159,7 @@ func (f *Follower) take(b []byte, changed map[string]bool) error {
 			delete(f.watched, wd)
 			f.left = append(f.left, dir)
 			f.whole = f.whole || dir == f.networks()
+			f.services = true
 		case mask&unix.IN_MOVE_SELF != 0:
 			f.whole = true
 		case name != "" && dir != "":
@@ -174,6 +180,10 @@ func (f *Follower) came(dir, name string, changed map[string]bool) error {
 		if isRecord(name) {
 			changed[path] = true
 		}
+	case path == f.servicesDir():
+		return f.watchServices()
+	case dir == f.servicesDir():
+		f.services = f.services || path == f.dir.servicesNote()
 	case dir == f.networks():
 		return f.watchNetwork(path, changed)
 	case name == filepath.Base(f.dir.endpointDir("n")):
@@ -196,12 +206,27 @@ func (f *Follower) begin(changed map[string]bool) error {
 	if _, err := f.watch(f.networks(), dirEvents); err != nil {
 		return err
 	}
+	if _, err := f.watch(f.dir.root, dirEvents); err != nil {
+		return err
+	}
+	if err := f.watchServices(); err != nil {
+		return err
+	}
 	entries, err := plain.ReadDir(f.networks())
 	errs := []error{err}
 	for _, e := range entries {
 		errs = append(errs, f.watchNetwork(filepath.Join(f.networks(), e.Name()), changed))
 	}
 	return errors.Join(errs...)
+}
+
+func (f *Follower) servicesDir() string { return filepath.Dir(f.dir.servicesNote()) }
+
+// watchServices watches the note of services, which comes with the first of them.
+func (f *Follower) watchServices() error {
+	_, err := f.watch(f.servicesDir(), fileEvents)
+	f.services = true
+	return err
 }
 
 func (f *Follower) watchNetwork(path string, changed map[string]bool) error {
