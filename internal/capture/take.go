@@ -34,6 +34,7 @@ func (q *queue) takeAll(n int) {
 	if q.conf.Look != nil {
 		q.conf.Look()
 	}
+	q.forgetNames()
 	var all [atOnce]decision
 	count := 0
 	for i := range n {
@@ -141,12 +142,16 @@ func (q *queue) answer(i int, a arrived) bool {
 // given to another interface within seconds.
 const nameFor = 100 * time.Millisecond
 
-// interfaceName returns the name of an interface.
-func (q *queue) interfaceName(index int) (name string, err error) {
+// forgetNames forgets the names of interfaces that were asked for too long ago.
+func (q *queue) forgetNames() {
 	if now := time.Now(); now.Sub(q.named) > nameFor {
 		clear(q.names)
 		q.named = now
 	}
+}
+
+// interfaceName returns the name of an interface.
+func (q *queue) interfaceName(index int) (name string, err error) {
 	if name = q.names[index]; name == "" {
 		if name, err = interfaceName(q.out, index); err == nil {
 			q.names[index] = name

@@ -316,7 +316,7 @@ func (s *Service) respond(q capture.Query) []byte {
 	if s.conf.Queries {
 		name, qtype := resolver.QuestionOf(q.Message)
 		s.log.Info("query", "container", asker.Container, "network", asker.Network, "from", q.From, "server", q.To,
-			"name", name, "type", qtype, "outcome", string(r.Outcome))
+			"name", name, "type", qtype, "outcome", r.Outcome.String())
 	}
 	return r.Message
 }
