@@ -175,6 +175,9 @@ func (c *Capture) renew(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		for _, q := range c.queues {
+			q.release()
+		}
 		c.mu.Lock()
 		if c.apart = c.table.keepAlive(); c.apart != nil {
 			c.apart = c.table.make(c.from)

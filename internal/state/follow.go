@@ -30,6 +30,7 @@ type Follower struct {
 	raw  syscall.RawConn
 
 	mu      sync.Mutex
+	fd      int                        // of file; -1: closed
 	watched map[int32]string           // paths by watch
 	known   map[string]map[string]bool // of directories of endpoints: their files
 	left    []string                   // directories that are watched no more
@@ -67,13 +68,18 @@ func (d *Dir) Follow() (*Follower, error) {
 		return nil, errors.Join(fmt.Errorf("follow %s: %w", d.root, err), file.Close())
 	}
 	return &Follower{
-		dir: d, file: file, raw: raw, watched: map[int32]string{}, known: map[string]map[string]bool{},
+		dir: d, file: file, raw: raw, fd: fd, watched: map[int32]string{}, known: map[string]map[string]bool{},
 		whole: true, buf: make([]byte, followBuffer),
 	}, nil
 }
 
 // Close ends it; a Wait then returns os.ErrClosed.
-func (f *Follower) Close() error { return f.file.Close() }
+func (f *Follower) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fd = -1
+	return f.file.Close()
+}
 
 // Wait returns once there may be something for Changes.
 func (f *Follower) Wait() error {
@@ -123,24 +129,24 @@ func (f *Follower) forget() {
 
 // drain reads the events that there are, and returns the files that changed.
 func (f *Follower) drain() (changed map[string]bool, err error) {
+	if f.fd < 0 {
+		return nil, os.ErrClosed
+	}
 	var errs []error
-	fail := f.raw.Control(func(fd uintptr) {
-		for {
-			// It does not wait, and mostly there is nothing: Go's scheduler is not told.
-			n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&f.buf[0])), uintptr(len(f.buf)))
-			if errno != 0 || n == 0 {
-				if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
-					errs = append(errs, errno)
-				}
-				return
+	for {
+		// It does not wait, and mostly there is nothing: Go's scheduler is not told.
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(f.fd), uintptr(unsafe.Pointer(&f.buf[0])), uintptr(len(f.buf)))
+		if errno != 0 || n == 0 {
+			if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+				errs = append(errs, errno)
 			}
-			if changed == nil {
-				changed = map[string]bool{}
-			}
-			errs = append(errs, f.take(f.buf[:n], changed))
+			return changed, errors.Join(errs...)
 		}
-	})
-	return changed, errors.Join(append(errs, fail)...)
+		if changed == nil {
+			changed = map[string]bool{}
+		}
+		errs = append(errs, f.take(f.buf[:n], changed))
+	}
 }
 
 // take looks at events, as inotify(7) lays them out.
@@ -255,20 +261,16 @@ func (f *Follower) watchEndpoints(path string, changed map[string]bool) error {
 // watch says whether the directory is there, and watches it then. To watch one
 // twice is to watch it once.
 func (f *Follower) watch(path string, events uint32) (there bool, err error) {
-	fail := f.raw.Control(func(fd uintptr) {
-		var wd int
-		if wd, err = unix.InotifyAddWatch(int(fd), path, events); err == nil {
-			f.watched[int32(wd)] = path
-		}
-	})
+	wd, err := unix.InotifyAddWatch(f.fd, path, events)
 	if absent(err) {
-		return false, fail
+		return false, nil
 	}
 	if err != nil { // as with more directories than fs.inotify.max_user_watches
 		f.whole = true
 		return false, fmt.Errorf("watch %s: %w", path, err)
 	}
-	return true, fail
+	f.watched[int32(wd)] = path
+	return true, nil
 }
 
 // isRecord tells a record from its draft.
