@@ -85,7 +85,7 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// What the services' note says anew is told once, as soon as the call that changed it has
+// A change of the services' note is told once, as soon as the call that makes it has
 // returned; and again if it could not be taken over.
 func TestFollowServices(t *testing.T) {
 	d := New(filepath.Join(t.TempDir(), "state"))
