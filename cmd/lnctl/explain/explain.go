@@ -141,9 +141,9 @@ func (e *explained) note(text string) { e.Notes = append(e.Notes, text) }
 // addressing has an empty pool of the same configuration give addresses.
 func (e *explained) addressing(ctx context.Context, d plugin.Defined, id model.ID) (a model.Addressing, err error) {
 	if d.Pool == nil {
-		switch {
-		case d.IPAMType == "":
-		case d.IPAMType == address.PoolType:
+		switch d.IPAMType {
+		case "":
+		case address.PoolType:
 			e.note("the subnet is chosen with the first container: what is made of addresses is not shown")
 		default:
 			e.note("addresses come from " + d.IPAMType + ": what is made of them is not shown")
