@@ -29,7 +29,7 @@ var ladder = []struct {
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes"}},
 	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock"}},
-	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
+	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/responder", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/capture", []string{"internal/nfnl"}},
 	{"internal/registry/etcd", []string{"internal/overlay", "internal/wireguard"}},
 	{"internal/registry/kubernetes", []string{"internal/overlay", "internal/wireguard"}},
