@@ -91,9 +91,9 @@ func TestServicePublished(t *testing.T) {
 	}
 }
 
-// withPorts is a container of the lab that publishes a port of the host.
-func (l *servicesLab) withPorts(name string, hostIP string, port int) call {
-	c := l.call(name, name)
+// withPorts is the container b1 that publishes a port of the host.
+func (l *servicesLab) withPorts(hostIP string, port int) call {
+	c := l.call("b1", "b1")
 	mapping := keys{"hostPort": port, "containerPort": 8080, "protocol": "tcp"}
 	if hostIP != "" {
 		mapping["hostIP"] = hostIP
@@ -124,7 +124,7 @@ func TestServicePublishedConflicts(t *testing.T) {
 		{"0.0.0.0:8000:80", "::", 8000, false},
 	} {
 		args := []string{"service", "create", "web", "--network", "net", "--select", "alias=web", "--port", "80:8080/tcp", "--port", "80:8080/udp", "--publish", tt.service}
-		c := l.withPorts("b1", tt.hostIP, tt.port)
+		c := l.withPorts(tt.hostIP, tt.port)
 		l.must(l.call("other", "other").as("ADD")) // the network has a record
 		before := l.snapshot()
 		what := fmt.Sprintf("--publish %s and a container's %q %d", tt.service, tt.hostIP, tt.port)
@@ -157,7 +157,7 @@ func TestServicePublishedAtOnce(t *testing.T) {
 	l := newServicesLab(t, nil)
 	l.add("back", "web")
 	l.serve("b1", l.netns("b1"))
-	c := l.withPorts("b1", "", 8000)
+	c := l.withPorts("", 8000)
 	before := l.snapshot()
 	for round := range 10 {
 		made := make(chan error)
@@ -201,7 +201,7 @@ func TestServicePublishedUpdate(t *testing.T) {
 	answers("changed", 8000, false)
 	answers("changed", 8001, true)
 	answers("changed", 8002, true)
-	l.must(l.withPorts("b1", "", 8000).as("ADD"))
+	l.must(l.withPorts("", 8000).as("ADD"))
 	for args, says := range map[string]string{"--publish 8000:80": "b1/eth0", "--publish 8000:81": "81", "--port 81:8080": "8001:80", "--publish [::1]:80": "::1"} {
 		if out, err := l.tryLnctl(append(update, strings.Fields(args)...)...); err == nil || !strings.Contains(out, says) {
 			t.Errorf("%s: %v: %s, want %q", args, err, out, says)
@@ -214,6 +214,6 @@ func TestServicePublishedUpdate(t *testing.T) {
 	l.lnctl(append(update, "--publish", "none")...)
 	answers("none", 8001, false)
 	answers("none", 8002, false)
-	l.must(l.withPorts("b1", "", 8000).as("DEL"))
-	l.must(l.withPorts("b1", "", 8001).as("ADD"))
+	l.must(l.withPorts("", 8000).as("DEL"))
+	l.must(l.withPorts("", 8001).as("ADD"))
 }
