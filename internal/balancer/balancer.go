@@ -21,6 +21,7 @@ import (
 // Host is the part of the kernel beside the rules.
 type Host interface {
 	EnsureServiceAddrs(device string, addrs []netip.Addr) (net.HardwareAddr, error)
+	EnsureLocalAddrs(addrs []netip.Addr) error
 	RemoveServiceAddrs(device string, addrs []netip.Addr) error
 	LacksServiceAddrs(device string, addrs []netip.Addr) ([]netip.Addr, error)
 	DeviceMAC(device string) (net.HardwareAddr, error)
@@ -59,6 +60,10 @@ func (s *Services) Close() error {
 type record struct {
 	service.Service
 	Device string // by which packets of the network's containers come to the host
+	// Node is the name of this host, and Others are backends on other hosts, of a service that is
+	// shared.
+	Node   string            `json:",omitempty"`
+	Others []service.Backend `json:",omitempty"`
 }
 
 func backendOf(rec state.Endpoint) service.Backend {
@@ -136,7 +141,8 @@ func (c *changing) leave(is func(service.Backend) bool) {
 			delete(weights, b.ContainerID) // it is for this container alone
 			errs = append(errs, dir.DeleteBackend(b.ContainerID, b.IfName))
 		}
-		if len(weights) != len(c.Weights) {
+		if len(weights) != len(c.Weights) && !c.Shared { // else ln-agent does that
+
 			c.Weights = weights
 			errs = append(errs, dir.Save(c.record))
 		}
@@ -216,7 +222,7 @@ func (s *Services) bring(ctx context.Context, c changing, backends []service.Bac
 	if len(c.VIPs) == 0 { // its name leads to the backends
 		return false, s.dir.NoteServices()
 	}
-	mac, err := s.host.EnsureServiceAddrs(c.Device, c.VIPs)
+	mac, err := s.ensureAddrs(c.record)
 	if errors.Is(err, netlink.ErrNotFound) { // the bridge comes with the first container
 		err = nil
 	}
@@ -273,16 +279,17 @@ func (s *Services) peek(id state.ServiceID, b service.Backend) (record, bool, er
 	return r, has, err
 }
 
-// elements are those of a service with these backends. Without a MAC address there is no
+// elements are those of a service with these backends on this host. Without a MAC address there is no
 // bridge, and no frame.
 func (s *Services) elements(r record, backends []service.Backend, mac net.HardwareAddr) (all []balance.Elem) {
-	slices.SortFunc(backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
+	everywhere := slices.Concat(backends, r.Others)
+	slices.SortFunc(everywhere, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	for _, vip := range r.VIPs {
 		all = append(all, s.kernel().Address(vip, r.Device)...)
 		for _, p := range r.Ports {
 			at := balance.Port{Addr: vip, Protocol: p.Protocol, Port: p.Port}
 			all = append(all, s.kernel().Count(at))
-			all = append(all, s.buckets(r, at, p.Target, backends)...)
+			all = append(all, s.buckets(r, at, p.Target, everywhere)...)
 		}
 	}
 	for _, b := range backends {

@@ -25,7 +25,7 @@ func (s *Services) Create(ctx context.Context, def service.Service, device strin
 	if _, err := s.find(def.Network, def.Name); !errors.Is(err, ErrNotFound) {
 		return errors.Join(err, fmt.Errorf("%w: %q on network %q", ErrExists, def.Name, def.Network))
 	}
-	r := record{def, device}
+	r := record{Service: def, Device: device}
 	fresh, err := s.create(ctx, r)
 	if err != nil {
 		return errors.Join(err, s.Remove(context.WithoutCancel(ctx), def.Network, def.Name))
@@ -177,7 +177,7 @@ func (s *Services) remove(ctx context.Context, id state.ServiceID) (fresh bool, 
 	if fresh, err = s.takeAway(ctx, gone); err != nil {
 		return false, err
 	}
-	return fresh, errors.Join(s.host.RemoveServiceAddrs(r.Device, r.VIPs), dir.Remove())
+	return fresh, errors.Join(s.host.RemoveServiceAddrs(r.holder(), r.VIPs), dir.Remove())
 }
 
 // takeAway removes elements, unless our tables are gone.

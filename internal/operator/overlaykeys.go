@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
@@ -57,11 +58,13 @@ const askPatience = 10 * time.Second
 type request struct {
 	Do, Network, Node string
 	Wait              time.Duration
+	Service           *service.Request
 }
 
 type answer struct {
-	Error string
-	Epoch int
+	Error   string
+	Epoch   int
+	Service *service.Shared
 }
 
 // RotateKeys has the ln-agent of this host begin a new epoch of keys of a network, which it

@@ -42,11 +42,13 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 	if err := errors.Join(model.ValidateName("network name", def.Network), def.Check()); err != nil {
 		return def, err
 	}
+	if def.VIPs = nil; o.spans(def.Network) {
+		return o.createShared(ctx, def, vip)
+	}
 	n, err := o.Network(def.Network)
 	if err != nil {
 		return def, err
 	}
-	def.VIPs = nil
 	if vip.None {
 		return def, o.Services().Create(ctx, def, gatewayInterface(n))
 	}
@@ -75,7 +77,7 @@ func (o *Operator) balanced(n *engine.Network) error {
 	c := n.Config()
 	switch {
 	case n.Driver() != plan.DriverBridge:
-		return model.BadConfig("network", n.Name(), "is an overlay network: a service of it can have no address yet, only --vip none")
+		return model.BadConfig("network", n.Name(), "is an overlay network without ln-agent: a service of it can have no address, only --vip none")
 	case c.Backend == model.BackendIPTables:
 		return model.BadConfig("backend", "iptables", "cannot balance: services need nftables")
 	case !c.HasGateway() || c.NoHost:
@@ -171,6 +173,10 @@ func (o *Operator) RemoveService(ctx context.Context, network, name string) (err
 		return err
 	}
 	defer leave(&err)
+	if o.isShared(ctx, network, name) {
+		_, err := o.askService(service.DoRemove, service.Request{Shared: sharedNamed(network, name)})
+		return err
+	}
 	release, err := o.ownService(ctx, network, name)
 	if err != nil {
 		return err
@@ -200,6 +206,9 @@ func (o *Operator) UpdateService(ctx context.Context, network, name string, fn f
 		return err
 	}
 	defer leave(&err)
+	if o.isShared(ctx, network, name) {
+		return o.updateShared(network, name, fn)
+	}
 	return o.Services().Update(ctx, network, name, fn)
 }
 
