@@ -68,7 +68,7 @@ func (s *Services) follow(ctx context.Context, f Followed) error {
 			return err
 		}
 	}
-	made, fresh, err := s.followLocked(ctx, id, record{f.Service, f.Device, f.Node, f.Others})
+	made, fresh, err := s.followLocked(ctx, id, record(f))
 	if err != nil {
 		return err
 	}

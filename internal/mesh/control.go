@@ -86,15 +86,19 @@ func (m *Mesh) put(ctx context.Context, s service.Shared) (service.Shared, error
 func (m *Mesh) await(ctx context.Context, k key, revision int64) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	for known := false; ; {
 		m.mu.Lock()
 		have, has := m.applied[k]
+		_, defined := m.defs[k]
 		err, turn := m.errs[k], m.turn
 		m.mu.Unlock()
 		switch {
 		case revision > 0 && have >= revision, revision == 0 && !has:
 			return nil
+		case revision > 0 && known && !defined:
+			return errors.New("the service was removed meanwhile")
 		}
+		known = known || defined
 		select {
 		case <-ctx.Done():
 			if err == nil {

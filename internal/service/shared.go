@@ -19,7 +19,7 @@ type Request struct {
 	Auto bool
 }
 
-// What a Request is for.
+// The kinds of Request.
 const (
 	DoCreate = "service-create"
 	DoRead   = "service-read"

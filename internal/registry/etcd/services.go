@@ -342,9 +342,9 @@ func (r room) free(name string) (all []netip.Addr, err error) {
 	return all, nil
 }
 
-// freeIn returns a free address of a block; neither the first nor the last one, where there are
-// others. Each name begins at another place, so that those who make services at once seldom
-// want the same one.
+// freeIn returns a free address of a block; neither the first nor the last one, if it has more.
+// Each name begins at another place, so that two services which are made at once seldom want
+// the same one.
 func (r room) freeIn(b netip.Prefix, name string) (netip.Addr, bool) {
 	const most = 16 // bits: no network has more services than this
 	bits := min(b.Addr().BitLen()-b.Bits(), most)

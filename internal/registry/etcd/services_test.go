@@ -15,9 +15,9 @@ import (
 	"github.com/libnet-cni/libnet/internal/service"
 )
 
-func webOf(network, name string) service.Service {
+func webOf(name string) service.Service {
 	return service.Service{
-		Network: network, Name: name, Select: "shop", Affinity: service.AffinityNone,
+		Network: "net1", Name: name, Select: "shop", Affinity: service.AffinityNone,
 		Ports: []service.Port{{Protocol: firewall.TCP, Port: 80, Target: 8080}},
 	}
 }
@@ -25,7 +25,7 @@ func webOf(network, name string) service.Service {
 // makeService makes the one of docs/etcd.md and returns its address.
 func (l *lab) makeService(a *agent) netip.Addr {
 	l.t.Helper()
-	s, err := a.CreateService(context.Background(), a.now(), webOf("net1", "web"), true)
+	s, err := a.CreateService(context.Background(), a.now(), webOf("web"), true)
 	l.must(err)
 	s.Weights, s.Homes = map[string]int{"6f2d1c9b4a70": 0}, map[string]string{"6f2d1c9b4a70": "h1"}
 	_, err = a.PutService(context.Background(), s)
@@ -104,7 +104,7 @@ func TestServicesAtOnce(t *testing.T) {
 		for copies := range 2 {
 			wg.Go(func() {
 				a := hosts[(i+copies)%len(hosts)]
-				s, err := a.CreateService(ctx, a.now(), webOf("net1", fmt.Sprint("web", i)), true)
+				s, err := a.CreateService(ctx, a.now(), webOf(fmt.Sprint("web", i)), true)
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -150,7 +150,7 @@ func TestServiceAddress(t *testing.T) {
 	block, err := a.claim()
 	l.must(err)
 	make := func(name string, addrs ...string) (service.Shared, error) {
-		def := webOf("net1", name)
+		def := webOf(name)
 		for _, one := range addrs {
 			def.VIPs = append(def.VIPs, netip.MustParseAddr(one))
 		}
@@ -191,7 +191,7 @@ func TestServiceChanged(t *testing.T) {
 	a, n := l.startServing(l.conf(1))
 	a.awaitMember("h1")
 	a.agree("net1", terms("10.5.0.0/16", 24))
-	first, err := a.CreateService(ctx, a.now(), webOf("net1", "web"), true)
+	first, err := a.CreateService(ctx, a.now(), webOf("web"), true)
 	l.must(err)
 	second := first
 	first.Weights = map[string]int{"c1": 0}
@@ -206,7 +206,7 @@ func TestServiceChanged(t *testing.T) {
 	if _, err := a.PutService(ctx, now); !errors.Is(err, overlay.ErrTaken) {
 		t.Errorf("after it was removed: %v", err)
 	}
-	if _, err := a.PutService(ctx, service.Shared{Service: webOf("net1", "web")}); !errors.Is(err, overlay.ErrTaken) {
+	if _, err := a.PutService(ctx, service.Shared{Service: webOf("web")}); !errors.Is(err, overlay.ErrTaken) {
 		t.Errorf("one that was never there: %v", err)
 	}
 	if _, err := a.ReadService(ctx, "net1", "web"); !errors.Is(err, ErrNoService) {
@@ -235,7 +235,9 @@ func TestServiceChangeToMany(t *testing.T) {
 		start := time.Now()
 		own.set(name, "shop", "10.5.1.2")
 		for _, n := range heard {
-			l.await(name, func() bool { return n.has(overlay.NamedID{Node: "h1", Network: "net1", Container: name, IfName: "eth0"}) })
+			l.await(name, func() bool {
+				return n.has(overlay.NamedID{Node: "h1", Network: "net1", Container: name, IfName: "eth0"})
+			})
 		}
 		if i > 0 { // at the first all hosts begin
 			took = append(took, time.Since(start))
