@@ -172,11 +172,6 @@ func (l Leaving) leave(ctx context.Context, v overlay.View, name string) error {
 // leaveServices takes what this host has of a network's services away.
 func leaveServices(ctx context.Context, stateDir, network string) error {
 	return within(stateDir, func(c *engine.Controller) error {
-		names, err := c.Services().Shared(network)
-		errs := []error{err}
-		for _, name := range names {
-			errs = append(errs, c.Services().Unfollow(ctx, network, name))
-		}
-		return errors.Join(errs...)
+		return c.Services().UnfollowAll(ctx, network)
 	})
 }

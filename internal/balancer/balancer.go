@@ -64,6 +64,8 @@ type record struct {
 	// shared.
 	Node   string            `json:",omitempty"`
 	Others []service.Backend `json:",omitempty"`
+	// Unsettled: a shared service that is new may lack containers of this host.
+	Unsettled bool `json:",omitempty"`
 }
 
 func backendOf(rec state.Endpoint) service.Backend {

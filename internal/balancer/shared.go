@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"reflect"
-	"strings"
+	"slices"
 
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -52,124 +51,150 @@ func (s *Services) ensureAddrs(r record) (net.HardwareAddr, error) {
 
 // Follow brings records and kernel to a definition and the backends on other hosts, each in one
 // step: a call that is killed leaves either as before or as after, and the next one does the
-// rest. A service of that name which is not shared is ErrExists, and stays.
-func (s *Services) Follow(ctx context.Context, f Followed) error {
-	err := s.follow(ctx, f)
+// rest. What is as the record says already is not looked at: Restore is for that. A service of
+// that name which is not shared is ErrExists, and stays. One that selects another name, or has
+// other addresses, is another service: Unfollow comes first.
+//
+// left are the backends on other hosts that it has no more: connections to them are in
+// conntrack still. After calls of which one says named, Note is to be called.
+func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backend, named bool, err error) {
+	id := idOf(f.Service)
+	c, fresh, err := s.followLocked(ctx, id, record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others})
+	if err == nil && fresh {
+		err = s.Restore(ctx)
+	}
+	if err == nil && c.made {
+		if err = s.gather(ctx, id); err == nil {
+			err = s.settle(ctx, id)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("service %q of network %q: %w", f.Name, f.Network, err)
+		return nil, c.made, fmt.Errorf("service %q of network %q: %w", f.Name, f.Network, err)
+	}
+	left = slices.DeleteFunc(slices.Clone(c.was.Others), func(b service.Backend) bool {
+		return slices.ContainsFunc(f.Others, func(o service.Backend) bool { return o.Key() == b.Key() && o.Node == b.Node })
+	})
+	return left, c.made || len(f.VIPs) == 0 && !c.same, nil
+}
+
+// following is a change of a shared service.
+type following struct {
+	changing
+	made bool // it is new on this host, or the call that made it was killed
+}
+
+// followLocked is Follow under the service's lock. The record is written last: if it is as it is
+// to be, so is the kernel. Of a service that is new it has to be there first, so that ADD
+// finds it; it says that it is not settled then.
+func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now record) (c following, fresh bool, err error) {
+	dir, err := s.dir.LockService(ctx, id, state.Create)
+	if err != nil {
+		return c, false, err
+	}
+	defer dir.Unlock()
+	c.record = now
+	err = dir.Load(&c.was)
+	switch {
+	case state.Missing(err):
+		c.made = true
+		c.Unsettled = true
+		err = errors.Join(dir.ClearBackends(), dir.Save(c.record))
+	case err == nil && !c.was.Shared:
+		err = fmt.Errorf("%w: this host has one of that name to itself", ErrExists)
+	case err == nil && c.was.Unsettled:
+		c.made, c.Unsettled = true, true
+	}
+	if err != nil {
+		return c, false, err
+	}
+	if c.same = !c.made && reflect.DeepEqual(c.was, now); c.same {
+		return c, false, nil
+	}
+	backends, err := state.BackendsOf[service.Backend](dir)
+	if err != nil {
+		return c, false, err
+	}
+	if !reflect.DeepEqual(c.was.Ports, now.Ports) {
+		c.left = backends // what of them the ports of before needed
+	}
+	if len(c.VIPs) > 0 {
+		fresh, err = s.bring(ctx, c.changing, backends)
+	}
+	if err != nil {
+		return c, fresh, err
+	}
+	return c, fresh, dir.Save(c.record)
+}
+
+// settle notes that a service that is new has all its containers of this host.
+func (s *Services) settle(ctx context.Context, id state.ServiceID) error {
+	dir, err := s.dir.LockService(ctx, id, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer dir.Unlock()
+	var r record
+	if err := dir.Load(&r); err != nil {
+		return err
+	}
+	r.Unsettled = false
+	return dir.Save(r)
+}
+
+// Unfollow removes a shared service, which selects a name, from this host; none, or one that is
+// not shared, is success. Note is to be called at last.
+func (s *Services) Unfollow(ctx context.Context, network, name, selected string) error {
+	id := state.ServiceID{Network: network, Select: selected, Name: name}
+	var r record
+	_, err := s.dir.PeekService(id, &r, "", "")
+	if errors.Is(err, state.ErrNotFound) || err == nil && !r.Shared {
+		return nil
+	}
+	fresh, err := s.remove(ctx, id)
+	if err == nil && fresh {
+		err = s.Restore(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("service %q of network %q: %w", name, network, err)
 	}
 	return nil
 }
 
-func (s *Services) follow(ctx context.Context, f Followed) error {
-	id := idOf(f.Service)
-	if before, err := s.find(f.Network, f.Name); err == nil && !strings.EqualFold(before.Select, id.Select) {
-		if err := s.Unfollow(ctx, f.Network, f.Name); err != nil { // it was removed, and another one made
-			return err
-		}
-	}
-	made, fresh, err := s.followLocked(ctx, id, record(f))
-	if err != nil {
+// Note has names follow after changes of shared services, and removes our tables after the last
+// service.
+func (s *Services) Note(ctx context.Context) error {
+	if err := s.dir.NoteServices(); err != nil {
 		return err
 	}
-	if fresh {
-		if err := s.Restore(ctx); err != nil {
-			return err
-		}
-	}
-	if made {
-		err = s.gather(ctx, id)
-	}
-	if made || len(f.VIPs) == 0 {
-		err = errors.Join(err, s.dir.NoteServices())
-	}
-	return err
-}
-
-// followLocked is Follow under the service's lock. made says that it is new on this host.
-func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now record) (made, fresh bool, err error) {
-	dir, err := s.dir.LockService(ctx, id, state.Create)
-	if err != nil {
-		return false, false, err
-	}
-	defer dir.Unlock()
-	c := changing{record: now}
-	err = dir.Load(&c.was)
-	made = state.Missing(err)
-	switch {
-	case made:
-		c.was = now
-		err = dir.ClearBackends()
-	case err == nil && !c.was.Shared:
-		err = fmt.Errorf("%w: this host has one of that name to itself", ErrExists)
-	}
-	if err != nil {
-		return false, false, err
-	}
-	backends, err := state.BackendsOf[service.Backend](dir)
-	if err != nil {
-		return false, false, err
-	}
-	if !reflect.DeepEqual(c.was.Ports, now.Ports) || !reflect.DeepEqual(c.was.VIPs, now.VIPs) {
-		c.left = backends // what of them the ports of before needed
-	}
-	if made || !reflect.DeepEqual(c.was, now) {
-		if err := dir.Save(now); err != nil {
-			return false, false, err
-		}
-	}
-	fresh, err = s.bring(ctx, c, backends)
-	if !reflect.DeepEqual(c.was.VIPs, now.VIPs) && err == nil {
-		err = s.host.RemoveServiceAddrs(c.was.holder(), without(c.was.VIPs, now.VIPs))
-	}
-	return made, fresh, err
-}
-
-func without(all, these []netip.Addr) (left []netip.Addr) {
-	for _, a := range all {
-		kept := false
-		for _, b := range these {
-			kept = kept || a == b
-		}
-		if !kept {
-			left = append(left, a)
-		}
-	}
-	return left
-}
-
-// Unfollow removes a shared service from this host; none, or one that is not shared, is success.
-func (s *Services) Unfollow(ctx context.Context, network, name string) error {
-	id, err := s.find(network, name)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	var r record
-	if err == nil {
-		_, err = s.dir.PeekService(id, &r, "", "")
-	}
-	if errors.Is(err, state.ErrNotFound) || err == nil && !r.Shared {
-		return nil
-	}
-	if err != nil {
+	if ids, err := s.dir.Services(); err != nil || len(ids) > 0 {
 		return err
 	}
-	if err = s.Remove(ctx, network, name); errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	return err
+	return s.kernel().Drop(ctx)
 }
 
-// Shared returns the names of the services of a network that this host follows.
-func (s *Services) Shared(network string) (names []string, err error) {
+// Shared returns the services of a network that this host follows, as they are there.
+func (s *Services) Shared(network string) (all []service.Service, err error) {
 	ids, err := s.dir.ServicesOf(network)
 	for _, id := range ids {
 		var r record
 		if _, readErr := s.dir.PeekService(id, &r, "", ""); readErr == nil && r.Shared {
-			names = append(names, r.Name)
+			all = append(all, r.Service)
 		}
 	}
-	return names, err
+	return all, err
+}
+
+// UnfollowAll removes all shared services of a network from this host.
+func (s *Services) UnfollowAll(ctx context.Context, network string) error {
+	all, err := s.Shared(network)
+	errs := []error{err}
+	for _, one := range all {
+		errs = append(errs, s.Unfollow(ctx, network, one.Name, one.Select))
+	}
+	if len(all) > 0 {
+		errs = append(errs, s.Note(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // Rejoin makes backends of the containers of this host that a service selects and does not have,

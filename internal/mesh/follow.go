@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/service"
 )
@@ -73,11 +76,16 @@ func (m *Mesh) once(ctx context.Context, open controllers) (done bool) {
 		m.note(key{network: n.Name}, err)
 		done = done && err == nil
 	}
+	did := outcome{errs: map[key]error{}, revision: map[key]int64{}, named: map[string]bool{}}
 	for _, k := range slices.SortedFunc(maps.Keys(todo), compare) {
-		err := m.apply(ctx, open, k)
-		m.note(k, err)
-		done = done && err == nil
+		did.errs[k] = m.apply(ctx, open, k, &did)
+		done = done && did.errs[k] == nil
 	}
+	m.forget(ctx, did.stale)
+	for dir := range did.named {
+		done = m.rename(ctx, open, dir) && done
+	}
+	m.publish(did)
 	if mend {
 		done = m.restore(ctx, open) && done
 	}
@@ -100,7 +108,7 @@ func (m *Mesh) work() (todo map[key]bool, begins []Network, mend bool) {
 	if !m.defined || !m.heard {
 		return nil, nil, false
 	}
-	todo, mend = m.dirty, m.mend
+	todo, mend = m.dirty, m.mend || !m.begun
 	m.dirty, m.mend = map[key]bool{}, false
 	if !m.begun {
 		m.begun = true
@@ -121,15 +129,65 @@ func (m *Mesh) begin(ctx context.Context, open controllers, n Network, todo map[
 	if err != nil {
 		return err
 	}
-	names, err := s.Shared(n.Name)
-	for _, name := range names {
-		todo[keyOf(service.Service{Network: n.Name, Name: name})] = true
+	all, err := s.Shared(n.Name)
+	for _, one := range all {
+		todo[keyOf(one)], m.has[keyOf(one)] = true, placeOf(one)
 	}
 	return errors.Join(err, s.Rejoin(ctx, n.Name))
 }
 
+// forget has datagrams of clients that go on sending led to other containers. Streams stay: the
+// container may live, and its host be out of touch with etcd only.
+func (m *Mesh) forget(ctx context.Context, stale []conntrack.Led) {
+	if len(stale) == 0 {
+		return
+	}
+	t := conntrack.New(nil)
+	if err := errors.Join(t.Flush(ctx, conntrack.Filter{Led: stale}), t.Close()); err != nil {
+		m.conf.Log.Warn("datagrams to containers that services have no more", "error", err)
+	}
+}
+
+// staleOf are the datagrams that a service led to backends which it has no more.
+func staleOf(s service.Service, left []service.Backend) (all []conntrack.Led) {
+	for _, b := range left {
+		for _, a := range b.Addresses {
+			for _, vip := range s.VIPs {
+				for _, p := range s.Ports {
+					if p.Protocol == firewall.UDP && vip.Is4() == a.Is4() {
+						all = append(all, conntrack.Led{Protocol: uint8(p.Protocol), To: netip.AddrPortFrom(vip, p.Port), By: a})
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// outcome is what came of changes of services, and what they entail.
+type outcome struct {
+	errs     map[key]error
+	revision map[key]int64   // that this host has now; 0: it has the service no more
+	stale    []conntrack.Led // led to containers that a service has no more
+	named    map[string]bool // state directories in which something is about names
+}
+
+// publish tells those that wait.
+func (m *Mesh) publish(did outcome) {
+	m.mu.Lock()
+	for k, revision := range did.revision {
+		if m.applied[k] = revision; revision == 0 {
+			delete(m.applied, k)
+		}
+	}
+	m.mu.Unlock()
+	for k, err := range did.errs {
+		m.note(k, err)
+	}
+}
+
 // apply brings one service to what is known of it now.
-func (m *Mesh) apply(ctx context.Context, open controllers, k key) error {
+func (m *Mesh) apply(ctx context.Context, open controllers, k key, did *outcome) error {
 	m.mu.Lock()
 	def, defined := m.defs[k]
 	n, ours := m.networks[k.network]
@@ -142,35 +200,44 @@ func (m *Mesh) apply(ctx context.Context, open controllers, k key) error {
 	if err != nil {
 		return err
 	}
-	if defined {
-		if len(def.VIPs) > 0 && n.Refused != nil {
-			return fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
+	now := placeOf(def.Service)
+	if before, has := m.has[k]; has && before != now { // it was removed, and another one may have been made
+		did.named[n.StateDir] = true
+		if err := s.Unfollow(ctx, k.network, before.name, before.selected); err != nil {
+			return err
 		}
-		err = s.Follow(ctx, balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others})
-	} else {
-		err = m.unfollow(ctx, s, k)
+		delete(m.has, k)
 	}
-	if err != nil {
-		return err
+	if defined {
+		if err := m.follow(ctx, s, n, def, others, did); err != nil {
+			return err
+		}
+		m.has[k] = now
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.applied[k] = def.Revision; !defined {
-		delete(m.applied, k)
-	}
+	did.revision[k] = def.Revision
 	return nil
 }
 
-// unfollow removes what this host has of a service, in whatever case its name is written.
-func (m *Mesh) unfollow(ctx context.Context, s *balancer.Services, k key) error {
-	names, err := s.Shared(k.network)
-	errs := []error{err}
-	for _, name := range names {
-		if keyOf(service.Service{Network: k.network, Name: name}) == k {
-			errs = append(errs, s.Unfollow(ctx, k.network, name))
-		}
+func (m *Mesh) follow(ctx context.Context, s *balancer.Services, n Network, def service.Shared, others []service.Backend, did *outcome) error {
+	if len(def.VIPs) > 0 && n.Refused != nil {
+		return fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
 	}
-	return errors.Join(errs...)
+	left, named, err := s.Follow(ctx, balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others})
+	if named {
+		did.named[n.StateDir] = true
+	}
+	did.stale = append(did.stale, staleOf(def.Service, left)...)
+	return err
+}
+
+// rename has names follow.
+func (m *Mesh) rename(ctx context.Context, open controllers, dir string) bool {
+	s, err := open.services(dir)
+	if err == nil {
+		err = s.Note(ctx)
+	}
+	m.note(key{}, err)
+	return err == nil
 }
 
 // note keeps how it went, tells those that wait, and has what failed be done again.

@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -56,12 +57,20 @@ type Mesh struct {
 	dirty                 map[key]bool
 	mend                  bool          // the rules may be gone
 	applied               map[key]int64 // revision that this host has; missing: it has none
+	has                   map[key]place // services that this host has; for the goroutine of Run
 	errs                  map[key]error
 	turn                  chan struct{} // closed at the next change of applied or errs
 }
 
 // key is a service, by the lower case of its name.
 type key struct{ network, name string }
+
+// place tells a service from another one of its name.
+type place struct{ name, selected, vips string }
+
+func placeOf(s service.Service) place {
+	return place{s.Name, strings.ToLower(s.Select), fmt.Sprint(s.VIPs)}
+}
 
 // selection is a name of a network's containers, in lower case.
 type selection struct{ network, name string }
@@ -72,7 +81,7 @@ func New(c Config) *Mesh {
 		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{},
 		defs: map[key]service.Shared{}, bySelect: map[selection]map[key]bool{},
 		others: map[overlay.NamedID]overlay.Named{}, byName: map[selection]map[overlay.NamedID]bool{},
-		dirty: map[key]bool{}, applied: map[key]int64{}, errs: map[key]error{}, turn: make(chan struct{}),
+		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, turn: make(chan struct{}),
 	}
 }
 

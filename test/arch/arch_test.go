@@ -26,7 +26,7 @@ var ladder = []struct {
 	{"cmd/ln-agent", []string{"internal/agent", "internal/mesh", "internal/overlay", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile"}},
 	{"internal/agent", []string{"internal/mesh", "internal/service", "internal/balancer", "internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
-	{"internal/mesh", []string{"internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
+	{"internal/mesh", []string{"internal/firewall", "internal/firewall/conntrack", "internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
 	{"internal/capture", []string{"internal/nfnl"}},
 	{"internal/registry/etcd", []string{"internal/service", "internal/overlay", "internal/wireguard"}},
 	{"pkg/ipamstore", []string{"internal/pooldir", "internal/ipmath", "internal/flock", "internal/plain", "internal/sorting"}},

@@ -56,6 +56,25 @@ func (m *meshLab) try(from, to string, perSecond int, stop <-chan struct{}) (don
 	return func() *attempts { wg.Wait(); return a }
 }
 
+// datagramsTo is a socket of a container whose datagrams to a service are led to another one.
+func (m *meshLab) datagramsTo(from, to, want string) (c net.Conn) {
+	m.t.Helper()
+	m.in(netnsPath(from), func() {
+		for range 100 {
+			var err error
+			c, err = net.Dial("udp", net.JoinHostPort(to, "80"))
+			m.check(err)
+			if said, _ := lntest.Exchange(c, "?", time.Second); strings.HasPrefix(said, want+" ") {
+				m.t.Cleanup(func() { _ = c.Close() })
+				return
+			}
+			_ = c.Close()
+		}
+		m.t.Fatalf("no datagram is led to %s", want)
+	})
+	return c
+}
+
 // A host is cut off: connections to its containers fail until its lease ends, and not longer.
 func TestMeshHostKilled(t *testing.T) {
 	t.Parallel()
@@ -66,6 +85,7 @@ func TestMeshHostKilled(t *testing.T) {
 	m.add("h2", "b2", "web")
 	m.add("h3", "b3", "web")
 	m.become("at first", "near", v4, "b2", "b3")
+	pinned := m.datagramsTo("near", v4, "b2")
 	stop := make(chan struct{})
 	done := m.try("near", v4, 200, stop)
 	time.Sleep(time.Second)
@@ -75,6 +95,10 @@ func TestMeshHostKilled(t *testing.T) {
 	m.check(netlink.LinkSetDown(link))
 	m.procs["h2"].kill(t)
 	m.become("h2 is dead", "near", v4, "b3")
+	said := ""
+	if !lntest.Await(agentPatience, func() bool { said, _ = lntest.Exchange(pinned, "?", time.Second); return strings.HasPrefix(said, "b3 ") }) {
+		t.Errorf("datagrams of a socket that was led to b2: %q, want an answer of b3", said)
+	}
 	time.Sleep(2 * time.Second) // of requests that are not to fail
 	close(stop)
 	a := done()
@@ -122,17 +146,26 @@ func TestMeshAgentKilled(t *testing.T) {
 	if out, err := m.tryLnctl("h1", "service", "drain", "web", "b1", "--network", "net0"); err == nil || !strings.Contains(out, "ln-agent") {
 		t.Errorf("drain without an agent: %v, %s", err, out)
 	}
-	m.add("h1", "new", "web") // its own host has it by ADD
-	m.become("ADD without an agent", "near", v4, "b1", "b2", "new")
 	m.start("h1")
-	m.become("after the restart", "near", v4, "b1", "new")
-	m.become("after the restart", "far", v4, "b1", "new")
+	m.become("after the restart", "near", v4, "b1")
+	for _, h := range []string{"h2", "h1"} {
+		m.procs[h].kill(t)
+	}
 	close(stop)
 	for _, wait := range waits {
 		if a := wait(); len(a.failed) > 0 {
 			t.Errorf("of %d requests %d failed, as: %v", a.ok+len(a.failed), len(a.failed), a.last)
 		}
 	}
+	m.start("h2")
+	m.awaitPeers("h2", 1)
+	m.lnctl("h2", "service", "drain", "web", "b2", "--network", "net0", "--undo")
+	m.become("not drained, without the agent of h1", "far", v4, "b1", "b2")
+	m.add("h1", "new", "web") // its own host has it by ADD
+	m.become("ADD without an agent", "near", v4, "b1", "new")
+	m.start("h1")
+	m.become("after the restart", "near", v4, "b1", "b2", "new")
+	m.become("after the restart", "far", v4, "b1", "b2", "new")
 	m.procs["h2"].kill(t)
 	m.lnctl("h1", "service", "rm", "web", "--network", "net0")
 	m.start("h2")
