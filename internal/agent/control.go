@@ -87,6 +87,8 @@ func (a *Agent) control(ctx context.Context, c net.Conn) {
 		var done service.Shared
 		done, err = a.conf.Services.Do(ctx, r.Do, *r.Service)
 		out.Service = &done
+	case err == nil && r.Service != nil:
+		err = errNoServices
 	case err == nil:
 		out.Epoch, err = a.do(ctx, r)
 	}
@@ -134,3 +136,6 @@ func (a *Agent) keepServices(networks []netconf.AgentNetwork) {
 }
 
 var errNeedsNFT = model.BadConfig("backend", "iptables", "cannot balance: services need nftables, or --vip none")
+
+// errNoServices is of networks that Kubernetes keeps: the services of pods are its own.
+var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself")

@@ -96,7 +96,10 @@ func TestMeshHostKilled(t *testing.T) {
 	m.procs["h2"].kill(t)
 	m.become("h2 is dead", "near", v4, "b3")
 	said := ""
-	if !lntest.Await(agentPatience, func() bool { said, _ = lntest.Exchange(pinned, "?", time.Second); return strings.HasPrefix(said, "b3 ") }) {
+	if !lntest.Await(agentPatience, func() bool {
+		said, _ = lntest.Exchange(pinned, "?", time.Second)
+		return strings.HasPrefix(said, "b3 ")
+	}) {
 		t.Errorf("datagrams of a socket that was led to b2: %q, want an answer of b3", said)
 	}
 	time.Sleep(2 * time.Second) // of requests that are not to fail
