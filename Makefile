@@ -83,7 +83,7 @@ lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt, t
 	$(GO) run ./scripts/api -check
 	$(GO) run ./scripts/keys -check
 	$(GO) run ./scripts/bpf -check
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 
 api: ## write api/*.txt anew, after a meant change of the exported API
 	$(GO) run ./scripts/api

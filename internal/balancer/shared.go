@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -65,7 +67,7 @@ func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backe
 	}
 	if err == nil && c.made {
 		if err = s.gather(ctx, id); err == nil {
-			err = s.settle(ctx, id)
+			err = s.settled(ctx, id)
 		}
 	}
 	if err != nil {
@@ -92,12 +94,11 @@ func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now rec
 		return c, false, err
 	}
 	defer dir.Unlock()
-	c.record = now
+	c.record, c.dir = now, dir
 	err = dir.Load(&c.was)
 	switch {
 	case state.Missing(err):
-		c.made = true
-		c.Unsettled = true
+		c.made, c.Unsettled = true, true
 		err = errors.Join(dir.ClearBackends(), dir.Save(c.record))
 	case err == nil && !c.was.Shared:
 		err = fmt.Errorf("%w: this host has one of that name to itself", ErrExists)
@@ -110,24 +111,26 @@ func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now rec
 	if c.same = !c.made && reflect.DeepEqual(c.was, now); c.same {
 		return c, false, nil
 	}
-	backends, err := state.BackendsOf[service.Backend](dir)
+	how := unix.LOCK_SH
+	if c.reshaped = !reflect.DeepEqual(c.was.Ports, now.Ports); c.reshaped {
+		how = unix.LOCK_EX
+	}
+	unlock, err := s.dir.LockServices(ctx, id.Network, how)
 	if err != nil {
 		return c, false, err
 	}
-	if !reflect.DeepEqual(c.was.Ports, now.Ports) {
-		c.left = backends // what of them the ports of before needed
+	defer unlock()
+	if c.before, err = state.BackendsOf[service.Backend](dir); err != nil {
+		return c, false, err
 	}
-	if len(c.VIPs) > 0 {
-		fresh, err = s.bring(ctx, c.changing, backends)
-	}
-	if err != nil {
+	if fresh, err = s.bring(ctx, &c.changing); err != nil {
 		return c, fresh, err
 	}
 	return c, fresh, dir.Save(c.record)
 }
 
-// settle notes that a service that is new has all its containers of this host.
-func (s *Services) settle(ctx context.Context, id state.ServiceID) error {
+// settled notes that a service that is new has all its containers of this host.
+func (s *Services) settled(ctx context.Context, id state.ServiceID) error {
 	dir, err := s.dir.LockService(ctx, id, state.OnlyExisting)
 	if err != nil {
 		return err
@@ -150,14 +153,16 @@ func (s *Services) Unfollow(ctx context.Context, network, name, selected string)
 	if errors.Is(err, state.ErrNotFound) || err == nil && !r.Shared {
 		return nil
 	}
-	fresh, err := s.remove(ctx, id)
-	if err == nil && fresh {
-		err = s.Restore(ctx)
+	if errors.Is(err, state.ErrCorrupt) {
+		return s.discard(ctx, id)
 	}
 	if err != nil {
-		return fmt.Errorf("service %q of network %q: %w", name, network, err)
+		return err
 	}
-	return nil
+	return s.change(ctx, id, unix.LOCK_EX, func(c *changing) error {
+		c.removed = true
+		return nil
+	})
 }
 
 // Note has names follow after changes of shared services, and removes our tables after the last

@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -64,7 +65,8 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 			errs = append(errs, n.c.removed(ctx, id))
 		}
 	}
-	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx))
+	_, err = n.tidyServices(ctx)
+	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx), err)
 	if dissolve && kept == 0 && errors.Join(errs...) == nil {
 		if err := n.dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
 			errs = append(errs, err)
@@ -127,7 +129,8 @@ func (n *Network) collectLeases(ctx context.Context, known map[model.ID]life.Hol
 	leases, err := pool.Tidy(ctx)
 	errs := []error{err}
 	for _, h := range leases {
-		if _, has := known[h.ID]; !has && !keep(h) && !n.c.services.Leases(h.ID.Network, h.ID.ContainerID, h.ID.IfName) {
+		_, has := known[h.ID]
+		if _, is := service.OfLease(h.ID.ContainerID, h.ID.IfName); !has && !is && !keep(h) { // see tidyServices
 			errs = append(errs, n.collectLease(ctx, pool, h, keep))
 		}
 	}

@@ -238,8 +238,9 @@ func New(opts ...Option) (*Controller, error) {
 		return nil, err
 	}
 	dir, nft, connections := state.New(o.stateDir), nft.New(), conntrack.New(handle.Proc)
-	services := balancer.New(dir, handle)
-	c := &Controller{
+	c := &Controller{}
+	services := balancer.New(dir, handle, servicePorts{c})
+	*c = Controller{
 		bridges: handle, basis: handle, links: handle, published: handle, finder: handle,
 		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
 		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, guests: dir, standby: dir, sandboxes: dir, services: services,

@@ -51,7 +51,7 @@ func (m *Mesh) create(ctx context.Context, n Network, r service.Request) (servic
 	if n.Refused != nil && (r.Auto || len(r.VIPs) > 0) {
 		return service.Shared{}, n.Refused
 	}
-	if err := r.Check(); err != nil {
+	if err := check(r.Service); err != nil {
 		return service.Shared{}, err
 	}
 	return m.conf.Registry.CreateService(ctx, *v, r.Service, r.Auto)
@@ -59,7 +59,7 @@ func (m *Mesh) create(ctx context.Context, n Network, r service.Request) (servic
 
 // put writes a definition, with the hosts of the containers that have a weight.
 func (m *Mesh) put(ctx context.Context, s service.Shared) (service.Shared, error) {
-	if err := s.Check(); err != nil {
+	if err := check(s.Service); err != nil {
 		return s, err
 	}
 	homes := map[string]string{}
@@ -108,4 +108,11 @@ func (m *Mesh) await(ctx context.Context, k key, revision int64) error {
 		case <-turn:
 		}
 	}
+}
+
+func check(s service.Service) error {
+	if len(s.Published) > 0 {
+		return fmt.Errorf("%w: publish %s: network %q spans hosts: its services have no ports of theirs yet", service.ErrInvalid, s.Published[0], s.Network)
+	}
+	return s.Check()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -164,7 +165,13 @@ func (l lost) leases(ctx context.Context, networks []*engine.Network) []Finding 
 		}
 		for _, h := range list {
 			id := model.ID{Network: n.Name(), ContainerID: h.ContainerID, IfName: h.IfName}
-			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] || l.o.Services().Leases(id.Network, id.ContainerID, id.IfName) {
+			if _, linked := l.links[id]; h.Problem != "" || h.IfName == "" || linked || l.recorded[id] {
+				continue
+			}
+			if name, is := service.OfLease(id.ContainerID, id.IfName); is {
+				if has, err := l.o.Services().Has(id.Network, name); !has && err == nil {
+					all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for service %q, which was never made, or is gone", h.Addr, n.Name(), name), "lnctl repair frees it"})
+				}
 				continue
 			}
 			all = append(all, Finding{"left leases", fmt.Sprintf("%s of network %q is held for %s %s, which has neither a link nor a record", h.Addr, n.Name(), id.ContainerID, id.IfName),

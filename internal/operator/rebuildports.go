@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -34,6 +35,9 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	silent(r.rules.Conditioned, errConditioned)
 	for owner, fw := range r.rules.Endpoints {
 		id, ok := model.ParsePublication(owner)
+		if _, is := service.OfLease(id.ContainerID, id.IfName); is {
+			continue // the definition of the service tells, and repair
+		}
 		if !strings.HasPrefix(owner, model.PublicationPrefix) || len(fw.Addrs) == 0 || r.o.elsewhere(id.Network) != "" {
 			continue
 		}

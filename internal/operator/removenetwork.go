@@ -23,7 +23,7 @@ import (
 // made it, its tunnel, rules, record, and what dead containers left of it. It
 // needs no configuration, and no record where the bridge or the rules tell of the
 // network. ErrNotFound if nothing does; ErrNetworkInUse, naming them, if
-// containers that are not provably dead are attached or have leases of it.
+// containers that are not provably dead are attached or have leases of it, or it has services.
 func (o *Operator) RemoveNetwork(ctx context.Context, name string) (err error) {
 	leave, err := o.Enter()
 	if err != nil {
@@ -57,6 +57,13 @@ func (o *Operator) RemoveNetwork(ctx context.Context, name string) (err error) {
 // inUse is ErrNetworkInUse with the containers that the network has.
 func (o *Operator) inUse(ctx context.Context, n *engine.Network) error {
 	users := map[string]bool{}
+	services, err := o.Services().List(ctx, n.Name())
+	if err != nil {
+		return err
+	}
+	for _, s := range services {
+		return fmt.Errorf("%w: %q: service %q: lnctl service rm %s --network %s comes first", model.ErrNetworkInUse, n.Name(), s.Name, s.Name, n.Name())
+	}
 	holders, err := n.Holders(ctx)
 	for _, h := range holders {
 		users[strings.TrimSpace(h.ID.ContainerID+" "+h.ID.IfName)] = true

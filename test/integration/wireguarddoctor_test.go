@@ -24,11 +24,11 @@ func (s *secure) otherKeyOf(host string) {
 	})
 }
 
-// wantsFinding wants doctor to say this on a host; nothing: to find nothing.
-func (s *secure) wantsFinding(name, host string, want ...string) {
+// wantsFinding wants doctor to say this on h1; nothing: to find nothing.
+func (s *secure) wantsFinding(name string, want ...string) {
 	s.t.Helper()
-	s.in(netnsPath(host), func() {
-		out, err := exec.Command(program(s.t, "lnctl"), "--state-dir", "/run/libnet-"+host, "--data-dir", "/var/lib/leases-"+host, "doctor").CombinedOutput()
+	s.in(netnsPath("h1"), func() {
+		out, err := exec.Command(program(s.t, "lnctl"), "--state-dir", "/run/libnet-h1", "--data-dir", "/var/lib/leases-h1", "doctor").CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 			s.t.Fatalf("%s: %v, %s", name, err, out)
 		}
@@ -51,24 +51,24 @@ func TestDoctorOfKeys(t *testing.T) {
 	s := newSecure(t, 2, false)
 	all := s.all()
 	s.reachAll(all)
-	s.wantsFinding("well", "h1")
+	s.wantsFinding("well")
 	s.otherKeyOf("h1")
-	s.wantsFinding("another key in the device", "h1", "its private key is not that of privateKeyFile")
+	s.wantsFinding("another key in the device", "its private key is not that of privateKeyFile")
 	s.mustOn("h1", call{plugin: "overlay-ln", command: "STATUS", stdin: all[0].call.stdin})
-	s.wantsFinding("well again", "h1")
+	s.wantsFinding("well again")
 	s.check(os.Rename(keyFile("h1"), keyFile("h1")+".right"))
-	s.wantsFinding("no file", "h1", "there is no such file")
+	s.wantsFinding("no file", "there is no such file")
 	public := s.keygen(keyFile("h1"))
 	says := []string{"the private key in " + keyFile("h1") + " is that of " + public + ", and the other hosts know this one by " + s.keys["h1"], "have privateKeyFile name the right file"}
-	s.wantsFinding("another key in the file", "h1", says...)
+	s.wantsFinding("another key in the file", says...)
 	_, _ = s.lnctl(0, "repair")
-	s.wantsFinding("another key in file and device", "h1", says...)
+	s.wantsFinding("another key in file and device", says...)
 	s.check(os.Rename(keyFile("h1")+".right", keyFile("h1")))
 	s.otherKeyOf("h2")
 	s.in(netnsPath("h1"), s.takePeers)
 	s.mustOn("h1", call{plugin: "overlay-ln", command: "STATUS", stdin: all[0].call.stdin})
 	s.shout(all[0], all[1])
-	s.wantsFinding("another key on the other host", "h1", "bytes were sent to "+s.address(1).String()+":51000, and no handshake came of it", "lnctl overlay pubkey prints "+s.keys["h2"])
+	s.wantsFinding("another key on the other host", "bytes were sent to "+s.address(1).String()+":51000, and no handshake came of it", "lnctl overlay pubkey prints "+s.keys["h2"])
 }
 
 // The same with keys of ln-agent, which is not there to mend them.
@@ -77,18 +77,18 @@ func TestDoctorOfAgentKeys(t *testing.T) {
 	r := newRotating(t, 2)
 	all := r.containers()
 	r.pingAll(all...)
-	r.secure.wantsFinding("well", "h1")
+	r.wantsFinding("well")
 	r.agents.procs["h1"].kill(t)
-	r.secure.otherKeyOf("h1")
-	r.secure.wantsFinding("another key in the device", "h1", "its private key is not that of")
+	r.otherKeyOf("h1")
+	r.wantsFinding("another key in the device", "its private key is not that of")
 	r.agents.mustOn("h1", call{plugin: "overlay-ln", command: "STATUS", stdin: all[0].call.stdin})
-	r.secure.wantsFinding("well again", "h1")
+	r.wantsFinding("well again")
 	path := r.privateKeys("h1")[0]
 	r.agents.check(os.Remove(path))
 	public := r.keygen(path)
-	r.secure.wantsFinding("another key in the file", "h1", "the private key in "+path+" is that of "+public, "see that it runs")
+	r.wantsFinding("another key in the file", "the private key in "+path+" is that of "+public, "see that it runs")
 	r.start("h1") // it announces the key
 	r.await("way to h2", func() bool { return r.reaches(all[0], all[1]) && r.reaches(all[1], all[0]) })
 	r.awaitPeers("h1", 1)
-	r.secure.wantsFinding("well with the new key", "h1")
+	r.wantsFinding("well with the new key")
 }
