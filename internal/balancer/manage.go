@@ -35,7 +35,7 @@ func (s *Services) Create(ctx context.Context, def service.Service, device strin
 			return err
 		}
 	}
-	fresh, err := s.create(ctx, record{def, device})
+	fresh, err := s.create(ctx, record{Service: def, Device: device})
 	if err == nil {
 		err = s.gather(ctx, idOf(def))
 	}
