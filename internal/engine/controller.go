@@ -111,6 +111,13 @@ type (
 		HasReady(network string) (bool, error)
 		AnyEndpoint(network string, is func(state.Endpoint) bool) (bool, error)
 	}
+	guests interface {
+		AddGuest(network, containerID, ifName string) error
+		RemoveGuest(network, containerID, ifName string) error
+		IsGuest(network, containerID, ifName string) bool
+		Guests(containerID string) ([]state.Guest, error)
+		HasHost(containerID string) (bool, error)
+	}
 	nodeFiles interface {
 		SaveNodes(network string, data []byte) error
 		LoadNodes(network string) ([]byte, error)
@@ -130,6 +137,7 @@ var (
 	_ networkRecords  = (*state.Dir)(nil)
 	_ endpointRecords = (*state.Dir)(nil)
 	_ nodeFiles       = (*state.Dir)(nil)
+	_ guests          = (*state.Dir)(nil)
 	_ address.Finder  = (*kernel.Handle)(nil)
 )
 
@@ -153,6 +161,7 @@ type Controller struct {
 	endpoints endpointRecords
 	guards    guard.Index
 	nodeFiles nodeFiles
+	guests    guests
 	standby   publish.Standbys
 	sandboxes *state.Dir
 	names     *naming.Kernel
@@ -233,7 +242,7 @@ func New(opts ...Option) (*Controller, error) {
 	c := &Controller{
 		bridges: handle, basis: handle, links: handle, published: handle, finder: handle,
 		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
-		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, standby: dir, sandboxes: dir, services: services,
+		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, guests: dir, standby: dir, sandboxes: dir, services: services,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		names:  &naming.Kernel{Answers: responder.New(dir.Path(), handle), Records: dir, Agent: naming.AgentAnswers},
 		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,

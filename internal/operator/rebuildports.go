@@ -22,6 +22,9 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	silent := func(owners []string, why error) {
 		for _, owner := range owners {
 			id, ok := model.ParsePublication(owner)
+			if r.o.elsewhere(id.Network) != "" {
+				continue
+			}
 			if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && state.Missing(err) {
 				errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, why))
 			}
@@ -31,7 +34,7 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	silent(r.rules.Conditioned, errConditioned)
 	for owner, fw := range r.rules.Endpoints {
 		id, ok := model.ParsePublication(owner)
-		if !strings.HasPrefix(owner, model.PublicationPrefix) || len(fw.Addrs) == 0 {
+		if !strings.HasPrefix(owner, model.PublicationPrefix) || len(fw.Addrs) == 0 || r.o.elsewhere(id.Network) != "" {
 			continue
 		}
 		if !ok {

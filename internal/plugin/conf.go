@@ -61,7 +61,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conf{Network: *n, driver: d, name: call.Network, one: true}
+	c := &conf{Network: *n, driver: d, name: call.Network, one: !d.guest}
 	switch {
 	case d.join != nil:
 		err = d.join(c, call)

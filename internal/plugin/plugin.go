@@ -17,6 +17,7 @@ type driver struct {
 	join func(*conf, *cni.Call) error
 	// option is of the engine; nil: none.
 	option func() engine.Option
+	guest  bool // an operator calls it, in a process that goes on
 }
 
 var (
@@ -29,6 +30,17 @@ func Bridge(version string) cni.Plugin { return bridge.plugin(version) }
 
 // Overlay is overlay-ln.
 func Overlay(version string) cni.Plugin { return overlay.plugin(version) }
+
+// Guest is a plugin that adds a container to a network of which its runtime does not know
+// (see engine.AsGuest), in a process that does not end at once. It has ADD alone.
+func Guest(p netconf.Plugin, version string) cni.Plugin {
+	d := bridge
+	if p == netconf.Overlay {
+		d = overlay
+	}
+	d.guest = true
+	return cni.Plugin{Name: d.keys.String(), Version: version, Vet: Vet(d.keys), Add: d.add}
+}
 
 func (d driver) plugin(version string) cni.Plugin {
 	return cni.Plugin{
