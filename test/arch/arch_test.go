@@ -39,7 +39,7 @@ var ladder = []struct {
 	{"pkg/ipamstore/subnets", []string{"pkg/ipamstore", "internal/pooldir", "internal/ipmath", "internal/plain", "internal/sorting"}},
 	{"internal/nftrace", []string{"internal/nfnl"}},
 	{"internal/pooldir", []string{"internal/flock"}},
-	{"internal/state", []string{"internal/jsonw", "internal/flock", "internal/plain"}},
+	{"internal/state", []string{"internal/jsonw", "internal/flock", "internal/plain", "internal/sorting"}},
 	{"internal/plain", []string{"internal/sorting"}},
 	{"internal/firewall", []string{"internal/sorting"}},
 	{"internal/flock", []string{"internal/plain"}},
