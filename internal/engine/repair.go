@@ -76,7 +76,7 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	}
 	m.publications(ctx)
 	m.done.StrayNames, err = c.names.Strays(ctx, true)
-	m.errs = append(m.errs, c.Ports().TakeFree(ctx), err)
+	m.errs = append(m.errs, c.Ports().TakeFree(ctx), err, c.shortcuts.Sweep(ctx))
 	if ctx.Err() == nil {
 		m.errs = append(m.errs, c.rules.NFTables.Complete(ctx))
 	}
