@@ -68,7 +68,7 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	m := mender{c: c, compare: compare}
 	networks := m.allRules(ctx)
 	m.done.StrayNames, err = c.names.Strays(ctx, true)
-	m.errs = append(m.errs, err)
+	m.errs = append(m.errs, err, c.shortcuts.Sweep(ctx))
 	for _, n := range networks {
 		m.links(ctx, n)
 	}

@@ -100,7 +100,7 @@ func (w *watcher) follow(ctx context.Context, dir *state.Dir) error {
 					events = append(events, e)
 				}
 			}
-		})
+		}, func() error { return nil })
 		slices.SortStableFunc(events, func(a, b event) int {
 			return strings.Compare(a.Network+"/"+a.Container+"/"+a.Interface, b.Network+"/"+b.Container+"/"+b.Interface)
 		})
