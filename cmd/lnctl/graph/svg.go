@@ -69,7 +69,9 @@ text{font:11px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;fill:#1f
 @media (prefers-color-scheme:dark){.page{fill:#14181e}.host{fill:#1b2129;stroke:#39424e}.card{fill:#232b35;stroke:#39424e}text{fill:#e3e8ef}.soft{fill:#9aa6b5}.port{fill:#62c48f}.bad{fill:#ff8a80}.badcard{fill:#3a1f1f;stroke:#ff8a80}.bar{fill:#333c48}}
 `
 
-func (d *drawing) printf(format string, args ...any) { d.WriteString(fmt.Sprintf(format, args...)) }
+func (d *drawing) printf(format string, args ...any) {
+	_, _ = fmt.Fprintf(d, format, args...) // a Builder takes all
+}
 
 // text writes one line that has room for so many pixels.
 func (d *drawing) text(x, y int, class, s string, room int) {
