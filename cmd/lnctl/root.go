@@ -16,6 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/cmd/lnctl/conf"
 	"github.com/libnet-cni/libnet/cmd/lnctl/connect"
 	"github.com/libnet-cni/libnet/cmd/lnctl/explain"
+	"github.com/libnet-cni/libnet/cmd/lnctl/graph"
 	"github.com/libnet-cni/libnet/cmd/lnctl/live"
 	"github.com/libnet-cni/libnet/cmd/lnctl/trace"
 	"github.com/libnet-cni/libnet/internal/address"
@@ -80,7 +81,7 @@ func rootCommand() (*cobra.Command, *settings) {
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.completeContainers), live.WatchCommand(s.liveHost()), live.TopCommand(s.liveHost()), conf.LintCommand(&s.Output), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.completeContainers), live.WatchCommand(s.liveHost()), live.TopCommand(s.liveHost()), graph.Command(&s.Output, s.with), conf.LintCommand(&s.Output), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
 	return root, &s
 }
 

@@ -26,6 +26,7 @@ var ladder = []struct {
 	{"cmd/lnctl/connect", []string{"cmd/lnctl/find", "internal/address", "internal/cni", "internal/console", "internal/engine", "internal/life", "internal/model", "internal/netconf", "internal/netns", "internal/operator", "internal/plugin", "internal/state"}},
 	{"cmd/lnctl/explain", []string{"internal/address", "internal/cni", "internal/console", "internal/firewall/iptables", "internal/firewall/ruleset", "internal/host", "internal/jsonr", "internal/link", "internal/model", "internal/netconf", "internal/plan", "internal/plugin", "internal/tunnel"}},
 	{"cmd/lnctl/live", []string{"internal/console", "internal/firewall/conntrack", "internal/state"}},
+	{"cmd/lnctl/graph", []string{"internal/console", "internal/engine", "internal/operator"}},
 	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/netns", "internal/nftrace", "internal/state"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay"}},
