@@ -75,7 +75,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	root.Flags().DurationVar(&s.rotateEvery, "rotate-every", 0, "after which time the keys of encrypted networks are changed; 0: only by lnctl overlay rotate-keys")
 	s.names.flags(root.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), versionCommand())
+	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), installCommand(&s), uninstallCommand(&s), versionCommand())
 	return root
 }
 

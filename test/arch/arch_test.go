@@ -23,7 +23,7 @@ var ladder = []struct {
 	{"internal/overlay", []string{"internal/tunnel", "internal/host", "internal/wireguard"}},
 	{"cmd/lnctl", []string{"cmd/lnctl/conf", "internal/nftrace", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life", "internal/balancer", "internal/service"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets"}},
-	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/registry/kubernetes", "internal/engine", "internal/model", "internal/nodefile"}},
+	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/install", "internal/registry/etcd", "internal/registry/kubernetes", "internal/engine", "internal/model", "internal/nodefile"}},
 	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/capture", []string{"internal/nfnl"}},
@@ -112,7 +112,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry", "internal/wggo", "internal/nftrace"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry", "internal/install", "internal/wggo", "internal/nftrace"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {
