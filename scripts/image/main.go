@@ -1,4 +1,5 @@
-// Command image writes the image of libnet as an OCI layout: the programs, static, and nothing else.
+// Command image writes the image of libnet as an OCI layout: the programs, static, and nothing else; and
+// beside it what each architecture is made of, in SPDX.
 // The same programs make the same bytes, on every machine. It is run by make image.
 package main
 
@@ -60,6 +61,15 @@ func run(from, to, version string) error {
 	}
 	if err := os.RemoveAll(to); err != nil {
 		return err
+	}
+	for _, e := range entries {
+		data, err := bill(filepath.Join(from, e.Name()), e.Name(), version)
+		if err != nil {
+			return fmt.Errorf("bill of materials: %w", err)
+		}
+		if err := os.WriteFile(filepath.Clean(to)+"-sbom-"+e.Name()+".json", data, 0o644); err != nil {
+			return err
+		}
 	}
 	path, err := layout.Write(to, empty.Index)
 	if err != nil {
