@@ -53,6 +53,7 @@ test-rootless: build tools ## run the tests as an ordinary user, in a user names
 
 soak: build tools ## storm for STORM (default 5m), every world of the matrix, kill at every system call, races and edited configurations at length
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_MATRIX=full LIBNET_CHURN=full $(GO) test -count=1 -v -timeout 30m -run 'TestMatrix|TestChurn' ./test/integration
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_CONNECT=1000 $(GO) test -count=1 -v -timeout 30m -run TestConnectLosesNothing ./test/integration
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_STORM=$(STORM) $(GO) test -count=1 -v -timeout 30m ./test/storm
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_KILL=full $(GO) test -count=1 -v -timeout 60m ./test/kill
 	LIBNET_ROUNDS=50 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 30m -run Shared ./internal/engine
@@ -91,7 +92,7 @@ lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt, t
 	$(GO) run ./scripts/api -check
 	$(GO) run ./scripts/keys -check
 	$(GO) run ./scripts/bpf -check
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 
 api: ## write api/*.txt anew, after a meant change of the exported API
 	$(GO) run ./scripts/api

@@ -15,6 +15,7 @@ func TestRefuses(t *testing.T) {
 		"what":                                 "unknown argument",
 		"--what":                               "unknown flag",
 		"--live-ttl 1s":                        "--live-ttl 1s: want 3s",
+		"--heal-after 1s":                      "--heal-after 1s: want 0",
 		"--block-ttl 10s":                      "--block-ttl 10s: want 0",
 		"--log-level loud":                     `--log-level "loud"`,
 		"--log-format xml":                     `--log-format "xml"`,

@@ -32,6 +32,7 @@ type settings struct {
 	kube                  kubernetesSettings
 	names                 nameSettings
 	rotateEvery           time.Duration
+	healAfter             time.Duration
 }
 
 // usageError is a command line that cannot be.
@@ -73,6 +74,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	root.Flags().StringVar(&s.listen, "listen", "127.0.0.1:9468", "`address` to serve /healthz and /metrics at; empty: nowhere")
 	root.Flags().BoolVar(&s.local, "local", false, "answer for names of containers of this host only; no etcd, no overlay networks")
 	root.Flags().DurationVar(&s.rotateEvery, "rotate-every", 0, "after which time the keys of encrypted networks are changed; 0: only by lnctl overlay rotate-keys")
+	root.Flags().DurationVar(&s.healAfter, "heal-after", time.Minute, "after how long out of reach of a host that lives the keys of an encrypted network are changed; 0: never")
 	s.names.flags(root.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), installCommand(&s), uninstallCommand(&s), versionCommand())
@@ -105,6 +107,9 @@ const leastTTL = 3 * time.Second
 // leastRotation is as long as a change of keys may take under load, and some more.
 const leastRotation = 10 * time.Second
 
+// leastHealing is as long as it takes to see whether a peer that was made anew answers.
+const leastHealing = 5 * time.Second
+
 // with calls fn with a registry for this host, alone: two agents on one host
 // would each undo what the other does.
 func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writer) error {
@@ -113,6 +118,8 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 		return usagef("--live-ttl %s: want %s at least", s.liveTTL, leastTTL)
 	case s.rotateEvery != 0 && s.rotateEvery < leastRotation:
 		return usagef("--rotate-every %s: want 0, for never, or %s at least", s.rotateEvery, leastRotation)
+	case s.healAfter != 0 && s.healAfter < leastHealing:
+		return usagef("--heal-after %s: want 0, for never, or %s at least", s.healAfter, leastHealing)
 	case s.blockTTL != 0 && s.blockTTL < s.liveTTL:
 		return usagef("--block-ttl %s: want 0, or --live-ttl (%s) at least", s.blockTTL, s.liveTTL)
 	}
@@ -145,7 +152,7 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	reg.Exchange(answers)
 	return agent.New(agent.Config{
 		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
-		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery,
+		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
 	}), nil
 }
 

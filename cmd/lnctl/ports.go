@@ -15,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/operator"
+	"github.com/libnet-cni/libnet/internal/service"
 )
 
 // port is a published port, or a range of them.
@@ -38,10 +39,11 @@ type port struct {
 	host, target string // as a table has them
 }
 
-// The plugins that publish.
+// A published port is known by the program that published it.
 const (
 	byNetwork   = "bridge-ln"
 	byPublisher = "portmap-ln"
+	byService   = "lnctl service"
 )
 
 // portsCommand is of lnctl itself; the same is "port ls".
@@ -85,7 +87,11 @@ func allPorts(ctx context.Context, c *operator.Operator) ([]port, error) {
 	}
 	published, err := c.Publications(ctx)
 	for _, a := range published {
-		all = append(all, portsOf(a, byPublisher)...)
+		by := byPublisher
+		if _, is := service.OfLease(a.ID.ContainerID, a.ID.IfName); is {
+			by = byService
+		}
+		all = append(all, portsOf(a, by)...)
 	}
 	slices.SortStableFunc(all, func(a, b port) int { return a.HostPort - b.HostPort })
 	return all, errors.Join(append(errs, err)...)

@@ -20,7 +20,7 @@ import (
 // serviceFlags are those of create and update.
 type serviceFlags struct {
 	network, selected, vip, affinity string
-	ports, weights                   []string
+	ports, published, weights        []string
 	undo, startDrained               bool
 }
 
@@ -94,6 +94,7 @@ func serviceCreateCommand(s *settings) *cobra.Command {
 // changeable adds the flags that update has, too.
 func (f *serviceFlags) changeable(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.ports, "port", nil, "`PORT:TARGET/PROTOCOL` as 80:8080/tcp; tcp, udp or sctp; may be given again")
+	cmd.Flags().StringArrayVar(&f.published, "publish", nil, "`[HOSTIP:]PORT[:SERVICEPORT][/PROTOCOL]` of the host that leads to the service, as 8080:80/tcp; none: no port; may be given again")
 	cmd.Flags().StringVar(&f.affinity, "affinity", "none", "`none`, or client: all connections from one address to one container")
 }
 
@@ -119,8 +120,26 @@ func (f *serviceFlags) service(name string) (def service.Service, vip operator.V
 			vip.Addrs = append(vip.Addrs, a.Unmap())
 		}
 	}
-	def.Ports, err = parsePorts(f.ports)
-	return def, vip, err
+	if def.Ports, err = parsePorts(f.ports); err != nil {
+		return def, vip, err
+	}
+	return def, vip, f.publish(&def)
+}
+
+// publish sets what the flag says; "none" is no port.
+func (f *serviceFlags) publish(def *service.Service) error {
+	var all []service.Published
+	for _, text := range f.published {
+		if text == "none" && len(f.published) == 1 {
+			break
+		}
+		p, err := service.ParsePublished(text)
+		if err != nil {
+			return err
+		}
+		all = append(all, p)
+	}
+	return def.Publish(all)
 }
 
 func parsePorts(texts []string) (all []service.Port, err error) {
@@ -138,7 +157,7 @@ func serviceUpdateCommand(s *settings) *cobra.Command {
 	var f serviceFlags
 	cmd := ofService(&cobra.Command{
 		Use:   "update NAME --network NETWORK",
-		Short: "Change ports, affinity or weights of a service",
+		Short: "Change ports, published ports, affinity or weights of a service",
 		Long:  "Change what the flags name, and leave the rest. Connections that are there stay where they are.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ports, err := parsePorts(f.ports)
@@ -148,6 +167,11 @@ func serviceUpdateCommand(s *settings) *cobra.Command {
 			return s.changeService(cmd.Context(), f.network, args[0], func(def *service.Service, backends []service.Backend) error {
 				if cmd.Flags().Changed("port") {
 					def.Ports = ports
+				}
+				if cmd.Flags().Changed("publish") {
+					if err := f.publish(def); err != nil {
+						return err
+					}
 				}
 				if cmd.Flags().Changed("affinity") {
 					def.Affinity = service.Affinity(f.affinity)

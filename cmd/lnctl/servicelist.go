@@ -22,6 +22,7 @@ type shownService struct {
 	VIPs     []netip.Addr   `json:"vips"`
 	Affinity string         `json:"affinity"`
 	Ports    []shownPort    `json:"ports"`
+	Publish  []string       `json:"publish"`
 	Backends []shownBackend `json:"backends"`
 }
 
@@ -42,7 +43,10 @@ type shownBackend struct {
 func shownOf(f balancer.Found) shownService {
 	all := shownService{
 		Network: f.Network, Name: f.Name, Select: "alias=" + f.Select, VIPs: append([]netip.Addr{}, f.VIPs...), Affinity: string(f.Affinity),
-		Ports: []shownPort{}, Backends: []shownBackend{},
+		Ports: []shownPort{}, Publish: []string{}, Backends: []shownBackend{},
+	}
+	for _, p := range f.Published {
+		all.Publish = append(all.Publish, p.String())
 	}
 	for i, p := range f.Ports {
 		shown := shownPort{Port: p.String()}
@@ -83,9 +87,9 @@ func serviceListCommand(s *settings) *cobra.Command {
 				return errors.Join(err, s.print(cmd.OutOrStdout(), all, func(out io.Writer) error {
 					var rows [][]string
 					for _, v := range all {
-						rows = append(rows, []string{v.Network, v.Name, orDash(joined(v.VIPs)), v.ports(), v.Select, strconv.Itoa(len(v.Backends))})
+						rows = append(rows, []string{v.Network, v.Name, orDash(joined(v.VIPs)), v.ports(), orDash(strings.Join(v.Publish, ",")), v.Select, strconv.Itoa(len(v.Backends))})
 					}
-					return table(out, []string{"NETWORK", "NAME", "ADDRESSES", "PORTS", "SELECT", "CONTAINERS"}, rows)
+					return table(out, []string{"NETWORK", "NAME", "ADDRESSES", "PORTS", "PUBLISHED", "SELECT", "CONTAINERS"}, rows)
 				}))
 			})
 		},
@@ -113,7 +117,7 @@ func serviceInspectCommand(s *settings) *cobra.Command {
 }
 
 func (s shownService) write(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nSelect:    %s\nAffinity:  %s\n\n", s.Name, s.Network, orDash(joined(s.VIPs)), s.Select, s.Affinity)
+	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nPublished: %s\nSelect:    %s\nAffinity:  %s\n\n", s.Name, s.Network, orDash(joined(s.VIPs)), orDash(strings.Join(s.Publish, ",")), s.Select, s.Affinity)
 	var ports, backends [][]string
 	for _, p := range s.Ports {
 		ports = append(ports, []string{p.Port, strconv.FormatUint(p.Connections, 10)})

@@ -57,6 +57,9 @@ type Config struct {
 	// RotateEvery is after which time the keys of encrypted networks are changed; 0: only when
 	// asked for.
 	RotateEvery time.Duration
+	// HealAfter is after which time the keys of an encrypted network are changed with a host that
+	// lives and is out of reach; 0: never.
+	HealAfter time.Duration
 	// Names answers queries for names of containers; nil: none are answered.
 	Names *names.Service
 	Log   *slog.Logger

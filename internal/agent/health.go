@@ -22,6 +22,7 @@ type status struct {
 	claimErr, mendErr error
 	problems          []string // with other hosts
 	unmet             []string // hosts of an encrypted network that are out of reach, and what to do
+	epoch             int      // of its keys; 0: it is not encrypted
 	blocks            []netip.Prefix
 	use               []address.Use
 	peers, lacking    int

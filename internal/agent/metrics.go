@@ -54,6 +54,8 @@ var (
 	held       = gauge{"leases_held", "Addresses in use of this node's blocks."}
 	capacity   = gauge{"leases_capacity", "Addresses of this node's blocks."}
 	blocks     = gauge{"blocks", "This node's blocks."}
+	keyEpoch   = gauge{"key_epoch", "Epoch of the keys of an encrypted network that this node has, or changes to."}
+	stuck      = gauge{"peers_stuck", "Other hosts of an encrypted network that are out of reach, although they are made anew."}
 )
 
 // Describe leaves it to Collect, as networks come and go.
@@ -75,6 +77,10 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		to <- programmed.of(float64(s.peers-s.lacking), n.Name)
 		if !s.synced.IsZero() {
 			to <- lastSync.of(float64(s.synced.UnixNano())/1e9, n.Name)
+		}
+		if s.epoch > 0 {
+			to <- keyEpoch.of(float64(s.epoch), n.Name)
+			to <- stuck.of(float64(len(s.unmet)), n.Name)
 		}
 		byFamily := map[bool]int{}
 		for _, b := range s.blocks {

@@ -16,7 +16,7 @@ type Found struct {
 	service.Service
 	Backends []service.Backend
 	// Connections counts those of each port since the service was made, or its rules were
-	// written anew; in the order of the ports, over all addresses.
+	// written anew; in the order of the ports, over all addresses, with what came by ports of the host.
 	Connections []uint64
 }
 
@@ -64,29 +64,14 @@ func (s *Services) look(ctx context.Context, id state.ServiceID) (found Found, e
 	}
 	slices.SortFunc(found.Backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	found.Connections = make([]uint64, len(r.Ports))
+	entries := r.entries()
 	var ports []balance.Port
-	for _, vip := range r.VIPs {
-		for _, p := range r.Ports {
-			ports = append(ports, balance.Port{Addr: vip, Protocol: p.Protocol, Port: p.Port})
-		}
+	for _, e := range entries {
+		ports = append(ports, e.Port)
 	}
 	counts, err := s.kernel().Counts(ctx, ports)
 	for i, c := range counts {
-		found.Connections[i%len(r.Ports)] += c.Connections
+		found.Connections[entries[i].of] += c.Connections
 	}
 	return found, err
-}
-
-// Leases says whether an address that the network's pool has given is that of a service
-// which is there.
-func (s *Services) Leases(network, containerID, ifName string) bool {
-	if s == nil {
-		return false
-	}
-	name, ok := service.OfLease(containerID, ifName)
-	if !ok || !s.dir.HasServices(network) {
-		return false
-	}
-	_, err := s.find(network, name)
-	return !errors.Is(err, ErrNotFound)
 }

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
-	"github.com/libnet-cni/libnet/internal/firewall/balance"
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -20,22 +24,33 @@ var (
 
 // Create makes a service, with the containers that are there as backends. The definition has
 // been checked, and its addresses are its own. device is the interface by which packets of
-// the network's containers come to the host. ErrExists if there is one of that name.
+// the network's containers come to the host. ErrExists if there is one of that name; a published
+// port that another one has is a *publish.PortHeldError. Then nothing is changed.
 func (s *Services) Create(ctx context.Context, def service.Service, device string) (err error) {
 	if _, err := s.find(def.Network, def.Name); !errors.Is(err, ErrNotFound) {
 		return errors.Join(err, fmt.Errorf("%w: %q on network %q", ErrExists, def.Name, def.Network))
 	}
-	r := record{def, device}
-	fresh, err := s.create(ctx, r)
+	if len(def.Published) > 0 { // before a rule leads there
+		if err := s.ports.TakeForService(ctx, publish.ServicePortsOf(def, device)); err != nil {
+			return err
+		}
+	}
+	fresh, err := s.create(ctx, record{def, device})
+	if err == nil {
+		err = s.gather(ctx, idOf(def))
+	}
 	if err != nil {
-		return errors.Join(err, s.Remove(context.WithoutCancel(ctx), def.Network, def.Name))
+		if undo := s.Remove(context.WithoutCancel(ctx), def.Network, def.Name); !errors.Is(undo, ErrNotFound) {
+			err = errors.Join(err, undo)
+		}
+		return err
 	}
 	if fresh {
 		if err := s.Restore(ctx); err != nil {
 			return err
 		}
 	}
-	return errors.Join(s.gather(ctx, idOf(def)), s.dir.NoteServices())
+	return s.dir.NoteServices()
 }
 
 func idOf(def service.Service) state.ServiceID {
@@ -52,7 +67,7 @@ func (s *Services) create(ctx context.Context, r record) (fresh bool, err error)
 	if err := errors.Join(dir.ClearBackends(), dir.Save(r)); err != nil {
 		return false, err
 	}
-	return s.bring(ctx, changing{record: r, was: r}, nil)
+	return s.bring(ctx, &changing{record: r, was: r, dir: dir})
 }
 
 // gather makes backends of the attachments that are there. Each is owned meanwhile: a DEL of
@@ -91,58 +106,93 @@ func (s *Services) gatherOne(ctx context.Context, id state.ServiceID, rec state.
 	if err := s.host.SetHairpin(rec.Netns, rec.Inside()); err != nil {
 		return err
 	}
-	return s.change(ctx, id, joining(rec))
+	return s.join(ctx, id, rec)
 }
 
 // find returns where a service is; ErrNotFound if there is none.
 func (s *Services) find(network, name string) (state.ServiceID, error) {
 	ids, err := s.dir.ServicesOf(network)
 	for _, id := range ids {
-		if id.Name == name && s.dir.HasService(id) {
+		if strings.EqualFold(id.Name, name) && s.dir.HasService(id) {
 			return id, err
 		}
 	}
 	return state.ServiceID{}, errors.Join(err, fmt.Errorf("%w: %q on network %q", ErrNotFound, name, network))
 }
 
-// Update changes the definition of a service by fn; its network, name, selection and
-// addresses stay.
+// Update changes the definition of a service by fn, which must give the same when it is called
+// again; its network, name, selection and addresses stay. What an earlier call that was killed
+// left undone is done. A published port that another one has is a *publish.PortHeldError, and
+// then nothing is changed.
 func (s *Services) Update(ctx context.Context, network, name string, fn func(*service.Service) error) error {
 	id, err := s.find(network, name)
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, id, func(dir *state.Service, c *changing) error {
-		def := c.Service
-		if err := fn(&def); err != nil {
+	var r record
+	if _, err := s.dir.PeekService(id, &r, "", ""); err != nil {
+		return err
+	}
+	was := publish.ServicePortsOf(r.Service, r.Device)
+	def, err := updated(r.Service, fn)
+	if err != nil {
+		return err
+	}
+	now := publish.ServicePortsOf(def, r.Device)
+	if len(now.Ports) > 0 && !slices.Equal(def.Published, r.Published) {
+		if err := s.ports.TakeForService(ctx, now); err != nil {
 			return err
 		}
-		def.Network, def.Name, def.Select, def.VIPs, def.Leased = c.Network, c.Name, c.Select, c.VIPs, c.Leased
-		if err := def.Check(); err != nil {
+	}
+	err = s.change(ctx, id, unix.LOCK_EX, func(c *changing) (err error) {
+		if c.Service, err = updated(c.Service, fn); err != nil {
 			return err
 		}
-		c.Service, c.left = def, c.before // what of the backends the ports of before needed
-		return dir.Save(c.record)
+		c.reshaped = true
+		return c.dir.Save(c.record)
 	})
+	if err != nil {
+		return errors.Join(err, s.leavePorts(context.WithoutCancel(ctx), was))
+	}
+	return errors.Join(s.leavePorts(ctx, now), s.gather(ctx, id))
+}
+
+// leavePorts frees the ports of the host that are not among those of the service. A service that
+// never had one has cost nothing.
+func (s *Services) leavePorts(ctx context.Context, to publish.ServicePorts) error {
+	if s.ports.VerifyService(ctx, to) == nil {
+		return nil
+	}
+	return s.ports.LeaveToService(ctx, to)
+}
+
+func updated(s service.Service, fn func(*service.Service) error) (service.Service, error) {
+	def := s
+	if err := fn(&def); err != nil {
+		return s, err
+	}
+	def.Network, def.Name, def.Select, def.VIPs, def.Leased = s.Network, s.Name, s.Select, s.VIPs, s.Leased
+	return def, def.Check()
 }
 
 // Remove removes a service and all of it that is in the kernel. Connections that it led stay.
 // The last one takes our tables along.
 func (s *Services) Remove(ctx context.Context, network, name string) error {
 	id, err := s.find(network, name)
-	if err != nil {
+	if err == nil {
+		err = s.change(ctx, id, unix.LOCK_EX, func(c *changing) error {
+			c.removed = true
+			return nil
+		})
+	}
+	if errors.Is(err, state.ErrCorrupt) { // repair takes what the kernel has of it
+		err = s.discard(ctx, id)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	fresh, err := s.remove(ctx, id)
-	if err != nil {
-		return fmt.Errorf("service %q of network %q: %w", name, network, err)
-	}
-	if fresh {
-		if err := s.Restore(ctx); err != nil {
-			return err
-		}
-	}
-	if err := s.dir.NoteServices(); err != nil {
+	leaveErr := s.ports.LeaveToService(ctx, publish.ServicePorts{Network: network, Service: name})
+	if err := errors.Join(err, leaveErr, s.dir.NoteServices()); err != nil {
 		return err
 	}
 	if ids, err := s.dir.Services(); err != nil || len(ids) > 0 {
@@ -151,40 +201,50 @@ func (s *Services) Remove(ctx context.Context, network, name string) error {
 	return s.kernel().Drop(ctx)
 }
 
-func (s *Services) remove(ctx context.Context, id state.ServiceID) (fresh bool, err error) {
-	dir, err := s.dir.LockService(ctx, id, state.OnlyExisting)
-	if errors.Is(err, state.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer dir.Unlock()
-	var r record
-	if err := dir.Load(&r); err != nil && !state.Missing(err) {
-		return false, err
-	}
-	backends, err := state.BackendsOf[service.Backend](dir)
-	if err != nil {
-		return false, err
-	}
-	gone := s.keys(r)
-	for _, b := range backends {
-		if err := s.forget(&gone, r, b); err != nil {
-			return false, err
-		}
-	}
-	if fresh, err = s.takeAway(ctx, gone); err != nil {
-		return false, err
-	}
-	return fresh, errors.Join(s.host.RemoveServiceAddrs(r.Device, r.VIPs), dir.Remove())
+// discard removes the records of a service that cannot be read.
+func (s *Services) discard(ctx context.Context, id state.ServiceID) error {
+	return s.discardIf(ctx, id, func() bool { return true })
 }
 
-// takeAway removes elements, unless our tables are gone.
-func (s *Services) takeAway(ctx context.Context, gone []balance.Elem) (fresh bool, err error) {
-	_, there, err := s.kernel().Differs(ctx, nil, gone)
-	if err != nil || len(there) == 0 {
-		return false, err
+func (s *Services) discardIf(ctx context.Context, id state.ServiceID, is func() bool) error {
+	dir, err := s.dir.LockService(ctx, id, state.OnlyExisting)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
 	}
-	return s.kernel().Apply(ctx, nil, there)
+	if err != nil {
+		return err
+	}
+	defer dir.Unlock()
+	if !is() {
+		return nil
+	}
+	return dir.Remove()
+}
+
+// Has says whether there is a service of that name.
+func (s *Services) Has(network, name string) (bool, error) {
+	if s == nil {
+		return false, nil
+	}
+	_, err := s.find(network, name)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Tidy removes what is left of services of a network that no call finished to make: their
+// directories.
+func (s *Services) Tidy(ctx context.Context, network string) error {
+	if s == nil || !s.dir.HasServices(network) {
+		return nil
+	}
+	ids, err := s.dir.ServicesOf(network)
+	errs := []error{err}
+	for _, id := range ids {
+		if !s.dir.HasService(id) {
+			errs = append(errs, s.discardIf(ctx, id, func() bool { return !s.dir.HasService(id) }))
+		}
+	}
+	return errors.Join(errs...)
 }

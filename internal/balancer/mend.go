@@ -4,39 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/libnet-cni/libnet/internal/firewall/balance"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
-
-// Restore brings the kernel to what the records say of all services.
-func (s *Services) Restore(ctx context.Context) error {
-	if s == nil {
-		return nil
-	}
-	ids, err := s.dir.Services()
-	errs := []error{err}
-	for round := 0; round < maxRounds; round++ {
-		again := false
-		for _, id := range ids {
-			fresh, err := s.changeLocked(ctx, id, func(*state.Service, *changing) error { return nil })
-			if err != nil {
-				errs = append(errs, fmt.Errorf("service %q of network %q: %w", id.Name, id.Network, err))
-			}
-			again = again || fresh && len(ids) > 1
-		}
-		if !again { // else what came before was lost with the tables
-			break
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// maxRounds bounds how often all is begun anew as the tables went meanwhile.
-const maxRounds = 5
 
 // Lost says that the tables of services are gone or broken, though there are services.
 func (s *Services) Lost(ctx context.Context) error {
@@ -72,10 +50,24 @@ func (f Fault) String() string {
 	return f.Service + ": " + f.Found
 }
 
-// Faults compares every service with the kernel. It changes nothing.
-func (s *Services) Faults(ctx context.Context) (all []Fault, err error) {
-	ids, err := s.dir.Services()
+// Faults compares every service with the kernel. It changes nothing. As calls may be at work, it
+// looks again at what it finds.
+func (s *Services) Faults(ctx context.Context) ([]Fault, error) {
+	first, err := s.faults(ctx)
+	if err != nil || len(first) == 0 {
+		return first, err
+	}
+	again, err := s.faults(ctx)
+	return slices.DeleteFunc(again, func(f Fault) bool {
+		return !slices.ContainsFunc(first, func(g Fault) bool { return f.Service == g.Service })
+	}), err
+}
+
+func (s *Services) faults(ctx context.Context) (all []Fault, err error) {
+	list, err := s.kernel().List(ctx) // before the records, which have what comes first
 	errs := []error{err}
+	ids, err := s.dir.Services()
+	errs = append(errs, err)
 	known := map[string]bool{}
 	for _, id := range ids {
 		found, err := s.faultsOf(ctx, id, known)
@@ -84,17 +76,15 @@ func (s *Services) Faults(ctx context.Context) (all []Fault, err error) {
 			all = append(all, Fault{id.Network + "/" + id.Name, strings.Join(found, "; ")})
 		}
 	}
-	strays, err := s.strays(ctx, known)
-	if len(strays) > 0 {
+	if strays := strays(list, known); len(strays) > 0 {
 		all = append(all, Fault{"", fmt.Sprintf("%d elements of no service, as %s", len(strays), strays[0])})
 	}
-	return all, errors.Join(append(errs, err)...)
+	return all, errors.Join(errs...)
 }
 
-// strays returns elements in our sets that no service has.
-func (s *Services) strays(ctx context.Context, known map[string]bool) ([]balance.Elem, error) {
-	list, err := s.kernel().List(ctx)
-	return slices.DeleteFunc(list, func(e balance.Elem) bool { return known[slot(e)] }), err
+// strays are those elements in our sets that no service has.
+func strays(list []balance.Elem, known map[string]bool) []balance.Elem {
+	return slices.DeleteFunc(list, func(e balance.Elem) bool { return known[slot(e)] })
 }
 
 func slot(e balance.Elem) string { return e.Set.Name + "\x00" + string(e.Key) }
@@ -132,6 +122,9 @@ func (s *Services) faultsOf(ctx context.Context, id state.ServiceID, known map[s
 			found = append(found, "container "+rec.ContainerID+" is no backend")
 		}
 	}
+	if portErr := s.ports.VerifyService(ctx, publish.ServicePortsOf(r.Service, r.Device)); portErr != nil {
+		found = append(found, strings.ReplaceAll(portErr.Error(), "\n", "; "))
+	}
 	lacks, addrErr := s.host.LacksServiceAddrs(r.Device, r.VIPs)
 	if len(lacks) > 0 && len(backends) > 0 {
 		found = append(found, fmt.Sprintf("%s lacks the address %s", r.Device, lacks[0]))
@@ -161,30 +154,98 @@ func (s *Services) Repair(ctx context.Context) (repaired []Fault, err error) {
 	ids, err := s.dir.Services()
 	errs := []error{err}
 	for _, id := range ids {
-		errs = append(errs, s.weed(ctx, id), s.gather(ctx, id))
+		errs = append(errs, s.weed(ctx, id), s.gather(ctx, id), s.mendPorts(ctx, id))
 	}
-	errs = append(errs, s.Restore(ctx))
+	return faults, errors.Join(append(errs, s.Restore(ctx), s.sweep(ctx))...)
+}
+
+// sweep removes elements of no service. The services of all networks wait meanwhile.
+func (s *Services) sweep(ctx context.Context) error {
+	ids, err := s.dir.Services()
+	if err != nil {
+		return err
+	}
+	locked := map[string]bool{}
+	for _, id := range ids { // in order of the networks
+		if locked[id.Network] {
+			continue
+		}
+		locked[id.Network] = true
+		unlock, err := s.dir.LockServices(ctx, id.Network, unix.LOCK_EX)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	list, err := s.kernel().List(ctx)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	known, err := s.known()
+	if err != nil {
+		return err
+	}
+	if left := strays(list, known); len(left) > 0 {
+		_, err = s.kernel().Apply(ctx, nil, left)
+	}
+	return err
+}
+
+// known are the elements of all services by their records, which are read without their locks.
+func (s *Services) known() (map[string]bool, error) {
 	known := map[string]bool{}
+	ids, err := s.dir.Services()
 	for _, id := range ids {
-		_, err := s.faultsOf(ctx, id, known)
-		errs = append(errs, err)
+		var r record
+		backends, readErr := state.ReadService[service.Backend](s.dir, id, &r)
+		if state.Missing(readErr) {
+			continue
+		}
+		if readErr != nil {
+			return nil, readErr
+		}
+		for _, e := range s.elements(r, backends, make(net.HardwareAddr, 6)) { // only where they are counts
+			known[slot(e)] = true
+		}
 	}
-	strays, err := s.strays(ctx, known)
-	errs = append(errs, err)
-	if len(strays) > 0 && err == nil {
-		_, err = s.kernel().Apply(ctx, nil, strays)
-		errs = append(errs, err)
+	return known, err
+}
+
+// mendPorts has a service have the ports of the host that it publishes, and no others, unless
+// another call is at work on the service.
+func (s *Services) mendPorts(ctx context.Context, id state.ServiceID) error {
+	container, ifName := service.Lease(id.Name)
+	release, owned, err := s.dir.TryOwn(id.Network, container, ifName)
+	if err != nil || !owned {
+		return err
 	}
-	return faults, errors.Join(errs...)
+	defer release()
+	var r record
+	if _, err := s.dir.PeekService(id, &r, "", ""); err != nil {
+		if state.Missing(err) {
+			err = nil
+		}
+		return err
+	}
+	want := publish.ServicePortsOf(r.Service, r.Device)
+	if s.ports.VerifyService(ctx, want) == nil {
+		return nil
+	}
+	if len(want.Ports) > 0 {
+		if err := s.ports.TakeForService(ctx, want); err != nil {
+			return err
+		}
+	}
+	return s.ports.LeaveToService(ctx, want)
 }
 
 // weed takes backends out whose attachments are gone.
 func (s *Services) weed(ctx context.Context, id state.ServiceID) error {
-	return s.change(ctx, id, func(_ *state.Service, c *changing) error {
-		c.leave(func(b service.Backend) bool {
-			_, err := s.dir.LoadEndpoint(id.Network, b.ContainerID, b.IfName)
-			return state.Missing(err)
-		})
-		return nil
+	return s.leave(ctx, id, func(b service.Backend) bool {
+		_, err := s.dir.LoadEndpoint(id.Network, b.ContainerID, b.IfName)
+		return state.Missing(err)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -50,6 +51,7 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 		return err
 	}
 	defer leave(&err)
+	keep = n.c.keepGuests(keep)
 	holders, err := n.holders(ctx)
 	errs := []error{err}
 	kept := 0
@@ -58,9 +60,13 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 			kept++
 			continue
 		}
-		errs = append(errs, n.collectOne(ctx, id, keep))
+		gone, err := n.collectOne(ctx, id, keep)
+		if errs = append(errs, err); gone {
+			errs = append(errs, n.c.removed(ctx, id))
+		}
 	}
-	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx))
+	_, err = n.tidyServices(ctx)
+	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx), err)
 	if dissolve && kept == 0 && errors.Join(errs...) == nil {
 		if err := n.dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
 			errs = append(errs, err)
@@ -87,13 +93,13 @@ func (c *Controller) tidyNames(ctx context.Context) error {
 
 // collectOne removes an attachment unless it has been made anew, by an ADD for
 // the same container, since the holders were listed.
-func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Holder) bool) error {
+func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Holder) bool) (gone bool, err error) {
 	if err := id.Validate(); err != nil {
-		return nil // nothing can have been made for it
+		return false, nil // nothing can have been made for it
 	}
 	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
@@ -101,12 +107,13 @@ func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Ho
 	case state.Missing(err):
 		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Boot: n.c.boot}
 	case err != nil:
-		return err
+		return false, err
 	}
 	if keep(life.OfRecord(rec)) {
-		return nil
+		return false, nil
 	}
-	return n.remove(ctx, id, "")
+	err = n.remove(ctx, id, "")
+	return err == nil, err
 }
 
 // collectLeases takes back the addresses of owners that are not among the known
@@ -122,7 +129,8 @@ func (n *Network) collectLeases(ctx context.Context, known map[model.ID]life.Hol
 	leases, err := pool.Tidy(ctx)
 	errs := []error{err}
 	for _, h := range leases {
-		if _, has := known[h.ID]; !has && !keep(h) && !n.c.services.Leases(h.ID.Network, h.ID.ContainerID, h.ID.IfName) {
+		_, has := known[h.ID]
+		if _, is := service.OfLease(h.ID.ContainerID, h.ID.IfName); !has && !is && !keep(h) { // see tidyServices
 			errs = append(errs, n.collectLease(ctx, pool, h, keep))
 		}
 	}

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/guard"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/publish"
+	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -93,6 +97,91 @@ func (p *Publisher) Status(ctx context.Context) (err error) {
 	return err
 }
 
+// servicePorts are the published ports of this host for package balancer. What others have lost
+// is put back.
+type servicePorts struct{ c *Controller }
+
+var _ balancer.Ports = servicePorts{}
+
+func (p servicePorts) TakeForService(ctx context.Context, s publish.ServicePorts) error {
+	restored, err := p.c.Ports().TakeForService(ctx, s)
+	if restored {
+		_, _ = p.c.Repair(ctx)
+	}
+	return err
+}
+
+func (p servicePorts) LeaveToService(ctx context.Context, s publish.ServicePorts) error {
+	return p.c.Ports().LeaveToService(ctx, s)
+}
+
+func (p servicePorts) VerifyService(ctx context.Context, s publish.ServicePorts) error {
+	return p.c.Ports().VerifyService(ctx, s)
+}
+
+// FreeService frees what a service that there is not has of the network: addresses and ports of
+// the host, as a call that was killed left them. The caller owns the service's lease.
+func (n *Network) FreeService(ctx context.Context, name string) (freed bool, err error) {
+	leave, err := n.c.Enter()
+	if err != nil {
+		return false, err
+	}
+	defer leave(&err)
+	if has, err := n.c.services.Has(n.def.Name, name); has || err != nil {
+		return false, err
+	}
+	id := model.ID{Network: n.def.Name}
+	id.ContainerID, id.IfName = service.Lease(name)
+	if pool, ours := n.ipam.(*address.Pool); ours {
+		held, err := pool.Lookup(ctx, id)
+		if freed = len(held) > 0; freed {
+			err = pool.Remove(ctx, id)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return freed, n.c.Ports().LeaveToService(ctx, publish.ServicePorts{Network: n.def.Name, Service: name})
+}
+
+// tidyServices is FreeService for all of the network, and returns what had been left. One that
+// another call is making is left to that.
+func (n *Network) tidyServices(ctx context.Context) (names []string, err error) {
+	if n.c.services == nil {
+		return nil, nil
+	}
+	left, err := n.c.Ports().ServicesOf(n.def.Name)
+	errs := []error{err, n.c.services.Tidy(ctx, n.def.Name)}
+	if pool, ours := n.ipam.(*address.Pool); ours {
+		held, err := pool.Held(ctx)
+		errs = append(errs, err)
+		for _, owner := range held {
+			if name, is := service.OfLease(owner.ContainerID, owner.IfName); is {
+				left = append(left, name)
+			}
+		}
+	}
+	slices.Sort(left)
+	for _, name := range slices.Compact(left) {
+		if has, err := n.c.services.Has(n.def.Name, name); has || err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		id, ifName := service.Lease(name)
+		release, owned, err := n.c.endpoints.TryOwn(n.def.Name, id, ifName)
+		if err != nil || !owned {
+			errs = append(errs, err)
+			continue
+		}
+		freed, err := n.FreeService(ctx, name)
+		release()
+		if errs = append(errs, err); freed {
+			names = append(names, name)
+		}
+	}
+	return names, errors.Join(errs...)
+}
+
 // book has the guards of all bridges.
 func (c *Controller) book() *guard.Book { return c.Ports().Guard }
 
@@ -100,7 +189,7 @@ func (c *Controller) book() *guard.Book { return c.Ports().Guard }
 // parts.
 func (c *Controller) Ports() *publish.Ports {
 	c.makePorts.Do(func() {
-		book := &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
+		book := &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.basis, Links: c.links, Rules: c.rules}
 		c.ports = &publish.Ports{
 			Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
 			Guard: book, Host: c.published, Flush: c.flush,

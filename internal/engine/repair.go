@@ -83,6 +83,13 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	for _, n := range networks {
 		m.links(ctx, n)
 	}
+	for _, n := range networks {
+		left, err := n.tidyServices(ctx)
+		m.fail(n, err)
+		for _, name := range left {
+			m.done.Services = append(m.done.Services, fmt.Sprintf("%s/%s: had an address, and was never made", n.def.Name, name))
+		}
+	}
 	mended, err := c.services.Repair(ctx)
 	m.errs = append(m.errs, err)
 	for _, f := range mended {

@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -147,7 +148,13 @@ func (o *Operator) Release(ctx context.Context, n *engine.Network, addr netip.Ad
 		return nil, fmt.Errorf("%w: %s is not held in network %q", model.ErrNotFound, addr, n.Name())
 	}
 	l := p.Leases[at]
+	name, is := service.OfLease(l.ID.ContainerID, l.ID.IfName)
+	has, err := o.Services().Has(n.Name(), name)
 	switch {
+	case is && err != nil:
+		return nil, err
+	case is && has:
+		return nil, fmt.Errorf("%s is the address of service %q: lnctl service rm %s --network %s", addr, name, name, n.Name())
 	case l.State == LeaseWrong:
 		return nil, fmt.Errorf("the lease of %s cannot be read: %s; lnctl gc removes it", addr, l.Why)
 	case l.State == LeaseAlive && l.Recorded:

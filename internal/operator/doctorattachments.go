@@ -33,7 +33,7 @@ func (s survey) checkPublications(ctx context.Context) []Finding {
 	looked := 0
 	var all []Finding
 	for _, rec := range recs {
-		if a := s.o.attachment(rec); a.Life == Alive {
+		if a := s.o.attachment(rec); a.Life == Alive && !isService(a.ID) { // checkServices looks at those
 			looked++
 			if err := s.o.ports.VerifyPublication(ctx, rec); err != nil {
 				all = append(all, differing("portmap ports", err))

@@ -95,6 +95,8 @@ func (o *Operator) attachment(rec state.Endpoint) Attachment {
 	switch {
 	case a.Why != "":
 		a.Life = Dead
+	case isService(h.ID):
+		a.Life = Alive
 	case rec.Netns == "":
 		a.Life = NotJoined
 	case rec.Phase != state.PhaseReady:

@@ -23,7 +23,7 @@ import (
 // made it, its tunnel, rules, record, and what dead containers left of it. It
 // needs no configuration, and no record where the bridge or the rules tell of the
 // network. ErrNotFound if nothing does; ErrNetworkInUse, naming them, if
-// containers that are not provably dead are attached or have leases of it.
+// containers that are not provably dead are attached or have leases of it, or it has services.
 func (o *Operator) RemoveNetwork(ctx context.Context, name string) (err error) {
 	leave, err := o.Enter()
 	if err != nil {
@@ -32,6 +32,9 @@ func (o *Operator) RemoveNetwork(ctx context.Context, name string) (err error) {
 	defer leave(&err)
 	if err := model.ValidateName("network name", name); err != nil {
 		return err
+	}
+	if dir := o.elsewhere(name); dir != "" {
+		return fmt.Errorf("network %q is not of %s: its configuration has \"stateDir\": %q: lnctl network rm %s --state-dir %s", name, o.StateDir, dir, name, dir)
 	}
 	n, err := o.networkLeft(ctx, name)
 	if err != nil {
@@ -54,6 +57,13 @@ func (o *Operator) RemoveNetwork(ctx context.Context, name string) (err error) {
 // inUse is ErrNetworkInUse with the containers that the network has.
 func (o *Operator) inUse(ctx context.Context, n *engine.Network) error {
 	users := map[string]bool{}
+	services, err := o.Services().List(ctx, n.Name())
+	if err != nil {
+		return err
+	}
+	for _, s := range services {
+		return fmt.Errorf("%w: %q: service %q: lnctl service rm %s --network %s comes first", model.ErrNetworkInUse, n.Name(), s.Name, s.Name, n.Name())
+	}
 	holders, err := n.Holders(ctx)
 	for _, h := range holders {
 		users[strings.TrimSpace(h.ID.ContainerID+" "+h.ID.IfName)] = true
@@ -119,6 +129,9 @@ func (o *Operator) PruneNetworks(ctx context.Context) (removed []string, err err
 	names, err := o.networkNames(ctx)
 	errs := []error{err}
 	for _, name := range names {
+		if o.elsewhere(name) != "" {
+			continue
+		}
 		switch err := o.RemoveNetwork(ctx, name); {
 		case err == nil:
 			removed = append(removed, name)

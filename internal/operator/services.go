@@ -18,6 +18,12 @@ import (
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
+// isService says that a service holds addresses, or ports of the host, under this name.
+func isService(id model.ID) bool {
+	_, is := service.OfLease(id.ContainerID, id.IfName)
+	return is
+}
+
 // VIP says which address a new service gets.
 type VIP struct {
 	Auto  bool         // the next free ones of the network's pool
@@ -43,16 +49,16 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 		return def, err
 	}
 	n, err := o.Network(def.Network)
+	if err == nil {
+		err = o.named(n)
+	}
+	if err == nil && !vip.None {
+		err = o.balanced(n, def)
+	}
 	if err != nil {
 		return def, err
 	}
 	def.VIPs = nil
-	if vip.None {
-		return def, o.Services().Create(ctx, def, gatewayInterface(n))
-	}
-	if err := o.balanced(n); err != nil {
-		return def, err
-	}
 	release, err := o.ownService(ctx, def.Network, def.Name)
 	if err != nil {
 		return def, err
@@ -60,6 +66,12 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 	defer release()
 	if _, err := o.Services().Look(ctx, def.Network, def.Name); !errors.Is(err, balancer.ErrNotFound) {
 		return def, errors.Join(err, fmt.Errorf("%w: %q on network %q", balancer.ErrExists, def.Name, def.Network))
+	}
+	if _, err := n.FreeService(ctx, def.Name); err != nil { // of a call that was killed
+		return def, err
+	}
+	if vip.None {
+		return def, o.Services().Create(ctx, def, gatewayInterface(n))
 	}
 	if err := o.addressService(ctx, n, &def, vip); err != nil {
 		return def, err
@@ -70,10 +82,23 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 	return def, nil
 }
 
-// balanced refuses networks that cannot have services with an address.
-func (o *Operator) balanced(n *engine.Network) error {
+// named refuses networks whose containers have no names, by which a service selects them. One
+// without containers may have them or not: its record does not tell.
+func (o *Operator) named(n *engine.Network) error {
+	recs, err := o.dir.Endpoints(n.Name())
+	named := func(rec state.Endpoint) bool { return rec.Names != nil }
+	if ignoreCorrupt(err) != nil || len(recs) == 0 || slices.ContainsFunc(recs, named) {
+		return ignoreCorrupt(err)
+	}
+	return model.BadConfig("network", n.Name(), `has containers, and none has a name, by which a service selects them: set "names": true in its configuration, and start them anew`)
+}
+
+// balanced refuses networks that cannot have services with an address, or such a port.
+func (o *Operator) balanced(n *engine.Network, def service.Service) error {
 	c := n.Config()
 	switch {
+	case len(def.Published) > 0 && c.IsInternal():
+		return model.BadConfig("publish", def.Published[0], fmt.Sprintf("network %q is internal: nothing comes in from outside", n.Name()))
 	case n.Driver() != plan.DriverBridge:
 		return model.BadConfig("network", n.Name(), "is an overlay network: a service of it can have no address yet, only --vip none")
 	case c.Backend == model.BackendIPTables:
@@ -122,8 +147,25 @@ func (o *Operator) addressService(ctx context.Context, n *engine.Network, def *s
 	if !vip.Auto { // the pool gives one of each range set
 		def.VIPs = slices.DeleteFunc(def.VIPs, func(a netip.Addr) bool { return !slices.Contains(vip.Addrs, a) })
 	}
-	if err := o.freeForService(ctx, *def); err != nil {
+	if err := errors.Join(o.freeForService(ctx, *def), published(n, *def)); err != nil {
 		return errors.Join(err, o.freeService(ctx, n, *def))
+	}
+	return nil
+}
+
+// published refuses ports of the host that nothing could lead to the service.
+func published(n *engine.Network, def service.Service) error {
+	for _, p := range def.Published {
+		all := p.HostIP.IsValid()
+		leads := slices.ContainsFunc(def.VIPs, func(a netip.Addr) bool {
+			return (!all || a.Is4() == p.HostIP.Is4()) && n.Config().Mode(a.Is6()) != model.GatewayRouted
+		})
+		if !leads && all {
+			return fmt.Errorf("%w: publish %s: the service has no address of that family, or the network is routed there and has no ports of the host", service.ErrInvalid, p)
+		}
+		if !leads {
+			return fmt.Errorf("%w: publish %s: network %q is routed: its containers are asked by their own addresses", service.ErrInvalid, p, n.Name())
+		}
 	}
 	return nil
 }
@@ -176,21 +218,22 @@ func (o *Operator) RemoveService(ctx context.Context, network, name string) (err
 		return err
 	}
 	defer release()
-	found, err := o.Services().Look(ctx, network, name)
-	if err != nil {
-		return err
-	}
-	if err := o.Services().Remove(ctx, network, name); err != nil {
-		return err
+	gone := o.Services().Remove(ctx, network, name)
+	if gone != nil && !errors.Is(gone, balancer.ErrNotFound) {
+		return gone
 	}
 	n, err := o.Network(network)
 	if errors.Is(err, model.ErrNotFound) {
-		return nil
+		return gone
 	}
 	if err != nil {
-		return err
+		return errors.Join(gone, err)
 	}
-	return o.freeService(ctx, n, found.Service)
+	freed, err := n.FreeService(ctx, name)
+	if freed { // else there was nothing of it: a call that was killed leaves the address alone
+		gone = nil
+	}
+	return errors.Join(gone, err)
 }
 
 // UpdateService is balancer.Services.Update in the Operator's namespace.
@@ -200,6 +243,11 @@ func (o *Operator) UpdateService(ctx context.Context, network, name string, fn f
 		return err
 	}
 	defer leave(&err)
+	release, err := o.ownService(ctx, network, name)
+	if err != nil {
+		return err
+	}
+	defer release()
 	return o.Services().Update(ctx, network, name, fn)
 }
 

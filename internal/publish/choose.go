@@ -9,9 +9,10 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/service"
 )
 
-// PortHeldError says that a port of the host is published for another container.
+// PortHeldError says that a port of the host is published for another container, or a service.
 type PortHeldError struct {
 	Owner string // "libnet:<network>/<container>/<interface>"
 	Port  string // "tcp 0.0.0.0:8080"
@@ -21,6 +22,10 @@ type PortHeldError struct {
 
 // Error names the port and its owner.
 func (e *PortHeldError) Error() string {
+	if id, ok := model.ParsePublication(e.Owner); ok && isService(id) {
+		name, _ := service.OfLease(id.ContainerID, id.IfName)
+		return fmt.Sprintf("host port %s is published by service %q of network %q: choose another one, or remove it there (lnctl service)", e.Port, name, id.Network)
+	}
 	return fmt.Sprintf("host port %s is published by %q: choose another one, or stop that container", e.Port, e.Owner)
 }
 

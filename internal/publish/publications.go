@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -56,7 +57,7 @@ func (k *Ports) VerifyPublication(ctx context.Context, rec state.Endpoint) error
 
 // LetHairpin lets a container reach itself by its ports.
 func (p *Publisher) LetHairpin(rec state.Endpoint) error {
-	if p.cfg.NoHairpin {
+	if p.cfg.NoHairpin || isService(life.IDOf(rec)) { // whose containers package balancer knows
 		return nil
 	}
 	return p.ports.Host.SetHairpin(rec.Netns, rec.IfName)

@@ -100,7 +100,7 @@ func (p *Publisher) removeRules(ctx context.Context, rec state.Endpoint, fw fire
 // noPort is the name of no interface: there is nothing to be found by it.
 const noPort = "-"
 
-// Collect removes every publication of the network that keep says no to,
+// Collect removes every publication of the network that keep says no to, but those of services,
 // whether a record or only a rule tells of it. It goes on after errors and
 // reports them joined.
 func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) error {
@@ -110,13 +110,14 @@ func (p *Publisher) Collect(ctx context.Context, keep func(life.Holder) bool) er
 	}
 	holders := map[model.ID]life.Holder{}
 	for _, rec := range recs {
-		h := life.OfRecord(rec)
-		holders[h.ID] = h
+		if h := life.OfRecord(rec); !isService(h.ID) { // no runtime knows of it
+			holders[h.ID] = h
+		}
 	}
 	owners, listErr := p.ports.Guard.Rules.Owners(ctx, p.cfg.Backend)
 	for _, owner := range owners {
 		id, ok := model.ParsePublication(owner)
-		if _, known := holders[id]; ok && !known && id.Network == p.network {
+		if _, known := holders[id]; ok && !known && id.Network == p.network && !isService(id) {
 			holders[id] = life.Holder{ID: id, Boot: p.ports.Boot}
 		}
 	}

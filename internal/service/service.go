@@ -51,6 +51,8 @@ type Service struct {
 	// StartDrained has a container be drained until it is given a weight: an ADD comes
 	// before its program listens.
 	StartDrained bool `json:",omitempty"`
+	// Published are the ports of the host by which the service is reached, too.
+	Published []Published `json:",omitempty"`
 }
 
 // MaxWeight is the greatest weight of a backend.
@@ -65,8 +67,8 @@ func invalid(key string, value any, want string) error {
 
 // Check says which key of the definition cannot be; the error is ErrInvalid.
 func (s Service) Check() error {
-	if !model.ValidDNSName(s.Name) || strings.HasSuffix(s.Name, ".") || strings.HasPrefix(s.Name, "_") || len(s.Name) > maxName {
-		return invalid("name", strconv.Quote(s.Name), fmt.Sprintf("want letters, digits, '-' and '.', at most %d", maxName))
+	if err := checkName(s.Name); err != nil {
+		return err
 	}
 	if !model.ValidDNSName(s.Select) || strings.HasSuffix(s.Select, ".") {
 		return invalid("select", strconv.Quote(s.Select), model.WantDNSName)
@@ -90,6 +92,25 @@ func (s Service) Check() error {
 		if w < 0 || w > MaxWeight {
 			return invalid("weight of "+id, w, fmt.Sprintf("want 0 to %d", MaxWeight))
 		}
+	}
+	return s.checkPublished()
+}
+
+// checkName refuses what is no name of a service, or leads to something else in DNS: names
+// are the same there in upper and lower case (RFC 4343), so that only one form is taken.
+func checkName(name string) error {
+	bad := func(want string) error { return invalid("name", strconv.Quote(name), want) }
+	switch lower := strings.ToLower(name); {
+	case strings.HasPrefix(lower, "tasks."):
+		return bad("is the name by which DNS tells the containers of a service: want another one, without dots")
+	case lower == "gateway" || lower == "host" || strings.HasPrefix(lower, "host."):
+		return bad("leads to the host in DNS: want another one")
+	case strings.Contains(name, "."):
+		return bad("want a name without dots: the network and its domain stand behind them in DNS")
+	case name != lower:
+		return bad(fmt.Sprintf("want lower case, %q: names in DNS are the same in both", lower))
+	case !model.ValidDNSName(name) || strings.HasPrefix(name, "_") || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") || len(name) > maxName:
+		return bad(fmt.Sprintf("want letters, digits, and '-' between them, at most %d", maxName))
 	}
 	return nil
 }

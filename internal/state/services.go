@@ -55,6 +55,21 @@ func (d *Dir) LockService(ctx context.Context, id ServiceID, create Creation) (*
 	return &Service{id, dir, fd}, nil
 }
 
+// LockServices takes a lock of all services of a network, shared (unix.LOCK_SH) or exclusive
+// (LOCK_EX), after that of one of them. Shared is for what concerns this service alone, or adds
+// to it; exclusive for what takes something away unless another service of the network needs
+// it. The errors are those of LockService.
+func (d *Dir) LockServices(ctx context.Context, network string, how int) (unlock func(), err error) {
+	if err := CheckName(network); err != nil {
+		return nil, err
+	}
+	fd, err := lockDir(ctx, d.servicesDir(network), how, OnlyExisting)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.Close(fd) }, nil
+}
+
 // Unlock frees the lock.
 func (s *Service) Unlock() { _ = unix.Close(s.fd) }
 

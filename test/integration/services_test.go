@@ -148,11 +148,14 @@ func TestServiceHeals(t *testing.T) {
 	l := newServicesLab(t, nil)
 	l.add("client", "client")
 	l.add("b1", "web")
-	v4, _ := l.create()
+	v4, _ := l.create("--publish", "8000:80")
 	works := func(after string) {
 		t.Helper()
 		if got := l.ask("client", "tcp", v4, 80); got != "b1 saw 10.60.0.2" {
 			t.Errorf("%s: %q", after, got)
+		}
+		if got := l.ask("", "tcp", "127.0.0.1", 8000); got != "b1 saw 10.60.0.1" {
+			t.Errorf("%s: at 127.0.0.1: %q", after, got)
 		}
 		if out, err := l.tryLnctl("doctor"); err != nil && strings.Contains(out, "service") {
 			t.Errorf("%s: doctor: %s", after, out)
@@ -168,6 +171,9 @@ func TestServiceHeals(t *testing.T) {
 		"the frames":   "nft flush map bridge libnet-services bridged4",
 		"the address":  "ip addr del " + v4 + "/32 dev br-net",
 		"the backends": "rm -r /run/libnet/services/net/web/web/backends",
+		"the claim":    "nft delete element inet libnet anyport4 '{ tcp . 8000 }'",
+		"the ports":    "rm -r /run/libnet/portmap",
+		"localhost":    "sysctl -q net.ipv4.conf.br-net.route_localnet=0",
 		"a stray":      "nft add element inet libnet-services self4 '{ 10.60.0.77 . 10.60.0.77 }'",
 		"another MAC":  "nft delete element bridge libnet-services bridged4 '{ 10.60.0.3 . tcp . 8080 }' && nft add element bridge libnet-services bridged4 '{ 10.60.0.3 . tcp . 8080 : 02:00:00:00:00:99 }'",
 	}

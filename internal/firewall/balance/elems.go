@@ -12,7 +12,8 @@ import (
 // Elem is an element of a set.
 type Elem = ruleset.Elem
 
-// Port is a port of a service or of a backend.
+// Port is a port of a service, of a backend, or of the host; with the unspecified address it is
+// one of every address of the host in that family.
 type Port struct {
 	Addr     netip.Addr
 	Protocol firewall.Protocol
@@ -41,6 +42,12 @@ func (f Families) Address(vip netip.Addr, device string) []Elem {
 // Count counts the connections to a port.
 func (f Families) Count(p Port) Elem {
 	s := &f.of(p.Addr).Ports
+	return Elem{Set: s, Key: s.Key.Of(p.Addr.AsSlice(), []byte{byte(p.Protocol)}, port16(p.Port))}
+}
+
+// Take has a port of the host be refused while it leads nowhere.
+func (f Families) Take(p Port) Elem {
+	s := &f.of(p.Addr).Taken
 	return Elem{Set: s, Key: s.Key.Of(p.Addr.AsSlice(), []byte{byte(p.Protocol)}, port16(p.Port))}
 }
 

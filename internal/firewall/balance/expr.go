@@ -47,13 +47,35 @@ func lookup(s *ruleset.Set) ruleset.Expr {
 	}}
 }
 
-// bucketOf looks up in s, whose key ends in a number.
-func (f *Family) bucketOf(s *ruleset.Set, number func(reg uint32) []ruleset.Expr) ruleset.Part {
+// toPort looks up in s by the packet's destination and a number; nil: without one.
+func (f *Family) toPort(s *ruleset.Set, number func(reg uint32) []ruleset.Expr) ruleset.Part {
 	return func() []ruleset.Expr {
-		all, reg := load(s.Key[:len(s.Key)-1])
-		all = append(all, number(reg)...)
+		all, reg := load(ruleset.Tuple{f.daddr, ruleset.L4Proto, ruleset.DPort})
+		if number != nil {
+			all = append(all, number(reg)...)
+		}
 		return append(all, lookup(s))
 	}
+}
+
+// toAnyPort is toPort with the unspecified address in place of the packet's. A constant in its
+// place nft(8) could not list.
+func (f *Family) toAnyPort(s *ruleset.Set, number func(reg uint32) []ruleset.Expr) ruleset.Part {
+	return func() []ruleset.Expr {
+		all := f.toPort(s, number)()
+		return append([]ruleset.Expr{all[0], mask(make([]byte, f.daddr.Size))}, all[1:]...) // ip daddr & 0.0.0.0
+	}
+}
+
+// mask leaves bits of the first register, or of several, as they are where b has them.
+func mask(b []byte) ruleset.Expr {
+	return ruleset.Expr{Name: "bitwise", Put: func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_BITWISE_SREG, regKey)
+		a.Uint32(unix.NFTA_BITWISE_DREG, regKey)
+		a.Uint32(unix.NFTA_BITWISE_LEN, uint32(len(b)))
+		a.Nest(unix.NFTA_BITWISE_MASK, value(b))
+		a.Nest(unix.NFTA_BITWISE_XOR, value(make([]byte, len(b))))
+	}}
 }
 
 // random draws a number below n.
@@ -90,6 +112,15 @@ func translate(family uint8, s *ruleset.Set) ruleset.Part {
 		a.Uint32(unix.NFTA_NAT_REG_ADDR_MIN, regData)
 		a.Uint32(unix.NFTA_NAT_REG_PROTO_MIN, regData+s.Data[0].Padded()/4)
 	}})
+}
+
+// stay has the destination as it is, for good: no rule of a later chain is asked.
+func (f *Family) stay() []ruleset.Expr {
+	return []ruleset.Expr{f.daddr.Load(regKey), {Name: "nat", Put: func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
+		a.Uint32(unix.NFTA_NAT_FAMILY, uint32(f.family))
+		a.Uint32(unix.NFTA_NAT_REG_ADDR_MIN, regKey)
+	}}}
 }
 
 func masquerade() []ruleset.Expr {
@@ -138,25 +169,32 @@ func isNot(p byte) ruleset.Part {
 
 func host32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-// ctDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
-const ctDNAT = 1 << 5
+// IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h, and NF_CT_STATE_BIT(IP_CT_NEW).
+const (
+	ctDNAT = 1 << 5
+	ctNew  = 1 << 3
+)
 
-// isTranslated says whether the destination of the packet's connection was translated.
-func isTranslated(is bool) ruleset.Part {
-	op := uint32(unix.NFT_CMP_NEQ)
-	if !is {
-		op = unix.NFT_CMP_EQ
-	}
-	return just(ruleset.Expr{Name: "ct", Put: func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_CT_KEY, unix.NFT_CT_STATUS)
+// isTranslated says that the destination of the packet's connection was translated.
+func isTranslated() []ruleset.Expr {
+	return []ruleset.Expr{ct(unix.NFT_CT_STATUS), mask(host32(ctDNAT)), compare(unix.NFT_CMP_NEQ, host32(0)...)}
+}
+
+// isNew says that the packet is of a connection that had no answer.
+func isNew() []ruleset.Expr {
+	return []ruleset.Expr{ct(unix.NFT_CT_STATE), mask(host32(ctNew)), compare(unix.NFT_CMP_NEQ, host32(0)...)}
+}
+
+// isOriginal says that the packet is of the end that began its connection.
+func isOriginal() []ruleset.Expr {
+	return []ruleset.Expr{ct(unix.NFT_CT_DIRECTION), compare(unix.NFT_CMP_EQ, 0)} // IP_CT_DIR_ORIGINAL
+}
+
+func ct(key uint32) ruleset.Expr {
+	return ruleset.Expr{Name: "ct", Put: func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_CT_KEY, key)
 		a.Uint32(unix.NFTA_CT_DREG, regKey)
-	}}, ruleset.Expr{Name: "bitwise", Put: func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_BITWISE_SREG, regKey)
-		a.Uint32(unix.NFTA_BITWISE_DREG, regKey)
-		a.Uint32(unix.NFTA_BITWISE_LEN, 4)
-		a.Nest(unix.NFTA_BITWISE_MASK, value(host32(ctDNAT)))
-		a.Nest(unix.NFTA_BITWISE_XOR, value(host32(0)))
-	}}, compare(op, host32(0)...))
+	}}
 }
 
 func reject(kind uint32, code uint8) []ruleset.Expr {

@@ -21,6 +21,8 @@ type Family struct {
 	// Spread and Rest lead to the backends of connections, Sticky to those of clients,
 	// by a number that is drawn, or computed from the client's address.
 	Spread, Rest, Sticky ruleset.Set
+	// Taken are the ports of the host that services have.
+	Taken ruleset.Set
 	// Self has each backend's address twice: it may be led to itself.
 	Self ruleset.Set
 	// Bridged are the ports of backends whose frames the host has to see, and the MAC
@@ -46,7 +48,7 @@ func familyOf(family uint8, suffix string, saddr, daddr ruleset.Field) *Family {
 		family: family, saddr: saddr, daddr: daddr,
 		Inside: set("inside", ruleset.Tuple{ruleset.IIFName, daddr}, nil), Host: set("host", ruleset.Tuple{daddr}, nil),
 		Ports: set("ports", port, nil), Spread: set("spread", bucket, target), Rest: set("rest", bucket, target), Sticky: set("sticky", bucket, target),
-		Self: set("self", ruleset.Tuple{saddr, daddr}, nil), Bridged: set("bridged", port, ruleset.Tuple{ruleset.EtherAddr}),
+		Taken: set("taken", port, nil), Self: set("self", ruleset.Tuple{saddr, daddr}, nil), Bridged: set("bridged", port, ruleset.Tuple{ruleset.EtherAddr}),
 	}
 	f.Bridged.Family = unix.NFPROTO_BRIDGE
 	return f
@@ -67,14 +69,19 @@ func NewFamilies() Families {
 func (f Families) both() []*Family { return []*Family{f.V4, f.V6} }
 
 func (f *Family) inet() []*ruleset.Set {
-	return []*ruleset.Set{&f.Inside, &f.Host, &f.Ports, &f.Spread, &f.Rest, &f.Sticky, &f.Self}
+	return []*ruleset.Set{&f.Inside, &f.Host, &f.Ports, &f.Spread, &f.Rest, &f.Sticky, &f.Taken, &f.Self}
 }
 
 // Chains of the tables that are not those of a hook.
-const servicesChain = "services"
+const (
+	servicesChain  = "services"
+	publishedChain = "published"
+	refusedChain   = "refused"
+)
 
 // Priorities. Ours come behind dstnat (-100), where kube-proxy has its Services, and before
-// published ports (-95): the host has the address of a service. In postrouting the first
+// the ports of containers (-95): the host has the address of a service, and of a port that a
+// service has the port sets know only that it is taken. In postrouting the first
 // that translates has the last word, and a service asks for less than any other. The bridge's
 // is before dstnat (-300), with the guards of source addresses behind it.
 const (
@@ -87,7 +94,9 @@ const (
 // inetTable translates connections.
 func (f Families) inetTable() ruleset.Table {
 	t := ruleset.Table{Family: unix.NFPROTO_INET}
-	services := ruleset.Chain{Name: servicesChain}
+	services := ruleset.Chain{Name: servicesChain, Jumps: 5}
+	published := ruleset.Chain{Name: publishedChain, Jumps: 2, Rules: f.publishedRules()}
+	refused := ruleset.Chain{Name: refusedChain, Jumps: 1}
 	prerouting := ruleset.Chain{Name: "prerouting", Kind: "nat", Hook: unix.NF_INET_PRE_ROUTING, Priority: priService}
 	output := ruleset.Chain{Name: "output", Kind: "nat", Hook: unix.NF_INET_LOCAL_OUT, Priority: priService}
 	postrouting := ruleset.Chain{Name: "postrouting", Kind: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: priPostrouting}
@@ -101,30 +110,85 @@ func (f Families) inetTable() ruleset.Table {
 		output.Rules = append(output.Rules, ruleset.Rule{Why: "from programs of the host to a service",
 			Does: ruleset.Rules(isFamily(s.family), in(&s.Host), ruleset.Jump(servicesChain))})
 		services.Rules = append(services.Rules, s.serviceRules()...)
-		postrouting.Rules = append(postrouting.Rules, []ruleset.Rule{
-			// ct status dnat ip saddr . ip daddr @self4 masquerade
-			{Why: "a backend that is led to itself answers by the host", Does: ruleset.Rules(isFamily(s.family), isTranslated(true), in(&s.Self), masquerade)},
-			// ct status dnat ip saddr @host4 masquerade
-			{Why: "a program of the host has one of its own addresses", Does: ruleset.Rules(isFamily(s.family), isTranslated(true), in(&s.Host, s.saddr), masquerade)},
-		}...)
-		// ip daddr @host4 meta l4proto tcp ct status ! dnat reject with tcp reset
+		postrouting.Rules = append(postrouting.Rules, s.sourceRules()...)
+		refused.Rules = append(refused.Rules, s.refusedRules()...)
+		// ip daddr @host4 meta l4proto tcp ct direction original reject with tcp reset
 		input.Rules = append(input.Rules, []ruleset.Rule{
-			{Why: "nothing behind the service: refused", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isProtocol(unix.IPPROTO_TCP), isTranslated(false), rejectReset)},
-			{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isNot(ping(s.family)), isTranslated(false), rejectPort)},
+			{Why: "nothing behind the service: refused", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isProtocol(unix.IPPROTO_TCP), isOriginal, rejectReset)},
+			{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isNot(ping(s.family)), isOriginal, rejectPort)},
 		}...)
 	}
-	t.Chains = []ruleset.Chain{services, prerouting, output, postrouting, input}
+	// Never without "fib daddr type local": what is only forwarded belongs to others.
+	toPublished := ruleset.Rule{Why: "what is for this host may be for a port of a service", // fib daddr type local jump published
+		Does: ruleset.Rules(ruleset.IsLocal, ruleset.Jump(publishedChain))}
+	prerouting.Rules, output.Rules = append(prerouting.Rules, toPublished), append(output.Rules, toPublished)
+	// ct state new jump refused
+	input.Rules = append(input.Rules, ruleset.Rule{Why: "the rest is led, or none of ours", Does: ruleset.Rules(isNew, ruleset.Jump(refusedChain))})
+	t.Chains = []ruleset.Chain{services, published, refused, prerouting, output, postrouting, input}
 	return t
 }
 
+// sourceRules say which connections to a backend get another source.
+func (f *Family) sourceRules() []ruleset.Rule {
+	all := []ruleset.Rule{
+		// ct status dnat ip saddr . ip daddr @self4 masquerade
+		{Why: "a backend that is led to itself answers by the host", Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Self), masquerade)},
+		// ct status dnat ip saddr @host4 masquerade
+		{Why: "a program of the host has one of its own addresses", Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Host, f.saddr), masquerade)},
+	}
+	if f.family == unix.NFPROTO_IPV4 {
+		all = append(all, ruleset.Rule{Why: "localhost", // ct status dnat ip saddr 127.0.0.0/8 ip daddr . ip daddr @self4 masquerade
+			Does: ruleset.Rules(isFamily(f.family), isTranslated, ruleset.SourceLocalhost4, in(&f.Self, f.daddr, f.daddr), masquerade)})
+	}
+	return all
+}
+
+// publishedRules look up ports of the host. They stand among those of services, with the host's
+// address, or with the unspecified one for every address of the host. What is for a service, and
+// led nowhere, is translated to itself: then no rule behind ours leads it elsewhere, and it is
+// refused by the address and port that were asked for.
+func (f Families) publishedRules() []ruleset.Rule {
+	all := ruleset.NeverPublished()
+	for _, s := range f.both() { // ip daddr @host4 dnat ip to ip daddr
+		all = append(all, ruleset.Rule{Why: "the address of a service is none of the host's", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), s.stay)})
+	}
+	all = append(all, ruleset.Rule{Why: "of this address of the host", Does: ruleset.Jump(servicesChain)})
+	for _, s := range f.both() { // dnat ip to ip daddr & 0.0.0.0 . meta l4proto . th dport . numgen random mod 64 map @spread4 …
+		all = append(all, s.leads(s.toAnyPort)...)
+		for _, to := range s.both() { // ip daddr . meta l4proto . th dport @taken4 dnat ip to ip daddr
+			all = append(all, ruleset.Rule{Why: "nothing behind the service", Does: ruleset.Rules(isFamily(s.family), to(&s.Taken, nil), s.stay)})
+		}
+	}
+	return all
+}
+
+// refusedRules refuse what came to a published port, and stayed there.
+func (f *Family) refusedRules() (all []ruleset.Rule) {
+	for _, to := range f.both() { // ip daddr . meta l4proto . th dport @taken4 meta l4proto tcp reject with tcp reset
+		all = append(all,
+			ruleset.Rule{Why: "nothing behind the service: refused", Does: ruleset.Rules(isFamily(f.family), isProtocol(unix.IPPROTO_TCP), to(&f.Taken, nil), rejectReset)},
+			ruleset.Rule{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(isFamily(f.family), to(&f.Taken, nil), rejectPort)})
+	}
+	return all
+}
+
+// finder looks a port, and a number unless it is nil, up in a set.
+type finder func(s *ruleset.Set, number func(reg uint32) []ruleset.Expr) ruleset.Part
+
+// both look for a port of one address of the host, and of any.
+func (f *Family) both() []finder { return []finder{f.toPort, f.toAnyPort} }
+
 // serviceRules lead a connection to a backend.
-func (f *Family) serviceRules() []ruleset.Rule {
+func (f *Family) serviceRules() []ruleset.Rule { return f.leads(f.toPort) }
+
+// leads are the rules that look up which backend a connection is led to, by to.
+func (f *Family) leads(to finder) []ruleset.Rule {
 	lead := func(s *ruleset.Set, number func(reg uint32) []ruleset.Expr, why string) ruleset.Rule {
-		return ruleset.Rule{Why: why, Does: ruleset.Rules(isFamily(f.family), f.bucketOf(s, number), translate(f.family, s))}
+		return ruleset.Rule{Why: why, Does: ruleset.Rules(isFamily(f.family), to(s, number), translate(f.family, s))}
 	}
 	return []ruleset.Rule{
 		// ip daddr . meta l4proto . th dport @ports4
-		{Why: "counted", Does: ruleset.Rules(isFamily(f.family), in(&f.Ports))},
+		{Why: "counted", Does: ruleset.Rules(isFamily(f.family), to(&f.Ports, nil))},
 		// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 64 map @spread4
 		lead(&f.Spread, random(spreadBuckets), "by chance"),
 		lead(&f.Rest, random(spreadBuckets), "by chance, of the parts that belong to no backend as a whole"),

@@ -248,7 +248,6 @@ func stands(nl *nfnl.Conn, t ruleset.Table) (whole, there bool, err error) {
 		requests = append(requests, transaction.GetChain(TableName, t.Family, c.Name))
 	}
 	whole = true
-	jumps := map[string]int{servicesChain: jumpsTo(t)}
 	err = transaction.Ask(nl, requests, func(i int, attrs []byte) error {
 		switch {
 		case i == 0:
@@ -259,7 +258,7 @@ func stands(nl *nfnl.Conn, t ruleset.Table) (whole, there bool, err error) {
 			whole = false
 		case i >= 2:
 			c := t.Chains[i-2]
-			whole = whole && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(c.Rules)+jumps[c.Name]
+			whole = whole && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(c.Rules)+c.Jumps
 		}
 		return nil
 	})
@@ -268,19 +267,6 @@ func stands(nl *nfnl.Conn, t ruleset.Table) (whole, there bool, err error) {
 
 // tableDormant is NFT_TABLE_F_DORMANT: no packet meets the rules.
 const tableDormant = 1
-
-// jumpsTo is how many rules of the table jump to chain services.
-func jumpsTo(t ruleset.Table) (n int) {
-	if t.Family != unix.NFPROTO_INET {
-		return 0
-	}
-	for _, c := range t.Chains {
-		if c.Hook == unix.NF_INET_PRE_ROUTING && c.Kind != "" || c.Hook == unix.NF_INET_LOCAL_OUT {
-			n += len(c.Rules)
-		}
-	}
-	return n
-}
 
 // releaseOf names the chain that tells which release wrote the table.
 func releaseOf(t ruleset.Table) string {

@@ -51,7 +51,7 @@ const MarksChain = "marks"
 // local": what is only forwarded belongs to others (CVE-2025-67499).
 func toPorts(chain string) Rule {
 	return Rule{"what is for this host may be for a published port", // fib daddr type local jump publish
-		Rules(isLocal, Jump(chain))}
+		Rules(IsLocal, Jump(chain))}
 }
 
 // neverPublished are rules that return from what a family publishes to no source.
@@ -67,9 +67,12 @@ func neverPublished(f *FamilySets) []Rule {
 	}
 }
 
+// NeverPublished are rules that return from a chain where ports of the host are looked up.
+func NeverPublished() []Rule { return neverPublished(IPv6()) }
+
 // publishRules look a port up.
 func publishRules() []Rule {
-	all := neverPublished(IPv6())
+	all := NeverPublished()
 	for _, f := range BothFamilies() {
 		for _, s := range []*Set{&f.Port, &f.AnyPort, &f.From, &f.Span} {
 			// dnat ip to ip daddr . meta l4proto . th dport map @port4
@@ -176,7 +179,7 @@ func postroutingRules() []Rule {
 	}
 	for i := range IPv4().Hairpin { // ct status dnat ip daddr . oifname @hairpin4 ip saddr 127.0.0.0/8 masquerade
 		all = append(all, Rule{"masquerade localhost: " + IPv4().Hairpin[i].Name,
-			Rules(published(IPv4(), &IPv4().Hairpin[i]), sourceLocalhost4, masquerade)})
+			Rules(published(IPv4(), &IPv4().Hairpin[i]), SourceLocalhost4, masquerade)})
 	}
 	return append(all, Rule{"masquerade what goes back to where it came from", // ct status dnat meta mark & 0x2000 != 0 masquerade
 		Rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), hasMark, masquerade)})

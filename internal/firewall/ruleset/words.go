@@ -92,10 +92,12 @@ func masquerade() []Expr { return []Expr{masqExpr()} }
 func isIPv4() []Expr     { return isFamily(unix.NFPROTO_IPV4)() }
 func isIPv6() []Expr     { return isFamily(unix.NFPROTO_IPV6)() }
 
-// fib daddr type local, fib saddr type local
-func isLocal() []Expr {
+// IsLocal matches what is for an address of the host: fib daddr type local.
+func IsLocal() []Expr {
 	return []Expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
 }
+
+// fib saddr type local
 func fromLocal() []Expr {
 	return []Expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
 }
@@ -132,8 +134,8 @@ func notLo() []Expr {
 	return []Expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, IIFName.bytes("lo"))}
 }
 
-// ip saddr 127.0.0.0/8
-func sourceLocalhost4() []Expr {
+// SourceLocalhost4 matches ip saddr 127.0.0.0/8.
+func SourceLocalhost4() []Expr {
 	return prefix(SAddr4.firstByte(), unix.NFT_CMP_EQ, []byte{127}, nil)
 }
 
