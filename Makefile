@@ -22,13 +22,20 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-overlay lint api keys bpf fuzz bench install clean tools
+.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-overlay lint api keys bpf fuzz bench image install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 build: ## build the plugins, lnctl and ln-agent into bin/
 	@mkdir -p bin
 	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./plugins/... ./cmd/...
+
+# The tag is a version, as a manifest names it: IMAGE_VERSION=v1.2.3.
+IMAGE_VERSION ?= $(VERSION)
+image: ## write the image for amd64 and arm64, with its SBOM, as an OCI layout into .cache/image/oci (no Docker needed)
+	@rm -rf $(CACHE)/image/programs && mkdir -p $(CACHE)/image/programs/amd64 $(CACHE)/image/programs/arm64
+	for arch in amd64 arm64; do GOARCH=$$arch $(GO) build $(GOFLAGS_BUILD) -o $(CACHE)/image/programs/$$arch/ ./plugins/... ./cmd/... || exit; done
+	$(GO) run -C scripts/image . -from $(CACHE)/image/programs -to $(CACHE)/image/oci -version $(IMAGE_VERSION)
 
 tools: ## build what the tests drive: cnitool, the reference plugins, etcd
 	@mkdir -p $(TOOLS)
@@ -71,9 +78,11 @@ e2e: build tools ## run real containerd over the plugins (installs Debian packag
 	@test/e2e/deps
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -C test/e2e -v -count=1 -timeout 10m .
 
-e2e-kubernetes: build tools ## run ln-agent with a real Kubernetes (builds one: 15 minutes the first time)
+e2e-kubernetes: build tools ## run the manifest on a real two-node Kubernetes, and its conformance specs (builds one: 25 minutes the first time)
 	@test/kubernetes/deps $(CACHE)/kubernetes $(TOOLS)
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) KUBERNETES=$(CACHE)/kubernetes $(GO) test -C test/kubernetes -v -count=1 -timeout 30m .
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes VARIANT=dual-stack test/kubernetes/cluster none
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes test/kubernetes/cluster
 
 e2e-wireguard: build tools ## run encrypted networks on a kernel with WireGuard, in qemu (installs Debian packages)
 	@test/wireguard/deps $(CACHE)/wireguard

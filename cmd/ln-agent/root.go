@@ -80,7 +80,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	root.Flags().DurationVar(&s.healAfter, "heal-after", time.Minute, "after how long out of reach of a host that lives the keys of an encrypted network are changed; 0: never")
 	s.names.flags(root.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), versionCommand())
+	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), installCommand(&s), uninstallCommand(&s), versionCommand())
 	return root
 }
 

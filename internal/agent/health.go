@@ -89,7 +89,8 @@ func (a *Agent) healthz(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// serve offers /healthz and /metrics.
+// serve offers /healthz and /metrics, and /livez, which only says that the process answers: a restart
+// would mend none of what /healthz complains about.
 func (a *Agent) serve(ctx context.Context) error {
 	if a.conf.Listen == "" {
 		return nil
@@ -100,6 +101,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", a.healthz)
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
