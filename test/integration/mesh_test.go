@@ -197,6 +197,9 @@ func TestMeshEncrypted(t *testing.T) {
 	}
 	c := r.capture()
 	checkMeshTable(m)
+	m.setAddress("", "lan", outsideAddr(false)+"/24")
+	m.lnctl("h2", "service", "update", "web", "--network", "net0", "--publish", "8080:80")
+	m.checkPublished("tcp4", "", "h2", "host", "encrypted")
 	if got := c.sealed("services"); got.wireguard == 0 {
 		t.Errorf("%d frames, none of WireGuard", got.all)
 	}
