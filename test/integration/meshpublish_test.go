@@ -78,7 +78,7 @@ func TestMeshPublished(t *testing.T) {
 	}
 	m.lnctl("h1", "service", "rm", "web", "--network", "net0")
 	for _, h := range m.hosts {
-		m.awaitNoService(h, "web")
+		m.awaitNoService(h)
 		if got := m.on().ask("", "tcp", m.uplink(h, false), 8080); !strings.Contains(got, "refused") {
 			t.Errorf("%s after rm: %q, want that it is refused", h, got)
 		}

@@ -260,7 +260,7 @@ func (n *naming) has(id overlay.NamedID) bool {
 	return is
 }
 
-// What is written of a service is what is read.
+// A definition is read as it was written.
 func TestServiceValue(t *testing.T) {
 	s := service.Shared{Service: webOf("web"), Homes: map[string]string{"c1": "h2"}, Revision: 7}
 	s.VIPs, s.StartDrained, s.Shared = []netip.Addr{netip.MustParseAddr("10.5.9.1"), netip.MustParseAddr("fd05::9:1")}, true, true
