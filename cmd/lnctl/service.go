@@ -20,6 +20,7 @@ import (
 // serviceFlags are those of create and update.
 type serviceFlags struct {
 	network, selected, vip, affinity string
+	external                         string
 	ports, published, weights        []string
 	undo, startDrained               bool
 }
@@ -96,12 +97,13 @@ func serviceCreateCommand(s *settings) *cobra.Command {
 func (f *serviceFlags) changeable(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.ports, "port", nil, "`PORT:TARGET/PROTOCOL` as 80:8080/tcp; tcp, udp or sctp; may be given again")
 	cmd.Flags().StringArrayVar(&f.published, "publish", nil, "`[HOSTIP:]PORT[:SERVICEPORT][/PROTOCOL]` of the host that leads to the service, as 8080:80/tcp; none: no port; may be given again")
+	cmd.Flags().StringVar(&f.external, "external", "", "where a published port leads on a network that spans hosts: `nat`, to all containers, which see that host, or local, to those of the host, which see the client (default nat)")
 	cmd.Flags().StringVar(&f.affinity, "affinity", "none", "`none`, or client: all connections from one address to one container")
 }
 
 // service reads the flags of create.
 func (f *serviceFlags) service(name string) (def service.Service, vip operator.VIP, err error) {
-	def = service.Service{Network: f.network, Name: name, Affinity: service.Affinity(f.affinity), StartDrained: f.startDrained}
+	def = service.Service{Network: f.network, Name: name, Affinity: service.Affinity(f.affinity), StartDrained: f.startDrained, External: service.External(f.external)}
 	selected, ok := strings.CutPrefix(f.selected, "alias=")
 	if !ok {
 		return def, vip, fmt.Errorf("--select %q: want alias=NAME", f.selected)
@@ -173,6 +175,9 @@ func serviceUpdateCommand(s *settings) *cobra.Command {
 					if err := f.publish(def); err != nil {
 						return err
 					}
+				}
+				if cmd.Flags().Changed("external") {
+					def.External = service.External(f.external)
 				}
 				if cmd.Flags().Changed("affinity") {
 					def.Affinity = service.Affinity(f.affinity)

@@ -24,6 +24,7 @@ type shownService struct {
 	Affinity string         `json:"affinity"`
 	Ports    []shownPort    `json:"ports"`
 	Publish  []string       `json:"publish"`
+	External string         `json:"external,omitempty"` // where the network spans hosts
 	Backends []shownBackend `json:"backends"`
 }
 
@@ -45,7 +46,7 @@ type shownBackend struct {
 func shownOf(f balancer.Found) shownService {
 	all := shownService{
 		Network: f.Network, Name: f.Name, Select: "alias=" + f.Select, VIPs: append([]netip.Addr{}, f.VIPs...), Affinity: string(f.Affinity),
-		Ports: []shownPort{}, Publish: []string{}, Backends: []shownBackend{},
+		Ports: []shownPort{}, Publish: []string{}, External: string(f.External), Backends: []shownBackend{},
 	}
 	for _, p := range f.Published {
 		all.Publish = append(all.Publish, p.String())

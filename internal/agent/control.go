@@ -126,7 +126,7 @@ func (a *Agent) keepServices(networks []netconf.AgentNetwork) {
 	}
 	var all []mesh.Network
 	for _, n := range networks {
-		one := mesh.Network{Name: n.Name, StateDir: a.stateDirOf(n), Device: cmp.Or(n.Config.Bridge, model.BridgeName(n.Name))}
+		one := mesh.Network{Name: n.Name, StateDir: a.stateDirOf(n), Device: cmp.Or(n.Config.Bridge, model.BridgeName(n.Name)), Internal: n.Config.IsInternal()}
 		if n.Config.Backend == model.BackendIPTables {
 			one.Refused = errNeedsNFT
 		}

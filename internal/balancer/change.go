@@ -103,6 +103,11 @@ func (s *Services) bring(ctx context.Context, c *changing) (fresh bool, err erro
 	if err != nil {
 		return false, err
 	}
+	for _, b := range c.was.Others {
+		if err := s.forgetFar(&gone, c.was, b); err != nil {
+			return false, err
+		}
+	}
 	if c.removed {
 		return s.takeAway(ctx, gone)
 	}

@@ -51,7 +51,14 @@ func (s *Services) elements(r record, backends []service.Backend, mac net.Hardwa
 	}
 	for _, e := range r.entries() {
 		all = append(all, s.marks(e)...)
-		all = append(all, s.buckets(r, e.Port, r.Ports[e.of].Target, everywhere)...)
+		to := everywhere
+		if e.host && r.External == service.ExternalLocal {
+			to = backends
+		}
+		all = append(all, s.buckets(r, e.Port, r.Ports[e.of].Target, to)...)
+	}
+	for _, b := range r.Others {
+		all = append(all, s.far(r, b)...)
 	}
 	for _, b := range backends {
 		for _, e := range s.elementsOf(r, b, mac) {
@@ -61,6 +68,22 @@ func (s *Services) elements(r record, backends []service.Backend, mac net.Hardwa
 		}
 	}
 	return ruleset.Dedupe(all) // two ports may lead to one
+}
+
+// far has a container of another host answer by this one, where it leads connections to it from
+// outside.
+func (s *Services) far(r record, b service.Backend) (all []balance.Elem) {
+	if r.External != service.ExternalNAT {
+		return nil
+	}
+	for _, e := range r.entries() {
+		for _, a := range b.Addresses {
+			if e.host && a.Is4() == e.Addr.Is4() {
+				all = append(all, s.kernel().Far(balance.Port{Addr: a, Protocol: e.Protocol, Port: r.Ports[e.of].Target}))
+			}
+		}
+	}
+	return all
 }
 
 // marks are the elements of a port beside its buckets.

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/firewall/balance"
+	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -61,6 +63,7 @@ func (s *Services) ensureAddrs(r record) (net.HardwareAddr, error) {
 // conntrack still. After calls of which one says named, Note is to be called.
 func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backend, named bool, err error) {
 	id := idOf(f.Service)
+	portErr := s.takePorts(ctx, id, &f)
 	c, fresh, err := s.followLocked(ctx, id, record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others})
 	if err == nil && fresh {
 		err = s.Restore(ctx)
@@ -70,13 +73,33 @@ func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backe
 			err = s.settled(ctx, id)
 		}
 	}
-	if err != nil {
+	if err == nil && !c.same && len(c.was.Published)+len(f.Published) > 0 {
+		err = s.leavePorts(ctx, publish.ServicePortsOf(f.Service, f.Device))
+	}
+	if err = errors.Join(err, portErr); err != nil {
 		return nil, c.made, fmt.Errorf("service %q of network %q: %w", f.Name, f.Network, err)
 	}
 	left = slices.DeleteFunc(slices.Clone(c.was.Others), func(b service.Backend) bool {
 		return slices.ContainsFunc(f.Others, func(o service.Backend) bool { return o.Key() == b.Key() && o.Node == b.Node })
 	})
 	return left, c.made || len(f.VIPs) == 0 && !c.same, nil
+}
+
+// takePorts takes the published ports of this host before a rule leads there. Where another one has
+// them, the service goes without.
+func (s *Services) takePorts(ctx context.Context, id state.ServiceID, f *Followed) error {
+	var has record
+	if len(f.Published) == 0 {
+		return nil
+	}
+	if _, err := s.dir.PeekService(id, &has, "", ""); err == nil && slices.Equal(has.Published, f.Published) && slices.Equal(has.VIPs, f.VIPs) {
+		return nil
+	}
+	err := s.ports.TakeForService(ctx, publish.ServicePortsOf(f.Service, f.Device))
+	if err != nil {
+		f.Published = nil
+	}
+	return err
 }
 
 // following is a change of a shared service.
@@ -162,10 +185,14 @@ func (s *Services) Unfollow(ctx context.Context, network, name, selected string)
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, id, unix.LOCK_EX, func(c *changing) error {
+	err = s.change(ctx, id, unix.LOCK_EX, func(c *changing) error {
 		c.removed = true
 		return nil
 	})
+	if err == nil && len(r.Published) > 0 {
+		err = s.ports.LeaveToService(ctx, publish.ServicePorts{Network: network, Service: name})
+	}
+	return err
 }
 
 // Note has names follow after changes of shared services, and removes our tables after the last
@@ -235,4 +262,34 @@ func (s *Services) HasContainer(network, containerID string) (bool, error) {
 		}
 	}
 	return false, err
+}
+
+// forgetFar is forget for a backend on another host.
+func (s *Services) forgetFar(gone *[]balance.Elem, of record, b service.Backend) error {
+	mine := s.far(of, b)
+	if len(mine) == 0 {
+		return nil
+	}
+	ids, err := s.dir.ServicesFor(of.Network, b.Names)
+	if err != nil {
+		return err
+	}
+	needed := map[string]bool{}
+	for _, id := range ids {
+		var other record
+		if _, err := s.dir.PeekService(id, &other, "", ""); err != nil || other.Name == of.Name {
+			continue // Follow of this one puts them back
+		}
+		for _, o := range other.Others {
+			for _, e := range s.far(other, o) {
+				needed[slot(e)] = true
+			}
+		}
+	}
+	for _, e := range mine {
+		if !needed[slot(e)] {
+			*gone = append(*gone, e)
+		}
+	}
+	return nil
 }

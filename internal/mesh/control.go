@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ func (m *Mesh) Do(ctx context.Context, do string, r service.Request) (s service.
 	case service.DoRead:
 		return m.conf.Registry.ReadService(ctx, r.Network, r.Name)
 	case service.DoPut:
-		s, err = m.put(ctx, r.Shared)
+		s, err = m.put(ctx, n, r.Shared)
 	case service.DoRemove:
 		if err := m.conf.Registry.DeleteService(ctx, r.Network, r.Name); err != nil {
 			return s, err
@@ -51,15 +52,21 @@ func (m *Mesh) create(ctx context.Context, n Network, r service.Request) (servic
 	if n.Refused != nil && (r.Auto || len(r.VIPs) > 0) {
 		return service.Shared{}, n.Refused
 	}
-	if err := check(r.Service); err != nil {
+	if r.Auto {
+		r.VIPs = []netip.Addr{netip.IPv4Unspecified()} // for Check: there will be one
+	}
+	if err := n.complete(&r.Service); err != nil {
 		return service.Shared{}, err
+	}
+	if r.Auto {
+		r.VIPs = nil
 	}
 	return m.conf.Registry.CreateService(ctx, *v, r.Service, r.Auto)
 }
 
 // put writes a definition, with the hosts of the containers that have a weight.
-func (m *Mesh) put(ctx context.Context, s service.Shared) (service.Shared, error) {
-	if err := check(s.Service); err != nil {
+func (m *Mesh) put(ctx context.Context, n Network, s service.Shared) (service.Shared, error) {
+	if err := n.complete(&s.Service); err != nil {
 		return s, err
 	}
 	homes := map[string]string{}
@@ -110,9 +117,20 @@ func (m *Mesh) await(ctx context.Context, k key, revision int64) error {
 	}
 }
 
-func check(s service.Service) error {
-	if len(s.Published) > 0 {
-		return fmt.Errorf("%w: publish %s: network %q spans hosts: its services have no ports of theirs yet", service.ErrInvalid, s.Published[0], s.Network)
+// complete says which key of a definition cannot be on a network, and sets what is left open.
+func (n Network) complete(s *service.Service) error {
+	switch {
+	case len(s.Published) == 0:
+		s.External = ""
+	case n.Internal:
+		return fmt.Errorf("%w: publish %s: network %q is internal: nothing comes in from outside", service.ErrInvalid, s.Published[0], s.Network)
+	case s.External == "":
+		s.External = service.ExternalNAT
+	}
+	for _, p := range s.Published {
+		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
+			return fmt.Errorf("%w: publish %s: want a port without an address: it is that of every host of network %q", service.ErrInvalid, p, s.Network)
+		}
 	}
 	return s.Check()
 }

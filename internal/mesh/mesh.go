@@ -34,6 +34,8 @@ type Network struct {
 	Name, StateDir string
 	// Device is the interface by which packets of its containers come to the host.
 	Device string
+	// Internal: nothing comes in from outside.
+	Internal bool
 	// Refused is why it can have no service with an address; nil: it can.
 	Refused error
 }

@@ -52,6 +52,9 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 		return o.createShared(ctx, def, vip)
 	}
 	n, err := o.Network(def.Network)
+	if err == nil && def.External != "" {
+		err = errExternal
+	}
 	if err == nil {
 		err = o.named(n)
 	}
@@ -257,8 +260,16 @@ func (o *Operator) UpdateService(ctx context.Context, network, name string, fn f
 		return err
 	}
 	defer release()
-	return o.Services().Update(ctx, network, name, fn)
+	return o.Services().Update(ctx, network, name, func(def *service.Service) error {
+		if err := fn(def); err != nil || def.External == "" {
+			return err
+		}
+		return errExternal
+	})
 }
+
+// errExternal is of a service of one host.
+var errExternal = fmt.Errorf("%w: external: is for a network that spans hosts by ln-agent: on this one a published port leads to all containers, and they see the client", service.ErrInvalid)
 
 // ListServices is balancer.Services.List in the Operator's namespace.
 func (o *Operator) ListServices(ctx context.Context, network string) (_ []balancer.Found, err error) {

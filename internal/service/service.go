@@ -21,6 +21,15 @@ const (
 	AffinityClient Affinity = "client" // by the client's address, while the backends stay the same
 )
 
+// External says to which containers the published port of a host leads.
+type External string
+
+// The kinds of External.
+const (
+	ExternalNAT   External = "nat"   // of all hosts; those of others see this host as the client
+	ExternalLocal External = "local" // of this host
+)
+
 // Port is a port of a service, and the port of its backends that it leads to.
 type Port struct {
 	Protocol firewall.Protocol // TCP, UDP or SCTP
@@ -56,6 +65,9 @@ type Service struct {
 	Shared bool `json:",omitempty"`
 	// Published are the ports of the host by which the service is reached, too.
 	Published []Published `json:",omitempty"`
+	// External says to which containers a published port of a host leads, where the network
+	// spans several; empty: it does not, or there is none.
+	External External `json:",omitempty"`
 }
 
 // MaxWeight is the greatest weight of a backend.
@@ -95,6 +107,11 @@ func (s Service) Check() error {
 		if w < 0 || w > MaxWeight {
 			return invalid("weight of "+id, w, fmt.Sprintf("want 0 to %d", MaxWeight))
 		}
+	}
+	switch s.External {
+	case "", ExternalNAT, ExternalLocal:
+	default:
+		return invalid("external", strconv.Quote(string(s.External)), "want nat or local")
 	}
 	return s.checkPublished()
 }

@@ -142,17 +142,17 @@ func TestMeshLife(t *testing.T) {
 	m.lnctl("h2", "service", "rm", "web", "--network", "net0")
 	m.del("b2")
 	for _, h := range m.hosts {
-		m.awaitNoService(h, "web")
+		m.awaitNoService(h)
 		m.in(netnsPath(h), func() { m.same(before[h]) })
 	}
 }
 
-// awaitNoService waits until a host has no service of a name.
-func (m *meshLab) awaitNoService(host, name string) {
+// awaitNoService waits until a host has the service "web" no more.
+func (m *meshLab) awaitNoService(host string) {
 	m.t.Helper()
 	out := ""
 	for end := time.Now().Add(agentPatience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if out = m.lnctl(host, "service", "ls"); !strings.Contains(out, name) {
+		if out = m.lnctl(host, "service", "ls"); !strings.Contains(out, "web") {
 			return
 		}
 	}
@@ -197,6 +197,9 @@ func TestMeshEncrypted(t *testing.T) {
 	}
 	c := r.capture()
 	checkMeshTable(m)
+	m.setAddress("", "lan", outsideAddr(false)+"/24")
+	m.lnctl("h2", "service", "update", "web", "--network", "net0", "--publish", "8080:80")
+	m.checkPublished("tcp4", "", "h2", "host", "encrypted")
 	if got := c.sealed("services"); got.wireguard == 0 {
 		t.Errorf("%d frames, none of WireGuard", got.all)
 	}

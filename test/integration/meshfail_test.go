@@ -173,7 +173,7 @@ func TestMeshAgentKilled(t *testing.T) {
 	m.lnctl("h1", "service", "rm", "web", "--network", "net0")
 	m.start("h2")
 	for _, h := range m.hosts {
-		m.awaitNoService(h, "web")
+		m.awaitNoService(h)
 	}
 }
 
@@ -342,7 +342,7 @@ func TestMeshActors(t *testing.T) {
 			m.lnctl("h1", "service", "rm", "web", "--network", "net0")
 		}
 		for _, h := range m.hosts {
-			m.awaitNoService(h, "web")
+			m.awaitNoService(h)
 		}
 	}
 }

@@ -79,6 +79,12 @@ func (f Families) Self(backend netip.Addr) Elem {
 	return Elem{Set: s, Key: s.Key.Of(backend.AsSlice(), backend.AsSlice())}
 }
 
+// Far has the host masquerade what it leads from a published port to a backend on another host.
+func (f Families) Far(backend Port) Elem {
+	s := &f.of(backend.Addr).Far
+	return Elem{Set: s, Key: s.Key.Of(backend.Addr.AsSlice(), []byte{byte(backend.Protocol)}, port16(backend.Port))}
+}
+
 // Bridged has the host see the frames of a backend's port. The MAC address is that of the
 // bridge, nil for an element that is only looked for.
 func (f Families) Bridged(backend Port, bridge net.HardwareAddr) Elem {

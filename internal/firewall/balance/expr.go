@@ -236,3 +236,27 @@ func setToHost() []ruleset.Expr {
 		a.Uint32(unix.NFTA_META_SREG, regKey)
 	}}}
 }
+
+// Keys of ct that golang.org/x/sys lacks (linux/netfilter/nf_tables.h, Linux 4.17).
+const (
+	ctDestination4 = 20 // NFT_CT_DST_IP
+	ctDestination6 = 22 // NFT_CT_DST_IP6
+)
+
+// notToService matches connections that were not begun to the address of a service.
+func (f *Family) notToService() []ruleset.Expr {
+	key := uint32(ctDestination4)
+	if f.family == unix.NFPROTO_IPV6 {
+		key = ctDestination6
+	}
+	const original = 0 // IP_CT_DIR_ORIGINAL
+	return []ruleset.Expr{{Name: "ct", Put: func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_CT_KEY, key)
+		a.Uint32(unix.NFTA_CT_DREG, regKey)
+		a.Uint8(unix.NFTA_CT_DIRECTION, original)
+	}}, {Name: "lookup", Put: func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_LOOKUP_SET, f.Host.Name)
+		a.Uint32(unix.NFTA_LOOKUP_SREG, regKey)
+		a.Uint32(unix.NFTA_LOOKUP_FLAGS, unix.NFT_LOOKUP_F_INV)
+	}}}
+}

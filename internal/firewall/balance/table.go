@@ -25,6 +25,8 @@ type Family struct {
 	Taken ruleset.Set
 	// Self has each backend's address twice: it may be led to itself.
 	Self ruleset.Set
+	// Far are the ports of backends on other hosts that a published port of this one leads to.
+	Far ruleset.Set
 	// Bridged are the ports of backends whose frames the host has to see, and the MAC
 	// address by which it does.
 	Bridged ruleset.Set
@@ -48,7 +50,7 @@ func familyOf(family uint8, suffix string, saddr, daddr ruleset.Field) *Family {
 		family: family, saddr: saddr, daddr: daddr,
 		Inside: set("inside", ruleset.Tuple{ruleset.IIFName, daddr}, nil), Host: set("host", ruleset.Tuple{daddr}, nil),
 		Ports: set("ports", port, nil), Spread: set("spread", bucket, target), Rest: set("rest", bucket, target), Sticky: set("sticky", bucket, target),
-		Taken: set("taken", port, nil), Self: set("self", ruleset.Tuple{saddr, daddr}, nil), Bridged: set("bridged", port, ruleset.Tuple{ruleset.EtherAddr}),
+		Taken: set("taken", port, nil), Self: set("self", ruleset.Tuple{saddr, daddr}, nil), Far: set("far", port, nil), Bridged: set("bridged", port, ruleset.Tuple{ruleset.EtherAddr}),
 	}
 	f.Bridged.Family = unix.NFPROTO_BRIDGE
 	return f
@@ -69,7 +71,7 @@ func NewFamilies() Families {
 func (f Families) both() []*Family { return []*Family{f.V4, f.V6} }
 
 func (f *Family) inet() []*ruleset.Set {
-	return []*ruleset.Set{&f.Inside, &f.Host, &f.Ports, &f.Spread, &f.Rest, &f.Sticky, &f.Taken, &f.Self}
+	return []*ruleset.Set{&f.Inside, &f.Host, &f.Ports, &f.Spread, &f.Rest, &f.Sticky, &f.Taken, &f.Self, &f.Far}
 }
 
 // Chains of the tables that are not those of a hook.
@@ -136,6 +138,9 @@ func (f *Family) sourceRules() []ruleset.Rule {
 		// ct status dnat ip saddr @host4 masquerade
 		{Why: "a program of the host has one of its own addresses", Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Host, f.saddr), masquerade)},
 	}
+	// ip daddr . meta l4proto . th dport @far4 ct status dnat ct original ip daddr != @host4 masquerade
+	all = append(all, ruleset.Rule{Why: "a backend on another host answers by the host whose port was asked",
+		Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Far), f.notToService, masquerade)})
 	if f.family == unix.NFPROTO_IPV4 {
 		all = append(all, ruleset.Rule{Why: "localhost", // ct status dnat ip saddr 127.0.0.0/8 ip daddr . ip daddr @self4 masquerade
 			Does: ruleset.Rules(isFamily(f.family), isTranslated, ruleset.SourceLocalhost4, in(&f.Self, f.daddr, f.daddr), masquerade)})

@@ -36,6 +36,8 @@ type serviceValue struct {
 	Select       string                 `json:"select"`
 	VIPs         []netip.Addr           `json:"vips,omitempty"`
 	Ports        []string               `json:"ports,omitempty"`
+	Publish      []string               `json:"publish,omitempty"`
+	External     service.External       `json:"external,omitempty"`
 	Affinity     service.Affinity       `json:"affinity"`
 	StartDrained bool                   `json:"startDrained,omitempty"`
 	Weights      map[string]weightValue `json:"weights,omitempty"` // by container
@@ -52,7 +54,10 @@ type vipValue struct {
 }
 
 func encodeService(s service.Shared) string {
-	v := serviceValue{Name: s.Name, Select: s.Select, VIPs: s.VIPs, Affinity: s.Affinity, StartDrained: s.StartDrained}
+	v := serviceValue{Name: s.Name, Select: s.Select, VIPs: s.VIPs, External: s.External, Affinity: s.Affinity, StartDrained: s.StartDrained}
+	for _, p := range s.Published {
+		v.Publish = append(v.Publish, p.String())
+	}
 	for _, p := range s.Ports {
 		v.Ports = append(v.Ports, p.String())
 	}
@@ -72,7 +77,14 @@ func decodeService(network string, kv *mvccpb.KeyValue) (s service.Shared, err e
 		return s, err
 	}
 	s.Service = service.Service{
-		Network: network, Name: v.Name, Select: v.Select, VIPs: v.VIPs, Affinity: v.Affinity, StartDrained: v.StartDrained, Shared: true,
+		Network: network, Name: v.Name, Select: v.Select, VIPs: v.VIPs, External: v.External, Affinity: v.Affinity, StartDrained: v.StartDrained, Shared: true,
+	}
+	for _, text := range v.Publish {
+		p, err := service.ParsePublished(text)
+		if err != nil {
+			return s, err
+		}
+		s.Published = append(s.Published, p)
 	}
 	s.Revision = kv.ModRevision
 	for _, text := range v.Ports {

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/service"
@@ -255,4 +258,16 @@ func (n *naming) has(id overlay.NamedID) bool {
 	defer n.mu.Unlock()
 	_, is := n.others[id]
 	return is
+}
+
+// A definition is read as it was written.
+func TestServiceValue(t *testing.T) {
+	s := service.Shared{Service: webOf("web"), Homes: map[string]string{"c1": "h2"}, Revision: 7}
+	s.VIPs, s.StartDrained, s.Shared = []netip.Addr{netip.MustParseAddr("10.5.9.1"), netip.MustParseAddr("fd05::9:1")}, true, true
+	s.Affinity, s.External, s.Weights = service.AffinityClient, service.ExternalLocal, map[string]int{"c1": 0}
+	s.Published = []service.Published{{Protocol: firewall.TCP, Port: 8080, To: 80}}
+	got, err := decodeService("net1", &mvccpb.KeyValue{Value: []byte(encodeService(s)), ModRevision: 7})
+	if diff := cmp.Diff(s, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); err != nil || diff != "" {
+		t.Errorf("%v (-written +read):\n%s", err, diff)
+	}
 }
