@@ -27,6 +27,7 @@ var ladder = []struct {
 	{"cmd/lnctl/explain", []string{"internal/address", "internal/cni", "internal/console", "internal/firewall/iptables", "internal/firewall/ruleset", "internal/host", "internal/jsonr", "internal/link", "internal/model", "internal/netconf", "internal/plan", "internal/plugin", "internal/tunnel"}},
 	{"cmd/lnctl/live", []string{"internal/console", "internal/firewall/conntrack", "internal/state"}},
 	{"cmd/lnctl/graph", []string{"internal/console", "internal/engine", "internal/operator"}},
+	{"cmd/lnctl/status", []string{"internal/console", "internal/engine", "internal/naming", "internal/operator"}},
 	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/netns", "internal/nftrace", "internal/state"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/jsonr", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile"}},
