@@ -34,21 +34,7 @@ func doctorCommand(s *settings) *cobra.Command {
 				return err
 			}
 			return s.with(func(c *operator.Operator) error {
-				var all []finding
-				bad := 0
-				for _, f := range c.Diagnose(cmd.Context()) {
-					all = append(all, finding{f.About, f.Advice == "", f.Found, f.Advice})
-					if f.Advice != "" {
-						bad++
-					}
-				}
-				here := installationOf(s.confDir, binDir)
-				for _, f := range append(overlayFindings(cmd.Context(), c), here.findings(cmd.Context())...) {
-					all = append(all, f)
-					if !f.OK {
-						bad++
-					}
-				}
+				all, bad := s.diagnose(cmd.Context(), c, binDir)
 				err := s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return writeFindings(out, all) })
 				if bad > 0 {
 					err = errors.Join(err, fmt.Errorf("%d of %d checks failed", bad, len(all)))
@@ -60,6 +46,21 @@ func doctorCommand(s *settings) *cobra.Command {
 	cmd.Flags().StringVar(&s.confDir, "conf-dir", defaultConfDir, "where the runtime's configurations of networks are")
 	cmd.Flags().StringVar(&binDir, "bin-dir", "", "where the runtime's plugins are (default "+strings.Join(defaultBinDirs, ", ")+")")
 	return cmd
+}
+
+// diagnose returns what doctor finds, and how much of it is bad.
+func (s *settings) diagnose(ctx context.Context, c *operator.Operator, binDir string) (all []finding, bad int) {
+	for _, f := range c.Diagnose(ctx) {
+		all = append(all, finding{f.About, f.Advice == "", f.Found, f.Advice})
+	}
+	here := installationOf(s.confDir, binDir)
+	all = append(append(all, overlayFindings(ctx, c)...), here.findings(ctx)...)
+	for _, f := range all {
+		if !f.OK {
+			bad++
+		}
+	}
+	return all, bad
 }
 
 func writeFindings(out io.Writer, all []finding) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/libnet-cni/libnet/cmd/lnctl/explain"
 	"github.com/libnet-cni/libnet/cmd/lnctl/graph"
 	"github.com/libnet-cni/libnet/cmd/lnctl/live"
+	"github.com/libnet-cni/libnet/cmd/lnctl/status"
 	"github.com/libnet-cni/libnet/cmd/lnctl/trace"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/console"
@@ -40,9 +42,9 @@ const defaultConfDir = "/etc/cni/net.d"
 // usageError is a command line that cannot be.
 type usageError struct{ error }
 
-const longHelp = `Look after the container networks of this host.
+const longHelp = `Look after the container networks of this host. Without a command it says where the host stands.
 
-Commands that look at the host, or change it, need root. lint, explain, version, completion,
+Commands that look at the host, or change it, need root. lint, explain, import, version, completion,
 overlay keygen and overlay pubkey do not.
 
 The exit status is 0, or
@@ -62,7 +64,10 @@ func rootCommand() (*cobra.Command, *settings) {
 			if showsVersion {
 				return s.printVersion(cmd.OutOrStdout())
 			}
-			return cmd.Help()
+			if permitted() != nil {
+				return cmd.Help()
+			}
+			return s.statusHost().Print(cmd)
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if !filepath.IsAbs(s.dataDir) { // it comes with the first pool
@@ -81,7 +86,7 @@ func rootCommand() (*cobra.Command, *settings) {
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.completeContainers), live.WatchCommand(s.liveHost()), live.TopCommand(s.liveHost()), graph.Command(&s.Output, s.with), conf.LintCommand(&s.Output), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(status.Command(s.statusHost()), networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.completeContainers), live.WatchCommand(s.liveHost()), live.TopCommand(s.liveHost()), graph.Command(&s.Output, s.with), conf.LintCommand(&s.Output), conf.ImportCommand(&s.Output, defaultConfDir), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
 	return root, &s
 }
 
@@ -183,6 +188,19 @@ func (s *settings) connectHost() connect.Host {
 		Output: &s.Output, With: s.with, Records: s.records, StateDir: &s.stateDir, ConfDir: &s.confDir, DefaultConfDir: defaultConfDir, Version: version,
 		Complete: s.completeBoth,
 	}
+}
+
+func (s *settings) statusHost() status.Host {
+	return status.Host{Output: &s.Output, With: s.with, StateDir: &s.stateDir, Version: version, Problems: func(ctx context.Context, o *operator.Operator) (int, string) {
+		s.confDir = cmp.Or(s.confDir, defaultConfDir)
+		all, bad := s.diagnose(ctx, o, "")
+		for _, f := range all {
+			if !f.OK {
+				return bad, f.Found
+			}
+		}
+		return bad, ""
+	}}
 }
 
 func (s *settings) liveHost() live.Host {

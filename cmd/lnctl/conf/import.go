@@ -1,0 +1,222 @@
+package conf
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/libnet-cni/libnet/internal/console"
+	"github.com/libnet-cni/libnet/internal/jsonr"
+	"github.com/libnet-cni/libnet/internal/netconf"
+)
+
+// importedKey is a key of the network as it was, and what it becomes.
+type importedKey struct {
+	From  string `json:"from"`
+	Value string `json:"value"`
+	To    string `json:"to"` // empty: it has no counterpart
+	Note  string `json:"note,omitempty"`
+}
+
+// imported is a network of another program as a configuration of ours.
+type imported struct {
+	Network string          `json:"network"`
+	Of      string          `json:"of"`
+	Keys    []importedKey   `json:"keys"`
+	Hints   []string        `json:"hints"`
+	File    string          `json:"file,omitempty"` // that was written
+	Config  json.RawMessage `json:"config"`
+}
+
+// importing is what import was asked for.
+type importing struct {
+	confDir, prefix, version string
+	write                    bool
+}
+
+// ImportCommand is "lnctl import".
+func ImportCommand(o *console.Output, confDir string) *cobra.Command {
+	var w importing
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Turn a network of Docker, Podman or the reference plugins into a configuration",
+		Long: "Read what docker network inspect or podman network inspect printed, or a configuration of the reference plugins, and print\n" +
+			"the same network as a configuration of bridge-ln, key by key: what each becomes, or why it has no counterpart. FILE may be -.\n" +
+			"--write puts it into the runtime's directory, never over another file.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return console.Usage("want one file, or -, got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := readAll(args[0], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			all, err := w.read(data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			for i := range all {
+				if err := w.finish(cmd, &all[i]); err != nil {
+					return err
+				}
+			}
+			return o.Print(cmd.OutOrStdout(), all, func(out io.Writer) error { return writeImported(out, all) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&w.write, "write", false, "write the configuration into --conf-dir")
+	flags.StringVar(&w.confDir, "conf-dir", confDir, "directory of the runtime's configurations")
+	flags.StringVar(&w.prefix, "file-prefix", "50", "beginning of the file's name: containerd and CRI-O take the first file")
+	flags.StringVar(&w.version, "cni-version", "1.0.0", "cniVersion of what has none: 1.1.0 where the runtime takes it (containerd from 2.0)")
+	return cmd
+}
+
+func readAll(path string, stdin io.Reader) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(path)
+}
+
+// read tells of which program the network is.
+func (w importing) read(data []byte) ([]imported, error) {
+	var networks []map[string]any
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(&networks); err != nil {
+		return w.single(data)
+	}
+	if len(networks) == 0 {
+		return nil, errors.New("no network is in it")
+	}
+	var all []imported
+	for _, n := range networks {
+		one, err := w.foreign(n)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// single reads what is no list: a network of Docker or Podman, or a configuration.
+func (w importing) single(data []byte) ([]imported, error) {
+	file, err := jsonr.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	if file.Has("Driver") || file.Has("driver") {
+		var n map[string]any
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.UseNumber()
+		if err := dec.Decode(&n); err != nil {
+			return nil, err
+		}
+		one, err := w.foreign(n)
+		return []imported{one}, err
+	}
+	if !file.Has("plugins") && !file.Has("type") {
+		return nil, errors.New("want what docker network inspect or podman network inspect prints, or a configuration of CNI")
+	}
+	r := reference{}
+	list, err := r.list(file, w.version)
+	if err != nil {
+		return nil, err
+	}
+	var name string
+	file.String("name", &name)
+	one, err := encoded(list, name, "the reference plugins", r.keys, r.hints)
+	return []imported{one}, err
+}
+
+func (w importing) foreign(n map[string]any) (imported, error) {
+	f := foreign{bridgeThere: func(name string) bool { _, err := net.InterfaceByName(name); return err == nil }}
+	of := "Docker"
+	if _, is := n["Driver"]; is {
+		f.docker(n)
+	} else if _, is := n["driver"]; is {
+		of = "Podman"
+		f.podman(n)
+	} else {
+		return imported{}, errors.New("no network of Docker or Podman: it has no driver")
+	}
+	list, err := f.file(w.version)
+	if err != nil {
+		return imported{}, err
+	}
+	return encoded(list, f.name, of, f.keys, f.hints)
+}
+
+func encoded(list *object, name, of string, keys []importedKey, hints []string) (imported, error) {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(list)
+	return imported{Network: name, Of: of, Keys: keys, Hints: append([]string{}, hints...), Config: text.Bytes()}, err
+}
+
+// finish looks at a configuration as ADD would, and writes it if that is asked for.
+func (w importing) finish(cmd *cobra.Command, one *imported) error {
+	path := filepath.Join(w.confDir, w.prefix+"-"+one.Network+".conflist")
+	for _, f := range lint(netconf.ReadData(path, one.Config)) {
+		if f.Severity == bad {
+			return fmt.Errorf("network %q: ADD would refuse it: %s", one.Network, f.Found)
+		}
+	}
+	if !w.write {
+		return nil
+	}
+	unlock, err := lockDir(cmd.Context(), w.confDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, f := range netconf.Files(w.confDir) {
+		if f.Network == one.Network {
+			return fmt.Errorf("network %q is there already: %s", one.Network, f.Path)
+		}
+	}
+	one.File = path
+	return writeNew(path, one.Config)
+}
+
+func writeImported(out io.Writer, all []imported) error {
+	var errs []error
+	line := func(format string, args ...any) {
+		_, err := fmt.Fprintf(out, format+"\n", args...)
+		errs = append(errs, err)
+	}
+	for _, one := range all {
+		line("network %s of %s\n", one.Network, one.Of)
+		var rows [][]string
+		for _, k := range one.Keys {
+			to := k.To
+			if to == "" {
+				to = "none"
+			}
+			rows = append(rows, []string{k.From, console.OrDash(k.Value), to, console.OrDash(k.Note)})
+		}
+		errs = append(errs, console.WriteTable(out, []string{"KEY", "VALUE", "BECOMES", "NOTE"}, rows))
+		for _, h := range one.Hints {
+			line("! %s", h)
+		}
+		if one.File != "" {
+			line("\nwritten to %s", one.File)
+			continue
+		}
+		line("\n%s", bytes.TrimSpace(one.Config))
+	}
+	return errors.Join(errs...)
+}
