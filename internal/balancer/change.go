@@ -35,6 +35,7 @@ type record struct {
 type changing struct {
 	record
 	dir    *state.Service
+	was    record // as it was
 	before []service.Backend
 	left   []service.Backend // go
 	// exclusive: elements that other services may need can be taken away. removed: all goes.
@@ -81,6 +82,7 @@ func (s *Services) changeLocked(ctx context.Context, id state.ServiceID, how int
 	} else if err != nil {
 		return false, err
 	}
+	c.was = c.record
 	if c.before, err = state.BackendsOf[service.Backend](dir); err != nil {
 		return false, err
 	}

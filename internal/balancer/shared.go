@@ -105,8 +105,7 @@ func (s *Services) takePorts(ctx context.Context, id state.ServiceID, f *Followe
 // following is a change of a shared service.
 type following struct {
 	changing
-	was  record // what this host had of it
-	made bool   // it is new on this host, or the call that made it was killed
+	made bool // it is new on this host, or the call that made it was killed
 }
 
 // followLocked is Follow under the service's lock. The record is written last: if it is as it is

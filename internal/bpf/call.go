@@ -42,7 +42,7 @@ func call(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
 		case unix.ENOSYS:
 			return -1, fmt.Errorf("%w: bpf(2) is missing (CONFIG_BPF_SYSCALL): %w", ErrUnsupported, errno)
 		case unix.EPERM:
-			return -1, fmt.Errorf("%w: bpf(2) is not permitted: it needs CAP_BPF and CAP_NET_ADMIN (before Linux 5.8 CAP_SYS_ADMIN) in the first user namespace: %w", ErrUnsupported, errno)
+			return -1, fmt.Errorf("%w: bpf(2) is not permitted: it needs CAP_BPF and CAP_NET_ADMIN (before Linux 5.8 CAP_SYS_ADMIN) in the first user namespace, and before Linux 5.11 a higher RLIMIT_MEMLOCK: %w", ErrUnsupported, errno)
 		case unix.ENOENT:
 			return -1, ErrNotFound
 		case unix.EEXIST:
@@ -52,4 +52,20 @@ func call(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
 		}
 		return -1, errno
 	}
+}
+
+// allocate is call for what takes memory. Before Linux 5.11 all that a map may ever have counts
+// as locked memory, of which there is next to none (setrlimit(2)): the limit is lifted for the
+// time of the call.
+func allocate(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
+	fd, err := call(cmd, attr, size)
+	if !errors.Is(err, unix.EPERM) {
+		return fd, err
+	}
+	var before unix.Rlimit
+	if unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}, &before) != nil {
+		return fd, err
+	}
+	defer func() { _ = unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &before, nil) }()
+	return call(cmd, attr, size)
 }

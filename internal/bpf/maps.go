@@ -35,7 +35,7 @@ func NewMap(s MapSpec) (*Map, error) {
 		a.flags = unix.BPF_F_NO_PREALLOC
 	}
 	copy(a.name[:15], s.Name)
-	fd, err := call(unix.BPF_MAP_CREATE, unsafe.Pointer(&a), unsafe.Sizeof(a))
+	fd, err := allocate(unix.BPF_MAP_CREATE, unsafe.Pointer(&a), unsafe.Sizeof(a))
 	if err != nil {
 		return nil, fmt.Errorf("make BPF map %s: %w", s.Name, err)
 	}

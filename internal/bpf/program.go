@@ -51,7 +51,7 @@ func LoadFilter(name, license string, code []byte, maps ...*Map) (int, error) {
 		instructions: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&words[0]),
 	}
 	copy(a.name[:15], name)
-	fd, err := call(unix.BPF_PROG_LOAD, unsafe.Pointer(&a), unsafe.Sizeof(a))
+	fd, err := allocate(unix.BPF_PROG_LOAD, unsafe.Pointer(&a), unsafe.Sizeof(a))
 	if err == nil {
 		return fd, nil
 	}

@@ -25,10 +25,11 @@ type Endpoint struct {
 	n   *Network
 	rec state.Endpoint
 
-	// Join's findings: the ports that wait for another attachment of the container, and
-	// that the rules of the host were gone.
-	standby  []firewall.PortMap
-	restored bool
+	// Join's findings: the ports that wait for another attachment of the container, that the
+	// rules of the host were gone, and that the kernel's map of names was.
+	standby   []firewall.PortMap
+	restored  bool
+	namesLost bool
 
 	// auto: the network leaves it open what answers for names. Unanswered says why the kernel,
 	// though there is no ln-agent, does not.

@@ -195,7 +195,8 @@ func (e *Endpoint) answer(ctx context.Context, index int, undo *unwind.Stack) er
 	e.rec.Names = &names
 	forget := func() error { return e.n.c.names.Remove(context.WithoutCancel(ctx), &e.rec) }
 	undo.Push(forget)
-	err := e.n.c.names.Put(ctx, &e.rec)
+	whole, err := e.n.c.names.Put(ctx, &e.rec)
+	e.namesLost = err == nil && !whole
 	var unsupported *model.UnsupportedError
 	if e.auto && errors.As(err, &unsupported) {
 		e.unanswered = err

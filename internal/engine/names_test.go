@@ -25,13 +25,13 @@ func (f fakeNames) kernel() *naming.Kernel {
 
 func (w fakeLinks) HostIndex(context.Context, link.Ref) (int, error) { return 7, nil }
 
-func (f fakeNames) Put(_ context.Context, m, _ *responder.Member) error {
+func (f fakeNames) Put(_ context.Context, m, _ *responder.Member) (whole bool, err error) {
 	if f.lacks != nil {
-		return f.lacks
+		return true, f.lacks
 	}
 	// The real one may have done a part.
 	f.things["names "+m.Owner] = "part"
-	return f.step(func() { f.things["names "+m.Owner] = fmt.Sprint(m.Names) })
+	return true, f.step(func() { f.things["names "+m.Owner] = fmt.Sprint(m.Names) })
 }
 
 func (f fakeNames) Remove(_ context.Context, m *responder.Member, _ bool) error {
@@ -53,6 +53,10 @@ func (f fakeNames) Verify(_ context.Context, m *responder.Member) error {
 func (f fakeNames) Strays(context.Context, bool, func() (responder.Known, error)) ([]string, error) {
 	return nil, nil
 }
+
+func (f fakeNames) Whole() (bool, error) { return true, nil }
+
+func (f fakeNames) MarkWhole(context.Context) error { return nil }
 
 func (f fakeNames) Tidy(context.Context) error { return nil }
 

@@ -30,7 +30,6 @@ func (m *mender) links(ctx context.Context, n *Network) {
 		m.fail(n, m.bridge(ctx, n))
 	}
 	m.fail(n, m.tunnel(ctx, n))
-	m.fail(n, m.names(ctx, n))
 	if has {
 		v4, v6 := n.forwards()
 		m.fail(n, m.c.bridges.Forward(ctx, v4, v6))
@@ -60,13 +59,64 @@ func (m *mender) tunnel(ctx context.Context, n *Network) error {
 	})
 }
 
+// allNames has the kernel answer for all attachments that it is to answer for.
+func (m *mender) allNames(ctx context.Context, networks []*Network) error {
+	m.busy = false
+	var errs []error
+	for _, n := range networks {
+		if err := m.names(ctx, n); err != nil {
+			errs = append(errs, fmt.Errorf("network %q: %w", n.def.Name, err))
+		}
+	}
+	if len(errs) > 0 || m.busy || ctx.Err() != nil {
+		return errors.Join(append(errs, ctx.Err())...)
+	}
+	return m.c.names.MarkWhole(ctx)
+}
+
+// nameOthers is allNames after an ADD found that names were lost. What cannot be put back of
+// others does not concern that one, and where another call is at it already, that is enough.
+func (c *Controller) nameOthers(ctx context.Context) {
+	release, ok, err := c.sandboxes.TryRepair()
+	if err != nil || !ok {
+		return
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, healBudget)
+	defer cancel()
+	networks, err := c.Networks(ctx)
+	if err != nil {
+		return
+	}
+	m := mender{c: c}
+	_ = m.allNames(ctx, networks)
+}
+
+// unnamed says that names of the network were lost with all that the kernel had of names.
+func (n *Network) unnamed() error {
+	whole, err := n.c.names.Whole()
+	if whole || err != nil {
+		return err
+	}
+	has, err := n.c.endpoints.AnyEndpoint(n.def.Name, func(rec state.Endpoint) bool {
+		return rec.Phase == state.PhaseReady && naming.ByKernel(&rec) && !n.c.dead(rec)
+	})
+	if has && err == nil {
+		err = errNamesLost
+	}
+	return err
+}
+
+// errNamesLost says that the map of names in the kernel was lost, and is not whole again.
+var errNamesLost = errors.New("names in the kernel were lost")
+
 // names has the kernel answer for the attachments of a network that it is to answer for, and
 // puts back their fast path.
 func (m *mender) names(ctx context.Context, n *Network) error {
 	recs, err := m.c.endpoints.Endpoints(n.def.Name)
 	errs := []error{err}
 	for _, rec := range recs {
-		if !naming.ByKernel(&rec) && rec.Fast == 0 {
+		if rec.Phase != state.PhaseReady || !naming.ByKernel(&rec) && rec.Fast == 0 || ctx.Err() != nil {
 			continue
 		}
 		errs = append(errs, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {

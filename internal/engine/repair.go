@@ -79,6 +79,7 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 			m.done.Services = append(m.done.Services, fmt.Sprintf("%s/%s: had an address, and was never made", n.def.Name, name))
 		}
 	}
+	m.errs = append(m.errs, m.allNames(ctx, networks))
 	mended, err := c.services.Repair(ctx)
 	m.errs = append(m.errs, err)
 	for _, f := range mended {
@@ -99,6 +100,7 @@ type mender struct {
 	compare Compare
 	done    Mended
 	errs    []error
+	busy    bool // another call was at work on an attachment, which was left to it
 }
 
 // allRules puts back the rules of all networks, which it returns, and publications.
@@ -233,6 +235,7 @@ func (n *Network) backend() model.Backend {
 func (m *mender) own(dir endpointRecords, rec state.Endpoint, fn func(state.Endpoint) error) error {
 	release, owned, err := dir.TryOwn(rec.Network, rec.ContainerID, rec.IfName)
 	if err != nil || !owned {
+		m.busy = m.busy || err == nil
 		return err
 	}
 	defer release()
@@ -277,12 +280,16 @@ func (m *mender) publications(ctx context.Context) {
 	}
 }
 
-// repairOthers is that of the Controller if the endpoint found all rules flushed.
+// repairOthers is that of the Controller if the endpoint found all rules flushed; if it found
+// the kernel's map of names lost, others have their names in it again.
 func (e *Endpoint) repairOthers(ctx context.Context) {
-	if e.restored {
+	switch {
+	case e.restored:
 		e.n.c.repairOthers(ctx, e.rec)
+	case e.namesLost:
+		e.n.c.nameOthers(ctx)
 	}
-	e.restored = false
+	e.restored, e.namesLost = false, false
 }
 
 // repairOthers is Mend after all rules were found missing for rec. A failure to put back

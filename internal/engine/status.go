@@ -131,7 +131,7 @@ func (n *Network) lacks(ctx context.Context) error {
 		}
 		return errors.Join(errs...)
 	}
-	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx)}
+	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx), n.unnamed()}
 	if n.def.Config.NeedsRules() && n.c.rules.Of(string(n.def.Config.Backend)) == n.c.rules.NFTables {
 		errs = append(errs, n.c.rules.Intact(ctx, n.def.Config.Backend, n.c.book().InPlace(ctx, n.Plan()))) // of the tables, too
 	} else {

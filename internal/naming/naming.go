@@ -14,7 +14,9 @@ import (
 
 // answerer is a *responder.Responder.
 type answerer interface {
-	Put(ctx context.Context, m, before *responder.Member) error
+	Put(ctx context.Context, m, before *responder.Member) (whole bool, err error)
+	Whole() (bool, error)
+	MarkWhole(ctx context.Context) error
 	Remove(ctx context.Context, m *responder.Member, complete bool) error
 	RemoveHost(ctx context.Context, m *responder.Member, empty func() (bool, error)) error
 	Verify(ctx context.Context, m *responder.Member) error
@@ -80,13 +82,20 @@ func MemberOf(rec *state.Endpoint) *responder.Member {
 func ByKernel(rec *state.Endpoint) bool { return rec.Names != nil && rec.Names.Responder == byKernel }
 
 // Put has the kernel answer for an attachment, and answer it; one that it does not answer for
-// is no error.
-func (k *Kernel) Put(ctx context.Context, rec *state.Endpoint) error {
+// is no error. It is whole unless names of others may be lost: see MarkWhole.
+func (k *Kernel) Put(ctx context.Context, rec *state.Endpoint) (whole bool, err error) {
 	if !ByKernel(rec) {
-		return nil
+		return true, nil
 	}
-	return unsupported(k.Answers.Put(ctx, MemberOf(rec), nil))
+	whole, err = k.Answers.Put(ctx, MemberOf(rec), nil)
+	return whole, unsupported(err)
 }
+
+// Whole says that no names were lost with all that the kernel had of them.
+func (k *Kernel) Whole() (bool, error) { return k.Answers.Whole() }
+
+// MarkWhole says that the names of all attachments are there again.
+func (k *Kernel) MarkWhole(ctx context.Context) error { return k.Answers.MarkWhole(ctx) }
 
 // Rename is Put for an attachment that had other names.
 func (k *Kernel) Rename(ctx context.Context, before, now *state.Endpoint) error {
@@ -94,9 +103,11 @@ func (k *Kernel) Rename(ctx context.Context, before, now *state.Endpoint) error 
 	case ByKernel(before) && !ByKernel(now):
 		return k.Remove(ctx, before)
 	case ByKernel(before):
-		return unsupported(k.Answers.Put(ctx, MemberOf(now), MemberOf(before)))
+		_, err := k.Answers.Put(ctx, MemberOf(now), MemberOf(before))
+		return unsupported(err)
 	}
-	return k.Put(ctx, now)
+	_, err := k.Put(ctx, now)
+	return err
 }
 
 // unsupported names the key that the kernel cannot do.
@@ -148,7 +159,7 @@ func (k *Kernel) Mend(ctx context.Context, rec *state.Endpoint) (mended bool, er
 	if err := k.Verify(ctx, rec); err == nil || !errors.Is(err, responder.ErrDifferent) {
 		return false, err
 	}
-	err = k.Put(ctx, rec)
+	_, err = k.Put(ctx, rec)
 	if errors.Is(err, netlink.ErrNotFound) {
 		return false, nil // the link is gone: that is for DEL, and CHECK tells
 	}

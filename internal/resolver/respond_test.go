@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -402,6 +403,44 @@ func FuzzRespond(f *testing.F) {
 		var m dns.Msg
 		if err := m.Unpack(r.Message); err != nil || len(r.Message) > largestUDP || !m.Response || m.Id != uint16(query[0])<<8|uint16(query[1]) {
 			t.Errorf("%x: answer %x, %v", query, r.Message, err)
+		}
+	})
+}
+
+// A query that was answered before has the answer that miekg/dns makes anew, whatever its bytes
+// are: of a container on one network, whose answers are remembered.
+func FuzzRemembered(f *testing.F) {
+	for _, name := range []string{"api.", "LONE.", "db.back.", "gateway.", "tasks.db.", "12.0.2.10.in-addr.arpa.", "outside.test.", "_http._tcp.lone."} {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeSRV, dns.TypeANY, dns.TypeHTTPS} {
+			q := new(dns.Msg)
+			q.SetQuestion(name, qtype)
+			if qtype != dns.TypeA {
+				q.SetEdns0(qtype*20, qtype == dns.TypePTR)
+			}
+			wire, err := q.Pack()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(wire)
+			q.Question = append(q.Question, q.Question...)
+			if wire, err = q.Pack(); err == nil {
+				f.Add(wire)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, query []byte) {
+		table, fresh := lab(), lab()
+		room := make([]byte, 0, 2048)
+		for round := range 4 { // the first one is made, the others may be remembered
+			if len(query) > 1 {
+				query[0] = byte(round)
+			}
+			q := Query{Bridge: "br-back", From: netip.MustParseAddr("10.2.0.12"), Message: slices.Clone(query), By: UDP}
+			got, asker := table.Answer(q, room)
+			want := fresh.Respond(lone, q.Message, UDP)
+			if asker.Container != "c-lone" || got.Outcome != want.Outcome || !bytes.Equal(got.Message, want.Message) || !bytes.Equal(q.Message, query) {
+				t.Fatalf("%x, time %d, of %+v: %s %x, want %s %x", query, round, asker, got.Outcome, got.Message, want.Outcome, want.Message)
+			}
 		}
 	})
 }

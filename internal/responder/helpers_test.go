@@ -60,7 +60,7 @@ func newResponder(t testing.TB) (*Responder, *links) {
 func put(t testing.TB, r *Responder, members ...Member) {
 	t.Helper()
 	for _, m := range members {
-		if err := r.Put(context.Background(), &m, nil); err != nil {
+		if _, err := r.Put(context.Background(), &m, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

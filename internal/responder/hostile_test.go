@@ -246,7 +246,7 @@ func TestAtOnce(t *testing.T) {
 		wg.Go(func() {
 			m, other := shared(i), &Responder{links: l, fixed: dir}
 			for round := range rounds {
-				err := other.Put(context.Background(), &m, nil)
+				_, err := other.Put(context.Background(), &m, nil)
 				if err == nil && (round < rounds-1 || i%2 == 0) {
 					err = other.Remove(context.Background(), &m, true)
 				}

@@ -112,10 +112,9 @@ func lockDir(ctx context.Context, dir string) (int, error) {
 
 // load opens the map and the program, or with create makes them.
 func (m *maps) load(create bool) (err error) {
-	path := filepath.Join(m.dir, "names")
-	m.names, err = bpf.PinnedMap(path, namesSpec)
+	m.names, err = bpf.PinnedMap(filepath.Join(m.dir, namesPin), namesSpec)
 	if errors.Is(err, bpf.ErrNotFound) && create {
-		m.names, err = pinnedMap(path, namesSpec)
+		m.names, err = m.anew()
 	}
 	if errors.Is(err, bpf.ErrNotFound) {
 		return errNone // a process was killed before it made the map
@@ -126,7 +125,7 @@ func (m *maps) load(create bool) (err error) {
 	if !create {
 		return nil
 	}
-	path = filepath.Join(m.dir, programName())
+	path := filepath.Join(m.dir, programName())
 	m.program, err = bpf.Pinned(path)
 	if errors.Is(err, bpf.ErrNotFound) {
 		m.program, err = m.loadProgram(path)
@@ -134,16 +133,41 @@ func (m *maps) load(create bool) (err error) {
 	return err
 }
 
-func pinnedMap(path string, s bpf.MapSpec) (*bpf.Map, error) {
-	made, err := bpf.NewMap(s)
+// The pins beside those of programs. The map has another name once it has the names of all
+// attachments: it was made anew, without them, if it was lost.
+const (
+	namesPin = "names"
+	wholePin = "whole"
+)
+
+// anew makes the map. What is pinned beside it was of another one, which was lost.
+func (m *maps) anew() (*bpf.Map, error) {
+	if err := removePins(m.dir); err != nil {
+		return nil, err
+	}
+	made, err := bpf.NewMap(namesSpec)
 	if err != nil {
 		return nil, err
 	}
-	if err := bpf.Pin(made.FD(), path); err != nil {
+	if err := bpf.Pin(made.FD(), filepath.Join(m.dir, namesPin)); err != nil {
 		made.Close()
 		return nil, err
 	}
 	return made, nil
+}
+
+// isWhole says that the map has the names of all attachments.
+func isWhole(dir string) (bool, error) {
+	for _, pin := range []string{namesPin, wholePin} {
+		err := unix.Access(filepath.Join(dir, pin), unix.F_OK)
+		if errors.Is(err, unix.ENOENT) {
+			return false, nil
+		}
+		if err != nil {
+			return false, &os.PathError{Op: "look for", Path: filepath.Join(dir, pin), Err: err}
+		}
+	}
+	return true, nil
 }
 
 func (m *maps) loadProgram(path string) (int, error) {
@@ -181,13 +205,18 @@ func (m *maps) removeIfEmpty() error {
 }
 
 func removeDir(dir string) error {
+	errs := []error{removePins(dir), unix.Rmdir(dir)}
+	_ = unix.Rmdir(filepath.Dir(dir)) // unless there are other state directories
+	return errors.Join(errs...)
+}
+
+// removePins removes all that is pinned: a program of an earlier release may be there.
+func removePins(dir string) error {
 	pins, err := plain.ReadDir(dir)
 	errs := []error{err}
-	for _, pin := range pins { // a program of an earlier release may be there
+	for _, pin := range pins {
 		errs = append(errs, unix.Unlink(filepath.Join(dir, pin.Name())))
 	}
-	errs = append(errs, unix.Rmdir(dir))
-	_ = unix.Rmdir(filepath.Dir(dir)) // unless there are other state directories
 	return errors.Join(errs...)
 }
 

@@ -110,9 +110,17 @@ func (r *Responder) Available(ctx context.Context) error {
 }
 
 // Put has the kernel answer for a member, and answer it. Done again it changes what differs.
-// Names that it had before go; nil: it had none. If it fails, what it made is for Remove.
-func (r *Responder) Put(ctx context.Context, member *Member, before *Member) error {
-	err := r.with(ctx, true, func(m *maps) error {
+// Names that it had before go; nil: it had none. If it fails, what it made is for Remove. It is
+// whole unless others' names may be missing, as all are after the map was lost: see MarkWhole.
+func (r *Responder) Put(ctx context.Context, member *Member, before *Member) (whole bool, err error) {
+	err = r.with(ctx, true, func(m *maps) (err error) {
+		if whole, err = isWhole(m.dir); err != nil {
+			return err
+		}
+		// First: a name that is there says that the program of this map answers.
+		if err := r.links.Filter(member.Link, m.program, filter()); err != nil {
+			return err
+		}
 		keep := map[string]bool{}
 		host, err := m.hasHost(member)
 		if err != nil {
@@ -137,12 +145,32 @@ func (r *Responder) Put(ctx context.Context, member *Member, before *Member) err
 				return err
 			}
 		}
-		return r.links.Filter(member.Link, m.program, filter())
+		return nil
 	})
 	if errors.Is(err, bpf.ErrFull) {
 		err = fmt.Errorf("there is room for %d keys: %w", MostKeys, err)
 	}
-	return wrap(member, err)
+	return whole, wrap(member, err)
+}
+
+// Whole says that no names of any attachment are missing because the map was lost.
+func (r *Responder) Whole() (bool, error) {
+	dir, err := r.dir()
+	if err != nil {
+		return false, err
+	}
+	return isWhole(dir)
+}
+
+// MarkWhole says that all attachments are put, since the map was made. Without a map it does
+// nothing.
+func (r *Responder) MarkWhole(ctx context.Context) error {
+	return r.with(ctx, false, func(m *maps) error {
+		if err := bpf.Pin(m.names.FD(), filepath.Join(m.dir, wholePin)); !errors.Is(err, bpf.ErrExists) {
+			return err
+		}
+		return nil
+	})
 }
 
 func wrap(member *Member, err error) error {

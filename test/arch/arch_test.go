@@ -122,8 +122,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/mesh", "internal/registry", "internal/wggo", "internal/nftrace"}
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/registry", "internal/install", "internal/wggo", "internal/nftrace"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/wggo", "internal/nftrace"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

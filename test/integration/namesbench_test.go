@@ -60,9 +60,10 @@ func (l *namesLab) benchKernel(b *testing.B) int {
 	r := responder.New(state.New("").Path(), noFilters{})
 	for i := range benchContainers {
 		id, a := benchContainer(i)
-		l.check(r.Put(b.Context(), &responder.Member{
+		_, err := r.Put(b.Context(), &responder.Member{
 			Owner: id, Network: "front", Container: id, Domain: "libnet.internal", Names: []string{fmt.Sprint("c", i), id[:12]}, Addresses: []netip.Addr{a}, Link: 1000000 + i,
-		}, nil))
+		}, nil)
+		l.check(err)
 	}
 	const statistics = "/proc/sys/kernel/bpf_stats_enabled"
 	before, err := os.ReadFile(statistics)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -302,6 +303,64 @@ func (l *namesLab) front(name string) string {
 	rec, err := state.New("").LoadEndpoint("front", l.call(name, "front", 0).cid, "eth0")
 	l.check(err)
 	return rec.HostName
+}
+
+// The map, or the program, or both may be lost: the next ADD, or STATUS, has the kernel answer for
+// all attachments again, of all networks.
+func TestNamesInKernelLost(t *testing.T) {
+	for _, lost := range []string{"names", "respond-*", "*"} {
+		for _, by := range []string{"ADD", "STATUS"} {
+			t.Run(lost+" "+by, func(t *testing.T) {
+				l := newKernelLab(t)
+				l.join("web", "front", "back")
+				l.join("db", "front")
+				l.join("cache", "back")
+				l.lose(lost)
+				if lost != "respond-*" {
+					check := l.call("db", "front", 0).as("CHECK")
+					check.stdin = l.namesConf("front", map[string]any{"prevResult": json.RawMessage(`{"cniVersion":"1.1.0"}`)})
+					if r := l.run(check); r.code == 0 {
+						t.Error("CHECK says that all is well")
+					}
+				}
+				if by == "ADD" {
+					l.join("late", "front")
+				} else {
+					l.must(call{plugin: "bridge-ln", command: "STATUS", stdin: l.namesConf("front", nil)})
+					l.join("late", "front")
+				}
+				for from, names := range map[string][]string{"web": {"db", "late"}, "db": {"web", "late"}, "late": {"web", "db"}} {
+					for _, name := range names {
+						if got, want := l.answers(query{from: from, name: name}), l.address(name, "front", false); got != want {
+							t.Errorf("%s asks for %s: %s, want %s", from, name, got, want)
+						}
+					}
+				}
+				if got, want := l.answers(query{from: "web", name: "cache"}), l.address("cache", "back", false); got != want {
+					t.Errorf("of another network: %s, want %s", got, want)
+				}
+			})
+		}
+	}
+}
+
+// lose removes pins of names, of this network namespace's only state directory.
+func (l *namesLab) lose(pins string) {
+	l.t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	l.check(err)
+	const netnsCookie = 71 // SO_NETNS_COOKIE
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, netnsCookie)
+	l.check(err)
+	l.check(unix.Close(fd))
+	all, err := filepath.Glob(fmt.Sprintf("/sys/fs/bpf/libnet/*-%d-v*/%s", cookie, pins))
+	l.check(err)
+	if len(all) == 0 {
+		l.t.Fatalf("no pin %s", pins)
+	}
+	for _, pin := range all {
+		l.check(os.Remove(pin))
+	}
 }
 
 // CHECK and the doctor find all that is gone, and repair puts it back; what a lost record left is named
