@@ -10,7 +10,7 @@ LINT_VERSION := v2.15.0
 LINT       := $(TOOLS)/golangci-lint-$(LINT_VERSION)
 FUZZTIME   ?= 20s
 # What has goroutines is tested under the race detector, which needs cgo.
-RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,address agent cni driver engine firewall/conntrack firewall/nft flock host kernel life link netlink netns nfnl operator overlay plain registry/etcd state tunnel)
+RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,address agent cni driver engine firewall/conntrack firewall/nft flock host kernel life link netlink netns nfnl operator overlay plain registry/etcd registry/kubernetes state tunnel)
 STORM      ?= 5m
 
 # Static, stripped, the same bytes from the same source. Functions start at multiples of 16 bytes,
@@ -20,7 +20,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e e2e-wireguard demo demo-names demo-overlay lint api keys bpf fuzz bench install clean tools
+.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-overlay lint api keys bpf fuzz bench install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -46,6 +46,7 @@ test-rootless: build tools ## run the tests as an ordinary user, in a user names
 
 soak: build tools ## storm for STORM (default 5m), every world of the matrix, kill at every system call, races and edited configurations at length
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_MATRIX=full LIBNET_CHURN=full $(GO) test -count=1 -v -timeout 30m -run 'TestMatrix|TestChurn' ./test/integration
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_CONNECT=1000 $(GO) test -count=1 -v -timeout 30m -run TestConnectLosesNothing ./test/integration
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_STORM=$(STORM) $(GO) test -count=1 -v -timeout 30m ./test/storm
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) LIBNET_KILL=full $(GO) test -count=1 -v -timeout 60m ./test/kill
 	LIBNET_ROUNDS=50 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 30m -run Shared ./internal/engine
@@ -68,6 +69,10 @@ e2e: build tools ## run real containerd over the plugins (installs Debian packag
 	@test/e2e/deps
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -C test/e2e -v -count=1 -timeout 10m .
 
+e2e-kubernetes: build tools ## run ln-agent with a real Kubernetes (builds one: 15 minutes the first time)
+	@test/kubernetes/deps $(CACHE)/kubernetes $(TOOLS)
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) KUBERNETES=$(CACHE)/kubernetes $(GO) test -C test/kubernetes -v -count=1 -timeout 30m .
+
 e2e-wireguard: build tools ## run encrypted networks on a kernel with WireGuard, in qemu (installs Debian packages)
 	@test/wireguard/deps $(CACHE)/wireguard
 	$(GO) test -c -o $(CACHE)/wireguard/ ./test/integration ./test/kill
@@ -78,7 +83,7 @@ lint: $(LINT) ## run the linters, and compare the exported API with api/*.txt, t
 	$(GO) run ./scripts/api -check
 	$(GO) run ./scripts/keys -check
 	$(GO) run ./scripts/bpf -check
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 
 api: ## write api/*.txt anew, after a meant change of the exported API
 	$(GO) run ./scripts/api

@@ -15,6 +15,7 @@ func TestRefuses(t *testing.T) {
 		"what":                                 "unknown argument",
 		"--what":                               "unknown flag",
 		"--live-ttl 1s":                        "--live-ttl 1s: want 3s",
+		"--heal-after 1s":                      "--heal-after 1s: want 0",
 		"--block-ttl 10s":                      "--block-ttl 10s: want 0",
 		"--log-level loud":                     `--log-level "loud"`,
 		"--log-format xml":                     `--log-format "xml"`,
@@ -29,6 +30,11 @@ func TestRefuses(t *testing.T) {
 		"--node-address ::":                    `--node-address "::"`,
 		"--local --names-limit -1":             "--names-limit -1: want 0",
 		"--names-limit x":                      "invalid argument",
+		"--local --kubernetes":                 "--local and --kubernetes: want one of them",
+		"--kubernetes --endpoints http://h:2":  "--endpoints: is about etcd",
+		"leave --kubernetes --block-ttl 0":     "--block-ttl: is about etcd",
+		"--kubernetes --node-name a/b":         `--node-name "a/b"`,
+		"--kubernetes --rotate-every 1s":       "--rotate-every 1s: want 0",
 		"leave --live-ttl 1s":                  "--live-ttl 1s: want 3s",
 	} {
 		var stderr bytes.Buffer
@@ -39,6 +45,21 @@ func TestRefuses(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("something is in the state directory: %v", err)
+	}
+}
+
+// An agent that is no pod of a cluster says what it needs, and one whose kubeconfig is missing names it.
+func TestKubernetesNeedsConfig(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	missing := filepath.Join(t.TempDir(), "none")
+	for args, says := range map[string]string{
+		"--kubernetes --node-name m1": "see --kubeconfig", "--kubernetes --node-name m1 --kubeconfig " + missing: "--kubeconfig " + missing,
+	} {
+		var stderr bytes.Buffer
+		full := append(strings.Fields(args), "--state-dir", t.TempDir())
+		if code := run(full, func(string) string { return "" }, &bytes.Buffer{}, &stderr); code != exitProblem || !strings.Contains(stderr.String(), says) {
+			t.Errorf("%s: exit %d, %q, want %d and %q", args, code, stderr.String(), exitProblem, says)
+		}
 	}
 }
 

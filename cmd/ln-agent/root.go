@@ -29,8 +29,10 @@ type settings struct {
 	etcd                  etcdSettings
 	liveTTL, blockTTL     time.Duration
 	local                 bool
+	kube                  kubernetesSettings
 	names                 nameSettings
 	rotateEvery           time.Duration
+	healAfter             time.Duration
 }
 
 // usageError is a command line that cannot be.
@@ -42,14 +44,20 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	var s settings
 	root := &cobra.Command{
 		Use:   "ln-agent",
-		Short: "Keep the overlay networks of this host, together with those of other hosts, by etcd",
+		Short: "Keep the overlay networks of this host, together with those of other hosts, by etcd or Kubernetes",
 		Long: "Keep the networks of overlay-ln whose configuration has no \"nodes\": lease this host's blocks of them in etcd,\n" +
 			"follow the other hosts, and program the ways to them. Running containers stay connected when the agent stops.\n" +
+			"With --kubernetes the blocks are the podCIDRs of the cluster's Nodes, and there is no etcd.\n" +
 			"Answer DNS queries for the names of containers on networks with \"names\": with --local without etcd, for this host.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if s.local {
+			switch {
+			case s.local && s.kube.on:
+				return usagef("--local and --kubernetes: want one of them")
+			case s.local:
 				return s.runLocal(cmd.Context(), cmd.ErrOrStderr())
+			case s.kube.on:
+				return s.runKubernetes(cmd.Context(), cmd)
 			}
 			return s.with(func(reg *etcd.Registry, self etcd.Self) error {
 				a, err := s.agent(reg, self, cmd.ErrOrStderr())
@@ -66,6 +74,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	root.Flags().StringVar(&s.listen, "listen", "127.0.0.1:9468", "`address` to serve /healthz and /metrics at; empty: nowhere")
 	root.Flags().BoolVar(&s.local, "local", false, "answer for names of containers of this host only; no etcd, no overlay networks")
 	root.Flags().DurationVar(&s.rotateEvery, "rotate-every", 0, "after which time the keys of encrypted networks are changed; 0: only by lnctl overlay rotate-keys")
+	root.Flags().DurationVar(&s.healAfter, "heal-after", time.Minute, "after how long out of reach of a host that lives the keys of an encrypted network are changed; 0: never")
 	s.names.flags(root.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), versionCommand())
@@ -82,6 +91,7 @@ func (s *settings) flags(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")
 	s.etcd.flags(f, getenv)
+	s.kube.flags(f, getenv)
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -97,6 +107,9 @@ const leastTTL = 3 * time.Second
 // leastRotation is as long as a change of keys may take under load, and some more.
 const leastRotation = 10 * time.Second
 
+// leastHealing is as long as it takes to see whether a peer that was made anew answers.
+const leastHealing = 5 * time.Second
+
 // with calls fn with a registry for this host, alone: two agents on one host
 // would each undo what the other does.
 func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writer) error {
@@ -105,6 +118,8 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 		return usagef("--live-ttl %s: want %s at least", s.liveTTL, leastTTL)
 	case s.rotateEvery != 0 && s.rotateEvery < leastRotation:
 		return usagef("--rotate-every %s: want 0, for never, or %s at least", s.rotateEvery, leastRotation)
+	case s.healAfter != 0 && s.healAfter < leastHealing:
+		return usagef("--heal-after %s: want 0, for never, or %s at least", s.healAfter, leastHealing)
 	case s.blockTTL != 0 && s.blockTTL < s.liveTTL:
 		return usagef("--block-ttl %s: want 0, or --live-ttl (%s) at least", s.blockTTL, s.liveTTL)
 	}
@@ -136,8 +151,8 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	}
 	reg.Exchange(answers)
 	return agent.New(agent.Config{
-		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, Log: log,
-		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery,
+		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
+		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
 	}), nil
 }
 
@@ -181,6 +196,9 @@ func leaveCommand(s *settings) *cobra.Command {
 		Use:   "leave [network...]",
 		Short: "Give this host's blocks back, of all networks or of some, and take their tunnels away",
 		RunE: func(cmd *cobra.Command, only []string) error {
+			if s.kube.on {
+				return s.leaveKubernetes(cmd.Context(), only, agent.Force(force), cmd)
+			}
 			return s.with(func(reg *etcd.Registry, self etcd.Self) error {
 				return s.leave(cmd.Context(), agent.Leaving{Only: only, Force: agent.Force(force), Node: self.Name, Registry: reg}, cmd.ErrOrStderr())
 			}, cmd.ErrOrStderr())

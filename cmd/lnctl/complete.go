@@ -56,6 +56,14 @@ func (s *settings) completeContainers(_ *cobra.Command, _ []string, begun string
 	})
 }
 
+// completeBoth offers a network, then a container.
+func (s *settings) completeBoth(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 1 {
+		return s.completeContainers(cmd, nil, begun)
+	}
+	return s.completeNetworks(cmd, args, begun)
+}
+
 // contextOf is that of a command; completion runs without one.
 func contextOf(cmd *cobra.Command) context.Context {
 	return cmp.Or(cmd.Context(), context.Background())

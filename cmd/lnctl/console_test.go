@@ -125,12 +125,21 @@ func TestNeedsRoot(t *testing.T) {
 	data, err := os.ReadFile("/proc/self/exe")
 	program := filepath.Join(dir, "lnctl.test")
 	if err == nil {
-		err = os.WriteFile(program, data, 0o755)
+		err = lntest.WriteProgram(program, data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := os.MkdirTemp("/tmp", "lnctl")
+	if err == nil {
+		t.Cleanup(func() { _ = os.RemoveAll(keys) })
+		err = os.Chown(keys, 65534, 65534)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]int{
+		"overlay keygen " + keys + "/key": exitOK, "lint " + keys: exitOK,
 		"network ls": exitRoot, "doctor": exitRoot, "names": exitRoot, "gc --dry-run": exitRoot, "ports -o json": exitRoot,
 		"version": exitOK, "completion bash": exitOK, "network --help": exitOK, "": exitOK, "networks": exitUsage,
 	} {

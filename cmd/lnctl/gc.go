@@ -90,6 +90,9 @@ func (g *sweep) network(ctx context.Context, n *engine.Network) error {
 func (g *sweep) keep(by string) func(life.Holder) bool {
 	return func(h life.Holder) bool {
 		why := g.c.WhyDead(h)
+		if abandoned, err := g.c.Abandoned(h.ID); abandoned && err == nil && why == "" {
+			why = "lnctl connect made it, and the container has left the networks of its runtime"
+		}
 		if why == "" {
 			return true
 		}

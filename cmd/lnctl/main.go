@@ -27,12 +27,11 @@ const (
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root, s := rootCommand()
-	root.Version = version // of --version
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	addCompletion(root)
 	cmd, err := root.ExecuteContextC(context.Background())
 	if err == nil {
 		return exitOK

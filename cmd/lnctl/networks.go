@@ -176,7 +176,7 @@ func named(network string, err error) error {
 }
 
 func networkPruneCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove all networks that have no container",
 		Long:  "Do what \"lnctl network rm\" does for every network that has no container. Networks with containers stay as they are.",
@@ -188,6 +188,8 @@ func networkPruneCommand(s *settings) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&s.confDir, "conf-dir", defaultConfDir, "where the runtime's configurations of networks are; a network of another state directory stays")
+	return cmd
 }
 
 func (s *settings) printRemoved(out io.Writer, names []string) error {

@@ -8,13 +8,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/cmd/lnctl/conf"
+	"github.com/libnet-cni/libnet/cmd/lnctl/connect"
+	"github.com/libnet-cni/libnet/cmd/lnctl/explain"
+	"github.com/libnet-cni/libnet/cmd/lnctl/trace"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/console"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/operator"
@@ -35,8 +40,8 @@ type usageError struct{ error }
 
 const longHelp = `Look after the container networks of this host.
 
-Commands that look at the host, or change it, need root. lint, version, completion and
-overlay pubkey do not.
+Commands that look at the host, or change it, need root. lint, explain, version, completion,
+overlay keygen and overlay pubkey do not.
 
 The exit status is 0, or
   1  if something failed, or was found wrong
@@ -45,31 +50,56 @@ The exit status is 0, or
 
 func rootCommand() (*cobra.Command, *settings) {
 	var s settings
+	var showsVersion bool
 	root := &cobra.Command{
 		Use:   "lnctl",
 		Short: "Look after the container networks of this host",
 		Long:  longHelp,
 		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if showsVersion {
+				return s.printVersion(cmd.OutOrStdout())
+			}
+			return cmd.Help()
+		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if !filepath.IsAbs(s.dataDir) { // it comes with the first pool
 				return usageError{fmt.Errorf("--data-dir %q: want an absolute path", s.dataDir)}
 			}
 			return directory("--state-dir", s.stateDir, cmd.Flags().Changed("state-dir"))
 		},
-		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate("lnctl {{.Version}}\n")
+	// cobra's own words need text/template, by which the linker keeps every method: 3 MB.
+	root.Flags().BoolVarP(&showsVersion, "version", "v", false, "print the version")
 	flags := root.PersistentFlags()
 	flags.StringVar(&s.stateDir, "state-dir", "/run/libnet", "where the plugins keep their records (their key stateDir)")
 	flags.StringVar(&s.dataDir, "data-dir", address.DefaultDataDir, "where new pools keep their leases (ipam.dataDir); a network's record names its own")
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), traceCommand(&s), conf.LintCommand(&s.Output), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.completeContainers), conf.LintCommand(&s.Output), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
 	return root, &s
+}
+
+// addCompletion adds the command that cobra adds, with a refusal of words that are no shell.
+// It prints to where root does now.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd("completion")
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args, c.RunE = shellNamed, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
+// shellNamed refuses what is no shell.
+func shellNamed(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError{errors.New("want a shell: bash, zsh, fish or powershell")}
+	}
+	return noArgs(cmd, args)
 }
 
 // directory refuses the value of a flag that was given and names no directory: from
@@ -118,12 +148,39 @@ func (s *settings) with(fn func(*operator.Operator) error) error {
 	configured := func(network string) (model.NetworkConfig, bool, error) {
 		return netconf.Configured(cmp.Or(s.confDir, defaultConfDir), network)
 	}
-	c, err := operator.Open(operator.Options{StateDir: s.stateDir, DataDir: s.dataDir, Configurations: configured})
+	c, err := operator.Open(operator.Options{StateDir: s.stateDir, DataDir: s.dataDir, Configurations: configured, Elsewhere: s.elsewhere()})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	return fn(c)
+}
+
+// elsewhere returns the state directory of a network whose configuration names none that is
+// that of the command. It reads the configurations once, when it is first asked.
+func (s *settings) elsewhere() func(network string) string {
+	files := sync.OnceValue(func() []netconf.File { return netconf.Files(cmp.Or(s.confDir, defaultConfDir)) })
+	return func(network string) (dir string) {
+		for _, f := range files() {
+			for _, d := range f.StateDirs {
+				d = filepath.Clean(cmp.Or(d, engine.DefaultStateDir))
+				if f.Network == network && d == filepath.Clean(s.stateDir) {
+					return ""
+				}
+				if f.Network == network {
+					dir = d
+				}
+			}
+		}
+		return dir
+	}
+}
+
+func (s *settings) connectHost() connect.Host {
+	return connect.Host{
+		Output: &s.Output, With: s.with, Records: s.records, StateDir: &s.stateDir, ConfDir: &s.confDir, DefaultConfDir: defaultConfDir, Version: version,
+		Complete: s.completeBoth,
+	}
 }
 
 // print writes v as JSON or YAML, or what text writes.
@@ -143,10 +200,14 @@ func versionCommand(s *settings) *cobra.Command {
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.print(cmd.OutOrStdout(), map[string]string{"version": version}, func(out io.Writer) error {
-				_, err := fmt.Fprintln(out, "lnctl", version)
-				return err
-			})
+			return s.printVersion(cmd.OutOrStdout())
 		},
 	}
+}
+
+func (s *settings) printVersion(w io.Writer) error {
+	return s.print(w, map[string]string{"version": version}, func(out io.Writer) error {
+		_, err := fmt.Fprintln(out, "lnctl", version)
+		return err
+	})
 }

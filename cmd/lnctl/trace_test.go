@@ -2,12 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"net"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/libnet-cni/libnet/cmd/lnctl/trace"
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
@@ -66,7 +69,7 @@ func TestTrace(t *testing.T) {
 			"c2 198.51.100.1", exitProblem, []string{"c2 has no way to 198.51.100.1"},
 		},
 		"nothing sent": {nil, "192.0.2.2 192.0.2.1:8080 --wait 100ms", exitProblem, []string{"no packet from 192.0.2.2 to 192.0.2.1:8080 came in 100ms"}},
-		"no container": {nil, "c9 192.0.2.2", exitProblem, []string{`"c9" is no address, and no container begins so`}},
+		"no container": {nil, "c9 192.0.2.2", exitProblem, []string{`no address: "c9": no container begins so`}},
 		"two families": {nil, "192.0.2.2 fd32::2", exitUsage, []string{"two address families"}},
 		"a wrong port": {nil, "c2 192.0.2.2:99999", exitUsage, []string{"want a port from 1 to 65535"}},
 	} {
@@ -108,7 +111,7 @@ func TestTraceFromOutside(t *testing.T) {
 		l.must(cmd.Start())
 		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	})
-	var got traced
+	var got trace.Found
 	out := l.lnctl(exitOK, "trace", "192.0.2.2", "192.0.2.1:8080", "--wait", "30s", "-o", "json")
 	out = out[:strings.LastIndex(out, "}")+1]
 	if err := json.Unmarshal([]byte(out), &got); err != nil || !got.Arrived || len(got.Steps) == 0 {
@@ -120,5 +123,35 @@ func TestTraceFromOutside(t *testing.T) {
 	}
 	if !translated {
 		t.Errorf("no step shows the container's address: %s", out)
+	}
+}
+
+// Datagrams and echoes that another socket of the container sends to the same place at the
+// same time are not taken for those of the trace.
+func TestTraceAmongOthers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.populate()
+	var flood net.Conn
+	lntest.Enter(t, netnsOf("c2"), func() {
+		var err error
+		flood, err = (&net.Dialer{LocalAddr: &net.UDPAddr{Port: 7777}}).Dial("udp4", "192.0.2.2:53")
+		l.must(err)
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for { // refusals come back, too
+			if _, err := flood.Write([]byte("x")); errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { _ = flood.Close(); <-done })
+	for range 3 {
+		out := l.lnctl(exitProblem, "trace", "c2", "192.0.2.2:53/udp", "--wait", "200ms", "-o", "json")
+		if !strings.Contains(out, `"source": "10.33.0.2:`) || strings.Contains(out, ":7777") {
+			t.Fatalf("want the packet of lnctl, and no other:\n%s", out)
+		}
 	}
 }

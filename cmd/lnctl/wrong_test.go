@@ -21,6 +21,8 @@ func TestWrongArguments(t *testing.T) {
 		"--state-dir /run/nonexistent network ls": `--state-dir "/run/nonexistent": there is no such directory`,
 		"--state-dir /run/file ports":             `--state-dir "/run/file": it is no directory`,
 		"--data-dir leases network ls":            `--data-dir "leases": want an absolute path`,
+		"completion nosh":                         `unknown command "nosh" for lnctl completion: did you mean "lnctl completion bash" or "lnctl completion zsh" or "lnctl completion fish"?; see lnctl completion --help`,
+		"completion":                              "want a shell: bash, zsh, fish or powershell",
 		"repair --conf-dir /run/nonexistent":      `--conf-dir "/run/nonexistent": there is no such directory`,
 	} {
 		if got := l.lnctl(exitUsage, strings.Fields(args)...); got != "lnctl: "+want+"\n" {

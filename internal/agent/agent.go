@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,10 @@ type Config struct {
 	// Registry is where the hosts of overlay networks meet; nil: this host is alone,
 	// and the agent only answers for names.
 	Registry Registry
+	// RegistryName is what the registry is called in messages; empty: "etcd".
+	RegistryName string
+	// ShareNames has the names of containers told to the registry, by which they get to other hosts.
+	ShareNames bool
 	// Keys is where the hosts of encrypted networks tell each other their keys; nil: the agent
 	// keeps no such network.
 	Keys KeyRegistry
@@ -52,6 +57,9 @@ type Config struct {
 	// RotateEvery is after which time the keys of encrypted networks are changed; 0: only when
 	// asked for.
 	RotateEvery time.Duration
+	// HealAfter is after which time the keys of an encrypted network are changed with a host that
+	// lives and is out of reach; 0: never.
+	HealAfter time.Duration
 	// Names answers queries for names of containers; nil: none are answered.
 	Names *names.Service
 	Log   *slog.Logger
@@ -84,18 +92,23 @@ type Agent struct {
 }
 
 // errStarting is what there is no session for at first.
-var errStarting = errors.New("etcd has not been reached yet")
+var errStarting = errors.New("has not been reached yet")
+
+// starting is errStarting of a registry.
+func (a *Agent) starting() error { return fmt.Errorf("%s %w", a.conf.RegistryName, errStarting) }
 
 // New returns an agent that has done nothing yet.
 func New(c Config) *Agent {
+	c.RegistryName = cmp.Or(c.RegistryName, "etcd")
 	a := &Agent{
-		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), heal: newHint(), secret: newHint(), secrets: map[string]*secret{}, apart: errStarting,
-		status: map[string]status{}, said: map[string]string{"etcd": errStarting.Error()}, former: map[string]nodefile.File{},
+		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), heal: newHint(), secret: newHint(), secrets: map[string]*secret{},
+		status: map[string]status{}, said: map[string]string{}, former: map[string]nodefile.File{},
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
 		confRead: make(chan struct{}),
 	}
-	if c.Registry == nil {
-		a.apart = nil
+	if c.Registry != nil {
+		a.apart = a.starting()
+		a.said[aboutRegistry] = a.apart.Error()
 	}
 	a.metrics = newMetrics(a)
 	return a
@@ -144,7 +157,7 @@ func (a *Agent) quiet(ctx context.Context) {
 	quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), quietPatience)
 	defer cancel()
 	if quietErr := a.conf.Registry.Quiet(quiet); quietErr != nil {
-		a.log.Warn("etcd was not told that this node's agent stops", "error", quietErr)
+		a.log.Warn(a.conf.RegistryName+" was not told that this node's agent stops", "error", quietErr)
 	}
 }
 
@@ -168,7 +181,7 @@ func (a *Agent) followRegistry(ctx context.Context) error {
 		a.mu.Lock()
 		a.apart = err
 		a.mu.Unlock()
-		a.say("etcd", err, "not in touch with etcd; containers keep their connections", "")
+		a.say(aboutRegistry, err, "not in touch with "+a.conf.RegistryName+"; containers keep their connections", "")
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -181,7 +194,7 @@ func (a *Agent) seen(v overlay.View) {
 	a.mu.Lock()
 	a.view, a.apart = &v, nil
 	a.mu.Unlock()
-	a.say("etcd", nil, "", "in touch with etcd")
+	a.say(aboutRegistry, nil, "", "in touch with "+a.conf.RegistryName)
 	a.mend.give()
 	a.claim.give()
 	a.announce.give()
@@ -218,6 +231,9 @@ func (a *Agent) change(network string, fn func(*status)) {
 
 // errSoon is what passes by itself in most cases, as when the agent starts.
 var errSoon = errors.New("wait")
+
+// aboutRegistry is what lines of the log about the session are about.
+const aboutRegistry = "registry"
 
 // say logs an error about something under the heading bad, and once there is
 // none any more, good; but nothing twice. Empty: no line.

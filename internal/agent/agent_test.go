@@ -132,7 +132,7 @@ func TestMetrics(t *testing.T) {
 		for _, f := range families {
 			found[f.GetName()] = true
 		}
-		for _, name := range []string{"etcd_up", "network_ok", "peers_wanted", "peers_programmed", "reconcile_seconds"} {
+		for _, name := range []string{"registry_up", "etcd_up", "network_ok", "peers_wanted", "peers_programmed", "reconcile_seconds"} {
 			if !found["libnet_agent_"+name] {
 				t.Errorf("there is no libnet_agent_%s", name)
 			}

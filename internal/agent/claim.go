@@ -117,13 +117,22 @@ func (a *Agent) claimNetwork(ctx context.Context, v *overlay.View, n netconf.Age
 		return a.conf.Registry.Agree(ctx, n.Name, a.terms(n))
 	}
 	if err := shared.Terms.Differs(a.terms(n)); err != nil {
+		if v.Assigned { // each host says its own
+			return a.conf.Registry.Agree(ctx, n.Name, a.terms(n))
+		}
 		return ofNetwork(n.Name, err)
 	}
 	own := v.Own(n.Name, a.conf.Name)
 	use, err := a.usage(ctx, n, own)
-	if err != nil {
+	if err != nil || v.Assigned {
 		return ofNetwork(n.Name, err)
 	}
+	return a.claimBlocks(ctx, v, n, use)
+}
+
+// claimBlocks takes a block of each subnet that this host has none of, or too few addresses.
+func (a *Agent) claimBlocks(ctx context.Context, v *overlay.View, n netconf.AgentNetwork, use []address.Use) error {
+	shared := v.Networks[n.Name]
 	for _, subnet := range n.Subnets {
 		has := false
 		var free, capacity uint64

@@ -136,7 +136,7 @@ func (a *Agent) readConf() {
 			a.log.Warn("network has no configuration any more: it stays as it is; see ln-agent leave", "network", b.Name)
 		}
 	}
-	if a.conf.Names != nil {
+	if a.conf.Names != nil && a.conf.ShareNames {
 		var shared []string
 		for _, n := range networks {
 			shared = append(shared, n.Name)

@@ -24,7 +24,7 @@ func (a *Agent) evict(ctx context.Context, do, node string) error {
 	case apart != nil:
 		return apart
 	case v == nil:
-		return errStarting
+		return a.starting()
 	}
 	by, is := v.Evicted[node]
 	_, known := v.Members[node]

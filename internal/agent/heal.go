@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -18,15 +20,12 @@ import (
 // network are changed.
 const (
 	healEvery = 5 * time.Second
-	// A session is renewed every two minutes while there are packets, and Keepalive sends some.
-	// It cannot be used any more after three.
-	sessionEnds = 190 * time.Second
 	// A peer is made anew after firstRenewal, which is longer than a handshake takes: none is
 	// under way then. Each time later it takes twice as long, up to lastRenewal.
 	firstRenewal, lastRenewal = 300 * time.Millisecond, 30 * time.Second
-	// After tellUnmet it is said, and after changeUnmet the keys change, though not more often
+	// After tellUnmet it is said. After Config.HealAfter the keys change, though not more often
 	// than every changeAgain.
-	tellUnmet, changeUnmet, changeAgain = 20 * time.Second, 3 * time.Minute, time.Hour
+	tellUnmet, changeAgain = 20 * time.Second, time.Hour
 )
 
 // patient is a peer that is out of reach.
@@ -41,21 +40,17 @@ func (p patient) wait() time.Duration {
 	return min(firstRenewal<<min(p.tries, 10), lastRenewal)
 }
 
-// outOfReach says that there is no session with a peer that could be used.
-func outOfReach(p wireguard.Peer, now time.Time) bool {
-	return p.Handshake == 0 || now.Sub(time.Unix(p.Handshake, 0)) > sessionEnds
-}
-
 // healer is what the heal loop remembers.
 type healer struct {
 	*Agent
 	open     controllers
+	heard    map[wireguard.Key]*hearing
 	patients map[wireguard.Key]*patient
 }
 
 // healLoop looks at the peers of encrypted networks.
 func (a *Agent) healLoop(ctx context.Context) error {
-	h := healer{a, controllers{}, map[wireguard.Key]*patient{}}
+	h := healer{a, controllers{}, map[wireguard.Key]*hearing{}, map[wireguard.Key]*patient{}}
 	defer h.open.close()
 	next := healEvery
 	for {
@@ -64,39 +59,42 @@ func (a *Agent) healLoop(ctx context.Context) error {
 		}
 		next = healEvery
 		seen := map[wireguard.Key]bool{}
-		for _, n := range a.situation().networks {
+		now := a.situation()
+		for _, n := range now.networks {
 			if !n.Config.Tunnel.Encrypted() {
 				continue
 			}
 			c, err := h.open.get(a.stateDirOf(n))
 			if err == nil {
 				var soon time.Duration
-				soon, err = h.look(ctx, c, n, seen)
+				soon, err = h.look(ctx, c, n, now.view, seen)
 				next = min(next, soon)
 			}
 			a.say("heal "+n.Name, err, "peers cannot be looked at", "")
 		}
-		for k := range h.patients {
-			if !seen[k] {
-				delete(h.patients, k)
-			}
-		}
+		maps.DeleteFunc(h.heard, func(k wireguard.Key, _ *hearing) bool { return !seen[k] })
+		maps.DeleteFunc(h.patients, func(k wireguard.Key, _ *patient) bool { return !seen[k] })
 	}
 }
 
+// sight is what a look at the peers of a network tells.
+type sight struct {
+	soon  time.Duration // until the next one
+	unmet []string      // peers that are out of reach, and what to do
+	stuck string        // host that lives, and has been out of reach for HealAfter; empty: none
+}
+
 // look compares the peers of a network with its node file, and heals. soon is when to look again.
-func (h *healer) look(ctx context.Context, c *engine.Controller, n netconf.AgentNetwork, seen map[wireguard.Key]bool) (soon time.Duration, err error) {
-	soon = healEvery
+func (h *healer) look(ctx context.Context, c *engine.Controller, n netconf.AgentNetwork, v *overlay.View, seen map[wireguard.Key]bool) (soon time.Duration, err error) {
 	f, err := c.NodeFile(n.Name)
-	if err != nil {
-		return soon, nil // the mend loop tells
+	if err != nil || len(f.Epochs) == 0 {
+		return healEvery, nil // the mend loop tells
 	}
-	var unmet []string
-	lost := time.Duration(0) // how long the one that has been out of reach longest has
+	all := sight{soon: healEvery}
 	for _, epoch := range f.Epochs {
 		have, err := c.Secrets(n.Name, epoch)
 		if err != nil {
-			return soon, err
+			return healEvery, err
 		}
 		at := map[wireguard.Key]wireguard.Peer{}
 		for _, p := range have {
@@ -109,38 +107,59 @@ func (h *healer) look(ctx context.Context, c *engine.Controller, n netconf.Agent
 			}
 			seen[k.PublicKey] = true
 			p, there := at[k.PublicKey]
-			want := endpointOf(node, k)
-			if !there || p.Endpoint != want {
+			if !there || p.Endpoint != endpointOf(node, k) {
 				h.mend.give() // which puts it back
 				continue
 			}
-			if !outOfReach(p, time.Now()) {
-				if delete(h.patients, k.PublicKey); node.By < epoch {
-					h.mend.give() // which moves its routes
-				}
-				continue
-			}
-			wait, since, err := h.treat(c, n.Name, epoch, p, node)
-			if err != nil {
-				return soon, err
-			}
-			if soon = min(soon, wait); since >= tellUnmet && node.By == epoch {
-				unmet = append(unmet, fmt.Sprintf("no handshake with node %s for %s: see that its ln-agent runs, that UDP from %s to %s gets "+
-					"through both ways, and that no rule translates it; if all is well there, run lnctl overlay rotate-keys %s", node.Name, since.Round(time.Second), h.conf.Address, want, n.Name))
-				lost = max(lost, since)
+			if err := h.visit(c, n.Name, epoch, p, node, v, &all); err != nil {
+				return healEvery, err
 			}
 		}
 	}
-	h.change(n.Name, func(s *status) { s.unmet = unmet })
-	if lost >= changeUnmet {
-		h.renewEpoch(ctx, n.Name)
+	h.change(n.Name, func(s *status) { s.unmet, s.epoch = all.unmet, f.Epochs[0] })
+	if all.stuck != "" {
+		h.renewEpoch(ctx, n.Name, all.stuck)
 	}
-	return soon, nil
+	return all.soon, nil
+}
+
+// visit looks at one peer of the device of an epoch.
+func (h *healer) visit(c *engine.Controller, network string, epoch int, p wireguard.Peer, node nodefile.Node, v *overlay.View, all *sight) error {
+	now := time.Now()
+	heard := h.heard[p.PublicKey]
+	if heard == nil {
+		heard = &hearing{}
+		h.heard[p.PublicKey] = heard
+	}
+	heard.look(p, now)
+	why := heard.outOfReach(p, now, !overlay.Begins(h.conf.Address, node.Address))
+	if why == "" {
+		if delete(h.patients, p.PublicKey); node.By < epoch {
+			h.mend.give() // which moves its routes
+		}
+		return nil
+	}
+	wait, since, err := h.treat(c, network, epoch, p, node, why)
+	if err != nil {
+		return err
+	}
+	all.soon = min(all.soon, wait)
+	if node.By != epoch {
+		return nil
+	}
+	if since >= tellUnmet {
+		all.unmet = append(all.unmet, fmt.Sprintf("%s node %s for %s: see that its ln-agent runs, that UDP from %s to %s gets "+
+			"through both ways, and that no rule translates it; if all is well there, run lnctl overlay rotate-keys %s", why, node.Name, since.Round(time.Second), h.conf.Address, p.Endpoint, network))
+	}
+	if h.conf.HealAfter > 0 && since >= h.conf.HealAfter && v != nil && v.Members[node.Name].Live {
+		all.stuck = node.Name // one that is away would keep the others half-way
+	}
+	return nil
 }
 
 // treat makes a peer anew that is out of reach, when it is time. wait is when to look again, and
 // since how long the peer has been so.
-func (h *healer) treat(c *engine.Controller, network string, epoch int, p wireguard.Peer, node nodefile.Node) (wait, since time.Duration, err error) {
+func (h *healer) treat(c *engine.Controller, network string, epoch int, p wireguard.Peer, node nodefile.Node, why string) (wait, since time.Duration, err error) {
 	now := time.Now()
 	s := h.patients[p.PublicKey]
 	if s == nil {
@@ -148,34 +167,46 @@ func (h *healer) treat(c *engine.Controller, network string, epoch int, p wiregu
 		h.patients[p.PublicKey] = s
 	}
 	since = now.Sub(s.since)
-	if !overlay.Begins(h.conf.Address, node.Address) {
-		return healEvery, since, nil // the other host does
+	begins := overlay.Begins(h.conf.Address, node.Address)
+	due := s.wait()
+	if !begins { // the other host does first: a peer that goes while it begins would be in the way
+		due = lastRenewal
 	}
-	if left := s.wait() - now.Sub(s.renewed); left > 0 {
-		return max(left, soonestLook), since, nil
+	if left := due - now.Sub(s.renewed); left > 0 {
+		return min(max(left, soonestLook), healEvery), since, nil
 	}
 	s.renewed = now
 	s.tries++
-	h.log.Debug("peer is made anew", "network", network, "epoch", epoch, "peer", node.Name, "try", s.tries)
-	p.Keepalive = overlay.Keepalive
-	return s.wait(), since, c.Renew(network, epoch, p)
+	h.log.Debug("peer is made anew", "network", network, "epoch", epoch, "peer", node.Name, "try", s.tries, "why", why)
+	if p.Keepalive = 0; begins {
+		p.Keepalive = overlay.Keepalive
+	}
+	return min(s.wait(), healEvery), since, c.Renew(network, epoch, p)
 }
 
 // renewEpoch changes the keys of a network with a host that lives and is out of reach.
-func (h *healer) renewEpoch(ctx context.Context, network string) {
+func (h *healer) renewEpoch(ctx context.Context, network, node string) {
 	h.mu.Lock()
 	s := h.secretOf(network)
-	due := time.Since(s.healed) >= changeAgain
-	if due {
-		s.healed = time.Now()
-	}
+	due := s.healed.IsZero() || time.Since(s.healed) >= changeAgain
 	h.mu.Unlock()
 	if !due {
 		return
 	}
-	h.log.Warn("keys change, as a host is out of reach", "network", network)
 	_, err := h.rotate(ctx, network)
-	h.say("renew "+network, err, "keys cannot be changed", "")
+	switch {
+	case errors.Is(err, overlay.ErrTaken):
+		err = nil // another host was faster
+	case err == nil:
+		h.log.Warn("keys change, as a host is out of reach", "network", network, "peer", node)
+	}
+	h.say("renew "+network, err, "a host is out of reach, and the keys cannot be changed", "")
+	if err != nil {
+		return // the next look tries again
+	}
+	h.mu.Lock()
+	h.secretOf(network).healed = time.Now()
+	h.mu.Unlock()
 }
 
 // endpointOf is where a host's device of a key listens.

@@ -22,6 +22,7 @@ type status struct {
 	claimErr, mendErr error
 	problems          []string // with other hosts
 	unmet             []string // hosts of an encrypted network that are out of reach, and what to do
+	epoch             int      // of its keys; 0: it is not encrypted
 	blocks            []netip.Prefix
 	use               []address.Use
 	peers, lacking    int
@@ -49,14 +50,14 @@ func (a *Agent) unwell() []string {
 			all = append(all, about+": "+err.Error())
 		}
 	}
-	add("etcd", a.apart)
+	add(a.conf.RegistryName, a.apart)
 	add("configurations", a.confErr)
 	if a.conf.Names != nil {
 		add("names", a.conf.Names.Err())
 	}
 	if a.view != nil {
 		for _, p := range a.view.Problems {
-			all = append(all, "etcd: "+p)
+			all = append(all, a.conf.RegistryName+": "+p)
 		}
 	}
 	for _, n := range slices.SortedFunc(slices.Values(a.networks), func(x, y netconf.AgentNetwork) int { return cmp.Compare(x.Name, y.Name) }) {

@@ -98,7 +98,7 @@ func (l Leaving) names(v overlay.View) ([]string, error) {
 }
 
 func within(dir string, fn func(*engine.Controller) error) error {
-	c, err := engine.New(engine.WithStateDir(dir))
+	c, err := engine.New(engine.WithStateDir(dir), engine.SpansHosts())
 	if err != nil {
 		return err
 	}

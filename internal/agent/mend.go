@@ -65,7 +65,7 @@ func (open controllers) get(dir string) (*engine.Controller, error) {
 	if c := open[dir]; c != nil {
 		return c, nil
 	}
-	c, err := engine.New(engine.WithStateDir(dir))
+	c, err := engine.New(engine.WithStateDir(dir), engine.SpansHosts())
 	if err == nil {
 		open[dir] = c
 	}

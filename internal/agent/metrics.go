@@ -45,14 +45,17 @@ func (g gauge) of(value float64, labels ...string) prometheus.Metric {
 }
 
 var (
-	etcdUp     = gauge{"etcd_up", "1 while there is a session with etcd."}
+	registryUp = gauge{"registry_up", "1 while there is a session with the registry, etcd or Kubernetes."}
+	etcdUp     = gauge{"etcd_up", "The same, under the name of before there was Kubernetes."}
 	networkOK  = gauge{"network_ok", "1 while a network has no fault."}
 	wanted     = gauge{"peers_wanted", "Other hosts of a network."}
 	programmed = gauge{"peers_programmed", "Other hosts of a network whose entries are all in the kernel."}
-	lastSync   = gauge{"last_sync_timestamp_seconds", "When kernel and etcd agreed on a network, last."}
+	lastSync   = gauge{"last_sync_timestamp_seconds", "When kernel and registry agreed on a network, last."}
 	held       = gauge{"leases_held", "Addresses in use of this node's blocks."}
 	capacity   = gauge{"leases_capacity", "Addresses of this node's blocks."}
 	blocks     = gauge{"blocks", "This node's blocks."}
+	keyEpoch   = gauge{"key_epoch", "Epoch of the keys of an encrypted network that this node has, or changes to."}
+	stuck      = gauge{"peers_stuck", "Other hosts of an encrypted network that are out of reach, although they are made anew."}
 )
 
 // Describe leaves it to Collect, as networks come and go.
@@ -64,6 +67,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.conf.Registry != nil {
+		to <- registryUp.of(number(a.apart == nil))
 		to <- etcdUp.of(number(a.apart == nil))
 	}
 	for _, n := range a.networks {
@@ -73,6 +77,10 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		to <- programmed.of(float64(s.peers-s.lacking), n.Name)
 		if !s.synced.IsZero() {
 			to <- lastSync.of(float64(s.synced.UnixNano())/1e9, n.Name)
+		}
+		if s.epoch > 0 {
+			to <- keyEpoch.of(float64(s.epoch), n.Name)
+			to <- stuck.of(float64(len(s.unmet)), n.Name)
 		}
 		byFamily := map[bool]int{}
 		for _, b := range s.blocks {

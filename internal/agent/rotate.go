@@ -51,7 +51,7 @@ func (a *Agent) encrypted(network string) (n netconf.AgentNetwork, v *overlay.Vi
 		apart := a.apart
 		a.mu.Unlock()
 		if apart == nil && now.view == nil {
-			apart = errStarting
+			apart = a.starting()
 		}
 		return n, now.view, apart
 	}

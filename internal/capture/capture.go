@@ -42,15 +42,19 @@ type Config struct {
 	// Limit is how many queries per second of one container come here, over UDP;
 	// more pass untouched. 0: no limit.
 	Limit int
+	// Queues is how many threads wait for queries, MostQueues at most; 0: as many as may
+	// run Go code at once.
+	Queues int
 }
+
+// MostQueues is how many threads wait for queries at most.
+const MostQueues = 4
 
 const (
 	// aliveFor is how long a rule counts after it was renewed last. A client asks
 	// again after 5 s (resolv.conf(5), timeout): that query has to pass.
 	aliveFor = 4 * time.Second
 	renew    = time.Second
-	// most queues; each has a goroutine.
-	mostQueues = 4
 )
 
 // Capture is at work until Close. It is for one network namespace: that of the
@@ -92,7 +96,11 @@ func Start(c Config) (*Capture, error) {
 }
 
 func (c *Capture) open() error {
-	number := min(runtime.GOMAXPROCS(0), mostQueues)
+	number := c.conf.Queues
+	if number <= 0 {
+		number = runtime.GOMAXPROCS(0)
+	}
+	number = min(number, MostQueues)
 	queues, err := openQueues(number, c.conf)
 	if err != nil {
 		return err
@@ -174,6 +182,9 @@ func (c *Capture) renew(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		for _, q := range c.queues {
+			q.release()
 		}
 		c.mu.Lock()
 		if c.apart = c.table.keepAlive(); c.apart != nil {

@@ -73,6 +73,11 @@ func (m *messages) send(fd, first, last int) (int, error) {
 	return int(n), nil
 }
 
+// sendOne sends the first message, which costs less than by send.
+func (m *messages) sendOne(fd int) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&m.contents[0][0])), uintptr(len(m.contents[0])), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&m.peers[0])), unix.SizeofSockaddrLinklayer)
+}
+
 // sendToKernel sends messages of netlink.
 func sendToKernel(fd int, b []byte) {
 	to := unix.RawSockaddrNetlink{Family: unix.AF_NETLINK}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,10 +58,15 @@ type queue struct {
 	conf   Config
 
 	in, answers *messages
-	verdicts    []byte         // messages of netlink
 	names       map[int]string // of interfaces
 	named       time.Time      // when names were asked for first
 	room        []byte         // for an answer
+
+	mu       sync.Mutex // of what follows
+	verdicts []byte     // messages of netlink
+	runs     []decision // room for them
+	held     int        // packets whose verdict was not sent
+	last     [4]byte    // of these
 }
 
 // openQueues opens queues with numbers that follow one another.
@@ -92,7 +98,7 @@ func openQueue(number int, c Config) (*queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &queue{number: number, fd: fd, out: -1, conf: c, in: newMessages(receiveSize), answers: newMessages(0), names: map[int]string{}, room: make([]byte, 0, roomSize)}
+	q := &queue{number: number, fd: fd, out: -1, conf: c, in: newMessages(receiveSize), answers: newMessages(0), names: map[int]string{}, room: make([]byte, 0, roomSize), runs: make([]decision, 0, atOnce+1)}
 	err = q.configure(fd)
 	if err == nil {
 		q.out, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

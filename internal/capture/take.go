@@ -34,6 +34,7 @@ func (q *queue) takeAll(n int) {
 	if q.conf.Look != nil {
 		q.conf.Look()
 	}
+	q.forgetNames()
 	var all [atOnce]decision
 	count := 0
 	for i := range n {
@@ -52,7 +53,10 @@ func (q *queue) takeAll(n int) {
 			count++
 		}
 	}
-	for at := 0; at < count; {
+	if count == 1 {
+		q.answers.sendOne(q.out)
+	}
+	for at := 0; at < count && count > 1; {
 		sent, err := q.answers.send(q.out, at, count)
 		if at += sent; err != nil {
 			at++
@@ -92,15 +96,56 @@ const (
 	nfAccept = 1
 )
 
+// mostHeld is how many answered queries may wait for their verdict.
+const mostHeld = 32
+
 // decide sends the verdicts. The queue hands packets over in the order of their IDs, and
 // a verdict on several is on all up to an ID that have none yet. A packet that is gone,
 // with its interface, needs none, and so no answer is waited for.
+//
+// Nothing waits for the verdict on a query that was answered: to be dropped. It goes with a
+// later one, or by release.
 func (q *queue) decide(all []decision) {
-	b := q.verdicts[:0]
-	for i, d := range all {
-		if d.id == nil || i+1 < len(all) && all[i+1].id != nil && all[i+1].verdict == d.verdict {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	runs, passes := q.runs[:0], false
+	if q.held > 0 {
+		runs = append(runs, decision{q.last[:], nfDrop})
+	}
+	for _, d := range all {
+		switch n := len(runs); {
+		case d.id == nil:
 			continue
+		case n > 0 && runs[n-1].verdict == d.verdict:
+			runs[n-1].id = d.id
+		default:
+			runs = append(runs, d)
 		}
+		q.held++
+		passes = passes || d.verdict == nfAccept
+	}
+	switch {
+	case len(runs) == 0:
+	case passes || q.held >= mostHeld:
+		q.send(runs)
+	default:
+		copy(q.last[:], runs[0].id)
+	}
+}
+
+// release sends the verdict on what is held.
+func (q *queue) release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.held > 0 {
+		q.send([]decision{{q.last[:], nfDrop}})
+	}
+}
+
+// send sends verdicts, each on all packets behind the one before, up to its own.
+func (q *queue) send(runs []decision) {
+	b := q.verdicts[:0]
+	for _, d := range runs {
 		b = binary.NativeEndian.AppendUint32(b, unix.NLMSG_HDRLEN+genHeader+12)
 		b = binary.NativeEndian.AppendUint16(b, unix.NFNL_SUBSYS_QUEUE<<8|msgVerdictBatch)
 		b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
@@ -111,9 +156,8 @@ func (q *queue) decide(all []decision) {
 		b = binary.BigEndian.AppendUint32(b, d.verdict)
 		b = append(b, d.id...)
 	}
-	if q.verdicts = b; len(b) > 0 {
-		sendToKernel(q.fd, b)
-	}
+	q.verdicts, q.held = b, 0
+	sendToKernel(q.fd, b)
 }
 
 // answer makes the answer to a query, as number i; false: it is for another server.
@@ -141,12 +185,16 @@ func (q *queue) answer(i int, a arrived) bool {
 // given to another interface within seconds.
 const nameFor = 100 * time.Millisecond
 
-// interfaceName returns the name of an interface.
-func (q *queue) interfaceName(index int) (name string, err error) {
+// forgetNames forgets the names of interfaces that were asked for too long ago.
+func (q *queue) forgetNames() {
 	if now := time.Now(); now.Sub(q.named) > nameFor {
 		clear(q.names)
 		q.named = now
 	}
+}
+
+// interfaceName returns the name of an interface.
+func (q *queue) interfaceName(index int) (name string, err error) {
 	if name = q.names[index]; name == "" {
 		if name, err = interfaceName(q.out, index); err == nil {
 			q.names[index] = name

@@ -1,11 +1,11 @@
 package cni
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 )
 
@@ -23,7 +23,7 @@ func TestDelegateOutputIsBounded(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "ipam"), []byte("#!/bin/sh\n"+tt.script+"\n"), 0o755); err != nil {
+			if err := lntest.WriteProgram(filepath.Join(dir, "ipam"), []byte("#!/bin/sh\n"+tt.script+"\n")); err != nil {
 				t.Fatal(err)
 			}
 			d := NewDelegate(&Call{Path: []string{dir}}, "ipam")

@@ -50,6 +50,11 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 // attach is Attach for a caller that owns the attachment. The endpoint is returned
 // with an error, too, for what else has to be done.
 func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id model.ID, made *madeRecord) (_ *Endpoint, err error) {
+	if !spec.guest { // else it may be one already
+		if err := n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName); err != nil {
+			return nil, err
+		}
+	}
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
@@ -67,6 +72,12 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	}
 	var undo unwind.Stack
 	defer undo.Rollback(&err)
+	if spec.guest { // before there is anything that a DEL of the container must take along
+		undo.Push(func() error { return n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName) })
+		if err := n.c.guests.AddGuest(id.Network, id.ContainerID, id.IfName); err != nil {
+			return nil, err
+		}
+	}
 	e, err := n.createEndpoint(ctx, sb.id, spec)
 	if err != nil {
 		return nil, err

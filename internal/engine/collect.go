@@ -51,6 +51,7 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 		return err
 	}
 	defer leave(&err)
+	keep = n.c.keepGuests(keep)
 	holders, err := n.holders(ctx)
 	errs := []error{err}
 	kept := 0
@@ -59,7 +60,10 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 			kept++
 			continue
 		}
-		errs = append(errs, n.collectOne(ctx, id, keep))
+		gone, err := n.collectOne(ctx, id, keep)
+		if errs = append(errs, err); gone {
+			errs = append(errs, n.c.removed(ctx, id))
+		}
 	}
 	_, err = n.tidyServices(ctx)
 	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx), err)
@@ -89,13 +93,13 @@ func (c *Controller) tidyNames(ctx context.Context) error {
 
 // collectOne removes an attachment unless it has been made anew, by an ADD for
 // the same container, since the holders were listed.
-func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Holder) bool) error {
+func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Holder) bool) (gone bool, err error) {
 	if err := id.Validate(); err != nil {
-		return nil // nothing can have been made for it
+		return false, nil // nothing can have been made for it
 	}
 	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
@@ -103,12 +107,13 @@ func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Ho
 	case state.Missing(err):
 		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Boot: n.c.boot}
 	case err != nil:
-		return err
+		return false, err
 	}
 	if keep(life.OfRecord(rec)) {
-		return nil
+		return false, nil
 	}
-	return n.remove(ctx, id, "")
+	err = n.remove(ctx, id, "")
+	return err == nil, err
 }
 
 // collectLeases takes back the addresses of owners that are not among the known

@@ -52,6 +52,7 @@ type endpointSpec struct {
 	nextName bool
 	names    *model.Names // nil: none
 	sandbox  *Sandbox     // nil: not known yet
+	guest    bool
 }
 
 func (s endpointSpec) netns() (path string, id life.NetnsID) {
@@ -94,6 +95,11 @@ func WithNames(names *model.Names) EndpointOption {
 func WithRuntime(name string) EndpointOption {
 	return func(s *endpointSpec) { s.runtime = name }
 }
+
+// AsGuest has Attach make an attachment that the container's runtime does not know of: it
+// goes with the last one that the runtime made, and no list of the runtime's has it
+// collected before.
+func AsGuest() EndpointOption { return func(s *endpointSpec) { s.guest = true } }
 
 // WithGatewayPriority replaces NetworkConfig.GatewayPriority for one endpoint,
 // for as long as the endpoint exists. Beyond 32 bits it is a *ConfigError.

@@ -255,11 +255,16 @@ func (e *Endpoint) Delete(ctx context.Context) (err error) {
 	if err != nil {
 		return ignoreGone(err)
 	}
-	defer release()
 	if e.rec.Netns != "" {
-		return fmt.Errorf("%w: %q in %s", model.ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
+		err = fmt.Errorf("%w: %q in %s", model.ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
+	} else {
+		err = e.n.forget(ctx, e.rec)
 	}
-	return e.n.forget(ctx, e.rec)
+	release()
+	if err != nil {
+		return err
+	}
+	return e.n.c.removed(ctx, e.ID())
 }
 
 // Verify changes nothing and says what differs from what Join made, joined;

@@ -189,7 +189,7 @@ func (c *Controller) book() *guard.Book { return c.Ports().Guard }
 // parts.
 func (c *Controller) Ports() *publish.Ports {
 	c.makePorts.Do(func() {
-		book := &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.tunnels, Links: c.links, Rules: c.rules}
+		book := &guard.Book{Index: c.guards, Networks: c.networks, Endpoints: c.endpoints, Bridges: c.bridges, Tunnels: c.basis, Links: c.links, Rules: c.rules}
 		c.ports = &publish.Ports{
 			Boot: c.boot, Endpoints: c.endpoints, Publications: c.publications(), Networks: c.networks, Standby: c.standby,
 			Guard: book, Host: c.published, Flush: c.flush,

@@ -1,12 +1,16 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
@@ -32,12 +36,123 @@ func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (er
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been made for it
 	}
+	if err := n.removeAlone(ctx, id, netns); err != nil {
+		return err
+	}
+	return n.c.removed(ctx, id)
+}
+
+// removeAlone is RemoveFrom without the container's guests.
+func (n *Network) removeAlone(ctx context.Context, id model.ID, netns string) error {
 	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
 		return err
 	}
 	defer release()
 	return n.remove(ctx, id, netns)
+}
+
+// removed is for after an attachment was removed, and while none is owned. The guests of
+// its container go with the last one that is none. A guest that comes meanwhile is noted
+// before it looks for what it goes with (see HasHost), so one of both sees the other.
+func (c *Controller) removed(ctx context.Context, id model.ID) error {
+	all, err := c.guests.Guests(id.ContainerID)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	if slices.Contains(all, state.Guest{Network: id.Network, IfName: id.IfName}) {
+		return c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName)
+	}
+	if has, err := c.guests.HasHost(id.ContainerID); has || err != nil {
+		return err
+	}
+	var errs []error
+	for _, g := range all {
+		guest := model.ID{Network: g.Network, ContainerID: id.ContainerID, IfName: g.IfName}
+		n, err := c.networkOfGuest(guest)
+		if err == nil {
+			err = n.removeAlone(ctx, guest, "")
+		}
+		if err == nil {
+			err = c.guests.RemoveGuest(g.Network, id.ContainerID, g.IfName)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("network %q, which lnctl connected: %w", g.Network, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// networkOfGuest is a guest's network, if its record is lost as the guest tells of it.
+func (c *Controller) networkOfGuest(id model.ID) (*Network, error) {
+	n, err := c.Network(id.Network)
+	if !errors.Is(err, model.ErrNotFound) && !errors.Is(err, state.ErrCorrupt) {
+		return n, err
+	}
+	rec, err := c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if err != nil && !state.Missing(err) {
+		return nil, err
+	}
+	return c.Left(id.Network, plan.DriverBridge, cmp.Or(rec.Bridge, model.BridgeName(id.Network))), nil
+}
+
+// Abandoned says of a guest that its container has no attachment any more which its runtime
+// made; false for an attachment that is no guest.
+func (c *Controller) Abandoned(id model.ID) (bool, error) {
+	if !c.IsGuest(id) {
+		return false, nil
+	}
+	has, err := c.guests.HasHost(id.ContainerID)
+	return !has, err
+}
+
+// IsGuest says whether an attachment is one that its container's runtime does not know of;
+// see AsGuest.
+func (c *Controller) IsGuest(id model.ID) bool {
+	return c.guests.IsGuest(id.Network, id.ContainerID, id.IfName)
+}
+
+// Disconnect removes a guest; ErrNotFound if the attachment is none.
+func (c *Controller) Disconnect(ctx context.Context, id model.ID) (err error) {
+	leave, err := c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	if !c.IsGuest(id) {
+		return fmt.Errorf("guest %s %s of network %q: %w", id.ContainerID, id.IfName, id.Network, model.ErrNotFound)
+	}
+	n, err := c.networkOfGuest(id)
+	if err != nil {
+		return err
+	}
+	if err := n.removeAlone(ctx, id, ""); err != nil {
+		return err
+	}
+	return c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName)
+}
+
+// Guests are the guests of a container (see AsGuest), also those that are not whole.
+func (c *Controller) Guests(containerID string) ([]model.ID, error) {
+	all, err := c.guests.Guests(containerID)
+	var ids []model.ID
+	for _, g := range all {
+		ids = append(ids, model.ID{Network: g.Network, ContainerID: containerID, IfName: g.IfName})
+	}
+	return ids, err
+}
+
+// keepGuests has guests stay as long as their containers live, whatever the runtime's list of
+// attachments says: they are not on it.
+func (c *Controller) keepGuests(keep func(life.Holder) bool) func(life.Holder) bool {
+	return func(h life.Holder) bool {
+		stays := keep(h)
+		if !c.IsGuest(h.ID) {
+			return stays
+		}
+		abandoned, err := c.Abandoned(h.ID)
+		return !c.Dead(h) && (!abandoned || err != nil)
+	}
 }
 
 // remove is RemoveFrom for a caller that owns the attachment.

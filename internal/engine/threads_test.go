@@ -159,6 +159,7 @@ func TestEveryCallEnters(t *testing.T) {
 		"Name": true, "Driver": true, "Config": true, "Endpoint": true, "Endpoints": true, "WalkEndpoints": true, "Subnets": true, "IPAMType": true, "IPAM": true, "Services": true,
 		"ID": true, "Addressing": true, "Ports": true, "Netns": true, "Interfaces": true, "Inspect": true, "Path": true,
 		"Labels": true, "FromConf": true, "DriverOptions": true, "Copy": true, "IfName": true, "MAC": true, "Reload": true, "Forget": true, "Holder": true, "Record": true, "Plan": true, "LeaseDir": true, "Left": true, "Unanswered": true,
+		"Abandoned": true, "Guests": true, "IsGuest": true,
 	}
 	for _, on := range []any{c, n, e, &Sandbox{c: c}, &Publisher{c: c}} {
 		v := reflect.ValueOf(on)

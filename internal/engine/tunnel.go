@@ -144,7 +144,7 @@ func (n *Network) hasTunnel() (bool, error) {
 }
 
 func (n *Network) hasDevice(name string) (bool, error) {
-	return n.c.tunnels.HasTunnel(name, model.NetworkOwner(n.def.Name))
+	return n.c.basis.HasTunnel(name, model.NetworkOwner(n.def.Name))
 }
 
 // hasDevices says that all devices are there which the network of an agent has.
@@ -180,8 +180,9 @@ func (n *Network) tunnelStatus() error {
 	return n.portInUse(n.Plan().Tunnel())
 }
 
+// verifyTunnel finds nothing wrong without SpansHosts.
 func (n *Network) verifyTunnel(ctx context.Context) error {
-	if !n.def.Config.Tunnel.Used() {
+	if !n.def.Config.Tunnel.Used() || n.c.tunnels == nil {
 		return nil
 	}
 	n, err := n.withPeers()
@@ -221,7 +222,7 @@ func (n *Network) resolveTunnelMTU() error {
 			peers = append(peers, node.Address)
 		}
 	}
-	path, err := n.c.tunnels.PathMTU(t.Self, peers, t.Device)
+	path, err := n.c.basis.PathMTU(t.Self, peers, t.Device)
 	if err != nil {
 		return fmt.Errorf("MTU of the way to the network's hosts: %w", err)
 	}

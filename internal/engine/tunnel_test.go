@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -95,6 +96,38 @@ func TestTunnelIsNeverWithoutRules(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string(nil), w.snapshot()); diff != "" {
 		t.Errorf("after Delete (-want +got):\n%s", diff)
+	}
+}
+
+// Without SpansHosts a Controller refuses a network that spans hosts, and of one that another
+// program has made it mends the rules, and leaves the tunnel as it is.
+func TestWithoutSpansHosts(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld()
+	n, sb := overlayNetwork(t, w)
+	if _, err := n.Attach(ctx, sb); err != nil {
+		t.Fatal(err)
+	}
+	c := w.controller()
+	c.tunnels = nil
+	if _, err := c.DefineNetwork("overlay", "net2"); !errors.Is(err, model.ErrUnknownDriver) {
+		t.Errorf("DefineNetwork: %v, want %v", err, model.ErrUnknownDriver)
+	}
+	other, err := c.Network("net1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mender{c: c}
+	for _, gone := range []bool{false, true} {
+		if gone {
+			delete(w.things, "tunnel "+n.Plan().TunnelName())
+		}
+		if err := errors.Join(m.tunnelRules(ctx, other), m.tunnel(ctx, other)); err != nil {
+			t.Errorf("the tunnel is gone: %v: %v", gone, err)
+		}
+		if has := strings.Contains(strings.Join(w.snapshot(), " "), "tunnel vx-"); has == gone {
+			t.Errorf("there is a tunnel: %v, want %v", has, !gone)
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // counts are the queries since the start. Their labels are looked up once.
 type counts struct {
 	vec *prometheus.CounterVec
-	of  [2]map[resolver.Outcome]prometheus.Counter
+	of  [2][resolver.Outcomes]prometheus.Counter
 }
 
 func newCounts() *counts {
@@ -17,9 +17,8 @@ func newCounts() *counts {
 		Name: "libnet_names_queries_total", Help: "DNS queries of containers; foreign ones went on to the server that they were sent to.",
 	}, []string{"transport", "outcome"})}
 	for by, transport := range []string{resolver.UDP: "udp", resolver.TCP: "tcp"} {
-		c.of[by] = map[resolver.Outcome]prometheus.Counter{}
-		for _, o := range []resolver.Outcome{resolver.Foreign, resolver.Answered, resolver.NoData, resolver.NoName, resolver.Truncated} {
-			c.of[by][o] = c.vec.WithLabelValues(transport, string(o))
+		for o := range c.of[by] {
+			c.of[by][o] = c.vec.WithLabelValues(transport, resolver.Outcome(o).String())
 		}
 	}
 	return c

@@ -25,10 +25,15 @@ type Config struct {
 	// Limit is how many queries per second of one container are looked at, over
 	// UDP; more pass untouched. 0: no limit.
 	Limit int
+	// Queues is how many threads wait for queries, MostQueues at most; 0: as many as may run Go code at once.
+	Queues int
 	// Queries has a line in the log for each query.
 	Queries bool
 	Log     *slog.Logger
 }
+
+// MostQueues is how many threads wait for queries at most.
+const MostQueues = capture.MostQueues
 
 // Service answers queries while Run runs.
 type Service struct {
@@ -156,7 +161,7 @@ func (s *Service) ensure() error {
 		if tried && !named {
 			return nil
 		}
-		made, err := capture.Start(capture.Config{Respond: s.respond, Look: s.update, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit})
+		made, err := capture.Start(capture.Config{Respond: s.respond, Look: s.update, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit, Queues: s.conf.Queues})
 		if err != nil {
 			if !named {
 				s.log.Warn("DNS queries of containers could not be captured", "error", err)
@@ -273,10 +278,7 @@ func (s *Service) update() {
 		} else {
 			s.table.Delete(resolver.Endpoint{Network: c.Network, Container: c.ContainerID, IfName: c.IfName})
 		}
-	})
-	if err == nil {
-		err = s.updateServices()
-	}
+	}, s.updateServices)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -319,7 +321,7 @@ func (s *Service) respond(q capture.Query) []byte {
 	if s.conf.Queries {
 		name, qtype := resolver.QuestionOf(q.Message)
 		s.log.Info("query", "container", asker.Container, "network", asker.Network, "from", q.From, "server", q.To,
-			"name", name, "type", qtype, "outcome", string(r.Outcome))
+			"name", name, "type", qtype, "outcome", r.Outcome.String())
 	}
 	return r.Message
 }

@@ -14,8 +14,7 @@ type services struct {
 	known map[string]resolver.Endpoint
 }
 
-// updateServices brings the names of services to what their records say. While nothing has
-// changed it is one look.
+// updateServices brings the names of services to what their records say.
 func (s *Service) updateServices() error {
 	now := s.services.dir.ServicesNote()
 	s.mu.Lock()

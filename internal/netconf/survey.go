@@ -26,6 +26,8 @@ type File struct {
 	// Strange are keys of our plugins that are no keys of theirs nor near one, and that no
 	// runtime is known to write. They may be a vendor's.
 	Strange []Finding
+	// StateDirs are those of our plugins; empty: libnet's default.
+	StateDirs []string
 	// Networks are the plugins of ours that attach containers, as they are read.
 	Networks []Member
 }
@@ -84,6 +86,7 @@ func (f *File) read(data []byte) error {
 	for _, p := range []Plugin{Bridge, Overlay, Portmap} {
 		for _, o := range ofType(file, p) {
 			f.Ours = true
+			f.StateDirs = append(f.StateDirs, looseStateDir(read(o.Apart(), table[:])[keyStateDir]))
 			f.Keys = append(f.Keys, Unknown(o, p)...)
 			f.Strange = append(f.Strange, strange(o, p)...)
 			errs = append(errs, f.readPlugin(p, Source{Conf: o.Apart(), Network: f.Network}))

@@ -33,6 +33,8 @@ type Match struct {
 	// Protocol is IPPROTO_*; 0: any. Port is that of the destination; 0: any.
 	Protocol uint8
 	Port     uint16
+	// SourcePort is that of the sender, Ident the identifier of an echo; 0: any.
+	SourcePort, Ident uint16
 }
 
 func (m Match) exprs() []expr.Any {
@@ -52,8 +54,10 @@ func (m Match) exprs() []expr.Any {
 	if m.Protocol != 0 {
 		all = append(all, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{m.Protocol}))
 	}
-	if m.Port != 0 {
-		all = append(all, payload(expr.PayloadBaseTransportHeader, 2, 2), equal(binary.BigEndian.AppendUint16(nil, m.Port)))
+	for offset, number := range []uint16{0: m.SourcePort, 2: m.Port, 4: m.Ident} { // of the header of TCP, UDP and ICMP
+		if number != 0 {
+			all = append(all, payload(expr.PayloadBaseTransportHeader, uint32(offset), 2), equal(binary.BigEndian.AppendUint16(nil, number)))
+		}
 	}
 	return append(all,
 		&expr.Immediate{Register: 1, Data: []byte{1}},

@@ -61,6 +61,7 @@ func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
 	all = append(all, s.checkSubnets()...)
 	all = append(all, s.checkMTU(ctx)...)
 	all = append(all, s.checkAttachments(ctx)...)
+	all = append(all, s.checkKeys()...)
 	all = append(all, s.checkPublications(ctx)...)
 	all = append(all, s.checkPorts()...)
 	all = append(all, o.checkServices(ctx)...)

@@ -20,7 +20,7 @@ import (
 func (s survey) checkGuards(ctx context.Context) []Finding {
 	book := s.o.ports.Guard
 	bridges, err := book.Index.Bridges()
-	losses, lossErr := book.Lost(ctx)
+	losses, lossErr := s.o.losses(ctx)
 	err = errors.Join(err, lossErr)
 	if err == nil && len(losses) == 0 && (len(bridges) == 0 || s.o.rules.Intact(ctx, model.BackendNFTables, firewall.Network{}) != nil) {
 		return nil // checkRules tells of tables that are not there

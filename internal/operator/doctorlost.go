@@ -36,7 +36,8 @@ func permitted(err error) (Finding, bool) {
 type lost struct {
 	o        *Operator
 	recorded map[model.ID]bool
-	networks map[string]bool // that have a record
+	networks map[string]bool   // that have a record
+	others   map[string]string // networks of other state directories
 	links    map[model.ID]link.Owned
 }
 
@@ -49,7 +50,10 @@ func (s survey) checkLost(ctx context.Context) []Finding {
 	}
 	all := slices.Concat(l.records(ctx), l.rules(ctx), l.leases(ctx, s.networks))
 	if len(all) == 0 {
-		return []Finding{{About: "lost records", Found: "none: all links, rules and leases have a record"}}
+		all = []Finding{{About: "lost records", Found: "none: all links, rules and leases have a record"}}
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.others)) {
+		all = append(all, Finding{About: "other records", Found: fmt.Sprintf("those of network %q are in %s: lnctl doctor --state-dir %s looks at it", name, l.others[name], l.others[name])})
 	}
 	return all
 }
@@ -70,8 +74,8 @@ func (s survey) lost(ctx context.Context) (lost, error) {
 			l.recorded[life.IDOf(rec)] = true
 		}
 	}
-	links, linkErr := life.LinksOf(ctx, s.o.kernel, model.OwnerPrefix)
-	l.links = links
+	links, others, linkErr := s.o.links(ctx)
+	l.links, l.others = links, others
 	return l, errors.Join(err, linkErr)
 }
 
@@ -136,7 +140,7 @@ func (l lost) rules(ctx context.Context) []Finding {
 	}
 	var all []Finding
 	for _, owner := range owners {
-		if id, ok := model.ParseOwner(owner); ok && !known[owner] {
+		if id, ok := model.ParseOwner(owner); ok && !known[owner] && l.o.elsewhere(id.Network) == "" {
 			all = append(all, Finding{"left rules", fmt.Sprintf("%s %s in network %q has rules, and neither a link nor a record", id.ContainerID, id.IfName, id.Network),
 				"send DEL for it again, or, when the network has no container any more: lnctl network rm " + id.Network})
 		}

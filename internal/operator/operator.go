@@ -5,14 +5,18 @@ package operator
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"slices"
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/firewall/nft"
+	"github.com/libnet-cni/libnet/internal/guard"
 	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -48,6 +52,9 @@ type Options struct {
 	// Configurations returns the configuration of a network of which neither a record
 	// nor rules are left; false: there is none. Nil: none are known.
 	Configurations func(network string) (model.NetworkConfig, bool, error)
+	// Elsewhere returns the state directory that a network's configuration names, if that
+	// is another one than StateDir. Nil: all networks are of StateDir.
+	Elsewhere func(network string) string
 }
 
 // Open returns the Operator of the calling thread's network namespace. It opens netlink
@@ -55,7 +62,7 @@ type Options struct {
 func Open(opts Options, more ...engine.Option) (*Operator, error) {
 	opts.StateDir = cmp.Or(opts.StateDir, engine.DefaultStateDir)
 	opts.DataDir = cmp.Or(opts.DataDir, address.DefaultDataDir)
-	c, err := engine.New(append([]engine.Option{engine.WithStateDir(opts.StateDir), engine.WithDataDir(opts.DataDir)}, more...)...)
+	c, err := engine.New(append([]engine.Option{engine.WithStateDir(opts.StateDir), engine.WithDataDir(opts.DataDir), engine.SpansHosts()}, more...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +84,41 @@ func (o *Operator) Close() {
 	o.Controller.Close()
 	o.kernel.Close()
 	_ = o.nft.Close()
+}
+
+// elsewhere returns the state directory that has the records of a network that this one
+// has none of; empty: it is of this one.
+func (o *Operator) elsewhere(network string) string {
+	if o.Elsewhere == nil || o.dir.Recorded(network) {
+		return ""
+	}
+	return o.Elsewhere(network)
+}
+
+// links returns the host's ends of attachments of this state directory, and the names of
+// the networks of others that have some.
+func (o *Operator) links(ctx context.Context) (links map[model.ID]link.Owned, others map[string]string, err error) {
+	links, err = life.LinksOf(ctx, o.kernel, model.OwnerPrefix)
+	others = map[string]string{}
+	for id := range links {
+		if dir := o.elsewhere(id.Network); dir != "" {
+			others[id.Network] = dir
+			delete(links, id)
+		}
+	}
+	return links, others, err
+}
+
+// losses are those of guards, without what another state directory knows.
+func (o *Operator) losses(ctx context.Context) ([]guard.Loss, error) {
+	all, err := o.ports.Guard.Lost(ctx)
+	for i := range all {
+		all[i].Untold = slices.DeleteFunc(all[i].Untold, func(l link.Owned) bool {
+			id, ok := model.ParseOwner(l.Owner)
+			return ok && o.elsewhere(id.Network) != ""
+		})
+	}
+	return slices.DeleteFunc(all, func(l guard.Loss) bool { return len(l.Guards) == 0 && len(l.Untold) == 0 }), err
 }
 
 // dead says whether an attachment's container is provably gone.

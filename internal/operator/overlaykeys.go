@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
@@ -48,6 +51,77 @@ func PublicKey(path string) (public wireguard.Key, err error) {
 		return public, err
 	}
 	return wireguard.Key(key.PublicKey().Bytes()), nil
+}
+
+// checkKeys looks whether the keys of encrypted networks fit: the private key of this host and
+// what the others know it by, and those of the others, by what came of them.
+func (s survey) checkKeys() []Finding {
+	const about = "encryption"
+	looked := 0
+	var all []Finding
+	for _, n := range s.networks {
+		now := *n.Plan()
+		if !now.Config.Tunnel.Encrypted() {
+			continue
+		}
+		looked++
+		if now.Config.Tunnel.Agent {
+			f, err := s.o.NodeFile(n.Name())
+			if err != nil {
+				all = append(all, Finding{about, fmt.Sprintf("network %q: %s", n.Name(), oneLine(err)), "see that ln-agent runs, and what its log says"})
+				continue
+			}
+			now.Config = f.Apply(now.Config)
+		}
+		for i, t := range now.Tunnels() {
+			all = append(all, s.o.checkOwnKey(&now, i, t)...)
+			all = append(all, s.o.checkHandshakes(&now, t)...)
+		}
+	}
+	if looked == 0 {
+		return nil
+	}
+	return orWell(all, about, looked)
+}
+
+// checkOwnKey compares the key file of the device i with what the other hosts know this one by.
+// Whether the device has that key CHECK looks at.
+func (o *Operator) checkOwnKey(n *plan.Network, i int, t tunnel.Tunnel) []Finding {
+	c := n.Config.Tunnel
+	path, advice := c.PrivateKeyFile, fmt.Sprintf("have privateKeyFile name the right file, or give nodes this publicKey of %s on every host", c.Self)
+	if c.Agent {
+		path, advice = wireguard.KeyPath(o.StateDir, n.Name, c.Epochs[i]), "ln-agent tells the other hosts of the key that is there: see that it runs, and what its log says"
+	}
+	public, err := PublicKey(path)
+	switch {
+	case err != nil:
+		return []Finding{{"encryption", fmt.Sprintf("network %q: %s", n.Name, oneLine(err)), "put the key back, or make one by lnctl overlay keygen; with ln-agent, see that it runs"}}
+	case !t.Secure.PublicKey.IsZero() && public != t.Secure.PublicKey:
+		return []Finding{{"encryption", fmt.Sprintf("network %q: the private key in %s is that of %s, and the other hosts know this one by %s", n.Name, path, public, t.Secure.PublicKey), advice}}
+	}
+	return nil
+}
+
+// checkHandshakes names the hosts of which no packet could be read. Without an agent nothing is
+// sent while there is nothing to say, so that only a first handshake tells.
+func (o *Operator) checkHandshakes(n *plan.Network, t tunnel.Tunnel) (all []Finding) {
+	have, err := o.kernel.Tunnels().SecureState(t.Name, wireguard.SocketPath(o.StateDir, t.Name))
+	if err != nil {
+		return nil // without a device CHECK tells
+	}
+	used := map[wireguard.Key]bool{}
+	for _, node := range n.Config.Tunnel.Nodes {
+		used[node.PublicKey], used[node.KeyOf(node.Epoch).PublicKey] = true, true
+	}
+	for _, p := range have.Peers {
+		ended := n.Config.Tunnel.Agent && time.Since(time.Unix(p.Handshake, 0)) > overlay.SessionEnds
+		if !used[p.PublicKey] || p.Handshake != 0 && !ended || p.Sent == 0 {
+			continue
+		}
+		all = append(all, Finding{"encryption", fmt.Sprintf("network %q: %d bytes were sent to %s, and no handshake came of it", n.Name, p.Sent, p.Endpoint),
+			fmt.Sprintf("on %s, see that the network is there and lnctl overlay pubkey prints %s; let UDP port %d through both ways", p.Endpoint.Addr(), p.PublicKey, p.Endpoint.Port())})
+	}
+	return all
 }
 
 // askPatience is how long ln-agent may take for an answer, beside what it is asked to wait.

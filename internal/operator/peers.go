@@ -255,7 +255,7 @@ func (o *Operator) findTunnels(ctx context.Context, n *plan.Network) (foundTunne
 		if t.Secure != nil {
 			t.Secure.Socket = wireguard.SocketPath(o.StateDir, t.Name)
 		}
-		f, err := o.kernel.FindTunnel(ctx, t)
+		f, err := o.kernel.Tunnels().FindTunnel(ctx, t)
 		if err != nil {
 			return all, err
 		}

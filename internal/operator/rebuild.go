@@ -61,7 +61,7 @@ type rebuilder struct {
 
 // look reads what the kernel has.
 func (r *rebuilder) look(ctx context.Context) (err error) {
-	if r.owned, err = life.LinksOf(ctx, r.o.kernel, model.OwnerPrefix); err != nil {
+	if r.owned, _, err = r.o.links(ctx); err != nil {
 		return err
 	}
 	if r.rules, err = r.o.nft.Recorded(ctx); err != nil {

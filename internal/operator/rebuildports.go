@@ -23,6 +23,9 @@ func (r *rebuilder) publications(ctx context.Context) error {
 	silent := func(owners []string, why error) {
 		for _, owner := range owners {
 			id, ok := model.ParsePublication(owner)
+			if r.o.elsewhere(id.Network) != "" {
+				continue
+			}
 			if _, err := dir.LoadEndpoint(id.Network, id.ContainerID, id.IfName); ok && state.Missing(err) {
 				errs = append(errs, fmt.Errorf("rebuild ports of %s %s in network %q: %w", id.ContainerID, id.IfName, id.Network, why))
 			}
@@ -35,7 +38,7 @@ func (r *rebuilder) publications(ctx context.Context) error {
 		if _, is := service.OfLease(id.ContainerID, id.IfName); is {
 			continue // the definition of the service tells, and repair
 		}
-		if !strings.HasPrefix(owner, model.PublicationPrefix) || len(fw.Addrs) == 0 {
+		if !strings.HasPrefix(owner, model.PublicationPrefix) || len(fw.Addrs) == 0 || r.o.elsewhere(id.Network) != "" {
 			continue
 		}
 		if !ok {

@@ -33,6 +33,9 @@ func (o *Operator) RemoveNetwork(ctx context.Context, name string) (err error) {
 	if err := model.ValidateName("network name", name); err != nil {
 		return err
 	}
+	if dir := o.elsewhere(name); dir != "" {
+		return fmt.Errorf("network %q is not of %s: its configuration has \"stateDir\": %q: lnctl network rm %s --state-dir %s", name, o.StateDir, dir, name, dir)
+	}
 	n, err := o.networkLeft(ctx, name)
 	if err != nil {
 		return err
@@ -126,6 +129,9 @@ func (o *Operator) PruneNetworks(ctx context.Context) (removed []string, err err
 	names, err := o.networkNames(ctx)
 	errs := []error{err}
 	for _, name := range names {
+		if o.elsewhere(name) != "" {
+			continue
+		}
 		switch err := o.RemoveNetwork(ctx, name); {
 		case err == nil:
 			removed = append(removed, name)

@@ -100,7 +100,7 @@ func (o *Operator) knownAttachments(ctx context.Context, k *known) error {
 }
 
 func (o *Operator) knownGuards(ctx context.Context, k *known) error {
-	losses, err := o.ports.Guard.Lost(ctx)
+	losses, err := o.losses(ctx)
 	errs := []error{err}
 	for _, l := range losses {
 		k.busy[firewall.Key(plan.GuardOwner(l.Bridge))], k.lost = true, true

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/tunnel"
@@ -64,9 +65,8 @@ type Network struct {
 	Port        uint16
 	Device      string
 	MTU         int // of the device, in bytes; 0: any
-	// Instead is the device that the network has where it is encrypted and this one is
-	// not, or the other way round.
-	Instead string
+	// Instead are the devices that the network may have had by another configuration.
+	Instead []string
 	// Nets are all that belongs to the network, where it is encrypted; nil: it is not.
 	Nets []netip.Prefix
 	// Sister is the name of the network's other device while there are two, and Kept says
@@ -79,6 +79,10 @@ type Network struct {
 // other at least, by the one that Begins. The session is then renewed every two minutes, so that one which is older
 // tells of a peer that is out of reach, and the way through a NAT stays open.
 const Keepalive = 25
+
+// SessionEnds is after how long without a handshake there is no session with such a peer: one is
+// renewed every two minutes while there are packets, and cannot be used any more after three.
+const SessionEnds = 190 * time.Second
 
 // Plan returns what the network is on the host with the address self: a device
 // that holds the first address of each block of its own, and for each other
@@ -135,8 +139,8 @@ func Begins(self, other netip.Addr) bool { return self.Compare(other) > 0 }
 
 // planSecure is Plan for a network that is encrypted.
 func planSecure(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
-	t := tunnel.Tunnel{Name: n.Name, Alias: n.Alias, Port: n.Port, MTU: n.MTU, IPv6: host.IPv6Off}
-	t.Secure = &tunnel.Secure{Nets: n.Nets, Instead: n.Instead, Sister: n.Sister, Loose: n.Kept}
+	t := tunnel.Tunnel{Name: n.Name, Alias: n.Alias, Port: n.Port, MTU: n.MTU, IPv6: host.IPv6Off, Instead: n.Instead}
+	t.Secure = &tunnel.Secure{Nets: n.Nets, Sister: n.Sister, Loose: n.Kept}
 	spoken := addOwn(&t, nodes, self)
 	for _, node := range nodes {
 		if node.Address == self {

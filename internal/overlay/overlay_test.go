@@ -124,11 +124,11 @@ func TestPlanSecure(t *testing.T) {
 		{Address: netip.MustParseAddr("192.0.2.3"), Blocks: prefixes("10.5.2.0/24"), PublicKey: key(3)},
 	}
 	nets := prefixes("10.5.0.0/16", "fd05::/48")
-	got := Plan(Network{Name: "wg-x", Alias: "a", Port: 61500, MTU: 1440, Instead: "vx-x", Nets: nets}, nodes, nodes[0].Address)
+	got := Plan(Network{Name: "wg-x", Alias: "a", Port: 61500, MTU: 1440, Instead: []string{"vx-x"}, Nets: nets}, nodes, nodes[0].Address)
 	want := tunnel.Tunnel{
-		Name: "wg-x", Alias: "a", Port: 61500, MTU: 1440, IPv6: host.IPv6Off, Addrs: prefixes("10.5.0.0/32"),
+		Name: "wg-x", Alias: "a", Port: 61500, MTU: 1440, IPv6: host.IPv6Off, Addrs: prefixes("10.5.0.0/32"), Instead: []string{"vx-x"},
 		Routes: []tunnel.Route{{Dst: nodes[1].Blocks[0]}, {Dst: nodes[2].Blocks[0]}},
-		Secure: &tunnel.Secure{PublicKey: key(1), Nets: nets, Instead: "vx-x", Peers: []wireguard.Peer{
+		Secure: &tunnel.Secure{PublicKey: key(1), Nets: nets, Peers: []wireguard.Peer{
 			{PublicKey: key(2), Endpoint: netip.MustParseAddrPort("192.0.2.2:61500"), Allowed: nodes[1].Blocks},
 			{PublicKey: key(3), Endpoint: netip.MustParseAddrPort("192.0.2.3:61500"), Allowed: nodes[2].Blocks},
 		}},

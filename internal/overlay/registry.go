@@ -106,6 +106,8 @@ type View struct {
 	// Settled: the registry has all that there is to know, as far as can be told,
 	// so that a block which is free there is free. See etcd.Registry.Session.
 	Settled bool
+	// Assigned: the registry says which blocks a host has, and none is to be claimed.
+	Assigned bool
 	// Until is when this host's right to its blocks ends, in seconds since boot,
 	// if it is not heard of before; 0: never.
 	Until    int64

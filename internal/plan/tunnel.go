@@ -90,12 +90,9 @@ func (n *Network) TunnelNames() []string {
 	return []string{n.tunnelNamed(TunnelPrefix), n.tunnelNamed(tunnel.SecurePrefix), spareName(n.Name)}
 }
 
-// otherTunnel is the device of the kind that the network is not of.
-func (n *Network) otherTunnel() string {
-	if n.Config.Tunnel.Encrypted() {
-		return n.tunnelNamed(TunnelPrefix)
-	}
-	return n.tunnelNamed(tunnel.SecurePrefix)
+// otherTunnels are the devices that the network may have had by another configuration.
+func (n *Network) otherTunnels() []string {
+	return slices.DeleteFunc(n.TunnelNames(), func(name string) bool { return name == n.TunnelName() || name == n.SpareTunnel() })
 }
 
 // vteps returns the MACs of the tunnel's other ends. WireGuard knows the sender of a packet by
@@ -168,7 +165,7 @@ func (n *Network) epochTunnel(epoch int) tunnel.Tunnel {
 	}
 	own := overlay.Network{
 		Name: EpochTunnel(n.Name, epoch), Alias: model.NetworkOwner(n.Name), Port: EpochPort(t.Port, epoch), MTU: n.Config.MTU,
-		Instead: n.otherTunnel(), Nets: n.sealed(), Kept: true,
+		Instead: n.otherTunnels(), Nets: n.sealed(), Kept: true,
 	}
 	for _, other := range t.Epochs {
 		if name := EpochTunnel(n.Name, other); name != own.Name {
@@ -188,6 +185,6 @@ func (n *Network) Tunnel() tunnel.Tunnel {
 	return overlay.Plan(overlay.Network{
 		Name: n.TunnelName(), Alias: model.NetworkOwner(n.Name),
 		VNI: t.VNIOf(n.Name), Port: uint16(t.Port), Device: t.Device, MTU: n.Config.MTU,
-		Instead: n.otherTunnel(), Nets: n.sealed(),
+		Instead: n.otherTunnels(), Nets: n.sealed(),
 	}, nodes, t.Self)
 }

@@ -14,7 +14,7 @@ import (
 // conf is what the verbs need of a configuration.
 type conf struct {
 	netconf.Network
-	driver string
+	driver driver
 	name   string
 	ipam   address.IPAM // nil: none
 	one    bool         // the call is about one attachment
@@ -61,10 +61,10 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conf{Network: *n, driver: d.name, name: call.Network, one: true}
+	c := &conf{Network: *n, driver: d, name: call.Network, one: !d.guest}
 	switch {
-	case d.tunnel:
-		err = c.joinTunnel(call)
+	case d.join != nil:
+		err = d.join(c, call)
 	case n.Pool != nil:
 		c.ipam, err = NewPool(call, n.Pool)
 		if pool, ok := c.ipam.(*address.Pool); ok && err == nil {
@@ -81,10 +81,10 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 // loose reads what DEL and GC need.
 func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	l := netconf.LooseNetwork(Source(call))
-	c = &conf{driver: d.name, name: call.Network, one: call.Command != "GC"}
+	c = &conf{driver: d, name: call.Network, one: call.Command != "GC"}
 	c.StateDir, c.Config = l.StateDir, model.NetworkConfig{Bridge: cmp.Or(l.Bridge, d.bridge), Backend: l.Backend}
 	switch {
-	case d.tunnel || l.IPAMType == address.PoolType:
+	case d.join != nil || l.IPAMType == address.PoolType:
 		c.ipam, err = address.NewPool(l.Pool, model.Addressing{})
 	case l.IPAMType != "":
 		c.ipam = cni.NewDelegate(call, l.IPAMType)
@@ -119,7 +119,7 @@ func (c *conf) requested() []netip.Addr {
 
 // withNetwork calls fn with the network of the configuration.
 func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) error {
-	opts := []engine.Option{engine.InOneNamespace()}
+	opts := append([]engine.Option{engine.InOneNamespace()}, c.driver.options...)
 	if c.one {
 		opts = append(opts, engine.EndsSoon())
 	}
@@ -141,7 +141,7 @@ func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) e
 	if c.ipam != nil {
 		def = append(def, engine.WithIPAM(c.ipam))
 	}
-	n, err := controller.DefineNetwork(c.driver, c.name, def...)
+	n, err := controller.DefineNetwork(c.driver.name, c.name, def...)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package plugin
 
 import (
 	"github.com/libnet-cni/libnet/internal/cni"
+	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
@@ -12,12 +13,16 @@ type driver struct {
 	name   string // of the network driver
 	keys   netconf.Plugin
 	bridge string // of a configuration that names none; empty: derived
-	tunnel bool   // the network spans hosts
+	// join, if the network spans hosts, tells this one's place in it.
+	join func(*conf, *cni.Call) error
+	// options are of the engine.
+	options []engine.Option
+	guest   bool // an operator calls it, in a process that goes on
 }
 
 var (
 	bridge  = driver{name: "bridge", keys: netconf.Bridge, bridge: "cni0"} // as in the reference bridge plugin
-	overlay = driver{name: "overlay", keys: netconf.Overlay, tunnel: true}
+	overlay = driver{name: "overlay", keys: netconf.Overlay, join: (*conf).joinTunnel, options: []engine.Option{engine.SpansHosts()}}
 )
 
 // Bridge is bridge-ln.
@@ -25,6 +30,17 @@ func Bridge(version string) cni.Plugin { return bridge.plugin(version) }
 
 // Overlay is overlay-ln.
 func Overlay(version string) cni.Plugin { return overlay.plugin(version) }
+
+// Guest is a plugin that adds a container to a network of which its runtime does not know
+// (see engine.AsGuest), in a process that does not end at once. It has ADD alone.
+func Guest(p netconf.Plugin, version string) cni.Plugin {
+	d := bridge
+	if p == netconf.Overlay {
+		d = overlay
+	}
+	d.guest = true
+	return cni.Plugin{Name: d.keys.String(), Version: version, Vet: Vet(d.keys), Add: d.add}
+}
 
 func (d driver) plugin(version string) cni.Plugin {
 	return cni.Plugin{

@@ -77,7 +77,7 @@ func TestParseTunnelRefuses(t *testing.T) {
 // DEL and GC work with a configuration that ADD would refuse.
 func TestLooseTunnel(t *testing.T) {
 	c, err := overlay.loose(call(`"nodes":7,"subnet":{},"ipam":5,"stateDir":"/x"`))
-	if err != nil || c.StateDir != "/x" || c.ipam == nil || c.driver != "overlay" {
+	if err != nil || c.StateDir != "/x" || c.ipam == nil || c.driver.name != "overlay" {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }

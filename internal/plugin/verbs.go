@@ -28,8 +28,16 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		if err != nil {
 			return err
 		}
-		e, err := n.Attach(ctx, sb, engine.WithIfName(call.IfName), engine.WithMAC(conf.MAC),
-			engine.WithAddresses(conf.requested()...), engine.WithWorkload(call.Workload()), engine.WithPorts(ports...), engine.WithGatewayPriority(conf.Priority), engine.WithRuntime(cni.Runtime()), engine.WithNames(conf.names(call.ContainerID)))
+		how := []engine.EndpointOption{
+			engine.WithIfName(call.IfName), engine.WithMAC(conf.MAC),
+			engine.WithAddresses(conf.requested()...), engine.WithWorkload(call.Workload()), engine.WithPorts(ports...), engine.WithGatewayPriority(conf.Priority), engine.WithNames(conf.names(call.ContainerID)),
+		}
+		if d.guest {
+			how = append(how, engine.AsGuest(), engine.WithRuntime("lnctl connect"))
+		} else {
+			how = append(how, engine.WithRuntime(cni.Runtime()))
+		}
+		e, err := n.Attach(ctx, sb, how...)
 		if err != nil {
 			return err
 		}

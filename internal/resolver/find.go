@@ -27,7 +27,11 @@ type found struct {
 // by which the query came.
 func (t *Table) networksOf(a Asker) []*network {
 	var all []*network
-	for _, e := range t.of[a.Container] {
+	c := t.of[a.Container]
+	if c == nil {
+		return nil
+	}
+	for _, e := range c.endpoints {
 		n := t.networks[e.Network]
 		if n == nil || slices.Contains(all, n) {
 			continue
@@ -39,20 +43,6 @@ func (t *Table) networksOf(a Asker) []*network {
 		}
 	}
 	return all
-}
-
-// onlyNetworkOf is networksOf if that is one network; else nil.
-func (t *Table) onlyNetworkOf(a Asker) (only *network) {
-	for _, e := range t.of[a.Container] {
-		n := t.networks[e.Network]
-		if n != nil && only != nil && n != only {
-			return nil
-		}
-		if n != nil {
-			only = n
-		}
-	}
-	return only
 }
 
 // find says what a name, in lower case and without the final dot, stands for on

@@ -31,16 +31,23 @@ const (
 )
 
 // Outcome says what became of a query.
-type Outcome string
+type Outcome int
 
 // The outcomes. All but Foreign have an answer.
 const (
-	Foreign   Outcome = "foreign"   // for another server, or no query that can be read
-	Answered  Outcome = "answered"  // with addresses or names
-	NoData    Outcome = "nodata"    // the name is known, and has none of what was asked
-	NoName    Outcome = "nxdomain"  // nothing of that name in our domain
-	Truncated Outcome = "truncated" // too long for UDP: the asker asks again over TCP
+	Foreign   Outcome = iota // for another server, or no query that can be read
+	Answered                 // with addresses or names
+	NoData                   // the name is known, and has none of what was asked
+	NoName                   // nothing of that name in our domain
+	Truncated                // too long for UDP: the asker asks again over TCP
+	// Outcomes is how many there are.
+	Outcomes int = iota
 )
+
+// String is the outcome in one word.
+func (o Outcome) String() string {
+	return [Outcomes]string{"foreign", "answered", "nodata", "nxdomain", "truncated"}[o]
+}
 
 // Reply is the answer to a query.
 type Reply struct {
@@ -72,20 +79,20 @@ type Query struct {
 func (t *Table) Answer(q Query, room []byte) (Reply, Asker) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	a, known := t.asker(q.Bridge, q.From)
+	s, known := t.source(q.Bridge, q.From)
 	if !known {
-		return Reply{Outcome: Foreign}, a
+		return Reply{Outcome: Foreign}, Asker{}
 	}
-	only := t.onlyNetworkOf(a)
-	if only != nil && q.By == UDP {
-		if r, there := only.memory.recall(q.Message, room); there {
-			return r, a
-		}
+	a, only := s.asker(), s.container.only
+	if only == nil || q.By != UDP {
+		r, _ := t.respond(a, q.Message, q.By)
+		return r, a
+	}
+	if r, there := only.memory.recall(q.Message, room); there {
+		return r, a
 	}
 	r, again := t.respond(a, q.Message, q.By)
-	if only != nil && q.By == UDP {
-		only.memory.keep(q.Message, r.Outcome, again)
-	}
+	only.memory.keep(q.Message, r.Outcome, again)
 	return r, a
 }
 

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -73,7 +74,7 @@ func ask(t testing.TB, table *Table, a Asker, name, qtype string) string {
 		if r.Message != nil {
 			t.Errorf("%s %s: a query for another server has an answer", name, qtype)
 		}
-		return string(Foreign)
+		return Foreign.String()
 	}
 	var m dns.Msg
 	if err := m.Unpack(r.Message); err != nil {
@@ -90,7 +91,7 @@ func ask(t testing.TB, table *Table, a Asker, name, qtype string) string {
 		all = append(all, strings.TrimPrefix(strings.Join(strings.Fields(rr.String())[3:], " "), "IN "))
 	}
 	slices.Sort(all)
-	return strings.Join(append([]string{string(r.Outcome)}, all...), " ")
+	return strings.Join(append([]string{r.Outcome.String()}, all...), " ")
 }
 
 // Each client asks for each name, and has this answer.
@@ -405,6 +406,31 @@ func FuzzRespond(f *testing.F) {
 	})
 }
 
+// Which network alone a container is on is known whatever came and went before.
+func TestOnlyNetwork(t *testing.T) {
+	table, random := new(Table), rand.New(rand.NewPCG(1, 2))
+	for i := range 5000 {
+		e := Endpoint{Network: fmt.Sprint("n", random.IntN(4)), Container: fmt.Sprint("c", random.IntN(4)), IfName: "eth0", Bridge: "br"}
+		if random.IntN(2) == 0 {
+			e.Names = []string{"name"}
+		}
+		if random.IntN(5) == 0 {
+			e.Node, e.Bridge = "far", ""
+		}
+		if random.IntN(2) == 0 {
+			table.Put(e)
+		} else {
+			table.Delete(e)
+		}
+		for id, c := range table.of {
+			nets := table.networksOf(Asker{Container: id})
+			if only := c.only; (only != nil) != (len(nets) == 1) || only != nil && only != nets[0] {
+				t.Fatalf("step %d: container %s is on %d networks, only %v", i, id, len(nets), only)
+			}
+		}
+	}
+}
+
 func BenchmarkRespond(b *testing.B) {
 	for _, containers := range []int{10, 10000} {
 		table := new(Table)
@@ -437,13 +463,13 @@ func TestRemembered(t *testing.T) {
 	answers := func(q Query) string {
 		r, _ := table.Answer(q, make([]byte, 0, 2048))
 		if r.Message == nil {
-			return string(r.Outcome)
+			return r.Outcome.String()
 		}
 		var m dns.Msg
 		if err := m.Unpack(r.Message); err != nil || r.Message[0] != q.Message[0] || r.Message[1] != q.Message[1] {
 			t.Fatalf("%x: %v", r.Message, err)
 		}
-		text := []string{string(r.Outcome), m.Question[0].Name}
+		text := []string{r.Outcome.String(), m.Question[0].Name}
 		for _, rr := range append(m.Answer, m.Extra...) {
 			text = append(text, strings.Join(strings.Fields(rr.String()), " "))
 		}

@@ -50,8 +50,21 @@ type Table struct {
 	mu       sync.RWMutex
 	all      map[string]*Endpoint // by key
 	networks map[string]*network
-	of       map[string][]*Endpoint // by container
-	from     map[netip.Addr][]*Endpoint
+	of       map[string]*container
+	from     map[netip.Addr][]source
+}
+
+// container is one of this host.
+type container struct {
+	endpoints []*Endpoint
+	// only is the network with names that it is on; nil: none, or several.
+	only *network
+}
+
+// source is an endpoint that may ask.
+type source struct {
+	*Endpoint
+	container *container
 }
 
 // network is what a Table knows of a network that has names.
@@ -76,30 +89,64 @@ func (t *Table) Put(e Endpoint) {
 	defer t.mu.Unlock()
 	if t.all == nil {
 		t.all, t.networks = map[string]*Endpoint{}, map[string]*network{}
-		t.of, t.from = map[string][]*Endpoint{}, map[netip.Addr][]*Endpoint{}
+		t.of, t.from = map[string]*container{}, map[netip.Addr][]source{}
 	}
 	t.remove(e.key())
 	p := &e
 	t.all[e.key()] = p
+	c := t.of[e.Container]
 	if e.Node == "" {
-		t.of[e.Container] = append(t.of[e.Container], p)
-		slices.SortFunc(t.of[e.Container], func(a, b *Endpoint) int { return strings.Compare(a.key(), b.key()) })
+		if c == nil {
+			c = &container{}
+			t.of[e.Container] = c
+		}
+		c.endpoints = append(c.endpoints, p)
+		slices.SortFunc(c.endpoints, func(a, b *Endpoint) int { return strings.Compare(a.key(), b.key()) })
 	}
-	if e.Bridge != "" {
+	if e.Bridge != "" && c != nil {
 		for _, a := range e.Addresses {
 			// The last one that came is the owner: the one before is going.
-			t.from[a] = append(t.behindOthers(e.Bridge, a), p)
+			t.from[a] = append(t.behindOthers(e.Bridge, a), source{p, c})
 		}
 	}
 	if len(e.Names) == 0 {
+		t.settle(c)
 		return
 	}
-	n := t.networks[e.Network]
-	if n == nil {
-		n = &network{name: lower(e.Network), byName: map[string]*entry{}, byAddr: map[netip.Addr]*Endpoint{}, gateways: map[netip.Addr]int{}}
-		t.networks[e.Network] = n
+	if n := t.networks[e.Network]; n != nil {
+		n.put(p)
+		t.settle(c)
+		return
 	}
+	n := &network{name: lower(e.Network), byName: map[string]*entry{}, byAddr: map[netip.Addr]*Endpoint{}, gateways: map[netip.Addr]int{}}
+	t.networks[e.Network] = n
 	n.put(p)
+	t.settleAll()
+}
+
+// settle says anew which network with names a container is on; nil is none.
+func (t *Table) settle(c *container) {
+	if c == nil {
+		return
+	}
+	c.only = nil
+	for _, e := range c.endpoints {
+		n := t.networks[e.Network]
+		if n != nil && c.only != nil && n != c.only {
+			c.only = nil
+			return
+		}
+		if n != nil {
+			c.only = n
+		}
+	}
+}
+
+// settleAll is settle for all: a network came or went.
+func (t *Table) settleAll() {
+	for _, c := range t.of {
+		t.settle(c)
+	}
 }
 
 func (n *network) put(p *Endpoint) {
@@ -139,12 +186,15 @@ func (t *Table) remove(key string) {
 		return
 	}
 	delete(t.all, key)
-	t.of[p.Container] = slices.DeleteFunc(t.of[p.Container], func(e *Endpoint) bool { return e == p })
-	if len(t.of[p.Container]) == 0 {
-		delete(t.of, p.Container)
+	if c := t.of[p.Container]; c != nil {
+		c.endpoints = slices.DeleteFunc(c.endpoints, func(e *Endpoint) bool { return e == p })
+		if len(c.endpoints) == 0 {
+			delete(t.of, p.Container)
+		}
+		t.settle(c)
 	}
 	for _, a := range p.Addresses {
-		t.from[a] = slices.DeleteFunc(t.from[a], func(e *Endpoint) bool { return e == p })
+		t.from[a] = slices.DeleteFunc(t.from[a], func(s source) bool { return s.Endpoint == p })
 		if len(t.from[a]) == 0 {
 			delete(t.from, a)
 		}
@@ -155,6 +205,7 @@ func (t *Table) remove(key string) {
 	}
 	if n.remove(p); n.members == 0 {
 		delete(t.networks, p.Network)
+		t.settleAll()
 	}
 }
 
@@ -183,8 +234,8 @@ func (n *network) remove(p *Endpoint) {
 }
 
 // behindOthers returns those with an address behind other bridges.
-func (t *Table) behindOthers(bridge string, a netip.Addr) []*Endpoint {
-	return slices.DeleteFunc(t.from[a], func(e *Endpoint) bool { return e.Bridge == bridge })
+func (t *Table) behindOthers(bridge string, a netip.Addr) []source {
+	return slices.DeleteFunc(t.from[a], func(s source) bool { return s.Bridge == bridge })
 }
 
 // Asker returns the endpoint that has an address behind a bridge of this host. Without
@@ -192,20 +243,27 @@ func (t *Table) behindOthers(bridge string, a netip.Addr) []*Endpoint {
 func (t *Table) Asker(bridge string, from netip.Addr) (a Asker, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.asker(bridge, from)
+	if s, ok := t.source(bridge, from); ok {
+		return s.asker(), true
+	}
+	return Asker{}, false
 }
 
-func (t *Table) asker(bridge string, from netip.Addr) (a Asker, ok bool) {
-	for _, p := range t.from[from] {
-		if bridge != "" && p.Bridge != bridge && !vlanOf(p.Bridge, bridge) {
+func (t *Table) source(bridge string, from netip.Addr) (s source, ok bool) {
+	for _, one := range t.from[from] {
+		if bridge != "" && one.Bridge != bridge && !vlanOf(one.Bridge, bridge) {
 			continue
 		}
 		if ok {
-			return Asker{}, false
+			return source{}, false
 		}
-		a, ok = Asker{Container: p.Container, Network: p.Network, IfName: p.IfName}, true
+		s, ok = one, true
 	}
-	return a, ok
+	return s, ok
+}
+
+func (s source) asker() Asker {
+	return Asker{Container: s.Container, Network: s.Network, IfName: s.IfName}
 }
 
 // vlanOf says that an interface is that of a VLAN of a bridge, as "br0.7": packets to the

@@ -30,11 +30,14 @@ type Follower struct {
 	raw  syscall.RawConn
 
 	mu      sync.Mutex
+	fd      int                        // of file; -1: closed
 	watched map[int32]string           // paths by watch
 	known   map[string]map[string]bool // of directories of endpoints: their files
 	left    []string                   // directories that are watched no more
 	whole   bool                       // everything has to be read again
-	buf     []byte
+	// services says that ServicesNote may return something else than before.
+	services bool
+	buf      []byte
 }
 
 // Change is a record that was written or is gone.
@@ -65,13 +68,18 @@ func (d *Dir) Follow() (*Follower, error) {
 		return nil, errors.Join(fmt.Errorf("follow %s: %w", d.root, err), file.Close())
 	}
 	return &Follower{
-		dir: d, file: file, raw: raw, watched: map[int32]string{}, known: map[string]map[string]bool{},
+		dir: d, file: file, raw: raw, fd: fd, watched: map[int32]string{}, known: map[string]map[string]bool{},
 		whole: true, buf: make([]byte, followBuffer),
 	}, nil
 }
 
 // Close ends it; a Wait then returns os.ErrClosed.
-func (f *Follower) Close() error { return f.file.Close() }
+func (f *Follower) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fd = -1
+	return f.file.Close()
+}
 
 // Wait returns once there may be something for Changes.
 func (f *Follower) Wait() error {
@@ -83,12 +91,13 @@ func (f *Follower) Wait() error {
 
 // Changes calls fn for every record that changed since the last call, in any
 // order; in between the record may have had other contents. What cannot be read
-// is told, and is as if it were not there.
-func (f *Follower) Changes(fn func(Change)) error {
+// is told, and is as if it were not there. Then it calls services, if any record or what
+// ServicesNote returns may have changed, and does again the next time if that failed.
+func (f *Follower) Changes(fn func(Change), services func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed, err := f.drain()
-	if changed == nil && err == nil && !f.whole {
+	if changed == nil && err == nil && !f.whole && !f.services {
 		return nil
 	}
 	if f.whole {
@@ -102,7 +111,9 @@ func (f *Follower) Changes(fn func(Change)) error {
 		err = errors.Join(err, f.tell(path, fn))
 	}
 	f.forget()
-	return err
+	failed := services()
+	f.services = failed != nil
+	return errors.Join(err, failed)
 }
 
 // forget forgets directories that are gone, unless they are there anew.
@@ -118,24 +129,24 @@ func (f *Follower) forget() {
 
 // drain reads the events that there are, and returns the files that changed.
 func (f *Follower) drain() (changed map[string]bool, err error) {
+	if f.fd < 0 {
+		return nil, os.ErrClosed
+	}
 	var errs []error
-	fail := f.raw.Control(func(fd uintptr) {
-		for {
-			// It does not wait, and mostly there is nothing: Go's scheduler is not told.
-			n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&f.buf[0])), uintptr(len(f.buf)))
-			if errno != 0 || n == 0 {
-				if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
-					errs = append(errs, errno)
-				}
-				return
+	for {
+		// It does not wait, and mostly there is nothing: Go's scheduler is not told.
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(f.fd), uintptr(unsafe.Pointer(&f.buf[0])), uintptr(len(f.buf)))
+		if errno != 0 || n == 0 {
+			if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+				errs = append(errs, errno)
 			}
-			if changed == nil {
-				changed = map[string]bool{}
-			}
-			errs = append(errs, f.take(f.buf[:n], changed))
+			return changed, errors.Join(errs...)
 		}
-	})
-	return changed, errors.Join(append(errs, fail)...)
+		if changed == nil {
+			changed = map[string]bool{}
+		}
+		errs = append(errs, f.take(f.buf[:n], changed))
+	}
 }
 
 // take looks at events, as inotify(7) lays them out.
@@ -154,6 +165,7 @@ func (f *Follower) take(b []byte, changed map[string]bool) error {
 			delete(f.watched, wd)
 			f.left = append(f.left, dir)
 			f.whole = f.whole || dir == f.networks()
+			f.services = true
 		case mask&unix.IN_MOVE_SELF != 0:
 			f.whole = true
 		case name != "" && dir != "":
@@ -174,6 +186,10 @@ func (f *Follower) came(dir, name string, changed map[string]bool) error {
 		if isRecord(name) {
 			changed[path] = true
 		}
+	case path == f.servicesDir():
+		return f.watchServices()
+	case dir == f.servicesDir():
+		f.services = f.services || path == f.dir.servicesNote()
 	case dir == f.networks():
 		return f.watchNetwork(path, changed)
 	case name == filepath.Base(f.dir.endpointDir("n")):
@@ -196,12 +212,27 @@ func (f *Follower) begin(changed map[string]bool) error {
 	if _, err := f.watch(f.networks(), dirEvents); err != nil {
 		return err
 	}
+	if _, err := f.watch(f.dir.root, dirEvents); err != nil {
+		return err
+	}
+	if err := f.watchServices(); err != nil {
+		return err
+	}
 	entries, err := plain.ReadDir(f.networks())
 	errs := []error{err}
 	for _, e := range entries {
 		errs = append(errs, f.watchNetwork(filepath.Join(f.networks(), e.Name()), changed))
 	}
 	return errors.Join(errs...)
+}
+
+func (f *Follower) servicesDir() string { return filepath.Dir(f.dir.servicesNote()) }
+
+// watchServices watches the note of services, which comes with the first of them.
+func (f *Follower) watchServices() error {
+	_, err := f.watch(f.servicesDir(), fileEvents)
+	f.services = true
+	return err
 }
 
 func (f *Follower) watchNetwork(path string, changed map[string]bool) error {
@@ -230,20 +261,16 @@ func (f *Follower) watchEndpoints(path string, changed map[string]bool) error {
 // watch says whether the directory is there, and watches it then. To watch one
 // twice is to watch it once.
 func (f *Follower) watch(path string, events uint32) (there bool, err error) {
-	fail := f.raw.Control(func(fd uintptr) {
-		var wd int
-		if wd, err = unix.InotifyAddWatch(int(fd), path, events); err == nil {
-			f.watched[int32(wd)] = path
-		}
-	})
+	wd, err := unix.InotifyAddWatch(f.fd, path, events)
 	if absent(err) {
-		return false, fail
+		return false, nil
 	}
 	if err != nil { // as with more directories than fs.inotify.max_user_watches
 		f.whole = true
 		return false, fmt.Errorf("watch %s: %w", path, err)
 	}
-	return true, fail
+	f.watched[int32(wd)] = path
+	return true, nil
 }
 
 // isRecord tells a record from its draft.

@@ -25,7 +25,7 @@ func (s followed) take(t *testing.T, f *Follower) {
 		} else {
 			s[key] = c.Record.MAC
 		}
-	})
+	}, none)
 	if err != nil {
 		t.Error(err)
 	}
@@ -80,9 +80,49 @@ func TestFollow(t *testing.T) {
 	must(t, d.SaveEndpoint(before))
 	seen.take(t, f)
 	seen.want(t, "begun anew", followed{"n/c0/eth0": "a"})
-	if len(f.known) != 1 || len(f.watched) != 3 {
+	if len(f.known) != 1 || len(f.watched) != 4 {
 		t.Errorf("it keeps %v and watches %v", f.known, f.watched)
 	}
+}
+
+// A change of the services' note is told once, as soon as the call that makes it has
+// returned; and again if it could not be taken over.
+func TestFollowServices(t *testing.T) {
+	d := New(filepath.Join(t.TempDir(), "state"))
+	f := follow(t, d)
+	told, fail := 0, error(nil)
+	look := func(when string, want int) {
+		t.Helper()
+		told = 0
+		err := f.Changes(func(Change) {}, func() error { told++; return fail })
+		if told != want || !errors.Is(err, fail) {
+			t.Errorf("%s: told %d times, want %d: %v", when, told, want, err)
+		}
+	}
+	look("at the beginning", 1)
+	look("no change", 0)
+	id := ServiceID{Network: "n", Select: "web", Name: "web"}
+	for _, round := range []string{"first", "again"} {
+		s, err := d.LockService(t.Context(), id, Create)
+		must(t, err)
+		must(t, s.Save(struct{}{}))
+		must(t, d.NoteServices())
+		look(round+" service", 1)
+		look(round+": no change", 0)
+		must(t, d.NoteServices())
+		fail = os.ErrInvalid
+		look(round+": changed, and fails", 1)
+		fail = nil
+		look(round+": once more", 1)
+		look(round+": no change", 0)
+		must(t, s.Remove())
+		s.Unlock()
+		must(t, d.NoteServices())
+		look(round+": gone", 1)
+		look(round+": no change", 0)
+	}
+	must(t, d.CreateEndpoint(Endpoint{Network: "n", ContainerID: "c1", IfName: "eth0"}))
+	look("an attachment", 1) // which may tell the domain of its network
 }
 
 // A record that cannot be read is told, and is as if it were not there.
@@ -94,7 +134,7 @@ func TestFollowCorrupt(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(d.endpointDir("n"), "new"), []byte("{"), 0o600))
 	must(t, os.Rename(filepath.Join(d.endpointDir("n"), "new"), filepath.Join(d.endpointDir("n"), "c0:eth0.json")))
 	gone := false
-	err := f.Changes(func(c Change) { gone = c.Record == nil })
+	err := f.Changes(func(c Change) { gone = c.Record == nil }, none)
 	if !errors.Is(err, ErrCorrupt) || !gone {
 		t.Errorf("got %v, gone %v", err, gone)
 	}
@@ -150,6 +190,9 @@ func TestFollowMany(t *testing.T) {
 	}
 }
 
+// none is for what has no services.
+func none() error { return nil }
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -166,7 +209,7 @@ func BenchmarkFollowNothing(b *testing.B) {
 	}
 	defer func() { _ = f.Close() }()
 	for b.Loop() {
-		if err := f.Changes(func(Change) {}); err != nil {
+		if err := f.Changes(func(Change) {}, none); err != nil {
 			b.Fatal(err)
 		}
 	}

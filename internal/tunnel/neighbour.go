@@ -12,7 +12,7 @@ import (
 
 // ForgetNeighbours deletes the neighbours of an interface whose MAC is not known
 // yet, with the packets that wait for it. A missing interface has none.
-func (h *Tunnels) ForgetNeighbours(ctx context.Context, dev string) error {
+func (h *Basis) ForgetNeighbours(ctx context.Context, dev string) error {
 	d, err := h.conn.Device(dev)
 	if errors.Is(err, netlink.ErrNotFound) {
 		return nil

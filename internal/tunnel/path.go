@@ -14,7 +14,7 @@ import (
 )
 
 // deviceMTU reads an MTU once.
-func (h *Tunnels) deviceMTU(index int, known map[int]int) (int, error) {
+func (h *Basis) deviceMTU(index int, known map[int]int) (int, error) {
 	if mtu, ok := known[index]; ok {
 		return mtu, nil
 	}
@@ -29,7 +29,7 @@ func (h *Tunnels) deviceMTU(index int, known map[int]int) (int, error) {
 // PathMTU returns the lowest MTU in bytes of the routes to peers; without a
 // route to any of them that of the device that has the address local. dev, if
 // not empty, is what the routes must lead by. ErrNotFound without either.
-func (h *Tunnels) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error) {
+func (h *Basis) PathMTU(local netip.Addr, peers []netip.Addr, dev string) (int, error) {
 	lowest, known, oif := 0, map[int]int{}, 0
 	if dev != "" {
 		d, err := h.conn.Device(dev)

@@ -22,7 +22,7 @@ func isTunnel(d *netlink.Device, alias string) bool {
 // HasTunnel says whether the device is there; one of another kind or alias is
 // not ours, and ErrExists. A device of wireguard-go is not there before a plugin has given it
 // its alias: until then it has no key, and leads nowhere.
-func (h *Tunnels) HasTunnel(name, alias string) (bool, error) {
+func (h *Basis) HasTunnel(name, alias string) (bool, error) {
 	d, err := h.conn.Device(name)
 	switch {
 	case errors.Is(err, netlink.ErrNotFound):

@@ -30,8 +30,6 @@ type Secure struct {
 	Nets []netip.Prefix
 	// Socket is that of wireguard-go, in case it has the device.
 	Socket string
-	// Instead is a VXLAN device of the network, which goes before this device comes.
-	Instead string
 	// Sister is the network's other WireGuard device, while both are in use: a route that
 	// leads by it moves to this one without a packet lost. Empty: there is none.
 	Sister string
@@ -114,18 +112,16 @@ func (h *Tunnels) ChangeSecure(name, socket string, c wireguard.Change) error {
 }
 
 // ensureSecure returns the device with its keys and peers. Before that what belongs to the
-// network is unreachable but by it, and its VXLAN device is gone. made and created are as
+// network is unreachable but by it, and its other devices are gone. made and created are as
 // those of ensureVXLAN.
 func (h *Tunnels) ensureSecure(t Tunnel, u *netlink.Undo) (d *netlink.Device, made, created bool, err error) {
 	if err := h.ensureUnreachable(t, u); err != nil {
 		return nil, false, false, err
 	}
-	if t.Secure.Instead != "" {
-		if err := h.removeDevice(t.Secure.Instead, t.Alias); err != nil {
-			return nil, false, false, fmt.Errorf("remove %s: %w", t.Secure.Instead, err)
-		}
-	}
 	d, err = h.conn.Device(t.Name)
+	if err := h.removeInstead(t, err != nil || isBare(d)); err != nil {
+		return nil, false, false, err
+	}
 	switch {
 	case err == nil && !isTunnel(d, t.Alias):
 		return nil, false, false, fmt.Errorf("%w: a %s link with alias %q", netlink.ErrExists, d.Kind, d.Alias)

@@ -84,9 +84,9 @@ type Tunnel struct {
 	// SecurePrefix, VNI, Local, Device, MAC, Neighbours and FDB are not used, and routes
 	// have no Via.
 	Secure *Secure
-	// Instead is a WireGuard device of the network, which goes before a VXLAN device comes;
-	// empty: there is none.
-	Instead string
+	// Instead are devices that the network may have had by another configuration: they go
+	// before this one comes.
+	Instead []string
 }
 
 func (t *Tunnel) check() error {
@@ -174,7 +174,7 @@ func (h *Tunnels) ensureVXLAN(t Tunnel, u *netlink.Undo) (d *netlink.Device, mad
 		}
 	case errors.Is(err, netlink.ErrNotFound):
 		created = true
-		if err := h.removeInstead(t); err != nil {
+		if err := h.removeInstead(t, true); err != nil {
 			return nil, false, false, err
 		}
 	default:
@@ -184,13 +184,16 @@ func (h *Tunnels) ensureVXLAN(t Tunnel, u *netlink.Undo) (d *netlink.Device, mad
 	return d, made, created && made, err
 }
 
-// removeInstead takes away the WireGuard device that the network had before.
-func (h *Tunnels) removeInstead(t Tunnel) error {
-	if t.Instead == "" {
-		return nil
-	}
-	if err := h.removeDevice(t.Instead, t.Alias); err != nil {
-		return fmt.Errorf("remove %s: %w", t.Instead, err)
+// removeInstead takes away the devices that the network had before. If t is new, that includes
+// what is left of those that went without us; else it costs a question for each.
+func (h *Tunnels) removeInstead(t Tunnel, isNew bool) error {
+	for _, name := range t.Instead {
+		if _, err := h.conn.Device(name); errors.Is(err, netlink.ErrNotFound) && !isNew {
+			continue
+		}
+		if err := h.removeDevice(name, t.Alias); err != nil {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
 	}
 	return nil
 }

@@ -37,8 +37,9 @@ type Peer struct {
 	// Handshake is when one was completed last, in seconds since 1970; 0: never. It is only
 	// read.
 	Handshake int64
-	// Received counts the bytes of packets that were authentic. It is only read.
-	Received uint64
+	// Received counts the bytes of packets that were authentic, and Sent those of all that were
+	// sent, since the peer was made: of data, handshakes and keepalives. They are only read.
+	Received, Sent uint64
 }
 
 // Same says that a peer has what want asks for.

@@ -30,6 +30,7 @@ const (
 	peerKeepalive  = 5
 	peerHandshake  = 6
 	peerReceived   = 7
+	peerSent       = 8
 	peerAllowedIPs = 9
 
 	peerRemove         = 1 << 0
@@ -155,6 +156,8 @@ func (s *State) parsePeer(b []byte) error {
 			p.Handshake = int64(binary.NativeEndian.Uint64(v))
 		case typ == peerReceived && len(v) >= 8:
 			p.Received = binary.NativeEndian.Uint64(v)
+		case typ == peerSent && len(v) >= 8:
+			p.Sent = binary.NativeEndian.Uint64(v)
 		case typ == peerAllowedIPs:
 			return netlink.EachAttr(v, func(_ uint16, one []byte) error {
 				a, err := parseAllowed(one)

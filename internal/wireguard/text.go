@@ -2,14 +2,18 @@ package wireguard
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // patience bounds how long a wireguard-go may take for an answer, in seconds: one that is
@@ -70,6 +74,8 @@ func (p *Peer) takeNumber(key, value string) (err error) {
 		p.Handshake, err = strconv.ParseInt(value, 10, 64)
 	case "rx_bytes":
 		p.Received, err = strconv.ParseUint(value, 10, 64)
+	case "tx_bytes":
+		p.Sent, err = strconv.ParseUint(value, 10, 64)
 	}
 	return err
 }
@@ -96,7 +102,7 @@ func (d Device) changeByText(c Change) error {
 		line("public_key", k.hex())
 		line("remove", "true")
 	}
-	for _, p := range c.Set {
+	for _, p := range keepaliveLast(c.Set) {
 		line("public_key", p.PublicKey.hex())
 		if p.Endpoint.IsValid() {
 			line("endpoint", p.Endpoint.String())
@@ -112,6 +118,16 @@ func (d Device) changeByText(c Change) error {
 	b.WriteString("\n")
 	_, err := d.ask(b.String())
 	return err
+}
+
+// keepaliveLast returns peers with those that have a Keepalive last: wireguard-go begins a
+// handshake with every peer of a request that comes after one of these. If both ends begin one
+// at the same time, wireguard-go may keep a session that the other end has not, and packets of
+// one direction are lost until the next handshake, two minutes later.
+func keepaliveLast(all []Peer) []Peer {
+	all = slices.Clone(all)
+	sorting.Stable(all, func(a, b Peer) int { return cmp.Compare(min(a.Keepalive, 1), min(b.Keepalive, 1)) })
+	return all
 }
 
 // ask sends a request and returns the answer, without its last line, which says whether it

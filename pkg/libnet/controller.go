@@ -68,7 +68,7 @@ func New(opts ...Option) (*Controller, error) {
 	for _, o := range opts {
 		o(&s)
 	}
-	e, err := engine.New(s.engine...)
+	e, err := engine.New(append(s.engine, engine.SpansHosts())...)
 	if err != nil {
 		return nil, err
 	}

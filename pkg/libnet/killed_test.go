@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"io"
 	"net/netip"
 	"os"
@@ -58,7 +59,7 @@ after) %s; kill -9 $PPID; exit 0 ;;
 plugin) %s; kill -9 $$ ;;
 esac
 `, verb, real, at, dir, real, real, real)
-	ok(t, os.WriteFile(filepath.Join(dir, filepath.Base(real)), []byte(script), 0o755), syscall.Mkfifo(dir+"/go", 0o600))
+	ok(t, lntest.WriteProgram(filepath.Join(dir, filepath.Base(real)), []byte(script)), syscall.Mkfifo(dir+"/go", 0o600))
 	return dir
 }
 
@@ -236,7 +237,7 @@ func TestPluginThatHangs(t *testing.T) {
 	tools, bin := os.Getenv("TOOLS"), os.Getenv("BIN")
 	dir := t.TempDir()
 	script := fmt.Sprintf("#!/bin/sh\n%[1]s/ptp || exit 1\nif [ $CNI_COMMAND = ADD ]; then read line <%[2]s/go; fi\n", tools, dir)
-	ok(t, os.WriteFile(filepath.Join(dir, "ptp"), []byte(script), 0o755), syscall.Mkfifo(dir+"/go", 0o600))
+	ok(t, lntest.WriteProgram(filepath.Join(dir, "ptp"), []byte(script)), syscall.Mkfifo(dir+"/go", 0o600))
 	w := newWorld(t, dir, bin, tools)
 	before := hostLinks(t)
 	n, err := w.NewNetwork(t.Context(), "ptp", "net", subnet("10.62.0.0/24"))

@@ -3,6 +3,7 @@ package libnet_test
 import (
 	"errors"
 	"fmt"
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -88,7 +89,7 @@ func TestDriversAreListedWithTheirScope(t *testing.T) {
 // A program that is found by the name of a driver need not be a plugin.
 func TestProgramThatIsNoPlugin(t *testing.T) {
 	dir := t.TempDir()
-	ok(t, os.WriteFile(filepath.Join(dir, "wrong"), []byte("#!/bin/sh\necho hello\n"), 0o755))
+	ok(t, lntest.WriteProgram(filepath.Join(dir, "wrong"), []byte("#!/bin/sh\necho hello\n")))
 	w := newWorld(t, dir)
 	if _, err := w.NewNetwork(t.Context(), "wrong", "net"); err == nil || !strings.Contains(err.Error(), "is no CNI plugin") {
 		t.Errorf("got %v", err)

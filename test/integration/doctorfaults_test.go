@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"net"
 	"os"
 	"os/exec"
@@ -28,7 +29,7 @@ func newPatient(t *testing.T) patient {
 	p := patient{host: newHost(t), confs: t.TempDir(), bin: t.TempDir()}
 	for _, name := range []string{"bridge-ln", "overlay-ln", "ipam-ln", "portmap-ln"} {
 		data, err := os.ReadFile(program(t, name))
-		p.check(errors.Join(err, os.WriteFile(filepath.Join(p.bin, name), data, 0o755)))
+		p.check(errors.Join(err, lntest.WriteProgram(filepath.Join(p.bin, name), data)))
 	}
 	p.world()
 	p.conf = edit(t, `{"cniVersion":"1.0.0","name":"web","type":"bridge-ln","bridge":"ln0","isDefaultGateway":true,"gatewayMode":"nat","mtu":"auto",
@@ -186,7 +187,7 @@ var faults = map[string]struct {
 	"a plugin is missing":        {func(p patient) { p.lose(p.bin + "/ipam-ln") }, "ipam-ln", "install"},
 	"a plugin is not executable": {func(p patient) { p.check(os.Chmod(p.bin+"/bridge-ln", 0o644)) }, "bridge-ln", "chmod"},
 	"a plugin of another release": {func(p patient) {
-		p.check(os.WriteFile(p.bin+"/bridge-ln", []byte("#!/bin/sh\necho bridge-ln v0.0.1\n"), 0o755))
+		p.check(lntest.WriteProgram(p.bin+"/bridge-ln", []byte("#!/bin/sh\necho bridge-ln v0.0.1\n")))
 	}, "bridge-ln", "v0.0.1"},
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/agent"
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
@@ -57,7 +58,8 @@ var special = map[string]example{
 	"72-names":            {capArgs: `{"aliases":["web"]}`},
 	"74-names-kernel":     {capArgs: `{"aliases":["web"]}`, root: "loads BPF programs"},
 	// wireguard-go has its device as long as there is a configuration.
-	"73-overlay-encrypted": {key: "YMN97z41QIzNTrftaqmpqgRSgUM0i3llBIZeu2x2BW4=", capArgs: web, publish: "host", mtu: worldMTU - 60, foreign: `^(link|addr) wg-|dev wg-`},
+	"73-overlay-encrypted":       {key: "YMN97z41QIzNTrftaqmpqgRSgUM0i3llBIZeu2x2BW4=", capArgs: web, publish: "host", mtu: worldMTU - 60, foreign: `^(link|addr) wg-|dev wg-`},
+	"75-overlay-encrypted-agent": {agent: true, capArgs: web, publish: "host", mtu: worldMTU - 60, foreign: `^(link|addr) wg-|dev wg-`},
 	// The reference bridge keeps its bridge, and tables for masquerading.
 	"63-portmap-ln": {capArgs: web, publish: "host", foreign: `^(link|addr) ln-portmap |dev ln-portmap |^nft \d+ (cni_plugins_masquerade|nat)\b`},
 	// The firewall plugin keeps its chains, in the tables of iptables.
@@ -162,11 +164,14 @@ func newWalk(t *testing.T, file string, ex example) *walk {
 
 func (w *walk) run() {
 	w.world()
-	if w.agent {
-		w.startAgent()
-	}
-	if w.key != "" {
+	if w.encrypted() { // before ln-agent would start one that outlives it
 		w.startWireGuard()
+	}
+	switch {
+	case w.agent:
+		w.startAgent()
+	case w.encrypted():
+		w.awaitReady(&tail{})
 	}
 	before := w.snapshot()
 	w.a, w.b = w.netns("a"), w.netns("b")
@@ -205,12 +210,18 @@ func (w *walk) startAgent() {
 	w.t.Helper()
 	etcd := lntest.NewEtcd(w.t, []string{"127.0.0.1"})[0]
 	etcd.Start()
-	cmd := exec.Command(program(w.t, "ln-agent"), "--conf-dir", w.dir, "--node-name", "h1")
+	cmd := exec.Command(program(w.t, "ln-agent"), "--conf-dir", w.alone(), "--node-name", "h1")
 	log := &tail{}
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	w.check(cmd.Start())
 	w.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	w.awaitReady(log)
+}
+
+// awaitReady waits until STATUS is content.
+func (w *walk) awaitReady(log *tail) {
+	w.t.Helper()
 	status := call{plugin: w.first, command: "STATUS", stdin: w.plugin}
 	for end := time.Now().Add(agentPatience); ; time.Sleep(20 * time.Millisecond) {
 		r := w.host.run(status)
@@ -223,23 +234,44 @@ func (w *walk) startAgent() {
 	}
 }
 
-// startWireGuard writes the host's key, and starts ln-agent for it.
+// alone is a directory with the file of this network alone: ln-agent would keep all others that
+// are beside it.
+func (w *walk) alone() string {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	w.check(os.WriteFile(filepath.Join(dir, "net.conflist"), []byte(w.conf), 0o600))
+	return dir
+}
+
+// encrypted says that the network is.
+func (w *walk) encrypted() bool { return strings.Contains(w.plugin, `"wireguard"`) }
+
+// startWireGuard writes the host's key, if it is in a file, and starts ln-agent for the device.
 func (w *walk) startWireGuard() {
 	w.t.Helper()
-	w.check(os.MkdirAll("/var/lib/libnet", 0o700))
-	w.check(os.WriteFile("/var/lib/libnet/wireguard.key", []byte(w.key+"\n"), 0o600))
-	cmd := exec.Command(program(w.t, "ln-agent"), "wireguard", "--conf-dir", w.dir)
+	if w.key != "" {
+		w.check(os.MkdirAll("/var/lib/libnet", 0o700))
+		w.check(os.WriteFile("/var/lib/libnet/wireguard.key", []byte(w.key+"\n"), 0o600))
+	}
+	cmd := exec.Command(program(w.t, "ln-agent"), "wireguard", "--conf-dir", w.alone())
 	log := &tail{}
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	w.check(cmd.Start())
-	w.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	status := call{plugin: w.first, command: "STATUS", stdin: w.plugin}
-	for end := time.Now().Add(agentPatience); w.host.run(status).code != 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			w.t.Fatalf("STATUS: %+v; ln-agent:\n%s", w.host.run(status), log)
+	w.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if w.t.Failed() {
+			w.t.Logf("ln-agent wireguard:\n%s", log)
+		}
+	})
+	lock := agent.UserspaceLockPath("/run/libnet")
+	for end := time.Now().Add(agentPatience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(lock); err == nil {
+			return
 		}
 	}
+	w.t.Fatalf("no %s", lock)
 }
 
 // cnitool runs a command of cnitool and returns what it printed.
@@ -429,7 +461,7 @@ func (w *walk) nothingOfContainers(before snapshot) {
 	ofNetwork := "no owner"
 	if w.first == "overlay-ln" { // the tunnel stays, as the bridge does, and is never without its rules
 		own += `|^(link|addr) vx-|dev vx-`
-		if w.key != "" {
+		if w.encrypted() {
 			own += `|^route \S+ via <nil> dev (0|lo) table 254$` // unreachable
 		}
 		ofNetwork = fmt.Sprintf("%q", "libnet:"+w.name+"/")

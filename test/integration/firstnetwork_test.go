@@ -29,7 +29,7 @@ func TestFirstNetworkPage(t *testing.T) {
 			t.Errorf("the page has not what %s has:\n%s", name, text)
 		}
 	}
-	if outputs < 4 {
-		t.Errorf("%d outputs, want 4", outputs)
+	if outputs < 5 {
+		t.Errorf("%d outputs, want 5", outputs)
 	}
 }

@@ -23,7 +23,7 @@ func TestIPAMPluginOfKilledADD(t *testing.T) {
 	real := program(t, "host-local")
 	h.check(syscall.Mkfifo(dir+"/go", 0o600))
 	script := fmt.Sprintf("#!/bin/sh\nif [ $CNI_COMMAND = ADD ]; then kill -9 $PPID; read line <%s/go; fi\nexec %s\n", dir, real)
-	h.check(os.WriteFile(filepath.Join(dir, "slow"), []byte(script), 0o755))
+	h.check(lntest.WriteProgram(filepath.Join(dir, "slow"), []byte(script)))
 	conf := `{"cniVersion":"1.1.0","name":"net","type":"bridge-ln","bridge":"brk","isGateway":true,"ipam":{"type":"slow","subnet":"10.85.0.0/24","dataDir":"/run/leases"}}`
 	add := attachment("bridge-ln", "c", h.netns("c"), conf)
 	add.env = []string{"CNI_PATH=" + dir + ":" + cniPath(t)}

@@ -347,7 +347,7 @@ func TestRemovalInUserNamespace(t *testing.T) {
 	data, err := os.ReadFile(program(t, "bridge-ln"))
 	h.check(err)
 	const copied, dir = "/run/bridge-ln", "/run/rootless"
-	h.check(os.WriteFile(copied, data, 0o755))
+	h.check(lntest.WriteProgram(copied, data))
 	h.check(os.Mkdir(dir, 0o755))
 	h.check(os.Chown(dir, 12345, 12345))
 	h.check(os.Chmod("/sys/fs/bpf", 0o700))

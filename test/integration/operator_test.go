@@ -72,7 +72,7 @@ func TestDoctorNeedsRoot(t *testing.T) {
 	data, err := os.ReadFile(program(t, "lnctl"))
 	h.check(err)
 	const copied = "/run/lnctl"
-	h.check(os.WriteFile(copied, data, 0o755))
+	h.check(lntest.WriteProgram(copied, data))
 	const none = "/run/none"
 	h.check(os.Mkdir(none, 0o755))
 	h.check(os.Chown(none, 12345, 12345))

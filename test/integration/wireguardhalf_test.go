@@ -1,6 +1,10 @@
 package integration
 
 import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -60,6 +64,55 @@ func TestWireGuardHalfWay(t *testing.T) {
 	r.pingAll(append(all, late, again)...)
 	r.whole(append(all, late, again)...)
 	c.sealed("come to its end")
+}
+
+// A network that ln-agent kept gets a list of nodes while it has the second of its two devices, or
+// is not to be encrypted any more: the first ADD takes that device away, with its routes.
+func TestWireGuardSpareGoes(t *testing.T) {
+	for name, keys := range map[string]func(r *rotating) map[string]any{
+		"nodes with keys": func(r *rotating) map[string]any {
+			for _, h := range r.agents.hosts {
+				r.secure.keys[h] = r.keygen(keyFile(h))
+			}
+			return r.with("h1", r.agents.hosts, nil)
+		},
+		"VXLAN": func(*rotating) map[string]any { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRotating(t, 2)
+			all := r.containers()
+			first := r.devices("h1")
+			r.rotate("h1")
+			second := r.devices("h1")
+			if len(second) != 1 || second[0] == first[0] {
+				t.Fatalf("devices were %v, and are %v", first, second)
+			}
+			r.agents.procs["h1"].kill(t)
+			c := r.capture()
+			conf := r.agents.conf(0, "h1", keys(r))
+			r.agents.check(os.WriteFile(confDir("h1")+"/net0.conf", []byte(conf), 0o600))
+			if !r.kernel { // which takes its own device away then
+				r.await("end of "+second[0], func() bool { return !slices.Contains(r.devices("h1"), second[0]) })
+			}
+			late := attachment("overlay-ln", "late", r.agents.netns("late"), conf)
+			r.agents.mustOn("h1", late.as("ADD"))
+			r.shout(all[0], all[1])
+			c.sealed(name)
+			got := r.devices("h1")
+			if slices.Contains(got, second[0]) {
+				t.Errorf("devices are %v: %s is left", got, second[0])
+			}
+			r.agents.in(netnsPath("h1"), func() {
+				out, err := exec.Command("ip", "route", "show", "type", "unreachable").CombinedOutput()
+				r.agents.check(err)
+				if want := len(got); strings.Count(string(out), "unreachable") != want {
+					t.Errorf("want %d unreachable routes, got\n%s", want, out)
+				}
+			})
+			r.agents.mustOn("h1", late.as("DEL"))
+		})
+	}
 }
 
 // whole wants STATUS, CHECK and GC to be content with containers.

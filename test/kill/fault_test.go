@@ -63,6 +63,12 @@ func (f *fault) visit(t testing.TB) func(*tracer, point) {
 	}
 }
 
+// ofComfort says that ADD does without the setting that was refused, as under a read-only
+// /proc/sys: with duplicate address detection a bridge's own address works a second later.
+func (f *fault) ofComfort() bool {
+	return f.errno == unix.EPERM && strings.Contains(f.where, "/accept_dad)")
+}
+
 // tally is how the faults went.
 type tally struct{ tried, failed int }
 
@@ -122,7 +128,11 @@ func (b *bench) failAdd(f *fault) (failed bool) {
 		}
 	} else {
 		err := b.addRest(f.plugin, &result)
-		if err == nil {
+		switch {
+		case err != nil:
+		case f.ofComfort():
+			err = b.checkAll(c1, result)
+		default:
 			err = b.ready(result)
 		}
 		if err != nil {

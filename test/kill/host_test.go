@@ -125,8 +125,8 @@ func (r reply) message() string {
 // call is one call of a plugin for a container.
 type call struct {
 	command, id, netns string
-	ifName             string // empty: eth0
-	args               string // of a program that is no plugin
+	ifName             string   // empty: eth0
+	args               []string // of the program
 }
 
 // run calls a plugin; visit, if any, sees every point of it.
@@ -134,7 +134,7 @@ func (h *host) run(p plugin, c call, stdin string, visit func(*tracer, point)) r
 	h.t.Helper()
 	var stderr bytes.Buffer
 	in, out := h.file(stdin), h.file("")
-	cmd := exec.Command(program(h.t, p.name), strings.Fields(c.args)...)
+	cmd := exec.Command(program(h.t, p.name), c.args...)
 	// The runtime's own threads would make calls at any time.
 	cmd.Env = []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",

@@ -15,7 +15,9 @@ var lnctl = plugin{name: "lnctl"}
 // operator is a bench on which lnctl is killed.
 type operator struct{ *bench }
 
-func (o *operator) lnctl(args string) error { return o.run(lnctl, call{args: args}, "", nil).err() }
+func (o *operator) lnctl(args string) error {
+	return o.run(lnctl, call{args: strings.Fields(args)}, "", nil).err()
+}
 
 // clean holds the host against what it was before the service.
 func (o *operator) clean(where string) {
@@ -33,7 +35,7 @@ func (o *operator) whole(where string, backends int) {
 	if err := o.lnctl("doctor"); err != nil && strings.Contains(err.Error(), "service") {
 		o.fail("%s: doctor: %v", where, err)
 	}
-	r := o.run(lnctl, call{args: "service inspect web --network kill"}, "", nil)
+	r := o.run(lnctl, call{args: strings.Fields("service inspect web --network kill")}, "", nil)
 	if n := strings.Count(r.stdout, "weight 1"); r.err() != nil || n != backends {
 		o.fail("%s: %d containers, want %d: %v %s", where, n, backends, r.err(), r.stdout)
 	}
@@ -118,7 +120,7 @@ func TestKillService(t *testing.T) {
 					o.check(o.lnctl(tt.before))
 				}
 				var where string
-				r := o.run(lnctl, call{args: tt.killed}, "", killAt(n, &total, &where))
+				r := o.run(lnctl, call{args: strings.Fields(tt.killed)}, "", killAt(n, &total, &where))
 				killed := where != ""
 				where = tt.killed + " killed " + where
 				if !killed {

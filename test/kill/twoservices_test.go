@@ -109,7 +109,7 @@ func (o *operator) two(first, name, second string, n int) (met bool) {
 	}
 	var wait func(time.Duration) bool
 	var said func() string
-	r := o.run(lnctl, call{args: first}, "", func(_ *tracer, p point) {
+	r := o.run(lnctl, call{args: strings.Fields(first)}, "", func(_ *tracer, p point) {
 		if 2*p.index+map[bool]int{true: 1}[p.after] == n {
 			wait, said = o.begin(second)
 			wait(20 * time.Millisecond) // unless it waits for a lock of the first

@@ -3,6 +3,7 @@ package storm
 import (
 	"encoding/json"
 	"fmt"
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -29,7 +30,7 @@ func (h host) program(name string) string {
 	sh, err := os.ReadFile("/bin/sh")
 	h.check(err)
 	path := filepath.Join(h.t.TempDir(), name)
-	h.check(os.WriteFile(path, sh, 0o755))
+	h.check(lntest.WriteProgram(path, sh))
 	return path
 }
 

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,11 +14,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/console"
+	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
@@ -71,7 +74,7 @@ func CreateCommand(o *console.Output, confDir string, inUse InUse) *cobra.Comman
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w.name = args[0]
-			made, err := w.create(inUse, cmd.Flags().Changed("bridge"))
+			made, err := w.create(cmd.Context(), inUse, cmd.Flags().Changed("bridge"))
 			if err != nil {
 				return err
 			}
@@ -96,12 +99,12 @@ func CreateCommand(o *console.Output, confDir string, inUse InUse) *cobra.Comman
 	return cmd
 }
 
-func (w wish) create(inUse InUse, bridgeGiven bool) (created, error) {
+func (w wish) create(ctx context.Context, inUse InUse, bridgeGiven bool) (created, error) {
 	if err := w.check(); err != nil {
 		return created{}, err
 	}
 	if !w.dry {
-		unlock, err := lockDir(w.confDir)
+		unlock, err := lockDir(ctx, w.confDir)
 		if err != nil {
 			return created{}, err
 		}
@@ -326,19 +329,23 @@ func (c created) write(out io.Writer) error {
 	return err
 }
 
-// lockDir makes the directory, and keeps other creates out until unlock is called.
-func lockDir(dir string) (unlock func(), err error) {
+// lockWait is how long a create waits for others, each of which takes milliseconds.
+const lockWait = 30 * time.Second
+
+// lockDir makes the directory, waits for other creates, and keeps them out until unlock is
+// called.
+func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	d, err := os.Open(dir)
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: another lnctl network create is under way: %w", dir, err), d.Close())
+	if err := flock.Lock(ctx, fd, unix.LOCK_EX, lockWait, dir); err != nil {
+		return nil, fmt.Errorf("another lnctl network create is under way: %w", err)
 	}
-	return func() { _ = d.Close() }, nil
+	return func() { _ = unix.Close(fd) }, nil
 }
 
 // writeNew writes a file that is not there yet. A reader sees all of it or nothing, and its

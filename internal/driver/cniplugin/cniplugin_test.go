@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/libnet-cni/libnet/internal/driver"
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // CHECK, GC and STATUS of a configuration that cannot be read are errors that say so, and
@@ -16,7 +17,7 @@ func TestUnreadableConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	ran := filepath.Join(dir, "ran")
 	plugin := "#!/bin/sh\necho $CNI_COMMAND >>" + ran + "\n"
-	if err := os.WriteFile(filepath.Join(dir, "fake"), []byte(plugin), 0o755); err != nil {
+	if err := lntest.WriteProgram(filepath.Join(dir, "fake"), []byte(plugin)); err != nil {
 		t.Fatal(err)
 	}
 	d := Find([]string{dir}, "fake")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // iptables that did not get its lock in time means that another program is at
@@ -16,7 +17,7 @@ func TestBusy(t *testing.T) {
 	dir := t.TempDir()
 	script := "#!/bin/sh\necho >> " + dir + "/calls\necho Another app is currently holding the xtables lock >&2\nexit 4\n"
 	for _, name := range []string{"iptables-save", "ip6tables-save"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+		if err := lntest.WriteProgram(filepath.Join(dir, name), []byte(script)); err != nil {
 			t.Fatal(err)
 		}
 	}

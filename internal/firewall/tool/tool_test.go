@@ -3,6 +3,7 @@ package tool
 import (
 	"context"
 	"errors"
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,7 @@ import (
 func program(t *testing.T, script string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "prog"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+	if err := lntest.WriteProgram(filepath.Join(dir, "prog"), []byte("#!/bin/sh\n"+script)); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))

@@ -1,4 +1,4 @@
-package main
+package trace
 
 import (
 	"context"
@@ -16,24 +16,26 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/cmd/lnctl/find"
 	"github.com/libnet-cni/libnet/internal/console"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/nftrace"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
-// traced is what trace found.
-type traced struct {
-	From   string      `json:"from"`
-	To     string      `json:"to"`
-	Steps  []traceStep `json:"steps"`
-	Answer string      `json:"answer,omitempty"` // to our packet
+// Found is what became of a packet.
+type Found struct {
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Steps  []Step `json:"steps"`
+	Answer string `json:"answer,omitempty"` // to our packet
 	// Arrived says that an answer came, or that the packet of another host was let through.
 	Arrived bool   `json:"arrived"`
 	Says    string `json:"says"` // in a sentence
 }
 
-type traceStep struct {
+// Step is what one rule did to it.
+type Step struct {
 	Hook    string `json:"hook"`
 	Table   string `json:"table"` // with its family
 	Chain   string `json:"chain"`
@@ -55,7 +57,11 @@ type probe struct {
 	wait     time.Duration
 }
 
-func traceCommand(s *settings) *cobra.Command {
+// Records returns the attachments of this host, in the order of their containers.
+type Records func() ([]state.Endpoint, error)
+
+// Command is "lnctl trace". Containers completes the first argument.
+func Command(o *console.Output, all Records, containers cobra.CompletionFunc) *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "trace FROM TO[:PORT[/PROTOCOL]]",
@@ -70,9 +76,13 @@ func traceCommand(s *settings) *cobra.Command {
 			}
 			return nil
 		},
-		ValidArgsFunction: s.completeContainers,
+		ValidArgsFunction: containers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := s.probe(args[0], args[1], wait)
+			records, err := all()
+			if err != nil {
+				return err
+			}
+			p, err := newProbe(records, args[0], args[1], wait)
 			if err != nil {
 				return err
 			}
@@ -80,7 +90,7 @@ func traceCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = s.print(cmd.OutOrStdout(), found, found.write)
+			err = o.Print(cmd.OutOrStdout(), found, found.write)
 			if !found.Arrived {
 				err = errors.Join(err, errors.New("the packet did not arrive"))
 			}
@@ -91,12 +101,8 @@ func traceCommand(s *settings) *cobra.Command {
 	return cmd
 }
 
-func (s *settings) probe(from, to string, wait time.Duration) (p probe, err error) {
+func newProbe(records []state.Endpoint, from, to string, wait time.Duration) (p probe, err error) {
 	p = probe{from: from, to: to, wait: wait, protocol: "icmp"}
-	records, err := s.records()
-	if err != nil {
-		return p, err
-	}
 	dest, protocol, given := strings.Cut(to, "/")
 	if host, port, err := net.SplitHostPort(dest); err == nil {
 		n, err := strconv.ParseUint(port, 10, 16)
@@ -113,14 +119,15 @@ func (s *settings) probe(from, to string, wait time.Duration) (p probe, err erro
 	}
 	addr, err := netip.ParseAddr(strings.Trim(dest, "[]"))
 	if err != nil {
-		rec, err := recordOf(records, dest)
+		of, err := container(records, dest)
 		if err != nil {
 			return p, err
 		}
-		if len(rec.Addresses) == 0 {
-			return p, fmt.Errorf("container %s has no address", rec.ContainerID)
+		i := slices.IndexFunc(of, func(r state.Endpoint) bool { return len(r.Addresses) > 0 })
+		if i < 0 {
+			return p, fmt.Errorf("container %s has no address", of[0].ContainerID)
 		}
-		addr = rec.Addresses[0].Prefix.Addr()
+		addr = of[i].Addresses[0].Prefix.Addr()
 	}
 	p.dest = netip.AddrPortFrom(addr.Unmap(), p.dest.Port())
 	return p, p.findSource(records)
@@ -138,11 +145,11 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 	if p.from == "host" {
 		p.ns, err = netns.Current()
 	} else {
-		rec, findErr := recordOf(records, p.from)
+		of, findErr := container(records, p.from)
 		if findErr != nil {
 			return findErr
 		}
-		p.ns, err = netns.Open(rec.Netns)
+		p.ns, err = netns.Open(of[0].Netns)
 	}
 	if err != nil {
 		return err
@@ -157,41 +164,42 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 	})
 }
 
-// recordOf finds an attachment by its container's ID or the beginning of it.
-func recordOf(records []state.Endpoint, id string) (state.Endpoint, error) {
-	found := slices.DeleteFunc(slices.Clone(records), func(r state.Endpoint) bool { return !strings.HasPrefix(r.ContainerID, id) || r.Netns == "" })
-	for _, r := range found {
-		if r.ContainerID == id {
-			return r, nil
-		}
+// container is find.Container, for what may have been meant as an address.
+func container(records []state.Endpoint, id string) ([]state.Endpoint, error) {
+	of, err := find.Container(records, id)
+	if err != nil {
+		return nil, fmt.Errorf("no address: %w", err)
 	}
-	switch {
-	case id == "" || len(found) == 0:
-		return state.Endpoint{}, fmt.Errorf("%q is no address, and no container begins so; lnctl endpoint ls lists them", id)
-	case slices.ContainsFunc(found, func(r state.Endpoint) bool { return r.ContainerID != found[0].ContainerID }):
-		return state.Endpoint{}, fmt.Errorf("%q: more than one container begins so: want an ID", id)
-	}
-	return found[0], nil
+	return of, nil
 }
 
-func (p probe) trace(ctx context.Context, progress io.Writer) (traced, error) {
-	found := traced{From: p.from, To: p.to, Steps: []traceStep{}}
+func (p probe) trace(ctx context.Context, progress io.Writer) (Found, error) {
+	found := Found{From: p.from, To: p.to, Steps: []Step{}}
 	number := map[string]uint8{"tcp": syscall.IPPROTO_TCP, "udp": syscall.IPPROTO_UDP, "icmp": syscall.IPPROTO_ICMP}[p.protocol]
 	if p.protocol == "icmp" && p.dest.Addr().Is6() {
 		number = syscall.IPPROTO_ICMPV6
 	}
-	t, err := nftrace.Start(nftrace.Match{Source: p.source, Dest: p.dest.Addr(), Protocol: number, Port: p.dest.Port()})
+	match := nftrace.Match{Source: p.source, Dest: p.dest.Addr(), Protocol: number, Port: p.dest.Port()}
+	send := func() answer { return answer{} }
+	if p.ns != nil {
+		s, err := p.open()
+		if err != nil {
+			return found, err
+		}
+		match.SourcePort, match.Ident = s.port, s.ident
+		defer s.close()
+		send = func() answer { return s.send(p.wait) }
+	}
+	t, err := nftrace.Start(match)
 	if err != nil {
 		return found, err
 	}
 	defer func() { _ = t.Close() }()
-	answers := make(chan answer, 1)
 	if p.ns == nil {
 		_, _ = fmt.Fprintf(progress, "waiting %s for a packet from %s\n", p.wait, p.from)
-		answers <- answer{}
-	} else {
-		go func() { answers <- p.send() }()
 	}
+	answers := make(chan answer, 1)
+	go func() { answers <- send() }()
 	steps, err := t.Follow(p.wait)
 	if err != nil {
 		return found, err
@@ -206,8 +214,8 @@ func (p probe) trace(ctx context.Context, progress io.Writer) (traced, error) {
 	return found, nil
 }
 
-func stepOf(ctx context.Context, s nftrace.Step, texts rules) traceStep {
-	out := traceStep{Hook: s.Hook, Table: strings.TrimSpace(s.Family + " " + s.Table), Chain: s.Chain, Verdict: s.Verdict, In: s.In, Out: s.Out}
+func stepOf(ctx context.Context, s nftrace.Step, texts rules) Step {
+	out := Step{Hook: s.Hook, Table: strings.TrimSpace(s.Family + " " + s.Table), Chain: s.Chain, Verdict: s.Verdict, In: s.In, Out: s.Out}
 	if s.Handle != 0 {
 		out.Rule = texts.text(ctx, s)
 	}
@@ -251,7 +259,7 @@ func (r rules) text(ctx context.Context, s nftrace.Step) string {
 }
 
 // judge says in a sentence what became of the packet.
-func (f *traced) judge(p probe, steps []nftrace.Step, a answer) {
+func (f *Found) judge(p probe, steps []nftrace.Step, a answer) {
 	last := nftrace.Step{}
 	for i, s := range steps {
 		if s.Dropped() {
@@ -288,7 +296,7 @@ func through(out string) string {
 }
 
 // dropped says by what, and what to do.
-func dropped(s nftrace.Step, shown traceStep) string {
+func dropped(s nftrace.Step, shown Step) string {
 	by := "by the policy of"
 	if s.Handle != 0 {
 		by = "by the rule " + shown.Rule + " of"
@@ -303,7 +311,7 @@ func dropped(s nftrace.Step, shown traceStep) string {
 	return says + ": it is not libnet's; change it there, lnctl doctor says how"
 }
 
-func (f traced) write(out io.Writer) error {
+func (f Found) write(out io.Writer) error {
 	var rows [][]string
 	hook := ""
 	for _, s := range f.Steps {
@@ -315,11 +323,11 @@ func (f traced) write(out io.Writer) error {
 		if s.Source != "" {
 			way = s.Source + " → " + s.Dest
 		}
-		rows = append(rows, []string{at, s.Table, s.Chain, s.Verdict, orDash(way), orDash(s.Rule)})
+		rows = append(rows, []string{at, s.Table, s.Chain, s.Verdict, console.OrDash(way), console.OrDash(s.Rule)})
 	}
 	var errs []error
 	if len(rows) > 0 {
-		errs = append(errs, table(out, []string{"HOOK", "TABLE", "CHAIN", "VERDICT", "PACKET", "RULE"}, rows))
+		errs = append(errs, console.WriteTable(out, []string{"HOOK", "TABLE", "CHAIN", "VERDICT", "PACKET", "RULE"}, rows))
 	}
 	mark := console.Paint(out, console.Red, "✗")
 	if f.Arrived {

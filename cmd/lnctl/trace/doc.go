@@ -1,0 +1,2 @@
+// Package trace is the command of lnctl that follows a packet.
+package trace

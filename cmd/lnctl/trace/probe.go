@@ -1,0 +1,185 @@
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// answer is what came back for a packet.
+type answer struct {
+	came bool
+	text string
+}
+
+// sender is a socket in the namespace of the sender. It is there before the trace begins:
+// port and ident tell its packets from others between the same hosts.
+type sender struct {
+	fd       int
+	protocol string
+	to       netip.AddrPort
+	port     uint16 // of TCP and UDP, its own
+	ident    uint16 // of an echo
+}
+
+// open opens the socket by which the probe is sent.
+func (p probe) open() (s sender, err error) {
+	s = sender{fd: -1, protocol: p.protocol, to: p.dest}
+	kind, number := unix.SOCK_STREAM, 0
+	switch p.protocol {
+	case "udp":
+		kind = unix.SOCK_DGRAM
+	case "icmp": // a raw socket: others need a group of the sysctl ping_group_range
+		kind, number, s.ident = unix.SOCK_RAW, unix.IPPROTO_ICMP, uint16(rand.Uint32()|1)
+		if p.dest.Addr().Is6() {
+			number = unix.IPPROTO_ICMPV6
+		}
+	}
+	family, any := unix.AF_INET, netip.IPv4Unspecified()
+	if p.dest.Addr().Is6() {
+		family, any = unix.AF_INET6, netip.IPv6Unspecified()
+	}
+	err = p.ns.Do(func() (err error) {
+		if s.fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, number); err != nil || s.ident != 0 {
+			return err
+		}
+		if err := unix.Bind(s.fd, sockaddr(netip.AddrPortFrom(any, 0))); err != nil {
+			return errors.Join(err, unix.Close(s.fd))
+		}
+		switch own, err := unix.Getsockname(s.fd); own := own.(type) {
+		case *unix.SockaddrInet4:
+			s.port = uint16(own.Port)
+		case *unix.SockaddrInet6:
+			s.port = uint16(own.Port)
+		default:
+			return errors.Join(err, unix.Close(s.fd))
+		}
+		return nil
+	})
+	if err != nil {
+		return s, fmt.Errorf("socket of %s: %w", p.protocol, err)
+	}
+	return s, nil
+}
+
+func (s sender) close() { _ = unix.Close(s.fd) }
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	to := &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+	if i, err := net.InterfaceByName(a.Addr().Zone()); err == nil {
+		to.ZoneId = uint32(i.Index)
+	}
+	return to
+}
+
+// send sends the packet, and waits for what comes back.
+func (s sender) send(wait time.Duration) answer {
+	end := time.Now().Add(wait)
+	err := unix.Connect(s.fd, sockaddr(s.to))
+	if errors.Is(err, unix.EINPROGRESS) {
+		err = s.await(unix.POLLOUT, end)
+	}
+	if err == nil && s.protocol == "tcp" {
+		return answer{true, "the connection was accepted"}
+	}
+	data := []byte("libnet\n")
+	if s.protocol == "icmp" {
+		data = s.echo()
+	}
+	if err == nil {
+		err = unix.Send(s.fd, data, 0)
+	}
+	buf := make([]byte, 1500)
+	for err == nil {
+		if err = s.await(unix.POLLIN, end); err != nil {
+			break
+		}
+		n, readErr := unix.Read(s.fd, buf)
+		switch {
+		case readErr != nil:
+			err = readErr
+		case s.protocol == "udp":
+			return answer{true, "an answer came"}
+		case s.isReply(buf[:n]):
+			return answer{true, fmt.Sprintf("%s answers the echo", s.to.Addr())}
+		}
+	}
+	return failed(err)
+}
+
+// await waits for an event of the socket, and returns what it knows as an error.
+func (s sender) await(event int16, end time.Time) error {
+	for {
+		left := time.Until(end)
+		if left <= 0 {
+			return unix.ETIMEDOUT
+		}
+		fds := []unix.PollFd{{Fd: int32(s.fd), Events: event}}
+		n, err := unix.Poll(fds, int(left.Milliseconds())+1)
+		switch {
+		case errors.Is(err, unix.EINTR), err == nil && n == 0:
+			continue
+		case err != nil:
+			return err
+		}
+		code, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && code != 0 {
+			err = unix.Errno(code)
+		}
+		return err
+	}
+}
+
+// failed says what an error of the socket tells: that a connection is refused is an answer.
+func failed(err error) answer {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
+		return answer{true, "the port is closed: nothing listens there"}
+	case errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EAGAIN):
+		return answer{false, "silence"}
+	}
+	return answer{false, err.Error()}
+}
+
+// echo is a request (RFC 792, RFC 4443).
+func (s sender) echo() []byte {
+	request := byte(8)
+	if s.to.Addr().Is6() {
+		request = 128
+	}
+	packet := []byte{request, 0, 0, 0, byte(s.ident >> 8), byte(s.ident), 0, 1}
+	if sum := checksum(packet); s.to.Addr().Is4() { // of ICMPv6 the kernel makes it
+		packet[2], packet[3] = byte(sum>>8), byte(sum)
+	}
+	return packet
+}
+
+// isReply says that a packet is the answer to the echo. Those of IPv4 come with their header.
+func (s sender) isReply(got []byte) bool {
+	reply := byte(129)
+	if s.to.Addr().Is4() {
+		reply = 0
+		if len(got) < 20 {
+			return false
+		}
+		got = got[min(len(got), 4*int(got[0]&15)):]
+	}
+	return len(got) >= 8 && got[0] == reply && got[4] == byte(s.ident>>8) && got[5] == byte(s.ident)
+}
+
+// checksum is that of the internet (RFC 1071).
+func checksum(b []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i+1 < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	return ^uint16(sum>>16 + sum&0xffff)
+}

@@ -1,0 +1,95 @@
+package kubernetes
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const overlayAnnotation = "libnet-cni.dev/overlay"
+
+// Two hosts find each other by their Nodes, in both families. Without the API containers start and
+// reach each other, also when an agent is killed and started again; and a Node that goes is left out.
+func TestTwoNodes(t *testing.T) {
+	p := newPlane(t)
+	p.addNode(t, "m1", "172.31.9.1", "10.244.1.0/24", "fd66:244:0:1::/64")
+	p.addNode(t, "w2", "172.31.9.2", "10.244.2.0/24", "fd66:244:0:2::/64")
+	p.addNode(t, "silent", "172.31.9.3", "10.244.3.0/24", "fd66:244:0:3::/64") // no agent runs there
+	hosts := []*host{newHost(t, p, "m1", "172.31.9.1", adminToken), newHost(t, p, "w2", "172.31.9.2", adminToken)}
+	for _, h := range hosts {
+		h.configure(t, "")
+		h.startAgent(t)
+	}
+	both := func() {
+		t.Helper()
+		for _, h := range hosts {
+			eventually(t, h.name+" knows both hosts", func() bool { return slices.Equal(h.nodes(), []string{"m1", "w2"}) })
+			h.healthy(t)
+		}
+	}
+	both()
+	a, b := hosts[0].add(t), hosts[1].add(t)
+	for _, prefix := range []string{"10.244.1.", "fd66:244:0:1:"} {
+		if !slices.ContainsFunc(a.addresses, func(s string) bool { return strings.HasPrefix(s, prefix) }) {
+			t.Errorf("%v: want an address in the Node's podCIDR %s", a.addresses, prefix)
+		}
+	}
+	check(t, a.reaches(b))
+	check(t, b.reaches(a))
+
+	p.stopAPI(t)
+	eventually(t, "the agent says that the API is away", func() bool { return strings.Contains(hosts[0].health(), "Kubernetes: nodes of https://") })
+	check(t, hosts[0].add(t).reaches(b))
+	hosts[1].killAgent(t)
+	check(t, hosts[1].add(t).reaches(a))
+	hosts[1].startAgent(t)
+	eventually(t, "the new agent says that the API is away", func() bool { return strings.Contains(hosts[1].health(), "Kubernetes: ") })
+	check(t, hosts[1].add(t).reaches(a))
+	check(t, a.reaches(b))
+
+	p.startAPI(t)
+	back := time.Now()
+	both()
+	t.Logf("agents are well %.1f s after the API was back", time.Since(back).Seconds())
+
+	p.do(t, http.MethodPatch, "/api/v1/nodes/w2", asMerge, object{"metadata": object{"annotations": object{overlayAnnotation: nil}}})
+	eventually(t, "the agent writes its annotation again", func() bool { return p.annotation(t, "w2", overlayAnnotation) != "" })
+	both()
+	p.do(t, http.MethodPatch, "/api/v1/nodes/w2", asMerge, object{"metadata": object{"annotations": object{"libnet-cni.dev/evicted": ""}}})
+	eventually(t, "m1 is alone", func() bool { return slices.Equal(hosts[0].nodes(), []string{"m1"}) })
+	if a.reaches(b) == nil {
+		t.Error("a host that was evicted is reached")
+	}
+	p.do(t, http.MethodPatch, "/api/v1/nodes/w2", asMerge, object{"metadata": object{"annotations": object{"libnet-cni.dev/evicted": nil}}})
+	both()
+	p.do(t, http.MethodDelete, "/api/v1/nodes/w2", "", nil)
+	eventually(t, "m1 is alone", func() bool { return slices.Equal(hosts[0].nodes(), []string{"m1"}) })
+	eventually(t, "w2 says that it has no Node", func() bool { return strings.Contains(hosts[1].health(), `there is no Node "w2"`) })
+}
+
+// The agent says why a Node cannot have a part in the network, and what to do.
+func TestSaysWhatIsWrong(t *testing.T) {
+	p := newPlane(t)
+	p.addNode(t, "m1", "172.31.9.1")
+	h := newHost(t, p, "m1", "172.31.9.1", adminToken)
+	h.configure(t, "")
+	h.startAgent(t)
+	says := func(what string) {
+		t.Helper()
+		eventually(t, "the agent says "+what, func() bool { return strings.Contains(h.health(), what) })
+	}
+	says("has no podCIDR yet: kube-controller-manager gives one, with --allocate-node-cidrs=true")
+	p.do(t, http.MethodPatch, "/api/v1/nodes/m1", asMerge, object{"spec": object{"podCIDR": "10.5.1.0/24", "podCIDRs": []string{"10.5.1.0/24"}}})
+	says(`no podCIDR [10.5.1.0/24] of node m1 is in subnet 10.244.0.0/16: set subnet to what kube-controller-manager has as --cluster-cidr`)
+	h.killAgent(t)
+	p.do(t, http.MethodDelete, "/api/v1/nodes/m1", "", nil)
+	p.addNode(t, "m1", "172.31.9.1", "10.244.16.0/20", "fd66:244:0:1::/64")
+	h.startAgent(t)
+	says(`podCIDR 10.244.16.0/20 of node m1 is no /24 in subnet 10.244.0.0/16: set "blockSize": {"ipv4": N}`)
+	h.configure(t, `,"blockSize":{"ipv4":20}`)
+	h.healthy(t)
+	p.do(t, http.MethodPatch, "/api/v1/nodes/m1/status", asMerge, object{"status": object{"addresses": []object{{"type": "InternalIP", "address": "172.31.9.77"}}}})
+	says("which is none of its InternalIPs [172.31.9.77]")
+}
