@@ -31,7 +31,7 @@ func serviceCommand(s *settings) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(serviceCreateCommand(s), serviceListCommand(s), serviceInspectCommand(s), serviceUpdateCommand(s), serviceDrainCommand(s), serviceRemoveCommand(s))
+	cmd.AddCommand(serviceCreateCommand(s), serviceListCommand(s), serviceInspectCommand(s), serviceUpdateCommand(s), serviceDrainCommand(s), serviceRemoveCommand(s), serviceExportCommand(s))
 	return cmd
 }
 
@@ -65,7 +65,7 @@ func serviceCreateCommand(s *settings) *cobra.Command {
 		Short: "Make a service",
 		Long: "Give the containers of a network that have a name or alias one address. Each connection to it leads to one of\n" +
 			"them, which sees the client's address. Containers come and go with ADD and DEL. The service lives as long as the\n" +
-			"state directory; after a reboot it has to be made again.",
+			"state directory, which a reboot empties: lnctl service export prints what makes it again.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			def, vip, err := f.service(args[0])
 			if err != nil {
