@@ -22,7 +22,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-overlay lint api keys bpf fuzz bench image install clean tools
+.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-services demo-overlay lint api keys bpf fuzz bench image install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -69,6 +69,9 @@ demo: build ## connect two containers, publish a port, leave nothing
 
 demo-names: build ## have containers find each other by name, and kill the agent
 	$(GO) run ./scripts/demo -names -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
+
+demo-services: build ## replace the containers of a service under load, and count what fails
+	$(GO) run ./scripts/demo -services -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
 
 demo-overlay: build tools ## connect containers of three hosts by etcd, and take hosts and etcd away
 	$(GO) run ./scripts/demo -overlay -bin $(CURDIR)/bin -tools $(TOOLS) -conf $(CURDIR)/conf/examples

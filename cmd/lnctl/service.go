@@ -32,7 +32,7 @@ func serviceCommand(s *settings) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(serviceCreateCommand(s), serviceListCommand(s), serviceInspectCommand(s), serviceUpdateCommand(s), serviceDrainCommand(s), serviceRemoveCommand(s))
+	cmd.AddCommand(serviceCreateCommand(s), serviceListCommand(s), serviceInspectCommand(s), serviceUpdateCommand(s), serviceDrainCommand(s), serviceRemoveCommand(s), serviceExportCommand(s))
 	return cmd
 }
 
@@ -66,8 +66,8 @@ func serviceCreateCommand(s *settings) *cobra.Command {
 		Short: "Make a service",
 		Long: "Give the containers of a network that have a name or alias one address. Each connection to it leads to one of\n" +
 			"them, which sees the client's address. Containers come and go with ADD and DEL. On a network that spans hosts by\n" +
-			"ln-agent it is the service of all hosts. On any other it lives as long as the state directory; after a reboot it\n" +
-			"has to be made again.",
+			"ln-agent it is the service of all hosts. On any other it lives as long as the state directory, which a reboot\n" +
+			"empties: lnctl service export prints what makes it again.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			def, vip, err := f.service(args[0])
 			if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -143,4 +144,50 @@ func (s shownService) write(out io.Writer) error {
 	err = errors.Join(err, table(out, []string{"PORT", "CONNECTIONS SO FAR"}, ports))
 	_, lineErr := fmt.Fprintln(out)
 	return errors.Join(err, lineErr, table(out, columns, backends))
+}
+
+func serviceExportCommand(s *settings) *cobra.Command {
+	var network string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Print the commands that make the services of this host again",
+		Long: "Print a command for each service, for a shell, that makes it again with the same addresses: to be kept, and run after\n" +
+			"a reboot when the network has its first container. Weights are left out, as they are those of containers.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return s.with(func(o *operator.Operator) error {
+				found, err := o.ListServices(cmd.Context(), network)
+				all := []string{}
+				for _, f := range found {
+					all = append(all, createCommand(f))
+				}
+				return errors.Join(err, s.print(cmd.OutOrStdout(), all, func(out io.Writer) error {
+					var errs []error
+					for _, line := range all {
+						_, err := fmt.Fprintln(out, line)
+						errs = append(errs, err)
+					}
+					return errors.Join(errs...)
+				}))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&network, "network", "", "only those of this `network`")
+	return cmd
+}
+
+// createCommand is the command that makes a service.
+func createCommand(f balancer.Found) string {
+	vip := cmp.Or(joined(f.VIPs), "none")
+	line := fmt.Sprintf("lnctl service create %s --network %s --select alias=%s --vip %s --affinity %s", f.Name, f.Network, f.Select, vip, f.Affinity)
+	for _, p := range f.Ports {
+		line += " --port " + p.String()
+	}
+	for _, p := range f.Published {
+		line += " --publish '" + p.String() + "'" // brackets are a pattern to a shell
+	}
+	if f.StartDrained {
+		line += " --start-drained"
+	}
+	return line
 }

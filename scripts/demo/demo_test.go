@@ -20,7 +20,7 @@ func TestDemo(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", demo, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, args := range [][]string{nil, {"-names"}} {
+	for _, args := range [][]string{nil, {"-names"}, {"-services"}} {
 		out, err := exec.Command(demo, append(args, "-bin", bin, "-conf", "../../conf/examples")...).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "No difference in") {
 			t.Errorf("demo %v: %v\n%s", args, err, out)

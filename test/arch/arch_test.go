@@ -21,7 +21,7 @@ var ladder = []struct {
 	{"internal/plugin", []string{"internal/cni", "internal/plan", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
 	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host", "internal/wireguard"}},
-	{"cmd/lnctl", []string{"cmd/lnctl/*", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life", "internal/balancer", "internal/service"}},
+	{"cmd/lnctl", []string{"cmd/lnctl/*", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life", "internal/balancer", "internal/service", "internal/firewall"}},
 	{"cmd/lnctl/find", []string{"internal/state"}},
 	{"cmd/lnctl/connect", []string{"cmd/lnctl/find", "internal/address", "internal/cni", "internal/console", "internal/engine", "internal/life", "internal/model", "internal/netconf", "internal/netns", "internal/operator", "internal/plugin", "internal/state"}},
 	{"cmd/lnctl/explain", []string{"internal/address", "internal/cni", "internal/console", "internal/firewall/iptables", "internal/firewall/ruleset", "internal/host", "internal/jsonr", "internal/link", "internal/model", "internal/netconf", "internal/plan", "internal/plugin", "internal/tunnel"}},

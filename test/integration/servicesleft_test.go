@@ -124,3 +124,19 @@ func TestServiceLeavesTogether(t *testing.T) {
 		l.lnctl("service", "rm", "s1", "--network", "net")
 	}
 }
+
+// export prints what makes a service again, as it was.
+func TestServiceExport(t *testing.T) {
+	l := newServicesLab(t, nil)
+	l.add("b1", "web")
+	l.create("--publish", "8000:80", "--publish", "["+hostAddr(true).String()+"]:8001:80/udp", "--start-drained", "--affinity", "client")
+	l.lnctl("service", "create", "names", "--network", "net", "--select", "alias=web", "--vip", "none")
+	before, script := l.lnctl("-o", "json", "service", "ls"), l.lnctl("service", "export")
+	for _, name := range []string{"web", "names"} {
+		l.lnctl("service", "rm", name, "--network", "net")
+	}
+	l.exec("/bin/sh", "-ec", strings.ReplaceAll(script, "lnctl ", program(t, "lnctl")+" --data-dir /run/leases "))
+	if now := l.lnctl("-o", "json", "service", "ls"); now != before {
+		t.Errorf("made again:\n%s\nwant\n%s\nby\n%s", now, before, script)
+	}
+}

@@ -15,7 +15,9 @@ var lnctl = plugin{name: "lnctl"}
 // operator is a bench on which lnctl is killed.
 type operator struct{ *bench }
 
-func (o *operator) lnctl(args string) error { return o.run(lnctl, call{args: strings.Fields(args)}, "", nil).err() }
+func (o *operator) lnctl(args string) error {
+	return o.run(lnctl, call{args: strings.Fields(args)}, "", nil).err()
+}
 
 // clean holds the host against what it was before the service.
 func (o *operator) clean(where string) {

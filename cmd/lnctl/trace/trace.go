@@ -60,8 +60,12 @@ type probe struct {
 // Records returns the attachments of this host, in the order of their containers.
 type Records func() ([]state.Endpoint, error)
 
+// Service says why the rules of services refuse what is for an address and port of a protocol, as
+// "tcp"; empty: they have nothing for it.
+type Service func(ctx context.Context, protocol string, dest netip.AddrPort) string
+
 // Command is "lnctl trace". Containers completes the first argument.
-func Command(o *console.Output, all Records, containers cobra.CompletionFunc) *cobra.Command {
+func Command(o *console.Output, all Records, why Service, containers cobra.CompletionFunc) *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "trace FROM TO[:PORT[/PROTOCOL]]",
@@ -89,6 +93,11 @@ func Command(o *console.Output, all Records, containers cobra.CompletionFunc) *c
 			found, err := p.trace(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
 				return err
+			}
+			if last := len(found.Steps) - 1; !found.Arrived && last >= 0 && strings.HasSuffix(found.Steps[last].Table, " libnet-services") {
+				if says := why(cmd.Context(), p.protocol, p.dest); says != "" {
+					found.Says = "refused: " + says
+				}
 			}
 			err = o.Print(cmd.OutOrStdout(), found, found.write)
 			if !found.Arrived {
