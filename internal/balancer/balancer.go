@@ -19,6 +19,7 @@ import (
 type Host interface {
 	EnsureServiceAddrs(device string, addrs []netip.Addr) (net.HardwareAddr, error)
 	EnsureLocalAddrs(addrs []netip.Addr) error
+	Forward(ctx context.Context, v4, v6 bool) error
 	RemoveServiceAddrs(device string, addrs []netip.Addr) error
 	LacksServiceAddrs(device string, addrs []netip.Addr) ([]netip.Addr, error)
 	DeviceMAC(device string) (net.HardwareAddr, error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -98,8 +99,10 @@ func (s *Services) takePorts(ctx context.Context, id state.ServiceID, f *Followe
 	err := s.ports.TakeForService(ctx, publish.ServicePortsOf(f.Service, f.Device))
 	if err != nil {
 		f.Published = nil
+		return err
 	}
-	return err
+	// As ADD does, which has not been called on a host without containers.
+	return s.host.Forward(ctx, slices.ContainsFunc(f.VIPs, netip.Addr.Is4), slices.ContainsFunc(f.VIPs, netip.Addr.Is6))
 }
 
 // following is a change of a shared service.
@@ -189,7 +192,7 @@ func (s *Services) Unfollow(ctx context.Context, network, name, selected string)
 		return nil
 	})
 	if err == nil && len(r.Published) > 0 {
-		err = s.ports.LeaveToService(ctx, publish.ServicePorts{Network: network, Service: name})
+		err = s.ports.LeaveToService(ctx, publish.ServicePorts{Network: network, Service: name, NoLocalhost: true})
 	}
 	return err
 }

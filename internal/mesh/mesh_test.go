@@ -173,6 +173,27 @@ func TestDo(t *testing.T) {
 	}
 }
 
+// The weight of a container goes with it: its host takes it out of the definition, and no other
+// host does.
+func TestPrune(t *testing.T) {
+	lntest.Isolate(t)
+	m := newMesh()
+	m.Keep([]Network{{Name: "net1", StateDir: filepath.Join(t.TempDir(), "state")}})
+	s := webOf("web", 1)
+	s.Weights, s.Homes = map[string]int{"gone": 0, "far": 2}, map[string]string{"gone": "h1", "far": "h2"}
+	m.Defined([]service.Shared{s}, true)
+	open := controllers{}
+	defer open.close()
+	m.prune(t.Context(), open)
+	put := m.conf.Registry.(*defs).put
+	if len(put) != 1 || len(put[0].Weights) != 1 || put[0].Weights["far"] != 2 || put[0].Homes["far"] != "h2" || put[0].Revision != 1 {
+		t.Errorf("written: %+v", put)
+	}
+	if len(s.Weights) != 2 {
+		t.Error("the definition that others read has changed")
+	}
+}
+
 // Many services of many containers: what a host takes up, and how long one change takes it. The
 // figures are in the log.
 func TestManyServices(t *testing.T) {

@@ -27,11 +27,13 @@ type ServicePorts struct {
 	Bridge           string       // the interface that has Addrs
 	Addrs            []netip.Addr // of the service
 	Ports            []model.PortMapping
+	// NoLocalhost: 127.0.0.1 does not lead to the ports. The interface need not be there then.
+	NoLocalhost bool
 }
 
 // ServicePortsOf are the published ports of a service.
 func ServicePortsOf(s service.Service, bridge string) ServicePorts {
-	all := ServicePorts{Network: s.Network, Service: s.Name, Bridge: bridge, Addrs: s.VIPs}
+	all := ServicePorts{Network: s.Network, Service: s.Name, Bridge: bridge, Addrs: s.VIPs, NoLocalhost: s.Shared}
 	for _, p := range s.Published {
 		all.Ports = append(all.Ports, model.PortMapping{Protocol: p.Protocol.String(), HostIP: p.HostIP, HostPort: int(p.Port), ContainerPort: int(p.To)})
 	}
@@ -50,15 +52,15 @@ func isService(id model.ID) bool {
 	return is
 }
 
-func (k *Ports) servicePublisher(network string) *Publisher {
-	return &Publisher{ports: k, dir: k.Publications, network: network, cfg: model.PublishConfig{Backend: model.BackendNFTables}}
+func (k *Ports) servicePublisher(s ServicePorts) *Publisher {
+	return &Publisher{ports: k, dir: k.Publications, network: s.Network, cfg: model.PublishConfig{Backend: model.BackendNFTables, NoHairpin: s.NoLocalhost}}
 }
 
 // TakeForService takes ports of the host for a service, beside those that it has: all or none.
 // A port of a container, or of another service, is a *PortHeldError. Restored: the rules of the
 // host had been lost, and those of others still are.
 func (k *Ports) TakeForService(ctx context.Context, s ServicePorts) (restored bool, err error) {
-	p, id := k.servicePublisher(s.Network), s.id()
+	p, id := k.servicePublisher(s), s.id()
 	release, err := p.dir.Own(ctx, s.Network, id.ContainerID, id.IfName, state.Create)
 	if err != nil {
 		return false, err
@@ -109,7 +111,7 @@ func dedupe(ports []model.PortMapping) (all []model.PortMapping) {
 // LeaveToService frees the ports of the host that a service has and that are not among Ports.
 // None at all is success.
 func (k *Ports) LeaveToService(ctx context.Context, s ServicePorts) error {
-	p, id := k.servicePublisher(s.Network), s.id()
+	p, id := k.servicePublisher(s), s.id()
 	if len(s.Ports) == 0 {
 		return p.Remove(ctx, id)
 	}
@@ -148,7 +150,7 @@ func (k *Ports) LeaveToService(ctx context.Context, s ServicePorts) error {
 
 // VerifyService changes nothing and says what differs from what the service should have.
 func (k *Ports) VerifyService(ctx context.Context, s ServicePorts) error {
-	p, id := k.servicePublisher(s.Network), s.id()
+	p, id := k.servicePublisher(s), s.id()
 	rec, err := p.load(id)
 	switch {
 	case errors.Is(err, state.ErrNotFound) && len(s.Ports) == 0:

@@ -210,7 +210,7 @@ func TestMeshHeals(t *testing.T) {
 func TestMeshHostLeaves(t *testing.T) {
 	t.Parallel()
 	m := newMeshLab(t, 3)
-	v4, _ := m.create("h1")
+	v4, _ := m.create("h1", "--publish", "8080:80/tcp")
 	m.add("h1", "near", "client")
 	m.add("h1", "b1", "web")
 	m.add("h2", "b2", "web")
@@ -229,7 +229,7 @@ func TestMeshHostLeaves(t *testing.T) {
 		}
 	})
 	m.become("h3 has left", "near", v4, "b1", "b2")
-	if out := m.lnctl("h3", "service", "ls"); strings.Contains(out, "web") {
+	if out := m.lnctl("h3", "service", "ls") + m.lnctl("h3", "port", "ls"); strings.Contains(out, "web") || strings.Contains(out, "8080") {
 		t.Errorf("h3 has left, and has:\n%s", out)
 	}
 	for _, h := range []string{"h1", "h2"} {
@@ -432,4 +432,35 @@ func (m *meshLab) buckets() string {
 	})
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), "\n")
+}
+
+// A host loses all that it has of services, as by a reboot, and its agent puts it back from etcd. What
+// was removed meanwhile goes.
+func TestMeshStateLost(t *testing.T) {
+	t.Parallel()
+	m := newMeshLab(t, 2)
+	m.add("h1", "near", "client")
+	m.add("h1", "b1", "web")
+	m.add("h2", "b2", "web")
+	v4, _ := m.create("h1", "--publish", "8080:80/tcp")
+	gone, _, _ := strings.Cut(m.lnctl("h1", "service", "create", "gone", "--network", "net0", "--select", "alias=web", "--port", "80:8080"), ",")
+	m.become("at first", "near", v4, "b1", "b2")
+	m.procs["h1"].kill(t)
+	m.lnctl("h2", "service", "rm", "gone", "--network", "net0")
+	m.check(os.RemoveAll("/run/libnet-h1/services/net0/web/web"))
+	m.in(netnsPath("h1"), func() {
+		m.exec("nft", "delete", "table", "inet", "libnet-services")
+		m.exec("ip", "addr", "del", v4+"/32", "dev", "lo")
+	})
+	m.start("h1")
+	m.become("after the restart", "near", v4, "b1", "b2")
+	if !lntest.Await(agentPatience, func() bool { return !strings.Contains(m.lnctl("h1", "service", "ls"), "gone") }) {
+		t.Error("a service that was removed meanwhile is there")
+	}
+	if got := m.on().ask("near", "tcp", gone, 80); !strings.HasPrefix(got, "error") {
+		t.Errorf("a service that was removed meanwhile: %q", got)
+	}
+	if out, err := m.tryLnctl("h1", "doctor"); err != nil && strings.Contains(out, "lnctl repair") {
+		t.Errorf("doctor: %s", out)
+	}
 }

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -47,13 +48,19 @@ func (m *meshLab) uplink(host string, is6 bool) string {
 
 func TestMeshPublished(t *testing.T) {
 	t.Parallel()
-	m := newMeshOutside(t, 2)
+	m := newMeshOutside(t, 3) // no container of the network is on h3
 	m.add("h1", "back", "web")
 	m.add("h1", "near", "client")
 	m.add("h2", "far", "client")
-	v4, _ := m.create("h2", "--publish", "8080:80/tcp", "--publish", "8080:80/udp")
+	v4, v6 := m.create("h2", "--publish", "8080:80/tcp", "--publish", "8080:80/udp")
 	m.become("at first", "far", v4, "back")
 	m.become("at first", "near", v4, "back")
+	for _, vip := range []string{v4, v6} { // the outside has a way to it, and gets nothing
+		m.route("", vip+"/"+fmt.Sprint(netip.MustParseAddr(vip).BitLen()), m.uplink("h1", strings.Contains(vip, ":")))
+		if got := m.on().ask("", "tcp", vip, 80); !strings.HasPrefix(got, "error") {
+			t.Errorf("outside asks at %s: %q", vip, got)
+		}
+	}
 	for line := range strings.SplitSeq(strings.TrimSpace(meshPublishTable), "\n") {
 		cells := strings.Fields(line)
 		if len(cells) != 4 {
@@ -62,7 +69,8 @@ func TestMeshPublished(t *testing.T) {
 		for _, h := range m.hosts {
 			m.lnctl(h, "service", "update", "web", "--network", "net0", "--external", cells[0])
 		}
-		for i, h := range m.hosts {
+		m.checkPublished("tcp4", "", "h3", cells[3], cells[0]+" without a container")
+		for i, h := range m.hosts[:2] {
 			for _, network := range []string{"tcp4", "tcp6", "udp4", "udp6"} {
 				m.checkPublished(network, strings.TrimPrefix(cells[1], "outside"), h, cells[i+2], strings.Join(cells[:2], " "))
 			}
