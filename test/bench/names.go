@@ -83,7 +83,38 @@ func names(r *report, n int) error {
 			r.limit("names: "+limit.what+" per CPU second with "+clients+" at once, to aardvark-dns", fmt.Sprintf("≥ %.0f x", limit.times), limit.times/ratio, 1, fmt.Sprintf("%.1f x", ratio))
 		}
 	}
+	if err := firstNames(r, n); err != nil {
+		return err
+	}
 	return foreignNames(r, times, n)
+}
+
+// firstNames asks for the name of a container that has just come.
+func firstNames(r *report, n int) error {
+	t := &table{columns: []string{"", "p50", "p99"}}
+	for _, b := range []struct{ name, what string }{
+		{"NamesFirstKernel", "the kernel"}, {"NamesFirstAgent", "ln-agent"}, {"NamesFirstAardvark", "aardvark-dns, from its signal on"},
+	} {
+		if _, err := os.Stat(aardvarkPath); err != nil && b.name == "NamesFirstAardvark" {
+			t.row(b.what, "not installed")
+			continue
+		}
+		out, err := benchmark(b.name, n)
+		if err != nil {
+			return err
+		}
+		p50, err := metric(out, "first-p50-us")
+		if err != nil {
+			return err
+		}
+		p99, err := metric(out, "first-p99-us")
+		if err != nil {
+			return err
+		}
+		t.row(b.what, fmt.Sprintf("%.0f µs", p50), fmt.Sprintf("%.0f µs", p99))
+	}
+	t.print(r, fmt.Sprintf("from the end of ADD to the first answer for the new container's name, among 1000: %d times", n))
+	return nil
 }
 
 // foreignNames asks for names that other servers know.

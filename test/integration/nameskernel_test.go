@@ -351,8 +351,12 @@ func (l *namesLab) lose(pins string) {
 	l.check(err)
 	const netnsCookie = 71 // SO_NETNS_COOKIE
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, netnsCookie)
-	l.check(err)
 	l.check(unix.Close(fd))
+	if err != nil { // before Linux 5.14
+		var st unix.Stat_t
+		l.check(unix.Stat("/proc/thread-self/ns/net", &st))
+		cookie = st.Ino
+	}
 	all, err := filepath.Glob(fmt.Sprintf("/sys/fs/bpf/libnet/*-%d-v*/%s", cookie, pins))
 	l.check(err)
 	if len(all) == 0 {

@@ -35,6 +35,7 @@ type namesLab struct {
 	outside []string // what the server outside was asked, as "192.0.2.1 outside.test."
 	// responder of all networks with names; empty: as without the key.
 	responder string
+	aardvark  string // file of its names for the network front; empty: it does not run
 }
 
 func newNamesLab(t testing.TB) *namesLab {
