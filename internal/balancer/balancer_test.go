@@ -57,6 +57,8 @@ func (l *lab) EnsureLocalAddrs(addrs []netip.Addr) error {
 	return err
 }
 
+func (l *lab) Forward(context.Context, bool, bool) error { return nil }
+
 func (l *lab) RemoveServiceAddrs(_ string, addrs []netip.Addr) error {
 	l.addrs = slices.DeleteFunc(l.addrs, func(a netip.Addr) bool { return slices.Contains(addrs, a) })
 	return nil

@@ -138,9 +138,6 @@ func openBeside(fd int) (*socket, error) {
 		return nil, err
 	}
 	defer func() { _ = n.Close() }()
-	if fds, ok := n.OpenInside(nil, ""); ok {
-		return newSocket(fds[0]), nil
-	}
 	err = n.Do(func() (err error) {
 		fd, err = openSocket()
 		return err

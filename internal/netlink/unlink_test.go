@@ -7,8 +7,11 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/netns"
@@ -58,8 +61,41 @@ func TestDeleteLink(t *testing.T) {
 	}
 }
 
+// BenchmarkDeleteLink is until a veth is gone, by a process that waits for the kernel, as a
+// plugin has it done, by a thread, and until the kernel's answer.
+func BenchmarkDeleteLink(b *testing.B) {
+	for name, remove := range map[string]func(*Conn, int) error{
+		"process": func(c *Conn, index int) error { c.EndsSoon(); return c.DeleteLink(index) },
+		"thread":  (*Conn).DeleteLink,
+		"answer": func(c *Conn, index int) error {
+			msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+			msg.Index = int32(index)
+			return c.Change(Request(unix.RTM_DELLINK, 0, msg))
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			c := newConn(b)
+			ns, err := netns.Open(lntest.NewNetns(b))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = ns.Close() }()
+			var took time.Duration
+			for b.Loop() {
+				index := wire(b, ns, 0)
+				start := time.Now()
+				if err := remove(c, index); err != nil {
+					b.Fatal(err)
+				}
+				took += time.Since(start)
+			}
+			b.ReportMetric(took.Seconds()*1000/float64(b.N), "ms/delete")
+		})
+	}
+}
+
 // wire makes a veth with addresses at both ends, of which one is in ns.
-func wire(t *testing.T, ns *netns.Namespace, i int) int {
+func wire(t testing.TB, ns *netns.Namespace, i int) int {
 	t.Helper()
 	a, b := fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i)
 	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: a}, PeerName: b, PeerNamespace: netlink.NsFd(ns.FD())})
