@@ -5,9 +5,11 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -55,13 +57,19 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 	holders, err := n.holders(ctx)
 	errs := []error{err}
 	kept := 0
+	var going []model.ID
 	for id, h := range holders {
 		if keep(h) {
 			kept++
 			continue
 		}
-		gone, err := n.collectOne(ctx, id, keep)
-		if errs = append(errs, err); gone {
+		going = append(going, id)
+	}
+	slices.SortFunc(going, func(a, b model.ID) int { return strings.Compare(a.String(), b.String()) }) // see collectSome
+	for some := range slices.Chunk(going, together) {
+		gone, err := n.collectSome(ctx, some, keep)
+		errs = append(errs, err)
+		for _, id := range gone {
 			errs = append(errs, n.c.removed(ctx, id))
 		}
 	}
@@ -92,29 +100,86 @@ func (c *Controller) tidyNames(ctx context.Context) error {
 	return errors.Join(err, c.shortcuts.Sweep(ctx))
 }
 
-// collectOne removes an attachment unless it has been made anew, by an ADD for
-// the same container, since the holders were listed.
-func (n *Network) collectOne(ctx context.Context, id model.ID, keep func(life.Holder) bool) (gone bool, err error) {
-	if err := id.Validate(); err != nil {
-		return false, nil // nothing can have been made for it
+// together is how many attachments are removed at a time.
+const together = 256
+
+// collectSome removes attachments unless they have been made anew, by an ADD for the same
+// container, since the holders were listed. All are owned at once: their links go by one request,
+// for which the kernel waits once, and their connections by one walk through its table; each of
+// these takes longer than all else for an attachment. Another call like this one owns them in the
+// same order, and all others own one, so that none waits for another one in a circle. It returns
+// those that are gone.
+func (n *Network) collectSome(ctx context.Context, ids []model.ID, keep func(life.Holder) bool) (gone []model.ID, err error) {
+	var errs []error
+	var going []state.Endpoint
+	for _, id := range ids {
+		if err := id.Validate(); err != nil {
+			continue // nothing can have been made for it
+		}
+		release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		defer release()
+		rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+		recorded := err == nil
+		if state.Missing(err) {
+			rec, err = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Boot: n.c.boot}, nil
+		}
+		switch {
+		case err != nil || keep(life.OfRecord(rec)):
+			errs = append(errs, err)
+		case recorded && len(ids) > 1 && rec.Phase == state.PhaseReady && len(rec.Ports) == 0:
+			going = append(going, rec)
+		default: // its ports are locked until its connections have ended
+			err := n.remove(ctx, id, "")
+			if errs = append(errs, err); err == nil {
+				gone = append(gone, id)
+			}
+		}
 	}
-	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
-	if err != nil {
-		return false, err
+	err = n.takeAwayAll(ctx, going)
+	if err == nil {
+		for _, rec := range going {
+			gone = append(gone, life.IDOf(rec))
+		}
 	}
-	defer release()
-	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
-	switch {
-	case state.Missing(err):
-		rec = state.Endpoint{Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName, Boot: n.c.boot}
-	case err != nil:
-		return false, err
+	return gone, errors.Join(append(errs, err)...)
+}
+
+// takeAwayAll is takeAway for attachments that have records and no ports, and that the caller
+// owns.
+func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) error {
+	var errs []error
+	var going []state.Endpoint
+	var refs []link.Ref
+	for _, rec := range recs {
+		ref := (&Endpoint{n: n, rec: rec}).ref()
+		err := n.c.services.Left(ctx, rec)
+		if err == nil {
+			_, err = n.cutOff(ctx, rec, ref)
+		}
+		if err != nil { // by itself it may fare better, and the record stays
+			errs = append(errs, n.takeAway(ctx, rec, ""))
+			continue
+		}
+		going, refs = append(going, rec), append(refs, ref)
 	}
-	if keep(life.OfRecord(rec)) {
-		return false, nil
+	if len(going) == 0 {
+		return errors.Join(errs...)
 	}
-	err = n.remove(ctx, id, "")
-	return err == nil, err
+	if err := errors.Join(n.c.links.DetachAll(ctx, refs), n.c.Ports().EndAllFlows(ctx, going...)); err != nil {
+		return errors.Join(append(errs, err)...) // the records tell the next call what there is
+	}
+	for _, rec := range going {
+		err := n.c.book().Leave(ctx, n.Plan(), rec)
+		if err == nil {
+			err = n.takeOut(ctx, rec, true) // each saw the others
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // collectLeases takes back the addresses of owners that are not among the known

@@ -84,6 +84,7 @@ type (
 		Strays(ctx context.Context, prefix string) ([]link.Owned, error)
 		SetDown(context.Context, link.Ref) error
 		Detach(context.Context, link.Ref) error
+		DetachAll(context.Context, []link.Ref) error
 		HostIndex(context.Context, link.Ref) (int, error)
 		List(ctx context.Context, prefix string) ([]link.Owned, error)
 	}

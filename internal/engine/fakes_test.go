@@ -210,6 +210,15 @@ func (w fakeLinks) Detach(_ context.Context, r link.Ref) error {
 	})
 }
 
+func (w fakeLinks) DetachAll(_ context.Context, refs []link.Ref) error {
+	return w.step(func() {
+		for _, r := range refs {
+			delete(w.things, "link "+r.HostName)
+			delete(w.bridgeOf, r.HostName)
+		}
+	})
+}
+
 func (w fakeLinks) List(context.Context, string) ([]link.Owned, error) {
 	var all []link.Owned
 	for k, owner := range w.things {

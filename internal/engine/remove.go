@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/life"
+	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -180,6 +181,12 @@ func (n *Network) takeAway(ctx context.Context, rec state.Endpoint, netns string
 	if err = errors.Join(err, n.takeApart(ctx, rec, netns)); err != nil {
 		return err // the record tells the next call what there is
 	}
+	return n.takeOut(ctx, rec, had)
+}
+
+// takeOut forgets an attachment of which nothing is left but names, addresses and record. had says
+// that there were others.
+func (n *Network) takeOut(ctx context.Context, rec state.Endpoint, had bool) error {
 	if !had { // while the record tells
 		if err := n.c.names.Forget(ctx, &rec); err != nil {
 			return err
@@ -220,14 +227,8 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	}
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
-	namesErr := n.c.names.Remove(ctx, &rec) // first: no query is answered with what goes
-	fastErr := n.c.shortcuts.Remove(ctx, &rec)
-	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
-	errs, down := []error{namesErr, fastErr, handErr, downErr}, downErr == nil
-	if down {
-		errs = append(errs, n.retireRules(ctx, rec))
-	}
-	errs = append(errs, n.c.links.Detach(ctx, ref))
+	down, err := n.cutOff(ctx, rec, ref)
+	errs := []error{err, n.c.links.Detach(ctx, ref)}
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
@@ -238,6 +239,19 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 		return err
 	}
 	return errors.Join(n.c.book().Leave(ctx, n.Plan(), rec), n.c.Ports().WaitNoMore(rec))
+}
+
+// cutOff removes names, the fast path and, from a link that is down, rules. down: it is, or there
+// is none.
+func (n *Network) cutOff(ctx context.Context, rec state.Endpoint, ref link.Ref) (down bool, err error) {
+	namesErr := n.c.names.Remove(ctx, &rec) // first: no query is answered with what goes
+	fastErr := n.c.shortcuts.Remove(ctx, &rec)
+	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
+	errs, down := []error{namesErr, fastErr, handErr, downErr}, downErr == nil
+	if down {
+		errs = append(errs, n.retireRules(ctx, rec))
+	}
+	return down, errors.Join(errs...)
 }
 
 // notOwn returns the path unless it is the host's own namespace, or none.

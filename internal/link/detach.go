@@ -35,6 +35,26 @@ func (h *Links) Detach(ctx context.Context, r Ref) error {
 	return nil
 }
 
+// DetachAll is Detach for attachments that SetDown has cut off. The kernel waits once for all of
+// them, instead of some 15 ms for each.
+func (h *Links) DetachAll(ctx context.Context, refs []Ref) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if len(refs) > 1 {
+		// Links of other calls that are cut off go, too, a moment before these remove them.
+		err := h.conn.DeleteGroup(groupGoing)
+		if err == nil || errors.Is(err, netlink.ErrNotFound) {
+			return nil
+		}
+	}
+	var errs []error
+	for _, r := range refs {
+		errs = append(errs, h.Detach(ctx, r))
+	}
+	return errors.Join(errs...)
+}
+
 // HostIndex is the index of the host's end of the attachment; ErrNotFound without it.
 func (h *Links) HostIndex(ctx context.Context, r Ref) (int, error) {
 	if err := ctx.Err(); err != nil {

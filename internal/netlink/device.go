@@ -220,6 +220,12 @@ func (c *Conn) DeleteLinkByName(name string) error {
 	return c.Change(Request(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), AttrString(unix.IFLA_IFNAME, name)))
 }
 
+// DeleteGroup removes all links of a group, and waits until the kernel has let go of them.
+// ErrNotFound: there is none.
+func (c *Conn) DeleteGroup(group uint32) error {
+	return c.Change(Request(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), AttrUint32(unix.IFLA_GROUP, group)))
+}
+
 // RandomMAC makes a locally administered unicast address. Every link gets its
 // MAC in the creating message: then neither the bridge nor udev changes it.
 func RandomMAC() net.HardwareAddr {

@@ -21,14 +21,18 @@ func (k *Ports) EndFlows(ctx context.Context, rec state.Endpoint, standby []fire
 	return k.forget(ctx, conntrack.Filter{Flows: flowsBy(rec, standby)})
 }
 
-// EndAllFlows is endFlows, and ends the connections of the attachment's addresses,
+// EndAllFlows is endFlows, and ends the connections of the attachments' addresses,
 // whichever end began them. Those by IPv6 are left to endEarlierFlows where there are no
 // ports: the kernel's filter does not find them, and a list of the whole table
-// takes as long as an ADD.
-func (k *Ports) EndAllFlows(ctx context.Context, rec state.Endpoint) error {
-	filter := conntrack.Filter{Flows: flowsBy(rec, nil), Addrs: rec.Addrs()}
-	if len(rec.Ports) == 0 {
-		filter.Addrs = slices.DeleteFunc(filter.Addrs, func(a netip.Addr) bool { return !a.Unmap().Is4() })
+// takes as long as an ADD. The kernel walks its table once for many attachments as for one.
+func (k *Ports) EndAllFlows(ctx context.Context, recs ...state.Endpoint) error {
+	var filter conntrack.Filter
+	for _, rec := range recs {
+		addrs := rec.Addrs()
+		if len(rec.Ports) == 0 {
+			addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !a.Unmap().Is4() })
+		}
+		filter.Flows, filter.Addrs = append(filter.Flows, flowsBy(rec, nil)...), append(filter.Addrs, addrs...)
 	}
 	return k.forget(ctx, filter)
 }

@@ -130,10 +130,14 @@ type list struct {
 }
 
 func (c *conn) list(s *ruleset.Set) (list, error) {
-	elems, err := c.elems(s)
-	l := list{elems, make(map[ruleset.Slot]int, len(elems))}
-	for i, e := range elems {
-		l.at[e.Slot()] = i
+	elems, err := c.each(s)
+	l := list{elems[:0], make(map[ruleset.Slot]int, len(elems))}
+	for _, e := range elems {
+		slot := e.Slot()
+		if _, again := l.at[slot]; !again {
+			l.at[slot] = len(l.elems)
+			l.elems = append(l.elems, e)
+		}
 	}
 	return l, err
 }
@@ -142,6 +146,15 @@ func (c *conn) list(s *ruleset.Set) (list, error) {
 // While a set is growing or shrinking the kernel lists some twice (its walk over a
 // hash table begins again when that is resized).
 func (c *conn) elems(s *ruleset.Set) ([]ruleset.Elem, error) {
+	all, err := c.each(s)
+	if len(all) > 1 {
+		all = ruleset.Dedupe(all)
+	}
+	return all, err
+}
+
+// each is elems that may have one twice.
+func (c *conn) each(s *ruleset.Set) ([]ruleset.Elem, error) {
 	var all []ruleset.Elem
 	err := c.dump(unix.NFT_MSG_GETSETELEM, s.Family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, firewall.TableName)
@@ -151,9 +164,6 @@ func (c *conn) elems(s *ruleset.Set) ([]ruleset.Elem, error) {
 	})
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
-	}
-	if len(all) > 1 {
-		all = ruleset.Dedupe(all)
 	}
 	return all, err
 }

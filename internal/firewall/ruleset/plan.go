@@ -346,9 +346,9 @@ func macElems(e firewall.Endpoint) ([]Elem, error) {
 func Dedupe(all []Elem) []Elem {
 	seen := make(map[Slot]bool, len(all))
 	return slices.DeleteFunc(all, func(e Elem) bool {
-		again := seen[e.Slot()]
+		before := len(seen)
 		seen[e.Slot()] = true
-		return again
+		return len(seen) == before
 	})
 }
 
