@@ -82,18 +82,20 @@ func (p *plane) startAPI(t *testing.T) {
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+p.path("sa.pub"),
 		"--service-account-signing-key-file="+p.path("sa.key"), "--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged=true",
 		"--anonymous-auth=false", "--endpoint-reconciler-type=none", "--max-mutating-requests-inflight=0")
-	eventually(t, "kube-apiserver has a certificate", func() bool {
-		ca, err := os.ReadFile(p.path("certs/apiserver.crt"))
+	eventually(t, "kube-apiserver is ready", func() bool {
+		ca, err := os.ReadFile(p.path("certs/apiserver.crt")) // which may be half written yet
 		if err != nil {
 			return false
 		}
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(ca)
 		p.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}, Timeout: time.Minute}
-		return true
-	})
-	eventually(t, "kube-apiserver is ready", func() bool {
-		status, _, err := p.try(t.Context(), adminToken, http.MethodGet, "/readyz", "", nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // while it starts, an answer may never come
+		defer cancel()
+		status, _, err := p.try(ctx, adminToken, http.MethodGet, "/readyz", "", nil)
+		if err != nil || status != http.StatusOK {
+			p.client.CloseIdleConnections()
+		}
 		return err == nil && status == http.StatusOK
 	})
 }
