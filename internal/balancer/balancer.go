@@ -126,7 +126,7 @@ func (s *Services) leave(ctx context.Context, id state.ServiceID, is func(servic
 				c.left = append(c.left, b)
 			}
 		}
-		c.same = len(c.left) == 0
+		c.same = len(c.left) == 0 && len(c.Was) == 0
 		return nil
 	})
 }

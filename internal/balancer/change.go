@@ -25,6 +25,8 @@ type record struct {
 	Others []service.Backend `json:",omitempty"`
 	// Unsettled: a shared service that is new may lack containers of this host.
 	Unsettled bool `json:",omitempty"`
+	// Was are definitions of before, of which the kernel may still have something.
+	Was []service.Service `json:",omitempty"`
 }
 
 // changing is a service that is changed under its lock. What comes is in the records before it is
@@ -34,11 +36,11 @@ type changing struct {
 	record
 	dir    *state.Service
 	before []service.Backend
-	was    record            // whose elements go, unless they stay
 	left   []service.Backend // go
-	// reshaped: the elements of backends that stay may be others. removed: all goes.
+	former *record           // of a shared service, as the kernel has it; nil: it has record
+	// exclusive: elements that other services may need can be taken away. removed: all goes.
 	// same: nothing changes.
-	reshaped, removed, same bool
+	exclusive, removed, same bool
 }
 
 // change calls fn with a service, under its lock, and brings the kernel to what the records
@@ -74,13 +76,12 @@ func (s *Services) changeLocked(ctx context.Context, id state.ServiceID, how int
 	if err != nil {
 		return false, err
 	}
-	c := changing{dir: dir}
+	c := changing{dir: dir, exclusive: how == unix.LOCK_EX}
 	if err := dir.Load(&c.record); errors.Is(err, state.ErrNotFound) {
 		return false, nil // it is being made: that call looks for backends itself
 	} else if err != nil {
 		return false, err
 	}
-	c.was = c.record
 	if c.before, err = state.BackendsOf[service.Backend](dir); err != nil {
 		return false, err
 	}
@@ -99,20 +100,9 @@ func (s *Services) bring(ctx context.Context, c *changing) (fresh bool, err erro
 	if err != nil || len(c.VIPs) == 0 {
 		return false, err
 	}
-	gone := append(s.keys(c.record), s.keys(c.was)...)
-	going := c.left
-	if c.reshaped || c.removed {
-		going = c.before
-	}
-	for _, b := range going {
-		if err := s.forget(&gone, c.was, b); err != nil {
-			return false, err
-		}
-	}
-	for _, b := range c.was.Others {
-		if err := s.forgetFar(&gone, c.was, b); err != nil {
-			return false, err
-		}
+	gone, err := s.going(c)
+	if err != nil {
+		return false, err
 	}
 	if c.removed {
 		return s.takeAway(ctx, gone)
@@ -125,6 +115,41 @@ func (s *Services) bring(ctx context.Context, c *changing) (fresh bool, err erro
 		return false, err
 	}
 	return s.kernel().Apply(ctx, s.elements(c.record, backends, mac), gone)
+}
+
+// going returns the elements that a change may take away; some of them it puts in place again.
+func (s *Services) going(c *changing) ([]balance.Elem, error) {
+	gone, left := s.keys(c.record), c.left
+	if c.removed {
+		left = c.before
+	}
+	for _, b := range left {
+		if err := s.forget(&gone, c.record, b); err != nil {
+			return nil, err
+		}
+	}
+	former := c.record
+	if c.former != nil {
+		former = *c.former
+	}
+	for _, b := range former.Others {
+		if err := s.forgetFar(&gone, former, b); err != nil {
+			return nil, err
+		}
+	}
+	for _, was := range c.Was {
+		old := record{Service: was, Device: c.Device}
+		gone = append(gone, s.keys(old)...)
+		for _, b := range c.before {
+			if !c.exclusive {
+				break
+			}
+			if err := s.forget(&gone, old, b); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return gone, nil
 }
 
 // takeAway removes elements, unless our tables are gone.
@@ -147,8 +172,11 @@ func (s *Services) settle(c *changing) error {
 		delete(weights, b.ContainerID) // it is for this container alone
 		errs = append(errs, c.dir.DeleteBackend(b.ContainerID, b.IfName))
 	}
-	if len(weights) != len(c.Weights) && !c.Shared { // else ln-agent does that
-		c.Weights = weights
+	if len(weights) != len(c.Weights) && !c.Shared || c.exclusive && len(c.Was) > 0 { // of a shared one ln-agent keeps the weights
+		if !c.Shared {
+			c.Weights = weights
+		}
+		c.Was = nil
 		errs = append(errs, c.dir.Save(c.record))
 	}
 	if len(c.VIPs) == 0 { // its name leads to the backends

@@ -45,7 +45,11 @@ func (s *Services) Look(ctx context.Context, network, name string) (Found, error
 	if err != nil {
 		return Found{}, err
 	}
-	return s.look(ctx, id)
+	found, err := s.look(ctx, id)
+	if errors.Is(err, state.ErrNotFound) { // removed meanwhile
+		err = notFound(network, name)
+	}
+	return found, err
 }
 
 func (s *Services) look(ctx context.Context, id state.ServiceID) (found Found, err error) {

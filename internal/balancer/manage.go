@@ -67,7 +67,7 @@ func (s *Services) create(ctx context.Context, r record) (fresh bool, err error)
 	if err := errors.Join(dir.ClearBackends(), dir.Save(r)); err != nil {
 		return false, err
 	}
-	return s.bring(ctx, &changing{record: r, was: r, dir: dir})
+	return s.bring(ctx, &changing{record: r, dir: dir})
 }
 
 // gather makes backends of the attachments that are there. Each is owned meanwhile: a DEL of
@@ -117,7 +117,11 @@ func (s *Services) find(network, name string) (state.ServiceID, error) {
 			return id, err
 		}
 	}
-	return state.ServiceID{}, errors.Join(err, fmt.Errorf("%w: %q on network %q", ErrNotFound, name, network))
+	return state.ServiceID{}, errors.Join(err, notFound(network, name))
+}
+
+func notFound(network, name string) error {
+	return fmt.Errorf("%w: %q on network %q", ErrNotFound, name, network)
 }
 
 // Update changes the definition of a service by fn, which must give the same when it is called
@@ -131,6 +135,9 @@ func (s *Services) Update(ctx context.Context, network, name string, fn func(*se
 	}
 	var r record
 	if _, err := s.dir.PeekService(id, &r, "", ""); err != nil {
+		if errors.Is(err, state.ErrNotFound) { // removed meanwhile
+			return notFound(network, name)
+		}
 		return err
 	}
 	was := publish.ServicePortsOf(r.Service, r.Device)
@@ -145,10 +152,13 @@ func (s *Services) Update(ctx context.Context, network, name string, fn func(*se
 		}
 	}
 	err = s.change(ctx, id, unix.LOCK_EX, func(c *changing) (err error) {
-		if c.Service, err = updated(c.Service, fn); err != nil {
+		was := c.Service
+		if c.Service, err = updated(was, fn); err != nil {
 			return err
 		}
-		c.reshaped = true
+		if !slices.Equal(was.Ports, c.Ports) || !slices.Equal(was.Published, c.Published) || was.Affinity != c.Affinity {
+			c.Was = append(c.Was, was) // until the kernel has forgotten it
+		}
 		return c.dir.Save(c.record)
 	})
 	if err != nil {
@@ -192,13 +202,20 @@ func (s *Services) Remove(ctx context.Context, network, name string) error {
 		return err
 	}
 	leaveErr := s.ports.LeaveToService(ctx, publish.ServicePorts{Network: network, Service: name})
-	if err := errors.Join(err, leaveErr, s.dir.NoteServices()); err != nil {
+	return errors.Join(err, leaveErr, s.dir.NoteServices(), s.dropUnused(ctx))
+}
+
+// dropUnused removes what the last service leaves. A service that is being made has a directory
+// before it is in the kernel.
+func (s *Services) dropUnused(ctx context.Context) error {
+	unused := func() (bool, error) {
+		ids, err := s.dir.Services()
+		return len(ids) == 0, err
+	}
+	if is, err := unused(); !is || err != nil {
 		return err
 	}
-	if ids, err := s.dir.Services(); err != nil || len(ids) > 0 {
-		return err
-	}
-	return s.kernel().Drop(ctx)
+	return errors.Join(s.kernel().Drop(ctx, unused), s.dir.NoteServices())
 }
 
 // discard removes the records of a service that cannot be read.
@@ -233,12 +250,9 @@ func (s *Services) Has(network, name string) (bool, error) {
 	return err == nil, err
 }
 
-// Tidy removes what is left of services of a network that no call finished to make: their
-// directories.
+// Tidy removes what is left of services of a network that no call finished to make or to remove:
+// their directories, and with the last service of the host the rules.
 func (s *Services) Tidy(ctx context.Context, network string) error {
-	if s == nil || !s.dir.HasServices(network) {
-		return nil
-	}
 	ids, err := s.dir.ServicesOf(network)
 	errs := []error{err}
 	for _, id := range ids {
@@ -246,5 +260,5 @@ func (s *Services) Tidy(ctx context.Context, network string) error {
 			errs = append(errs, s.discardIf(ctx, id, func() bool { return !s.dir.HasService(id) }))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.dropUnused(ctx))...)
 }

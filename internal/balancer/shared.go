@@ -108,7 +108,8 @@ func (s *Services) takePorts(ctx context.Context, id state.ServiceID, f *Followe
 // following is a change of a shared service.
 type following struct {
 	changing
-	made bool // it is new on this host, or the call that made it was killed
+	was  record // what this host had of it
+	made bool   // it is new on this host, or the call that made it was killed
 }
 
 // followLocked is Follow under the service's lock. The record is written last: if it is as it is
@@ -138,9 +139,11 @@ func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now rec
 		return c, false, nil
 	}
 	how := unix.LOCK_SH
-	if c.reshaped = !reflect.DeepEqual(c.was.Ports, now.Ports); c.reshaped {
+	if c.exclusive = !reflect.DeepEqual(c.was.Ports, now.Ports); c.exclusive {
 		how = unix.LOCK_EX
 	}
+	was := c.was
+	c.Was, c.former = []service.Service{was.Service}, &was
 	unlock, err := s.dir.LockServices(ctx, id.Network, how)
 	if err != nil {
 		return c, false, err
@@ -152,6 +155,7 @@ func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now rec
 	if fresh, err = s.bring(ctx, &c.changing); err != nil {
 		return c, fresh, err
 	}
+	c.Was = nil // the kernel has forgotten it
 	return c, fresh, dir.Save(c.record)
 }
 
@@ -198,13 +202,7 @@ func (s *Services) Unfollow(ctx context.Context, network, name, selected string)
 // Note has names follow after changes of shared services, and removes our tables after the last
 // service.
 func (s *Services) Note(ctx context.Context) error {
-	if err := s.dir.NoteServices(); err != nil {
-		return err
-	}
-	if ids, err := s.dir.Services(); err != nil || len(ids) > 0 {
-		return err
-	}
-	return s.kernel().Drop(ctx)
+	return errors.Join(s.dir.NoteServices(), s.dropUnused(ctx))
 }
 
 // Shared returns the services of a network that this host follows, as they are there.

@@ -224,6 +224,19 @@ func TestServiceRefused(t *testing.T) {
 		{"service create web --network net --select alias=web --port 80 --vip 10.61.0.9", "10.60.0.0/24"},
 		{"service create web --network net --select alias=web --port 80 --vip 10.60.0.2", "10.60.0.2"},
 		{"service create ../x --network net --select alias=web --port 80", "name"},
+		{"service create WEB --network net --select alias=web --port 80", `"web"`},
+		{"service create gateway --network net --select alias=web --port 80", "leads to the host in DNS"},
+		{"service create Host.lan --network net --select alias=web --port 80", "leads to the host in DNS"},
+		{"service create tasks.web --network net --select alias=web --port 80", "tells the containers of a service"},
+		{"service create web.prod --network net --select alias=web --port 80", "without dots"},
+		{"service create web- --network net --select alias=web --port 80", "letters, digits"},
+		{"service create web --network net --select alias=web --port 80 --publish 8080:81", "no port 81/tcp"},
+		{"service create web --network net --select alias=web --port 80 --port 81 --publish 8080", "8080:SERVICEPORT/tcp"},
+		{"service create web --network net --select alias=web --port 80 --publish 8080/sctp", "sctp"},
+		{"service create web --network net --select alias=web --port 80 --publish 80:8080:80", "HOSTIP"},
+		{"service create web --network net --select alias=web --port 80 --publish [::1]:80", "::1"},
+		{"service create web --network net --select alias=web --port 80 --publish 8080:80 --publish 8080:80", "twice"},
+		{"service create web --network net --select alias=web --vip none --publish 8080:80 --port 80", "--vip none"},
 		{"service create web --network other --select alias=web --port 80", "other"},
 		{"service create web --select alias=web --port 80", "--network"},
 		{"service inspect web --network net", "no such service"},
@@ -252,6 +265,7 @@ func TestServiceByKindOfNetwork(t *testing.T) {
 		"isolated":   {map[string]any{"gatewayMode": "isolated"}, "isGateway"},
 		"iptables":   {map[string]any{"backend": "iptables"}, "nftables"},
 		"no gateway": {map[string]any{"gatewayMode": nil, "isGateway": false}, "isGateway"},
+		"no names":   {map[string]any{"names": nil}, `"names": true`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newServicesLab(t, tt.extra)

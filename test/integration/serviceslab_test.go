@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -118,6 +119,20 @@ func (l *servicesLab) ask(from, network, to string, port int) string {
 func (l *servicesLab) tryLnctl(args ...string) (string, error) {
 	out, err := exec.Command(program(l.t, "lnctl"), append([]string{"--data-dir", "/run/leases"}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
+}
+
+// beginLnctl starts lnctl, and returns what waits for its end. Only this goroutine is on the host
+// of the lab.
+func (l *servicesLab) beginLnctl(args ...string) (wait func() (string, error)) {
+	l.t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command(program(l.t, "lnctl"), append([]string{"--data-dir", "/run/leases"}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	l.check(cmd.Start())
+	return func() (string, error) {
+		err := cmd.Wait()
+		return strings.TrimSpace(out.String()), err
+	}
 }
 
 func (l *servicesLab) lnctl(args ...string) string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
@@ -91,9 +92,9 @@ func TestServicePublished(t *testing.T) {
 	}
 }
 
-// withPorts is a container of the lab that publishes a port of the host.
-func (l *servicesLab) withPorts(name string, hostIP string, port int) call {
-	c := l.call(name, name)
+// withPort is container b1, which publishes a port of the host.
+func (l *servicesLab) withPort(hostIP string, port int) call {
+	c := l.call("b1", "b1")
 	mapping := keys{"hostPort": port, "containerPort": 8080, "protocol": "tcp"}
 	if hostIP != "" {
 		mapping["hostIP"] = hostIP
@@ -124,7 +125,7 @@ func TestServicePublishedConflicts(t *testing.T) {
 		{"0.0.0.0:8000:80", "::", 8000, false},
 	} {
 		args := []string{"service", "create", "web", "--network", "net", "--select", "alias=web", "--port", "80:8080/tcp", "--port", "80:8080/udp", "--publish", tt.service}
-		c := l.withPorts("b1", tt.hostIP, tt.port)
+		c := l.withPort(tt.hostIP, tt.port)
 		l.must(l.call("other", "other").as("ADD")) // the network has a record
 		before := l.snapshot()
 		what := fmt.Sprintf("--publish %s and a container's %q %d", tt.service, tt.hostIP, tt.port)
@@ -157,18 +158,17 @@ func TestServicePublishedAtOnce(t *testing.T) {
 	l := newServicesLab(t, nil)
 	l.add("back", "web")
 	l.serve("b1", l.netns("b1"))
-	c := l.withPorts("b1", "", 8000)
-	before := l.snapshot()
-	for round := range 10 {
-		made := make(chan error)
-		go func() {
-			_, err := l.tryLnctl("service", "create", "web", "--network", "net", "--select", "alias=web", "--port", "80:8080", "--publish", "8000")
-			made <- err
-		}()
-		r, err := l.run(c.as("ADD")), <-made
+	c := l.withPort("", 8000)
+	before, won := l.snapshot(), map[bool]int{}
+	for round := range 20 {
+		made := l.beginLnctl("service", "create", "web", "--network", "net", "--select", "alias=web", "--port", "80:8080", "--publish", "8000")
+		time.Sleep(time.Duration(round) * time.Millisecond / 2) // of the one before the other
+		r := l.run(c.as("ADD"))
+		out, err := made()
 		if (r.code == 0) == (err == nil) {
-			t.Fatalf("round %d: ADD: code %d %s; create: %v; want that one of both fails", round, r.code, r.msg, err)
+			t.Fatalf("round %d: ADD: code %d %s; create: %v %s; want that one of both fails", round, r.code, r.msg, err, out)
 		}
+		won[err == nil]++
 		want := "back"
 		if r.code == 0 {
 			want = "b1"
@@ -182,6 +182,7 @@ func TestServicePublishedAtOnce(t *testing.T) {
 		}
 		l.same(before)
 	}
+	t.Logf("of 20 the service got %d, the container %d", won[true], won[false])
 }
 
 // The published ports of a service change while it is there; those that are given up others get.
@@ -201,7 +202,7 @@ func TestServicePublishedUpdate(t *testing.T) {
 	answers("changed", 8000, false)
 	answers("changed", 8001, true)
 	answers("changed", 8002, true)
-	l.must(l.withPorts("b1", "", 8000).as("ADD"))
+	l.must(l.withPort("", 8000).as("ADD"))
 	for args, says := range map[string]string{"--publish 8000:80": "b1/eth0", "--publish 8000:81": "81", "--port 81:8080": "8001:80", "--publish [::1]:80": "::1"} {
 		if out, err := l.tryLnctl(append(update, strings.Fields(args)...)...); err == nil || !strings.Contains(out, says) {
 			t.Errorf("%s: %v: %s, want %q", args, err, out, says)
@@ -214,6 +215,6 @@ func TestServicePublishedUpdate(t *testing.T) {
 	l.lnctl(append(update, "--publish", "none")...)
 	answers("none", 8001, false)
 	answers("none", 8002, false)
-	l.must(l.withPorts("b1", "", 8000).as("DEL"))
-	l.must(l.withPorts("b1", "", 8001).as("ADD"))
+	l.must(l.withPort("", 8000).as("DEL"))
+	l.must(l.withPort("", 8001).as("ADD"))
 }

@@ -166,11 +166,16 @@ func (t *Tables) Whole(ctx context.Context) (all bool, err error) {
 	return all, firewall.AsUnsupported(err)
 }
 
-// Drop removes our tables with all that is in them; none is success.
-func (t *Tables) Drop(ctx context.Context) error {
+// Drop removes our tables with all that is in them, if unused says that no service is there; no
+// tables are success. A service that is recorded before it is applied keeps its elements: what
+// changes after unused was asked makes it ask again.
+func (t *Tables) Drop(ctx context.Context, unused func() (bool, error)) error {
 	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
 		generation, err := transaction.Generation(nl)
 		if err != nil {
+			return err
+		}
+		if is, err := unused(); !is || err != nil {
 			return err
 		}
 		b := newBatch(generation)
@@ -180,6 +185,9 @@ func (t *Tables) Drop(ctx context.Context) error {
 			} else if there {
 				b.dropTable(table.Family)
 			}
+		}
+		if !b.Any() {
+			return nil
 		}
 		return b.Commit(nl)
 	})

@@ -91,13 +91,27 @@ func TestApply(t *testing.T) {
 		t.Errorf("missing %v, stray %v, %v; want one of each", missing, stray, err)
 	}
 	apply(nil, other, false)
-	if err := f.Drop(ctx); err != nil {
+	unused := func() (bool, error) { return true, nil }
+	if err := f.Drop(ctx, func() (bool, error) { return false, nil }); err != nil || nft(t, "list", "ruleset") == "" {
+		t.Fatalf("Drop of tables that are in use: %v", err)
+	}
+	asked := 0
+	if err := f.Drop(ctx, func() (bool, error) { // a service comes as Drop is about to begin
+		if asked++; asked > 1 {
+			return false, nil
+		}
+		_, err := New().Apply(ctx, one, nil)
+		return true, err
+	}); err != nil || asked != 2 || nft(t, "list", "ruleset") == "" {
+		t.Fatalf("Drop beside a new service: asked %d times, %v", asked, err)
+	}
+	if err := f.Drop(ctx, unused); err != nil {
 		t.Fatal(err)
 	}
 	if left := nft(t, "list", "ruleset"); left != "" {
 		t.Errorf("left after Drop:\n%s", left)
 	}
-	if err := f.Drop(ctx); err != nil {
+	if err := f.Drop(ctx, unused); err != nil {
 		t.Errorf("Drop of nothing: %v", err)
 	}
 }
