@@ -38,6 +38,7 @@ type changing struct {
 	was    record // as it was
 	before []service.Backend
 	left   []service.Backend // go
+	former *record           // of a shared service, as the kernel has it; nil: it has record
 	// exclusive: elements that other services may need can be taken away. removed: all goes.
 	// same: nothing changes.
 	exclusive, removed, same bool
@@ -105,11 +106,6 @@ func (s *Services) bring(ctx context.Context, c *changing) (fresh bool, err erro
 	if err != nil {
 		return false, err
 	}
-	for _, b := range c.was.Others {
-		if err := s.forgetFar(&gone, c.was, b); err != nil {
-			return false, err
-		}
-	}
 	if c.removed {
 		return s.takeAway(ctx, gone)
 	}
@@ -131,6 +127,15 @@ func (s *Services) going(c *changing) ([]balance.Elem, error) {
 	}
 	for _, b := range left {
 		if err := s.forget(&gone, c.record, b); err != nil {
+			return nil, err
+		}
+	}
+	former := c.record
+	if c.former != nil {
+		former = *c.former
+	}
+	for _, b := range former.Others {
+		if err := s.forgetFar(&gone, former, b); err != nil {
 			return nil, err
 		}
 	}

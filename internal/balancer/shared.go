@@ -141,7 +141,8 @@ func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now rec
 	if c.exclusive = !reflect.DeepEqual(c.was.Ports, now.Ports); c.exclusive {
 		how = unix.LOCK_EX
 	}
-	c.Was = []service.Service{c.was.Service}
+	was := c.was
+	c.Was, c.former = []service.Service{was.Service}, &was
 	unlock, err := s.dir.LockServices(ctx, id.Network, how)
 	if err != nil {
 		return c, false, err
