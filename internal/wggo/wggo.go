@@ -59,7 +59,7 @@ func (d *Device) start(name, socket string, log *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("make the TUN device: %w", err)
 	}
-	d.dev = device.NewDevice(t, conn.NewDefaultBind(), &device.Logger{
+	d.dev = device.NewDevice(wholeSums{t}, conn.NewDefaultBind(), &device.Logger{
 		Verbosef: func(string, ...any) {},
 		Errorf:   func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...), "device", name) },
 	})
