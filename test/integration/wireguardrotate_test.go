@@ -52,6 +52,7 @@ type pinger struct {
 	sent atomic.Int64
 	got  sync.Map // by number
 	at   []time.Time
+	errs []error // of sending
 }
 
 const echoPort = 7707
@@ -142,11 +143,11 @@ func (r *rotating) pinger(from container, to netip.Addr) *pinger {
 				case <-tick.C:
 				}
 				p.at = append(p.at, time.Now())
-				if _, err := c.Write(append(binary.BigEndian.AppendUint64(nil, uint64(n)), marker...)); err == nil {
-					p.sent.Add(1)
-				} else {
-					p.sent.Add(1) // an unreachable route: lost
+				// An error, as of an unreachable route, is of this packet or of the one before: lost.
+				if _, err := c.Write(append(binary.BigEndian.AppendUint64(nil, uint64(n)), marker...)); err != nil {
+					p.errs = append(p.errs, fmt.Errorf("packet %d: %w", n, err))
 				}
+				p.sent.Add(1)
 			}
 		}()
 	})
@@ -308,7 +309,7 @@ func TestWireGuardRotation(t *testing.T) {
 		lost, sent := p.lost()
 		total += sent
 		if len(lost) > 0 {
-			t.Errorf("pings of %s: %d of %d lost: %s", all[i].host, len(lost), sent, p.times(lost))
+			t.Errorf("pings of %s: %d of %d lost: %s; %v, %v", all[i].host, len(lost), sent, p.times(lost), lost[:min(len(lost), 5)], p.errs[:min(len(p.errs), 5)])
 		}
 	}
 	worst := time.Duration(0)
