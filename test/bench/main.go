@@ -39,6 +39,7 @@ var parts = []struct {
 	{"agent", agents},
 	{"wireguard", wireguards},
 	{"names", names},
+	{"library", beside},
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
