@@ -22,7 +22,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-services demo-overlay lint api keys bpf fuzz bench image install clean tools
+.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-services demo-overlay lint api keys bpf fuzz bench bench-gate image install clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -118,12 +118,13 @@ fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(FUZZTIME)
 
 # The tools to install the shell lists: make would do it before the recipe has built them.
-# BENCH names parts (attach storm ports addresses process packets overlay agent wireguard names) and N
+# BENCH names parts (attach storm ports addresses process packets overlay agent wireguard names library) and N
 # how often each call is timed. All of them together write docs/performance.md.
 bench: build tools ## time ours beside the reference plugins, in one run
 	@scripts/test-deps
 	$(GO) test -C test/bench ./...
 	$(GO) build -C test/bench -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/ ./...
+	$(GO) build -C test/libnetwork -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/libnetwork .
 	$(GO) test -c -o $(TOOLS)/bench/integration.test ./test/integration
 	@rm -rf $(CACHE)/installed && mkdir -p $(CACHE)/installed/tools # as installed: what the linker wrote starts slower than a copy
 	@cp -r bin $(CACHE)/installed/bin
@@ -131,6 +132,13 @@ bench: build tools ## time ours beside the reference plugins, in one run
 	BIN=$(CACHE)/installed/bin TOOLS=$(CACHE)/installed/tools VERSION=$(VERSION) \
 		REFERENCE=$$($(GO) list -C test/tools -m -f '{{.Version}}' github.com/containernetworking/plugins) \
 		$(CACHE)/installed/tools/bench/bench -n $(or $(N),30) -docs $(CURDIR)/docs $(BENCH)
+
+# SET=-set writes the figures anew.
+bench-gate: build ## fail if an ADD takes 3 % more instructions or system calls than test/bench/gate/add.txt says (installs Debian packages)
+	@test/bench/gate/deps
+	@mkdir -p $(TOOLS)/bench
+	$(GO) build -C test/bench -trimpath -o $(TOOLS)/bench/gate ./gate
+	BIN=$(CURDIR)/bin $(TOOLS)/bench/gate $(SET) test/bench/gate/add.txt
 
 install: build ## copy the plugins to PREFIX (/opt/cni/bin), lnctl and ln-agent to SBINDIR (/usr/local/sbin)
 	install -d $(PREFIX) $(SBINDIR)

@@ -38,6 +38,7 @@ const theirsIPTables = `{"cniVersion":"1.0.0","name":"bench","plugins":[
 // Names of the contestants.
 const (
 	nameOurs     = "ours"
+	nameFast     = "ours, fast path"
 	nameChained  = "ours, portmap-ln behind bridge-ln"
 	nameNFTables = "reference, nftables"
 	nameIPTables = "reference, iptables"

@@ -40,6 +40,7 @@ var parts = []struct {
 	{"wireguard", wireguards},
 	{"names", names},
 	{"services", services},
+	{"library", beside},
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -39,15 +39,18 @@ func tunnels(r *report, rounds int) error {
 		}
 	}
 	r.print("\n## Between hosts\n\n" + tunnelText)
-	under, plain, ours := labs[0].got[throughTunnel], labs[1].got[throughTunnel], labs[2].got[throughTunnel]
+	under, plain, ours, fast := labs[0].got[throughTunnel], labs[1].got[throughTunnel], labs[2].got[throughTunnel], labs[3].got[throughTunnel]
 	t := &table{columns: []string{"", "stream Gbit/s", "±", "/ underlay", "packets/s", "±", "/ underlay", "round trip µs p50", "p99", "p50 / underlay"}}
 	for _, l := range labs {
 		t.row(l.figureCells(throughTunnel, under)...)
 	}
 	t.row("overlay-ln / plain VXLAN", "", "", short(median(ours.stream)/median(plain.stream)), "", "", short(median(ours.packets)/median(plain.packets)),
 		"", short(ratio(ours.trip, plain.trip, 99)), short(ratio(ours.trip, plain.trip, 50)))
+	t.row("fast path / plain VXLAN", "", "", short(median(fast.stream)/median(plain.stream)), "", "", short(median(fast.packets)/median(plain.packets)),
+		"", short(ratio(fast.trip, plain.trip, 99)), short(ratio(fast.trip, plain.trip, 50)))
 	t.print(r, fmt.Sprintf("%s, %d times", throughTunnel, rounds))
-	packetTargets(r, throughTunnel, labs[1].name, ours, plain)
+	packetTargets(r, throughTunnel.String(), labs[1].name, ours, plain)
+	packetTargets(r, throughTunnel.String()+", fast path", labs[1].name, fast, plain)
 	var worlds []*world
 	for _, l := range labs {
 		worlds = append(worlds, l.w)
@@ -55,9 +58,9 @@ func tunnels(r *report, rounds int) error {
 	return closeAll(worlds)
 }
 
-// newTunnels are the hosts themselves, VXLAN by hand, and ours.
+// newTunnels are the hosts themselves, VXLAN by hand, ours, and ours by the fast path.
 func newTunnels() ([]*lab, error) {
-	return newLabs(way{"overlay-ln", (*lab).byPlugin})
+	return newLabs(way{"overlay-ln", (*lab).byPlugin}, way{"overlay-ln, fast path", (*lab).byFastPath})
 }
 
 // way is how the containers of a lab are connected.
@@ -144,12 +147,16 @@ func (l *lab) byHand() error {
 	})
 }
 
-// byPlugin joins them by overlay-ln.
-func (l *lab) byPlugin() error {
+// byPlugin joins them by overlay-ln, and byFastPath does with that.
+func (l *lab) byPlugin() error { return l.byOverlay("") }
+
+func (l *lab) byFastPath() error { return l.byOverlay(`,"fastPath":"auto"`) }
+
+func (l *lab) byOverlay(keys string) error {
 	err := l.eachHost(func(i int, netns string) error {
-		keys := ""
+		keys := keys
 		if i > 0 { // the hosts have one file system
-			keys = `,"stateDir":"/run/libnet-far","ipam":{"type":"ipam-ln","dataDir":"/var/lib/leases-far"}`
+			keys += `,"stateDir":"/run/libnet-far","ipam":{"type":"ipam-ln","dataDir":"/var/lib/leases-far"}`
 		}
 		c := &chain{name: l.name, w: l.w, cni: newCNI(execer())}
 		if err := c.configure(overlayConf(3, keys)); err != nil {

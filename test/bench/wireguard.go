@@ -46,7 +46,7 @@ func wireguards(r *report, n int) error {
 	t.row("encrypted / by hand", "", "", short(median(ours.stream)/median(hand.stream)), "", "", short(median(ours.packets)/median(hand.packets)),
 		"", short(ratio(ours.trip, hand.trip, 99)), short(ratio(ours.trip, hand.trip, 50)))
 	t.print(r, fmt.Sprintf("%s, %d times", throughTunnel, rounds))
-	packetTargets(r, throughTunnel, labs[2].name, ours, hand)
+	packetTargets(r, throughTunnel.String(), labs[2].name, ours, hand)
 	var worlds []*world
 	for _, l := range labs {
 		worlds = append(worlds, l.w)
