@@ -2,8 +2,9 @@
 SHELL      := /bin/bash
 GO         ?= go
 VERSION    ?= $(shell scripts/version)
-PREFIX     ?= /opt/cni/bin
-SBINDIR    ?= /usr/local/sbin
+prefix     ?= /usr/local
+cnibindir  ?= $(or $(PREFIX),/opt/cni/bin)
+sbindir    ?= $(or $(SBINDIR),$(prefix)/sbin)
 CACHE      := $(CURDIR)/.cache
 TOOLS      := $(CACHE)/bin
 LINT_VERSION := v2.15.0
@@ -22,7 +23,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 
-.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-services demo-overlay lint api keys bpf fuzz bench bench-gate image install clean tools
+.PHONY: help build test test-rootless soak e2e e2e-kubernetes e2e-wireguard demo demo-names demo-services demo-overlay lint api keys bpf fuzz bench bench-gate image install uninstall tree dist e2e-deb clean tools
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -45,6 +46,8 @@ tools: ## build what the tests drive: cnitool, the reference plugins, etcd
 test: build tools ## run the tests (as root: they make network namespaces)
 	@scripts/test-deps
 	$(GO) vet ./...
+	$(GO) vet -tags manual ./cmd/lnctl ./cmd/ln-agent # what writes the manual pages
+	$(GO) test -C packaging ./...
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) $(GO) test -timeout 40m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(RACE))")
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) CGO_ENABLED=1 $(GO) test -race -timeout 40m $(RACE)
 
@@ -140,11 +143,28 @@ bench-gate: build ## fail if an ADD takes 3 % more instructions or system calls 
 	$(GO) build -C test/bench -trimpath -o $(TOOLS)/bench/gate ./gate
 	BIN=$(CURDIR)/bin $(TOOLS)/bench/gate $(SET) test/bench/gate/add.txt
 
-install: build ## copy the plugins to PREFIX (/opt/cni/bin), lnctl and ln-agent to SBINDIR (/usr/local/sbin)
-	install -d $(PREFIX) $(SBINDIR)
-	for p in plugins/*; do p=$$(basename $$p); install -m 0755 bin/$$p $(PREFIX)/.new-$$p && mv $(PREFIX)/.new-$$p $(PREFIX)/$$p; done
-	install -m 0755 bin/lnctl $(SBINDIR)/lnctl
-	install -m 0755 bin/ln-agent $(SBINDIR)/.new-ln-agent && mv $(SBINDIR)/.new-ln-agent $(SBINDIR)/ln-agent
+# What is installed, as a tarball of a release has it: manual pages and completions are made
+# of the commands.
+tree: build
+	@rm -rf $(CACHE)/tree && mkdir -p $(CACHE)/tree/man $(CACHE)/tree/completion
+	@cp -r bin README.md CHANGELOG.md LICENSE conf/examples conf/systemd $(CACHE)/tree/
+	@SOURCE_DATE_EPOCH=$$(stat -c %Y VERSION) $(GO) run -tags manual -ldflags "-X main.version=$(VERSION)" ./cmd/lnctl $(CACHE)/tree/man
+	@SOURCE_DATE_EPOCH=$$(stat -c %Y VERSION) $(GO) run -tags manual -ldflags "-X main.version=$(VERSION)" ./cmd/ln-agent $(CACHE)/tree/man
+	@for shell in bash zsh fish; do bin/lnctl completion $$shell > $(CACHE)/tree/completion/$$shell || exit; done
+
+install: tree ## install below prefix (/usr/local), the plugins in cnibindir (/opt/cni/bin); DESTDIR for packages
+	SOURCE=$(CACHE)/tree DESTDIR=$(DESTDIR) prefix=$(prefix) cnibindir=$(cnibindir) sbindir=$(sbindir) packaging/install
+
+uninstall: tree ## take away what install installed
+	SOURCE=$(CACHE)/tree DESTDIR=$(DESTDIR) prefix=$(prefix) cnibindir=$(cnibindir) sbindir=$(sbindir) packaging/install --remove
+
+dist: ## build what a release has into dist/: tarballs, .deb, SBOM, NOTICE, SHA256SUMS
+	GO=$(GO) VERSION=$(VERSION) packaging/build $(CURDIR)/dist $(DISTARCH)
+
+e2e-deb: tools ## install, upgrade and remove the .deb in a Debian of its own (installs Debian packages)
+	@command -v debootstrap >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap; }
+	$(GO) test -C packaging ./...
+	GO=$(GO) TOOLS=$(TOOLS) packaging/e2e/run
 
 clean: ## remove what was built
-	rm -rf bin .cache
+	rm -rf bin dist .cache

@@ -49,6 +49,7 @@ func commandsOf(page string) (all []string) {
 	for _, m := range regexp.MustCompile(`(?m)^ {4,}(?:# )?lnctl (.+)$`).FindAllStringSubmatch(page, -1) {
 		line, _, _ := strings.Cut(m[1], " #")
 		line, _, _ = strings.Cut(line, " &&")
+		line, _, _ = strings.Cut(line, " >")
 		all = append(all, line)
 	}
 	return all
