@@ -46,7 +46,7 @@ func prepare() error {
 			return err
 		}
 	}
-	// What is pinned goes with the namespaces. Without BPF there is no such place.
+	// Pins go with the namespaces. Without BPF there is no such place.
 	if err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "mode=0700"); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
