@@ -46,6 +46,10 @@ func prepare() error {
 			return err
 		}
 	}
+	// Pins go with the namespaces. Without BPF there is no such place.
+	if err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "mode=0700"); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
 	return errors.Join(setUp("lo"), os.MkdirAll(netnsDir, 0o755))
 }
 

@@ -104,6 +104,9 @@ func (s *storm) snapshot() []string {
 	for _, root := range []string{stateDir, "/var/lib/cni"} {
 		lines = append(lines, s.files(root)...)
 	}
+	pins, err := filepath.Glob("/sys/fs/bpf/libnet/*")
+	s.check(err)
+	lines = append(lines, pins...)
 	slices.Sort(lines)
 	return lines
 }

@@ -38,7 +38,7 @@ type id struct{ cid, ifName string }
 // comes last. It has fewer addresses than containers.
 func networks(containers int) []*network {
 	room := containers * 3 / 4
-	nat := plugin{"bridge-ln", true, object{"bridge": "br-nat", "gatewayMode": "nat", "ipam": ipam("10.1.0.0/22", "fd01::/64")}}
+	nat := plugin{"bridge-ln", true, object{"bridge": "br-nat", "gatewayMode": "nat", "fastPath": "auto", "ipam": ipam("10.1.0.0/22", "fd01::/64")}}
 	behind := plugin{"bridge-ln", false, object{"bridge": "br-chain", "isDefaultGateway": true, "ipMasq": true, "ipam": ipam("10.2.0.0/22")}}
 	auto := plugin{"bridge-ln", false, object{"bridge": "br-auto", "isDefaultGateway": true, "ipMasq": true, "icc": false, "macspoofchk": true, "ipam": ipam("auto/23")}}
 	bare := plugin{"bridge-ln", false, object{"bridge": "br-bare", "ipam": object{"type": "ipam-ln", "ranges": []any{[]any{
