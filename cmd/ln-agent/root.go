@@ -16,7 +16,10 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/agent"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/mesh"
+	"github.com/libnet-cni/libnet/internal/names"
 	"github.com/libnet-cni/libnet/internal/nodefile"
+	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/registry/etcd"
 )
 
@@ -149,11 +152,25 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	if err != nil {
 		return nil, err
 	}
-	reg.Exchange(answers)
+	services := mesh.New(mesh.Config{Node: self.Name, Registry: reg, Log: log})
+	reg.Exchange(heard{answers, services})
+	reg.Serve(services)
 	return agent.New(agent.Config{
 		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
-		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
+		Services: services, Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
 	}), nil
+}
+
+// heard hands on what other hosts have to names and to services.
+type heard struct {
+	*names.Service
+	services *mesh.Mesh
+}
+
+// Others is as of etcd.Names.
+func (h heard) Others(these []overlay.Named, all bool) {
+	h.Service.Others(these, all)
+	h.services.Others(these, all)
 }
 
 func (s *settings) logger(w io.Writer) (*slog.Logger, error) {

@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/operator"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -41,8 +43,32 @@ func namesCommand(s *settings) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return s.listNames(cmd.OutOrStdout()) },
 	}
-	cmd.AddCommand(list, resolveCommand(s))
+	stats := &cobra.Command{
+		Use:   "stats",
+		Short: "Count the queries that the kernel has read, on networks with the responder bpf",
+		Long: "Count the queries for names that the kernel has read since it began to answer, on networks with the\n" +
+			"responder bpf or auto. Foreign ones went on, to ln-agent or to their server. What ln-agent answers is in\n" +
+			"its metrics.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return s.countNames(cmd.Context(), cmd.OutOrStdout()) },
+	}
+	cmd.AddCommand(list, resolveCommand(s), stats)
 	return cmd
+}
+
+func (s *settings) countNames(ctx context.Context, out io.Writer) error {
+	if err := permitted(); err != nil {
+		return err
+	}
+	c, err := operator.CountNames(ctx, s.stateDir)
+	if err != nil {
+		return err
+	}
+	return s.print(out, c, func(out io.Writer) error {
+		return table(out, []string{"OUTCOME", "QUERIES"}, [][]string{
+			{"answered", strconv.FormatUint(c.Answered, 10)}, {"nodata", strconv.FormatUint(c.NoData, 10)}, {"foreign", strconv.FormatUint(c.Foreign, 10)},
+		})
+	})
 }
 
 func (s *settings) listNames(out io.Writer) error {

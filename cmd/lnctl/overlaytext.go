@@ -25,7 +25,7 @@ type overlayPeer struct {
 	Blocks     []string      `json:"blocks"`
 	Ways       []overlayWay  `json:"ways"`
 	Forwarding overlayEntry  `json:"forwarding"`
-	Underneath *overlayReply `json:"underneath,omitempty"`
+	Underlay   *overlayReply `json:"underlay,omitempty"`
 	Advice     []string      `json:"advice,omitempty"`
 }
 
@@ -59,7 +59,7 @@ func overlayOf(n *engine.Network, found operator.Peers) overlayNetwork {
 	for _, p := range found.Peers {
 		out := overlayPeer{
 			Address: p.Address.String(), Blocks: texts(p.Subnets), Ways: []overlayWay{},
-			Forwarding: entry(p.FDB), Underneath: reply(p.Underneath), Advice: p.Advice,
+			Forwarding: entry(p.FDB), Underlay: reply(p.Underlay), Advice: p.Advice,
 		}
 		for _, w := range p.Ways {
 			out.Ways = append(out.Ways, overlayWay{

@@ -16,6 +16,8 @@ import (
 	"github.com/libnet-cni/libnet/cmd/lnctl/conf"
 	"github.com/libnet-cni/libnet/cmd/lnctl/connect"
 	"github.com/libnet-cni/libnet/cmd/lnctl/explain"
+	"github.com/libnet-cni/libnet/cmd/lnctl/graph"
+	"github.com/libnet-cni/libnet/cmd/lnctl/live"
 	"github.com/libnet-cni/libnet/cmd/lnctl/trace"
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/console"
@@ -79,7 +81,7 @@ func rootCommand() (*cobra.Command, *settings) {
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.whyRefused, s.completeContainers), conf.LintCommand(&s.Output), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.whyRefused, s.completeContainers), live.WatchCommand(s.liveHost()), live.TopCommand(s.liveHost()), graph.Command(&s.Output, s.with), conf.LintCommand(&s.Output), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
 	return root, &s
 }
 
@@ -181,6 +183,10 @@ func (s *settings) connectHost() connect.Host {
 		Output: &s.Output, With: s.with, Records: s.records, StateDir: &s.stateDir, ConfDir: &s.confDir, DefaultConfDir: defaultConfDir, Version: version,
 		Complete: s.completeBoth,
 	}
+}
+
+func (s *settings) liveHost() live.Host {
+	return live.Host{Output: &s.Output, StateDir: &s.stateDir, Permitted: permitted, Networks: s.completeNetworks, Records: s.records}
 }
 
 // print writes v as JSON or YAML, or what text writes.

@@ -64,8 +64,9 @@ func serviceCreateCommand(s *settings) *cobra.Command {
 		Use:   "create NAME --network NETWORK --select alias=ALIAS --port PORT:TARGET/PROTOCOL",
 		Short: "Make a service",
 		Long: "Give the containers of a network that have a name or alias one address. Each connection to it leads to one of\n" +
-			"them, which sees the client's address. Containers come and go with ADD and DEL. The service lives as long as the\n" +
-			"state directory, which a reboot empties: lnctl service export prints what makes it again.",
+			"them, which sees the client's address. Containers come and go with ADD and DEL. On a network that spans hosts by\n" +
+			"ln-agent it is the service of all hosts. On any other it lives as long as the state directory, which a reboot\n" +
+			"empties: lnctl service export prints what makes it again.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			def, vip, err := f.service(args[0])
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,6 +35,7 @@ type shownPort struct {
 
 type shownBackend struct {
 	Container string       `json:"container"`
+	Host      string       `json:"host,omitempty"` // where the network spans several
 	Interface string       `json:"interface"`
 	Names     []string     `json:"names"`
 	Addresses []netip.Addr `json:"addresses"`
@@ -58,7 +60,7 @@ func shownOf(f balancer.Found) shownService {
 	}
 	for _, b := range f.Backends {
 		w := f.Weight(b.ContainerID)
-		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.IfName, b.Names, b.Addresses, w, w == 0})
+		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.Node, b.IfName, b.Names, b.Addresses, w, w == 0})
 	}
 	return all
 }
@@ -128,11 +130,19 @@ func (s shownService) write(out io.Writer) error {
 		if b.Drained {
 			state = "drained"
 		}
-		backends = append(backends, []string{b.Container, b.Interface, joined(b.Addresses), state})
+		row := []string{b.Container, b.Interface, joined(b.Addresses), state}
+		if b.Host != "" {
+			row = slices.Insert(row, 1, b.Host)
+		}
+		backends = append(backends, row)
+	}
+	columns := []string{"CONTAINER", "INTERFACE", "ADDRESSES", "STATE"}
+	if len(backends) > 0 && len(backends[0]) > len(columns) {
+		columns = slices.Insert(columns, 1, "HOST")
 	}
 	err = errors.Join(err, table(out, []string{"PORT", "CONNECTIONS SO FAR"}, ports))
 	_, lineErr := fmt.Fprintln(out)
-	return errors.Join(err, lineErr, table(out, []string{"CONTAINER", "INTERFACE", "ADDRESSES", "STATE"}, backends))
+	return errors.Join(err, lineErr, table(out, columns, backends))
 }
 
 func serviceExportCommand(s *settings) *cobra.Command {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/libnet-cni/libnet/internal/mesh"
 	"github.com/libnet-cni/libnet/internal/names"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
@@ -62,7 +63,9 @@ type Config struct {
 	HealAfter time.Duration
 	// Names answers queries for names of containers; nil: none are answered.
 	Names *names.Service
-	Log   *slog.Logger
+	// Services keeps this host's part of services; nil: none is kept.
+	Services *mesh.Mesh
+	Log      *slog.Logger
 }
 
 // Agent keeps the networks of a host.
@@ -140,6 +143,9 @@ func (a *Agent) tasks() []func(context.Context) error {
 	if a.conf.Names != nil {
 		all = append(all, a.conf.Names.Run)
 	}
+	if a.conf.Services != nil {
+		all = append(all, a.conf.Services.Run)
+	}
 	if a.conf.Registry != nil {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
 	}
@@ -195,6 +201,9 @@ func (a *Agent) seen(v overlay.View) {
 	a.view, a.apart = &v, nil
 	a.mu.Unlock()
 	a.say(aboutRegistry, nil, "", "in touch with "+a.conf.RegistryName)
+	if a.conf.Services != nil {
+		a.conf.Services.Seen(v)
+	}
 	a.mend.give()
 	a.claim.give()
 	a.announce.give()
@@ -202,7 +211,14 @@ func (a *Agent) seen(v overlay.View) {
 
 func (a *Agent) followKernel(ctx context.Context) error { return watch(ctx, a.mend.give) }
 
-func (a *Agent) followRules(ctx context.Context) error { return watchRules(ctx, a.mend.give) }
+func (a *Agent) followRules(ctx context.Context) error {
+	return watchRules(ctx, func() {
+		a.mend.give()
+		if a.conf.Services != nil {
+			a.conf.Services.Lost()
+		}
+	})
+}
 
 // situation is what the loops look at, at a time.
 type situation struct {

@@ -143,6 +143,7 @@ func (a *Agent) readConf() {
 		}
 		a.conf.Names.Share(shared)
 	}
+	a.keepServices(networks)
 	a.mend.give()
 	a.claim.give()
 	a.secret.give()

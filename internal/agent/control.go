@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/libnet-cni/libnet/internal/mesh"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/service"
 )
 
 // ControlPath is the socket at which ln-agent answers lnctl. Only root reaches it.
@@ -19,16 +25,18 @@ func ControlPath(stateDir string) string { return filepath.Join(stateDir, "overl
 
 // request is what lnctl asks for, a line of JSON; package operator has the other end.
 type request struct {
-	Do      string        // "rotate-keys", "evict" or "admit"
+	Do      string        // "rotate-keys", "evict", "admit", or one of package service
 	Network string        // of rotate-keys
-	Node    string        // of the others
+	Node    string        // of evict and admit
 	Wait    time.Duration // for all hosts to follow; 0: none
+	Service *service.Request
 }
 
 // answer is a line of JSON, too.
 type answer struct {
-	Error string
-	Epoch int // that rotate-keys began
+	Error   string
+	Epoch   int // that rotate-keys began
+	Service *service.Shared
 }
 
 // controlLoop answers lnctl.
@@ -74,7 +82,14 @@ func (a *Agent) control(ctx context.Context, c net.Conn) {
 		err = json.Unmarshal(line, &r)
 	}
 	var out answer
-	if err == nil {
+	switch {
+	case err == nil && r.Service != nil && a.conf.Services != nil:
+		var done service.Shared
+		done, err = a.conf.Services.Do(ctx, r.Do, *r.Service)
+		out.Service = &done
+	case err == nil && r.Service != nil:
+		err = errNoServices
+	case err == nil:
 		out.Epoch, err = a.do(ctx, r)
 	}
 	if err != nil {
@@ -101,5 +116,26 @@ func (a *Agent) do(ctx context.Context, r request) (epoch int, err error) {
 	if r.Do == "evict" || r.Do == "admit" {
 		return 0, a.evict(ctx, r.Do, r.Node)
 	}
-	return 0, fmt.Errorf("%q: want rotate-keys, evict or admit: is lnctl newer than ln-agent?", r.Do)
+	return 0, fmt.Errorf("%q: is not known here: is lnctl newer than ln-agent?", r.Do)
 }
+
+// keepServices tells which networks may have services.
+func (a *Agent) keepServices(networks []netconf.AgentNetwork) {
+	if a.conf.Services == nil {
+		return
+	}
+	var all []mesh.Network
+	for _, n := range networks {
+		one := mesh.Network{Name: n.Name, StateDir: a.stateDirOf(n), Device: cmp.Or(n.Config.Bridge, model.BridgeName(n.Name))}
+		if n.Config.Backend == model.BackendIPTables {
+			one.Refused = errNeedsNFT
+		}
+		all = append(all, one)
+	}
+	a.conf.Services.Keep(all)
+}
+
+var errNeedsNFT = model.BadConfig("backend", "iptables", "cannot balance: services need nftables, or --vip none")
+
+// errNoServices is of networks that Kubernetes keeps: the services of pods are its own.
+var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself")

@@ -55,6 +55,9 @@ func (a *Agent) unwell() []string {
 	if a.conf.Names != nil {
 		add("names", a.conf.Names.Err())
 	}
+	if a.conf.Services != nil {
+		add("services", a.conf.Services.Err())
+	}
 	if a.view != nil {
 		for _, p := range a.view.Problems {
 			all = append(all, a.conf.RegistryName+": "+p)

@@ -159,9 +159,19 @@ func (l Leaving) leave(ctx context.Context, v overlay.View, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := leaveServices(ctx, n.StateDir, name); err != nil {
+		return err
+	}
 	if err := errors.Join(l.Registry.Leave(ctx, name), keyStore{n.StateDir, name}.keep()); err != nil {
 		return err
 	}
 	l.Log.Info("left", "network", name, "blocks", own)
 	return nil
+}
+
+// leaveServices takes what this host has of a network's services away.
+func leaveServices(ctx context.Context, stateDir, network string) error {
+	return within(stateDir, func(c *engine.Controller) error {
+		return c.Services().UnfollowAll(ctx, network)
+	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 const (
@@ -89,7 +90,7 @@ func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overla
 	if err != nil && !errors.Is(err, model.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
 	}
-	k := keeper{agent: a, controller: c, network: n, before: before, define: func(f nodefile.File) (spanning, error) {
+	k := keeper{agent: a, controller: c, network: n, before: before, secrets: c.Secrets, define: func(f nodefile.File) (spanning, error) {
 		return c.DefineNetwork("overlay", n.Name, engine.WithConfig(f.Apply(n.Config)))
 	}}
 	switch {
@@ -112,6 +113,8 @@ type keeper struct {
 	before     nodefile.File // zero: none
 	// define returns the network as a node file has it.
 	define func(nodefile.File) (spanning, error)
+	// secrets are the peers of the device of an epoch, as the kernel has them.
+	secrets func(network string, epoch int) ([]wireguard.Peer, error)
 }
 
 // spanning is a network that spans hosts, as the kernel of this one has it.

@@ -17,6 +17,9 @@ import (
 // the change before.
 var ErrUnsettled = errors.New("the hosts have not all got the keys of the last change yet")
 
+// errApart: what other hosts say is not known now.
+var errApart = errors.New("not in touch with etcd")
+
 // Rotate begins the next epoch of keys of a network.
 func (a *Agent) rotate(ctx context.Context, network string) (epoch int, err error) {
 	n, v, err := a.encrypted(network)
@@ -53,26 +56,36 @@ func (a *Agent) encrypted(network string) (n netconf.AgentNetwork, v *overlay.Vi
 		if apart == nil && now.view == nil {
 			apart = a.starting()
 		}
+		if apart != nil {
+			apart = fmt.Errorf("%w: %w", errApart, apart)
+		}
 		return n, now.view, apart
 	}
 	return n, nil, fmt.Errorf("ln-agent keeps no network %s on this host", network)
 }
 
-// rotated waits until all hosts of a network have the keys of an epoch, and no others.
+// rotated waits until all hosts of a network have the keys of an epoch, and no others. A registry
+// that is away comes again.
 func (a *Agent) rotated(ctx context.Context, network string, epoch int) error {
 	for {
 		_, v, err := a.encrypted(network)
-		if err != nil {
+		why := ""
+		switch {
+		case errors.Is(err, errApart):
+			why = err.Error()
+		case err != nil:
 			return err
-		}
-		hosts, _ := v.Hosts(network)
-		behind := v.Networks[network].Unsettled(epoch, hosts)
-		if len(behind) == 0 {
-			return nil
+		default:
+			hosts, _ := v.Hosts(network)
+			behind := v.Networks[network].Unsettled(epoch, hosts)
+			if len(behind) == 0 {
+				return nil
+			}
+			why = strings.Join(behind, ", ") + " still to follow: see that ln-agent runs there"
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("epoch %d has begun, and goes on by itself; %s still to follow: see that ln-agent runs there", epoch, strings.Join(behind, ", "))
+			return fmt.Errorf("epoch %d has begun, and goes on by itself; %s", epoch, why)
 		case <-time.After(soonestLook):
 		}
 	}

@@ -169,7 +169,7 @@ func (k keeper) met(f *nodefile.File) (map[wireguard.Key]bool, error) {
 	if len(f.Epochs) < 2 {
 		return nil, nil
 	}
-	peers, err := k.controller.Secrets(f.Network, f.Epochs[0])
+	peers, err := k.secrets(f.Network, f.Epochs[0])
 	all := map[wireguard.Key]bool{}
 	for _, p := range peers {
 		all[p.PublicKey] = p.Handshake > 0

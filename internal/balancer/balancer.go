@@ -18,6 +18,7 @@ import (
 // Host is the part of the kernel beside the rules.
 type Host interface {
 	EnsureServiceAddrs(device string, addrs []netip.Addr) (net.HardwareAddr, error)
+	EnsureLocalAddrs(addrs []netip.Addr) error
 	RemoveServiceAddrs(device string, addrs []netip.Addr) error
 	LacksServiceAddrs(device string, addrs []netip.Addr) ([]netip.Addr, error)
 	DeviceMAC(device string) (net.HardwareAddr, error)

@@ -19,6 +19,12 @@ import (
 type record struct {
 	service.Service
 	Device string // by which packets of the network's containers come to the host
+	// Node is the name of this host, and Others are backends on other hosts, of a service that is
+	// shared.
+	Node   string            `json:",omitempty"`
+	Others []service.Backend `json:",omitempty"`
+	// Unsettled: a shared service that is new may lack containers of this host.
+	Unsettled bool `json:",omitempty"`
 	// Was are definitions of before, of which the kernel may still have something.
 	Was []service.Service `json:",omitempty"`
 }
@@ -103,7 +109,7 @@ func (s *Services) bring(ctx context.Context, c *changing) (fresh bool, err erro
 	backends = slices.DeleteFunc(backends, func(b service.Backend) bool {
 		return slices.ContainsFunc(c.left, func(l service.Backend) bool { return l.Key() == b.Key() })
 	})
-	mac, err := s.host.EnsureServiceAddrs(c.Device, c.VIPs)
+	mac, err := s.ensureAddrs(c.record)
 	if err != nil && !errors.Is(err, netlink.ErrNotFound) { // the bridge comes with the first container
 		return false, err
 	}
@@ -148,7 +154,7 @@ func (s *Services) takeAway(ctx context.Context, gone []balance.Elem) (fresh boo
 // settle removes the records of what the kernel has forgotten.
 func (s *Services) settle(c *changing) error {
 	if c.removed {
-		return errors.Join(s.host.RemoveServiceAddrs(c.Device, c.VIPs), c.dir.Remove())
+		return errors.Join(s.host.RemoveServiceAddrs(c.holder(), c.VIPs), c.dir.Remove())
 	}
 	var errs []error
 	weights := maps.Clone(c.Weights)
@@ -156,8 +162,11 @@ func (s *Services) settle(c *changing) error {
 		delete(weights, b.ContainerID) // it is for this container alone
 		errs = append(errs, c.dir.DeleteBackend(b.ContainerID, b.IfName))
 	}
-	if len(weights) != len(c.Weights) || c.exclusive && len(c.Was) > 0 {
-		c.Weights, c.Was = weights, nil
+	if len(weights) != len(c.Weights) && !c.Shared || c.exclusive && len(c.Was) > 0 { // of a shared one ln-agent keeps the weights
+		if !c.Shared {
+			c.Weights = weights
+		}
+		c.Was = nil
 		errs = append(errs, c.dir.Save(c.record))
 	}
 	if len(c.VIPs) == 0 { // its name leads to the backends

@@ -41,16 +41,17 @@ func (r record) entries() (all []entry) {
 	return all
 }
 
-// elements are those of a service with these backends. Without a MAC address there is no
+// elements are those of a service with these backends on this host. Without a MAC address there is no
 // bridge, and no frame.
 func (s *Services) elements(r record, backends []service.Backend, mac net.HardwareAddr) (all []balance.Elem) {
-	slices.SortFunc(backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
+	everywhere := slices.Concat(backends, r.Others)
+	slices.SortFunc(everywhere, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	for _, vip := range r.VIPs {
 		all = append(all, s.kernel().Address(vip, r.Device)...)
 	}
 	for _, e := range r.entries() {
 		all = append(all, s.marks(e)...)
-		all = append(all, s.buckets(r, e.Port, r.Ports[e.of].Target, backends)...)
+		all = append(all, s.buckets(r, e.Port, r.Ports[e.of].Target, everywhere)...)
 	}
 	for _, b := range backends {
 		for _, e := range s.elementsOf(r, b, mac) {

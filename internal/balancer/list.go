@@ -66,6 +66,10 @@ func (s *Services) look(ctx context.Context, id state.ServiceID) (found Found, e
 	if found.Backends, err = state.BackendsOf[service.Backend](dir); err != nil {
 		return found, err
 	}
+	for i := range found.Backends {
+		found.Backends[i].Node = r.Node
+	}
+	found.Backends = append(found.Backends, r.Others...)
 	slices.SortFunc(found.Backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	found.Connections = make([]uint64, len(r.Ports))
 	entries := r.entries()

@@ -125,9 +125,9 @@ func (s *Services) faultsOf(ctx context.Context, id state.ServiceID, known map[s
 	if portErr := s.ports.VerifyService(ctx, publish.ServicePortsOf(r.Service, r.Device)); portErr != nil {
 		found = append(found, strings.ReplaceAll(portErr.Error(), "\n", "; "))
 	}
-	lacks, addrErr := s.host.LacksServiceAddrs(r.Device, r.VIPs)
-	if len(lacks) > 0 && len(backends) > 0 {
-		found = append(found, fmt.Sprintf("%s lacks the address %s", r.Device, lacks[0]))
+	lacks, addrErr := s.host.LacksServiceAddrs(r.holder(), r.VIPs)
+	if len(lacks) > 0 && (len(backends) > 0 || r.Shared) {
+		found = append(found, fmt.Sprintf("%s lacks the address %s", r.holder(), lacks[0]))
 	}
 	mac, macErr := s.host.DeviceMAC(r.Device)
 	want := s.elements(r, backends, mac)

@@ -225,6 +225,9 @@ func (e *Endpoint) mend(ctx context.Context) error {
 	if _, err := c.names.Mend(ctx, &e.rec); err != nil {
 		return err
 	}
+	if _, err := c.shortcuts.Mend(ctx, &e.rec, e.n.fastTunnel()); err != nil {
+		return err
+	}
 	if p.Localnet {
 		if _, err := c.published.SetRouteLocalnet(e.rec.Bridge, true); err != nil {
 			return err

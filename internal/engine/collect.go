@@ -85,10 +85,11 @@ func (c *Controller) StrayNames(ctx context.Context) (all []string, err error) {
 	return c.names.Strays(ctx, false)
 }
 
-// tidyNames has the kernel forget names that no record explains.
+// tidyNames has the kernel forget names that no record explains, and the fast path links that
+// are gone.
 func (c *Controller) tidyNames(ctx context.Context) error {
 	_, err := c.names.Strays(ctx, true)
-	return err
+	return errors.Join(err, c.shortcuts.Sweep(ctx))
 }
 
 // collectOne removes an attachment unless it has been made anew, by an ADD for

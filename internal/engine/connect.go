@@ -94,6 +94,9 @@ func (n *Network) connectAll(ctx context.Context, done *Connected) error {
 				errs = append(errs, clearErr)
 			}
 		}
+		if made.Created {
+			err = errors.Join(err, n.hastenTunnel(ctx))
+		}
 		errs = append(errs, n.tunnelConflict(t, err))
 		done.Up, done.Created = done.Up && made.Up, done.Created || made.Created
 		done.Changes, done.Lacking = done.Changes+made.Changes, max(done.Lacking, made.Lacking)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/balancer"
+	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/firewall/either"
 	"github.com/libnet-cni/libnet/internal/firewall/iptables"
@@ -34,6 +35,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/responder"
+	"github.com/libnet-cni/libnet/internal/shortcut"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/internal/unwind"
@@ -165,7 +167,8 @@ type Controller struct {
 	standby   publish.Standbys
 	sandboxes *state.Dir
 	names     *naming.Kernel
-	services  *balancer.Services // nil: none
+	services  *balancer.Services  // nil: none
+	shortcuts *shortcut.Shortcuts // nil: none
 
 	boot      string
 	stateDir  string
@@ -245,8 +248,9 @@ func New(opts ...Option) (*Controller, error) {
 		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
 		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, guests: dir, standby: dir, sandboxes: dir, services: services,
 		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
-		names:  &naming.Kernel{Answers: responder.New(dir.Path(), handle), Records: dir, Agent: naming.AgentAnswers},
-		routes: handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
+		shortcuts: &shortcut.Shortcuts{Path: fastpath.New(handle), Links: handle},
+		names:     &naming.Kernel{Answers: responder.New(dir.Path(), handle), Records: dir, Agent: naming.AgentAnswers},
+		routes:    handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
 		close: func() { handle.Close(); _ = nft.Close(); _ = services.Close(); _ = connections.Close() },
 	}
 	if o.tunnels != nil {

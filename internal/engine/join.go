@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/shortcut"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/unwind"
 )
@@ -181,7 +182,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	if br.VLANName != "" {
 		e.rec.Links = append(e.rec.Links, state.Link{Name: br.VLANName, MAC: br.VLANMAC.String()})
 	}
-	return nil
+	return e.hasten(ctx, made.HostIndex, undo)
 }
 
 // answer has the kernel answer for the endpoint's names, and answer its queries.
@@ -202,6 +203,46 @@ func (e *Endpoint) answer(ctx context.Context, index int, undo *unwind.Stack) er
 		e.rec.Names.Responder, e.rec.Names.Link = "", 0
 	}
 	return err
+}
+
+// hasten has the endpoint's packets go the fast path, where the kernel can.
+func (e *Endpoint) hasten(ctx context.Context, index int, undo *unwind.Stack) error {
+	if e.n.def.Config.FastPath != model.FastPathAuto {
+		return nil
+	}
+	slow := func() error {
+		err := e.n.c.shortcuts.Remove(context.WithoutCancel(ctx), &e.rec)
+		e.rec.Fast = 0
+		return err
+	}
+	undo.Push(slow)
+	err := e.n.c.shortcuts.Put(ctx, &e.rec, index, e.n.fastTunnel())
+	if shortcut.Unsupported(err) {
+		return slow()
+	}
+	return err
+}
+
+// hastenTunnel has packets of attachments go the fast path by the network's device, which was
+// made anew.
+func (n *Network) hastenTunnel(ctx context.Context) error {
+	name := n.fastTunnel()
+	if name == "" {
+		return nil
+	}
+	fast, err := n.c.endpoints.AnyEndpoint(n.def.Name, func(rec state.Endpoint) bool { return rec.Fast != 0 })
+	if !fast || err != nil {
+		return err
+	}
+	return n.c.shortcuts.PutTunnel(ctx, n.def.Config.Bridge, name)
+}
+
+// fastTunnel is the device by which packets may go the fast path; empty: there is none.
+func (n *Network) fastTunnel() string {
+	if n.def.Driver != plan.DriverOverlay || n.def.Config.Tunnel.Encrypted() {
+		return ""
+	}
+	return n.Plan().TunnelName()
 }
 
 func (e *Endpoint) ref() link.Ref {

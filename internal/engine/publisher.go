@@ -44,7 +44,7 @@ func (p *Publisher) Publish(ctx context.Context, pub publish.Publication) (_ []m
 	got, restored, err := p.p.Publish(ctx, pub)
 	of := state.Endpoint{Network: pub.ID.Network, ContainerID: pub.ID.ContainerID, IfName: pub.ID.IfName}
 	if restored && p.c.Ports().HasOthers(of) {
-		_, _ = p.c.Repair(ctx)
+		p.c.mendRules(ctx)
 	}
 	return got, err
 }

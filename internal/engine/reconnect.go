@@ -60,16 +60,19 @@ func (m *mender) tunnel(ctx context.Context, n *Network) error {
 	})
 }
 
-// names has the kernel answer for the attachments of a network that it is to answer for.
+// names has the kernel answer for the attachments of a network that it is to answer for, and
+// puts back their fast path.
 func (m *mender) names(ctx context.Context, n *Network) error {
 	recs, err := m.c.endpoints.Endpoints(n.def.Name)
 	errs := []error{err}
 	for _, rec := range recs {
-		if !naming.ByKernel(&rec) {
+		if !naming.ByKernel(&rec) && rec.Fast == 0 {
 			continue
 		}
 		errs = append(errs, m.own(m.c.endpoints, rec, func(rec state.Endpoint) error {
+			_, fastErr := m.c.shortcuts.Mend(ctx, &rec, n.fastTunnel())
 			mended, err := m.c.names.Mend(ctx, &rec)
+			err = errors.Join(fastErr, err)
 			if mended {
 				m.done.Named = append(m.done.Named, life.IDOf(rec))
 			}

@@ -114,6 +114,9 @@ func (d *fnv1a) config(c model.NetworkConfig) {
 	if c.GatewayPriority != 0 { // as before there was one
 		d.number(c.GatewayPriority)
 	}
+	if c.FastPath != "" {
+		d.text(string(c.FastPath))
+	}
 }
 
 func (d *fnv1a) tunnel(t model.TunnelConfig) {

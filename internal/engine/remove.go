@@ -221,8 +221,9 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
 	namesErr := n.c.names.Remove(ctx, &rec) // first: no query is answered with what goes
+	fastErr := n.c.shortcuts.Remove(ctx, &rec)
 	handErr, downErr := n.c.Ports().HandOver(ctx, rec), n.c.links.SetDown(ctx, ref)
-	errs, down := []error{namesErr, handErr, downErr}, downErr == nil
+	errs, down := []error{namesErr, fastErr, handErr, downErr}, downErr == nil
 	if down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
@@ -230,7 +231,9 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
-	errs = append(errs, n.c.Ports().EndAllFlows(ctx, rec))
+	if errs = append(errs, n.c.Ports().EndAllFlows(ctx, rec)); rec.Phase != state.PhaseReady { // of a killed ADD no record tells
+		errs = append(errs, n.c.shortcuts.Sweep(ctx))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -66,20 +66,9 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	}
 	defer leave(&err)
 	m := mender{c: c, compare: compare}
-	changed, err := c.rules.NFTables.Restore(ctx)
-	m.done.Rewritten = changed
-	m.errs = append(m.errs, err, c.book().RepairAll(ctx, m.guards(ctx, changed)))
-	networks, err := c.Networks(ctx)
-	m.errs = append(m.errs, err)
-	for _, n := range networks {
-		m.rules(ctx, n)
-	}
-	m.publications(ctx)
+	networks := m.allRules(ctx)
 	m.done.StrayNames, err = c.names.Strays(ctx, true)
-	m.errs = append(m.errs, c.Ports().TakeFree(ctx), err)
-	if ctx.Err() == nil {
-		m.errs = append(m.errs, c.rules.NFTables.Complete(ctx))
-	}
+	m.errs = append(m.errs, err, c.shortcuts.Sweep(ctx))
 	for _, n := range networks {
 		m.links(ctx, n)
 	}
@@ -98,12 +87,36 @@ func (c *Controller) Mend(ctx context.Context, compare Compare) (_ Mended, err e
 	return m.done, errors.Join(m.errs...)
 }
 
+// mendRules is Mend for the rules alone, which a Publisher has in common with the rest.
+func (c *Controller) mendRules(ctx context.Context) {
+	m := mender{c: c}
+	m.allRules(ctx) // what fails is for the Status of its network
+}
+
 // mender is one Mend at work.
 type mender struct {
 	c       *Controller
 	compare Compare
 	done    Mended
 	errs    []error
+}
+
+// allRules puts back the rules of all networks, which it returns, and publications.
+func (m *mender) allRules(ctx context.Context) []*Network {
+	changed, err := m.c.rules.NFTables.Restore(ctx)
+	m.done.Rewritten = changed
+	m.errs = append(m.errs, err, m.c.book().RepairAll(ctx, m.guards(ctx, changed)))
+	networks, err := m.c.Networks(ctx)
+	m.errs = append(m.errs, err)
+	for _, n := range networks {
+		m.rules(ctx, n)
+	}
+	m.publications(ctx)
+	m.errs = append(m.errs, m.c.Ports().TakeFree(ctx))
+	if ctx.Err() == nil {
+		m.errs = append(m.errs, m.c.rules.NFTables.Complete(ctx))
+	}
+	return networks
 }
 
 // guards says what gives way to the guards of bridges: after an upgrade, and where

@@ -112,7 +112,7 @@ func (p *Publisher) putLostRulesBack(ctx context.Context) {
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, healBudget)
 	defer cancel()
-	_, _ = p.c.Mend(ctx, PutBack)
+	p.c.mendRules(ctx)
 }
 
 // lacks says what of the network is gone that its endpoints need.

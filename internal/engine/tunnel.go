@@ -81,6 +81,7 @@ func (n *Network) ensureDevice(ctx context.Context, t tunnel.Tunnel, undo *unwin
 		undo.Push(func() error {
 			return n.c.tunnels.RemoveTunnel(context.WithoutCancel(ctx), t.Name, model.NetworkOwner(n.def.Name))
 		})
+		err = n.hastenTunnel(ctx)
 	}
 	return err
 }
@@ -120,7 +121,7 @@ func (n *Network) removeTunnel(ctx context.Context) error {
 	for _, name := range n.Plan().TunnelNames() { // the configuration may have had another encryption
 		errs = append(errs, n.c.tunnels.RemoveTunnel(ctx, name, model.NetworkOwner(n.def.Name)))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, n.c.shortcuts.Sweep(ctx))...)
 }
 
 // hasTunnel says that one of the network's devices is there.

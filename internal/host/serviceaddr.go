@@ -40,6 +40,21 @@ func (h *Host) EnsureServiceAddrs(device string, addrs []netip.Addr) (net.Hardwa
 	return d.MAC, nil
 }
 
+// EnsureLocalAddrs gives the loopback interface addresses of services. Its cost does not grow
+// with how many it has.
+func (h *Host) EnsureLocalAddrs(addrs []netip.Addr) error {
+	d, err := h.conn.Device("lo")
+	if err != nil {
+		return fmt.Errorf("interface lo: %w", err)
+	}
+	for _, a := range addrs {
+		if err := h.addServiceAddr(d.Index, a); err != nil && !errors.Is(err, netlink.ErrExists) {
+			return fmt.Errorf("address %s of a service, on lo: %w", a, err)
+		}
+	}
+	return nil
+}
+
 // addServiceAddr adds an address that is deprecated from the start: programs of the host
 // that choose none do not get it.
 func (h *Host) addServiceAddr(index int, a netip.Addr) error {

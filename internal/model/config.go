@@ -105,7 +105,17 @@ type NetworkConfig struct {
 	NoHost bool `json:",omitempty"`
 	// Backend [backend] of the rules; empty: BackendAuto.
 	Backend Backend
+	// FastPath [fastPath: "auto"] has packets between containers of the network go past the
+	// bridge, routing and rules once their flow has come through these; where the kernel
+	// cannot, they go the usual way. It needs Linux 5.10 with BPF.
+	FastPath FastPath `json:",omitempty"`
 }
+
+// FastPath says whether packets take a shorter way.
+type FastPath string
+
+// FastPathAuto is where the kernel can. The zero value is never.
+const FastPathAuto FastPath = "auto"
 
 // Validate says what cannot be, as a *ConfigError or several joined; nil if
 // nothing. It looks at nothing but the configuration.
@@ -127,6 +137,9 @@ func (c NetworkConfig) Validate() error {
 		if r.Min < 1 || r.Max > 4094 || r.Min > r.Max {
 			return BadConfig("vlanTrunk", fmt.Sprintf("%d-%d", r.Min, r.Max), "want IDs from 1 to 4094, minID not above maxID")
 		}
+	}
+	if c.FastPath != "" && c.FastPath != FastPathAuto {
+		return BadConfig("fastPath", fmt.Sprintf("%q", c.FastPath), `want "auto", or none`)
 	}
 	return errors.Join(c.validateTogether(), c.validateGateway(), c.validateTunnel())
 }

@@ -1,6 +1,8 @@
 package names
 
 import (
+	"context"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/libnet-cni/libnet/internal/resolver"
@@ -27,6 +29,7 @@ func newCounts() *counts {
 func (c *counts) add(by resolver.Transport, o resolver.Outcome) { c.of[by][o].Inc() }
 
 var (
+	kernelDesc    = prometheus.NewDesc("libnet_names_kernel_queries_total", "DNS queries of containers that the kernel has read (responder bpf); foreign ones went on.", []string{"outcome"}, nil)
 	endpointsDesc = prometheus.NewDesc("libnet_names_endpoints", "Attachments that have names.", nil, nil)
 	okDesc        = prometheus.NewDesc("libnet_names_ok", "1 while queries for names are answered, or no network has names.", nil, nil)
 )
@@ -34,6 +37,7 @@ var (
 // Describe sends what Collect sends.
 func (s *Service) Describe(to chan<- *prometheus.Desc) {
 	s.counts.vec.Describe(to)
+	to <- kernelDesc
 	to <- endpointsDesc
 	to <- okDesc
 }
@@ -41,6 +45,11 @@ func (s *Service) Describe(to chan<- *prometheus.Desc) {
 // Collect sends the metrics of the service.
 func (s *Service) Collect(to chan<- prometheus.Metric) {
 	s.counts.vec.Collect(to)
+	if c, err := s.kernel.Counts(context.Background()); err == nil { // else only these are missing
+		for outcome, n := range map[resolver.Outcome]uint64{resolver.Foreign: c.Foreign, resolver.Answered: c.Answered, resolver.NoData: c.NoData} {
+			to <- prometheus.MustNewConstMetric(kernelDesc, prometheus.CounterValue, float64(n), outcome.String())
+		}
+	}
 	ok := 1
 	s.mu.Lock()
 	named := s.named()

@@ -15,6 +15,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/resolver"
+	"github.com/libnet-cni/libnet/internal/responder"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -42,6 +43,7 @@ type Service struct {
 	table  resolver.Table
 	follow *state.Follower
 	counts *counts
+	kernel *responder.Responder // only counts
 
 	mu       sync.Mutex
 	places   map[place]home
@@ -79,7 +81,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, others: newOthers(), services: services{dir: state.New(c.StateDir)}, fault: errNotBegun}, nil
+	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, kernel: responder.New(state.New(c.StateDir).Path(), nil), others: newOthers(), services: services{dir: state.New(c.StateDir)}, fault: errNotBegun}, nil
 }
 
 // Run answers queries until ctx ends. A fault is logged, told by Err, and tried again;

@@ -148,6 +148,7 @@ func TestRecordsAreAnswers(t *testing.T) {
 	want := map[string]float64{
 		"udp answered": 3, "tcp answered": 1, "udp nxdomain": 1, "udp nodata": 1, "udp foreign": 6, "tcp foreign": 1,
 		"udp truncated": 0, "tcp nxdomain": 0, "tcp nodata": 0, "tcp truncated": 0,
+		"kernel answered": 0, "kernel nodata": 0, "kernel foreign": 0,
 		"libnet_names_endpoints": 3, "libnet_names_ok": 0, // nothing is captured
 	}
 	if diff := cmp.Diff(want, l.metrics()); diff != "" {
@@ -173,7 +174,11 @@ func (l *lab) metrics() map[string]float64 {
 			for _, p := range m.GetLabel() {
 				labels[p.GetName()] = p.GetValue()
 			}
-			got[labels["transport"]+" "+labels["outcome"]] = m.GetCounter().GetValue()
+			by := labels["transport"]
+			if by == "" {
+				by = "kernel"
+			}
+			got[by+" "+labels["outcome"]] = m.GetCounter().GetValue()
 		}
 	}
 	return got

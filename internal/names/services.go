@@ -55,7 +55,10 @@ func (s *Service) updateServices() error {
 func readServices(dir *state.Dir) (all []resolver.Endpoint, err error) {
 	ids, err := dir.Services()
 	for _, id := range ids {
-		var def service.Service
+		var def struct {
+			service.Service
+			Others []service.Backend // on other hosts
+		}
 		backends, readErr := state.ReadService[service.Backend](dir, id, &def)
 		if readErr != nil {
 			if !state.Missing(readErr) {
@@ -66,7 +69,7 @@ func readServices(dir *state.Dir) (all []resolver.Endpoint, err error) {
 		e := resolver.Endpoint{Network: id.Network, Names: []string{def.Name}, Addresses: def.VIPs, Service: true}
 		e.Container, e.IfName = service.Lease(def.Name)
 		if len(def.VIPs) == 0 {
-			for _, b := range backends {
+			for _, b := range append(backends, def.Others...) {
 				if def.Weight(b.ContainerID) > 0 {
 					e.Addresses = append(e.Addresses, b.Addresses...)
 				}

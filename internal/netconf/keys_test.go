@@ -90,6 +90,7 @@ func keyRows() []keyRow {
 	row(attachers, "", "snat", "false", `"no"`)
 	row(attachers, "", "masqAll", "true", "1")
 	row(attachers, "", "backend", `"iptables"`, `"ebtables"`)
+	row(networks, "", "fastPath", `"auto"`, `"on"`)
 	row(networks, "", "names", "true", `"yes"`)
 	row(networks, `"names":{{}}`, "names.domain", `"lab.example"`, `"-..x"`)
 	row(networks, `"names":{{}}`, "names.responder", `"bpf"`, `"kernel"`)

@@ -101,12 +101,25 @@ func readConfig(p Plugin, v values) model.NetworkConfig {
 	n.NoHairpin, n.MasqueradeAll = readClients(v)
 	n.MTU, n.AutoMTU = readMTU(v[keyMTU])
 	n.Backend = backendOf(v[keyBackend], v[keyIPMasqBackend])
+	n.FastPath = readFastPath(v[keyFastPath])
 	readGateway(v, &n)
 	n.Gateway = n.Gateway || n.DefaultGateway
 	if p == Bridge {
 		n.Bridge = cmp.Or(n.Bridge, defaultBridge)
 	}
 	return n
+}
+
+func readFastPath(v jsonr.Value) model.FastPath {
+	var s string
+	switch v.String(&s); s {
+	case "", "off":
+		return ""
+	case string(model.FastPathAuto):
+		return model.FastPathAuto
+	}
+	v.Refuse(`"auto" or "off"`)
+	return ""
 }
 
 // readClients reads how the clients of published ports appear to the container.

@@ -44,6 +44,7 @@ const (
 	keyMarkMasqBit
 	keyExternalSetMarkChain
 	keyNames
+	keyFastPath
 	keyStateDir
 	keyStrict
 	keyIPAM
@@ -158,6 +159,9 @@ var table = [keyCount]Key{
 		Does: "A chain of iptables, of another program, that sets the mark in place of ours, as `KUBE-MARK-MASQ`. Not with `markMasqBit`, nor with nftables."},
 	keyNames: {Name: "names", Of: networks, Type: "boolean or object", Default: "false", Inside: namesTable[:],
 		Does: "Containers of the network find each other by name, if ln-agent runs on the host or the kernel answers: `true`, or an object. See [names.md](names.md)."},
+	keyFastPath: {Name: "fastPath", Of: networks, Type: "string", Default: `"off"`,
+		Does:    "`\"auto\"`: packets between containers of the network go straight from one to the other once their flow has come through all rules, in a tc program: [Fast path](fast-path.md). Where the kernel cannot (Linux 5.10 with BPF), as with `\"off\"`.",
+		Overlay: "Also those to and from other hosts, but for networks with `encryption`."},
 	keyStateDir: {Name: "stateDir", Of: attachers, Type: "string", Default: `"/run/libnet"`, Cleanup: true,
 		Does: "Directory of the records, an absolute path."},
 	keyStrict: {Name: "strict", Of: attachers, Type: "boolean", Default: "false",

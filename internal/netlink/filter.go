@@ -13,38 +13,49 @@ const (
 	clsactHandle  = 0xffff0000
 	clsactParent  = 0xfffffff1 // TC_H_CLSACT
 	ingressParent = 0xfffffff2 // TC_H_CLSACT with TC_H_MIN_INGRESS
+	egressParent  = 0xfffffff3 // TC_H_CLSACT with TC_H_MIN_EGRESS
 )
 
-// Our filter stands at a preference of its own, before those without one.
-const (
-	filterPreference = 53
-	filterHandle     = 1
-)
+// filterHandle is of the one filter at a preference of ours.
+const filterHandle = 1
 
-// Filter has a program of tc look at all that comes in by a link, before its filters of a
-// higher preference. One of ours that is there is replaced. The error wraps ErrUnsupported if
-// the kernel lacks clsact or filters by BPF.
-func (c *Conn) Filter(index, program int, name string) error {
+// Filter is a program of tc at a link. Ours stand at preferences of their own, before filters
+// that were given none.
+type Filter struct {
+	Name       string
+	Preference uint16
+	// Egress: it looks at what leaves by the link; else at what comes in.
+	Egress bool
+}
+
+// Filter has a program look at all packets of a link, before its filters of a higher preference.
+// One that is there at this preference is replaced. The error wraps ErrUnsupported if the
+// kernel lacks clsact or filters by BPF.
+func (c *Conn) Filter(index, program int, f Filter) error {
 	qdisc := &nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Handle: clsactHandle, Parent: clsactParent}
 	req := Request(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, qdisc, AttrString(nl.TCA_KIND, "clsact"))
 	// An ingress qdisc that is there, as the plugin bandwidth makes it, will do.
 	if err := c.Change(req); err != nil && !errors.Is(err, ErrExists) {
 		return filterError("qdisc clsact (CONFIG_NET_SCH_INGRESS)", err)
 	}
-	filter := filterMessage(index)
+	filter := f.message(index)
 	filter.Handle = filterHandle
 	req = Request(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, filter, AttrString(nl.TCA_KIND, "bpf"),
-		Nest(nl.TCA_OPTIONS, AttrUint32(nl.TCA_BPF_FD, uint32(program)), AttrString(nl.TCA_BPF_NAME, name), AttrUint32(nl.TCA_BPF_FLAGS, nl.TCA_BPF_FLAG_ACT_DIRECT)))
+		Nest(nl.TCA_OPTIONS, AttrUint32(nl.TCA_BPF_FD, uint32(program)), AttrString(nl.TCA_BPF_NAME, f.Name), AttrUint32(nl.TCA_BPF_FLAGS, nl.TCA_BPF_FLAG_ACT_DIRECT)))
 	return filterError("filter by BPF (CONFIG_NET_CLS_BPF)", c.Change(req))
 }
 
-// filterMessage is the head of a message about our filter.
-func filterMessage(index int) *nl.TcMsg {
+// message is the head of a message about a filter.
+func (f Filter) message(index int) *nl.TcMsg {
 	all := uint32(unix.ETH_P_ALL)
-	return &nl.TcMsg{
+	m := &nl.TcMsg{
 		Family: nl.FAMILY_ALL, Ifindex: int32(index), Parent: ingressParent,
-		Info: filterPreference<<16 | all>>8 | all&0xff<<8, // of the protocol in network order
+		Info: uint32(f.Preference)<<16 | all>>8 | all&0xff<<8, // of the protocol in network order
 	}
+	if f.Egress {
+		m.Parent = egressParent
+	}
+	return m
 }
 
 func filterError(of string, err error) error {
@@ -57,10 +68,10 @@ func filterError(of string, err error) error {
 	return fmt.Errorf("%s: %w", of, err)
 }
 
-// Filtered says whether our filter of that name is on ingress of a link.
-func (c *Conn) Filtered(index int, name string) (there bool, err error) {
+// Filtered says whether a filter is at a link.
+func (c *Conn) Filtered(index int, f Filter) (there bool, err error) {
 	msgs, err := c.Dump(func() *nl.NetlinkRequest {
-		m := filterMessage(index)
+		m := f.message(index)
 		m.Info = 0
 		return Request(unix.RTM_GETTFILTER, 0, m)
 	}, unix.RTM_NEWTFILTER)
@@ -75,7 +86,7 @@ func (c *Conn) Filtered(index int, name string) (there bool, err error) {
 			continue
 		}
 		head := nl.DeserializeTcMsg(m)
-		if head.Handle != filterHandle || head.Info>>16 != filterPreference {
+		if head.Handle != filterHandle || head.Info>>16 != uint32(f.Preference) {
 			continue
 		}
 		err := EachAttr(m[nl.SizeofTcMsg:], func(typ uint16, v []byte) error {
@@ -83,7 +94,7 @@ func (c *Conn) Filtered(index int, name string) (there bool, err error) {
 				return nil
 			}
 			return EachAttr(v, func(typ uint16, v []byte) error {
-				there = there || typ == nl.TCA_BPF_NAME && Text(v) == name
+				there = there || typ == nl.TCA_BPF_NAME && Text(v) == f.Name
 				return nil
 			})
 		})

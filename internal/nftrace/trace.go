@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -69,9 +70,12 @@ func (t *Tracer) Close() error { return errors.Join(t.table.Close(), t.events.Cl
 
 // Follow returns the way of the first packet that was marked. It waits for the first step
 // as long as wait says, and for each next one for a short while, whatever other packets that
-// match do meanwhile: the kernel tells no end.
+// match do meanwhile: the kernel tells no end. No packet goes the fast path meanwhile.
 func (t *Tracer) Follow(wait time.Duration) (steps []Step, err error) {
 	const more = 200 * time.Millisecond
+	if err := fastpath.Slow(wait + more); err != nil {
+		return nil, err
+	}
 	var first fingerprint
 	ids := map[uint32]bool{}
 	var last time.Time

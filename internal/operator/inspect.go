@@ -10,6 +10,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/responder"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -154,4 +155,13 @@ func publishedAt(m model.PortMapping, target netip.Addr, mode model.GatewayMode)
 		p.Host = netip.IPv4Unspecified()
 	}
 	return p
+}
+
+// NameCounts are the queries that the kernel has read; see responder.Counts.
+type NameCounts = responder.Counts
+
+// CountNames returns what the kernel of this host has counted for the networks of a state
+// directory; empty: the default. It opens nothing else.
+func CountNames(ctx context.Context, stateDir string) (NameCounts, error) {
+	return responder.New(state.New(stateDir).Path(), nil).Counts(ctx)
 }

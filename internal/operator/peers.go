@@ -38,9 +38,9 @@ type Peer struct {
 	// FDB says where frames for the host go; if the network is encrypted, whether the host
 	// is a peer of the device, with its key, endpoint and blocks.
 	FDB Entry
-	// Underneath is whether the host answered without the tunnel; the zero
+	// Underlay is whether the host answered without the tunnel; the zero
 	// Answer: it was not asked.
-	Underneath Answer
+	Underlay Answer
 	// Advice is what to do; none if all is well.
 	Advice []string
 }
@@ -328,28 +328,28 @@ func (f *foundPeers) whySilent(p Peer, w PeerWay) string {
 	switch {
 	case len(f.problems(p)) > 0:
 		return said
-	case p.Underneath.RTT == 0:
-		return fmt.Sprintf("%s; nor does %s answer underneath: the host is down, or no way leads there", said, p.Address)
+	case p.Underlay.RTT == 0:
+		return fmt.Sprintf("%s; nor does %s answer on the underlay: the host is down, or no way leads there", said, p.Address)
 	}
 	if f.encrypted {
-		return fmt.Sprintf("%s, though %s answers underneath: UDP port %d blocked on the way or by a firewall of either host? "+
+		return fmt.Sprintf("%s, though %s answers on the underlay: UDP port %d blocked on the way or by a firewall of either host? "+
 			"or has the network another publicKey, port or nodes there, or is not there yet (it comes with the first container)", said, p.Address, f.port)
 	}
-	return fmt.Sprintf("%s, though %s answers underneath: UDP port %d blocked on the way or by a firewall of either host? "+
+	return fmt.Sprintf("%s, though %s answers on the underlay: UDP port %d blocked on the way or by a firewall of either host? "+
 		"or the network is not there yet (it comes with the first container), or has another vni, port or nodes there", said, p.Address, f.port)
 }
 
 func (f *foundPeers) adviseMTU(p *Peer) {
 	for _, w := range p.Ways {
 		if w.Largest > 0 {
-			p.Advice = append(p.Advice, fmt.Sprintf(`MTU underneath is smaller: %d bytes come back from %s, and %d, the tunnel's MTU, do not: `+
+			p.Advice = append(p.Advice, fmt.Sprintf(`the MTU of the underlay is smaller: %d bytes come back from %s, and %d, the tunnel's MTU, do not: `+
 				`raise the MTU on the way to %s by %d, or set "mtu": %d in the configuration of every host`,
 				w.Largest, w.Via, f.MTU, p.Address, f.MTU-w.Largest, w.Largest))
 			return // the other family has the same reason
 		}
 	}
 	if fits, ok := f.path[p.Address]; ok && f.MTU > fits {
-		p.Advice = append(p.Advice, fmt.Sprintf(`MTU underneath is smaller: this host's route to %s leaves %d bytes, and the tunnel's MTU is %d, `+
+		p.Advice = append(p.Advice, fmt.Sprintf(`the MTU of the underlay is smaller: this host's route to %s leaves %d bytes, and the tunnel's MTU is %d, `+
 			`so larger packets go in fragments: raise it, or set "mtu": %d in the configuration of every host`, p.Address, fits, f.MTU, fits))
 	}
 }

@@ -12,7 +12,7 @@ import (
 const smallEcho = 104
 
 // ask sends echo requests to all peers: through the tunnel, small and full, and
-// underneath. Then it looks for the largest that full ones could have been.
+// on the underlay. Then it looks for the largest that full ones could have been.
 func (f *foundPeers) ask(ctx context.Context, wait time.Duration) error {
 	var echoes, under []tunnel.Echo
 	var by []string
@@ -43,7 +43,7 @@ func (f *foundPeers) ask(ctx context.Context, wait time.Duration) error {
 			return err
 		}
 		for i, g := range got {
-			f.Peers.Peers[i].Underneath = Answer{under[i].Size, g.Sent, g.RTT, g.Err}
+			f.Peers.Peers[i].Underlay = Answer{under[i].Size, g.Sent, g.RTT, g.Err}
 		}
 	}
 	return f.searchMTU(ctx, wait/2)

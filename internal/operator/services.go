@@ -48,6 +48,9 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 	if err := errors.Join(model.ValidateName("network name", def.Network), def.Check()); err != nil {
 		return def, err
 	}
+	if def.VIPs = nil; o.spans(def.Network) {
+		return o.createShared(ctx, def, vip)
+	}
 	n, err := o.Network(def.Network)
 	if err == nil {
 		err = o.named(n)
@@ -58,7 +61,6 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 	if err != nil {
 		return def, err
 	}
-	def.VIPs = nil
 	release, err := o.ownService(ctx, def.Network, def.Name)
 	if err != nil {
 		return def, err
@@ -100,7 +102,7 @@ func (o *Operator) balanced(n *engine.Network, def service.Service) error {
 	case len(def.Published) > 0 && c.IsInternal():
 		return model.BadConfig("publish", def.Published[0], fmt.Sprintf("network %q is internal: nothing comes in from outside", n.Name()))
 	case n.Driver() != plan.DriverBridge:
-		return model.BadConfig("network", n.Name(), "is an overlay network: a service of it can have no address yet, only --vip none")
+		return model.BadConfig("network", n.Name(), "is an overlay network without ln-agent: a service of it can have no address, only --vip none")
 	case c.Backend == model.BackendIPTables:
 		return model.BadConfig("backend", "iptables", "cannot balance: services need nftables")
 	case !c.HasGateway() || c.NoHost:
@@ -213,6 +215,10 @@ func (o *Operator) RemoveService(ctx context.Context, network, name string) (err
 		return err
 	}
 	defer leave(&err)
+	if o.isShared(ctx, network, name) {
+		_, err := o.askService(service.DoRemove, service.Request{Shared: sharedNamed(network, name)})
+		return err
+	}
 	release, err := o.ownService(ctx, network, name)
 	if err != nil {
 		return err
@@ -243,6 +249,9 @@ func (o *Operator) UpdateService(ctx context.Context, network, name string, fn f
 		return err
 	}
 	defer leave(&err)
+	if o.isShared(ctx, network, name) {
+		return o.updateShared(network, name, fn)
+	}
 	release, err := o.ownService(ctx, network, name)
 	if err != nil {
 		return err

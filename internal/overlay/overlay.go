@@ -44,7 +44,7 @@ const (
 
 // Node is a host of the network.
 type Node struct {
-	// Address of the host underneath.
+	// Address of the host on the underlay.
 	Address netip.Addr
 	// Blocks are its parts of the network's subnets.
 	Blocks []netip.Prefix

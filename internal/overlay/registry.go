@@ -81,7 +81,11 @@ type Member struct {
 	Revision int64
 }
 
-// Holding is a block that a host has.
+// ServiceHolder has the blocks out of which services get their addresses. It can be the name of
+// no host.
+const ServiceHolder = "(services)"
+
+// Holding is a block that a host has, or ServiceHolder.
 type Holding struct {
 	Node     string
 	Revision int64 // of the registry's entry
@@ -146,7 +150,7 @@ func (v View) Hosts(network string) (hosts []Host, problems []string) {
 	s := v.Networks[network]
 	blocks := map[string][]netip.Prefix{}
 	for b, h := range s.Blocks {
-		if _, is := v.Evicted[h.Node]; is {
+		if _, is := v.Evicted[h.Node]; is || h.Node == ServiceHolder {
 			continue
 		}
 		if !s.Terms.Cut(b) { // one that overlaps others would be in the way of all
@@ -207,7 +211,7 @@ func (v View) Gone() []string {
 	}
 	for _, s := range v.Networks {
 		for _, h := range s.Blocks {
-			if !v.Members[h.Node].Holds {
+			if !v.Members[h.Node].Holds && h.Node != ServiceHolder {
 				gone[h.Node] = true
 			}
 		}

@@ -119,7 +119,10 @@ func (c *conf) requested() []netip.Addr {
 
 // withNetwork calls fn with the network of the configuration.
 func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) error {
-	opts := append([]engine.Option{engine.InOneNamespace()}, c.driver.options...)
+	opts := []engine.Option{engine.InOneNamespace()}
+	if c.driver.option != nil {
+		opts = append(opts, c.driver.option())
+	}
 	if c.one {
 		opts = append(opts, engine.EndsSoon())
 	}

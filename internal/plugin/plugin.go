@@ -15,14 +15,14 @@ type driver struct {
 	bridge string // of a configuration that names none; empty: derived
 	// join, if the network spans hosts, tells this one's place in it.
 	join func(*conf, *cni.Call) error
-	// options are of the engine.
-	options []engine.Option
-	guest   bool // an operator calls it, in a process that goes on
+	// option is of the engine; nil: none.
+	option func() engine.Option
+	guest  bool // an operator calls it, in a process that goes on
 }
 
 var (
 	bridge  = driver{name: "bridge", keys: netconf.Bridge, bridge: "cni0"} // as in the reference bridge plugin
-	overlay = driver{name: "overlay", keys: netconf.Overlay, join: (*conf).joinTunnel, options: []engine.Option{engine.SpansHosts()}}
+	overlay = driver{name: "overlay", keys: netconf.Overlay, join: (*conf).joinTunnel, option: engine.SpansHosts}
 )
 
 // Bridge is bridge-ln.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
 // loopback is the link that programs under test run on: index 1 in every namespace.
@@ -24,7 +25,7 @@ type links struct {
 	program int
 }
 
-func (l *links) Filter(_, program int, _ string) error {
+func (l *links) Filter(_, program int, _ netlink.Filter) error {
 	if l.program > 0 {
 		return nil
 	}
@@ -36,7 +37,7 @@ func (l *links) Filter(_, program int, _ string) error {
 	return err
 }
 
-func (l *links) Filtered(int, string) (bool, error) { return l.program > 0, nil }
+func (l *links) Filtered(int, netlink.Filter) (bool, error) { return l.program > 0, nil }
 
 // newResponder is one of a namespace and a state directory of its own.
 func newResponder(t testing.TB) (*Responder, *links) {

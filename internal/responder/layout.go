@@ -32,7 +32,9 @@ const (
 	valueSize = valueHead + slots*slotSize
 	maxPages  = 256
 
-	scratchSize = 2*keySize + 24 + 12 + 1024 + 4
+	// Of a scratch: two keys, the counts of queries, and the packet.
+	countsAt    = 2 * keySize
+	scratchSize = countsAt + 3*8 + 24 + 12 + 1024 + 4
 
 	kindLink      = 1
 	kindContainer = 2

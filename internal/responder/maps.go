@@ -30,8 +30,12 @@ var sums string
 // license lets the program call all helpers that it calls: none is for GPL only.
 const license = "Apache-2.0"
 
-// programName is of this release's program: links keep the one that they came with.
-func programName() string { return "respond-" + strconv.FormatUint(hash(sums), 16) }
+// programName is of this release's program: links keep the one that they came with. countsName
+// is of the map that it counts in.
+func programName() string { return "respond-" + release() }
+func countsName() string  { return countsPrefix() + release() }
+
+func release() string { return strconv.FormatUint(hash(sums), 16) }
 
 // lockTimeout bounds the wait for another call that changes the maps, which takes well below a
 // millisecond.
@@ -148,6 +152,14 @@ func (m *maps) loadProgram(path string) (int, error) {
 		return -1, err
 	}
 	defer scratch.Close() // the program has it
+	counts := filepath.Join(m.dir, countsName())
+	// One may be there of a process that was killed before it made the program.
+	if err := unix.Unlink(counts); err != nil && !errors.Is(err, unix.ENOENT) {
+		return -1, fmt.Errorf("names in the kernel: remove %s: %w", counts, err)
+	}
+	if err := bpf.Pin(scratch.FD(), counts); err != nil {
+		return -1, err
+	}
 	fd, err := bpf.LoadFilter("ln_respond", license, program, m.names, scratch)
 	if err != nil {
 		return -1, err

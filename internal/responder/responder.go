@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/bpf"
+	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
 // ErrUnsupported says that names cannot be answered in this kernel, and what it lacks.
@@ -37,9 +38,9 @@ type Member struct {
 // filters are the programs of links.
 type filters interface {
 	// Filter has a program look at what comes in by a link.
-	Filter(index, program int, name string) error
+	Filter(index, program int, f netlink.Filter) error
 	// Filtered says whether a program of that name does.
-	Filtered(index int, name string) (bool, error)
+	Filtered(index int, f netlink.Filter) (bool, error)
 }
 
 // Responder is that of a state directory in a network namespace.
@@ -54,8 +55,8 @@ func New(stateDir string, links filters) *Responder {
 	return &Responder{links: links, stateDir: stateDir}
 }
 
-// filterName is that of the filter that has the program.
-const filterName = "libnet-names"
+// filter is the one that has the program.
+func filter() netlink.Filter { return netlink.Filter{Name: "libnet-names", Preference: 53} }
 
 // soNetnsCookie is SO_NETNS_COOKIE (asm-generic/socket.h, Linux 5.14).
 const soNetnsCookie = 71
@@ -136,7 +137,7 @@ func (r *Responder) Put(ctx context.Context, member *Member, before *Member) err
 				return err
 			}
 		}
-		return r.links.Filter(member.Link, m.program, filterName)
+		return r.links.Filter(member.Link, m.program, filter())
 	})
 	if errors.Is(err, bpf.ErrFull) {
 		err = fmt.Errorf("there is room for %d keys: %w", MostKeys, err)
@@ -200,9 +201,9 @@ func (r *Responder) Verify(ctx context.Context, member *Member) error {
 	if err != nil {
 		return wrap(member, err)
 	}
-	there, err := r.links.Filtered(member.Link, filterName)
+	there, err := r.links.Filtered(member.Link, filter())
 	if err == nil && !there {
-		err = fmt.Errorf("%w: the filter %s on ingress of link %d is missing", ErrDifferent, filterName, member.Link)
+		err = fmt.Errorf("%w: the filter %s on ingress of link %d is missing", ErrDifferent, filter().Name, member.Link)
 	}
 	return wrap(member, err)
 }

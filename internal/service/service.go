@@ -51,6 +51,9 @@ type Service struct {
 	// StartDrained has a container be drained until it is given a weight: an ADD comes
 	// before its program listens.
 	StartDrained bool `json:",omitempty"`
+	// Shared: the network spans hosts, whose registry has the definition. What this host has
+	// of it follows that, by ln-agent.
+	Shared bool `json:",omitempty"`
 	// Published are the ports of the host by which the service is reached, too.
 	Published []Published `json:",omitempty"`
 }
@@ -175,6 +178,8 @@ type Backend struct {
 	IfName      string
 	Names       []string
 	Addresses   []netip.Addr
+	// Node is the host of the container, where the service is Shared; empty: this one.
+	Node string `json:",omitempty"`
 }
 
 // Key tells the backend from others of its network.

@@ -12,16 +12,26 @@ import (
 // better where many values of one type are sorted: Stable allocates, and calls compare
 // through another function.
 func Stable[E any](all []E, compare func(a, b E) int) {
-	if len(all) < 2 {
+	order := sorted(len(all), func(i, j int) int { return compare(all[i], all[j]) })
+	if order == nil {
 		return
 	}
-	order := make([]int, len(all))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(i, j int) int { return cmp.Or(compare(all[i], all[j]), i-j) })
 	from := slices.Clone(all)
 	for to, i := range order {
 		all[to] = from[i]
 	}
+}
+
+// sorted returns the indices of n values in their order, or nil if they are in it.
+func sorted(n int, compare func(i, j int) int) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	byOrder := func(i, j int) int { return cmp.Or(compare(i, j), i-j) }
+	if slices.IsSortedFunc(order, byOrder) {
+		return nil
+	}
+	slices.SortFunc(order, byOrder)
+	return order
 }

@@ -32,6 +32,7 @@ func (r Endpoint) encode() []byte {
 	if r.Names != nil {
 		o.Object("Names", r.Names.encode)
 	}
+	o.OptionalInt("Fast", r.Fast)
 	if r.OwnRules != nil {
 		o.Object("OwnRules", r.OwnRules.encode)
 	}

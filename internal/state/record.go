@@ -101,6 +101,10 @@ type Endpoint struct {
 	// has no names.
 	Names *Names `json:",omitempty"`
 
+	// Fast is the index of the host's end of the veth, whose packets may go the fast path;
+	// 0: they do not.
+	Fast int `json:",omitempty"`
+
 	// OwnRules is what its own rules were made for; nil: unknown.
 	OwnRules *OwnRules `json:",omitempty"`
 

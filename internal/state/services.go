@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Services lie below the name that they select, so that an ADD finds those of its
@@ -267,7 +268,7 @@ func (d *Dir) ServicesOf(network string) ([]ServiceID, error) {
 		of, err := d.servicesBelow(network, s)
 		all, errs = append(all, of...), append(errs, err)
 	}
-	slices.SortFunc(all, func(a, b ServiceID) int { return strings.Compare(a.Name, b.Name) })
+	sorting.Stable(all, func(a, b ServiceID) int { return strings.Compare(a.Name, b.Name) })
 	return all, errors.Join(errs...)
 }
 

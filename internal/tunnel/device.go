@@ -36,7 +36,7 @@ func (t *Tunnel) deviceDiff(d *netlink.Device, lower int) netlink.Diff {
 		out.Add("%s: local address is %s, want %s", at, x.Local, t.Local)
 	}
 	if x.Lower != lower {
-		out.Add("%s: device underneath has index %d, want %d (0: any)", at, x.Lower, lower)
+		out.Add("%s: device of the underlay has index %d, want %d (0: any)", at, x.Lower, lower)
 	}
 	if x.Learning {
 		out.Add("%s learns addresses", at)

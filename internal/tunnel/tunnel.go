@@ -66,9 +66,9 @@ type Tunnel struct {
 	Name, Alias string
 	VNI         int
 	Port        uint16 // UDP
-	// Local is the host's address underneath.
+	// Local is the host's address on the underlay.
 	Local netip.Addr
-	// Device underneath; empty: whatever the host's routes say.
+	// Device of the underlay; empty: whatever the host's routes say.
 	Device string
 	MAC    MAC
 	// MTU in bytes; 0 leaves what there is.

@@ -1,5 +1,5 @@
-// Command bpf builds a program for the kernel with clang, and writes its instructions, with the
-// numbers of its maps in place of descriptors, and beside them the hashes of source and
+// Command bpf builds programs for the kernel with clang, and writes the instructions of each,
+// with the numbers of its maps in place of descriptors, and beside them the hashes of source and
 // instructions and the compiler's version. With -check it builds nothing, and fails if source
 // or instructions are others than the hashes say; if that very compiler is installed it builds
 // and compares, too.
@@ -26,25 +26,42 @@ func run(args []string, stderr io.Writer) int {
 	flags := flag.NewFlagSet("bpf", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	check := flags.Bool("check", false, "compare and write nothing")
-	source := flags.String("source", "internal/responder/program/respond.c", "the program")
+	source := flags.String("source", "", "the program; without it all of them")
 	clang := flags.String("clang", "clang-16", "the compiler")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	p := program{source: *source, clang: *clang}
-	act := p.write
-	if *check {
-		act = p.check
+	sources := programs
+	if *source != "" {
+		sources = []string{*source}
 	}
-	if err := act(); err != nil {
-		_, _ = fmt.Fprintln(stderr, "bpf:", err)
-		return 1
+	for _, s := range sources {
+		p := program{source: s, clang: *clang}
+		act := p.write
+		if *check {
+			act = p.check
+		}
+		if err := act(); err != nil {
+			_, _ = fmt.Fprintln(stderr, "bpf:", err)
+			return 1
+		}
 	}
 	return 0
 }
 
-// maps are the program's, by the numbers that stand for them.
-var maps = []string{"names", "scratches"}
+// programs are those of the tree.
+var programs = []string{
+	"internal/responder/program/respond.c",
+	"internal/fastpath/program/in.c",
+	"internal/fastpath/program/out.c",
+}
+
+// maps are those of programs: a program has those of one line, by the numbers that stand for
+// them.
+var maps = [][]string{
+	{"names", "scratches"},
+	{"links", "states", "flows"},
+}
 
 type program struct{ source, clang string }
 
@@ -102,7 +119,11 @@ func (p program) check() error {
 // sums is the content of the file of hashes.
 func (p program) sums(compiler string) ([]byte, error) {
 	var text bytes.Buffer
-	for _, file := range []string{p.source, p.bin()} {
+	headers, err := filepath.Glob(filepath.Join(filepath.Dir(p.source), "*.h"))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range append([]string{p.source, p.bin()}, headers...) {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
@@ -198,7 +219,10 @@ func relocate(code []byte, at int, kind uint32, to elf.Symbol, starts map[int]in
 	number := code[8*at+4:]
 	switch kind {
 	case relocMap:
-		n := slices.Index(maps, to.Name)
+		n := -1
+		for _, names := range maps {
+			n = max(n, slices.Index(names, to.Name))
+		}
 		if n < 0 {
 			return fmt.Errorf("%q is no map", to.Name)
 		}

@@ -40,7 +40,7 @@ func tunnels(r *report, rounds int) error {
 	}
 	r.print("\n## Between hosts\n\n" + tunnelText)
 	under, plain, ours := labs[0].got[throughTunnel], labs[1].got[throughTunnel], labs[2].got[throughTunnel]
-	t := &table{columns: []string{"", "stream Gbit/s", "±", "/ underneath", "packets/s", "±", "/ underneath", "round trip µs p50", "p99", "p50 / underneath"}}
+	t := &table{columns: []string{"", "stream Gbit/s", "±", "/ underlay", "packets/s", "±", "/ underlay", "round trip µs p50", "p99", "p50 / underlay"}}
 	for _, l := range labs {
 		t.row(l.figureCells(throughTunnel, under)...)
 	}
@@ -73,7 +73,7 @@ func newLabs(others ...way) ([]*lab, error) {
 		return nil
 	}
 	var all []*lab
-	for _, m := range append([]way{{"host to host, underneath", hosts}, {"plain VXLAN", (*lab).byHand}}, others...) {
+	for _, m := range append([]way{{"host to host, underlay", hosts}, {"plain VXLAN", (*lab).byHand}}, others...) {
 		w, err := newHosts()
 		if err != nil {
 			return nil, err

@@ -39,7 +39,7 @@ func wireguards(r *report, n int) error {
 	}
 	r.print("\n## Encrypted, between hosts\n\n" + secureText)
 	under, hand, ours := labs[0].got[throughTunnel], labs[2].got[throughTunnel], labs[3].got[throughTunnel]
-	t := &table{columns: []string{"", "stream Gbit/s", "±", "/ underneath", "packets/s", "±", "/ underneath", "round trip µs p50", "p99", "p50 / underneath"}}
+	t := &table{columns: []string{"", "stream Gbit/s", "±", "/ underlay", "packets/s", "±", "/ underlay", "round trip µs p50", "p99", "p50 / underlay"}}
 	for _, l := range labs {
 		t.row(l.figureCells(throughTunnel, under)...)
 	}

@@ -61,7 +61,7 @@ func TestAgentReach(t *testing.T) {
 	}
 }
 
-// Hosts that have IPv6 only underneath, a third one of IPv4 that does not fit.
+// Hosts that have IPv6 only on the underlay, a third one of IPv4 that does not fit.
 func TestAgentReachIPv6(t *testing.T) {
 	t.Parallel()
 	a := newAgentsOver(t, 3, true)

@@ -14,7 +14,7 @@ import (
 // namespace. They share its files, so each has directories of its own.
 type cluster struct {
 	*host
-	is6   bool // underneath
+	is6   bool // the underlay
 	hosts []string
 }
 
@@ -48,7 +48,7 @@ func (c *cluster) join(name string, addr netip.Addr, mtu int) {
 	c.setAddress(ns, "eth0", netip.PrefixFrom(addr, map[bool]int{false: 24, true: 64}[addr.Is6()]).String())
 }
 
-// address is that of host number i underneath, from 0.
+// address is that of host number i on the underlay, from 0.
 func (c *cluster) address(i int) netip.Addr {
 	if c.is6 {
 		return netip.MustParseAddr(fmt.Sprintf("2001:db8:9::%d", i+1))

@@ -91,6 +91,7 @@ type matrixWorld struct {
 	one, two  string // modes
 	oneBridge bool
 	backend   string
+	fast      bool // packets may go the fast path
 }
 
 func (w matrixWorld) String() string {
@@ -98,21 +99,28 @@ func (w matrixWorld) String() string {
 	if w.oneBridge {
 		layout = "one bridge"
 	}
-	return strings.Join([]string{w.one + " and " + w.two, layout, w.backend}, "/")
+	way := "slow way"
+	if w.fast {
+		way = "fast path"
+	}
+	return strings.Join([]string{w.one + " and " + w.two, layout, w.backend, way}, "/")
 }
 
 // matrixWorlds are all, or those that hold every pair of modes on one bridge once,
-// with either backend in turns, and every mode on two bridges.
+// with either backend and with and without the fast path in turns, and every mode on two
+// bridges.
 func matrixWorlds(all bool) []matrixWorld {
 	var worlds []matrixWorld
 	for i, one := range matrixOrder {
 		for j, two := range matrixOrder {
 			for k, backend := range []string{"nftables", "iptables"} {
-				if all || (i+j)%2 == k {
-					worlds = append(worlds, matrixWorld{one, two, true, backend})
-				}
-				if all || (i+3*j)%10 == 5*k {
-					worlds = append(worlds, matrixWorld{one, two, false, backend})
+				for _, fast := range []bool{false, true} {
+					if all || (i+j)%2 == k && i%2 == 0 == fast {
+						worlds = append(worlds, matrixWorld{one, two, true, backend, fast})
+					}
+					if all || (i+3*j)%10 == 5*k && i%2 == 1 == fast {
+						worlds = append(worlds, matrixWorld{one, two, false, backend, fast})
+					}
 				}
 			}
 		}

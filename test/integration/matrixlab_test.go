@@ -72,8 +72,12 @@ func (l *matrixLab) conf(network int, mode string) string {
 		base := strings.TrimSuffix(gateway, "1")
 		return fmt.Sprintf(`[{"subnet":%q,"rangeStart":"%s%d","rangeEnd":"%s%d"}]`, subnet, base, 10+10*network, base, 19+10*network)
 	}
-	return edit(l.t, fmt.Sprintf(`{"cniVersion":"1.1.0","type":"bridge-ln","name":%q,"bridge":%q,"backend":%q,"ipam":{"type":"ipam-ln","ranges":[%s,%s]}}`,
-		n.name, n.bridge, l.backend, part(n.subnet4, n.gateway4), part(n.subnet6, n.gateway6)), matrixModes[mode])
+	way := "off"
+	if l.world.fast {
+		way = "auto"
+	}
+	return edit(l.t, fmt.Sprintf(`{"cniVersion":"1.1.0","type":"bridge-ln","name":%q,"bridge":%q,"backend":%q,"fastPath":%q,"ipam":{"type":"ipam-ln","ranges":[%s,%s]}}`,
+		n.name, n.bridge, l.backend, way, part(n.subnet4, n.gateway4), part(n.subnet6, n.gateway6)), matrixModes[mode])
 }
 
 // join attaches a container, which then takes the gateway for its router whatever

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/bpf"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/responder"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -74,8 +75,8 @@ func (l *namesLab) benchKernel(b *testing.B) int {
 // noFilters is for members whose links are not there.
 type noFilters struct{}
 
-func (noFilters) Filter(int, int, string) error      { return nil }
-func (noFilters) Filtered(int, string) (bool, error) { return true, nil }
+func (noFilters) Filter(int, int, netlink.Filter) error      { return nil }
+func (noFilters) Filtered(int, netlink.Filter) (bool, error) { return true, nil }
 
 // benchBoth has ln-agent beside the kernel.
 func (l *namesLab) benchBoth(b *testing.B) int {

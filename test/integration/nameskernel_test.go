@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
@@ -71,6 +72,41 @@ func TestNamesInKernelAndAgent(t *testing.T) {
 	l.check(l.agent.cmd.Process.Kill())
 	l.agent.done <- <-l.agent.done
 	l.holds("after kill -9 of the agent", allTable)
+}
+
+// The kernel counts what it answers: lnctl and the agent tell.
+func TestNamesInKernelCounted(t *testing.T) {
+	l := newKernelLab(t)
+	stats := func() string {
+		out, err := exec.Command(program(t, "lnctl"), "names", "stats", "--json").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var c map[string]int
+		l.check(json.Unmarshal(out, &c))
+		return fmt.Sprint(c)
+	}
+	if got := stats(); got != "map[answered:0 foreign:0 nodata:0]" {
+		t.Errorf("before an ADD: %s", got)
+	}
+	l.startAgent("--listen", "127.0.0.1:9468")
+	l.join("web", "front")
+	l.join("db", "front")
+	for range 3 {
+		l.answers(query{from: "web", name: "db"})
+	}
+	l.answers(query{from: "db", name: "web", qtype: dns.TypeMX})
+	l.answers(query{from: "db", name: "outside.test"})
+	l.answers(query{from: "db", name: "outside.test", network: "tcp"}) // which the kernel does not read
+	if got := stats(); got != "map[answered:3 foreign:1 nodata:1]" {
+		t.Errorf("counts: %s", got)
+	}
+	body, _ := (&agents{cluster: &cluster{host: l.host}}).getHere("/metrics")
+	for outcome, want := range map[string]float64{"answered": 3, "nodata": 1, "foreign": 1} {
+		if got := metric(body, fmt.Sprintf("libnet_names_kernel_queries_total{outcome=%q}", outcome)); got != want {
+			t.Errorf("metric of %s: %v, want %v", outcome, got, want)
+		}
+	}
 }
 
 // No answer is the address of a container that is gone, and none is missing of one that is

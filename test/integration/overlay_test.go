@@ -9,7 +9,7 @@ import (
 // reach each other if they share a network, and only then.
 func TestOverlayReach(t *testing.T) {
 	for _, is6 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("underneath6=%t", is6), func(t *testing.T) {
+		t.Run(fmt.Sprintf("underlay6=%t", is6), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 3, 1500, is6)
 			var all []container

@@ -16,7 +16,7 @@ import (
 // come and go through the tunnel, for which addresses are translated.
 func TestOverlayChecksums(t *testing.T) {
 	for _, is6 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("underneath6=%t", is6), func(t *testing.T) {
+		t.Run(fmt.Sprintf("underlay6=%t", is6), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 2, 1500, is6)
 			s := &script{host: c.host}

@@ -21,7 +21,7 @@ import (
 // in the name of a host. The same frame sent by a host of the network arrives.
 func TestOverlayInjection(t *testing.T) {
 	for _, is6 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("nodes,underneath6=%t", is6), func(t *testing.T) {
+		t.Run(fmt.Sprintf("nodes,underlay6=%t", is6), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 3, 1500, is6)
 			shut := map[string]any{"internal": true}
@@ -30,7 +30,7 @@ func TestOverlayInjection(t *testing.T) {
 			c.ping(l.near.netns, l.far.addresses[0])
 			l.run(c.add(1, "h1", nil))
 		})
-		t.Run(fmt.Sprintf("agent,underneath6=%t", is6), func(t *testing.T) {
+		t.Run(fmt.Sprintf("agent,underlay6=%t", is6), func(t *testing.T) {
 			t.Parallel()
 			a := newAgentsOver(t, 3, is6)
 			for _, h := range a.hosts {

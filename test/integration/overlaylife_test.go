@@ -104,7 +104,7 @@ func testOverlayShut(t *testing.T, key string, hostReaches, forwards bool) {
 	}
 	reached := key == "isolated"
 	if out := c.echo(near.netns, c.address(1), pick2(reached, pingWait, noPingWait)); (out == nil) != reached {
-		t.Errorf("ping of the other host's address underneath: %v", out)
+		t.Errorf("ping of the other host's address on the underlay: %v", out)
 	}
 }
 

@@ -65,11 +65,11 @@ func TestOverlayCheckFinds(t *testing.T) {
 		"peer down": {false, func(c *cluster) {
 			c.in(netnsPath("h2"), func() { c.check(netlink.LinkSetDown(c.link("eth0"))) })
 		}, 0, []string{"present present present none -", "present present present none -"}, []string{
-			"→ net0, 192.0.2.2: 3 ICMP echo requests of 104 bytes to 10.80.1.0 through the tunnel, no answer; nor does 192.0.2.2 answer underneath",
+			"→ net0, 192.0.2.2: 3 ICMP echo requests of 104 bytes to 10.80.1.0 through the tunnel, no answer; nor does 192.0.2.2 answer on the underlay",
 		}},
-		"small MTU underneath": {false, func(c *cluster) { c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400)) }, 0,
-			[]string{"ms 1354, not 1450", "ms 1354, not 1450"}, []string{`MTU underneath is smaller: 1354 bytes come back from 10.80.1.0`, `"mtu": 1354`}},
-		"small MTU underneath, IPv6": {true, func(c *cluster) { c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400)) }, 0,
+		"small MTU of the underlay": {false, func(c *cluster) { c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400)) }, 0,
+			[]string{"ms 1354, not 1450", "ms 1354, not 1450"}, []string{`the MTU of the underlay is smaller: 1354 bytes come back from 10.80.1.0`, `"mtu": 1354`}},
+		"small MTU of the underlay, IPv6": {true, func(c *cluster) { c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400)) }, 0,
 			[]string{"ms 1330, not 1430"}, []string{`"mtu": 1330`}},
 		"small MTU of the route": {false, func(c *cluster) {
 			c.in(netnsPath("h1"), func() {
@@ -78,7 +78,7 @@ func TestOverlayCheckFinds(t *testing.T) {
 		}, 1, []string{"ms 1450"}, []string{"this host's route to 192.0.2.2 leaves 1250 bytes", `"mtu": 1250`}},
 		"UDP port dropped": {false, func(c *cluster) {
 			c.in(netnsPath("h2"), func() { c.nft(udpDrop) })
-		}, 0, []string{"none -"}, []string{"though 192.0.2.2 answers underneath: UDP port 4789 blocked"}},
+		}, 0, []string{"none -"}, []string{"though 192.0.2.2 answers on the underlay: UDP port 4789 blocked"}},
 		"network not there yet": {false, func(c *cluster) {
 			c.in(netnsPath("h2"), func() { c.check(netlink.LinkDel(c.link(c.tunnelOf("h2")))) })
 		}, 0, []string{"none -"}, []string{"or the network is not there yet"}},

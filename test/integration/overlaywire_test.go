@@ -16,7 +16,7 @@ import (
 
 // A frame with a source MAC that no host of the network has does not get in;
 // one with another VNI does not, either, nor one from another address than a
-// host's. A sender that forges address and MAC of a host underneath does get in, as
+// host's. A sender that forges address and MAC of a host on the underlay does get in, as
 // the README says.
 func TestOverlayStrangers(t *testing.T) {
 	t.Parallel()

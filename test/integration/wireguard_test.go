@@ -20,7 +20,7 @@ import (
 // encrypted shows both: so the capture would tell.
 func TestWireGuardReach(t *testing.T) {
 	for _, is6 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("underneath6=%t", is6), func(t *testing.T) {
+		t.Run(fmt.Sprintf("underlay6=%t", is6), func(t *testing.T) {
 			t.Parallel()
 			s := newSecure(t, 3, is6)
 			c := s.capture()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// blockPort drops what goes from a host to a UDP port of any other, and to its own, as a filter
-// underneath would.
+// blockPort drops what goes from a host to a UDP port of any other, and to its own, as a filter on the
+// underlay would.
 func (r *rotating) blockPort(host string, port int) {
 	r.agents.t.Helper()
 	for i, h := range r.agents.hosts {

@@ -45,15 +45,15 @@ func newHost(t *testing.T, chain []plugin) *host {
 	lntest.BindNetns(t, netns)
 	lntest.BindNetns(t, other)
 	h := &host{t, chain}
-	h.underneath()
+	h.underlay()
 	for _, path := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} { // ADD leaves these on
 		h.check(os.WriteFile("/proc/sys/net/"+path, []byte("1"), 0o644))
 	}
 	return h
 }
 
-// underneath is by what the host reaches the others of a network that spans hosts.
-func (h *host) underneath() {
+// underlay is by what the host reaches the others of a network that spans hosts.
+func (h *host) underlay() {
 	h.t.Helper()
 	uplink := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "uplink"}}
 	addr, err := netlink.ParseAddr("192.0.2.1/24")

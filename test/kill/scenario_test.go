@@ -71,6 +71,8 @@ func scenarios() []scenario {
 		`"subnet":["10.93`, `"publicKey":"ufeCr1RpV5tf6vM7DL005GMoOK7TBZEPIuPzTDp57Aw=","subnet":["10.93`,
 		`"nodes":`, `"encryption":"wireguard","privateKeyFile":"`+keyFile+`","nodes":`).Replace(spanning[0].conf)}}
 	answered := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat","names":{"responder":"bpf"},` + ipam + `,` + ports + `}`}}
+	fast := []plugin{{"bridge-ln", strings.Replace(alone[0].conf, `"gatewayMode"`, `"fastPath":"auto","gatewayMode"`, 1)}}
+	fastSpanning := []plugin{{"overlay-ln", strings.Replace(spanning[0].conf, `"nodes"`, `"fastPath":"auto","nodes"`, 1)}}
 	aliased := []plugin{{"bridge-ln", named + `"type":"bridge-ln","bridge":"br-kill","gatewayMode":"nat","names":true,"args":{"cni":{"names":["web"]}},` +
 		strings.Replace(ipam, "10.91.0.0/29", `10.91.0.0/29","rangeEnd":"10.91.0.6`, 1) + `,` + ports + `}`}}
 	all := []scenario{
@@ -91,6 +93,10 @@ func scenarios() []scenario {
 		{name: "bridge-ln with names in the kernel beside another", chain: answered, kernel: true, beside: true},
 		{name: "bridge-ln with names in the kernel cold", chain: answered, kernel: true, cold: true},
 	}
+	all = append(all,
+		scenario{name: "bridge-ln with the fast path", chain: fast, kernel: true},
+		scenario{name: "bridge-ln with the fast path cold", chain: fast, kernel: true, cold: true},
+		scenario{name: "overlay-ln with the fast path cold", chain: fastSpanning, kernel: true, cold: true})
 	if wireguard.Supported() == nil { // the device of wireguard-go would come again after each GC
 		all = append(all, scenario{name: "overlay-ln encrypted cold", chain: encrypted, encrypted: true, cold: true})
 	}

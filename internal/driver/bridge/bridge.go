@@ -25,7 +25,7 @@ func targets(c *model.NetworkConfig) map[string]any {
 		"bridge": &c.Bridge, "mtu": &c.MTU, "vlan": &c.VLAN, "forceAddress": &c.ForceAddress, "hairpinMode": &c.Hairpin,
 		"promiscMode": &c.Promiscuous, "macspoofchk": &c.SpoofCheck, "enabledad": &c.EnableDAD, "portIsolation": &c.Isolated,
 		"snatIPv4": &c.SNATIPv4, "snatIPv6": &c.SNATIPv6, "trustedInterfaces": &c.TrustedInterfaces, "backend": &c.Backend,
-		"ingressPolicy": &c.IngressPolicy,
+		"ingressPolicy": &c.IngressPolicy, "fastPath": &c.FastPath,
 	}
 }
 

@@ -19,7 +19,7 @@ func Capability() driver.Capability { return driver.Capability{Scope: driver.Glo
 func Configure(c *model.NetworkConfig, options map[string]any) error {
 	return bridge.Set(map[string]any{
 		"bridge": &c.Bridge, "mtu": &c.MTU, "hairpinMode": &c.Hairpin, "macspoofchk": &c.SpoofCheck, "enabledad": &c.EnableDAD,
-		"trustedInterfaces": &c.TrustedInterfaces, "ingressPolicy": &c.IngressPolicy,
+		"trustedInterfaces": &c.TrustedInterfaces, "ingressPolicy": &c.IngressPolicy, "fastPath": &c.FastPath,
 		"vni": &c.Tunnel.VNI, "port": &c.Tunnel.Port, "device": &c.Tunnel.Device, "isolated": &c.NoHost,
 		"encryption": &c.Tunnel.Encryption, "privateKeyFile": &c.Tunnel.PrivateKeyFile,
 	}, Name, options)

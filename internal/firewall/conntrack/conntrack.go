@@ -30,6 +30,13 @@ type Flow struct {
 	Last     uint16 // 0: First
 }
 
+// Led is connections to a port of a service that were led to a container.
+type Led struct {
+	Protocol uint8
+	To       netip.AddrPort // of the service
+	By       netip.Addr     // the container
+}
+
 // Filter is what to forget: what is in any of its flows, answered by one of its
 // targets, or begun or answered by one of its addresses. The zero Filter is nothing.
 type Filter struct {
@@ -39,6 +46,8 @@ type Filter struct {
 	// To has the subnets of containers to whose own addresses connections were
 	// begun. The whole table is listed for it.
 	To []netip.Prefix
+	// Led is for containers that a service has no more. The whole table is listed for it.
+	Led []Led
 }
 
 const (
@@ -79,7 +88,7 @@ func (t *Table) flush(ctx context.Context, f Filter) error {
 	if err := errors.Join(ctx.Err(), f.check()); err != nil {
 		return err
 	}
-	if len(f.Flows)+len(f.Targets)+len(f.Addrs)+len(f.To) == 0 {
+	if len(f.Flows)+len(f.Targets)+len(f.Addrs)+len(f.To)+len(f.Led) == 0 {
 		return nil
 	}
 	if n, err := t.entries(); n == 0 || err != nil {

@@ -56,6 +56,10 @@ var cases = []struct {
 	{"container", Filter{Addrs: []netip.Addr{addr("10.1.0.2")}}, []int{0, 2, 5, 12}},
 	{"container by IPv6", Filter{Addrs: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11, 14}},
 	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Addrs: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7, 13}},
+	{"led", Filter{Led: []Led{
+		{udp, netip.MustParseAddrPort("10.0.0.1:53"), addr("10.1.0.2")}, {udp, netip.MustParseAddrPort("[fd00::2]:53"), addr("fd00:1::3")},
+		{tcp, netip.MustParseAddrPort("10.0.0.1:53"), addr("10.1.0.2")},
+	}}, []int{0, 9}},
 	{"none there", Filter{Flows: []Flow{{tcp, netip.Addr{}, 9, 0}}, Addrs: []netip.Addr{addr("10.1.0.9")}}, nil},
 	{"nothing", Filter{}, nil},
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -113,6 +114,9 @@ func (f Filter) matches(orig, reply tuple) bool {
 		if orig.dst.IsValid() && p.Contains(orig.dst) {
 			return true
 		}
+	}
+	if slices.Contains(f.Led, Led{orig.proto, netip.AddrPortFrom(orig.dst, orig.dstPort), reply.src}) {
+		return true
 	}
 	for _, w := range f.Flows {
 		any := !w.HostIP.IsValid() || w.HostIP.IsUnspecified()

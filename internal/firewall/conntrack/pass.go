@@ -26,7 +26,7 @@ type pass struct {
 // Linux 6.18 at least the kernel's filter finds the IPv6 addresses that are
 // not the one it was given, and looks at ports of TCP and UDP only.
 func (f Filter) passes() (ps []pass, ok bool) {
-	if len(f.To) > 0 {
+	if len(f.To)+len(f.Led) > 0 {
 		return nil, false
 	}
 	for _, a := range slices.Concat(f.Targets, f.Addrs) { // what it answers, whatever address it was called by

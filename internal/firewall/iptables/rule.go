@@ -58,7 +58,7 @@ func quote(word string) string {
 	if word != "" && !strings.ContainsAny(word, " \t\"'\\") {
 		return word
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word) + `"`
+	return `"` + strings.ReplaceAll(strings.ReplaceAll(word, `\`, `\\`), `"`, `\"`) + `"`
 }
 
 // split returns the words of a line of iptables-save.

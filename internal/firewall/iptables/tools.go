@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/tool"
 	"github.com/libnet-cni/libnet/internal/flock"
@@ -34,10 +35,11 @@ func save(ctx context.Context, f family) (snapshot, error) {
 // than a tool may run, so that mostly iptables itself says why.
 const lockWait = "9"
 
-// restore makes the changes of text: all those of a table, or none.
+// restore makes the changes of text: all those of a table, or none. Flows on the fast path are
+// judged anew.
 func restore(ctx context.Context, f family, text string) error {
 	_, err := run(ctx, f.command()+"-restore", text, "--noflush", "--wait="+lockWait)
-	return err
+	return errors.Join(err, fastpath.Changed())
 }
 
 // run starts a tool in the network namespace of the calling thread. The error is

@@ -38,8 +38,8 @@ var (
 	underlay = Set{unix.NFPROTO_INET, "underlay", Tuple{DPort, vni}, nil, false}
 )
 
-// underneath says that a set is one of these.
-func (s *Set) underneath() bool { return s == &hosts4 || s == &hosts6 || s == &underlay }
+// ofUnderlay says that a set is one of these.
+func (s *Set) ofUnderlay() bool { return s == &hosts4 || s == &hosts6 || s == &underlay }
 
 const underlayChain = "underlay"
 

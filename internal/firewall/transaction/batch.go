@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
@@ -143,7 +144,7 @@ func encodeElems(a *nfnl.Attrs, table string, whole bool, elems ...ruleset.Elem)
 // is not 0 and not the rules' any more, that is unix.ERESTART. A transaction that fails
 // otherwise, or that deletes something, has the kernel wait for the readers of the rules
 // (RCU), some 10 ms: the first at once, the second when the next netfilter socket of the
-// namespace is closed.
+// namespace is closed. Flows on the fast path are judged anew.
 func (b *Batch) Commit(nl *nfnl.Conn) error {
 	b.flush()
 	if !b.any {
@@ -156,10 +157,11 @@ func (b *Batch) Commit(nl *nfnl.Conn) error {
 	if err := nl.Send(&b.buf); err != nil {
 		return err
 	}
-	return nl.Receive(func(_ nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
+	err := nl.Receive(func(_ nfnl.Answer, isErr bool, errno unix.Errno) (bool, error) {
 		if isErr && errno != 0 {
 			return true, fmt.Errorf("%w: %w", ErrRefused, errno)
 		}
 		return isErr, nil
 	})
+	return errors.Join(err, fastpath.Changed()) // whatever was answered, it may hold
 }

@@ -144,13 +144,7 @@ func (r *Registry) Leave(ctx context.Context, network string) error {
 		if !s.Agreed {
 			return nil
 		}
-		none := clientv3.Compare(clientv3.CreateRevision(r.keys.blocks(network)).WithPrefix(), "=", 0)
-		_, err = txn(ctx, c, []clientv3.Cmp{none, unchanged(r.keys.terms(network), s.Revision)},
-			[]clientv3.Op{
-				clientv3.OpDelete(r.keys.terms(network)), clientv3.OpDelete(r.keys.vni(s.Terms.VNI)),
-				clientv3.OpDelete(r.keys.epoch(network)), clientv3.OpDelete(r.keys.secrets(network), clientv3.WithPrefix()),
-			}, nil)
-		if err != nil {
+		if err := r.endNetwork(ctx, c, network, s); err != nil {
 			return fmt.Errorf("leave network %s: %w", network, err)
 		}
 		return nil

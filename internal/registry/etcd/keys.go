@@ -29,6 +29,12 @@ func (k keys) secrets(network string) string               { return k.prefix + "
 func (k keys) terms(network string) string                 { return k.prefix + "/networks/" + network + "/terms" }
 func (k keys) blocks(network string) string                { return k.prefix + "/networks/" + network + "/blocks/" }
 func (k keys) block(network string, b netip.Prefix) string { return k.blocks(network) + b.String() }
+func (k keys) services(network string) string              { return k.prefix + "/services/" + network + "/" }
+func (k keys) service(network, name string) string {
+	return k.services(network) + strings.ToLower(name)
+}
+func (k keys) vips(network string) string              { return k.prefix + "/vips/" + network + "/" }
+func (k keys) vip(network string, a netip.Addr) string { return k.vips(network) + a.String() }
 
 // The values, as JSON.
 type (

@@ -28,6 +28,12 @@ type lab struct {
 func newLab(t *testing.T, net, members int, args ...string) *lab {
 	t.Helper()
 	t.Parallel()
+	return newLabAlone(t, net, members, args...)
+}
+
+// newLabAlone is newLab for a test that others would wait for.
+func newLabAlone(t *testing.T, net, members int, args ...string) *lab {
+	t.Helper()
 	l := &lab{t: t}
 	var addrs []string
 	for i := range members {
@@ -91,10 +97,21 @@ func (l *lab) start(c Config, names ...Names) *agent {
 // startKnowing starts a host that has been there before, and knows what it saw.
 func (l *lab) startKnowing(c Config, v overlay.View, names ...Names) *agent {
 	l.t.Helper()
+	a := l.prepare(c, v, names...)
+	a.run(l)
+	return a
+}
+
+func (l *lab) prepare(c Config, v overlay.View, names ...Names) *agent {
 	a := &agent{Registry: New(c), t: l.t, name: c.Self.Name, view: v, news: make(chan struct{}, 1)}
 	for _, n := range names {
 		a.Exchange(n)
 	}
+	return a
+}
+
+// run begins sessions until stop is called.
+func (a *agent) run(l *lab) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -113,7 +130,6 @@ func (l *lab) startKnowing(c Config, v overlay.View, names ...Names) *agent {
 	}()
 	a.stop = sync.OnceFunc(func() { cancel(); <-done })
 	l.t.Cleanup(a.stop)
-	return a
 }
 
 // knowsNothing is of a host that is new.

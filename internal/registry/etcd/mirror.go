@@ -37,9 +37,10 @@ type mirror struct {
 	joining  map[string]bool
 	settling settling
 
-	self    string // this host; empty: none is
-	names   names
-	touched bool // something else than names changed since the last view
+	self     string // this host; empty: none is
+	names    names
+	services services
+	touched  bool // something else than names and services changed since the last view
 }
 
 type history struct {
@@ -62,7 +63,7 @@ func newMirror(k keys) *mirror {
 		keys: k, nodes: map[string]announced{}, live: map[string]bool{}, holds: map[string]bool{}, terms: map[string]agreed{},
 		blocks: map[string]map[netip.Prefix]overlay.Holding{}, strange: map[string]string{}, own: map[string]wanted{},
 		secrets: map[string]map[string]overlay.HostKeys{}, epochs: map[string]overlay.KeyEpoch{}, evicted: map[string]string{},
-		joining: map[string]bool{}, names: newNames(), touched: true,
+		joining: map[string]bool{}, names: newNames(), services: newServices(), touched: true,
 	}
 }
 
@@ -121,7 +122,9 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 		if err = errNotOurs; is {
 			err = m.names.put(id, kv)
 		}
-	case part[0] == "vnis" || part[0] == "live": // for transactions only
+	case isService(part):
+		err = m.services.put(part, kv)
+	case part[0] == "vnis" || part[0] == "live" || part[0] == "vips": // for transactions only
 	default:
 		err = errNotOurs
 	}
@@ -132,7 +135,7 @@ var errNotOurs = errors.New("is none of ours")
 
 // drop forgets a key.
 func (m *mirror) drop(key string) {
-	if _, was := m.strange[key]; was || !m.isName(key) {
+	if _, was := m.strange[key]; was || !m.isApart(key) {
 		m.touched = true
 	}
 	delete(m.strange, key)
@@ -159,6 +162,8 @@ func (m *mirror) drop(key string) {
 		}
 	case isSecret(part):
 		m.dropSecret(part)
+	case isService(part):
+		m.services.drop(part)
 	case part[0] == "names":
 		if id, is := namedID(part); is {
 			m.names.drop(id)

@@ -134,10 +134,11 @@ func (m *mirror) noteOwn(key string, kv *mvccpb.KeyValue, revision int64) {
 	}
 }
 
-// isName says that a key is of names.
-func (m *mirror) isName(key string) bool {
-	_, is := namedID(m.keys.split(key))
-	return is
+// isApart says that a key is of names or of services, which are no part of a view.
+func (m *mirror) isApart(key string) bool {
+	part := m.keys.split(key)
+	_, is := namedID(part)
+	return is || isService(part) || part[0] == "vips"
 }
 
 // share tells and hears names: of this host those that changed, or all; of the others

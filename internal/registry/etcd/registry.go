@@ -58,6 +58,8 @@ type Registry struct {
 	keys  keys
 	names Names // nil: none
 
+	services Services // nil: none
+
 	mu     sync.Mutex
 	client *clientv3.Client // of the session; nil: none
 	last   overlay.Moment   // at which etcd was seen with all that there is

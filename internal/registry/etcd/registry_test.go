@@ -40,18 +40,23 @@ func TestKeys(t *testing.T) {
 	l.must(errors.Join(a.Evict(ctx, "h9"), a.Evict(ctx, "h8"), a.Admit(ctx, "h8")))
 	n.set("6f2d1c9b4a70", "shop", "10.5.1.2")
 	l.await("names in etcd", func() bool { return len(l.leased(a.keys.namedOf("net1", "h1"))) == 1 })
+	services := l.makeService(a)
 	got, err := l.client().Get(ctx, "/", clientv3.WithPrefix())
 	l.must(err)
 	chance := regexp.MustCompile(`"(lineage|cluster|publicKey)":"[0-9a-zA-Z+/=]+"`)
 	leased := map[string]bool{"live": true, "holds": true, "names": true}
 	var keys []string
 	for _, kv := range got.Kvs {
-		key := strings.Replace(string(kv.Key), block.String(), "10.5.1.0/24", 1)
-		keys = append(keys, key+" "+chance.ReplaceAllString(string(kv.Value), `"$1":"…"`))
+		key, value := string(kv.Key), chance.ReplaceAllString(string(kv.Value), `"$1":"…"`)
+		for as, is := range map[string]string{"10.5.1.0/24": block.String(), "10.5.9.0/24": netip.PrefixFrom(services, 24).Masked().String(), "10.5.9.1": services.String()} {
+			key, value = strings.Replace(key, is, as, 1), strings.Replace(value, is, as, 1)
+		}
+		keys = append(keys, key+" "+value)
 		if want := leased[strings.Split(key, "/")[3]]; want != (kv.Lease != 0) {
 			t.Errorf("%s has lease %d", key, kv.Lease)
 		}
 	}
+	slices.Sort(keys)
 	if diff := cmp.Diff(documented(t), keys); diff != "" {
 		t.Errorf("(-docs/etcd.md +etcd):\n%s", diff)
 	}

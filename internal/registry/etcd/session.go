@@ -100,6 +100,7 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 		if err := r.share(ctx, c, m, l, first); err != nil {
 			return err
 		}
+		m.services.tell(r.services, first)
 		select {
 		case <-named:
 		case <-late: // none that remembers is there

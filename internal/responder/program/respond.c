@@ -18,6 +18,7 @@
 
 #define PASS (-1) /* TC_ACT_UNSPEC: the next filter, or on */
 #define DROP 2    /* TC_ACT_SHOT */
+#define REDIRECT 7 /* TC_ACT_REDIRECT */
 
 #define NAME 120        /* bytes of a name, each label behind its length, without the final 0 */
 #define LABELS 40       /* of a name: an address of IPv6 has 34 */
@@ -91,12 +92,19 @@ struct packet {
 	__u8 is4, partial;
 };
 
-/* scratch is what a packet is worked on in. The verifier does not follow what is in it: where
+/* what a query is counted as */
+#define FOREIGN 0 /* it went on */
+#define ANSWERED 1
+#define NO_DATA 2 /* the name is known, and has no such record */
+#define COUNTS 3
+
+/* scratch is what a packet is worked on in, and what was counted on a CPU. The verifier does not follow what is in it: where
  * ways of the program meet again that differ in numbers only, these are read from here, or
  * each way would be followed to its end. */
 struct scratch {
 	struct key key;
 	struct key other; /* of a link or a container: zeros but for kind and the first 8 bytes */
+	__u64 counts[COUNTS];
 	struct packet p;
 	__u32 name;   /* length of the key's name */
 	__u16 type;   /* of the records of the answer */
@@ -589,6 +597,7 @@ int respond(struct __sk_buff *skb)
 	struct packet p = {};
 	struct scratch *s;
 	struct value *link, *v;
+	int verdict;
 
 	if (!parse(skb, &p))
 		return PASS;
@@ -603,8 +612,13 @@ int respond(struct __sk_buff *skb)
 	if (!read_query(skb, s, &s->p) || !parse_query(s, &s->p))
 		return PASS;
 	v = find_all(s, &link->slot[0]);
-	if (!REREAD(s->known))
+	if (!REREAD(s->known)) {
+		s->counts[FOREIGN]++;
 		return PASS;
+	}
 	len = write_answer(s, v);
-	return turn_round(skb, s, &s->p, len);
+	verdict = turn_round(skb, s, &s->p, len);
+	if (verdict == REDIRECT)
+		s->counts[v ? ANSWERED : NO_DATA]++;
+	return verdict;
 }

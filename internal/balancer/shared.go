@@ -1,0 +1,238 @@
+package balancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/service"
+	"github.com/libnet-cni/libnet/internal/state"
+)
+
+// Followed is a service of a network that spans hosts, as this host has it.
+type Followed struct {
+	service.Service
+	// Device is the interface by which packets of the network's containers come to the host.
+	Device string
+	// Node is the name of this host.
+	Node string
+	// Others are its backends on other hosts. Those of this host come with ADD and go with
+	// DEL, as on a network of one host.
+	Others []service.Backend
+}
+
+// loopback has the addresses of services that are shared: the bridge comes with the first
+// container and goes with the last one, and a packet to a service without backends has to end
+// at the host all the same.
+const loopback = "lo"
+
+// holder is the interface that has the service's addresses.
+func (r record) holder() string {
+	if r.Shared {
+		return loopback
+	}
+	return r.Device
+}
+
+// ensureAddrs gives the host the service's addresses, and returns the MAC address of the
+// bridge; nil if there is none.
+func (s *Services) ensureAddrs(r record) (net.HardwareAddr, error) {
+	if !r.Shared {
+		return s.host.EnsureServiceAddrs(r.Device, r.VIPs)
+	}
+	if err := s.host.EnsureLocalAddrs(r.VIPs); err != nil {
+		return nil, err
+	}
+	return s.host.DeviceMAC(r.Device)
+}
+
+// Follow brings records and kernel to a definition and the backends on other hosts, each in one
+// step: a call that is killed leaves either as before or as after, and the next one does the
+// rest. What is as the record says already is not looked at: Restore is for that. A service of
+// that name which is not shared is ErrExists, and stays. One that selects another name, or has
+// other addresses, is another service: Unfollow comes first.
+//
+// left are the backends on other hosts that it has no more: connections to them are in
+// conntrack still. After calls of which one says named, Note is to be called.
+func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backend, named bool, err error) {
+	id := idOf(f.Service)
+	c, fresh, err := s.followLocked(ctx, id, record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others})
+	if err == nil && fresh {
+		err = s.Restore(ctx)
+	}
+	if err == nil && c.made {
+		if err = s.gather(ctx, id); err == nil {
+			err = s.settled(ctx, id)
+		}
+	}
+	if err != nil {
+		return nil, c.made, fmt.Errorf("service %q of network %q: %w", f.Name, f.Network, err)
+	}
+	left = slices.DeleteFunc(slices.Clone(c.was.Others), func(b service.Backend) bool {
+		return slices.ContainsFunc(f.Others, func(o service.Backend) bool { return o.Key() == b.Key() && o.Node == b.Node })
+	})
+	return left, c.made || len(f.VIPs) == 0 && !c.same, nil
+}
+
+// following is a change of a shared service.
+type following struct {
+	changing
+	was  record // what this host had of it
+	made bool   // it is new on this host, or the call that made it was killed
+}
+
+// followLocked is Follow under the service's lock. The record is written last: if it is as it is
+// to be, so is the kernel. Of a service that is new it has to be there first, so that ADD
+// finds it; it says that it is not settled then.
+func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now record) (c following, fresh bool, err error) {
+	dir, err := s.dir.LockService(ctx, id, state.Create)
+	if err != nil {
+		return c, false, err
+	}
+	defer dir.Unlock()
+	c.record, c.dir = now, dir
+	err = dir.Load(&c.was)
+	switch {
+	case state.Missing(err):
+		c.made, c.Unsettled = true, true
+		err = errors.Join(dir.ClearBackends(), dir.Save(c.record))
+	case err == nil && !c.was.Shared:
+		err = fmt.Errorf("%w: this host has one of that name to itself", ErrExists)
+	case err == nil && c.was.Unsettled:
+		c.made, c.Unsettled = true, true
+	}
+	if err != nil {
+		return c, false, err
+	}
+	if c.same = !c.made && reflect.DeepEqual(c.was, now); c.same {
+		return c, false, nil
+	}
+	how := unix.LOCK_SH
+	if c.exclusive = !reflect.DeepEqual(c.was.Ports, now.Ports); c.exclusive {
+		how = unix.LOCK_EX
+	}
+	c.Was = []service.Service{c.was.Service}
+	unlock, err := s.dir.LockServices(ctx, id.Network, how)
+	if err != nil {
+		return c, false, err
+	}
+	defer unlock()
+	if c.before, err = state.BackendsOf[service.Backend](dir); err != nil {
+		return c, false, err
+	}
+	if fresh, err = s.bring(ctx, &c.changing); err != nil {
+		return c, fresh, err
+	}
+	c.Was = nil // the kernel has forgotten it
+	return c, fresh, dir.Save(c.record)
+}
+
+// settled notes that a service that is new has all its containers of this host.
+func (s *Services) settled(ctx context.Context, id state.ServiceID) error {
+	dir, err := s.dir.LockService(ctx, id, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer dir.Unlock()
+	var r record
+	if err := dir.Load(&r); err != nil {
+		return err
+	}
+	r.Unsettled = false
+	return dir.Save(r)
+}
+
+// Unfollow removes a shared service, which selects a name, from this host; none, or one that is
+// not shared, is success. Note is to be called at last.
+func (s *Services) Unfollow(ctx context.Context, network, name, selected string) error {
+	id := state.ServiceID{Network: network, Select: selected, Name: name}
+	var r record
+	_, err := s.dir.PeekService(id, &r, "", "")
+	if errors.Is(err, state.ErrNotFound) || err == nil && !r.Shared {
+		return nil
+	}
+	if errors.Is(err, state.ErrCorrupt) {
+		return s.discard(ctx, id)
+	}
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, id, unix.LOCK_EX, func(c *changing) error {
+		c.removed = true
+		return nil
+	})
+}
+
+// Note has names follow after changes of shared services, and removes our tables after the last
+// service.
+func (s *Services) Note(ctx context.Context) error {
+	return errors.Join(s.dir.NoteServices(), s.dropUnused(ctx))
+}
+
+// Shared returns the services of a network that this host follows, as they are there.
+func (s *Services) Shared(network string) (all []service.Service, err error) {
+	ids, err := s.dir.ServicesOf(network)
+	for _, id := range ids {
+		var r record
+		if _, readErr := s.dir.PeekService(id, &r, "", ""); readErr == nil && r.Shared {
+			all = append(all, r.Service)
+		}
+	}
+	return all, err
+}
+
+// UnfollowAll removes all shared services of a network from this host.
+func (s *Services) UnfollowAll(ctx context.Context, network string) error {
+	all, err := s.Shared(network)
+	errs := []error{err}
+	for _, one := range all {
+		errs = append(errs, s.Unfollow(ctx, network, one.Name, one.Select))
+	}
+	if len(all) > 0 {
+		errs = append(errs, s.Note(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Rejoin makes backends of the containers of this host that a service selects and does not have,
+// as the call that was to see to it was killed.
+func (s *Services) Rejoin(ctx context.Context, network string) error {
+	if !s.dir.HasServices(network) {
+		return nil
+	}
+	recs, err := s.dir.Endpoints(network)
+	if errors.Is(err, state.ErrCorrupt) {
+		err = nil // set aside; doctor tells
+	}
+	errs := []error{err}
+	for _, rec := range recs {
+		if rec.Names == nil {
+			continue
+		}
+		ids, err := s.dir.ServicesFor(network, rec.Names.Own)
+		errs = append(errs, err)
+		for _, id := range ids {
+			var r record
+			if has, err := s.dir.PeekService(id, &r, rec.ContainerID, rec.IfName); err == nil && r.Shared && !has {
+				errs = append(errs, s.gatherOne(ctx, id, rec))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// HasContainer says whether a container is attached to a network of this host.
+func (s *Services) HasContainer(network, containerID string) (bool, error) {
+	recs, err := s.dir.Endpoints(network)
+	for _, rec := range recs {
+		if rec.ContainerID == containerID {
+			return true, nil
+		}
+	}
+	return false, err
+}

@@ -1,0 +1,211 @@
+package fastpath
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/bpf"
+	"github.com/libnet-cni/libnet/internal/netlink"
+)
+
+// ErrUnsupported says that this host has no fast path, and what it lacks.
+var ErrUnsupported = bpf.ErrUnsupported
+
+// ErrDifferent says that something is not as Put made it.
+var ErrDifferent = errors.New("the fast path differs")
+
+// Link is one whose packets may go the fast way.
+type Link struct {
+	// Index of the host's end of a veth, or of a VXLAN device.
+	Index int
+	// Network is the name of the bridge.
+	Network string
+	// MAC of the container, whose frames alone go the fast way; nil for a VXLAN device.
+	MAC []byte
+	// Gateway is the MAC address of the bridge, if no container of the network is behind it;
+	// nil: some are, on other hosts.
+	Gateway []byte
+}
+
+// filters are the programs of links.
+type filters interface {
+	// Filter has a program look at the packets of a link.
+	Filter(index, program int, f netlink.Filter) error
+	// Filtered says whether a filter is at a link.
+	Filtered(index int, f netlink.Filter) (bool, error)
+}
+
+// Path is that of the calling thread's network namespace.
+type Path struct{ links filters }
+
+// New returns the Path. It touches nothing.
+func New(links filters) *Path { return &Path{links: links} }
+
+// Programs that look at names stand before these.
+const preference = 54
+
+func filterIn() netlink.Filter { return netlink.Filter{Name: "libnet-fast-in", Preference: preference} }
+
+func filterOut() netlink.Filter {
+	return netlink.Filter{Name: "libnet-fast-out", Preference: preference, Egress: true}
+}
+
+// soNetnsCookie is SO_NETNS_COOKIE (asm-generic/socket.h, Linux 5.14).
+const soNetnsCookie = 71
+
+// dir is where the pins are: links are numbered in each network namespace apart.
+func dir() (string, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	id, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, soNetnsCookie)
+	_ = unix.Close(fd)
+	if err != nil {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+			return "", fmt.Errorf("look at own network namespace: %w", err)
+		}
+		id = st.Ino
+	}
+	return filepath.Join(bpf.Root, "libnet", fmt.Sprintf("fast-%d-v%d", id, version)), nil
+}
+
+// Put has the packets of a link go the fast way. Done again it changes what differs. The error
+// wraps bpf.ErrUnsupported or netlink.ErrUnsupported if the kernel cannot.
+func (p *Path) Put(ctx context.Context, l Link) error {
+	m, err := open(ctx, true)
+	if err != nil {
+		return fmt.Errorf("fast path: %w", err)
+	}
+	defer m.close()
+	err = m.links.Update(indexKey(l.Index), l.value())
+	if err == nil {
+		err = p.links.Filter(l.Index, m.out, filterOut())
+	}
+	if err == nil {
+		err = p.links.Filter(l.Index, m.in, filterIn())
+	}
+	if err == nil {
+		err = Changed() // flows may lead to a link in whose place this one is
+	}
+	if err != nil {
+		return fmt.Errorf("fast path of link %d: %w", l.Index, err)
+	}
+	return nil
+}
+
+// Remove has the packets of a link go the slow way, before the link goes; missing is success.
+// With the last link maps and programs go.
+func (p *Path) Remove(ctx context.Context, index int) error {
+	m, err := open(ctx, false)
+	if errors.Is(err, errNone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fast path: %w", err)
+	}
+	defer m.close()
+	err = errors.Join(m.links.Delete(indexKey(index)), Changed()) // what leads to it, too
+	if err == nil {
+		err = m.removeIfEmpty()
+	}
+	if err != nil {
+		return fmt.Errorf("fast path of link %d: %w", index, err)
+	}
+	return nil
+}
+
+// Verify changes nothing and says what differs from what Put made; such an error is
+// ErrDifferent.
+func (p *Path) Verify(ctx context.Context, l Link) error {
+	m, err := open(ctx, false)
+	if errors.Is(err, errNone) {
+		return fmt.Errorf("%w: its maps are gone", ErrDifferent)
+	}
+	if err != nil {
+		return fmt.Errorf("fast path: %w", err)
+	}
+	defer m.close()
+	have := make([]byte, linkSize)
+	if err := m.links.Lookup(indexKey(l.Index), have); err != nil || string(have) != string(l.value()) {
+		return fmt.Errorf("%w: link %d is not known to it, or as another one", ErrDifferent, l.Index)
+	}
+	for _, f := range []netlink.Filter{filterIn(), filterOut()} {
+		there, err := p.links.Filtered(l.Index, f)
+		if err != nil {
+			return err
+		}
+		if !there {
+			return fmt.Errorf("%w: the filter %s of link %d is missing", ErrDifferent, f.Name, l.Index)
+		}
+	}
+	return nil
+}
+
+// Sweep forgets the links that are gone, as those of namespaces that ended and of killed
+// processes, and with the last one maps and programs.
+func (p *Path) Sweep(ctx context.Context, there func(index int) (bool, error)) error {
+	m, err := open(ctx, false)
+	if errors.Is(err, errNone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fast path: %w", err)
+	}
+	defer m.close()
+	var gone [][]byte
+	var errs []error
+	errs = append(errs, m.links.Each(func(key, _ []byte) {
+		has, err := there(int(binary.NativeEndian.Uint32(key)))
+		if errs = append(errs, err); err == nil && !has {
+			gone = append(gone, bytes.Clone(key))
+		}
+	}))
+	for _, key := range gone {
+		errs = append(errs, m.links.Delete(key))
+	}
+	return errors.Join(append(errs, m.removeIfEmpty())...)
+}
+
+// Changed has every flow go the slow way, to be judged by rules that hold now. A host without
+// a fast path is success.
+func Changed() error { return set(generation) }
+
+// Slow has every packet go the slow way for so long.
+func Slow(d time.Duration) error { return set(slowUntil, d) }
+
+// set sets a state to the time that it will be in d.
+func set(state uint32, d ...time.Duration) error {
+	at, err := dir()
+	if err != nil {
+		return err
+	}
+	m, err := bpf.PinnedMap(filepath.Join(at, statesPin), statesSpec)
+	if errors.Is(err, bpf.ErrNotFound) || errors.Is(err, bpf.ErrUnsupported) {
+		return nil // no links are in it; or this caller could have put none
+	}
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	now := monotonic()
+	for _, d := range d {
+		now += uint64(d)
+	}
+	return m.Update(binary.NativeEndian.AppendUint32(nil, state), binary.NativeEndian.AppendUint64(nil, now))
+}
+
+// monotonic is the time of bpf_ktime_get_ns.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return uint64(ts.Nano())
+}

@@ -1,0 +1,247 @@
+package fastpath
+
+import (
+	"context"
+	_ "embed" // of the programs
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/bpf"
+	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/plain"
+)
+
+// The layout of keys and values is that of program/flow.h. A change of it needs another
+// version: programs of an earlier release go on with their own maps.
+const (
+	version  = 1
+	linkSize = 20
+	keySize  = 48
+	flowSize = 64
+
+	kindVeth, kindTunnel  = 1, 2
+	generation, slowUntil = 0, 1
+
+	// mostLinks and mostFlows are how many there is room for: of flows the one that is used
+	// least gives way.
+	mostLinks, mostFlows = 1 << 14, 1 << 15
+)
+
+var (
+	linksSpec  = bpf.MapSpec{Name: "ln_links", Type: unix.BPF_MAP_TYPE_HASH, Key: 4, Value: linkSize, Most: mostLinks, AllocateByNeed: true}
+	statesSpec = bpf.MapSpec{Name: "ln_states", Type: unix.BPF_MAP_TYPE_ARRAY, Key: 4, Value: 8, Most: 2}
+	flowsSpec  = bpf.MapSpec{Name: "ln_flows", Type: unix.BPF_MAP_TYPE_LRU_HASH, Key: keySize, Value: flowSize, Most: mostFlows}
+)
+
+// The programs that program/in.c and program/out.c describe, with their hashes; see make bpf.
+var (
+	//go:embed program/in.bin
+	programIn []byte
+	//go:embed program/out.bin
+	programOut []byte
+	//go:embed program/in.sum
+	sumsIn string
+	//go:embed program/out.sum
+	sumsOut string
+)
+
+// license lets the programs call all helpers that they call: none is for GPL only.
+const license = "Apache-2.0"
+
+const statesPin = "states"
+
+func indexKey(index int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(index)) }
+
+func (l Link) value() []byte {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(l.Network))
+	v := binary.NativeEndian.AppendUint32(nil, h.Sum32())
+	kind := uint16(kindVeth)
+	if l.MAC == nil {
+		kind = kindTunnel
+	}
+	v = binary.NativeEndian.AppendUint16(v, kind)
+	v = append(v, make([]byte, linkSize-len(v))...)
+	copy(v[6:12], l.MAC)
+	copy(v[12:18], l.Gateway)
+	return v
+}
+
+// lockTimeout bounds the wait for another call that changes the maps, which takes well below a
+// millisecond.
+const lockTimeout = 10 * time.Second
+
+// maps are open, and locked.
+type maps struct {
+	dir           string
+	lock, in, out int
+	links         *bpf.Map
+}
+
+// errNone says that nothing is pinned.
+var errNone = errors.New("there is no fast path")
+
+// open opens and locks what is pinned; errNone if nothing is. With create it makes what is
+// missing.
+func open(ctx context.Context, create bool) (_ *maps, err error) {
+	if err := bpf.Supported(); err != nil {
+		return nil, err
+	}
+	at, err := dir()
+	if err != nil {
+		return nil, err
+	}
+	m := &maps{dir: at, lock: -1, in: -1, out: -1}
+	defer func() {
+		if err != nil {
+			m.close()
+		}
+	}()
+	for m.lock < 0 {
+		if m.lock, err = lockDir(ctx, at); errors.Is(err, os.ErrNotExist) && create {
+			if err = makeDir(at); err == nil {
+				continue
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrPermission) && create:
+			return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
+		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) && !create:
+			return nil, errNone
+		default:
+			return nil, err
+		}
+	}
+	return m, m.load(create)
+}
+
+// makeDir makes the directory of the pins, in a bpffs.
+func makeDir(dir string) error {
+	if err := bpf.EnsureFS(); err != nil {
+		return err
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
+// lockDir returns a descriptor of the directory, locked; -1 if it was removed meanwhile.
+func lockDir(ctx context.Context, dir string) (int, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	if err := flock.Lock(ctx, fd, unix.LOCK_EX, lockTimeout, dir); err != nil {
+		if !errors.Is(err, flock.ErrLocked) {
+			_ = unix.Close(fd)
+		}
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Nlink == 0 {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// load opens the maps and the programs, or with create makes them.
+func (m *maps) load(create bool) (err error) {
+	m.links, err = m.pinned("links", linksSpec, create)
+	if errors.Is(err, bpf.ErrNotFound) {
+		return errNone // a process was killed before it made the map
+	}
+	if err != nil || !create {
+		return err
+	}
+	states, err := m.pinned(statesPin, statesSpec, true)
+	if err != nil {
+		return err
+	}
+	defer states.Close()
+	flows, err := m.pinned("flows", flowsSpec, true)
+	if err != nil {
+		return err
+	}
+	defer flows.Close()
+	if m.in, err = m.program("in", sumsIn, programIn, m.links, states, flows); err != nil {
+		return err
+	}
+	m.out, err = m.program("out", sumsOut, programOut, m.links, states, flows)
+	return err
+}
+
+// pinned opens a map, or with create makes it.
+func (m *maps) pinned(name string, s bpf.MapSpec, create bool) (*bpf.Map, error) {
+	path := filepath.Join(m.dir, name)
+	have, err := bpf.PinnedMap(path, s)
+	if !errors.Is(err, bpf.ErrNotFound) || !create {
+		return have, err
+	}
+	made, err := bpf.NewMap(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := bpf.Pin(made.FD(), path); err != nil {
+		made.Close()
+		return nil, err
+	}
+	return made, nil
+}
+
+// program opens a program of this release, or loads it: links keep the one that they came with.
+func (m *maps) program(name, sums string, code []byte, maps ...*bpf.Map) (int, error) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(sums))
+	path := filepath.Join(m.dir, fmt.Sprintf("%s-%016x", name, h.Sum64()))
+	fd, err := bpf.Pinned(path)
+	if !errors.Is(err, bpf.ErrNotFound) {
+		return fd, err
+	}
+	if fd, err = bpf.LoadFilter("ln_fast_"+name, license, code, maps...); err != nil {
+		return -1, err
+	}
+	if err := bpf.Pin(fd, path); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// removeIfEmpty removes the pins if no link is in the map. Programs of links that are still
+// there go with the links.
+func (m *maps) removeIfEmpty() error {
+	if empty, err := m.links.Empty(); !empty || err != nil {
+		return err
+	}
+	return removeDir(m.dir)
+}
+
+func removeDir(dir string) error {
+	pins, err := plain.ReadDir(dir)
+	errs := []error{err}
+	for _, pin := range pins { // programs of an earlier release may be there
+		errs = append(errs, unix.Unlink(filepath.Join(dir, pin.Name())))
+	}
+	errs = append(errs, unix.Rmdir(dir))
+	_ = unix.Rmdir(filepath.Dir(dir)) // unless there are other directories
+	return errors.Join(errs...)
+}
+
+// close unlocks.
+func (m *maps) close() {
+	if m.links != nil {
+		m.links.Close()
+	}
+	for _, fd := range []int{m.in, m.out, m.lock} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}

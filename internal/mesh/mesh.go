@@ -1,0 +1,255 @@
+package mesh
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/service"
+)
+
+// Registry is where definitions are; etcd.Registry is one.
+type Registry interface {
+	CreateService(ctx context.Context, v overlay.View, def service.Service, auto bool) (service.Shared, error)
+	ReadService(ctx context.Context, network, name string) (service.Shared, error)
+	PutService(ctx context.Context, s service.Shared) (service.Shared, error)
+	DeleteService(ctx context.Context, network, name string) error
+}
+
+// Config is what a Mesh works with.
+type Config struct {
+	Node     string // name of this host
+	Registry Registry
+	Log      *slog.Logger
+}
+
+// Network is one that spans hosts, as this host has it configured.
+type Network struct {
+	Name, StateDir string
+	// Device is the interface by which packets of its containers come to the host.
+	Device string
+	// Refused is why it can have no service with an address; nil: it can.
+	Refused error
+}
+
+// Mesh keeps this host's part of services while Run runs.
+type Mesh struct {
+	conf Config
+	look chan struct{} // with room for one
+
+	mu       sync.Mutex
+	networks map[string]Network
+	view     *overlay.View // nil: none yet
+	evicted  map[string]bool
+	// defined and heard: all definitions, and all containers of other hosts, have been told
+	// once. Before that nothing of this host is touched.
+	defined, heard, begun bool
+	defs                  map[key]service.Shared
+	bySelect              map[selection]map[key]bool
+	others                map[overlay.NamedID]overlay.Named
+	byName                map[selection]map[overlay.NamedID]bool
+	dirty                 map[key]bool
+	mend                  bool          // the rules may be gone
+	applied               map[key]int64 // revision that this host has; missing: it has none
+	has                   map[key]place // services that this host has; for the goroutine of Run
+	errs                  map[key]error
+	turn                  chan struct{} // closed at the next change of applied or errs
+}
+
+// key is a service, by the lower case of its name.
+type key struct{ network, name string }
+
+// place tells a service from another one of its name.
+type place struct{ name, selected, vips string }
+
+func placeOf(s service.Service) place {
+	return place{s.Name, strings.ToLower(s.Select), fmt.Sprint(s.VIPs)}
+}
+
+// selection is a name of a network's containers, in lower case.
+type selection struct{ network, name string }
+
+// New returns a Mesh that knows nothing yet.
+func New(c Config) *Mesh {
+	return &Mesh{
+		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{},
+		defs: map[key]service.Shared{}, bySelect: map[selection]map[key]bool{},
+		others: map[overlay.NamedID]overlay.Named{}, byName: map[selection]map[overlay.NamedID]bool{},
+		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, turn: make(chan struct{}),
+	}
+}
+
+func keyOf(s service.Service) key { return key{s.Network, strings.ToLower(s.Name)} }
+
+func (m *Mesh) hint() {
+	select {
+	case m.look <- struct{}{}:
+	default:
+	}
+}
+
+// Keep says which networks this host has. One that is configured no more stays as it is, as its
+// tunnel does.
+func (m *Mesh) Keep(networks []Network) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := map[string]Network{}
+	for _, n := range networks {
+		if now[n.Name] = n; m.networks[n.Name] != n {
+			m.begun = false // what of it is there has to be looked at
+		}
+	}
+	m.networks = now
+	m.hint()
+}
+
+// Seen takes over a view of the registry.
+func (m *Mesh) Seen(v overlay.View) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.view = &v
+	evicted := map[string]bool{}
+	for node := range v.Evicted {
+		evicted[node] = true
+	}
+	if maps.Equal(evicted, m.evicted) {
+		return
+	}
+	m.evicted = evicted
+	for k := range m.defs {
+		m.dirty[k] = true
+	}
+	m.hint()
+}
+
+// Lost says that rules have been removed, by whatever program.
+func (m *Mesh) Lost() {
+	m.mu.Lock()
+	m.mend = true
+	m.mu.Unlock()
+	m.hint()
+}
+
+// Defined takes over the definitions of all services, or those that changed. One without Select
+// is gone.
+func (m *Mesh) Defined(these []service.Shared, all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	gone := map[key]bool{}
+	if all {
+		for k := range m.defs {
+			gone[k] = true
+		}
+	}
+	for _, s := range these {
+		k := keyOf(s.Service)
+		if gone[k] = s.Select == ""; gone[k] {
+			continue
+		}
+		if before, had := m.defs[k]; !had || before.Revision != s.Revision {
+			m.undefine(k)
+			m.defs[k], m.dirty[k] = s, true
+			enter(m.bySelect, selection{s.Network, strings.ToLower(s.Select)}, k)
+		}
+	}
+	for k, is := range gone {
+		if is {
+			m.undefine(k)
+			m.dirty[k] = true
+		}
+	}
+	m.defined = m.defined || all
+	m.hint()
+}
+
+func (m *Mesh) undefine(k key) {
+	if s, had := m.defs[k]; had {
+		leave(m.bySelect, selection{s.Network, strings.ToLower(s.Select)}, k)
+		delete(m.defs, k)
+	}
+}
+
+// Others takes over the containers of other hosts: all of them, or those that changed. One that
+// is gone has no names.
+func (m *Mesh) Others(these []overlay.Named, all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := map[overlay.NamedID]overlay.Named{}
+	if all {
+		for id := range m.others {
+			now[id] = overlay.Named{}
+		}
+	}
+	for _, one := range these {
+		now[one.NamedID] = one
+	}
+	for id, one := range now {
+		if before := m.others[id]; !same(before, one) {
+			m.move(id, before, one)
+		}
+	}
+	m.heard = m.heard || all
+	m.hint()
+}
+
+// same says that two are the same for services.
+func same(a, b overlay.Named) bool {
+	return slices.Equal(a.Names, b.Names) && slices.Equal(a.Addresses, b.Addresses)
+}
+
+func (m *Mesh) move(id overlay.NamedID, before, now overlay.Named) {
+	for _, name := range before.Names {
+		at := selection{id.Network, strings.ToLower(name)}
+		leave(m.byName, at, id)
+		m.touch(at)
+	}
+	if delete(m.others, id); len(now.Names) > 0 {
+		m.others[id] = now
+	}
+	for _, name := range now.Names {
+		at := selection{id.Network, strings.ToLower(name)}
+		enter(m.byName, at, id)
+		m.touch(at)
+	}
+}
+
+func (m *Mesh) touch(at selection) {
+	for k := range m.bySelect[at] {
+		m.dirty[k] = true
+	}
+}
+
+func enter[K, V comparable](all map[K]map[V]bool, at K, v V) {
+	if all[at] == nil {
+		all[at] = map[V]bool{}
+	}
+	all[at][v] = true
+}
+
+func leave[K, V comparable](all map[K]map[V]bool, at K, v V) {
+	if delete(all[at], v); len(all[at]) == 0 {
+		delete(all, at)
+	}
+}
+
+// backends are those of a service on other hosts, in order: each host divides alike.
+func (m *Mesh) backends(s service.Shared) (all []service.Backend) {
+	if m.evicted[m.conf.Node] {
+		return nil // nothing of the network gets in or out
+	}
+	for id := range m.byName[selection{s.Network, strings.ToLower(s.Select)}] {
+		if one := m.others[id]; !m.evicted[id.Node] {
+			all = append(all, service.Backend{ContainerID: id.Container, IfName: id.IfName, Names: one.Names, Addresses: one.Addresses, Node: id.Node})
+		}
+	}
+	slices.SortFunc(all, func(a, b service.Backend) int {
+		return cmp.Or(cmp.Compare(a.Key(), b.Key()), cmp.Compare(a.Node, b.Node))
+	})
+	return all
+}

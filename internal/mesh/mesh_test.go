@@ -1,0 +1,228 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/service"
+)
+
+func TestMain(m *testing.M) { os.Exit(lntest.Main(m)) }
+
+// defs is a registry that holds one definition for PutService.
+type defs struct {
+	Registry
+	mu  sync.Mutex
+	put []service.Shared
+}
+
+func (d *defs) PutService(_ context.Context, s service.Shared) (service.Shared, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.put = append(d.put, s)
+	return s, nil
+}
+
+func newMesh() *Mesh {
+	return New(Config{Node: "h1", Registry: &defs{}, Log: slog.New(slog.DiscardHandler)})
+}
+
+func webOf(name string, revision int64) service.Shared {
+	return service.Shared{Revision: revision, Service: service.Service{
+		Network: "net1", Name: name, Select: "shop", Shared: true, Affinity: service.AffinityNone, VIPs: []netip.Addr{netip.MustParseAddr("10.5.9.1")},
+		Ports: []service.Port{{Protocol: firewall.TCP, Port: 80, Target: 8080}},
+	}}
+}
+
+func far(node, container, name, addr string) overlay.Named {
+	return overlay.Named{
+		NamedID: overlay.NamedID{Network: "net1", Node: node, Container: container, IfName: "eth0"},
+		Names:   []string{name}, Addresses: []netip.Addr{netip.MustParseAddr(addr)},
+	}
+}
+
+func gone(one overlay.Named) overlay.Named { return overlay.Named{NamedID: one.NamedID} }
+
+// led says to which containers of other hosts a service leads, and which services are to be
+// looked at since the last call.
+func (m *Mesh) led(name string) (to, dirty string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all, changed []string
+	for _, b := range m.backends(m.defs[key{"net1", name}]) {
+		all = append(all, b.Node+"/"+b.ContainerID)
+	}
+	for k := range m.dirty {
+		changed = append(changed, k.name)
+	}
+	clear(m.dirty)
+	slices.Sort(changed)
+	return strings.Join(all, " "), strings.Join(changed, " ")
+}
+
+// Containers come to the services that select one of their names, in any case, and go from
+// these alone.
+func TestBackends(t *testing.T) {
+	m := newMesh()
+	other := webOf("Other", 2)
+	other.Select = "depot"
+	a, b, c := far("h2", "a", "SHOP", "10.5.2.2"), far("h3", "b", "shop", "10.5.3.2"), far("h3", "c", "depot", "10.5.3.3")
+	renamed := a
+	renamed.Names = []string{"depot"}
+	for _, step := range []struct {
+		does                       string
+		do                         func()
+		web, webDirty, other, also string
+	}{
+		{"definitions", func() { m.Defined([]service.Shared{webOf("web", 1), other}, true) }, "", "other web", "", ""},
+		{"containers", func() { m.Others([]overlay.Named{a, b, c}, true) }, "h2/a h3/b", "other web", "h3/c", ""},
+		{"the same again", func() { m.Others([]overlay.Named{a, b, c}, true) }, "h2/a h3/b", "", "h3/c", ""},
+		{"one goes", func() { m.Others([]overlay.Named{gone(b)}, false) }, "h2/a", "web", "h3/c", ""},
+		{"one that was never there goes", func() { m.Others([]overlay.Named{gone(b)}, false) }, "h2/a", "", "h3/c", ""},
+		{"another name", func() { m.Others([]overlay.Named{renamed}, false) }, "", "other web", "h2/a h3/c", ""},
+		{"evicted", func() { m.Seen(overlay.View{Evicted: map[string]string{"h2": "h1"}}) }, "", "other web", "h3/c", ""},
+		{"this host is", func() { m.Seen(overlay.View{Evicted: map[string]string{"h1": "h2"}}) }, "", "other web", "", ""},
+		{"all are admitted", func() { m.Seen(overlay.View{}) }, "", "other web", "h2/a h3/c", ""},
+		{"all that there is", func() { m.Others([]overlay.Named{b}, true) }, "h3/b", "other web", "", ""},
+		{"a definition goes", func() { m.Defined([]service.Shared{{Service: service.Service{Network: "net1", Name: "other"}}}, false) }, "h3/b", "other", "", ""},
+		{"of all one is left out", func() { m.Defined(nil, true) }, "", "web", "", ""},
+	} {
+		step.do()
+		web, dirty := m.led("web")
+		others, _ := m.led("other")
+		if web != step.web || others != step.other || dirty != step.webDirty {
+			t.Errorf("%s: web leads to %q, other to %q, %q are to be looked at; want %q, %q, %q", step.does, web, others, dirty, step.web, step.other, step.webDirty)
+		}
+	}
+}
+
+// Before all definitions and all containers of other hosts were told, nothing is done: what this
+// host has from before its restart stays.
+func TestNothingBeforeAllIsKnown(t *testing.T) {
+	for _, first := range []string{"definitions", "containers"} {
+		m := newMesh()
+		m.Keep([]Network{{Name: "net1"}})
+		tell := map[string]func(){
+			"definitions": func() { m.Defined([]service.Shared{webOf("web", 1)}, true) },
+			"containers":  func() { m.Others(nil, true) },
+		}
+		tell[first]()
+		if todo, begins, _ := m.work(); len(todo)+len(begins) > 0 {
+			t.Errorf("%s first: %v, %v", first, todo, begins)
+		}
+		for _, also := range tell {
+			also()
+		}
+		if todo, begins, _ := m.work(); len(todo) != 1 || len(begins) != 1 {
+			t.Errorf("%s first, then all: %v, %v", first, todo, begins)
+		}
+	}
+}
+
+// lnctl hears at once of what cannot be, and of what another host did meanwhile.
+func TestDo(t *testing.T) {
+	m := newMesh()
+	ask := func(do string) error {
+		_, err := m.Do(context.Background(), do, service.Request{Shared: webOf("web", 1)})
+		return err
+	}
+	if err := ask(service.DoCreate); err == nil || !strings.Contains(err.Error(), `"net1"`) {
+		t.Errorf("a network that is not kept: %v", err)
+	}
+	refused := errors.New("iptables")
+	m.Keep([]Network{{Name: "net1", Refused: refused}})
+	m.Seen(overlay.View{})
+	if err := ask(service.DoCreate); !errors.Is(err, refused) {
+		t.Errorf("a network that can have none: %v", err)
+	}
+	m.Keep([]Network{{Name: "net1"}})
+	m.Others([]overlay.Named{far("h2", "a", "shop", "10.5.2.2")}, true)
+	weighed := webOf("web", 1)
+	weighed.Weights = map[string]int{"a": 0, "own": 3}
+	m.mu.Lock()
+	m.applied[keyOf(weighed.Service)] = 1
+	m.mu.Unlock()
+	if _, err := m.Do(context.Background(), service.DoPut, service.Request{Shared: weighed}); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.conf.Registry.(*defs).put[0].Homes; got["a"] != "h2" || got["own"] != "h1" {
+		t.Errorf("hosts of the containers with a weight: %v", got)
+	}
+	m.Defined([]service.Shared{webOf("web", 0)}, true)
+	done := make(chan error)
+	go func() { done <- m.await(context.Background(), keyOf(weighed.Service), 2) }()
+	time.Sleep(10 * time.Millisecond) // either order is right
+	m.Defined(nil, true)
+	m.note(keyOf(weighed.Service), nil)
+	if err := <-done; err == nil {
+		t.Error("a service that is removed is waited for in vain, and no error")
+	}
+}
+
+// Many services of many containers: what a host takes up, and how long one change takes it. The
+// figures are in the log.
+func TestManyServices(t *testing.T) {
+	lntest.Isolate(t)
+	services, backends := 500, 10
+	if os.Getenv("LIBNET_MANY") != "" {
+		services = 10000
+	}
+	dir := filepath.Join(t.TempDir(), "state")
+	m := newMesh()
+	var all []service.Shared
+	var named []overlay.Named
+	for i := range services {
+		s := webOf(fmt.Sprint("web", i), int64(i+1))
+		s.Select = fmt.Sprint("shop", i)
+		s.VIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 5, byte(100 + i>>8), byte(i)})}
+		all = append(all, s)
+		for j := range backends {
+			named = append(named, far(fmt.Sprint("h", 2+j), fmt.Sprintf("c%d-%d", i, j), s.Select, fmt.Sprintf("10.%d.%d.%d", 6+j, i>>8, i&255)))
+		}
+	}
+	m.Keep([]Network{{Name: "net1", StateDir: dir, Device: "br"}})
+	m.Defined(all, true)
+	m.Others(named, true)
+	open := controllers{}
+	defer open.close()
+	start := time.Now()
+	if !m.once(t.Context(), open) {
+		t.Fatal(m.Err())
+	}
+	first := time.Since(start)
+	var took []time.Duration
+	for i := range 21 {
+		one := named[i*backends]
+		if m.Others([]overlay.Named{gone(one)}, false); i%2 == 1 {
+			m.Others([]overlay.Named{one}, false)
+		}
+		start := time.Now()
+		if !m.once(t.Context(), open) {
+			t.Fatal(m.Err())
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	t.Logf("%d services of %d containers: all at first %s; one change p50 %s, max %s; %d MiB in use", services, backends,
+		first.Round(time.Millisecond), took[len(took)/2], took[len(took)-1], mem.HeapInuse>>20)
+	if took[len(took)/2] > time.Second { // it grows with their number
+		t.Errorf("one change: %s", took)
+	}
+}
