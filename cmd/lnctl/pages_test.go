@@ -49,7 +49,6 @@ func commandsOf(page string) (all []string) {
 	for _, m := range regexp.MustCompile(`(?m)^ {4,}(?:# )?lnctl (.+)$`).FindAllStringSubmatch(page, -1) {
 		line, _, _ := strings.Cut(m[1], " #")
 		line, _, _ = strings.Cut(line, " &&")
-		line, _, _ = strings.Cut(line, " >")
 		all = append(all, line)
 	}
 	return all
@@ -66,7 +65,8 @@ var standIns = strings.NewReplacer("ADDRESS", "10.1.0.5", "SHELL", "bash")
 func parse(args []string) string {
 	root, _ := rootCommand()
 	root.InitDefaultCompletionCmd(args...)
-	args = strings.Fields(standIns.Replace(optional.ReplaceAllString(strings.Join(args, " "), "")))
+	line, _, _ := strings.Cut(strings.Join(args, " "), " >")
+	args = strings.Fields(standIns.Replace(optional.ReplaceAllString(line, "")))
 	if len(args) == 0 || args[0] == "COMMAND" || args[0] == "-o" {
 		return ""
 	}
