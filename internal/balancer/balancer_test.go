@@ -70,8 +70,6 @@ func (l *lab) LacksServiceAddrs(_ string, addrs []netip.Addr) ([]netip.Addr, err
 
 func (l *lab) DeviceMAC(string) (net.HardwareAddr, error) { return mac, nil }
 
-func (l *lab) EnsureLocalAddrs([]netip.Addr) error { return nil }
-
 func (l *lab) SetHairpin(string, string) error { return nil }
 
 func (l *lab) TakeForService(_ context.Context, s publish.ServicePorts) error {
