@@ -394,11 +394,12 @@ static __always_inline int read_query(struct __sk_buff *skb, struct scratch *s, 
 	if (p->is4 && s->udp[6] == 0 && s->udp[7] == 0)
 		return 1;
 	head = pseudo(p, len);
-	sum = bpf_csum_diff(0, 0, (void *)s->udp, (len + 3) & (LONGEST + LONGEST - 4), head);
-	if (fold(sum) == 0xffff)
+	if (fold(head) == *(__u16 *)&s->udp[6]) { /* also if it is right as it is: one of 65536 */
+		p->partial = 1;
 		return 1;
-	p->partial = 1;
-	return fold(head) == *(__u16 *)&s->udp[6];
+	}
+	sum = bpf_csum_diff(0, 0, (void *)s->udp, (len + 3) & (LONGEST + LONGEST - 4), head);
+	return fold(sum) == 0xffff;
 }
 
 /* parse_query says whether the message is a query as every client sends it. */
