@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/firewall/balance"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/responder"
 )
@@ -180,17 +182,13 @@ func nftLines() ([]string, error) {
 			if c.Table.Name != t.Name || c.Table.Family != t.Family {
 				continue
 			}
-			rules, err := conn.GetRules(t, c)
+			rules, err := ruleLines(conn, t, c)
 			if err != nil {
 				return nil, err
 			}
 			lines = append(lines, fmt.Sprintf("%s chain %s rules %d", table, c.Name, len(rules)))
 			for _, r := range rules {
-				exprs, err := json.Marshal(r.Exprs)
-				if err != nil {
-					return nil, err
-				}
-				lines = append(lines, fmt.Sprintf("%s chain %s rule %s %q", table, c.Name, exprs, r.UserData))
+				lines = append(lines, fmt.Sprintf("%s chain %s rule %s", table, c.Name, r))
 			}
 		}
 		more, err := setLines(conn, table, t)
@@ -200,6 +198,30 @@ func nftLines() ([]string, error) {
 		lines = append(lines, more...)
 	}
 	return lines, nil
+}
+
+// families are the names of those that we have tables of.
+var families = map[nftables.TableFamily]string{nftables.TableFamilyINet: "inet", nftables.TableFamilyBridge: "bridge"}
+
+// ruleLines lists the rules of a chain. The library cannot read the direction of a ct
+// expression, which services have: their rules the program nft lists.
+func ruleLines(conn *nftables.Conn, t *nftables.Table, c *nftables.Chain) (lines []string, err error) {
+	if t.Name == balance.TableName {
+		out, err := exec.Command("nft", "list", "chain", families[t.Family], t.Name, c.Name).CombinedOutput()
+		if err != nil {
+			return nil, fmt.Errorf("nft list chain %s: %w: %s", c.Name, err, out)
+		}
+		return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
+	}
+	rules, err := conn.GetRules(t, c)
+	for _, r := range rules {
+		exprs, err := json.Marshal(r.Exprs)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, fmt.Sprintf("%s %q", exprs, r.UserData))
+	}
+	return lines, err
 }
 
 func setLines(conn *nftables.Conn, table string, t *nftables.Table) ([]string, error) {
