@@ -64,7 +64,8 @@ func (s *Services) ensureAddrs(r record) (net.HardwareAddr, error) {
 // conntrack still. After calls of which one says named, Note is to be called.
 func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backend, named bool, err error) {
 	id := idOf(f.Service)
-	portErr := s.takePorts(ctx, id, &f)
+	release, portErr := s.takePorts(ctx, id, &f)
+	defer release()
 	c, fresh, err := s.followLocked(ctx, id, record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others})
 	if err == nil && fresh {
 		err = s.Restore(ctx)
@@ -87,22 +88,29 @@ func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backe
 }
 
 // takePorts takes the published ports of this host before a rule leads there. Where another one has
-// them, the service goes without.
-func (s *Services) takePorts(ctx context.Context, id state.ServiceID, f *Followed) error {
+// them, the service goes without. Until release is called, once the record tells of the ports, no
+// repair takes them for what a killed call left.
+func (s *Services) takePorts(ctx context.Context, id state.ServiceID, f *Followed) (release func(), err error) {
 	var has record
+	release = func() {}
 	if len(f.Published) == 0 {
-		return nil
+		return release, nil
 	}
 	if _, err := s.dir.PeekService(id, &has, "", ""); err == nil && slices.Equal(has.Published, f.Published) && slices.Equal(has.VIPs, f.VIPs) {
-		return nil
+		return release, nil
 	}
-	err := s.ports.TakeForService(ctx, publish.ServicePortsOf(f.Service, f.Device))
+	container, ifName := service.Lease(f.Name)
+	owned, err := s.dir.Own(ctx, f.Network, container, ifName, state.OnlyExisting)
+	if err == nil {
+		release = owned
+		err = s.ports.TakeForService(ctx, publish.ServicePortsOf(f.Service, f.Device))
+	}
 	if err != nil {
 		f.Published = nil
-		return err
+		return release, err
 	}
 	// As ADD does, which has not been called on a host without containers.
-	return s.host.Forward(ctx, slices.ContainsFunc(f.VIPs, netip.Addr.Is4), slices.ContainsFunc(f.VIPs, netip.Addr.Is6))
+	return release, s.host.Forward(ctx, slices.ContainsFunc(f.VIPs, netip.Addr.Is4), slices.ContainsFunc(f.VIPs, netip.Addr.Is6))
 }
 
 // following is a change of a shared service.

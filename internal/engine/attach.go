@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
@@ -50,10 +51,12 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 // attach is Attach for a caller that owns the attachment. The endpoint is returned
 // with an error, too, for what else has to be done.
 func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id model.ID, made *madeRecord) (_ *Endpoint, err error) {
-	if !spec.guest { // else it may be one already
-		if err := n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName); err != nil {
+	if spec.guest {
+		if err := n.refuseHost(id); err != nil {
 			return nil, err
 		}
+	} else if err := n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName); err != nil {
+		return nil, err
 	}
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
@@ -102,6 +105,16 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 		}
 	}
 	return e, n.holdsStill(e.Addressing().Addresses)
+}
+
+// refuseHost refuses a guest under the ID of an attachment that is none: it is its runtime's, or
+// a program's that has not joined it yet.
+func (n *Network) refuseHost(id model.ID) error {
+	_, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
+	if errors.Is(err, state.ErrNotFound) || n.c.IsGuest(id) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is attached, and not by lnctl connect", model.ErrExists, id)
 }
 
 // settled returns the attachment if it is there already, complete and alive;

@@ -139,19 +139,19 @@ func (n *Network) collectSome(ctx context.Context, ids []model.ID, keep func(lif
 			}
 		}
 	}
-	err = n.takeAwayAll(ctx, going)
-	if err == nil {
-		for _, rec := range going {
-			gone = append(gone, life.IDOf(rec))
-		}
-	}
-	return gone, errors.Join(append(errs, err)...)
+	taken, err := n.takeAwayAll(ctx, going)
+	return append(gone, taken...), errors.Join(append(errs, err)...)
 }
 
 // takeAwayAll is takeAway for attachments that have records and no ports, and that the caller
-// owns.
-func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) error {
+// owns. It returns those that are gone.
+func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) (gone []model.ID, err error) {
 	var errs []error
+	took := func(rec state.Endpoint, err error) {
+		if errs = append(errs, err); err == nil {
+			gone = append(gone, life.IDOf(rec))
+		}
+	}
 	var going []state.Endpoint
 	var refs []link.Ref
 	for _, rec := range recs {
@@ -161,25 +161,28 @@ func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) error 
 			_, err = n.cutOff(ctx, rec, ref)
 		}
 		if err != nil { // by itself it may fare better, and the record stays
-			errs = append(errs, n.takeAway(ctx, rec, ""))
+			took(rec, n.takeAway(ctx, rec, ""))
 			continue
 		}
 		going, refs = append(going, rec), append(refs, ref)
 	}
 	if len(going) == 0 {
-		return errors.Join(errs...)
+		return gone, errors.Join(errs...)
 	}
-	if err := errors.Join(n.c.links.DetachAll(ctx, refs), n.c.Ports().EndAllFlows(ctx, going...)); err != nil {
-		return errors.Join(append(errs, err)...) // the records tell the next call what there is
+	if errors.Join(n.c.links.DetachAll(ctx, refs), n.c.Ports().EndAllFlows(ctx, going...)) != nil {
+		for _, rec := range going { // one that fails keeps no other
+			took(rec, n.takeAway(ctx, rec, ""))
+		}
+		return gone, errors.Join(errs...)
 	}
 	for _, rec := range going {
 		err := n.c.book().Leave(ctx, n.Plan(), rec)
 		if err == nil {
 			err = n.takeOut(ctx, rec, true) // each saw the others
 		}
-		errs = append(errs, err)
+		took(rec, err)
 	}
-	return errors.Join(errs...)
+	return gone, errors.Join(errs...)
 }
 
 // collectLeases takes back the addresses of owners that are not among the known

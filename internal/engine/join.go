@@ -271,6 +271,7 @@ func (e *Endpoint) Leave(ctx context.Context) (err error) {
 		return err
 	}
 	e.rec.Phase, e.rec.Netns, e.rec.NetnsID, e.rec.Rules = state.PhaseLeased, "", state.NetnsID{}, false
+	e.rec.Fast = 0
 	if e.rec.NextName {
 		e.rec.LinkName = ""
 	}

@@ -53,6 +53,33 @@ func (n *Network) removeAlone(ctx context.Context, id model.ID, netns string) er
 	return n.remove(ctx, id, netns)
 }
 
+// removeGuest is removeAlone for a guest. Its mark goes while it is owned: one that is made anew
+// has a mark of its own.
+func (n *Network) removeGuest(ctx context.Context, id model.ID) error {
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := n.remove(ctx, id, ""); err != nil {
+		return err
+	}
+	return n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName)
+}
+
+// forgetGuest removes the mark of a guest that is gone, and has not been made anew.
+func (c *Controller) forgetGuest(ctx context.Context, id model.ID) error {
+	release, err := c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if _, err := c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName); !state.Missing(err) {
+		return err
+	}
+	return c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName)
+}
+
 // removed is for after an attachment was removed, and while none is owned. The guests of
 // its container go with the last one that is none. A guest that comes meanwhile is noted
 // before it looks for what it goes with (see HasHost), so one of both sees the other.
@@ -62,7 +89,7 @@ func (c *Controller) removed(ctx context.Context, id model.ID) error {
 		return err
 	}
 	if slices.Contains(all, state.Guest{Network: id.Network, IfName: id.IfName}) {
-		return c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName)
+		return c.forgetGuest(ctx, id)
 	}
 	if has, err := c.guests.HasHost(id.ContainerID); has || err != nil {
 		return err
@@ -72,10 +99,7 @@ func (c *Controller) removed(ctx context.Context, id model.ID) error {
 		guest := model.ID{Network: g.Network, ContainerID: id.ContainerID, IfName: g.IfName}
 		n, err := c.networkOfGuest(guest)
 		if err == nil {
-			err = n.removeAlone(ctx, guest, "")
-		}
-		if err == nil {
-			err = c.guests.RemoveGuest(g.Network, id.ContainerID, g.IfName)
+			err = n.removeGuest(ctx, guest)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("network %q, which lnctl connected: %w", g.Network, err))
@@ -127,10 +151,7 @@ func (c *Controller) Disconnect(ctx context.Context, id model.ID) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := n.removeAlone(ctx, id, ""); err != nil {
-		return err
-	}
-	return c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName)
+	return n.removeGuest(ctx, id)
 }
 
 // Guests are the guests of a container (see AsGuest), also those that are not whole.

@@ -70,12 +70,13 @@ func (open controllers) close() {
 // once does what there is to do. false: some of it failed.
 func (m *Mesh) once(ctx context.Context, open controllers) (done bool) {
 	todo, begins, mend := m.work()
-	done = true
+	begun := true
 	for _, n := range begins {
 		err := m.begin(ctx, open, n, todo)
 		m.note(key{network: n.Name}, err)
-		done = done && err == nil
+		begun = begun && err == nil
 	}
+	done = begun
 	did := outcome{errs: map[key]error{}, revision: map[key]int64{}, named: map[string]bool{}}
 	for _, k := range slices.SortedFunc(maps.Keys(todo), compare) {
 		did.errs[k] = m.apply(ctx, open, k, &did)
@@ -89,9 +90,9 @@ func (m *Mesh) once(ctx context.Context, open controllers) (done bool) {
 	if mend {
 		done = m.restore(ctx, open) && done
 	}
-	if !done {
+	if !begun { // a service that fails does not have all networks begun anew
 		m.mu.Lock()
-		m.begun = m.begun && len(begins) == 0
+		m.begun = false
 		m.mu.Unlock()
 	}
 	return done && ctx.Err() == nil

@@ -76,6 +76,9 @@ func (r *Responder) dir() (string, error) {
 	}
 	id, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, soNetnsCookie)
 	_ = unix.Close(fd)
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		return "", fmt.Errorf("read namespace cookie: %w", err)
+	}
 	if err != nil {
 		var st unix.Stat_t
 		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {

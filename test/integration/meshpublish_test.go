@@ -90,8 +90,8 @@ func TestMeshPublished(t *testing.T) {
 		if got := m.on().ask("", "tcp", m.uplink(h, false), 8080); !strings.Contains(got, "refused") {
 			t.Errorf("%s after rm: %q, want that it is refused", h, got)
 		}
-		if out := m.lnctl(h, "port", "ls"); strings.Contains(out, "8080") {
-			t.Errorf("port ls on %s after rm:\n%s", h, out)
+		if !lntest.Await(agentPatience, func() bool { return !strings.Contains(m.lnctl(h, "port", "ls"), "8080") }) {
+			t.Errorf("port ls on %s after rm:\n%s", h, m.lnctl(h, "port", "ls"))
 		}
 	}
 }
