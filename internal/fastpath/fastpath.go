@@ -76,7 +76,7 @@ func dir() (string, error) {
 		}
 		id = st.Ino
 	}
-	return filepath.Join(bpf.Root, "libnet", fmt.Sprintf("fast-%d-v%d", id, version)), nil
+	return filepath.Join(bpf.Root, root, fmt.Sprintf("fast-%d-v%d", id, version)), nil
 }
 
 // Put has the packets of a link go the fast way. Done again it changes what differs. The error
@@ -106,18 +106,9 @@ func (p *Path) Put(ctx context.Context, l Link) error {
 // Remove has the packets of a link go the slow way, before the link goes; missing is success.
 // With the last link maps and programs go.
 func (p *Path) Remove(ctx context.Context, index int) error {
-	m, err := open(ctx, false)
-	if errors.Is(err, errNone) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("fast path: %w", err)
-	}
-	defer m.close()
-	err = errors.Join(m.links.Delete(indexKey(index)), Changed()) // what leads to it, too
-	if err == nil {
-		err = m.removeIfEmpty()
-	}
+	err := forget(ctx, func(m *maps) error {
+		return errors.Join(m.links.Delete(indexKey(index)), Changed()) // what leads to it, too
+	})
 	if err != nil {
 		return fmt.Errorf("fast path of link %d: %w", index, err)
 	}
@@ -135,6 +126,9 @@ func (p *Path) Verify(ctx context.Context, l Link) error {
 		return fmt.Errorf("fast path: %w", err)
 	}
 	defer m.close()
+	if m.links == nil {
+		return fmt.Errorf("%w: its maps are gone", ErrDifferent)
+	}
 	have := make([]byte, linkSize)
 	if err := m.links.Lookup(indexKey(l.Index), have); err != nil || string(have) != string(l.value()) {
 		return fmt.Errorf("%w: link %d is not known to it, or as another one", ErrDifferent, l.Index)
@@ -154,26 +148,46 @@ func (p *Path) Verify(ctx context.Context, l Link) error {
 // Sweep forgets the links that are gone, as those of namespaces that ended and of killed
 // processes, and with the last one maps and programs.
 func (p *Path) Sweep(ctx context.Context, there func(index int) (bool, error)) error {
-	m, err := open(ctx, false)
-	if errors.Is(err, errNone) {
-		return nil
-	}
+	err := forget(ctx, func(m *maps) error {
+		var gone [][]byte
+		var errs []error
+		errs = append(errs, m.links.Each(func(key, _ []byte) {
+			has, err := there(int(binary.NativeEndian.Uint32(key)))
+			if errs = append(errs, err); err == nil && !has {
+				gone = append(gone, bytes.Clone(key))
+			}
+		}))
+		for _, key := range gone {
+			errs = append(errs, m.links.Delete(key))
+		}
+		return errors.Join(errs...)
+	})
 	if err != nil {
 		return fmt.Errorf("fast path: %w", err)
 	}
-	defer m.close()
-	var gone [][]byte
-	var errs []error
-	errs = append(errs, m.links.Each(func(key, _ []byte) {
-		has, err := there(int(binary.NativeEndian.Uint32(key)))
-		if errs = append(errs, err); err == nil && !has {
-			gone = append(gone, bytes.Clone(key))
-		}
-	}))
-	for _, key := range gone {
-		errs = append(errs, m.links.Delete(key))
+	return nil
+}
+
+// forget has fn take links out of the map, and removes the pins if it leaves none, or if there
+// is no map: a call that was killed, or that failed, left them.
+func forget(ctx context.Context, fn func(*maps) error) error {
+	if bpf.Supported() != nil {
+		return nil // no call on this machine put one
 	}
-	return errors.Join(append(errs, m.removeIfEmpty())...)
+	m, err := open(ctx, false)
+	switch {
+	case errors.Is(err, errNone) && errors.Is(err, os.ErrNotExist):
+		return removeRoot()
+	case errors.Is(err, errNone):
+		return nil
+	case err != nil:
+		return err
+	}
+	defer m.close()
+	if m.links == nil {
+		return removeDir(m.dir)
+	}
+	return errors.Join(fn(m), m.removeIfEmpty())
 }
 
 // Changed has every flow go the slow way, to be judged by rules that hold now. A host without

@@ -55,6 +55,9 @@ var (
 // license lets the programs call all helpers that they call: none is for GPL only.
 const license = "Apache-2.0"
 
+// root is the directory around those of pins, in a bpffs.
+const root = "libnet"
+
 const statesPin = "states"
 
 func indexKey(index int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(index)) }
@@ -82,14 +85,14 @@ const lockTimeout = 10 * time.Second
 type maps struct {
 	dir           string
 	lock, in, out int
-	links         *bpf.Map
+	links         *bpf.Map // nil: it is missing
 }
 
-// errNone says that nothing is pinned.
+// errNone says that there is no directory of pins, or none that this caller may see.
 var errNone = errors.New("there is no fast path")
 
-// open opens and locks what is pinned; errNone if nothing is. With create it makes what is
-// missing.
+// open opens and locks what is pinned; errNone if there is no directory of it. With create it
+// makes what is missing.
 func open(ctx context.Context, create bool) (_ *maps, err error) {
 	if err := bpf.Supported(); err != nil {
 		return nil, err
@@ -114,8 +117,8 @@ func open(ctx context.Context, create bool) (_ *maps, err error) {
 		case err == nil:
 		case errors.Is(err, os.ErrPermission) && create:
 			return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
-		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) && !create:
-			return nil, errNone
+		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EACCES)) && !create:
+			return nil, fmt.Errorf("%w: %w", errNone, err)
 		default:
 			return nil, err
 		}
@@ -123,12 +126,19 @@ func open(ctx context.Context, create bool) (_ *maps, err error) {
 	return m, m.load(create)
 }
 
-// makeDir makes the directory of the pins, in a bpffs.
+// makeDir makes the directory of the pins, in a bpffs. The one around it may be removed by a call
+// that ends at the same time.
 func makeDir(dir string) error {
-	if err := bpf.EnsureFS(); err != nil {
+	err := bpf.EnsureFS()
+	if err != nil {
 		return err
 	}
-	return os.MkdirAll(dir, 0o700)
+	for range 10 {
+		if err = os.MkdirAll(dir, 0o700); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return err
 }
 
 // lockDir returns a descriptor of the directory, locked; -1 if it was removed meanwhile.
@@ -154,8 +164,8 @@ func lockDir(ctx context.Context, dir string) (int, error) {
 // load opens the maps and the programs, or with create makes them.
 func (m *maps) load(create bool) (err error) {
 	m.links, err = m.pinned("links", linksSpec, create)
-	if errors.Is(err, bpf.ErrNotFound) {
-		return errNone // a process was killed before it made the map
+	if errors.Is(err, bpf.ErrNotFound) { // see forget
+		return nil
 	}
 	if err != nil || !create {
 		return err
@@ -229,9 +239,19 @@ func removeDir(dir string) error {
 	for _, pin := range pins { // programs of an earlier release may be there
 		errs = append(errs, unix.Unlink(filepath.Join(dir, pin.Name())))
 	}
-	errs = append(errs, unix.Rmdir(dir))
-	_ = unix.Rmdir(filepath.Dir(dir)) // unless there are other directories
-	return errors.Join(errs...)
+	return errors.Join(append(errs, unix.Rmdir(dir), removeRoot())...)
+}
+
+// removeRoot removes the directory around those of pins, unless there are others. A caller that
+// may not has none.
+func removeRoot() error {
+	err := unix.Rmdir(filepath.Join(bpf.Root, root))
+	for _, fine := range []error{unix.ENOENT, unix.ENOTEMPTY, unix.EACCES, unix.EROFS} {
+		if errors.Is(err, fine) {
+			return nil
+		}
+	}
+	return err
 }
 
 // close unlocks.
