@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -233,11 +234,17 @@ func (m *maps) removeIfEmpty() error {
 	return removeDir(m.dir)
 }
 
+// removeDir removes the pins: programs, also those of an earlier release, before the maps that they
+// are bound to. After a kill no program is left that works on a map which has no pin any more.
 func removeDir(dir string) error {
 	pins, err := plain.ReadDir(dir)
 	errs := []error{err}
-	for _, pin := range pins { // programs of an earlier release may be there
-		errs = append(errs, unix.Unlink(filepath.Join(dir, pin.Name())))
+	for _, programs := range []bool{true, false} {
+		for _, pin := range pins {
+			if isProgram := strings.Contains(pin.Name(), "-"); isProgram == programs {
+				errs = append(errs, unix.Unlink(filepath.Join(dir, pin.Name())))
+			}
+		}
 	}
 	return errors.Join(append(errs, unix.Rmdir(dir), removeRoot())...)
 }
