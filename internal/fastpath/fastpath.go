@@ -69,12 +69,14 @@ func dir() (string, error) {
 	}
 	id, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, soNetnsCookie)
 	_ = unix.Close(fd)
-	if err != nil {
+	if errors.Is(err, unix.ENOPROTOOPT) {
 		var st unix.Stat_t
 		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
 			return "", fmt.Errorf("look at own network namespace: %w", err)
 		}
 		id = st.Ino
+	} else if err != nil { // by another number the pins of this namespace would not be found
+		return "", fmt.Errorf("look at own network namespace: %w", err)
 	}
 	return filepath.Join(bpf.Root, root, fmt.Sprintf("fast-%d-v%d", id, version)), nil
 }
