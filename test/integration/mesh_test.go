@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // Which address a container behind a service sees of its client, on a network that spans
@@ -110,7 +112,8 @@ func TestMeshLife(t *testing.T) {
 	m.become("b2 has the weight 0", "near", v4, "b1")
 	m.lnctl("h1", "service", "update", "web", "--network", "net0", "--weight", "b2=1", "--affinity", "client")
 	for _, from := range []string{"near", "far"} {
-		if got := m.asks(from, v4, 10); len(got) != 1 {
+		var got map[string]int
+		if !lntest.Await(agentPatience, func() bool { got = m.asks(from, v4, 10); return len(got) == 1 }) {
 			t.Errorf("with affinity %s is led to %v", from, got)
 		}
 	}
