@@ -377,42 +377,5 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	return n, nil
 }
 
-// Network returns the network of that name; ErrNotFound if there is none.
-func (c *Controller) Network(name string) (*Network, error) {
-	rec, err := c.networks.LoadNetwork(name)
-	if err != nil {
-		return nil, notFound(err, "network", name)
-	}
-	return c.networkOf(rec)
-}
-
-// Networks returns every network in the order of their names. Unreadable records are left
-// out and reported in the error, beside the rest.
-func (c *Controller) Networks(_ context.Context) ([]*Network, error) {
-	recs, err := c.networks.Networks()
-	errs := []error{err}
-	var all []*Network
-	for _, rec := range recs {
-		n, err := c.networkOf(rec)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		all = append(all, n)
-	}
-	return all, errors.Join(errs...)
-}
-
-// WalkNetworks calls fn for each network until it says false.
-func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) error {
-	all, err := c.Networks(ctx)
-	for _, n := range all {
-		if !fn(n) {
-			break
-		}
-	}
-	return err
-}
-
 // Services are the services of this host.
 func (c *Controller) Services() *balancer.Services { return c.services }

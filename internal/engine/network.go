@@ -94,6 +94,43 @@ func (n *Network) record() (state.Network, error) {
 	return state.Network{Name: n.def.Name, Driver: n.def.Driver, Bridge: n.def.Config.Bridge, Fingerprint: n.fingerprint(), Config: data}, err
 }
 
+// Network returns the network of that name; ErrNotFound if there is none.
+func (c *Controller) Network(name string) (*Network, error) {
+	rec, err := c.networks.LoadNetwork(name)
+	if err != nil {
+		return nil, notFound(err, "network", name)
+	}
+	return c.networkOf(rec)
+}
+
+// Networks returns every network in the order of their names. Unreadable records are left
+// out and reported in the error, beside the rest.
+func (c *Controller) Networks(_ context.Context) ([]*Network, error) {
+	recs, err := c.networks.Networks()
+	errs := []error{err}
+	var all []*Network
+	for _, rec := range recs {
+		n, err := c.networkOf(rec)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, n)
+	}
+	return all, errors.Join(errs...)
+}
+
+// WalkNetworks calls fn for each network until it says false.
+func (c *Controller) WalkNetworks(ctx context.Context, fn func(*Network) bool) error {
+	all, err := c.Networks(ctx)
+	for _, n := range all {
+		if !fn(n) {
+			break
+		}
+	}
+	return err
+}
+
 func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	var saved SavedConfig
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
