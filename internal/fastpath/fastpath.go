@@ -58,28 +58,8 @@ func filterOut() netlink.Filter {
 	return netlink.Filter{Name: "libnet-fast-out", Preference: preference, Egress: true}
 }
 
-// soNetnsCookie is SO_NETNS_COOKIE (asm-generic/socket.h, Linux 5.14).
-const soNetnsCookie = 71
-
-// dir is where the pins are: links are numbered in each network namespace apart.
-func dir() (string, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	id, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, soNetnsCookie)
-	_ = unix.Close(fd)
-	if errors.Is(err, unix.ENOPROTOOPT) {
-		var st unix.Stat_t
-		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-			return "", fmt.Errorf("look at own network namespace: %w", err)
-		}
-		id = st.Ino
-	} else if err != nil { // by another number the pins of this namespace would not be found
-		return "", fmt.Errorf("look at own network namespace: %w", err)
-	}
-	return filepath.Join(bpf.Root, root, fmt.Sprintf("fast-%d-v%d", id, version)), nil
-}
+// dir is where the pins are.
+func dir() (string, error) { return bpf.NetnsDir("fast", version) }
 
 // Put has the packets of a link go the fast way. Done again it changes what differs. The error
 // wraps bpf.ErrUnsupported or netlink.ErrUnsupported if the kernel cannot.

@@ -10,12 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/bpf"
-	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/plain"
 )
 
@@ -56,9 +54,6 @@ var (
 // license lets the programs call all helpers that they call: none is for GPL only.
 const license = "Apache-2.0"
 
-// root is the directory around those of pins, in a bpffs.
-const root = "libnet"
-
 const statesPin = "states"
 
 func indexKey(index int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(index)) }
@@ -77,10 +72,6 @@ func (l Link) value() []byte {
 	copy(v[12:18], l.Gateway)
 	return v
 }
-
-// lockTimeout bounds the wait for another call that changes the maps, which takes well below a
-// millisecond.
-const lockTimeout = 10 * time.Second
 
 // maps are open, and locked.
 type maps struct {
@@ -108,58 +99,17 @@ func open(ctx context.Context, create bool) (_ *maps, err error) {
 			m.close()
 		}
 	}()
-	for m.lock < 0 {
-		if m.lock, err = lockDir(ctx, at); errors.Is(err, os.ErrNotExist) && create {
-			if err = makeDir(at); err == nil {
-				continue
-			}
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, os.ErrPermission) && create:
-			return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
-		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EACCES)) && !create:
-			return nil, fmt.Errorf("%w: %w", errNone, err)
-		default:
-			return nil, err
-		}
+	m.lock, err = bpf.LockDir(ctx, at, create)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrPermission) && create:
+		return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
+	case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EACCES)) && !create:
+		return nil, fmt.Errorf("%w: %w", errNone, err)
+	default:
+		return nil, err
 	}
 	return m, m.load(create)
-}
-
-// makeDir makes the directory of the pins, in a bpffs. The one around it may be removed by a call
-// that ends at the same time.
-func makeDir(dir string) error {
-	err := bpf.EnsureFS()
-	if err != nil {
-		return err
-	}
-	for range 10 {
-		if err = os.MkdirAll(dir, 0o700); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return err
-}
-
-// lockDir returns a descriptor of the directory, locked; -1 if it was removed meanwhile.
-func lockDir(ctx context.Context, dir string) (int, error) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	if err := flock.Lock(ctx, fd, unix.LOCK_EX, lockTimeout, dir); err != nil {
-		if !errors.Is(err, flock.ErrLocked) {
-			_ = unix.Close(fd)
-		}
-		return -1, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Nlink == 0 {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // load opens the maps and the programs, or with create makes them.
@@ -195,15 +145,7 @@ func (m *maps) pinned(name string, s bpf.MapSpec, create bool) (*bpf.Map, error)
 	if !errors.Is(err, bpf.ErrNotFound) || !create {
 		return have, err
 	}
-	made, err := bpf.NewMap(s)
-	if err != nil {
-		return nil, err
-	}
-	if err := bpf.Pin(made.FD(), path); err != nil {
-		made.Close()
-		return nil, err
-	}
-	return made, nil
+	return bpf.MakePinned(path, s)
 }
 
 // program opens a program of this release, or loads it: links keep the one that they came with.
@@ -211,18 +153,7 @@ func (m *maps) program(name, sums string, code []byte, maps ...*bpf.Map) (int, e
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(sums))
 	path := filepath.Join(m.dir, fmt.Sprintf("%s-%016x", name, h.Sum64()))
-	fd, err := bpf.Pinned(path)
-	if !errors.Is(err, bpf.ErrNotFound) {
-		return fd, err
-	}
-	if fd, err = bpf.LoadFilter("ln_fast_"+name, license, code, maps...); err != nil {
-		return -1, err
-	}
-	if err := bpf.Pin(fd, path); err != nil {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
+	return bpf.Program(path, func() (int, error) { return bpf.LoadFilter("ln_fast_"+name, license, code, maps...) })
 }
 
 // removeIfEmpty removes the pins if no link is in the map. Programs of links that are still
@@ -252,7 +183,7 @@ func removeDir(dir string) error {
 // removeRoot removes the directory around those of pins, unless there are others. A caller that
 // may not has none.
 func removeRoot() error {
-	err := unix.Rmdir(filepath.Join(bpf.Root, root))
+	err := unix.Rmdir(bpf.Pins)
 	for _, fine := range []error{unix.ENOENT, unix.ENOTEMPTY, unix.EACCES, unix.EROFS} {
 		if errors.Is(err, fine) {
 			return nil

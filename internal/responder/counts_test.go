@@ -58,7 +58,7 @@ func TestCountsAfterKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := makeDir(dir); err != nil {
+	if err := bpf.MakeDir(dir); err != nil {
 		t.Fatal(err)
 	}
 	left, err := bpf.NewMap(scratchSpec)

@@ -8,12 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/bpf"
-	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/plain"
 )
 
@@ -37,10 +35,6 @@ func countsName() string  { return countsPrefix() + release() }
 
 func release() string { return strconv.FormatUint(hash(sums), 16) }
 
-// lockTimeout bounds the wait for another call that changes the maps, which takes well below a
-// millisecond.
-const lockTimeout = 10 * time.Second
-
 // maps are open, and locked.
 type maps struct {
 	dir           string
@@ -63,51 +57,17 @@ func open(ctx context.Context, dir string, create bool) (_ *maps, err error) {
 			m.close()
 		}
 	}()
-	for m.lock < 0 {
-		if m.lock, err = lockDir(ctx, dir); errors.Is(err, os.ErrNotExist) && create {
-			if err = makeDir(dir); err == nil {
-				continue
-			}
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, os.ErrPermission) && create:
-			return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
-		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) && !create:
-			return nil, errNone // in a user namespace: a call that may not open it put nothing there
-		default:
-			return nil, err
-		}
+	m.lock, err = bpf.LockDir(ctx, dir, create)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrPermission) && create:
+		return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
+	case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) && !create:
+		return nil, errNone // in a user namespace: a call that may not open it put nothing there
+	default:
+		return nil, fmt.Errorf("names in the kernel: %w", err)
 	}
 	return m, m.load(create)
-}
-
-// makeDir makes the directory of the pins, in a bpffs.
-func makeDir(dir string) error {
-	if err := bpf.EnsureFS(); err != nil {
-		return err
-	}
-	return os.MkdirAll(dir, 0o700)
-}
-
-// lockDir returns a descriptor of the directory, locked; -1 if it was removed meanwhile.
-func lockDir(ctx context.Context, dir string) (int, error) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	if err := flock.Lock(ctx, fd, unix.LOCK_EX, lockTimeout, dir); err != nil {
-		if !errors.Is(err, flock.ErrLocked) {
-			_ = unix.Close(fd)
-		}
-		return -1, fmt.Errorf("names in the kernel: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Nlink == 0 {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // load opens the map and the program, or with create makes them.
@@ -125,11 +85,7 @@ func (m *maps) load(create bool) (err error) {
 	if !create {
 		return nil
 	}
-	path := filepath.Join(m.dir, programName())
-	m.program, err = bpf.Pinned(path)
-	if errors.Is(err, bpf.ErrNotFound) {
-		m.program, err = m.loadProgram(path)
-	}
+	m.program, err = bpf.Program(filepath.Join(m.dir, programName()), m.loadProgram)
 	return err
 }
 
@@ -145,15 +101,7 @@ func (m *maps) anew() (*bpf.Map, error) {
 	if err := removePins(m.dir); err != nil {
 		return nil, err
 	}
-	made, err := bpf.NewMap(namesSpec)
-	if err != nil {
-		return nil, err
-	}
-	if err := bpf.Pin(made.FD(), filepath.Join(m.dir, namesPin)); err != nil {
-		made.Close()
-		return nil, err
-	}
-	return made, nil
+	return bpf.MakePinned(filepath.Join(m.dir, namesPin), namesSpec)
 }
 
 // isWhole says that the map has the names of all attachments.
@@ -170,7 +118,7 @@ func isWhole(dir string) (bool, error) {
 	return true, nil
 }
 
-func (m *maps) loadProgram(path string) (int, error) {
+func (m *maps) loadProgram() (int, error) {
 	scratch, err := bpf.NewMap(scratchSpec)
 	if err != nil {
 		return -1, err
@@ -184,15 +132,7 @@ func (m *maps) loadProgram(path string) (int, error) {
 	if err := bpf.Pin(scratch.FD(), counts); err != nil {
 		return -1, err
 	}
-	fd, err := bpf.LoadFilter("ln_respond", license, program, m.names, scratch)
-	if err != nil {
-		return -1, err
-	}
-	if err := bpf.Pin(fd, path); err != nil {
-		_ = unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
+	return bpf.LoadFilter("ln_respond", license, program, m.names, scratch)
 }
 
 // removeIfEmpty removes the pins if nothing is in the map: nothing was asked for, or all has

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
@@ -58,10 +56,7 @@ func New(stateDir string, links filters) *Responder {
 // filter is the one that has the program.
 func filter() netlink.Filter { return netlink.Filter{Name: "libnet-names", Preference: 53} }
 
-// soNetnsCookie is SO_NETNS_COOKIE (asm-generic/socket.h, Linux 5.14).
-const soNetnsCookie = 71
-
-// dir is where the pins are: links are numbered in each network namespace apart.
+// dir is where the pins are.
 func (r *Responder) dir() (string, error) {
 	if r.fixed != "" {
 		return r.fixed, nil
@@ -70,23 +65,7 @@ func (r *Responder) dir() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	id, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, soNetnsCookie)
-	_ = unix.Close(fd)
-	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-		return "", fmt.Errorf("read namespace cookie: %w", err)
-	}
-	if err != nil {
-		var st unix.Stat_t
-		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-			return "", fmt.Errorf("look at own network namespace: %w", err)
-		}
-		id = st.Ino
-	}
-	return filepath.Join(bpf.Root, "libnet", fmt.Sprintf("%016x-%d-v%d", hash(path), id, version)), nil
+	return bpf.NetnsDir(fmt.Sprintf("%016x", hash(path)), version)
 }
 
 // with calls fn with the maps. Without create, and without maps, it does not.
