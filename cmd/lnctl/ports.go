@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/libnet-cni/libnet/internal/console"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/operator"
 	"github.com/libnet-cni/libnet/internal/service"
@@ -105,26 +102,17 @@ func portsOf(a operator.Attachment, by string) []port {
 			ContainerIP: p.Target.String(), ContainerPort: p.TargetPort, ContainerEnd: p.TargetPortEnd,
 			Network: a.ID.Network, Container: a.ID.ContainerID, Interface: a.ID.IfName,
 			Backend: string(a.Backend), By: by, Standby: p.Standby, condition: conditionOf(a),
-			host: "-", target: where(p.Target, p.TargetPort, p.TargetPortEnd),
+			host: "-", target: console.Where(p.Target, p.TargetPort, p.TargetPortEnd),
 		}
 		if p.Sources != nil {
 			out.Sources = texts(p.Sources)
 		}
 		if p.Host.IsValid() {
-			out.HostIP, out.host = p.Host.String(), where(p.Host, p.HostPort, p.HostPortEnd)
+			out.HostIP, out.host = p.Host.String(), console.Where(p.Host, p.HostPort, p.HostPortEnd)
 		}
 		all = append(all, out)
 	}
 	return all
-}
-
-// where is "10.32.0.2:80", "[fd32::2]:80-89".
-func where(ip netip.Addr, first, last int) string {
-	s := net.JoinHostPort(ip.String(), strconv.Itoa(first))
-	if last == 0 {
-		return s
-	}
-	return fmt.Sprintf("%s-%d", s, last)
 }
 
 // stateText is "alive", or "alive, standby" where the port leads to another

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -66,4 +69,16 @@ func Bar(used, whole uint64) string {
 		n = min(max(int(float64(used)/float64(whole)*width), 1), width-1)
 	}
 	return strings.Repeat("▇", n) + strings.Repeat("▁", width-n)
+}
+
+// Where is "10.32.0.2:80", "[fd32::2]:80-89", and of no address "80"; last 0: it is one port.
+func Where(ip netip.Addr, first, last int) string {
+	s := strconv.Itoa(first)
+	if ip.IsValid() {
+		s = net.JoinHostPort(ip.String(), s)
+	}
+	if last <= first {
+		return s
+	}
+	return fmt.Sprintf("%s-%d", s, last)
 }

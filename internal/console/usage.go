@@ -36,6 +36,16 @@ func NoArgs(cmd *cobra.Command, args []string) error {
 	return Usage("unknown command %q for %s%s; see %s --help", args[0], cmd.CommandPath(), meant(cmd.SuggestionsFor(args[0]), cmd.CommandPath()+" "), cmd.CommandPath())
 }
 
+// One refuses anything but one argument, and says what it wants.
+func One(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return Usage("want %s, got %d", what, len(args))
+		}
+		return nil
+	}
+}
+
 // nearEnough is how many letters a word may differ from a command and be taken for it.
 const nearEnough = 2
 

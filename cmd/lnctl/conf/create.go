@@ -65,12 +65,7 @@ func CreateCommand(o *console.Output, confDir string, inUse InUse) *cobra.Comman
 			"--like kubernetes  every host with a route reaches the containers, as Kubernetes demands; connections to other\n" +
 			"                   networks are masqueraded\n" +
 			"--like internal    the containers reach each other and the host, and no other network (internal)",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return console.Usage("want the name of the new network, got %d", len(args))
-			}
-			return nil
-		},
+		Args:              console.One("the name of the new network"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w.name = args[0]

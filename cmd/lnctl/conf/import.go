@@ -50,12 +50,7 @@ func ImportCommand(o *console.Output, confDir string) *cobra.Command {
 		Long: "Read what docker network inspect or podman network inspect printed, or a configuration of the reference plugins, and print\n" +
 			"the same network as a configuration of bridge-ln, key by key: what each becomes, or why it has no counterpart. FILE may be -.\n" +
 			"--write puts it into the runtime's directory, never over another file.",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return console.Usage("want one file, or -, got %d", len(args))
-			}
-			return nil
-		},
+		Args: console.One("one file, or -"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := readAll(args[0], cmd.InOrStdin())
 			if err != nil {

@@ -40,12 +40,7 @@ func Command(o *console.Output, version string) *cobra.Command {
 		Long: "Read a configuration as ADD does, plan what ADD would make for a first container, and print that as commands of ip, bridge,\n" +
 			"sysctl and nft that would make the same. Nothing is made. Each key is listed with its value, and says whether the\n" +
 			"configuration has it or it is the default.",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return console.Usage("want one configuration, as /etc/cni/net.d/50-web.conflist, got %d", len(args))
-			}
-			return nil
-		},
+		Args: console.One("one configuration, as /etc/cni/net.d/50-web.conflist"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := explain(cmd.Context(), args[0], version, model.ID{ContainerID: container, IfName: ifName}, cmd.ErrOrStderr())
 			if err != nil {

@@ -160,14 +160,7 @@ func container(ctx context.Context, e *engine.Endpoint, a operator.Attachment) C
 		c.Addresses = append(c.Addresses, addr.Addr().String())
 	}
 	for _, p := range rec.Ports {
-		host := fmt.Sprint(p.HostPort)
-		if p.HostPortEnd > p.HostPort {
-			host += fmt.Sprintf("-%d", p.HostPortEnd)
-		}
-		if p.HostIP.IsValid() {
-			host = p.HostIP.String() + ":" + host
-		}
-		c.Ports = append(c.Ports, fmt.Sprintf("%s → %d/%s", host, p.ContainerPort, p.Protocol))
+		c.Ports = append(c.Ports, fmt.Sprintf("%s → %d/%s", console.Where(p.HostIP, p.HostPort, p.HostPortEnd), p.ContainerPort, p.Protocol))
 	}
 	switch a.Life {
 	case operator.Alive:

@@ -153,14 +153,7 @@ func eventOf(r state.Endpoint) event {
 		e.Names = append(e.Names, r.Names.Own...)
 	}
 	for _, p := range r.Ports {
-		port := fmt.Sprint(p.HostPort)
-		if p.HostPortEnd > p.HostPort {
-			port += fmt.Sprintf("-%d", p.HostPortEnd)
-		}
-		if p.HostIP.IsValid() {
-			port = p.HostIP.String() + ":" + port
-		}
-		e.Ports = append(e.Ports, fmt.Sprintf("%s:%d/%s", port, p.ContainerPort, p.Protocol))
+		e.Ports = append(e.Ports, fmt.Sprintf("%s:%d/%s", console.Where(p.HostIP, p.HostPort, p.HostPortEnd), p.ContainerPort, p.Protocol))
 	}
 	return e
 }
