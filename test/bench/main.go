@@ -10,18 +10,17 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/test/bench/apart"
 )
 
 // parts are what can be run alone, in the order of the document.
@@ -54,31 +53,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if os.Getenv("BENCH_INSIDE") == "" {
-		return reexec(stdout, stderr)
+		return apart.Run("bench", "BENCH_INSIDE", stdout, stderr)
 	}
 	if err := bench(stdout, *rounds, *docs, flags.Args()); err != nil {
 		_, _ = fmt.Fprintln(stderr, "bench:", err)
-		return 1
-	}
-	return 0
-}
-
-// reexec runs the program again in namespaces of its own. With the process
-// namespace everything ends that it started, should it be killed.
-func reexec(stdout, stderr io.Writer) int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "BENCH_INSIDE=1")
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return 1 // it has said why
-	}
-	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "bench (needs root):", err)
 		return 1
 	}
 	return 0

@@ -21,9 +21,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/test/bench/apart"
 )
 
 // most is how much more an ADD may cost, in parts of 1.
@@ -41,31 +42,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if os.Getenv("GATE_INSIDE") == "" {
-		return reexec(stdout, stderr)
+		return apart.Run("gate", "GATE_INSIDE", stdout, stderr)
 	}
 	if err := gate(stdout, flags.Arg(0), *rounds, *set); err != nil {
 		_, _ = fmt.Fprintln(stderr, "gate:", err)
-		return 1
-	}
-	return 0
-}
-
-// reexec runs the program again in namespaces of its own.
-func reexec(stdout, stderr io.Writer) int {
-	runtime.LockOSThread() // Pdeathsig is about the thread
-
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "GATE_INSIDE=1")
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
-	}
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return 1 // it has said why
-	}
-	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "gate (needs root):", err)
 		return 1
 	}
 	return 0
