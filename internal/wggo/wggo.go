@@ -55,7 +55,7 @@ func (d *Device) start(name, socket string, log *slog.Logger) (err error) {
 	if d.listen, err = listenAt(socket); err != nil {
 		return err
 	}
-	t, err := tun.CreateTUN(name, firstMTU)
+	t, err := newTUN(name)
 	if err != nil {
 		return fmt.Errorf("make the TUN device: %w", err)
 	}
@@ -63,7 +63,36 @@ func (d *Device) start(name, socket string, log *slog.Logger) (err error) {
 		Verbosef: func(string, ...any) {},
 		Errorf:   func(format string, args ...any) { log.Warn(fmt.Sprintf(format, args...), "device", name) },
 	})
-	return errors.Join(setUp(name), d.dev.Up())
+	return d.dev.Up()
+}
+
+// newTUN makes a TUN device that is up before wireguard-go watches it. Of one that it has seen
+// down it would close the UDP port again, for up to a second and at any time after Up; and
+// while there is no port it could not say that another program has the one it is told.
+func newTUN(name string) (tun.Device, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	if err := errors.Join(attach(fd, name), setUp(name)); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	f := os.NewFile(uintptr(fd), "/dev/net/tun")
+	t, err := tun.CreateTUNFromFile(f, firstMTU)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return t, nil
+}
+
+// attach makes the link that fd reads and writes, as tun.CreateTUN does.
+func attach(fd int, name string) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 }
 
 // lockFile holds a file as long as it is open; an error says that another process does.
@@ -81,8 +110,7 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// setUp sets the link up: while it is down wireguard-go takes no UDP port, and could not say
-// that another program has it.
+// setUp sets the link up.
 func setUp(name string) error {
 	c, err := netlink.Open()
 	if err != nil {
