@@ -165,7 +165,7 @@ func sample(t *testing.T, name string) string {
 	return out.String()
 }
 
-// What Docker 29 and Podman 5 print of all networks of a host, key by key. LNCTL_UPDATE=1 writes
+// The networks of a host, as Docker 29 and Podman 5 print them, key by key. LNCTL_UPDATE=1 writes
 // the files anew.
 func TestImportSamples(t *testing.T) {
 	for _, name := range []string{"docker", "podman"} {
