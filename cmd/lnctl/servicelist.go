@@ -124,7 +124,13 @@ func serviceInspectCommand(s *settings) *cobra.Command {
 }
 
 func (s shownService) write(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nPublished: %s\nSelect:    %s\nAffinity:  %s\n\n", s.Name, s.Network, orDash(joined(s.VIPs)), orDash(strings.Join(s.Publish, ",")), s.Select, s.Affinity)
+	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nPublished: %s\n", s.Name, s.Network, orDash(joined(s.VIPs)), orDash(strings.Join(s.Publish, ",")))
+	if s.External != "" {
+		_, externalErr := fmt.Fprintf(out, "External:  %s\n", s.External)
+		err = errors.Join(err, externalErr)
+	}
+	_, headErr := fmt.Fprintf(out, "Select:    %s\nAffinity:  %s\n\n", s.Select, s.Affinity)
+	err = errors.Join(err, headErr)
 	var ports, backends [][]string
 	for _, p := range s.Ports {
 		ports = append(ports, []string{p.Port, strconv.FormatUint(p.Connections, 10)})
@@ -188,6 +194,9 @@ func createCommand(f balancer.Found) string {
 	}
 	for _, p := range f.Published {
 		line += " --publish '" + p.String() + "'" // brackets are a pattern to a shell
+	}
+	if f.External != "" {
+		line += " --external " + string(f.External)
 	}
 	if f.StartDrained {
 		line += " --start-drained"
