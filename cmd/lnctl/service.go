@@ -33,6 +33,9 @@ func serviceCommand(s *settings) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(serviceCreateCommand(s), serviceListCommand(s), serviceInspectCommand(s), serviceUpdateCommand(s), serviceDrainCommand(s), serviceRemoveCommand(s), serviceExportCommand(s))
+	for _, c := range cmd.Commands() {
+		s.completesService(c)
+	}
 	return cmd
 }
 

@@ -91,6 +91,11 @@ func TestMeshPublished(t *testing.T) {
 			}
 		}
 	}
+	// With "local", of a host without a container: where to ask, and what would change that.
+	out, err := m.tryLnctl("h3", "trace", "host", m.uplink("h3", false)+":8080")
+	if want := `✗ refused: no container of this host is behind service "web" of network "net0", and with --external local`; err == nil || !strings.Contains(out, want) || !strings.Contains(out, "--external nat") {
+		t.Errorf("trace on h3: %v:\n%s\nwant %s", err, out, want)
+	}
 	for _, h := range m.hosts {
 		if out := m.lnctl(h, "doctor"); !strings.Contains(out, "services") {
 			t.Errorf("doctor on %s:\n%s", h, out)
