@@ -114,7 +114,7 @@ func New(c Config) *Agent {
 		a.said[aboutRegistry] = a.apart.Error()
 	}
 	if c.Services != nil {
-		c.Services.OnPreserving(a.mend.give)
+		c.Services.OnPublishing(a.mend.give)
 	}
 	a.metrics = newMetrics(a)
 	return a

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/mesh"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
@@ -146,20 +147,35 @@ var errNeedsNFT = model.BadConfig("backend", "iptables", "cannot balance: servic
 // errNoServices is of networks that Kubernetes keeps: the services of pods are its own.
 var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself")
 
-// returns has the answers to clients outside, which another host led here with their addresses, go
-// back by that host, where a service of the network wants it. Until the services have been told it
+// serve has the tunnel be as published services of the network need it: 127.0.0.1 leads into it, as
+// our rules have the source be another one there; and answers to clients outside, which another
+// host led here with their addresses, go back by that host. Until the services have been told it
 // leaves all as it is.
-func (k keeper) returns(ctx context.Context, f nodefile.File) error {
+func (k keeper) serve(ctx context.Context, f nodefile.File) error {
 	s := k.agent.conf.Services
 	if s == nil || k.paths == nil {
 		return nil
 	}
-	n := returnpath.Network{Device: plan.VXLANName(f.Network)}
-	is, known := s.Preserves(f.Network)
+	publishes, preserves, known := s.Publishes(f.Network)
 	if !known {
 		return nil
 	}
-	if is && f.Encryption == "" {
+	tunnels := []string{plan.VXLANName(f.Network)}
+	if f.Encryption != "" {
+		tunnels = nil
+		for _, epoch := range f.Epochs {
+			tunnels = append(tunnels, plan.EpochTunnel(f.Network, epoch))
+		}
+	}
+	var errs []error
+	for _, name := range tunnels {
+		err := host.SetSysctl("net/ipv4/conf/"+name+"/route_localnet", map[bool]string{false: "0", true: "1"}[publishes])
+		if !errors.Is(err, host.ErrReadOnly) || publishes {
+			errs = append(errs, err)
+		}
+	}
+	n := returnpath.Network{Device: plan.VXLANName(f.Network)}
+	if preserves && f.Encryption == "" {
 		n.Nets = f.Subnets
 		for _, node := range f.Nodes {
 			if node.Address != f.Self {
@@ -167,7 +183,7 @@ func (k keeper) returns(ctx context.Context, f nodefile.File) error {
 			}
 		}
 	}
-	return k.paths.Ensure(ctx, n)
+	return errors.Join(append(errs, k.paths.Ensure(ctx, n))...)
 }
 
 func peerOf(f nodefile.File, node nodefile.Node) returnpath.Peer {

@@ -302,7 +302,7 @@ func (k keeper) connect(ctx context.Context, f nodefile.File) (up bool, err erro
 		k.setFormer(nodefile.File{})
 		f.MTU = done.MTU
 		_, saveErr := k.controller.SaveNodeFile(f)
-		err = errors.Join(err, saveErr, k.returns(ctx, f))
+		err = errors.Join(err, saveErr, k.serve(ctx, f))
 	}
 	// Only now can an ADD work by what health and metrics say.
 	a.change(k.network.Name, func(s *status) {

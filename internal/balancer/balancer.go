@@ -30,6 +30,7 @@ type Host interface {
 type Ports interface {
 	TakeForService(context.Context, publish.ServicePorts) error
 	LeaveToService(context.Context, publish.ServicePorts) error
+	OpenToService(publish.ServicePorts) error
 	VerifyService(context.Context, publish.ServicePorts) error
 }
 
@@ -94,9 +95,15 @@ func (s *Services) Joined(ctx context.Context, rec state.Endpoint) error {
 }
 
 func (s *Services) join(ctx context.Context, id state.ServiceID, rec state.Endpoint) error {
-	return s.change(ctx, id, unix.LOCK_SH, func(c *changing) error {
+	var of record
+	err := s.change(ctx, id, unix.LOCK_SH, func(c *changing) error {
+		of = c.record
 		return c.dir.PutBackend(rec.ContainerID, rec.IfName, backendOf(rec))
 	})
+	if err != nil || len(of.Published) == 0 {
+		return err
+	}
+	return s.ports.OpenToService(publish.ServicePortsOf(of.Service, of.Device))
 }
 
 // Left takes an attachment, which is about to go, out of all services. Connections that it

@@ -98,6 +98,7 @@ func (s *Services) ledToAll(r record, backends []service.Backend) (all []balance
 func (s *Services) far(r record, b service.Backend) (all []balance.Elem) {
 	if r.External == service.ExternalPreserve && len(r.Published) > 0 {
 		for _, a := range b.Addresses {
+			all = append(all, s.kernel().Self(a)) // of clients only 127.0.0.0/8 meets it
 			for _, host := range b.NodeAddresses {
 				if a.Is4() == host.Is4() {
 					all = append(all, s.kernel().Home(host, a))

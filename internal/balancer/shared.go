@@ -201,7 +201,7 @@ func (s *Services) Unfollow(ctx context.Context, network, name, selected string)
 		return nil
 	})
 	if err == nil && len(r.Published) > 0 {
-		err = s.ports.LeaveToService(ctx, publish.ServicePorts{Network: network, Service: name, NoLocalhost: true})
+		err = s.ports.LeaveToService(ctx, publish.ServicePorts{Network: network, Service: name})
 	}
 	return err
 }

@@ -115,6 +115,10 @@ func (p servicePorts) LeaveToService(ctx context.Context, s publish.ServicePorts
 	return p.c.Ports().LeaveToService(ctx, s)
 }
 
+func (p servicePorts) OpenToService(s publish.ServicePorts) error {
+	return p.c.Ports().OpenToService(s)
+}
+
 func (p servicePorts) VerifyService(ctx context.Context, s publish.ServicePorts) error {
 	return p.c.Ports().VerifyService(ctx, s)
 }

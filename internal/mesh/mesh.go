@@ -52,11 +52,12 @@ type Mesh struct {
 	networks map[string]Network
 	view     *overlay.View // nil: none yet
 	evicted  map[string]bool
-	// addresses are those of the hosts, and preserving the number of services of a network that
-	// preserve the addresses of clients.
-	addresses    map[string][]netip.Addr
-	preserving   map[string]int
-	onPreserving func()
+	// addresses are those of the hosts.
+	addresses map[string][]netip.Addr
+	// publishing and preserving count the services of a network whose ports are published, and
+	// those of them that preserve the addresses of clients.
+	publishing, preserving map[string]int
+	onPublishing           func()
 	// defined and heard: all definitions, and all containers of other hosts, have been told
 	// once. Before that nothing of this host is touched.
 	defined, heard, begun bool
@@ -88,7 +89,8 @@ type selection struct{ network, name string }
 // New returns a Mesh that knows nothing yet.
 func New(c Config) *Mesh {
 	return &Mesh{
-		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{}, preserving: map[string]int{}, onPreserving: func() {},
+		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{},
+		publishing: map[string]int{}, preserving: map[string]int{}, onPublishing: func() {},
 		defs: map[key]service.Shared{}, bySelect: map[selection]map[key]bool{},
 		others: map[overlay.NamedID]overlay.Named{}, byName: map[selection]map[overlay.NamedID]bool{},
 		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, turn: make(chan struct{}),
@@ -144,17 +146,20 @@ func (m *Mesh) Seen(v overlay.View) {
 	m.hint()
 }
 
+// publishes says that a port of each host leads to the service.
+func publishes(s service.Shared) bool { return len(s.Published) > 0 && len(s.VIPs) > 0 }
+
 // preserves says that backends on all hosts see clients of the service's published ports.
 func preserves(s service.Shared) bool {
-	return s.External == service.ExternalPreserve && len(s.Published) > 0 && len(s.VIPs) > 0
+	return s.External == service.ExternalPreserve && publishes(s)
 }
 
-// Preserves says whether a network has services that preserve the addresses of clients; not known:
-// the definitions have not been told yet.
-func (m *Mesh) Preserves(network string) (is, known bool) {
+// Publishes says whether a network has services with published ports, and whether any of these
+// preserves the addresses of clients; not known: the definitions have not been told yet.
+func (m *Mesh) Publishes(network string) (is, preserves, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.preserving[network] > 0, m.defined
+	return m.publishing[network] > 0, m.preserving[network] > 0, m.defined
 }
 
 // Lost says that rules have been removed, by whatever program.
@@ -170,7 +175,7 @@ func (m *Mesh) Lost() {
 func (m *Mesh) Defined(these []service.Shared, all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	preserving := maps.Clone(m.preserving)
+	publishing, preserving := maps.Clone(m.publishing), maps.Clone(m.preserving)
 	gone := map[key]bool{}
 	if all {
 		for k := range m.defs {
@@ -185,7 +190,7 @@ func (m *Mesh) Defined(these []service.Shared, all bool) {
 		if before, had := m.defs[k]; !had || before.Revision != s.Revision {
 			m.undefine(k)
 			m.defs[k], m.dirty[k] = s, true
-			m.preserve(s, 1)
+			m.tally(s, 1)
 			enter(m.bySelect, selection{s.Network, strings.ToLower(s.Select)}, k)
 		}
 	}
@@ -197,31 +202,36 @@ func (m *Mesh) Defined(these []service.Shared, all bool) {
 	}
 	first := all && !m.defined
 	m.defined = m.defined || all
-	if first || !maps.Equal(preserving, m.preserving) {
-		m.onPreserving()
+	if first || !maps.Equal(publishing, m.publishing) || !maps.Equal(preserving, m.preserving) {
+		m.onPublishing()
 	}
 	m.hint()
 }
 
 func (m *Mesh) undefine(k key) {
 	if s, had := m.defs[k]; had {
-		m.preserve(s, -1)
+		m.tally(s, -1)
 		leave(m.bySelect, selection{s.Network, strings.ToLower(s.Select)}, k)
 		delete(m.defs, k)
 	}
 }
 
-// OnPreserving has fn be called whenever Preserves may say something else than before. It is to be
+// OnPublishing has fn be called whenever Publishes may say something else than before. It is to be
 // called before there are definitions, and fn returns at once.
-func (m *Mesh) OnPreserving(fn func()) { m.onPreserving = fn }
+func (m *Mesh) OnPublishing(fn func()) { m.onPublishing = fn }
 
-// preserve counts a service that comes or goes.
-func (m *Mesh) preserve(s service.Shared, n int) {
-	if !preserves(s) {
-		return
-	}
-	if m.preserving[s.Network] += n; m.preserving[s.Network] == 0 {
-		delete(m.preserving, s.Network)
+// tally counts a service that comes or goes.
+func (m *Mesh) tally(s service.Shared, n int) {
+	for _, of := range []struct {
+		is  bool
+		all map[string]int
+	}{{publishes(s), m.publishing}, {preserves(s), m.preserving}} {
+		if !of.is {
+			continue
+		}
+		if of.all[s.Network] += n; of.all[s.Network] == 0 {
+			delete(of.all, s.Network)
+		}
 	}
 }
 

@@ -261,7 +261,10 @@ func (p *Publisher) verify(ctx context.Context, rec state.Endpoint) error {
 		return err
 	}
 	on, localErr := p.ports.Host.RouteLocalnet(rec.Bridge)
-	if localErr == nil && !on {
+	switch {
+	case ofService(rec) && errors.Is(localErr, netlink.ErrNotFound):
+		return err
+	case localErr == nil && !on:
 		localErr = fmt.Errorf("%w: sysctl net.ipv4.conf.%s.route_localnet is 0, want 1: ports on 127.0.0.1 do not answer", model.ErrDifferent, rec.Bridge)
 	}
 	return errors.Join(err, localErr)
@@ -283,5 +286,11 @@ func (p *Publisher) OpenLocalhost(rec state.Endpoint) error {
 		return nil
 	}
 	_, err := p.ports.Host.SetRouteLocalnet(rec.Bridge, true)
+	if ofService(rec) && errors.Is(err, netlink.ErrNotFound) {
+		return nil
+	}
 	return err
 }
+
+// ofService says that a record is of a service, whose interface may come later: with a container.
+func ofService(rec state.Endpoint) bool { return isService(life.IDOf(rec)) }

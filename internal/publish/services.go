@@ -24,16 +24,14 @@ import (
 // ServicePorts are the ports of the host that a service has.
 type ServicePorts struct {
 	Network, Service string
-	Bridge           string       // the interface that has Addrs
+	Bridge           string       // by which the host reaches the containers; it may come later
 	Addrs            []netip.Addr // of the service
 	Ports            []model.PortMapping
-	// NoLocalhost: 127.0.0.1 does not lead to the ports. The interface need not be there then.
-	NoLocalhost bool
 }
 
 // ServicePortsOf are the published ports of a service.
 func ServicePortsOf(s service.Service, bridge string) ServicePorts {
-	all := ServicePorts{Network: s.Network, Service: s.Name, Bridge: bridge, Addrs: s.VIPs, NoLocalhost: s.Shared}
+	all := ServicePorts{Network: s.Network, Service: s.Name, Bridge: bridge, Addrs: s.VIPs}
 	for _, p := range s.Published {
 		all.Ports = append(all.Ports, model.PortMapping{Protocol: p.Protocol.String(), HostIP: p.HostIP, HostPort: int(p.Port), ContainerPort: int(p.To)})
 	}
@@ -53,7 +51,7 @@ func isService(id model.ID) bool {
 }
 
 func (k *Ports) servicePublisher(s ServicePorts) *Publisher {
-	return &Publisher{ports: k, dir: k.Publications, network: s.Network, cfg: model.PublishConfig{Backend: model.BackendNFTables, NoHairpin: s.NoLocalhost}}
+	return &Publisher{ports: k, dir: k.Publications, network: s.Network, cfg: model.PublishConfig{Backend: model.BackendNFTables}}
 }
 
 // TakeForService takes ports of the host for a service, beside those that it has: all or none.
@@ -106,6 +104,18 @@ func dedupe(ports []model.PortMapping) (all []model.PortMapping) {
 		}
 	}
 	return all
+}
+
+// OpenToService has 127.0.0.1 lead to the ports of a service by its interface, which has come, or come
+// again, since they were taken.
+func (k *Ports) OpenToService(s ServicePorts) error {
+	for _, a := range s.Addrs {
+		if a.Is4() && model.PublishesLocalhost(s.Ports) {
+			_, err := k.Host.SetRouteLocalnet(s.Bridge, true)
+			return err
+		}
+	}
+	return nil
 }
 
 // LeaveToService frees the ports of the host that a service has and that are not among Ports.

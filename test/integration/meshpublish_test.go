@@ -184,3 +184,59 @@ func (m *meshLab) checkPublished(network, from, host, want, what string) {
 		m.t.Errorf("%s, %s at %s: its address is seen as %s, want %s", what, network, host, saw, want)
 	}
 }
+
+// Programs of a host reach published ports by 127.0.0.1, whichever host has the container, and
+// the container sees that host on the network.
+func TestMeshPublishedLocalhost(t *testing.T) {
+	t.Parallel()
+	m := newMeshOutside(t, 2)
+	m.add("h1", "back", "web")
+	m.create("h2", "--publish", "8080:80/tcp", "--publish", "8080:80/udp")
+	check := func(when string, refused ...string) {
+		t.Helper()
+		for _, h := range m.hosts {
+			for _, network := range []string{"tcp", "udp"} {
+				got := ""
+				want := func() bool {
+					got = m.on().ask(h, network, "127.0.0.1", 8080)
+					if slices.Contains(refused, h) {
+						return strings.Contains(got, "refused")
+					}
+					saw, ok := strings.CutPrefix(got, "back saw ")
+					return ok && m.isOfHost(h, saw)
+				}
+				if !lntest.Await(agentPatience, want) {
+					t.Errorf("%s, %s on %s: %q", when, network, h, got)
+				}
+			}
+		}
+	}
+	check("nat")
+	for _, external := range []string{"preserve", "local"} {
+		m.lnctl("h1", "service", "update", "web", "--network", "net0", "--external", external)
+		check(external, map[string][]string{"local": {"h2"}}[external]...)
+	}
+	m.lnctl("h1", "service", "update", "web", "--network", "net0", "--external", "nat")
+	m.del("back")
+	check("without a container", m.hosts...)
+	m.mustOn("h1", m.all["back"].call.as("ADD")) // the bridge is another one
+	check("again")
+	for _, h := range m.hosts {
+		if out := m.lnctl(h, "doctor"); !strings.Contains(out, "services") {
+			t.Errorf("doctor on %s:\n%s", h, out)
+		}
+	}
+	m.lnctl("h1", "service", "rm", "web", "--network", "net0")
+	for _, h := range m.hosts {
+		m.awaitNoService(h)
+		if !lntest.Await(agentPatience, func() bool { return m.routeLocalnet(h) == "" }) {
+			t.Errorf("%s after rm: route_localnet is on for %s", h, m.routeLocalnet(h))
+		}
+	}
+}
+
+// routeLocalnet are the interfaces of a host by which 127.0.0.1 leads somewhere.
+func (m *meshLab) routeLocalnet(host string) (all string) {
+	m.in(netnsPath(host), func() { all = m.exec("sh", "-c", "grep -l 1 /proc/sys/net/ipv4/conf/*/route_localnet; true") })
+	return all
+}

@@ -218,3 +218,25 @@ func TestServicePublishedUpdate(t *testing.T) {
 	l.must(l.withPort("", 8000).as("DEL"))
 	l.must(l.withPort("", 8001).as("ADD"))
 }
+
+// 127.0.0.1 leads to a service again after the bridge was lost, and a container has come with another
+// one.
+func TestServicePublishedLocalhostAgain(t *testing.T) {
+	t.Parallel()
+	l := newServicesLab(t, nil)
+	l.add("back", "web")
+	l.create("--publish", "8000:80", "--publish", "8000:80/udp")
+	for i := range 2 {
+		for _, network := range []string{"tcp", "udp"} {
+			if got := l.ask("", network, "127.0.0.1", 8000); got != "back saw 10.60.0.1" {
+				t.Errorf("%s, container %d: %q", network, i, got)
+			}
+		}
+		l.must(l.call("back", "web").as("DEL"))
+		l.exec("ip", "link", "del", "br-net")
+		l.must(l.call("back", "web").as("ADD"))
+	}
+	if out, err := l.tryLnctl("doctor"); err != nil && strings.Contains(out, "service") {
+		t.Errorf("doctor: %s", out)
+	}
+}
