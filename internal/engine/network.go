@@ -28,6 +28,7 @@ type Network struct {
 	foreign string
 	kept    bool // NewNetwork made it: it is there until Delete, with endpoints or without
 	notes   notes
+	hosts   hosts
 }
 
 // NetworkOption refines NewNetwork and DefineNetwork. Without WithConfig a
@@ -40,6 +41,7 @@ type networkSpec struct {
 	subnets []ipamstore.RangeSet
 	wants   map[int]subnets.Request // of those in subnets to be chosen
 	notes   notes
+	hosts   hosts
 }
 
 // WithConfig replaces the whole configuration.

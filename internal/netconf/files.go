@@ -115,7 +115,7 @@ func agentNetwork(name string, v values, file *jsonr.Object) (AgentNetwork, erro
 	ipam[ipamType].String(&kind)
 	ipam[ipamDataDir].String(&n.DataDir)
 	var err error
-	n.Size, err = readTunnelKeys(v, &n.Config, kind, file)
+	n.Size, err = readTunnelKeys(v, &n.Config, kind, Source{Conf: file}, "")
 	n.Subnets = n.Config.Tunnel.Subnets
 	switch families := map[bool]bool{}; {
 	case err != nil:
