@@ -243,7 +243,7 @@ func (f *Firewall) Available() error {
 // tablesOf returns the tables that hold elems.
 func tablesOf(elems []ruleset.Elem) []ruleset.Table { return eachTable(elems, ruleset.TableOf) }
 
-// outlinesOf is tablesOf for who asks whether they stand.
+// outlinesOf is tablesOf for a caller that asks whether they stand.
 func outlinesOf(elems []ruleset.Elem) []ruleset.Table { return eachTable(elems, ruleset.Outline) }
 
 func eachTable(elems []ruleset.Elem, table func(family uint8) ruleset.Table) (all []ruleset.Table) {

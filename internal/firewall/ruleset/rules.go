@@ -264,7 +264,7 @@ func Outline(family uint8) Table {
 	return TableOf(family)
 }
 
-// What is only counted.
+// Places to be counted.
 var (
 	blankSets  [64]*Set
 	blankRules [64]Rule
