@@ -84,6 +84,7 @@ type (
 		Plug(context.Context, link.Link) (plugged bool, err error)
 		Strays(ctx context.Context, prefix string) ([]link.Owned, error)
 		SetDown(context.Context, link.Ref) error
+		SetGoing(context.Context, link.Ref) error
 		Detach(context.Context, link.Ref) error
 		DetachAll(context.Context, []link.Ref) error
 		HostIndex(context.Context, link.Ref) (int, error)

@@ -206,6 +206,8 @@ func (w fakeLinks) Strays(context.Context, string) ([]link.Owned, error) { retur
 
 func (w fakeLinks) SetDown(context.Context, link.Ref) error { return w.step(func() {}) }
 
+func (w fakeLinks) SetGoing(context.Context, link.Ref) error { return w.step(func() {}) }
+
 func (w fakeLinks) Detach(_ context.Context, r link.Ref) error {
 	return w.step(func() {
 		delete(w.things, "link "+r.HostName)
