@@ -123,7 +123,7 @@ fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(FUZZTIME)
 
 # The tools to install the shell lists: make would do it before the recipe has built them.
-# BENCH names parts (attach storm ports addresses process packets overlay agent wireguard names library) and N
+# BENCH names parts (attach gc storm ports addresses process packets overlay agent wireguard names library) and N
 # how often each call is timed. All of them together write docs/performance.md.
 bench: build tools ## time ours beside the reference plugins, in one run
 	@scripts/test-deps

@@ -95,6 +95,18 @@ func MakeDir(dir string) error {
 	return err
 }
 
+// RemoveRoot removes the directory around those of pins, unless there are others; missing is
+// success. A caller that may not has none.
+func RemoveRoot(path string) error {
+	err := unix.Rmdir(path)
+	for _, fine := range []error{unix.ENOENT, unix.ENOTEMPTY, unix.EACCES, unix.EROFS} {
+		if errors.Is(err, fine) {
+			return nil
+		}
+	}
+	return err
+}
+
 // MakePinned makes a map, and pins it.
 func MakePinned(path string, s MapSpec) (*Map, error) {
 	m, err := NewMap(s)

@@ -44,6 +44,7 @@ var supported = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "
 // Run serves one call and returns the exit status. A failure is printed on
 // stdout as the spec's error JSON (section 5, Error).
 func (p Plugin) Run(getenv func(string) string, s Streams) int {
+	widenStack(0)
 	if s.Close != nil {
 		defer s.Close()
 	}

@@ -58,6 +58,9 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	} else if err := n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName); err != nil {
 		return nil, err
 	}
+	if err := n.trust(); err != nil {
+		return nil, err
+	}
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
@@ -70,6 +73,9 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	asked := n.own() // the next steps resolve what the configuration left open
 	change, err := n.remember()
 	*made = change == recordMade
+	if err == nil && change == recordDiffers {
+		err = n.c.nodeFiles.DeleteSeen(n.def.Name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +109,9 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 		if err := asked.saveRecord(); err != nil {
 			return e, err
 		}
+	}
+	if change != recordDiffers { // else calls of both configurations may be under way
+		asked.note(e.n.def.Config.MTU)
 	}
 	return e, n.holdsStill(e.Addressing().Addresses)
 }
@@ -139,6 +148,11 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 		if err == nil {
 			return e, e.rename(ctx, spec.names)
 		} else if !errors.Is(err, model.ErrDifferent) {
+			return nil, err
+		}
+	}
+	if n.hosts.seen != nil { // what differs may be a tunnel's: it is looked at as a whole
+		if err := n.readHosts(); err != nil {
 			return nil, err
 		}
 	}

@@ -163,8 +163,8 @@ func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) (gone 
 	for _, rec := range recs {
 		ref := (&Endpoint{n: n, rec: rec}).ref()
 		err := n.c.services.Left(ctx, rec)
-		if err == nil {
-			_, err = n.cutOff(ctx, rec, ref)
+		if err == nil { // their rules go after them: without a link no packet meets the host
+			err = errors.Join(n.c.names.Remove(ctx, &rec), n.c.shortcuts.Remove(ctx, &rec), n.c.Ports().HandOver(ctx, rec), n.c.links.SetGoing(ctx, ref))
 		}
 		if err != nil { // by itself it may fare better, and the record stays
 			took(rec, n.takeAway(ctx, rec, ""))
@@ -182,7 +182,10 @@ func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) (gone 
 		return gone, errors.Join(errs...)
 	}
 	for _, rec := range going {
-		err := n.c.book().Leave(ctx, n.Plan(), rec)
+		err := n.retireRules(ctx, rec)
+		if err == nil {
+			err = n.c.book().Leave(ctx, n.Plan(), rec)
+		}
 		if err == nil {
 			err = n.takeOut(ctx, rec, true) // each saw the others
 		}

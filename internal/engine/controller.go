@@ -67,6 +67,7 @@ type (
 		MendTunnel(context.Context, tunnel.Tunnel) (tunnel.Mended, error)
 		VerifyTunnel(context.Context, tunnel.Tunnel) error
 		RemoveTunnel(ctx context.Context, name, alias string) error
+		LeadsTo(name, alias string, to []netip.Prefix) (index int, err error)
 		PortUser(local netip.Addr, port uint16) (string, error)
 		CanEncrypt(device string) error
 		SecureState(name, socket string) (wireguard.State, error)
@@ -83,6 +84,7 @@ type (
 		Plug(context.Context, link.Link) (plugged bool, err error)
 		Strays(ctx context.Context, prefix string) ([]link.Owned, error)
 		SetDown(context.Context, link.Ref) error
+		SetGoing(context.Context, link.Ref) error
 		Detach(context.Context, link.Ref) error
 		DetachAll(context.Context, []link.Ref) error
 		HostIndex(context.Context, link.Ref) (int, error)
@@ -126,6 +128,8 @@ type (
 		LoadNodes(network string) ([]byte, error)
 		HasNodes(network string) (bool, error)
 		DeleteNodes(network string) error
+		SaveSeen(network string, data []byte) error
+		DeleteSeen(network string) error
 		NodeFiles() ([]string, error)
 	}
 )
@@ -368,7 +372,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Network{c: c, def: plan.Network{Name: name, Driver: driver, Config: spec.config}, notes: spec.notes, layers: spec.layers}
+	n := &Network{c: c, def: plan.Network{Name: name, Driver: driver, Config: spec.config}, notes: spec.notes, layers: spec.layers, hosts: spec.hosts}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
 	}

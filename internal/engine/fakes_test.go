@@ -182,6 +182,9 @@ func (w fakeLinks) Attach(_ context.Context, l link.Link) (link.Attached, error)
 	if err == nil && !bridge {
 		err = netlink.ErrNotFound
 	}
+	if err == nil && l.Made != nil {
+		err = l.Made(0)
+	}
 	if err != nil { // all or nothing
 		delete(w.things, "link "+l.HostName)
 		delete(w.bridgeOf, l.HostName)
@@ -202,6 +205,8 @@ func (w fakeLinks) Plug(context.Context, link.Link) (bool, error) { return false
 func (w fakeLinks) Strays(context.Context, string) ([]link.Owned, error) { return nil, nil }
 
 func (w fakeLinks) SetDown(context.Context, link.Ref) error { return w.step(func() {}) }
+
+func (w fakeLinks) SetGoing(context.Context, link.Ref) error { return w.step(func() {}) }
 
 func (w fakeLinks) Detach(_ context.Context, r link.Ref) error {
 	return w.step(func() {

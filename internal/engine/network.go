@@ -29,6 +29,7 @@ type Network struct {
 	kept    bool // NewNetwork made it: it is there until Delete, with endpoints or without
 	notes   notes
 	layers  json.RawMessage // what the configuration was laid upon; nil: nothing
+	hosts   hosts
 }
 
 // NetworkOption refines NewNetwork and DefineNetwork. Without WithConfig a
@@ -42,6 +43,7 @@ type networkSpec struct {
 	wants   map[int]subnets.Request // of those in subnets to be chosen
 	notes   notes
 	layers  json.RawMessage
+	hosts   hosts
 }
 
 // WithConfig replaces the whole configuration.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -16,11 +17,19 @@ import (
 // ADD asks for it: by encoding/json it costs 5 % of an ADD's CPU time
 // (BenchmarkFingerprint).
 func (n *Network) fingerprint() string {
+	if n.hosts.seen != nil {
+		return n.hosts.seen.Fingerprint
+	}
+	return n.fingerprintOf(n.def.Config)
+}
+
+// fingerprintOf is that of the network with another configuration.
+func (n *Network) fingerprintOf(c model.NetworkConfig) string {
 	if pool, ok := n.ipam.(*address.Pool); ok {
 		saved := pool.Saved()
-		return withLayers(fingerprint(n.def.Config, &saved), n.layers)
+		return withLayers(fingerprint(c, &saved), n.layers)
 	}
-	return withLayers(fingerprint(n.def.Config, nil), n.layers)
+	return withLayers(fingerprint(c, nil), n.layers)
 }
 
 // withLayers is a fingerprint with what the record keeps of layers.
@@ -182,6 +191,75 @@ func (d *fnv1a) addressing(a model.Addressing) {
 	for _, words := range [][]string{a.DNS.Nameservers, a.DNS.Search, a.DNS.Options} {
 		list(d, words, d.text)
 	}
+}
+
+// hosts is what is known of a list of the network's hosts, which can be long.
+type hosts struct {
+	list string         // its digest; empty: nothing is noted of it
+	seen *nodefile.Seen // what an earlier call noted: the configuration has this host alone; nil: it has all
+	all  func() ([]model.Node, error)
+}
+
+// WithSeen tells a list of hosts from others by its digest. If an earlier call has seen it, the
+// configuration needs this host alone; all reads the list.
+func WithSeen(list string, seen *nodefile.Seen, all func() ([]model.Node, error)) NetworkOption {
+	return func(s *networkSpec) { s.hosts = hosts{list, seen, all} }
+}
+
+// trust has the next steps do without the network's other hosts, if nothing that tells has changed
+// since an earlier call saw to all of them; else it reads the list. The caller owns the
+// attachment, so the network's record stays.
+func (n *Network) trust() error {
+	seen := n.hosts.seen
+	if seen == nil {
+		return nil
+	}
+	t := n.def.Config.Tunnel
+	if n.fingerprintOf(n.def.Config) == seen.Config && n.c.networks.HasNetwork(n.def.Name, seen.Fingerprint) {
+		index, err := n.c.tunnels.LeadsTo(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name), seen.PeerBlocks)
+		path := seen.Path
+		if err == nil && path != 0 {
+			path, err = n.c.basis.PathMTU(t.Self, []netip.Addr{seen.Peer}, t.Device)
+		}
+		if err == nil && index == seen.Device && path == seen.Path {
+			return nil
+		}
+	}
+	return n.readHosts()
+}
+
+// readHosts completes the configuration.
+func (n *Network) readHosts() (err error) {
+	n.hosts.seen = nil
+	if n.def.Config.Tunnel.Nodes, err = n.hosts.all(); err != nil {
+		return err
+	}
+	return n.def.Config.Validate()
+}
+
+// note has later calls trust what this one, which has seen to all hosts, has left. The receiver is
+// as configured; mtu is what became of that. It only saves time: that it fails is no error.
+func (n *Network) note(mtu int) {
+	if n.hosts.seen != nil {
+		return
+	}
+	t := n.def.Config.Tunnel
+	seen := nodefile.See(n.hosts.list, t)
+	if seen == nil {
+		return
+	}
+	index, err := n.c.tunnels.LeadsTo(n.Plan().TunnelName(), model.NetworkOwner(n.def.Name), seen.PeerBlocks)
+	if err == nil && n.def.Config.AutoMTU && n.def.Config.MTU == 0 {
+		seen.MTU = mtu
+		seen.Path, err = n.c.basis.PathMTU(t.Self, []netip.Addr{seen.Peer}, t.Device)
+	}
+	if err != nil {
+		return
+	}
+	alone := n.def.Config
+	alone.Tunnel.Nodes = []model.Node{seen.Node()}
+	seen.Device, seen.Config, seen.Fingerprint = index, n.fingerprintOf(alone), n.fingerprint()
+	_ = n.c.nodeFiles.SaveSeen(n.def.Name, seen.Encode())
 }
 
 // notes is what a network's record keeps for its makers. Nothing here acts by it.

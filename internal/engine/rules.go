@@ -45,9 +45,12 @@ func (e *Endpoint) applyRules(ctx context.Context, p plan.Attachment, undo *unwi
 	e.standby = done.Standby
 	if done.Restored {
 		e.restored = true
-		return done.Fresh, c.book().RepairAll(ctx, firewall.AddOnly)
+		err = c.book().RepairAll(ctx, firewall.AddOnly)
 	}
-	return done.Fresh, nil
+	if err == nil && e.n.hosts.seen != nil && (done.Restored || done.Fresh) { // those of its hosts may be gone, too
+		err = e.n.repairTunnelRules(ctx)
+	}
+	return done.Fresh, err
 }
 
 // applyOthers has the guard in place that others have on the bridge of an endpoint

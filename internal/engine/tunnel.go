@@ -21,7 +21,7 @@ import (
 // mends it, pushing how to undo what it made. Of one that an agent keeps only a
 // missing device is made: what we know of its entries may be old by now.
 func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
-	if n.def.Driver != plan.DriverOverlay {
+	if n.def.Driver != plan.DriverOverlay || n.hosts.seen != nil {
 		return nil
 	}
 	if !n.def.Config.Tunnel.Used() {
@@ -217,6 +217,10 @@ func (n *Network) repairTunnelRules(ctx context.Context) error {
 // resolveTunnelMTU turns AutoMTU into a number, by the routes to the peers.
 func (n *Network) resolveTunnelMTU() error {
 	t := n.def.Config.Tunnel
+	if n.hosts.seen != nil {
+		n.def.Config.MTU = n.hosts.seen.MTU
+		return nil
+	}
 	var peers []netip.Addr
 	for _, node := range t.Nodes {
 		if node.Address != t.Self {
@@ -301,9 +305,13 @@ func (c *Controller) DeleteNodeFile(network string) error { return c.nodeFiles.D
 // NodeFiles returns the names of the networks that have a node file.
 func (c *Controller) NodeFiles() ([]string, error) { return c.nodeFiles.NodeFiles() }
 
-// withPeers returns the network with the other hosts of the node file, where an
-// agent keeps these.
+// withPeers returns the network with the other hosts: those of the node file, where an agent keeps
+// these, or those of a list that was not read.
 func (n *Network) withPeers() (*Network, error) {
+	if n.hosts.seen != nil {
+		full := n.own()
+		return full, full.readHosts()
+	}
 	if !n.def.Config.Tunnel.Agent || len(n.def.Config.Tunnel.Nodes) > 1 {
 		return n, nil
 	}

@@ -47,6 +47,13 @@ func (w *world) HasTunnel(name, _ string) (bool, error) {
 	return has, nil
 }
 
+func (w *world) LeadsTo(name, _ string, _ []netip.Prefix) (int, error) {
+	if _, has := w.things["tunnel "+name]; !has {
+		return 0, netlink.ErrNotFound
+	}
+	return 7, nil
+}
+
 func (w *world) PortUser(netip.Addr, uint16) (string, error) { return "", nil }
 
 func (w *world) CanEncrypt(string) error { return nil }

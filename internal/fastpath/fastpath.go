@@ -159,7 +159,7 @@ func forget(ctx context.Context, fn func(*maps) error) error {
 	m, err := open(ctx, false)
 	switch {
 	case errors.Is(err, errNone) && errors.Is(err, os.ErrNotExist):
-		return removeRoot()
+		return bpf.RemoveRoot(bpf.Pins)
 	case errors.Is(err, errNone):
 		return nil
 	case err != nil:

@@ -177,19 +177,7 @@ func removeDir(dir string) error {
 			}
 		}
 	}
-	return errors.Join(append(errs, unix.Rmdir(dir), removeRoot())...)
-}
-
-// removeRoot removes the directory around those of pins, unless there are others. A caller that
-// may not has none.
-func removeRoot() error {
-	err := unix.Rmdir(bpf.Pins)
-	for _, fine := range []error{unix.ENOENT, unix.ENOTEMPTY, unix.EACCES, unix.EROFS} {
-		if errors.Is(err, fine) {
-			return nil
-		}
-	}
-	return err
+	return errors.Join(append(errs, unix.Rmdir(dir), bpf.RemoveRoot(filepath.Dir(dir)))...)
 }
 
 // close unlocks.

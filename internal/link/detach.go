@@ -35,7 +35,23 @@ func (h *Links) Detach(ctx context.Context, r Ref) error {
 	return nil
 }
 
-// DetachAll is Detach for attachments that SetDown has cut off. The kernel waits once for all of
+// SetGoing is SetDown for an attachment that DetachAll removes next: the kernel sets all of them
+// down at once then, with one wait, and the bridge looks through its ports half as often.
+func (h *Links) SetGoing(ctx context.Context, r Ref) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d, err := h.find(r)
+	if err == nil {
+		err = h.conn.SetLink(d.Index, 0, 0, netlink.AttrUint32(unix.IFLA_GROUP, groupGoing))
+	}
+	if err != nil && !errors.Is(err, netlink.ErrNotFound) {
+		return fmt.Errorf("mark %s: %w", r.HostName, err)
+	}
+	return nil
+}
+
+// DetachAll is Detach for attachments that SetGoing has marked. The kernel waits once for all of
 // them, instead of some 15 ms for each.
 func (h *Links) DetachAll(ctx context.Context, refs []Ref) error {
 	if err := ctx.Err(); err != nil {

@@ -138,7 +138,7 @@ func agentNetwork(name string, v values, o *jsonr.Object) (AgentNetwork, error) 
 	ipam[ipamType].String(&kind)
 	ipam[ipamDataDir].String(&n.DataDir)
 	var err error
-	n.Size, err = readTunnelKeys(v, &n.Config, kind, o)
+	n.Size, err = readTunnelKeys(v, &n.Config, kind, Source{Conf: o}, "")
 	n.Subnets = n.Config.Tunnel.Subnets
 	switch families := map[bool]bool{}; {
 	case err != nil:

@@ -53,6 +53,10 @@ type Source struct {
 	Conf    *jsonr.Object
 	Network string            // its name
 	Args    map[string]string // CNI_ARGS; IP, MAC and names are looked at
+	// Known, if not nil, returns the nodes of a list that has been read before, as it is
+	// written, with what their blocks come from; nil: it is to be read. Of those it returns
+	// this host alone may be needed.
+	Known func(stateDir string, list ...[]byte) []model.Node
 }
 
 // values are what an object holds, by the constants of its section of the table.

@@ -12,7 +12,7 @@ import (
 // readTunnel reads what overlay-ln has beside bridge-ln, and the ipam section of which the
 // host's block makes the pool.
 func (n *Network) readTunnel(v values, s Source, in sections) error {
-	size, err := readTunnelKeys(v, &n.Config, n.IPAMType, s.Conf)
+	size, err := readTunnelKeys(v, &n.Config, n.IPAMType, s, n.StateDir)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (n *Network) readTunnel(v values, s Source, in sections) error {
 // readTunnelKeys reads what does not depend on the host. Others of the network's keys have
 // another default with a tunnel: the mode is "nat", unless the network is internal, and the
 // MTU "auto".
-func readTunnelKeys(v values, n *model.NetworkConfig, ipamType string, o *jsonr.Object) (model.BlockSize, error) {
+func readTunnelKeys(v values, n *model.NetworkConfig, ipamType string, s Source, stateDir string) (model.BlockSize, error) {
 	t, size := &n.Tunnel, model.DefaultBlockSize()
 	v[keyVNI].Int(&t.VNI)
 	v[keyPort].Int(&t.Port)
@@ -47,9 +47,14 @@ func readTunnelKeys(v values, n *model.NetworkConfig, ipamType string, o *jsonr.
 	v[keyIsolated].Bool(&n.NoHost)
 	t.Subnets = readPrefixes(v[keySubnet])
 	readBlockSize(v[keyBlockSize], &size)
-	t.Nodes = readNodes(v[keyNodes])
 	readEncryption(v, t)
-	if err := o.Err(); err != nil {
+	if s.Known != nil && v[keyNodes].IsList() && !t.Encrypted() {
+		t.Nodes = s.Known(stateDir, v[keyNodes].Raw(), v[keySubnet].Raw(), v[keyBlockSize].Raw())
+	}
+	if t.Nodes == nil {
+		t.Nodes = readNodes(v[keyNodes])
+	}
+	if err := s.Conf.Err(); err != nil {
 		return size, err
 	}
 	if ipamType != "" && ipamType != poolType {

@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -114,7 +115,7 @@ func (f *finder) descend(v jsonr.Value, k *Key) {
 			return
 		}
 		f.walk(o, k.Inside, k.Exact, k.Name == table[keyIPAM].Name)
-	case v.IsList():
+	case v.IsList() && bytes.IndexByte(v.Raw(), '{') >= 0: // of a thousand addresses none has keys
 		for _, item := range v.Items() {
 			f.descend(item, k)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
 // conf is what the verbs need of a configuration.
@@ -19,6 +20,12 @@ type conf struct {
 	ipam   address.IPAM // nil: none
 	one    bool         // the call is about one attachment
 	layers []byte       // what the configuration was laid upon; nil: nothing
+	// list tells the list of nodes from others, and seen is what an earlier call noted of it; nil:
+	// it is read.
+	list string
+	seen *nodefile.Seen
+	// nodes reads it.
+	nodes func() ([]model.Node, error)
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*engine.Network)
 }
@@ -58,11 +65,36 @@ func (c *conf) names(containerID string) *model.Names {
 
 // parse refuses what it can before anything is changed.
 func (d driver) parse(call *cni.Call) (*conf, error) {
-	n, err := netconf.ReadNetwork(d.keys, Source(call))
+	return d.read(call, &conf{}, Source(call))
+}
+
+// parseKnown is parse for a call that can do without a list of nodes that an earlier one has seen.
+func (d driver) parseKnown(call *cni.Call) (*conf, error) {
+	c, s := &conf{}, Source(call)
+	s.Known = func(stateDir string, list ...[]byte) []model.Node {
+		c.list = nodefile.DigestOf(list...)
+		if c.seen = nodefile.ReadSeen(stateDir, call.Network, c.list); c.seen == nil {
+			return nil
+		}
+		return []model.Node{c.seen.Node()}
+	}
+	c.nodes = func() ([]model.Node, error) {
+		all, err := d.parse(call)
+		if err != nil {
+			return nil, err
+		}
+		return all.Config.Tunnel.Nodes, nil
+	}
+	return d.read(call, c, s)
+}
+
+// read is parse into c.
+func (d driver) read(call *cni.Call, c *conf, s netconf.Source) (*conf, error) {
+	n, err := netconf.ReadNetwork(d.keys, s)
 	if err != nil {
 		return nil, err
 	}
-	c := &conf{Network: *n, driver: d, name: call.Network, one: !d.guest, layers: call.Layers}
+	c.Network, c.driver, c.name, c.one, c.layers = *n, d, call.Network, !d.guest, call.Layers
 	switch {
 	case d.join != nil:
 		err = d.join(c, call)
@@ -147,6 +179,9 @@ func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) e
 	}
 	if c.layers != nil {
 		def = append(def, engine.WithLayers(c.layers))
+	}
+	if c.list != "" {
+		def = append(def, engine.WithSeen(c.list, c.seen, c.nodes))
 	}
 	n, err := controller.DefineNetwork(c.driver.name, c.name, def...)
 	if err != nil {

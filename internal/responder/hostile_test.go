@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -342,7 +343,7 @@ func TestRemove(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := open(ctx, dir, false); err != errNone { //nolint:errorlint // it is not wrapped
+		if _, err := open(ctx, dir, false); !errors.Is(err, errNone) {
 			t.Errorf("pins are left: %v", err)
 		}
 	}

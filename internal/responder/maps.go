@@ -39,14 +39,14 @@ func release() string { return strconv.FormatUint(hash(sums), 16) }
 type maps struct {
 	dir           string
 	lock, program int
-	names         *bpf.Map
+	names         *bpf.Map // nil: it is missing
 }
 
-// errNone says that nothing is pinned.
+// errNone says that there is no directory of pins, or none that this caller may see.
 var errNone = errors.New("no names are in the kernel")
 
-// open opens and locks what is pinned; errNone if nothing is. With create it makes what is
-// missing.
+// open opens and locks what is pinned; errNone if there is no directory of it. With create it
+// makes what is missing.
 func open(ctx context.Context, dir string, create bool) (_ *maps, err error) {
 	if err := bpf.Supported(); err != nil {
 		return nil, err
@@ -62,8 +62,8 @@ func open(ctx context.Context, dir string, create bool) (_ *maps, err error) {
 	case err == nil:
 	case errors.Is(err, os.ErrPermission) && create:
 		return nil, fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
-	case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)) && !create:
-		return nil, errNone // in a user namespace: a call that may not open it put nothing there
+	case (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EACCES)) && !create:
+		return nil, fmt.Errorf("%w: %w", errNone, err) // in a user namespace: a call that may not open it put nothing there
 	default:
 		return nil, fmt.Errorf("names in the kernel: %w", err)
 	}
@@ -76,14 +76,11 @@ func (m *maps) load(create bool) (err error) {
 	if errors.Is(err, bpf.ErrNotFound) && create {
 		m.names, err = m.anew()
 	}
-	if errors.Is(err, bpf.ErrNotFound) {
-		return errNone // a process was killed before it made the map
-	}
-	if err != nil {
-		return err
-	}
-	if !create {
+	if errors.Is(err, bpf.ErrNotFound) { // see forget
 		return nil
+	}
+	if err != nil || !create {
+		return err
 	}
 	m.program, err = bpf.Program(filepath.Join(m.dir, programName()), m.loadProgram)
 	return err
@@ -145,9 +142,7 @@ func (m *maps) removeIfEmpty() error {
 }
 
 func removeDir(dir string) error {
-	errs := []error{removePins(dir), unix.Rmdir(dir)}
-	_ = unix.Rmdir(filepath.Dir(dir)) // unless there are other state directories
-	return errors.Join(errs...)
+	return errors.Join(removePins(dir), unix.Rmdir(dir), bpf.RemoveRoot(filepath.Dir(dir)))
 }
 
 // removePins removes all that is pinned: a program of an earlier release may be there.

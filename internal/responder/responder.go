@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -68,7 +69,33 @@ func (r *Responder) dir() (string, error) {
 	return bpf.NetnsDir(fmt.Sprintf("%016x", hash(path)), version)
 }
 
-// with calls fn with the maps. Without create, and without maps, it does not.
+// forget has fn take away what is in the maps. Without a map it removes the pins: a call that was
+// killed, or that failed, left them.
+func (r *Responder) forget(ctx context.Context, fn func(*maps) error) error {
+	if bpf.Supported() != nil {
+		return nil // no call on this machine made one
+	}
+	dir, err := r.dir()
+	if err != nil {
+		return err
+	}
+	m, err := open(ctx, dir, false)
+	switch {
+	case errors.Is(err, errNone) && errors.Is(err, os.ErrNotExist):
+		return bpf.RemoveRoot(filepath.Dir(dir))
+	case errors.Is(err, errNone):
+		return nil
+	case err != nil:
+		return err
+	}
+	defer m.close()
+	if m.names == nil {
+		return removeDir(dir)
+	}
+	return fn(m)
+}
+
+// with calls fn with the maps. Without create, and without a map, it does not.
 func (r *Responder) with(ctx context.Context, create bool, fn func(*maps) error) error {
 	dir, err := r.dir()
 	if err != nil {
@@ -82,13 +109,20 @@ func (r *Responder) with(ctx context.Context, create bool, fn func(*maps) error)
 		return err
 	}
 	defer m.close()
+	if m.names == nil { // see forget
+		return nil
+	}
 	return fn(m)
 }
 
 // Available says why this kernel cannot answer; nil: it can. What it makes to find out it
 // removes, unless it is in use.
 func (r *Responder) Available(ctx context.Context) error {
-	return r.with(ctx, true, (*maps).removeIfEmpty)
+	err := r.with(ctx, true, (*maps).removeIfEmpty)
+	if err != nil {
+		err = errors.Join(err, r.Tidy(ctx))
+	}
+	return err
 }
 
 // Put has the kernel answer for a member, and answer it. Done again it changes what differs.
@@ -165,7 +199,7 @@ func wrap(member *Member, err error) error {
 // Remove has the kernel forget a member; missing is success. What a member that is not complete
 // was called, and where it was, is found by its owner.
 func (r *Responder) Remove(ctx context.Context, member *Member, complete bool) error {
-	return wrap(member, r.with(ctx, false, func(m *maps) error {
+	return wrap(member, r.forget(ctx, func(m *maps) error {
 		if !complete || member.Link == 0 {
 			has, err := m.hasMember(member)
 			if err == nil && has {
@@ -184,7 +218,7 @@ func (r *Responder) Remove(ctx context.Context, member *Member, complete bool) e
 // RemoveHost has the kernel forget the host's names on a member's network, if empty says, while
 // no other call changes names, that the network has no attachment.
 func (r *Responder) RemoveHost(ctx context.Context, member *Member, empty func() (bool, error)) error {
-	return r.with(ctx, false, func(m *maps) error {
+	return r.forget(ctx, func(m *maps) error {
 		is, err := empty()
 		if err != nil || !is {
 			return err
@@ -219,7 +253,7 @@ func (r *Responder) Verify(ctx context.Context, member *Member) error {
 }
 
 // Tidy removes map and program if nothing is in the map.
-func (r *Responder) Tidy(ctx context.Context) error { return r.with(ctx, false, (*maps).removeIfEmpty) }
+func (r *Responder) Tidy(ctx context.Context) error { return r.forget(ctx, (*maps).removeIfEmpty) }
 
 // Known are the owners and networks that there may be names of.
 type Known struct {
@@ -232,7 +266,11 @@ type Known struct {
 // if nothing is in the map. An ADD has its record before its names, and a DEL removes it after
 // them, so no name of theirs is without one while they wait for us.
 func (r *Responder) Strays(ctx context.Context, remove bool, known func() (Known, error)) (all []string, err error) {
-	err = r.with(ctx, false, func(m *maps) error {
+	look := func(fn func(*maps) error) error { return r.with(ctx, false, fn) }
+	if remove {
+		look = func(fn func(*maps) error) error { return r.forget(ctx, fn) }
+	}
+	err = look(func(m *maps) error {
 		is, err := m.strays(known)
 		if err != nil {
 			return err

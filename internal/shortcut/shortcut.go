@@ -46,6 +46,11 @@ const liberal = "net/netfilter/nf_conntrack_tcp_be_liberal"
 // wraps fastpath's ErrUnsupported where the host cannot. What it made before an error is for
 // Remove.
 func (s *Shortcuts) Put(ctx context.Context, rec *state.Endpoint, index int, tunnel string) error {
+	rec.Fast = index
+	// First, as it says whether the kernel can: else the host keeps its setting.
+	if err := s.Path.Put(ctx, linkOf(rec, tunnel)); err != nil {
+		return err
+	}
 	err := host.SetSysctl(liberal, "1")
 	if errors.Is(err, host.ErrReadOnly) {
 		err = fmt.Errorf("%w: %w", fastpath.ErrUnsupported, err)
@@ -53,11 +58,7 @@ func (s *Shortcuts) Put(ctx context.Context, rec *state.Endpoint, index int, tun
 	if err != nil && !errors.Is(err, netlink.ErrNotFound) { // no conntrack
 		return err
 	}
-	rec.Fast = index
-	if err := s.PutTunnel(ctx, rec.Bridge, tunnel); err != nil {
-		return err
-	}
-	return s.Path.Put(ctx, linkOf(rec, tunnel))
+	return s.PutTunnel(ctx, rec.Bridge, tunnel)
 }
 
 // linkOf is the host's end of the attachment's veth.

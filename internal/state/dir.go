@@ -252,6 +252,18 @@ func setAside(path string, why error) error {
 	return errors.Join(fmt.Errorf("%w %s: %w", ErrCorrupt, path, why), os.Rename(path, path+".corrupt"))
 }
 
+// readHead returns the beginning of a record, in which is what stands before its configuration.
+func readHead(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	data := make([]byte, 1024)
+	n, err := unix.Read(fd, data)
+	return data[:max(0, n)], err
+}
+
 // remove deletes the file at path; a missing one is success.
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !absent(err) {

@@ -62,6 +62,39 @@ func (d *Dir) DeleteNodes(network string) error {
 	return errors.Join(remove(draft(path)), remove(path))
 }
 
+// seenFile is beside the record of a network, with which it goes.
+func (d *Dir) seenFile(network string) (string, error) {
+	path, err := d.networkFile(network)
+	return filepath.Join(filepath.Dir(path), "hosts"), err
+}
+
+// SaveSeen writes or replaces what a call has seen of the other hosts of a network.
+func (d *Dir) SaveSeen(network string, data []byte) error {
+	path, err := d.seenFile(network)
+	if err != nil {
+		return err
+	}
+	return replace(path, data)
+}
+
+// LoadSeen reads that; ErrNotFound when there is none.
+func (d *Dir) LoadSeen(network string) ([]byte, error) {
+	path, err := d.seenFile(network)
+	if err != nil {
+		return nil, err
+	}
+	return readFile(path)
+}
+
+// DeleteSeen removes that; missing is success.
+func (d *Dir) DeleteSeen(network string) error {
+	path, err := d.seenFile(network)
+	if err != nil {
+		return err
+	}
+	return errors.Join(remove(draft(path)), remove(path))
+}
+
 // NodeFiles returns the names of the networks that have a node file.
 func (d *Dir) NodeFiles() ([]string, error) {
 	var all []string

@@ -74,13 +74,14 @@ func (d *Dir) LoadNetwork(name string) (Network, error) {
 }
 
 // HasNetwork says whether the record of a network is there with this
-// fingerprint. It decodes nothing.
+// fingerprint. It decodes nothing, and reads the beginning: a network of a thousand hosts has a
+// long record.
 func (d *Dir) HasNetwork(name, fingerprint string) bool {
 	path, err := d.networkFile(name)
 	if err != nil {
 		return false
 	}
-	data, err := readFile(path)
+	data, err := readHead(path)
 	var field jsonw.Object
 	field.String("Fingerprint", fingerprint)
 	return err == nil && bytes.Contains(data, bytes.Trim(field.Bytes(), "{}"))
@@ -98,7 +99,7 @@ func (d *Dir) DeleteNetwork(name string) error {
 		return err
 	}
 	_ = unix.Unlink(draft(path))
-	if err := remove(path); err != nil {
+	if err := errors.Join(d.DeleteSeen(name), remove(path)); err != nil {
 		return err
 	}
 	dir := filepath.Dir(path)

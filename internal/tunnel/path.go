@@ -131,3 +131,25 @@ func destinations(c *netlink.Conn, fam int) (known map[netip.Prefix]bool, length
 	}
 	return known, lengths, true
 }
+
+// LeadsTo returns the index of a device that is up and has the alias, if the host's routes lead by it to
+// the beginning of each of these; else an error.
+func (h *Tunnels) LeadsTo(name, alias string, to []netip.Prefix) (index int, err error) {
+	d, err := h.conn.Device(name)
+	if err != nil {
+		return 0, err
+	}
+	if !isTunnel(d, alias) || !d.Up() {
+		return 0, fmt.Errorf("tunnel %s: %w", name, netlink.ErrDifferent)
+	}
+	for _, p := range to {
+		r, err := h.conn.RouteTo(p.Addr(), 0)
+		if err != nil {
+			return 0, err
+		}
+		if r.OIF != d.Index {
+			return 0, fmt.Errorf("route to %s: %w", p, netlink.ErrDifferent)
+		}
+	}
+	return d.Index, nil
+}

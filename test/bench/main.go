@@ -29,6 +29,7 @@ var parts = []struct {
 	run  func(r *report, rounds int) error
 }{
 	{"attach", attachments},
+	{"gc", collections},
 	{"storm", storms},
 	{"ports", ports},
 	{"addresses", addresses},

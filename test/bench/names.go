@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 )
 
 // aardvarkPath is where Debian has aardvark-dns.
@@ -83,10 +84,47 @@ func names(r *report, n int) error {
 			r.limit("names: "+limit.what+" per CPU second with "+clients+" at once, to aardvark-dns", fmt.Sprintf("≥ %.0f x", limit.times), limit.times/ratio, 1, fmt.Sprintf("%.1f x", ratio))
 		}
 	}
+	if err := namedAdds(r, n); err != nil {
+		return err
+	}
 	if err := firstNames(r, n); err != nil {
 		return err
 	}
 	return foreignNames(r, times, n)
+}
+
+// namedAdds times ADD with and without names that the kernel answers for.
+func namedAdds(r *report, n int) error {
+	chains, err := newChains([]contestant{{"without names", oursFull, 1}, {"names, `responder`: `bpf`", withNames(oursFull), 1}})
+	if err != nil {
+		return err
+	}
+	for _, c := range chains { // the first container makes map and program, and stays
+		if _, err := c.populate(1); err != nil {
+			return err
+		}
+	}
+	for _, rounds := range []int{2, 5 * n} {
+		var all []cycler
+		for _, c := range chains {
+			c.forget()
+			all = append(all, c)
+		}
+		if err := runRounds(rounds, all); err != nil {
+			return err
+		}
+	}
+	t := verbTable()
+	t.verbs(chains...)
+	t.print(r, fmt.Sprintf("ADD, CHECK and DEL, %d times", 5*n))
+	more := (chains[1].add.percentile(50) - chains[0].add.percentile(50)).Seconds() * 1000
+	r.limit("names: added to an ADD by the kernel's responder", "≤ 0.1 ms", more, .1, fmt.Sprintf("%.2f ms", more))
+	return closeAll([]*world{chains[0].w, chains[1].w})
+}
+
+// withNames is a configuration of ours with names that the kernel answers for.
+func withNames(conf string) string {
+	return strings.Replace(conf, `"bridge":"bench0"`, `"bridge":"bench0","names":{"responder":"bpf"}`, 1)
 }
 
 // firstNames asks for the name of a container that has just come.

@@ -55,7 +55,7 @@ func (f *Firewall) Apply(ctx context.Context, n firewall.Network, e firewall.End
 // no deletion: a transaction without one is 50 times cheaper (see commit), and so is
 // looking than a transaction that fails.
 func (f *Firewall) apply(ctx context.Context, p ruleset.Planned) (restored bool, err error) {
-	tables := tablesOf(p.Elems)
+	tables := outlinesOf(p.Elems)
 	send := func(c *conn) error {
 		var generation uint32
 		if len(p.Claims) > 0 || p.Mark != nil || p.Exact != nil || p.First != nil { // what we look at must not change until we are done
@@ -78,7 +78,7 @@ func (f *Firewall) apply(ctx context.Context, p ruleset.Planned) (restored bool,
 			case tableMissing:
 				complete := t.Rare() || p.First != nil && p.First()
 				restored = restored || !complete
-				b.make(t, complete)
+				b.make(ruleset.TableOf(t.Family), complete)
 			}
 		}
 		if err := c.placeChains(b, p.Gates); err != nil {
@@ -97,7 +97,7 @@ func (f *Firewall) apply(ctx context.Context, p ruleset.Planned) (restored bool,
 	err = f.do(ctx, send)
 	for try := 0; try < maxRenewals && (errors.Is(err, unix.ENOENT) || errors.Is(err, errBroken)); try++ {
 		// ENOENT: a set is missing, or the tables went since we looked.
-		if err = f.renew(ctx, tables, errors.Is(err, unix.ENOENT)); err == nil {
+		if err = f.renew(ctx, tablesOf(p.Elems), errors.Is(err, unix.ENOENT)); err == nil {
 			err = f.do(ctx, send)
 		}
 	}
@@ -241,11 +241,15 @@ func (f *Firewall) Available() error {
 }
 
 // tablesOf returns the tables that hold elems.
-func tablesOf(elems []ruleset.Elem) []ruleset.Table {
-	var all []ruleset.Table
+func tablesOf(elems []ruleset.Elem) []ruleset.Table { return eachTable(elems, ruleset.TableOf) }
+
+// outlinesOf is tablesOf for a caller that asks whether they stand.
+func outlinesOf(elems []ruleset.Elem) []ruleset.Table { return eachTable(elems, ruleset.Outline) }
+
+func eachTable(elems []ruleset.Elem, table func(family uint8) ruleset.Table) (all []ruleset.Table) {
 	for _, family := range ruleset.TableFamilies {
 		if slices.ContainsFunc(elems, func(e ruleset.Elem) bool { return e.Set.Family == family }) {
-			all = append(all, ruleset.TableOf(family))
+			all = append(all, table(family))
 		}
 	}
 	return all

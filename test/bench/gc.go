@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+)
+
+// manyDead is how many attachments a GC removes.
+const manyDead = 1000
+
+// collections times the GC of attachments that are all dead to the runtime.
+func collections(r *report, n int) error {
+	var took durations
+	for range max(1, n/10) {
+		d, err := collection()
+		if err != nil {
+			return err
+		}
+		took = append(took, d)
+	}
+	r.limit(fmt.Sprintf("GC of %d dead attachments", manyDead), "≤ 0.4 s", took.percentile(50).Seconds(), .4, took.ms(50)+" ms")
+	return nil
+}
+
+// collection is one of them, in a world of its own.
+func collection() (took time.Duration, err error) {
+	chains, err := newChains([]contestant{{nameOurs, oursFull, 0}})
+	if err != nil {
+		return 0, err
+	}
+	c := chains[0]
+	reached, err := c.populate(manyDead)
+	if err == nil && !reached {
+		err = fmt.Errorf("%d attachments take longer than %s", manyDead, populateLimit)
+	}
+	if err == nil {
+		err = c.w.do(func() (err error) {
+			took, err = c.collect()
+			return err
+		})
+	}
+	return took, errors.Join(err, closeAll([]*world{c.w}))
+}
+
+// collect calls GC of the chain's first plugin: libcni would have a DEL for each attachment come
+// first.
+func (c *chain) collect() (time.Duration, error) {
+	var conf map[string]any
+	if err := json.Unmarshal(c.list.Plugins[0].Bytes, &conf); err != nil {
+		return 0, err
+	}
+	conf["cniVersion"], conf["name"], conf["cni.dev/valid-attachments"] = "1.1.0", c.list.Name, []string{}
+	stdin, err := json.Marshal(conf)
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(binary(c.list.Plugins[0].Network.Type))
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=GC", "CNI_PATH=" + os.Getenv("BIN")}
+	start := time.Now()
+	out, err := cmd.CombinedOutput()
+	took := time.Since(start)
+	if err != nil {
+		return took, fmt.Errorf("GC: %w: %s", err, out)
+	}
+	return took, nil
+}
