@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/report"
 )
 
 // conf is what the verbs need of a configuration.
@@ -17,8 +18,9 @@ type conf struct {
 	driver driver
 	name   string
 	ipam   address.IPAM // nil: none
-	one    bool         // the call is about one attachment
-	layers []byte       // what the configuration was laid upon; nil: nothing
+	steps  *report.Steps
+	one    bool   // the call is about one attachment
+	layers []byte // what the configuration was laid upon; nil: nothing
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*engine.Network)
 }
@@ -62,7 +64,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conf{Network: *n, driver: d, name: call.Network, one: !d.guest, layers: call.Layers}
+	c := &conf{Network: *n, driver: d, name: call.Network, one: !d.guest, layers: call.Layers, steps: call.Steps}
 	switch {
 	case d.join != nil:
 		err = d.join(c, call)
@@ -82,7 +84,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 // loose reads what DEL and GC need.
 func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	l := netconf.LooseNetwork(Source(call))
-	c = &conf{driver: d, name: call.Network, one: call.Command != "GC"}
+	c = &conf{driver: d, name: call.Network, one: call.Command != "GC", steps: call.Steps}
 	c.StateDir, c.Config = l.StateDir, model.NetworkConfig{Bridge: cmp.Or(l.Bridge, d.bridge), Backend: l.Backend}
 	switch {
 	case d.join != nil || l.IPAMType == address.PoolType:
@@ -120,7 +122,7 @@ func (c *conf) requested() []netip.Addr {
 
 // withNetwork calls fn with the network of the configuration.
 func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) error {
-	opts := []engine.Option{engine.InOneNamespace()}
+	opts := []engine.Option{engine.InOneNamespace(), engine.WithSteps(c.steps)}
 	if c.driver.option != nil {
 		opts = append(opts, c.driver.option())
 	}
