@@ -40,10 +40,11 @@ image: ## write the image for amd64 and arm64, with its SBOM, as an OCI layout i
 	for arch in amd64 arm64; do GOARCH=$$arch $(GO) build $(GOFLAGS_BUILD) -o $(CACHE)/image/programs/$$arch/ ./plugins/... ./cmd/... || exit; done
 	$(GO) run -C scripts/image . -from $(CACHE)/image/programs -to $(CACHE)/image/oci -version $(IMAGE_VERSION)
 
-tools: ## build what the tests drive: cnitool, the reference plugins, etcd
+tools: ## build what the tests drive: cnitool, the reference plugins, etcd, the OpenTelemetry collector
 	@mkdir -p $(TOOLS)
 	$(GO) build -C test/tools -trimpath -ldflags "-s -w" -o $(TOOLS)/ tool
 	$(GO) build -C test/etcd -trimpath -ldflags "-s -w" -o $(TOOLS)/ . tool
+	$(GO) build -C test/otelcol -trimpath -ldflags "-s -w" -o $(TOOLS)/ .
 
 test: build tools ## run the tests (as root: they make network namespaces)
 	@scripts/test-deps

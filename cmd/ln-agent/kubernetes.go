@@ -144,8 +144,12 @@ func (s *settings) kubernetesAgent(reg *kubernetes.Registry, conf kubernetes.Con
 	if err != nil {
 		return nil, err
 	}
+	calls, err := s.calls(conf.Node, log)
+	if err != nil {
+		return nil, err
+	}
 	return agent.New(agent.Config{
-		ConfDir: s.confDir, Name: conf.Node, Address: conf.Address, Listen: s.listen, StateDir: s.stateDir,
+		Calls: calls, ConfDir: s.confDir, Name: conf.Node, Address: conf.Address, Listen: s.listen, StateDir: s.stateDir,
 		Registry: reg, RegistryName: "Kubernetes", Names: answers, Log: log,
 		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery,
 	}), nil

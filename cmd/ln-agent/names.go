@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime"
 
@@ -56,10 +57,18 @@ func (s *settings) runLocal(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	calls, err := s.calls(host, log)
+	if err != nil {
+		return err
+	}
 	unlock, err := lock(filepath.Join(s.stateDir, "overlay", "agent.lock"))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return agent.New(agent.Config{StateDir: s.stateDir, Listen: s.listen, Names: answers, Log: log}).Run(ctx)
+	return agent.New(agent.Config{StateDir: s.stateDir, Listen: s.listen, Names: answers, Calls: calls, Log: log}).Run(ctx)
 }

@@ -35,6 +35,7 @@ type settings struct {
 	local                 bool
 	kube                  kubernetesSettings
 	names                 nameSettings
+	telemetry             telemetrySettings
 	rotateEvery           time.Duration
 	healAfter             time.Duration
 }
@@ -80,6 +81,7 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 	root.Flags().DurationVar(&s.rotateEvery, "rotate-every", 0, "after which time the keys of encrypted networks are changed; 0: only by lnctl overlay rotate-keys")
 	root.Flags().DurationVar(&s.healAfter, "heal-after", time.Minute, "after how long out of reach of a host that lives the keys of an encrypted network are changed; 0: never")
 	s.names.flags(root.Flags())
+	s.telemetry.flags(root.Flags(), getenv)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(leaveCommand(&s), wireguardCommand(&s), installCommand(&s), uninstallCommand(&s), versionCommand())
 	return root
@@ -154,12 +156,16 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	if err != nil {
 		return nil, err
 	}
+	calls, err := s.calls(self.Name, log)
+	if err != nil {
+		return nil, err
+	}
 	services := mesh.New(mesh.Config{Node: self.Name, Registry: reg, Log: log})
 	reg.Exchange(heard{answers, services})
 	reg.Serve(services)
 	return agent.New(agent.Config{
 		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
-		Services: services, Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
+		Services: services, Calls: calls, Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
 	}), nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/telemetry"
 )
 
 // Registry is where the hosts of a network meet; etcd.Registry is one.
@@ -65,7 +66,9 @@ type Config struct {
 	Names *names.Service
 	// Services keeps this host's part of services; nil: none is kept.
 	Services *mesh.Mesh
-	Log      *slog.Logger
+	// Calls takes reports of plugins' calls; nil: none are taken.
+	Calls *telemetry.Calls
+	Log   *slog.Logger
 }
 
 // Agent keeps the networks of a host.
@@ -148,6 +151,9 @@ func (a *Agent) tasks() []func(context.Context) error {
 	}
 	if a.conf.Services != nil {
 		all = append(all, a.conf.Services.Run)
+	}
+	if a.conf.Calls != nil {
+		all = append(all, a.conf.Calls.Run)
 	}
 	if a.conf.Registry != nil {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)

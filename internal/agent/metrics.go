@@ -33,6 +33,9 @@ func newMetrics(a *Agent) *metrics {
 	if a.conf.Names != nil {
 		m.registry.MustRegister(a.conf.Names)
 	}
+	if a.conf.Calls != nil {
+		m.registry.MustRegister(a.conf.Calls)
+	}
 	if a.conf.Services != nil {
 		m.registry.MustRegister(a.conf.Services)
 	}

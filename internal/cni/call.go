@@ -7,12 +7,14 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/report"
 )
 
 // maxStdin bounds a configuration, in bytes: prevResult and attachment lists
@@ -39,6 +41,11 @@ type Call struct {
 	// nothing. Locate, if not nil, names the file of a value in an error about it.
 	Layers []byte
 	Locate func(error) error
+	// Began is when the call came, and Parent its TRACEPARENT; empty: its caller does not trace.
+	Began  time.Time
+	Parent string
+	// Steps measures what the call does; nil: nothing does.
+	Steps *report.Steps
 	// Warn prints a line for the operator on stderr.
 	Warn func(line string)
 	// OwnNetns allows CNI_NETNS to be the plugin's own namespace
@@ -50,6 +57,7 @@ type Call struct {
 // returned holds what is known, for the error's cniVersion; it may be nil.
 func decode(command string, getenv func(string) string, stdin io.Reader) (*Call, error) {
 	call := &Call{
+		Began: time.Now(), Parent: getenv("TRACEPARENT"),
 		Command:     command,
 		ContainerID: getenv("CNI_CONTAINERID"),
 		Netns:       getenv("CNI_NETNS"),

@@ -21,6 +21,8 @@ type Plugin struct {
 
 	// Complete, if there is one, lays the configuration upon others, before all else.
 	Complete func(*Call) error
+	// Observe, if there is one, returns what is to be told of the call's end; nil: nothing.
+	Observe func(*Call) func(*types.Error)
 	// Vet, if there is one, looks at the configuration before ADD, CHECK and STATUS.
 	Vet func(*Call) error
 
@@ -92,14 +94,25 @@ func (p Plugin) serve(command string, getenv func(string) string, s Streams) (*C
 		return call, err
 	}
 	if p.Complete != nil {
-		if err := p.Complete(call); err != nil {
-			return call, err
+		err = p.Complete(call)
+	}
+	tell := func(*types.Error) {}
+	if p.Observe != nil {
+		if fn := p.Observe(call); fn != nil {
+			tell = fn
 		}
 	}
-	err = p.do(command, verb, call, s.Stdout)
-	if err != nil && call.Locate != nil {
+	if err == nil {
+		err = p.do(command, verb, call, s.Stdout)
+	}
+	if err == nil {
+		tell(nil)
+		return call, nil
+	}
+	if call.Locate != nil {
 		err = call.Locate(err)
 	}
+	tell(codeOf(err, command))
 	return call, err
 }
 
@@ -137,6 +150,7 @@ func (p Plugin) add(ctx context.Context, call *Call, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	call.Steps.At("result")
 	if err := result.write(stdout, call.Version); err != nil {
 		return errors.Join(fmt.Errorf("result as version %s: %w", call.Version, err), p.Del(ctx, call))
 	}

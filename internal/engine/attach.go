@@ -32,14 +32,17 @@ func (n *Network) Attach(ctx context.Context, sb *Sandbox, opts ...EndpointOptio
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
+	n.c.steps.At("lock")
 	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.Create)
 	if err != nil {
 		return nil, err
 	}
+	n.c.steps.At("record")
 	var made madeRecord
 	e, err := n.attach(ctx, sb, spec, id, &made)
 	release()
 	if e != nil {
+		n.c.steps.At("others")
 		e.repairOthers(ctx)
 	}
 	if err != nil {

@@ -48,6 +48,7 @@ func (n *Network) Holders(ctx context.Context) (all []life.Holder, err error) {
 // on after errors and reports them joined. keep is asked again of each one once
 // no ADD and no DEL of it is under way.
 func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, dissolve Dissolve) (err error) {
+	n.c.steps.At("collect")
 	leave, err := n.c.Enter()
 	if err != nil {
 		return err

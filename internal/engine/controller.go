@@ -34,6 +34,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/publish"
+	"github.com/libnet-cni/libnet/internal/report"
 	"github.com/libnet-cni/libnet/internal/responder"
 	"github.com/libnet-cni/libnet/internal/shortcut"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -174,6 +175,7 @@ type Controller struct {
 	names     *naming.Kernel
 	services  *balancer.Services  // nil: none
 	shortcuts *shortcut.Shortcuts // nil: none
+	steps     *report.Steps       // nil: not measured
 
 	boot      string
 	stateDir  string
@@ -197,6 +199,7 @@ type options struct {
 	stateDir, dataDir, netnsDir, poolsFile string
 	one, endsSoon                          bool
 	tunnels                                func(*kernel.Handle) tunnels
+	steps                                  *report.Steps
 }
 
 // DefaultStateDir is where records are kept unless told otherwise.
@@ -230,6 +233,9 @@ func InOneNamespace() Option { return func(o *options) { o.one = true } }
 // seen to be done, a child then waits for.
 func EndsSoon() Option { return func(o *options) { o.one, o.endsSoon = true, true } }
 
+// WithSteps has one call say when its steps begin; nil: it says nothing.
+func WithSteps(steps *report.Steps) Option { return func(o *options) { o.steps = steps } }
+
 // SpansHosts has the Controller make networks that span hosts, and mend their tunnels. Without
 // it such networks are refused, and tunnels that are there stay as they are: bridge-ln and
 // portmap-ln leave them to overlay-ln, ln-agent and lnctl, and are 0.25 MB smaller.
@@ -243,6 +249,7 @@ func New(opts ...Option) (*Controller, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	o.steps.At("open")
 	boot, err := life.BootID()
 	if err != nil {
 		return nil, err
@@ -258,7 +265,7 @@ func New(opts ...Option) (*Controller, error) {
 		bridges: handle, basis: handle, links: handle, published: handle, finder: handle,
 		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
 		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, guests: dir, standby: dir, sandboxes: dir, services: services,
-		boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
+		steps: o.steps, boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		shortcuts: &shortcut.Shortcuts{Path: fastpath.New(handle), Links: handle},
 		names:     &naming.Kernel{Answers: responder.New(dir.Path(), handle), Records: dir, Agent: naming.AgentAnswers},
 		routes:    handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,

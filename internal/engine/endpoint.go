@@ -221,6 +221,7 @@ func (n *Network) publishable(ports []model.PortMapping) error {
 func (e *Endpoint) lease(ctx context.Context, spec endpointSpec) error {
 	_, ours := e.n.ipam.(*address.Pool)
 	e.chosen = ours && len(spec.addrs) == 0
+	e.n.c.steps.At("lease")
 	claim := address.Claim{ID: e.ID(), Addresses: spec.addrs, Workload: spec.workload, Runtime: spec.runtime}
 	claim.Netns, claim.NetnsID = spec.netns()
 	if err := e.n.keepLost(ctx, e.ID()); err != nil {

@@ -53,6 +53,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 		return err
 	}
 	defer func() { _ = ns.Close() }() // what was made is not undone any more
+	e.n.c.steps.At("ports")
 	release, err := e.n.c.Ports().Lock(ctx, state.Endpoint{ContainerID: e.rec.ContainerID, Ports: e.rec.Ports, Phase: state.PhaseReady})
 	if err != nil {
 		return err
@@ -67,6 +68,7 @@ func (e *Endpoint) join(ctx context.Context, sb *Sandbox) (err error) {
 	if err := e.connect(ctx, p, &undo); err != nil {
 		return err
 	}
+	e.n.c.steps.At("ready")
 	ready := e.rec
 	ready.Phase = state.PhaseReady
 	if err := e.n.c.endpoints.SaveEndpoint(ready); err != nil {
@@ -127,10 +129,12 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	if err := e.n.resolveMTU(); err != nil {
 		return err
 	}
+	c.steps.At("rules")
 	fresh, err := e.applyRules(ctx, p, undo)
 	if err != nil {
 		return err
 	}
+	c.steps.At("bridge")
 	br, err := e.n.ensureBridge(ctx, e.bridgeUse(), undo)
 	if err != nil {
 		return err
@@ -138,6 +142,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	if err := e.openLocalhost(p); err != nil {
 		return err
 	}
+	c.steps.At("connections")
 	if fresh || e.restored || br.Created {
 		// Connections first: until they are gone, their packets wait for neighbours.
 		if err := errors.Join(e.n.c.Ports().EndUnguardedFlows(ctx, e.n.Plan(), e.rec), c.bridges.ForgetNeighbours(ctx, e.rec.Bridge)); err != nil {
@@ -158,17 +163,25 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	}
 	p.Link.Unknown = e.chosen && unknown
 	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
-	p.Link.Made = func(hostIndex int) error { return e.answer(ctx, hostIndex, undo) }
+	p.Link.Made = func(hostIndex int) error {
+		c.steps.At("names")
+		err := e.answer(ctx, hostIndex, undo)
+		c.steps.At("link")
+		return err
+	}
+	c.steps.At("link")
 	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {
 		return err
 	}
 	undo.Push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	c.steps.At("forwarding")
 	if p.V4 || p.V6 {
 		if err := c.bridges.Forward(ctx, p.V4, p.V6); err != nil {
 			return err
 		}
 	}
+	c.steps.At("connections")
 	if err := c.Ports().EndFlows(ctx, e.rec, e.standby); err != nil {
 		return err
 	}

@@ -45,11 +45,13 @@ func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (er
 
 // removeAlone is RemoveFrom without the container's guests.
 func (n *Network) removeAlone(ctx context.Context, id model.ID, netns string) error {
+	n.c.steps.At("lock")
 	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
 	if err != nil {
 		return err
 	}
 	defer release()
+	n.c.steps.At("record")
 	return n.remove(ctx, id, netns)
 }
 
@@ -238,6 +240,7 @@ func (n *Network) dropTables(ctx context.Context, rec state.Endpoint) error {
 // while it frees the link, each of which takes it some 20 ms, and a child may wait
 // for both; so rules go first, from a link that is down.
 func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns string) error {
+	n.c.steps.At("ports")
 	release, err := n.c.Ports().LockGoing(ctx, rec)
 	if err != nil {
 		return err
@@ -248,8 +251,11 @@ func (n *Network) takeApart(ctx context.Context, rec state.Endpoint, netns strin
 	}
 	ref := (&Endpoint{n: n, rec: rec}).ref()
 	ref.NetnsPath = netns
+	n.c.steps.At("rules")
 	down, err := n.cutOff(ctx, rec, ref)
+	n.c.steps.At("link")
 	errs := []error{err, n.c.links.Detach(ctx, ref)}
+	n.c.steps.At("connections")
 	if !down {
 		errs = append(errs, n.retireRules(ctx, rec))
 	}
@@ -288,6 +294,7 @@ func notOwn(path string) string {
 // forget gives the addresses back and then removes the record, so that a
 // record tells of addresses that may still be held.
 func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
+	n.c.steps.At("lease")
 	id := life.IDOf(rec)
 	if kind, dir := n.LeaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
@@ -297,6 +304,7 @@ func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
 	if err := n.forgetElsewhere(ctx, rec, id); err != nil {
 		return err
 	}
+	n.c.steps.At("record")
 	return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName)
 }
 

@@ -25,6 +25,7 @@ const healBudget = 5 * time.Second
 // pool is no error: to have a runtime take its host out of service would stop all that
 // runs there.
 func (n *Network) Status(ctx context.Context) (err error) {
+	n.c.steps.At("status")
 	leave, err := n.c.Enter()
 	if err != nil {
 		return err

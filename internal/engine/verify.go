@@ -36,6 +36,7 @@ type Expectation struct {
 // name, joined; the error is then ErrDifferent. Any other error says that it
 // could not look. It needs no record.
 func (n *Network) Verify(ctx context.Context, want Expectation) (err error) {
+	n.c.steps.At("compare")
 	leave, err := n.c.Enter()
 	if err != nil {
 		return err

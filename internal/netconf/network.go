@@ -30,6 +30,7 @@ type Network struct {
 	BlockSize model.BlockSize
 	// ByAgent says of overlay-ln that ln-agent knows the hosts.
 	ByAgent bool
+	Log     Log
 	// Template is the name of that in configFrom; empty: none. What it says is not looked up.
 	Template string
 }
@@ -41,7 +42,7 @@ const defaultBridge = "cni0"
 // before anything is changed. Which values contradict each other, model says.
 func ReadNetwork(p Plugin, s Source) (*Network, error) {
 	v := read(s.Conf, table[:])
-	n := &Network{Config: readConfig(p, v), StateDir: readStateDir(v[keyStateDir]), DNS: readDNS(v[keyDNS])}
+	n := &Network{Config: readConfig(p, v), StateDir: readStateDir(v[keyStateDir]), Log: readLog(v[keyLog]), DNS: readDNS(v[keyDNS])}
 	v[keyStrict].Bool(new(bool))
 	in := sections{ipam: inside(v[keyIPAM], ipamTable[:]), runtime: inside(v[keyRuntimeConfig], runtimeTable[:]), args: readArgs(v)}
 	in.ipam[ipamType].String(&n.IPAMType)
@@ -234,6 +235,7 @@ type Cleanup struct {
 	Backend  model.Backend
 	IPAMType string
 	Pool     PoolCleanup
+	Log      Log
 }
 
 // LooseNetwork reads what DEL and GC need of bridge-ln or overlay-ln.
@@ -243,6 +245,7 @@ func LooseNetwork(s Source) Cleanup {
 		StateDir: looseStateDir(v[keyStateDir]),
 		Backend:  looseBackend(v[keyBackend], v[keyIPMasqBackend]),
 		Pool:     LoosePool(s),
+		Log:      LooseLog(s.Conf),
 	}
 	if name, _ := v[keyBridge].Text(); model.ValidBridgeName(name) {
 		c.Bridge = name

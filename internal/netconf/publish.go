@@ -13,13 +13,14 @@ type Publish struct {
 	StateDir string // empty: libnet's default
 	Config   model.PublishConfig
 	Ports    []Port
+	Log      Log
 }
 
 // ReadPublish reads the configuration of portmap-ln, and refuses what it can before anything
 // is changed.
 func ReadPublish(s Source) (*Publish, error) {
 	v := read(s.Conf, table[:])
-	p := &Publish{StateDir: readStateDir(v[keyStateDir])}
+	p := &Publish{StateDir: readStateDir(v[keyStateDir]), Log: readLog(v[keyLog])}
 	v[keyStrict].Bool(new(bool))
 	p.Config.NoHairpin, p.Config.MasqueradeAll = readClients(v)
 	p.Config.Backend = readBackend(v[keyBackend])
@@ -34,7 +35,7 @@ func LoosePublish(s Source) *Publish {
 	v := read(s.Conf.Apart(), table[:])
 	given := model.PublishConfig{Backend: looseBackend(v[keyBackend])}
 	readMatches(v, &given)
-	return &Publish{StateDir: looseStateDir(v[keyStateDir]), Config: model.PublishConfig{Backend: given.Chosen()}}
+	return &Publish{StateDir: looseStateDir(v[keyStateDir]), Log: LooseLog(s.Conf), Config: model.PublishConfig{Backend: given.Chosen()}}
 }
 
 // readMatches reads the keys whose values are words of a backend.

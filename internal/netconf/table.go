@@ -46,6 +46,7 @@ const (
 	keyNames
 	keyFastPath
 	keyConfigFrom
+	keyLog
 	keyStateDir
 	keyStrict
 	keyIPAM
@@ -165,6 +166,8 @@ var table = [keyCount]Key{
 		Overlay: "Also those to and from other hosts, but for networks with `encryption`."},
 	keyConfigFrom: {Name: "configFrom", Of: networks, Type: "string",
 		Does: "Name of a template, `/etc/cni/ln/templates/<name>.json`, which says what this configuration leaves open: [Templates and defaults](templates.md)."},
+	keyLog: {Name: "log", Of: attachers, Type: "object", Inside: logTable[:], Cleanup: true,
+		Does: "Each call appends a line of JSON to a file, with the time that its steps took: [Logs and traces](telemetry.md)."},
 	keyStateDir: {Name: "stateDir", Of: attachers, Type: "string", Default: `"/run/libnet"`, Cleanup: true,
 		Does: "Directory of the records, an absolute path."},
 	keyStrict: {Name: "strict", Of: attachers, Type: "boolean", Default: "false",

@@ -10,6 +10,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
+	"github.com/libnet-cni/libnet/internal/report"
 )
 
 // conf is what the verbs need of a configuration.
@@ -18,8 +19,9 @@ type conf struct {
 	driver driver
 	name   string
 	ipam   address.IPAM // nil: none
-	one    bool         // the call is about one attachment
-	layers []byte       // what the configuration was laid upon; nil: nothing
+	steps  *report.Steps
+	one    bool   // the call is about one attachment
+	layers []byte // what the configuration was laid upon; nil: nothing
 	// list tells the list of nodes from others, and seen is what an earlier call noted of it; nil:
 	// it is read.
 	list string
@@ -94,7 +96,7 @@ func (d driver) read(call *cni.Call, c *conf, s netconf.Source) (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Network, c.driver, c.name, c.one, c.layers = *n, d, call.Network, !d.guest, call.Layers
+	c.Network, c.driver, c.name, c.one, c.layers, c.steps = *n, d, call.Network, !d.guest, call.Layers, call.Steps
 	switch {
 	case d.join != nil:
 		err = d.join(c, call)
@@ -114,7 +116,7 @@ func (d driver) read(call *cni.Call, c *conf, s netconf.Source) (*conf, error) {
 // loose reads what DEL and GC need.
 func (d driver) loose(call *cni.Call) (c *conf, err error) {
 	l := netconf.LooseNetwork(Source(call))
-	c = &conf{driver: d, name: call.Network, one: call.Command != "GC"}
+	c = &conf{driver: d, name: call.Network, one: call.Command != "GC", steps: call.Steps}
 	c.StateDir, c.Config = l.StateDir, model.NetworkConfig{Bridge: cmp.Or(l.Bridge, d.bridge), Backend: l.Backend}
 	switch {
 	case d.join != nil || l.IPAMType == address.PoolType:
@@ -152,7 +154,7 @@ func (c *conf) requested() []netip.Addr {
 
 // withNetwork calls fn with the network of the configuration.
 func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) error {
-	opts := []engine.Option{engine.InOneNamespace()}
+	opts := []engine.Option{engine.InOneNamespace(), engine.WithSteps(c.steps)}
 	if c.driver.option != nil {
 		opts = append(opts, c.driver.option())
 	}

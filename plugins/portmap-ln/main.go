@@ -20,7 +20,7 @@ func main() {
 
 func program() cni.Plugin {
 	return cni.Plugin{
-		Name: "portmap-ln", Version: version, Vet: plugin.Vet(netconf.Portmap),
+		Name: "portmap-ln", Version: version, Observe: plugin.Observe(netconf.Portmap, version), Vet: plugin.Vet(netconf.Portmap),
 		Add: add, Check: check, Del: del, GC: collect, Status: status,
 	}
 }

@@ -17,9 +17,11 @@ var ladder = []struct {
 	from string
 	to   []string
 }{
-	{"plugins/*", []string{"internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model", "internal/publish", "internal/address", "internal/life"}},
-	{"internal/plugin", []string{"internal/cni", "internal/plan", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
-	{"internal/netconf", []string{"internal/layers", "internal/jsonw", "internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
+	{"plugins/*", []string{"internal/report", "internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model", "internal/publish", "internal/address", "internal/life"}},
+	{"internal/plugin", []string{"internal/report", "internal/cni", "internal/plan", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
+	{"internal/netconf", []string{"internal/report", "internal/layers", "internal/jsonw", "internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
+	{"internal/report", []string{"internal/jsonw"}},
+	{"internal/telemetry", []string{"internal/report"}},
 	{"internal/layers", []string{"internal/jsonr", "internal/jsonw"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host", "internal/wireguard"}},
 	{"cmd/lnctl", []string{"cmd/lnctl/*", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life", "internal/balancer", "internal/service", "internal/firewall"}},
@@ -31,8 +33,8 @@ var ladder = []struct {
 	{"cmd/lnctl/status", []string{"internal/console", "internal/engine", "internal/naming", "internal/operator"}},
 	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/netns", "internal/nftrace", "internal/state"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets", "internal/jsonr"}},
-	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install"}},
-	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/host", "internal/returnpath"}},
+	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/telemetry"}},
+	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/host", "internal/returnpath", "internal/telemetry"}},
 	{"internal/returnpath", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/host", "internal/netlink", "internal/nfnl"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/responder", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/mesh", []string{"internal/firewall", "internal/firewall/conntrack", "internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
@@ -66,14 +68,14 @@ var ladder = []struct {
 	{"internal/firewall/porttest", []string{"internal/firewall"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl", "internal/procfs"}},
 	{"internal/firewall/iptables", []string{"internal/fastpath", "internal/firewall", "internal/firewall/tool", "internal/flock", "internal/sorting"}},
-	{"internal/cni", []string{"internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/publish", "internal/address", "internal/life", "internal/wireguard"}},
+	{"internal/cni", []string{"internal/report", "internal/jsonr", "internal/jsonw", "internal/plain", "internal/engine", "internal/model", "pkg/ipamstore", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/publish", "internal/address", "internal/life", "internal/wireguard"}},
 	{"internal/firewall/either", []string{"internal/firewall", "internal/firewall/iptables", "internal/model", "internal/firewall/nft"}},
 	{"internal/policy", []string{"internal/firewall"}},
 	{"internal/model", []string{"internal/overlay", "internal/firewall", "internal/ipmath", "internal/wireguard", "internal/sorting"}},
 	{"pkg/libnet", []string{"internal/engine", "internal/model", "internal/driver", "internal/driver/*", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/address", "internal/life", "internal/wireguard"}},
 	{"internal/driver", []string{"internal/model", "internal/state"}},
 	{"internal/driver/*", []string{"internal/driver", "internal/driver/bridge", "internal/model"}},
-	{"internal/engine", []string{"internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/guard", "internal/unwind", "internal/plan", "internal/address", "internal/life", "internal/wireguard", "internal/sorting", "internal/naming", "internal/responder", "internal/balancer", "internal/service", "internal/shortcut", "internal/fastpath"}},
+	{"internal/engine", []string{"internal/report", "internal/model", "internal/policy", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/netns", "internal/overlay", "internal/firewall", "internal/firewall/*", "internal/state", "internal/flock", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/nodefile", "internal/publish", "internal/guard", "internal/unwind", "internal/plan", "internal/address", "internal/life", "internal/wireguard", "internal/sorting", "internal/naming", "internal/responder", "internal/balancer", "internal/service", "internal/shortcut", "internal/fastpath"}},
 	{"internal/naming", []string{"internal/life", "internal/model", "internal/netlink", "internal/nfnl", "internal/responder", "internal/state"}},
 	{"internal/responder", []string{"internal/bpf", "internal/netlink", "internal/plain"}},
 	{"internal/shortcut", []string{"internal/bpf", "internal/fastpath", "internal/host", "internal/netlink", "internal/state"}},
@@ -126,6 +128,7 @@ var heavy = []string{
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
 var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/wggo", "internal/nftrace", "internal/telemetry"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

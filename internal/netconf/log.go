@@ -1,0 +1,47 @@
+package netconf
+
+import (
+	"github.com/libnet-cni/libnet/internal/jsonr"
+	"github.com/libnet-cni/libnet/internal/report"
+)
+
+// The keys of log.
+const (
+	logFile = iota
+	logLevel
+	logCount
+)
+
+var logTable = [logCount]Key{
+	logFile: {Name: "file", Of: attachers, Type: "string", Cleanup: true,
+		Does: "The file, an absolute path. It is made if it is missing, of mode 0600; its directory is not. A line that cannot be written fails no call."},
+	logLevel: {Name: "level", Of: attachers, Type: "string", Default: `"info"`, Cleanup: true,
+		Does: "Which calls have a line: `\"error\"`, those that failed; `\"warn\"`, those with a line on stderr, too; `\"info\"`, all; `\"debug\"`, all, with their configurations."},
+}
+
+// Log is where and when calls are logged.
+type Log struct {
+	File  string // empty: nowhere
+	Level report.Level
+}
+
+func readLog(v jsonr.Value) Log {
+	in := inside(v, logTable[:])
+	var log Log
+	in[logFile].String(&log.File)
+	log.Level = oneOf(in[logLevel], report.Levels()...)
+	if log.File != "" && !isPlace(log.File) {
+		in[logFile].Refuse("an absolute path")
+	}
+	return log
+}
+
+// LooseLog reads what a configuration says about logs. None of what is wrong counts.
+func LooseLog(conf *jsonr.Object) Log {
+	conf = conf.Apart()
+	log := readLog(conf.At(table[keyLog].Name))
+	if conf.Err() != nil {
+		return Log{}
+	}
+	return log
+}
