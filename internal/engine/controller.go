@@ -67,6 +67,7 @@ type (
 		MendTunnel(context.Context, tunnel.Tunnel) (tunnel.Mended, error)
 		VerifyTunnel(context.Context, tunnel.Tunnel) error
 		RemoveTunnel(ctx context.Context, name, alias string) error
+		RemoveDirect(ctx context.Context, nets []netip.Prefix) error
 		PortUser(local netip.Addr, port uint16) (string, error)
 		CanEncrypt(device string) error
 		SecureState(name, socket string) (wireguard.State, error)
