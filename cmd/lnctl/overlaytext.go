@@ -32,6 +32,7 @@ type overlayPeer struct {
 type overlayWay struct {
 	Block     string        `json:"block"`
 	Via       string        `json:"via"`
+	Direct    string        `json:"direct,omitempty"` // device by which the block is led to without the tunnel
 	Route     overlayEntry  `json:"route"`
 	Neighbour overlayEntry  `json:"neighbour"`
 	Small     *overlayReply `json:"small,omitempty"`
@@ -63,7 +64,7 @@ func overlayOf(n *engine.Network, found operator.Peers) overlayNetwork {
 		}
 		for _, w := range p.Ways {
 			out.Ways = append(out.Ways, overlayWay{
-				w.Block.String(), w.Via.String(), entry(w.Route), entry(w.Neighbour), reply(w.Answer), reply(w.Full), w.Largest,
+				w.Block.String(), w.Via.String(), w.Direct, entry(w.Route), entry(w.Neighbour), reply(w.Answer), reply(w.Full), w.Largest,
 			})
 		}
 		o.Peers = append(o.Peers, out)
@@ -117,7 +118,7 @@ func writeOverlays(out io.Writer, all []overlayNetwork, head []string) error {
 		}
 		for _, p := range o.Peers {
 			for _, w := range p.Ways {
-				row := []string{o.Network, p.Address, w.Block, w.Route.text(), w.Neighbour.text(), p.Forwarding.text(), w.Small.text(), w.mtu()}
+				row := []string{o.Network, p.Address, w.Block, w.route(), w.Neighbour.text(), p.Forwarding.text(), w.Small.text(), w.mtu()}
 				rows = append(rows, row[:len(head)])
 			}
 			if len(p.Ways) == 0 {
@@ -143,6 +144,14 @@ func (e overlayEntry) text() string {
 		return e.State + ": " + e.Instead
 	}
 	return orDash(e.State) // of an encrypted network no neighbour is wanted
+}
+
+// route is as text of an entry, or by which device the block is reached without the tunnel.
+func (w overlayWay) route() string {
+	if w.Direct != "" && w.Route.State == string(operator.EntryPresent) {
+		return "direct by " + w.Direct
+	}
+	return w.Route.text()
 }
 
 // text is "0.31 ms", or "none".

@@ -81,6 +81,7 @@ type Agent struct {
 	announce hint // tell the registry of keys
 	heal     hint // look at the peers of encrypted networks
 	secret   hint // look whether wireguard-go is needed
+	direct   hint // look at the segment
 
 	mu       sync.Mutex
 	networks []netconf.AgentNetwork
@@ -92,6 +93,7 @@ type Agent struct {
 	former   map[string]nodefile.File // of networks that have no block at the moment, and had
 	lost     map[netip.Prefix]bool    // blocks that the log has been loud about
 	secrets  map[string]*secret       // by network
+	segments map[string]segment       // by network
 
 	questions map[string]*question // of the claim loop, by network
 	confRead  chan struct{}        // closed once the configurations have been read
@@ -107,7 +109,7 @@ func (a *Agent) starting() error { return fmt.Errorf("%s %w", a.conf.RegistryNam
 func New(c Config) *Agent {
 	c.RegistryName = cmp.Or(c.RegistryName, "etcd")
 	a := &Agent{
-		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), heal: newHint(), secret: newHint(), secrets: map[string]*secret{},
+		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), heal: newHint(), secret: newHint(), direct: newHint(), secrets: map[string]*secret{}, segments: map[string]segment{},
 		status: map[string]status{}, said: map[string]string{}, former: map[string]nodefile.File{},
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
 		confRead: make(chan struct{}),
@@ -159,7 +161,7 @@ func (a *Agent) tasks() []func(context.Context) error {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
 	}
 	if a.conf.Keys != nil {
-		all = append(all, a.announceLoop, a.userspaceLoop, a.rotateLoop, a.controlLoop, a.healLoop)
+		all = append(all, a.announceLoop, a.userspaceLoop, a.rotateLoop, a.controlLoop, a.healLoop, a.directLoop)
 	}
 	return all
 }
@@ -216,9 +218,15 @@ func (a *Agent) seen(v overlay.View) {
 	a.mend.give()
 	a.claim.give()
 	a.announce.give()
+	a.direct.give()
 }
 
-func (a *Agent) followKernel(ctx context.Context) error { return watch(ctx, a.mend.give) }
+func (a *Agent) followKernel(ctx context.Context) error {
+	return watch(ctx, func() {
+		a.mend.give()
+		a.direct.give()
+	})
+}
 
 func (a *Agent) followRules(ctx context.Context) error {
 	return watchRules(ctx, func() {

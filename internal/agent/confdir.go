@@ -171,6 +171,7 @@ func (a *Agent) readConf() {
 	a.mend.give()
 	a.claim.give()
 	a.secret.give()
+	a.direct.give()
 }
 
 // forget has health and metrics know a network no more.
@@ -178,6 +179,7 @@ func (a *Agent) forget(network string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.status, network)
+	delete(a.segments, network)
 	for _, about := range []string{"mend ", "claim ", "spare "} {
 		delete(a.said, about+network)
 	}

@@ -167,7 +167,11 @@ func (k keeper) follow(ctx context.Context, v overlay.View) (soon time.Duration,
 			return 0, err
 		}
 	}
+	k.addDirect(&f)
 	up, err := k.connect(ctx, f)
+	if up && err == nil && f.Encryption == "" {
+		k.announceDirect(f)
+	}
 	if up && f.Encryption != "" {
 		k.announce(shared.Keys[a.conf.Name], keys, err)
 		a.heal.give()

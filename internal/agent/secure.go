@@ -52,6 +52,7 @@ type secret struct {
 	moved  time.Time        // when all hosts sent by it, first; zero: not yet
 	wanted overlay.HostKeys // to be announced; zero: nothing yet
 	healed time.Time        // when an epoch was begun for a peer that is out of reach
+	open   bool             // the network is not encrypted: wanted has no keys
 }
 
 // secretOf returns what is remembered of a network, to be used under the agent's lock.
@@ -122,7 +123,8 @@ func (k keeper) announce(told, own overlay.HostKeys, connectErr error) {
 		own.Sends = min(own.Sends, told.Sends)
 	}
 	k.agent.mu.Lock()
-	k.agent.secretOf(k.network.Name).wanted = own
+	s := k.agent.secretOf(k.network.Name)
+	s.open, s.wanted = false, own
 	k.agent.mu.Unlock()
 	k.agent.announce.give()
 }
@@ -229,7 +231,7 @@ func (a *Agent) unannounced() map[string]overlay.HostKeys {
 	}
 	for network, s := range a.secrets {
 		told, there := a.view.Networks[network].Keys[a.conf.Name]
-		if len(s.wanted.Keys) > 0 && (!there || !told.Same(s.wanted)) {
+		if len(s.wanted.Keys) > 0 && !there || (s.open || len(s.wanted.Keys) > 0) && !told.Same(s.wanted) {
 			k := s.wanted
 			k.Revision = told.Revision
 			all[network] = k

@@ -69,6 +69,7 @@ type (
 		VerifyTunnel(context.Context, tunnel.Tunnel) error
 		RemoveTunnel(ctx context.Context, name, alias string) error
 		LeadsTo(name, alias string, to []netip.Prefix) (index int, err error)
+		RemoveDirect(ctx context.Context, nets []netip.Prefix) error
 		PortUser(local netip.Addr, port uint16) (string, error)
 		CanEncrypt(device string) error
 		SecureState(name, socket string) (wireguard.State, error)

@@ -137,6 +137,9 @@ func (d *fnv1a) config(c model.NetworkConfig) {
 	if c.FastPath != "" {
 		d.text(string(c.FastPath))
 	}
+	if c.Tunnel.DirectRouting {
+		d.text("directRouting")
+	}
 }
 
 func (d *fnv1a) tunnel(t model.TunnelConfig) {

@@ -121,6 +121,9 @@ func (n *Network) removeTunnel(ctx context.Context) error {
 	for _, name := range n.Plan().TunnelNames() { // the configuration may have had another encryption
 		errs = append(errs, n.c.tunnels.RemoveTunnel(ctx, name, model.NetworkOwner(n.def.Name)))
 	}
+	if t := n.def.Config.Tunnel; t.Agent {
+		errs = append(errs, n.c.tunnels.RemoveDirect(ctx, t.Reach()))
+	}
 	return errors.Join(append(errs, n.c.shortcuts.Sweep(ctx))...)
 }
 
@@ -237,6 +240,9 @@ func (n *Network) resolveTunnelMTU() error {
 	}
 	if mtu < least {
 		return model.BadConfig("mtu", "auto", fmt.Sprintf("the way to the network's hosts has MTU %d, which leaves %d inside; at least %d are needed (IPv6: 1280)", path, mtu, least))
+	}
+	if t.DirectRouting { // where a packet goes by the tunnel, this host says how large it may be
+		mtu = path
 	}
 	n.def.Config.MTU = min(mtu, 65535)
 	return nil

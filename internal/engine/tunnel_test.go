@@ -38,6 +38,8 @@ func (w *world) VerifyTunnel(_ context.Context, t tunnel.Tunnel) error {
 	return nil
 }
 
+func (w *world) RemoveDirect(context.Context, []netip.Prefix) error { return nil }
+
 func (w *world) RemoveTunnel(_ context.Context, name, _ string) error {
 	return w.step(func() { delete(w.things, "tunnel "+name) })
 }

@@ -82,6 +82,8 @@ type Network struct {
 	// what comes from there to Bridge comes in by these only. They do not overlap. Nil:
 	// nothing is sealed.
 	Sealed []netip.Prefix `json:",omitempty"`
+	// Direct are the network's other hosts that Bridge may reach without Tunnel.
+	Direct []Near `json:",omitempty"`
 	// NoHost keeps the host from opening connections by Bridge and Tunnel, and takes
 	// no IPv4 packet from there that has no source, as of a DHCP client.
 	NoHost bool
@@ -261,4 +263,19 @@ type Underlay struct {
 	// Hosts are the addresses of the network's other hosts: the only ones that
 	// packets of the tunnel come from.
 	Hosts []netip.Addr
+}
+
+// Near is another host of a network, on a segment of this one. What Bridge sends to its Blocks
+// by Device is not masqueraded; nothing else is forwarded there, but what was translated. What
+// comes from it by Device, from one of MACs and with a source in Blocks or Hosts, gets to Bridge
+// as what comes by the tunnel.
+type Near struct {
+	Device string
+	MACs   []net.HardwareAddr
+	Blocks []netip.Prefix
+	// Hosts are addresses of the host itself.
+	Hosts []netip.Addr
+	// Ends are addresses of this host, to which nothing else gets by Device than what
+	// comes from such hosts.
+	Ends []netip.Addr
 }

@@ -163,7 +163,7 @@ func fromIndex(n *plan.Network, b Bridge, id string) (firewall.Network, error) {
 	if err != nil {
 		return own, err
 	}
-	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, Spare: own.Spare, VTEPs: own.VTEPs, Underlay: own.Underlay, Sealed: own.Sealed}
+	blank := firewall.Network{Name: own.Name, Guard: own.Guard, Bridge: own.Bridge, Tunnel: own.Tunnel, Spare: own.Spare, VTEPs: own.VTEPs, Underlay: own.Underlay, Sealed: own.Sealed, Direct: own.Direct}
 	joined, err := joinGuards(blank, all)
 	if err != nil {
 		return own, err

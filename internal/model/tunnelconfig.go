@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,7 +24,13 @@ type Node struct {
 	Keys []EpochKey `json:"-"`
 	// Epoch is that of the device by which the routes to the host lead, as of Keys.
 	Epoch int `json:"-"`
+	// Direct is how this host reaches it without a tunnel, where an agent keeps the network;
+	// nil: only by the tunnel.
+	Direct *Direct `json:"-"`
 }
+
+// Direct is how this host reaches another one of the network without a tunnel.
+type Direct = overlay.Direct
 
 // EpochKey is a host's public key of an epoch, and the UDP port of its device.
 type EpochKey = overlay.EpochKey
@@ -66,6 +73,9 @@ type TunnelConfig struct {
 	// the network and it is encrypted. They change all the time: neither record nor
 	// fingerprint has them.
 	Epochs []int `json:"-"`
+	// DirectRouting [directRouting] has packets to hosts on the same Ethernet segment go there
+	// without a tunnel. An agent finds out which these are, so it is with Agent only.
+	DirectRouting bool `json:",omitempty"`
 }
 
 // BlockSize is how long the prefix of a host's block is, by address family.
@@ -142,7 +152,7 @@ func (c NetworkConfig) validateTunnel() error {
 		}
 		return nil
 	}
-	if err := t.validateEncryption(); err != nil {
+	if err := errors.Join(t.validateEncryption(), c.validateDirect()); err != nil {
 		return err
 	}
 	switch {
@@ -160,6 +170,25 @@ func (c NetworkConfig) validateTunnel() error {
 		return BadConfig("backend", `"iptables"`, `cannot be together with nodes: want "nftables" or "auto"`)
 	}
 	return t.validateNodes()
+}
+
+// validateDirect refuses what direct routing cannot be together with. isolated and icc: false
+// keep out what comes by the tunnel, and a packet that comes directly is none.
+func (c NetworkConfig) validateDirect() error {
+	const key = "directRouting"
+	t := c.Tunnel
+	switch {
+	case !t.DirectRouting:
+	case !t.Agent:
+		return BadConfig(key, true, "needs ln-agent, which finds the hosts of the same segment: want no nodes")
+	case t.Encrypted():
+		return BadConfig(key, true, "cannot be together with encryption: packets would go unencrypted")
+	case c.NoHost:
+		return BadConfig(key, true, "cannot be together with isolated: true; remove one of them")
+	case c.ForbidsICC():
+		return BadConfig(key, true, "cannot be together with icc: false, which keeps all packets from other hosts out; remove one of them")
+	}
+	return nil
 }
 
 // place is a block and the key it comes from.

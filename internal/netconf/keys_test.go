@@ -86,6 +86,7 @@ func keyRows() []keyRow {
 	row(Overlay, atHosts, "port", "8472", `"7"`)
 	row(Overlay, atHosts, "device", `"eth1"`, "1")
 	row(Overlay, atHosts, "isolated", "true", "1")
+	row(Overlay, `"subnet":"10.5.0.0/16",{}`, "directRouting", "true", "1")
 
 	row(attachers, "", "snat", "false", `"no"`)
 	row(attachers, "", "masqAll", "true", "1")

@@ -34,6 +34,7 @@ const (
 	keyPort
 	keyDevice
 	keyIsolated
+	keyDirectRouting
 	keyEncryption
 	keyPrivateKeyFile
 	keySNAT
@@ -140,6 +141,8 @@ var table = [keyCount]Key{
 		Does: "Device of the host by which the other hosts are reached."},
 	keyIsolated: {Name: "isolated", Of: Overlay, Type: "boolean", Default: "false",
 		Does: "This host opens no connections to the network's containers, neither to its own nor to others'. By default it may, for probes."},
+	keyDirectRouting: {Name: "directRouting", Of: Overlay, Type: "boolean", Default: "false",
+		Does: "Hosts on the same Ethernet segment reach each other's containers without a tunnel, at the MTU of the segment; all others by VXLAN: [Direct routing](direct-routing.md). ln-agent finds out which these are. Not with `nodes`, `encryption`, `isolated` or `icc: false`."},
 	keyEncryption: {Name: "encryption", Of: Overlay, Type: "string", Default: "none",
 		Does: "`\"wireguard\"`: what goes from one host to another goes by WireGuard, in the place of VXLAN, and never otherwise: [Encryption](wireguard.md). Every node then needs its `publicKey`; without `nodes` ln-agent makes the keys. Not with `device` or `vni`."},
 	keyPrivateKeyFile: {Name: "privateKeyFile", Of: Overlay, Type: "string",

@@ -45,6 +45,7 @@ func readTunnelKeys(v values, n *model.NetworkConfig, ipamType string, s Source,
 	v[keyPort].Int(&t.Port)
 	v[keyDevice].String(&t.Device)
 	v[keyIsolated].Bool(&n.NoHost)
+	v[keyDirectRouting].Bool(&t.DirectRouting)
 	t.Subnets = readPrefixes(v[keySubnet])
 	readBlockSize(v[keyBlockSize], &size)
 	readEncryption(v, t)

@@ -16,6 +16,7 @@ import (
 type Route struct {
 	Dst                               netip.Prefix
 	Gateway                           netip.Addr
+	Source                            netip.Addr // preferred, of the host's own packets; of one that was read only
 	OIF, MTU, AdvMSS, Priority, Table int
 	Scope, Protocol                   uint8
 	Metrics                           []byte // value of RTA_METRICS
@@ -113,6 +114,8 @@ func ParseRoute(b []byte) (Route, bool, error) {
 			dst, _ = netip.AddrFromSlice(v)
 		case unix.RTA_GATEWAY:
 			r.Gateway, _ = netip.AddrFromSlice(v)
+		case unix.RTA_PREFSRC:
+			r.Source, _ = netip.AddrFromSlice(v)
 		case unix.RTA_OIF:
 			r.OIF = Number(v)
 		case unix.RTA_TABLE:

@@ -25,7 +25,7 @@ type File struct {
 	VNI     int            `json:"vni"`
 	Port    int            `json:"port"`
 	Device  string         `json:"device,omitempty"`
-	MTU     int            `json:"mtu"`    // of the tunnel, in bytes
+	MTU     int            `json:"mtu"`    // of containers' packets to other hosts, in bytes
 	Self    netip.Addr     `json:"self"`   // this host's address
 	Blocks  []netip.Prefix `json:"blocks"` // this host's
 	// Until is when this host's right to its blocks ends, in seconds since boot
@@ -36,6 +36,8 @@ type File struct {
 	// device, the newest first.
 	Encryption model.Encryption `json:"encryption,omitempty"`
 	Epochs     []int            `json:"keyEpochs,omitempty"`
+	// DirectRouting says that nodes on the same segment are led to without a tunnel.
+	DirectRouting bool `json:"directRouting,omitempty"`
 	// Origin is where the agent read it.
 	Origin Origin `json:"origin"`
 	Nodes  []Node `json:"nodes"` // all of them, this host, too
@@ -65,6 +67,8 @@ type Node struct {
 	// the device by which this host sends there.
 	Keys []model.EpochKey `json:"keys,omitempty"`
 	By   int              `json:"by,omitempty"`
+	// Direct is how this host reaches it without a tunnel; missing: only by the tunnel.
+	Direct *model.Direct `json:"direct,omitempty"`
 }
 
 // Path returns where the node file of a network is.
@@ -87,9 +91,9 @@ func Uptime() int64 {
 // Tunnel is what the file says of the tunnel.
 func (f File) Tunnel() model.TunnelConfig {
 	t := model.TunnelConfig{Agent: true, Self: f.Self, Subnets: f.Subnets, VNI: f.VNI, Port: f.Port, Device: f.Device,
-		Encryption: f.Encryption, Epochs: f.Epochs}
+		Encryption: f.Encryption, Epochs: f.Epochs, DirectRouting: f.DirectRouting}
 	for _, n := range f.Nodes {
-		t.Nodes = append(t.Nodes, model.Node{Address: n.Address, Subnets: n.Blocks, Keys: n.Keys, Epoch: n.By})
+		t.Nodes = append(t.Nodes, model.Node{Address: n.Address, Subnets: n.Blocks, Keys: n.Keys, Epoch: n.By, Direct: n.Direct})
 	}
 	return t
 }

@@ -54,7 +54,9 @@ type PeerWay struct {
 	// Answer is to a small packet through the tunnel, and Full to one of the
 	// device's MTU; the zero Answer: it was not asked.
 	Answer, Full Answer
-	device       string // by which the route leads
+	// Direct is the device by which the block is led to without the tunnel; empty: by the tunnel.
+	Direct string
+	device string // by which the route leads
 	// Largest is, if a small packet came back and a full one did not, the size of
 	// the largest that did.
 	Largest int
@@ -260,12 +262,12 @@ func (o *Operator) findTunnels(ctx context.Context, n *plan.Network) (foundTunne
 			return all, err
 		}
 		for j, r := range t.Routes {
-			w := PeerWay{Route: entryOf(f.Routes[j]), device: t.Name}
-			if t.Secure == nil {
-				w.Neighbour = entryOf(f.Neighbours[j])
-			}
-			all.ways[r.Dst] = w
+			all.ways[r.Dst] = PeerWay{Route: entryOf(f.Routes[j]), device: t.Name}
 		}
+		for j, r := range t.Direct {
+			all.ways[r.Dst] = PeerWay{Route: entryOf(f.Direct[j]), device: r.Device, Direct: r.Device}
+		}
+		all.addNeighbours(t, f)
 		for j, p := range f.Peers {
 			all.peers[t.Secure.Peers[j].PublicKey] = entryOf(p)
 		}
@@ -276,6 +278,20 @@ func (o *Operator) findTunnels(ctx context.Context, n *plan.Network) (foundTunne
 		}
 	}
 	return all, nil
+}
+
+// addNeighbours adds the entries of a VXLAN device to the ways of the blocks that they are of.
+func (f foundTunnels) addNeighbours(t tunnel.Tunnel, have tunnel.Found) {
+	of := map[netip.Addr]Entry{}
+	for i, n := range t.Neighbours {
+		of[n.Addr] = entryOf(have.Neighbours[i])
+	}
+	for block, w := range f.ways {
+		if e, there := of[block.Addr()]; there {
+			w.Neighbour = e
+			f.ways[block] = w
+		}
+	}
 }
 
 func entryOf(e tunnel.Entry) Entry { return Entry{EntryState(e.State), e.Instead} }
@@ -324,12 +340,19 @@ func (f *foundPeers) whySilent(p Peer, w PeerWay) string {
 	if a.Err != nil {
 		return fmt.Sprintf("an ICMP echo request to %s cannot be sent by %s: %v: look at the firewall of this host", at, f.Device, a.Err)
 	}
-	said := fmt.Sprintf("%d ICMP echo requests of %d bytes to %s through the tunnel, no answer", a.Sent, a.Size, at)
+	how := "through the tunnel"
+	if w.Direct != "" {
+		how = "by " + w.Direct
+	}
+	said := fmt.Sprintf("%d ICMP echo requests of %d bytes to %s %s, no answer", a.Sent, a.Size, at, how)
 	switch {
 	case len(f.problems(p)) > 0:
 		return said
 	case p.Underlay.RTT == 0:
 		return fmt.Sprintf("%s; nor does %s answer on the underlay: the host is down, or no way leads there", said, p.Address)
+	}
+	if w.Direct != "" {
+		return fmt.Sprintf("%s, though %s answers on the underlay: ln-agent leads there by the tunnel again within seconds", said, p.Address)
 	}
 	if f.encrypted {
 		return fmt.Sprintf("%s, though %s answers on the underlay: UDP port %d blocked on the way or by a firewall of either host? "+

@@ -56,6 +56,8 @@ type Node struct {
 	Port uint16
 	// Elsewhere: the routes to the host's blocks lead by the network's other device.
 	Elsewhere bool
+	// Direct is how the host is reached without a tunnel; nil: only by it.
+	Direct *Direct
 }
 
 // Network is what all hosts of a network agree on, and the names on this one.
@@ -69,6 +71,11 @@ type Network struct {
 	Instead []string
 	// Nets are all that belongs to the network, where it is encrypted; nil: it is not.
 	Nets []netip.Prefix
+	// Past are all that belongs to the network, where blocks may be led to past the tunnel;
+	// nil: they may not.
+	Past []netip.Prefix
+	// Loose is as of tunnel.Tunnel.
+	Loose bool
 	// Sister is the name of the network's other device while there are two, and Kept says
 	// that an agent keeps the network, so that there may be two.
 	Sister string
@@ -87,7 +94,8 @@ const SessionEnds = 190 * time.Second
 // Plan returns what the network is on the host with the address self: a device
 // that holds the first address of each block of its own, and for each other
 // host a route per block, of families that this one has, by its first address, the MAC behind it, and
-// where frames for this MAC go. A self that is no node has no addresses.
+// where frames for this MAC go. A self that is no node has no addresses. The routes to blocks of a
+// host that is reached directly lead there past the device, which is ready to take over.
 //
 // Of a network that is encrypted the device is of WireGuard: each other host is a peer with
 // its blocks, and the routes lead by the device alone.
@@ -98,6 +106,7 @@ func Plan(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
 	t := tunnel.Tunnel{
 		Name: n.Name, Alias: n.Alias, VNI: n.VNI, Port: n.Port, Device: n.Device, MTU: n.MTU,
 		Local: self, MAC: MAC(n.VNI, self), IPv6: host.IPv6Off, Instead: n.Instead,
+		Nets: n.Past, Loose: n.Loose,
 	}
 	spoken := addOwn(&t, nodes, self)
 	for _, node := range nodes {
@@ -111,7 +120,9 @@ func Plan(n Network, nodes []Node, self netip.Addr) tunnel.Tunnel {
 			if !spoken[via.Is6()] {
 				continue
 			}
-			t.Routes = append(t.Routes, tunnel.Route{Dst: b.Masked(), Via: via})
+			if !addDirect(&t, node, b) {
+				t.Routes = append(t.Routes, tunnel.Route{Dst: b.Masked(), Via: via})
+			}
 			t.Neighbours = append(t.Neighbours, tunnel.Neighbour{Addr: via, MAC: mac})
 		}
 	}

@@ -19,19 +19,24 @@ type EpochKey struct {
 	Port      uint16        `json:"port"`
 }
 
-// HostKeys is what a host says of its keys of a network.
+// HostKeys is what a host says of its keys of a network, or of the way to it without a tunnel.
 type HostKeys struct {
 	// Keys are those by which the host can be reached now.
 	Keys []EpochKey
 	// Sends is the oldest epoch by which the host still sends to any other: it never takes
 	// an older one again.
 	Sends int
+	// Direct is by what it can be reached without a tunnel, where the network is not encrypted;
+	// without MACs: by none.
+	Direct Link
 	// Revision of the registry's entry; 0: there is none.
 	Revision int64
 }
 
 // Same says that two say the same.
-func (k HostKeys) Same(o HostKeys) bool { return k.Sends == o.Sends && slices.Equal(k.Keys, o.Keys) }
+func (k HostKeys) Same(o HostKeys) bool {
+	return k.Sends == o.Sends && slices.Equal(k.Keys, o.Keys) && k.Direct.Same(o.Direct)
+}
 
 // Newest is the newest epoch that the host has a key of; 0: none.
 func (k HostKeys) Newest() (epoch int) {

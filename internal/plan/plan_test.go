@@ -160,6 +160,11 @@ func TestValidate(t *testing.T) {
 		{model.NetworkConfig{Hairpin: true, Promiscuous: true}, "hairpinMode"},
 		{model.NetworkConfig{Internal: true, Masquerade: true}, "internal"},
 		{model.NetworkConfig{Internal: true, DefaultGateway: true}, "internal"},
+		{direct(func(*model.NetworkConfig) {}), ""},
+		{direct(func(c *model.NetworkConfig) { c.Tunnel.Agent = false }), "directRouting"},
+		{direct(func(c *model.NetworkConfig) { c.Tunnel.Encryption = model.WireGuard }), "directRouting"},
+		{direct(func(c *model.NetworkConfig) { c.NoHost = true }), "directRouting"},
+		{direct(func(c *model.NetworkConfig) { c.NoICC = true }), "directRouting"},
 	}
 	for _, tt := range tests {
 		err := tt.conf.Validate()
@@ -171,6 +176,16 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%+v: error %v, want one for key %s", tt.conf, err, tt.key)
 		}
 	}
+}
+
+// direct is a network whose hosts may reach each other without a tunnel, changed.
+func direct(change func(*model.NetworkConfig)) model.NetworkConfig {
+	self := netip.MustParseAddr("192.0.2.1")
+	c := model.NetworkConfig{Tunnel: model.TunnelConfig{
+		Agent: true, DirectRouting: true, Self: self, Nodes: []model.Node{{Address: self, Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/24")}}},
+	}}
+	change(&c)
+	return c
 }
 
 func TestValidateSubnet(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 func (n *Network) Rules() firewall.Network {
 	fw := n.Asked()
 	fw.VTEPs, fw.Underlay, fw.Sealed = n.vteps(), n.underlay(), n.sealed()
+	fw.Direct = n.direct()
 	return fw
 }
 

@@ -185,11 +185,43 @@ func (n *Network) Tunnel() tunnel.Tunnel {
 	t := n.Config.Tunnel
 	nodes := make([]overlay.Node, 0, len(t.Nodes))
 	for _, node := range t.Nodes {
-		nodes = append(nodes, overlay.Node{Address: node.Address, Blocks: node.Subnets, PublicKey: node.PublicKey})
+		nodes = append(nodes, overlay.Node{Address: node.Address, Blocks: node.Subnets, PublicKey: node.PublicKey, Direct: node.Direct})
 	}
-	return overlay.Plan(overlay.Network{
+	net := overlay.Network{
 		Name: n.TunnelName(), Alias: model.NetworkOwner(n.Name),
 		VNI: t.VNIOf(n.Name), Port: uint16(t.Port), Device: t.Device, MTU: n.Config.MTU,
 		Instead: n.otherTunnels(), Nets: n.sealed(),
-	}, nodes, t.Self)
+	}
+	if t.Agent && !t.Encrypted() {
+		net.Past, net.Loose = t.Reach(), t.DirectRouting
+	}
+	if t.DirectRouting && net.MTU > 0 { // the containers' is that of the underlay
+		net.MTU = t.MTU(net.MTU)
+	}
+	return overlay.Plan(net, nodes, t.Self)
+}
+
+// direct are the other hosts from which packets of the network come without a tunnel.
+func (n *Network) direct() (all []firewall.Near) {
+	t := n.Config.Tunnel
+	for _, node := range t.Nodes {
+		if node.Direct == nil || node.Address == t.Self || n.Driver != DriverOverlay {
+			continue
+		}
+		d := firewall.Near{Device: node.Direct.Device, Blocks: node.Subnets, Hosts: []netip.Addr{node.Address}}
+		for _, mac := range node.Direct.MACs {
+			d.MACs = append(d.MACs, mac[:])
+		}
+		for _, a := range node.Direct.Addresses {
+			inside := slices.ContainsFunc(t.Reach(), func(p netip.Prefix) bool { return p.Contains(a) })
+			if a != node.Address && !inside { // an address of a container is no host's
+				d.Hosts = append(d.Hosts, a)
+			}
+		}
+		for _, b := range t.Blocks() {
+			d.Ends = append(d.Ends, b.Masked().Addr())
+		}
+		all = append(all, d)
+	}
+	return all
 }

@@ -108,9 +108,13 @@ func (h *Tunnels) changes(d *netlink.Device, t Tunnel, have tunnelState) []chang
 		macs[n.Addr] = n.MAC
 	}
 	for _, r := range routes {
-		add(macs[r.Via], func() error { return addTunnelRoute(h.conn, d.Index, r, t.sister()) })
+		add(macs[r.Via], func() error { return addTunnelRoute(h.conn, d.Index, r, t) })
 	}
-	old := tunnelState{routes: oldRoutes, neighbours: oldNeighbours, fdb: oldFDB}
+	direct, oldDirect := differ(t.Direct, have.direct)
+	for _, r := range direct {
+		add(macs[r.Dst.Addr()], func() error { return addDirect(h.conn, r) })
+	}
+	old := tunnelState{routes: oldRoutes, neighbours: oldNeighbours, fdb: oldFDB, direct: oldDirect}
 	return append(all, h.surplus(d, t, old, macs)...)
 }
 
@@ -122,10 +126,15 @@ func (h *Tunnels) surplus(d *netlink.Device, t Tunnel, old tunnelState, macs map
 		all = append(all, change{do: func() error { return ignore(do(), gone...) }})
 	}
 	for _, r := range old.routes {
-		if t.leadsElsewhere(r.Dst) {
-			continue // the sister takes it over: without it for a moment, packets would be lost
+		if t.leadsElsewhere(r.Dst) || t.leadsPast(r.Dst) {
+			continue // another one takes its place: without it for a moment, packets would be lost
 		}
 		del(func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.Index, r) })
+	}
+	for _, r := range old.direct {
+		if !t.leadsPast(r.Dst) && !t.leadsTo(r.Dst) {
+			del(func() error { return removeDirect(h.conn, r) })
+		}
 	}
 	for _, n := range old.neighbours {
 		if _, wanted := macs[n.Addr]; !wanted {

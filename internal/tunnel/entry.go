@@ -111,9 +111,9 @@ func replaceFlags(typ int) int {
 }
 
 // addTunnelRoute adds a route that may have come meanwhile; another one to the
-// same destination is the host's own and stays, unless it leads by the device sister: that
-// one is replaced.
-func addTunnelRoute(c *netlink.Conn, index int, r Route, sister string) error {
+// same destination is the host's own and stays, unless it is the network's, by its other device or
+// past it: that one is replaced.
+func addTunnelRoute(c *netlink.Conn, index int, r Route, t Tunnel) error {
 	err := changeTunnelRoute(c, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r)
 	if !errors.Is(err, netlink.ErrExists) && !errors.Is(err, unix.EINVAL) { // IPv6: the gateway is elsewhere
 		return err
@@ -135,7 +135,10 @@ func addTunnelRoute(c *netlink.Conn, index int, r Route, sister string) error {
 	if d, err := c.DeviceByIndex(rs[i].OIF); err == nil {
 		name = d.Name
 	}
-	if sister != "" && name == sister && rs[i].Protocol == protocolOurs {
+	if isDirect(rs[i], index, t.Nets) {
+		return replaceDirect(c, index, r)
+	}
+	if name == t.sister() && rs[i].Protocol == protocolOurs {
 		return changeTunnelRoute(c, unix.RTM_NEWROUTE, unix.NLM_F_REPLACE, index, r)
 	}
 	return fmt.Errorf("%w: the host's route to %s leads by %s", ErrRouteConflict, r.Dst, name)

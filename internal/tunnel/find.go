@@ -35,7 +35,7 @@ type Found struct {
 	// wraps ErrNotFound.
 	Device []error
 	// These are in the order of the Tunnel's own; Peers in that of its Secure.
-	Routes, Neighbours, FDB, Peers []Entry
+	Routes, Neighbours, FDB, Direct, Peers []Entry
 }
 
 // FindTunnel changes nothing and says for each part of t how it is in the kernel.
@@ -64,6 +64,9 @@ func (h *Tunnels) FindTunnel(ctx context.Context, t Tunnel) (Found, error) {
 	}
 	if t.Secure != nil {
 		f.Peers = findPeers(t.Secure.Peers, peers)
+	}
+	if err := h.findDirect(t, have.direct, &f); err != nil {
+		return f, err
 	}
 	f.Routes, err = findRoutes(h.conn, t.Routes, have.routes)
 	f.Neighbours = findEntries(t.Neighbours, have.neighbours,

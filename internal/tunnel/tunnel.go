@@ -31,6 +31,19 @@ type MAC [6]byte
 // String is "02:00:00:12:34:56".
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
+// MarshalText writes String.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (m *MAC) UnmarshalText(text []byte) error {
+	a, err := net.ParseMAC(string(text))
+	if err == nil && len(a) != len(m) {
+		err = fmt.Errorf("MAC address %s: want %d bytes", text, len(m))
+	}
+	copy(m[:], a)
+	return err
+}
+
 // Route leads to a remote block by the address of its host's end; the zero Via: by the
 // device alone.
 type Route struct {
@@ -79,6 +92,15 @@ type Tunnel struct {
 	Routes     []Route
 	Neighbours []Neighbour
 	FDB        []FDBEntry
+
+	// Direct are routes that lead past the device, to hosts on the same segment.
+	Direct []Direct
+	// Nets are all that belongs to the network, where routes may lead past the device: one
+	// into them that is ours and not asked for goes. Nil: none of such routes is looked at.
+	Nets []netip.Prefix
+	// Loose says that packets come by the device from blocks whose routes lead past it: each host
+	// chooses the way for itself.
+	Loose bool
 
 	// Secure makes it a WireGuard device; nil: it is VXLAN. Name then starts with
 	// SecurePrefix, VNI, Local, Device, MAC, Neighbours and FDB are not used, and routes
@@ -209,10 +231,11 @@ func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
 		if err := sysctls.OwnIPv6(d.Name, t.IPv6, netlink.HasIPv6(t.Addrs)); err != nil {
 			return err
 		}
-		if t.Secure != nil && t.Secure.Loose {
-			if err := ignore(sysctls.Set("net/ipv4/conf/"+d.Name+"/rp_filter", looseFilter), host.ErrReadOnly); err != nil {
-				return err
-			}
+	}
+	if t.Loose || t.Secure != nil && t.Secure.Loose && (made || d.Alias == "") {
+		var sysctls host.Sysctls
+		if err := ignore(sysctls.Set("net/ipv4/conf/"+d.Name+"/rp_filter", looseFilter), host.ErrReadOnly); err != nil {
+			return err
 		}
 	}
 	mtu := d.MTU
@@ -239,6 +262,7 @@ type tunnelState struct {
 	routes     []Route
 	neighbours []Neighbour
 	fdb        []FDBEntry
+	direct     []Direct
 }
 
 func readTunnel(c *netlink.Conn, d *netlink.Device, t Tunnel) (s tunnelState, err error) {
@@ -270,7 +294,8 @@ func readTunnel(c *netlink.Conn, d *netlink.Device, t Tunnel) (s tunnelState, er
 			}
 		}
 	}
-	return s, nil
+	s.direct, err = readDirect(c, d.Index, t.Nets)
+	return s, err
 }
 
 // differ returns what is wanted and not there, and what is there and not wanted.

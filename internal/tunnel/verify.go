@@ -77,6 +77,13 @@ func (t *Tunnel) compare(at string, have tunnelState, out *netlink.Diff) {
 		}
 		out.Add("%s: route %s leads to no host of the network", at, r)
 	}
+	direct, oldDirect := differ(t.Direct, have.direct)
+	for _, r := range direct {
+		out.Add("%s: route %s is missing", at, r)
+	}
+	for _, r := range oldDirect {
+		out.Add("%s: route %s leads to no host of the network", at, r)
+	}
 	neighbours, oldNeighbours := differ(t.Neighbours, have.neighbours)
 	for _, n := range neighbours {
 		out.Add("%s: neighbour %s %s is missing", at, n.Addr, n.MAC)

@@ -56,6 +56,7 @@ var special = map[string]example{
 	"62-routed":           {capArgs: web, publish: "container"},
 	"70-overlay":          {capArgs: web, publish: "host", mtu: worldMTU - 50},
 	"71-overlay-agent":    {agent: true, capArgs: web, publish: "host", mtu: worldMTU - 50},
+	"76-overlay-direct":   {agent: true, capArgs: web, publish: "host", mtu: worldMTU},
 	"72-names":            {capArgs: `{"aliases":["web"]}`},
 	"74-names-kernel":     {capArgs: `{"aliases":["web"]}`, root: "loads BPF programs"},
 	// wireguard-go has its device as long as there is a configuration.

@@ -21,7 +21,7 @@ var Renamed = func() map[string]string {
 }()
 
 // ClosingSets are the sets that keep packets out by what is in them.
-var ClosingSets = []*Set{&Internal, &NoICC, &Apart, &Closed, &NoHost, &Tunnels, &Sealed4, &Sealed6, &Guarded}
+var ClosingSets = []*Set{&Internal, &NoICC, &Apart, &Closed, &NoHost, &Tunnels, &Sealed4, &Sealed6, &Far4, &Far6, &Beyond4, &Beyond6, &Guarded}
 
 // TupleOf is the inverse of tuple.datatype. The fields do not say where they
 // are in a packet.

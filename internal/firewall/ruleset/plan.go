@@ -73,7 +73,7 @@ func (e Elem) Shared() bool { return e.Set == &Strict || slices.Contains(Network
 // ofBridge says that an element of a network concerns the bridge alone.
 func (e Elem) ofBridge(bridge string) bool {
 	v, ok := e.Set.Key.Split(e.Key)
-	if !ok || e.Set == &Tunnels || e.Set.Key[len(e.Set.Key)-1].Datatype != TypeIfname {
+	if !ok || e.Set == &Tunnels || e.Set.ofDirect() || e.Set.Key[len(e.Set.Key)-1].Datatype != TypeIfname {
 		return false
 	}
 	if (e.Set == &Inside || e.Set == &NoICC) && IIFName.format(v[0]) != bridge {
@@ -133,6 +133,11 @@ func PlanNetwork(n firewall.Network) ([]Elem, *MarkRule, error) {
 			return nil, nil, err
 		}
 		all = append(all, sealed...)
+		direct, err := directElems(n, br)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, direct...)
 	}
 	for _, f := range []struct {
 		family byte

@@ -83,7 +83,7 @@ func (r *Recording) Read(e Elem) {
 
 // readNetwork takes an element of a network.
 func readNetwork(n *firewall.Network, s *Set, v [][]byte) {
-	if s.ofUnderlay() || s == &Sealed4 || s == &Sealed6 { // of the tunnel, not of the bridge
+	if s.ofUnderlay() || s == &Sealed4 || s == &Sealed6 || s.ofDirect() { // of the tunnel, not of the bridge
 		return
 	}
 	bridge := IIFName.format(v[len(v)-1]) // the last field of each set

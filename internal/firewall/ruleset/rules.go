@@ -22,7 +22,7 @@ func InetTable() Table {
 		{Name: "closed", Jumps: 1, Rules: closedRules()},
 		{Name: "publish", Jumps: 2, Rules: publishRules()},
 		{Name: underlayChain, Jumps: 1, Rules: underlayRules()},
-		{Name: translatedChain, Jumps: 2, Rules: translatedRules()},
+		{Name: translatedChain, Jumps: 4, Rules: translatedRules()},
 		{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, []Rule{
 			{"published on localhost is for this host alone", // ip daddr 127.0.0.0/8 iifname != "lo" drop
 				Rules(isIPv4, destLocalhost4, notLo, Drop)},
@@ -37,6 +37,11 @@ func InetTable() Table {
 			// shows what only passes the bridge.
 			{"nothing without a source into the host", // ip saddr 0.0.0.0/8 iifname @nohost drop
 				Rules(isIPv4, sourceNone4, In(&NoHost, IIFName), Drop)},
+			// Answers of these addresses tell an agent that its packets are let in here.
+			{"to this host's end of a tunnel, past it, only from the network's hosts, ipv4", // iifname . ip daddr . iifname @beyond4 iifname . ether saddr . ip saddr . iifname != @senders4 drop
+				Rules(isIPv4, In(&Beyond4, IIFName, DAddr4, IIFName), notSentBy(&Senders4, SAddr4), Drop)},
+			{"to this host's end of a tunnel, past it, only from the network's hosts, ipv6", // iifname . ip6 daddr . iifname @beyond6 iifname . ether saddr . ip6 saddr . iifname != @senders6 drop
+				Rules(isIPv6, In(&Beyond6, IIFName, DAddr6, IIFName), notSentBy(&Senders6, SAddr6), Drop)},
 		}},
 		{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, forwardRules()},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, postroutingRules()},
@@ -101,6 +106,14 @@ func forwardRules() []Rule {
 			Rules(In(&NoICC), Drop)},
 		{"between containers of a network", // iifname . oifname @inside accept
 			Rules(In(&Inside), Accept)},
+		{"to containers of a network on hosts of the same segment, ipv4", // iifname . ip daddr . oifname @beyond4 accept
+			Rules(isIPv4, In(&Beyond4), Accept)},
+		{"to containers of a network on hosts of the same segment, ipv6", // iifname . ip6 daddr . oifname @beyond6 accept
+			Rules(isIPv6, In(&Beyond6), Accept)},
+		{"from such hosts, ipv4", // iifname . ether saddr . ip saddr . oifname @senders4 accept
+			Rules(isIPv4, In(&Senders4), Accept)},
+		{"from such hosts, ipv6", // iifname . ether saddr . ip6 saddr . oifname @senders6 accept
+			Rules(isIPv6, In(&Senders6), Accept)},
 		// Packets of an encrypted network to itself that did not get in by the rule before.
 		{"nothing out of an encrypted network past its tunnel, ipv4", // iifname . ip daddr @sealed4 drop
 			Rules(isIPv4, In(&Sealed4), Drop)},
@@ -167,7 +180,7 @@ func postroutingRules() []Rule {
 		if f.Family == unix.NFPROTO_IPV6 {
 			version = "ipv6"
 		}
-		leaves := Rules(isFamily(f.Family), In(&f.Masq), NotIn(&f.Home), notMulticast(f))
+		leaves := Rules(isFamily(f.Family), In(&f.Masq), NotIn(&f.Home), NotIn(beyond(f)), notMulticast(f))
 		all = append(all,
 			Rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @snat4
 				Rules(leaves, In(&f.Source), translate(unix.NFT_NAT_SNAT, &f.Source))},

@@ -35,8 +35,21 @@ var (
 	Sealed4 = Set{unix.NFPROTO_INET, "sealed4", Tuple{IIFName, DAddr4}, nil, true}
 	Sealed6 = Set{unix.NFPROTO_INET, "sealed6", Tuple{IIFName, DAddr6}, nil, true}
 
+	// Beyond4 and Beyond6 say where packets may go without a tunnel: from an interface, to a block,
+	// by an interface. Where the third one is the first again, the packet is for this host.
+	Beyond4 = Set{unix.NFPROTO_INET, "beyond4", Tuple{IIFName, DAddr4, OIFName}, nil, true}
+	Beyond6 = Set{unix.NFPROTO_INET, "beyond6", Tuple{IIFName, DAddr6, OIFName}, nil, true}
+	// Senders4 and Senders6 say from where packets may come without a tunnel: by an interface, from
+	// a MAC, out of a block, into an interface, with the same exception.
+	Senders4 = Set{unix.NFPROTO_INET, "senders4", Tuple{IIFName, EtherSource, SAddr4, OIFName}, nil, true}
+	Senders6 = Set{unix.NFPROTO_INET, "senders6", Tuple{IIFName, EtherSource, SAddr6, OIFName}, nil, true}
+	// Far4 and Far6 are the blocks of Beyond: what gets there otherwise was translated.
+	Far4 = Set{unix.NFPROTO_INET, "far4", Tuple{DAddr4, OIFName}, nil, true}
+	Far6 = Set{unix.NFPROTO_INET, "far6", Tuple{DAddr6, OIFName}, nil, true}
+
 	// NetworkSets has VTEPs before Tunnels: until an element of Tunnels is there, nothing is refused.
-	NetworkSets = []*Set{&Internal, &Inside, &NoICC, &Apart, &Closed, &Routed, &Trusted, &NoHost, &VTEPs, &Tunnels, &hosts4, &hosts6, &underlay, &Sealed4, &Sealed6}
+	NetworkSets = []*Set{&Internal, &Inside, &NoICC, &Apart, &Closed, &Routed, &Trusted, &NoHost, &VTEPs, &Tunnels, &hosts4, &hosts6, &underlay, &Sealed4, &Sealed6,
+		&Senders4, &Senders6, &Beyond4, &Beyond6, &Far4, &Far6}
 )
 
 // Owners is an index: one element for each owner of elements in the sets of IPv4 and

@@ -3,6 +3,8 @@ package ruleset
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -147,7 +149,107 @@ func tunnelRules() []Rule {
 			Rules(In(&Tunnels), Jump(translatedChain))},
 		{"into a tunnel", // oifname @tunnels jump translated
 			Rules(In(&Tunnels, OIFName), Jump(translatedChain))},
+		{"to where a tunnel could lead, past it, ipv4", // ip daddr . oifname @far4 jump translated
+			Rules(isIPv4, In(&Far4), Jump(translatedChain))},
+		{"to where a tunnel could lead, past it, ipv6", // ip6 daddr . oifname @far6 jump translated
+			Rules(isIPv6, In(&Far6), Jump(translatedChain))},
 	}
+}
+
+// ofDirect says that a set is about packets that need no tunnel.
+func (s *Set) ofDirect() bool {
+	switch s {
+	case &Beyond4, &Beyond6, &Senders4, &Senders6, &Far4, &Far6:
+		return true
+	}
+	return false
+}
+
+// beyond is the set of a family.
+func beyond(f *FamilySets) *Set {
+	if f == IPv6() {
+		return &Beyond6
+	}
+	return &Beyond4
+}
+
+// notSentBy matches what is for this host and not from one of the set's senders.
+func notSentBy(s *Set, saddr Field) Part {
+	return lookup(s, true, Tuple{IIFName, EtherSource, saddr, IIFName})
+}
+
+// directElems are those of the hosts that are reached without a tunnel.
+func directElems(n firewall.Network, br []byte) ([]Elem, error) {
+	var all []Elem
+	for _, d := range n.Direct {
+		device, err := ifname(d.Device)
+		if err != nil {
+			return nil, fmt.Errorf("device of the segment %w", err)
+		}
+		o := oneDirect{owner: firewall.Key(n.Name), device: device, bridge: br}
+		for _, p := range d.Blocks {
+			o.senders(p, d.MACs, true)
+			o.to(p)
+		}
+		for _, a := range d.Hosts {
+			o.senders(netip.PrefixFrom(a, a.BitLen()), d.MACs, false)
+		}
+		for _, a := range d.Ends {
+			o.end(a)
+		}
+		if o.err != nil {
+			return nil, o.err
+		}
+		all = append(all, o.all...)
+	}
+	return Dedupe(all), nil
+}
+
+// oneDirect gathers the elements of one such host.
+type oneDirect struct {
+	owner          string
+	device, bridge []byte
+	all            []Elem
+	err            error
+}
+
+// add adds the element from the first to the last of p, where key puts an address in its place.
+func (o *oneDirect) add(v4, v6 *Set, p netip.Prefix, key func(s *Set, addr []byte) []byte) {
+	s := v4
+	if p.Addr().Is6() {
+		s = v6
+	}
+	if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+		o.err = fmt.Errorf("prefix %s of the network: %w", p, firewall.ErrInvalid)
+		return
+	}
+	r := rangeOf(p)
+	o.all = append(o.all, Elem{Set: s, Key: key(s, r.first), End: key(s, r.last), Owner: o.owner})
+}
+
+// senders lets in what comes from MACs out of p; to this host, too, where ends says so.
+func (o *oneDirect) senders(p netip.Prefix, macs []net.HardwareAddr, ends bool) {
+	for _, mac := range macs {
+		if uint32(len(mac)) != EtherSource.Size {
+			o.err = fmt.Errorf("MAC address %s: %w", mac, firewall.ErrInvalid)
+			return
+		}
+		o.add(&Senders4, &Senders6, p, func(s *Set, addr []byte) []byte { return s.Key.Of(o.device, mac, addr, o.bridge) })
+		if ends {
+			o.add(&Senders4, &Senders6, p, func(s *Set, addr []byte) []byte { return s.Key.Of(o.device, mac, addr, o.device) })
+		}
+	}
+}
+
+// to leads from the bridge to p, and keeps out what comes otherwise.
+func (o *oneDirect) to(p netip.Prefix) {
+	o.add(&Beyond4, &Beyond6, p, func(s *Set, addr []byte) []byte { return s.Key.Of(o.bridge, addr, o.device) })
+	o.add(&Far4, &Far6, p, func(s *Set, addr []byte) []byte { return s.Key.Of(addr, o.device) })
+}
+
+// end closes an address of this host to all but senders.
+func (o *oneDirect) end(a netip.Addr) {
+	o.add(&Beyond4, &Beyond6, netip.PrefixFrom(a, a.BitLen()), func(s *Set, addr []byte) []byte { return s.Key.Of(o.device, addr, o.device) })
 }
 
 const translatedChain = "translated"

@@ -91,6 +91,8 @@ type (
 	keysValue struct {
 		Keys  []overlay.EpochKey `json:"keys"`
 		Sends int                `json:"sends"`
+		// Direct is missing where the host cannot be reached without a tunnel.
+		Direct *overlay.Link `json:"direct,omitempty"`
 	}
 	// epochValue is of networks/<network>/epoch; see overlay.KeyEpoch.
 	epochValue struct {
@@ -106,6 +108,14 @@ type (
 		Network string `json:"network"`
 	}
 )
+
+func encodeKeys(k overlay.HostKeys) string {
+	v := keysValue{Keys: k.Keys, Sends: k.Sends}
+	if len(k.Direct.MACs) > 0 {
+		v.Direct = &k.Direct
+	}
+	return encode(v)
+}
 
 func encode(v any) string {
 	data, err := json.Marshal(v)

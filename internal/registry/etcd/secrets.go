@@ -44,7 +44,11 @@ func (m *mirror) takeSecret(part []string, kv *mvccpb.KeyValue) (err error) {
 			if m.secrets[part[1]] == nil {
 				m.secrets[part[1]] = map[string]overlay.HostKeys{}
 			}
-			m.secrets[part[1]][part[3]] = overlay.HostKeys{Keys: v.Keys, Sends: v.Sends, Revision: kv.ModRevision}
+			k := overlay.HostKeys{Keys: v.Keys, Sends: v.Sends, Revision: kv.ModRevision}
+			if v.Direct != nil {
+				k.Direct = *v.Direct
+			}
+			m.secrets[part[1]][part[3]] = k
 		}
 	}
 	return err
@@ -91,7 +95,7 @@ func (r *Registry) SetKeys(ctx context.Context, network string, k overlay.HostKe
 		unchanged(key, k.Revision), unchanged(r.keys.evicted(self), 0),
 		clientv3.Compare(clientv3.CreateRevision(r.keys.holds(self)), ">", 0),
 		clientv3.Compare(clientv3.CreateRevision(r.keys.terms(network)), ">", 0),
-	}, []clientv3.Op{clientv3.OpPut(key, encode(keysValue{k.Keys, k.Sends}))}, nil)
+	}, []clientv3.Op{clientv3.OpPut(key, encodeKeys(k))}, nil)
 	if err == nil && !resp.Succeeded {
 		err = overlay.ErrTaken
 	}

@@ -32,6 +32,8 @@ type network struct {
 	Epoch int                `json:"epoch,omitempty"`
 	Keys  []overlay.EpochKey `json:"keys,omitempty"`
 	Sends int                `json:"sends,omitempty"`
+	// Direct is by what the host can be reached without a tunnel; nil: by none.
+	Direct *overlay.Link `json:"direct,omitempty"`
 }
 
 type blockSize struct {

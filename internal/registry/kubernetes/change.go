@@ -54,7 +54,11 @@ func (r *Registry) Quiet(context.Context) error { return nil }
 
 // SetKeys says which keys this host has of a network.
 func (r *Registry) SetKeys(ctx context.Context, name string, k overlay.HostKeys) error {
-	return r.ofNetwork(ctx, name, func(n *network) { n.Keys, n.Sends = k.Keys, k.Sends })
+	return r.ofNetwork(ctx, name, func(n *network) {
+		if n.Keys, n.Sends, n.Direct = k.Keys, k.Sends, nil; len(k.Direct.MACs) > 0 {
+			n.Direct = &k.Direct
+		}
+	})
 }
 
 // Rotate begins an epoch of a network's keys. Hosts that begin the same one at the same time begin

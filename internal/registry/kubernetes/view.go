@@ -66,8 +66,12 @@ func addNode(v *overlay.View, n *node) {
 			}
 			shared.Blocks[b] = overlay.Holding{Node: n.name, Revision: n.created}
 		}
-		if len(said.Keys) > 0 {
-			shared.Keys[n.name] = overlay.HostKeys{Keys: said.Keys, Sends: said.Sends, Revision: 1}
+		if len(said.Keys) > 0 || said.Direct != nil {
+			k := overlay.HostKeys{Keys: said.Keys, Sends: said.Sends, Revision: 1}
+			if said.Direct != nil {
+				k.Direct = *said.Direct
+			}
+			shared.Keys[n.name] = k
 		}
 		if said.Epoch > shared.Epoch.Epoch {
 			shared.Epoch = overlay.KeyEpoch{Epoch: said.Epoch, By: n.name}
