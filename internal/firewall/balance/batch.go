@@ -64,21 +64,10 @@ func (b *batch) addSet(s *ruleset.Set, id uint32) {
 				a.Nest(unix.NFTA_EXPR_DATA, func(*nfnl.Attrs) {})
 			})
 		}
-		if n := numbered(s); n > 0 {
-			a.Bytes(unix.NFTA_SET_USERDATA, typeOf(s, n))
+		if data := s.UserData(); data != nil {
+			a.Bytes(unix.NFTA_SET_USERDATA, data)
 		}
 	})
-}
-
-// numbered says below which number the last part of a key of s is; 0: it is none.
-func numbered(s *ruleset.Set) uint32 {
-	switch {
-	case s.Key[len(s.Key)-1] != ruleset.Bucket:
-		return 0
-	case s.Name == "sticky4", s.Name == "sticky6":
-		return clientBuckets
-	}
-	return spreadBuckets
 }
 
 // isCounted says that each element of s counts the packets that meet it.

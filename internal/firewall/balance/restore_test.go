@@ -25,7 +25,7 @@ func TestSavedAndRestored(t *testing.T) {
 	saved := nft(t, "list", "ruleset")
 	for _, want := range []string{
 		"typeof ip daddr . meta l4proto . th dport . numgen random mod 64 : ip daddr . th dport",
-		"typeof ip6 daddr . meta l4proto . th dport . numgen random mod 256 : ip6 daddr . th dport",
+		"typeof ip6 daddr . meta l4proto . th dport . numgen random mod 64 : ip6 daddr . th dport",
 		"10.1.0.9 . tcp . 80 . 63 : 10.1.0.2 . 8080",
 	} {
 		if !strings.Contains(saved, want) {

@@ -45,7 +45,7 @@ func (t *Tables) ApplyNew(ctx context.Context, missing, want, gone []Elem) (fres
 		fresh, err = t.apply(nl, missing, want, gone)
 		return err
 	})
-	if len(missing) > 0 && errors.Is(err, unix.EEXIST) {
+	if len(missing) > 0 && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY)) {
 		return t.Apply(ctx, slices.Concat(missing, want), gone)
 	}
 	if err != nil {

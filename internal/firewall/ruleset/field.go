@@ -17,12 +17,12 @@ import (
 // our sets, and how many bits of a concatenated type each takes.
 const (
 	typeNFProto = 2
+	typeInteger = 4 // nft has a name for it by an expression only, see UserData
 	typeIPv4    = 7
 	typeIPv6    = 8
 	typeEther   = 9
 	typeInet    = 12 // inet_proto
 	typeService = 13 // inet_service
-	typeMark    = 19
 	TypeIfname  = 41
 	typeVerdict = unix.NFT_DATA_VERDICT
 
@@ -62,7 +62,7 @@ var (
 	IIFName     = Field{TypeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_IIFNAME}
 	OIFName     = Field{TypeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_OIFNAME}
 	// Bucket is a number that a rule draws, and EtherAddr a MAC address that a map gives.
-	Bucket    = Field{typeMark, 4, nowhere, 0}
+	Bucket    = Field{typeInteger, 4, nowhere, 0}
 	EtherAddr = Field{typeEther, 6, nowhere, 0}
 	// verdictField is what a map to chains gives: an element's data is the name
 	// of the chain to go to.
