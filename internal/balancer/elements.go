@@ -71,8 +71,18 @@ func (s *Services) elements(r record, backends []service.Backend, mac net.Hardwa
 }
 
 // far has a container of another host answer by this one, where it leads connections to it from
-// outside.
+// outside. If the service preserves the addresses of clients, those are only such of its own host.
 func (s *Services) far(r record, b service.Backend) (all []balance.Elem) {
+	if r.External == service.ExternalPreserve && len(r.Published) > 0 {
+		for _, a := range b.Addresses {
+			for _, host := range b.NodeAddresses {
+				if a.Is4() == host.Is4() {
+					all = append(all, s.kernel().Home(host, a))
+				}
+			}
+		}
+		return all
+	}
 	if r.External != service.ExternalNAT {
 		return nil
 	}

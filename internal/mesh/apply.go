@@ -91,6 +91,9 @@ func (m *Mesh) prepare(ctx context.Context, open controllers, k key, did *outcom
 	if len(def.VIPs) > 0 && n.Refused != nil {
 		return t, false, fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
 	}
+	if preserves(def) && n.Encrypted {
+		return t, false, fmt.Errorf("service %q: %w", def.Name, n.cannotPreserve())
+	}
 	f := balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others}
 	return task{k, f, def.Revision, n.StateDir}, true, nil
 }

@@ -79,6 +79,13 @@ func (f Families) Self(backend netip.Addr) Elem {
 	return Elem{Set: s, Key: s.Key.Of(backend.AsSlice(), backend.AsSlice())}
 }
 
+// Home has a backend see the host that was asked, where its own host is the client: an answer to an
+// address of its own it would take for itself.
+func (f Families) Home(host, backend netip.Addr) Elem {
+	s := &f.of(backend).Self
+	return Elem{Set: s, Key: s.Key.Of(host.AsSlice(), backend.AsSlice())}
+}
+
 // Far has the host masquerade what it leads from a published port to a backend on another host.
 func (f Families) Far(backend Port) Elem {
 	s := &f.of(backend.Addr).Far

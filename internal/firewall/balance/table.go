@@ -23,7 +23,7 @@ type Family struct {
 	Spread, Rest, Sticky ruleset.Set
 	// Taken are the ports of the host that services have.
 	Taken ruleset.Set
-	// Self has each backend's address twice: it may be led to itself.
+	// Self has each backend's address twice: it may be led to itself; and with that of its host.
 	Self ruleset.Set
 	// Far are the ports of backends on other hosts that a published port of this one leads to.
 	Far ruleset.Set
