@@ -165,6 +165,8 @@ func (s *Services) going(c *changing, with map[string]bool) ([]balance.Elem, err
 	if c.former != nil {
 		former = *c.former
 	}
+	gone = append(gone, s.ledToAll(c.record, left)...)
+	gone = append(gone, s.ledToAll(former, former.Others)...)
 	for _, b := range former.Others {
 		if err := s.forgetFar(&gone, former, b, with); err != nil {
 			return nil, err
@@ -173,6 +175,7 @@ func (s *Services) going(c *changing, with map[string]bool) ([]balance.Elem, err
 	for _, was := range c.Was {
 		old := record{Service: was, Device: c.Device}
 		gone = append(gone, s.keys(old)...)
+		gone = append(gone, s.ledToAll(old, slices.Concat(c.before, former.Others))...)
 		for _, b := range c.before {
 			if !c.exclusive {
 				break

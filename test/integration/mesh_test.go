@@ -138,6 +138,9 @@ func TestMeshLife(t *testing.T) {
 	if metric(body, `libnet_service_connections_total{network="net0",port="80:8080/tcp",service="web"}`) < 1 {
 		t.Errorf("no connections are counted:\n%s", body)
 	}
+	if metric(body, `libnet_service_backend_connections_total{container="b2",host="h2",network="net0",service="web"}`) < 1 {
+		t.Errorf("no connections to b2 are counted:\n%s", body)
+	}
 	m.become("after repair", "far", v4, "b2")
 	if out, err := m.tryLnctl("h2", "service", "create", "web", "--network", "net0", "--select", "alias=web", "--port", "80"); err == nil {
 		t.Errorf("the same service again: %s", out)

@@ -45,6 +45,12 @@ func (f Families) Count(p Port) Elem {
 	return Elem{Set: s, Key: s.Key.Of(p.Addr.AsSlice(), []byte{byte(p.Protocol)}, port16(p.Port))}
 }
 
+// Lead counts the connections to a port that are led to a backend.
+func (f Families) Lead(p Port, backend netip.Addr) Elem {
+	s := &f.of(p.Addr).Led
+	return Elem{Set: s, Key: s.Key.Of(p.Addr.AsSlice(), []byte{byte(p.Protocol)}, port16(p.Port), backend.AsSlice())}
+}
+
 // Take has a port of the host be refused while it leads nowhere.
 func (f Families) Take(p Port) Elem {
 	s := &f.of(p.Addr).Taken
