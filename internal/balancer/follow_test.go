@@ -117,7 +117,7 @@ func TestFollowTogether(t *testing.T) {
 	l.nothing("at last")
 }
 
-// What two services that change together both gave up goes; what a third one needs stays.
+// An element that two services give up together goes; one that a third service needs stays.
 func TestFollowSharedBackend(t *testing.T) {
 	l := newLab(t)
 	x := farBackend("x", "10.2.0.2", "web")

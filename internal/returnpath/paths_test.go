@@ -156,7 +156,7 @@ func TestHostsComeAndGo(t *testing.T) {
 	}
 }
 
-// What "nft list ruleset" writes "nft -f" reads.
+// The output of "nft list ruleset" can be read by "nft -f".
 func TestSavedAndRestored(t *testing.T) {
 	lntest.Isolate(t)
 	newVXLAN(t, "vx-a", 7)

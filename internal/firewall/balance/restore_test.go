@@ -13,7 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
-// What "nft list ruleset" writes "nft -f" reads, and all of ours is there again.
+// The output of "nft list ruleset" can be read by "nft -f", and all of ours is there again.
 func TestSavedAndRestored(t *testing.T) {
 	lntest.Isolate(t)
 	f, ctx := New(), context.Background()

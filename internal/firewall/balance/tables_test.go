@@ -116,7 +116,7 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// What is thought to be missing is not looked for; if something else stands there it goes.
+// Elements that are thought to be missing are not looked for; if others stand there they go.
 func TestApplyNew(t *testing.T) {
 	lntest.Isolate(t)
 	f, ctx := New(), context.Background()

@@ -15,8 +15,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
 
-// What "nft list ruleset" writes of every kind of rule and element "nft -f" reads, and it is the
-// same again: an operator may save all rules of the host, and restore them.
+// The output of "nft list ruleset", with every kind of rule and element, can be read by "nft -f",
+// and it is the same again: an operator may save all rules of the host, and restore them.
 func TestSavedAndRestored(t *testing.T) {
 	t.Parallel()
 	f := start(t)
