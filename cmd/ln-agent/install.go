@@ -93,6 +93,9 @@ func uninstallCommand(s *settings) *cobra.Command {
 // uninstall leaves the plugins where a network cannot be left.
 func (s *settings) uninstall(ctx context.Context, f install.Files, l agent.Leaving, stdout, stderr io.Writer) error {
 	networks, _ := agent.ReadConfDir(s.confDir) // as they are configured still: their stateDir is in there
+	if before, err := agent.ReadConfFile(f.Kept()); err == nil {
+		networks = append(networks, before...) // an earlier try has removed the configuration
+	}
 	done, err := f.RemoveConf()
 	tell(stdout, "removed", done)
 	if err != nil {

@@ -193,6 +193,15 @@ func ReadConfDir(dir string) ([]netconf.AgentNetwork, error) {
 	return readConfFiles(dir, netconf.AgentNetworks, func(n netconf.AgentNetwork) string { return n.Name })
 }
 
+// ReadConfFile returns the networks of one file.
+func ReadConfFile(path string) ([]netconf.AgentNetwork, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return netconf.AgentNetworks(data)
+}
+
 // readConfFiles returns what parse finds in all files that libcni reads, but of each name
 // the first.
 func readConfFiles[T any](dir string, parse func([]byte) ([]T, error), name func(T) string) ([]T, error) {

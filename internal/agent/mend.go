@@ -57,6 +57,9 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 			err = ofNetwork(n.Name, err)
 			a.change(n.Name, func(s *status) { s.mendErr = err })
 			a.say("mend "+n.Name, err, "network not reconciled", "network reconciled", "network", n.Name)
+			if a.isUnavailable() {
+				a.announce.give()
+			}
 			if err != nil && again == 0 {
 				again = mendAgain
 			}

@@ -207,6 +207,9 @@ func (a *Agent) announceLoop(ctx context.Context) error {
 			return err
 		}
 		again = rarely
+		if a.tellAvailable(ctx) {
+			again = mendAgain
+		}
 		for network, k := range a.unannounced() {
 			err := a.conf.Keys.SetKeys(ctx, network, k)
 			if errors.Is(err, overlay.ErrTaken) { // the next view tells what is there
@@ -219,6 +222,33 @@ func (a *Agent) announceLoop(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// availability is a registry in which a host is unavailable until its network is up.
+type availability interface {
+	Available(context.Context) error
+}
+
+// tellAvailable tells such a registry, once all networks of this host are up.
+func (a *Agent) tellAvailable(ctx context.Context) (failed bool) {
+	r, is := a.conf.Registry.(availability)
+	if !is || !a.isUnavailable() {
+		return false
+	}
+	err := r.Available(ctx)
+	a.say("available", err, "the cluster cannot be told that this node's network is up", "")
+	return err != nil
+}
+
+// isUnavailable says that the registry takes a network for down that is up.
+func (a *Agent) isUnavailable() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.view != nil && a.apart == nil && a.view.Unavailable && len(a.networks) > 0 &&
+		!slices.ContainsFunc(a.networks, func(n netconf.AgentNetwork) bool {
+			s := a.status[n.Name]
+			return s.synced.IsZero() || s.mendErr != nil
+		})
 }
 
 // unannounced returns what the registry does not say yet.

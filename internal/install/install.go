@@ -53,16 +53,30 @@ func (f Files) Install() (done Done, err error) {
 	if err := done.put(f.Conf, f.target(), confMode); err != nil {
 		return done, err
 	}
+	if err := ignoreMissing(os.Remove(f.Kept())); err != nil {
+		return done, err
+	}
 	done.Hiding, err = f.hiding()
 	return done, err
 }
 
-// RemoveConf removes the configuration: the runtime starts no more containers on the network.
-func (f Files) RemoveConf() (Done, error) { return remove(f.target()) }
+// RemoveConf removes the configuration: the runtime starts no more containers on the network. What
+// it said stays at Kept until RemovePlugins, for another try: by it the networks are known.
+func (f Files) RemoveConf() (done Done, err error) {
+	err = os.Rename(f.target(), f.Kept())
+	if err == nil {
+		done.Changed = append(done.Changed, f.target())
+	}
+	return done, ignoreMissing(err)
+}
+
+// Kept is where the configuration is between RemoveConf and RemovePlugins. No runtime reads a file of
+// this name.
+func (f Files) Kept() string { return f.target() + ".removed" }
 
 // RemovePlugins removes the plugins. No container may be left that one of them attached.
 func (f Files) RemovePlugins() (Done, error) {
-	var paths []string
+	paths := []string{f.Kept()}
 	for _, name := range Plugins {
 		paths = append(paths, filepath.Join(f.BinDir, name))
 	}

@@ -113,6 +113,9 @@ type View struct {
 	Settled bool
 	// Assigned: the registry says which blocks a host has, and none is to be claimed.
 	Assigned bool
+	// Unavailable: the cluster keeps containers away from this host until it says that its network
+	// is up.
+	Unavailable bool
 	// Until is when this host's right to its blocks ends, in seconds since boot,
 	// if it is not heard of before; 0: never.
 	Until    int64

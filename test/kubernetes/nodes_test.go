@@ -1,7 +1,11 @@
 package kubernetes
 
 import (
+	"errors"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +71,69 @@ func TestTwoNodes(t *testing.T) {
 	p.do(t, http.MethodDelete, "/api/v1/nodes/w2", "", nil)
 	eventually(t, "m1 is alone", func() bool { return slices.Equal(hosts[0].nodes(), []string{"m1"}) })
 	eventually(t, "w2 says that it has no Node", func() bool { return strings.Contains(hosts[1].health(), `there is no Node "w2"`) })
+}
+
+// With directRouting two hosts of one segment, which have announced their interfaces by their Nodes, need
+// no tunnel.
+func TestHostGateway(t *testing.T) {
+	p := newPlane(t)
+	p.addNode(t, "m1", "172.31.9.1", "10.244.1.0/24", "fd66:244:0:1::/64")
+	p.addNode(t, "w2", "172.31.9.2", "10.244.2.0/24", "fd66:244:0:2::/64")
+	hosts := []*host{newHost(t, p, "m1", "172.31.9.1", adminToken), newHost(t, p, "w2", "172.31.9.2", adminToken)}
+	for _, h := range hosts {
+		h.configure(t, `,"directRouting":true`)
+		h.startAgent(t)
+	}
+	for i, h := range hosts {
+		other := hosts[1-i]
+		eventually(t, h.name+" leads to the other host directly", func() bool {
+			v4, v6 := h.run(t, "ip", "route"), h.run(t, "ip", "-6", "route")
+			return strings.Contains(v4, "via "+other.address+" dev eth0 proto 108") && strings.Contains(v6, " via fe80::") && strings.Contains(v6, " dev eth0 proto 108")
+		})
+		h.healthy(t)
+	}
+	a, b := hosts[0].add(t), hosts[1].add(t)
+	check(t, a.reaches(b))
+	check(t, b.reaches(a))
+}
+
+// While a container is left ln-agent uninstall takes away neither plugins nor network, however often it
+// is tried; after that all goes.
+func TestUninstallAgain(t *testing.T) {
+	p := newPlane(t)
+	p.addNode(t, "m1", "172.31.9.1", "10.244.1.0/24", "fd66:244:0:1::/64")
+	h := newHost(t, p, "m1", "172.31.9.1", adminToken)
+	h.configure(t, "") // its state directory is in there only
+	h.startAgent(t)
+	h.healthy(t)
+	c := h.add(t)
+	h.killAgent(t)
+	plugins := t.TempDir()
+	check(t, os.WriteFile(filepath.Join(plugins, "overlay-ln"), nil, 0o700))
+	uninstall := func() (string, error) {
+		out, err := exec.Command("ip", "netns", "exec", h.name, bin(t, "ln-agent"), "uninstall", "--kubernetes", "--kubeconfig", h.kubeconfig, "--node-name", h.name,
+			"--conf-dir", filepath.Join(h.dir, "net.d"), "--conf", "10-pods.conflist", "--bin-dir", plugins).CombinedOutput()
+		return string(out), err
+	}
+	for range 2 {
+		if out, err := uninstall(); err == nil || !strings.Contains(out, "living containers") {
+			t.Errorf("with a container: %v: %s", err, out)
+		}
+		if _, err := os.Stat(filepath.Join(plugins, "overlay-ln")); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := h.cni("DEL", c.ns)
+	check(t, err)
+	if out, err := uninstall(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	left, err := filepath.Glob(filepath.Join(plugins, "*"))
+	files, err2 := filepath.Glob(filepath.Join(h.dir, "net.d", "*"))
+	check(t, errors.Join(err, err2))
+	if all := append(left, files...); len(all) > 0 || p.annotation(t, "m1", overlayAnnotation) != "" {
+		t.Errorf("left: %v", all)
+	}
 }
 
 // The agent says why a Node cannot have a part in the network, and what to do.

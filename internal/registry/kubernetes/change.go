@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
@@ -34,6 +37,27 @@ func (r *Registry) Agree(ctx context.Context, name string, t overlay.Terms) erro
 		a.Networks[name] = n
 		return nil
 	})
+}
+
+// Available sets the condition NetworkUnavailable of this host's Node to false, where a cloud's
+// controller has set it: without, the scheduler keeps pods away.
+func (r *Registry) Available(ctx context.Context) error {
+	now := metav1.Now()
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{{
+		Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: "LibnetIsUp",
+		Message: "ln-agent connects the pods of this node", LastTransitionTime: now, LastHeartbeatTime: now,
+	}}}})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err = r.client.Patch(types.StrategicMergePatchType).Resource("nodes").Name(r.conf.Node).SubResource("status").
+		Param("fieldManager", fieldManager).Body(patch).Do(ctx).Error()
+	if err != nil {
+		return fmt.Errorf("condition NetworkUnavailable of node %s: %w", r.conf.Node, err)
+	}
+	return nil
 }
 
 // errAssigned says that blocks are not claimed here.

@@ -31,8 +31,10 @@ type node struct {
 	evicted  bool
 	override string
 	text     string // of OverlayAnnotation
-	said     announcement
-	problems []string // what of it cannot be read
+	// unavailable is the condition NetworkUnavailable: the scheduler keeps pods away.
+	unavailable bool
+	said        announcement
+	problems    []string // what of it cannot be read
 }
 
 // reduce leaves of a Node what newNode reads: heartbeats then leave no trace.
@@ -51,6 +53,11 @@ func reduce(from *corev1.Node) *corev1.Node {
 			to.Status.Addresses = append(to.Status.Addresses, a)
 		}
 	}
+	for _, c := range from.Status.Conditions {
+		if c.Type == corev1.NodeNetworkUnavailable {
+			to.Status.Conditions = append(to.Status.Conditions, c)
+		}
+	}
 	return to
 }
 
@@ -59,6 +66,9 @@ func reduce(from *corev1.Node) *corev1.Node {
 func newNode(from *corev1.Node, before *node) *node {
 	n := &node{name: from.Name, created: from.CreationTimestamp.Unix(), override: from.Annotations[AddressAnnotation], text: from.Annotations[OverlayAnnotation]}
 	_, n.evicted = from.Annotations[EvictedAnnotation]
+	n.unavailable = slices.ContainsFunc(from.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeNetworkUnavailable && c.Status != corev1.ConditionFalse
+	})
 	for _, a := range from.Status.Addresses {
 		addr, err := netip.ParseAddr(a.Address)
 		switch {
@@ -91,7 +101,7 @@ func newNode(from *corev1.Node, before *node) *node {
 
 // same says that two say the same of a Node.
 func (n *node) same(o *node) bool {
-	return n.created == o.created && n.override == o.override && n.text == o.text && n.evicted == o.evicted &&
+	return n.created == o.created && n.override == o.override && n.text == o.text && n.evicted == o.evicted && n.unavailable == o.unavailable &&
 		slices.Equal(n.inside, o.inside) && slices.Equal(n.outside, o.outside) && slices.Equal(n.podCIDRs, o.podCIDRs) && slices.Equal(n.problems, o.problems)
 }
 

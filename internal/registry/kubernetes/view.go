@@ -21,6 +21,7 @@ func view(nodes map[string]*node, self string) overlay.View {
 		v.Problems = append(v.Problems, fmt.Sprintf("there is no Node %q: --node-name has to be the name that kubelet registers", self))
 		return v
 	}
+	v.Unavailable = own.unavailable
 	for name, n := range own.said.Networks {
 		v.Networks[name] = overlay.Shared{
 			Terms: n.terms(self, own.said.Address), Agreed: true, Blocks: map[netip.Prefix]overlay.Holding{}, Keys: map[string]overlay.HostKeys{},

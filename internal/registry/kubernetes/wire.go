@@ -33,7 +33,7 @@ type fields map[protowire.Number]fields
 var kept = fields{
 	1: {1: nil, 5: nil, 6: nil, 8: nil, 12: nil}, // metadata: name, uid, resourceVersion, creationTimestamp, annotations
 	2: {7: nil},                                  // spec: podCIDRs
-	3: {5: nil},                                  // status: addresses
+	3: {4: {1: nil, 2: nil}, 5: nil},             // status: type and status of conditions, addresses
 }
 
 // of appends to what is kept of a message.
