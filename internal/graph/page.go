@@ -2,9 +2,9 @@ package graph
 
 import "strings"
 
-// page is one file: the picture, and a field that finds containers.
-func page(hosts []Host) string {
-	return strings.NewReplacer("@STYLE@", pageStyle, "@PICTURE@", picture(hosts), "@SCRIPT@", script).Replace(pageFrame)
+// Page is one file: the picture, and a field that finds containers.
+func Page(hosts []Host) string {
+	return strings.NewReplacer("@STYLE@", pageStyle, "@PICTURE@", Picture(hosts), "@SCRIPT@", script).Replace(pageFrame)
 }
 
 const pageFrame = `<!DOCTYPE html>
