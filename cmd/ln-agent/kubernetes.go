@@ -149,7 +149,7 @@ func (s *settings) kubernetesAgent(reg *kubernetes.Registry, conf kubernetes.Con
 		return nil, err
 	}
 	return agent.New(agent.Config{
-		Calls: calls, ConfDir: s.confDir, Name: conf.Node, Address: conf.Address, Listen: s.listen, StateDir: s.stateDir,
+		Calls: calls, Graph: s.graph(conf.Node), ConfDir: s.confDir, Name: conf.Node, Address: conf.Address, Listen: s.listen, StateDir: s.stateDir,
 		Registry: reg, RegistryName: "Kubernetes", Names: answers, Log: log,
 		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery,
 	}), nil

@@ -70,5 +70,5 @@ func (s *settings) runLocal(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	defer unlock()
-	return agent.New(agent.Config{StateDir: s.stateDir, Listen: s.listen, Names: answers, Calls: calls, Log: log}).Run(ctx)
+	return agent.New(agent.Config{StateDir: s.stateDir, Listen: s.listen, Names: answers, Calls: calls, Graph: s.graph(host), Log: log}).Run(ctx)
 }

@@ -165,7 +165,7 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	reg.Serve(services)
 	return agent.New(agent.Config{
 		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
-		Services: services, Calls: calls, Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
+		Services: services, Calls: calls, Graph: s.graph(self.Name), Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
 	}), nil
 }
 

@@ -2,10 +2,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 
 	"github.com/spf13/pflag"
 
+	"github.com/libnet-cni/libnet/internal/graph"
+	"github.com/libnet-cni/libnet/internal/operator"
 	"github.com/libnet-cni/libnet/internal/telemetry"
 )
 
@@ -24,4 +27,18 @@ func (s *settings) calls(host string, log *slog.Logger) (*telemetry.Calls, error
 		return nil, usagef("--otlp-endpoint %w", err)
 	}
 	return calls, nil
+}
+
+// graph looks at this host's networks, for the drawing of them.
+func (s *settings) graph(host string) func(context.Context) ([]graph.Host, error) {
+	return func(ctx context.Context) ([]graph.Host, error) {
+		o, err := operator.Open(operator.Options{StateDir: s.stateDir})
+		if err != nil {
+			return nil, err
+		}
+		defer o.Close()
+		h, err := graph.Look(ctx, o)
+		h.Host = host
+		return []graph.Host{h}, err
+	}
 }

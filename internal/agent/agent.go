@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/libnet-cni/libnet/internal/graph"
 	"github.com/libnet-cni/libnet/internal/mesh"
 	"github.com/libnet-cni/libnet/internal/names"
 	"github.com/libnet-cni/libnet/internal/netconf"
@@ -66,6 +67,8 @@ type Config struct {
 	Names *names.Service
 	// Services keeps this host's part of services; nil: none is kept.
 	Services *mesh.Mesh
+	// Graph looks at the networks of this host, to draw them; nil: they are not drawn.
+	Graph func(context.Context) ([]graph.Host, error)
 	// Calls takes reports of plugins' calls; nil: none are taken.
 	Calls *telemetry.Calls
 	Log   *slog.Logger
@@ -82,6 +85,8 @@ type Agent struct {
 	heal     hint // look at the peers of encrypted networks
 	secret   hint // look whether wireguard-go is needed
 	direct   hint // look at the segment
+
+	started time.Time
 
 	mu       sync.Mutex
 	networks []netconf.AgentNetwork
@@ -112,7 +117,7 @@ func New(c Config) *Agent {
 		conf: c, log: c.Log, mend: newHint(), claim: newHint(), announce: newHint(), heal: newHint(), secret: newHint(), direct: newHint(), secrets: map[string]*secret{}, segments: map[string]segment{},
 		status: map[string]status{}, said: map[string]string{}, former: map[string]nodefile.File{},
 		lost: map[netip.Prefix]bool{}, questions: map[string]*question{},
-		confRead: make(chan struct{}),
+		confRead: make(chan struct{}), started: time.Now(),
 	}
 	if c.Registry != nil {
 		a.apart = a.starting()
@@ -147,7 +152,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // tasks are what goes on beside each other.
 func (a *Agent) tasks() []func(context.Context) error {
-	all := []func(context.Context) error{a.serve}
+	all := []func(context.Context) error{a.serve, a.beside("lnctl agent", a.diagnose)}
 	if a.conf.Names != nil {
 		all = append(all, a.conf.Names.Run)
 	}
@@ -155,7 +160,7 @@ func (a *Agent) tasks() []func(context.Context) error {
 		all = append(all, a.conf.Services.Run)
 	}
 	if a.conf.Calls != nil {
-		all = append(all, a.conf.Calls.Run)
+		all = append(all, a.beside("reports of calls", a.conf.Calls.Run))
 	}
 	if a.conf.Registry != nil {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
@@ -164,6 +169,16 @@ func (a *Agent) tasks() []func(context.Context) error {
 		all = append(all, a.announceLoop, a.userspaceLoop, a.rotateLoop, a.controlLoop, a.healLoop, a.directLoop)
 	}
 	return all
+}
+
+// beside is a task without which the agent goes on: networks need none of it.
+func (a *Agent) beside(about string, task func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := task(ctx); ctx.Err() == nil {
+			a.log.Error(about+" cannot be served", "error", err)
+		}
+		return nil
+	}
 }
 
 // quiet tells the registry that this agent stops.

@@ -369,3 +369,20 @@ func TestRemovesAgain(t *testing.T) {
 		t.Errorf("the log says %d times that the block is lost, want once", n)
 	}
 }
+
+// A task beside the networks does not end the agent.
+func TestBeside(t *testing.T) {
+	a, log := newAgent(t)
+	if err := a.beside("this", func(context.Context) error { return errors.New("no room") })(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), `msg="this cannot be served" error="no room"`) {
+		t.Errorf("log:\n%s", log)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	before := log.String()
+	if err := a.beside("this", func(ctx context.Context) error { return ctx.Err() })(ctx); err != nil || log.String() != before {
+		t.Errorf("%v, log:\n%s", err, log)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,7 +15,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/diagnostics"
+	"github.com/libnet-cni/libnet/internal/diagnostics/server"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
 // status is what is known of a network.
@@ -110,4 +114,104 @@ func (a *Agent) serve(ctx context.Context) error {
 		return fmt.Errorf("health and metrics: %w", err)
 	}
 	return ctx.Err()
+}
+
+// diagnose answers lnctl agent, and draws the host's networks.
+func (a *Agent) diagnose(ctx context.Context) error {
+	return server.Serve(ctx, diagnostics.Socket(a.conf.StateDir), server.Source{State: a.State, Graph: a.conf.Graph})
+}
+
+// State is what the agent knows, for diagnostics.
+func (a *Agent) State() diagnostics.State {
+	problems := a.unwell()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := diagnostics.State{
+		Status: diagnostics.Status{
+			Node: a.conf.Name, Started: a.started, Connected: a.conf.Registry != nil && a.apart == nil,
+			Tasks: a.taskNames(), Networks: len(a.networks), Problems: append([]string{}, problems...),
+		},
+		Networks: []diagnostics.Network{}, Peers: []diagnostics.Peer{}, Blocks: []diagnostics.Block{},
+	}
+	if a.conf.Address.IsValid() {
+		s.Status.Address = a.conf.Address.String()
+	}
+	if a.conf.Registry != nil {
+		s.Status.Registry = a.conf.RegistryName
+	}
+	others := map[string]bool{}
+	for _, n := range slices.SortedFunc(slices.Values(a.networks), func(x, y netconf.AgentNetwork) int { return cmp.Compare(x.Name, y.Name) }) {
+		s.Networks = append(s.Networks, networkState(n, a.status[n.Name], a.view))
+		if a.view == nil {
+			continue
+		}
+		hosts, _ := a.view.Hosts(n.Name) // what is wrong with others is among the problems
+		for _, h := range hosts {
+			if h.Name != a.conf.Name {
+				others[h.Name] = true
+				s.Peers = append(s.Peers, diagnostics.Peer{Network: n.Name, Node: h.Name, Address: h.Address.String(), Blocks: texts(h.Blocks), Live: a.view.Members[h.Name].Live})
+			}
+		}
+		held := a.view.Networks[n.Name].Blocks
+		for _, b := range slices.SortedFunc(maps.Keys(held), netip.Prefix.Compare) {
+			node := held[b].Node
+			live := node == overlay.ServiceHolder || a.view.Members[node].Live
+			s.Blocks = append(s.Blocks, diagnostics.Block{Network: n.Name, Block: b.String(), Node: node, Own: node == a.conf.Name, Live: live})
+		}
+	}
+	s.Status.Peers = len(others)
+	return s
+}
+
+// taskNames are what the agent does, beside answering here.
+func (a *Agent) taskNames() []string {
+	all := []string{}
+	for _, task := range []struct {
+		name string
+		on   bool
+	}{
+		{"overlay", a.conf.Registry != nil}, {"encryption", a.conf.Keys != nil}, {"names", a.conf.Names != nil},
+		{"services", a.conf.Services != nil}, {"metrics", a.conf.Listen != ""}, {"calls", a.conf.Calls != nil},
+	} {
+		if task.on {
+			all = append(all, task.name)
+		}
+	}
+	return all
+}
+
+func networkState(n netconf.AgentNetwork, s status, view *overlay.View) diagnostics.Network {
+	d := diagnostics.Network{
+		Name: n.Name, Subnets: texts(n.Subnets), Encryption: string(n.Config.Tunnel.Encryption), KeyEpoch: s.epoch,
+		Blocks: texts(s.blocks), Peers: s.peers, Programmed: s.peers - s.lacking, Problems: []string{},
+	}
+	if view != nil {
+		if shared := view.Networks[n.Name]; shared.Agreed {
+			d.VNI, d.Port = shared.Terms.VNI, shared.Terms.Port
+		}
+	}
+	for _, u := range s.use { // of both families the smaller one is what runs out
+		if d.Capacity == 0 || u.Capacity < d.Capacity {
+			d.Held, d.Capacity = u.Held, u.Capacity
+		}
+	}
+	if !s.synced.IsZero() {
+		d.Synced = &s.synced
+	}
+	errs := s.errs()
+	if len(errs) == 0 && s.synced.IsZero() {
+		errs = append(errs, errUnseen)
+	}
+	for _, err := range errs {
+		d.Problems = append(d.Problems, err.Error())
+	}
+	return d
+}
+
+func texts(all []netip.Prefix) []string {
+	words := []string{}
+	for _, p := range all {
+		words = append(words, p.String())
+	}
+	return words
 }

@@ -29,12 +29,15 @@ var ladder = []struct {
 	{"cmd/lnctl/connect", []string{"cmd/lnctl/find", "internal/address", "internal/cni", "internal/console", "internal/engine", "internal/life", "internal/model", "internal/netconf", "internal/netns", "internal/operator", "internal/plugin", "internal/state"}},
 	{"cmd/lnctl/explain", []string{"internal/address", "internal/cni", "internal/console", "internal/firewall/iptables", "internal/firewall/ruleset", "internal/host", "internal/jsonr", "internal/link", "internal/model", "internal/netconf", "internal/plan", "internal/plugin", "internal/tunnel"}},
 	{"cmd/lnctl/live", []string{"internal/console", "internal/firewall/conntrack", "internal/state"}},
-	{"cmd/lnctl/graph", []string{"internal/console", "internal/engine", "internal/operator"}},
+	{"cmd/lnctl/graph", []string{"internal/console", "internal/graph", "internal/operator"}},
+	{"cmd/lnctl/agent", []string{"internal/console", "internal/diagnostics"}},
+	{"internal/diagnostics/server", []string{"internal/diagnostics", "internal/graph"}},
+	{"internal/graph", []string{"internal/console", "internal/engine", "internal/operator"}},
 	{"cmd/lnctl/status", []string{"internal/console", "internal/engine", "internal/naming", "internal/operator"}},
 	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/netns", "internal/nftrace", "internal/state"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets", "internal/jsonr"}},
-	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/telemetry"}},
-	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/host", "internal/returnpath", "internal/telemetry"}},
+	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/telemetry", "internal/graph", "internal/operator"}},
+	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/host", "internal/returnpath", "internal/telemetry", "internal/diagnostics", "internal/diagnostics/server", "internal/graph"}},
 	{"internal/returnpath", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/host", "internal/netlink", "internal/nfnl"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/responder", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/mesh", []string{"internal/firewall", "internal/firewall/conntrack", "internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
@@ -128,6 +131,7 @@ var heavy = []string{
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
 var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

@@ -1,3 +1,2 @@
-// Package graph draws the networks of a host, or of several, with their containers: as text,
-// as a picture (SVG), and as a page (HTML) that needs nothing else.
+// Package graph is the command "lnctl graph".
 package graph

@@ -117,7 +117,7 @@ func TestPicture(t *testing.T) {
 		"3 networks of 12": hostsOf(1, 3, 12), "3 hosts of 40": hostsOf(3, 2, 20), "empty": {{Host: "h"}}, "one network": hostsOf(1, 1, 0), "nothing": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
-			svg := picture(hosts)
+			svg := Picture(hosts)
 			rects, texts := parse(t, svg)
 			var cards, boxes []box
 			for _, r := range rects {
@@ -166,7 +166,7 @@ func TestPicture(t *testing.T) {
 				}
 			}
 			if dir := os.Getenv("LIBNET_PICTURES"); dir != "" { // to be looked at
-				for ext, text := range map[string]string{".svg": svg, ".html": page(hosts)} {
+				for ext, text := range map[string]string{".svg": svg, ".html": Page(hosts)} {
 					if err := os.WriteFile(dir+"/"+strings.ReplaceAll(name, " ", "-")+ext, []byte(text), 0o644); err != nil {
 						t.Error(err)
 					}
@@ -178,7 +178,7 @@ func TestPicture(t *testing.T) {
 
 // Whatever a name is, the page has it as text; it loads nothing.
 func TestPage(t *testing.T) {
-	text := page(hostsOf(1, 1, 12))
+	text := Page(hostsOf(1, 1, 12))
 	for _, bad := range []string{"<b>", "src=", "href=", "@import", "url("} {
 		if strings.Contains(text, bad) {
 			t.Errorf("%q is in the page", bad)
@@ -191,7 +191,7 @@ func TestPage(t *testing.T) {
 
 func TestText(t *testing.T) {
 	var out bytes.Buffer
-	if err := writeText(&out, hostsOf(1, 2, 2)); err != nil {
+	if err := WriteText(&out, hostsOf(1, 2, 2)); err != nil {
 		t.Fatal(err)
 	}
 	const want = `web-1.example.com

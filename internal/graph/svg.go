@@ -41,8 +41,8 @@ type drawing struct {
 	colour map[string]string
 }
 
-// picture is an SVG of its own: styles are inside, fonts are the reader's.
-func picture(hosts []Host) string {
+// Picture is an SVG of its own: styles are inside, fonts are the reader's.
+func Picture(hosts []Host) string {
 	d := &drawing{colour: map[string]string{}}
 	for _, h := range hosts {
 		for _, n := range h.Networks {

@@ -9,7 +9,8 @@ import (
 	"github.com/libnet-cni/libnet/internal/console"
 )
 
-func writeText(out io.Writer, hosts []Host) error {
+// WriteText draws hosts as a tree.
+func WriteText(out io.Writer, hosts []Host) error {
 	var errs []error
 	line := func(format string, args ...any) {
 		_, err := fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf(format, args...), " "))
