@@ -3,11 +3,11 @@ package balancer
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall/balance"
 	"github.com/libnet-cni/libnet/internal/service"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -70,7 +70,7 @@ func (s *Services) look(ctx context.Context, id state.ServiceID) (found Found, e
 		found.Backends[i].Node = r.Node
 	}
 	found.Backends = append(found.Backends, r.Others...)
-	slices.SortFunc(found.Backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
+	sorting.Stable(found.Backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	found.Connections = make([]uint64, len(r.Ports))
 	entries := r.entries()
 	var ports []balance.Port

@@ -60,7 +60,7 @@ var ladder = []struct {
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/firewall/tool", "internal/nfnl"}},
 	{"internal/firewall/balance", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/nfnl"}},
 	{"internal/service", []string{"internal/firewall", "internal/model"}},
-	{"internal/balancer", []string{"internal/service", "internal/publish", "internal/model", "internal/firewall/balance", "internal/firewall/ruleset", "internal/netlink", "internal/state"}},
+	{"internal/balancer", []string{"internal/service", "internal/publish", "internal/model", "internal/firewall/balance", "internal/firewall/ruleset", "internal/netlink", "internal/sorting", "internal/state"}},
 	{"internal/firewall/porttest", []string{"internal/firewall"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl", "internal/procfs"}},
 	{"internal/firewall/iptables", []string{"internal/fastpath", "internal/firewall", "internal/firewall/tool", "internal/flock", "internal/sorting"}},
