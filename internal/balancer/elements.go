@@ -9,6 +9,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall/balance"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/service"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // entry is a port by which connections come to a service: of an address of its own, or of the
@@ -45,7 +46,7 @@ func (r record) entries() (all []entry) {
 // bridge, and no frame.
 func (s *Services) elements(r record, backends []service.Backend, mac net.HardwareAddr) (all []balance.Elem) {
 	everywhere := slices.Concat(backends, r.Others)
-	slices.SortFunc(everywhere, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
+	sorting.Stable(everywhere, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	for _, vip := range r.VIPs {
 		all = append(all, s.kernel().Address(vip, r.Device)...)
 	}

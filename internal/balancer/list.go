@@ -3,12 +3,12 @@ package balancer
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall/balance"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/service"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -83,7 +83,7 @@ func (s *Services) look(ctx context.Context, id state.ServiceID, counts map[rule
 		found.Backends[i].Node = r.Node
 	}
 	found.Backends = append(found.Backends, r.Others...)
-	slices.SortFunc(found.Backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
+	sorting.Stable(found.Backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	return found, s.count(ctx, r, &found, counts)
 }
 

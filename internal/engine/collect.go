@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/service"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -66,7 +67,7 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 		}
 		going = append(going, id)
 	}
-	slices.SortFunc(going, func(a, b model.ID) int { return strings.Compare(a.String(), b.String()) }) // see collectSome
+	sorting.Stable(going, func(a, b model.ID) int { return strings.Compare(a.String(), b.String()) }) // see collectSome
 	for some := range slices.Chunk(going, n.together()) {
 		gone, err := n.collectSome(ctx, some, keep)
 		errs = append(errs, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,7 +88,7 @@ func (e *Events) wait(d time.Duration) error {
 func (e *Events) drain() {
 	for e != nil {
 		var rest [1]byte
-		if _, _, err := unix.Recvfrom(e.fd, rest[:], unix.MSG_DONTWAIT); err != nil {
+		if _, _, err := syscall.Recvfrom(e.fd, rest[:], unix.MSG_DONTWAIT); err != nil {
 			return
 		}
 	}

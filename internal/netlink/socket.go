@@ -218,7 +218,8 @@ func (s *socket) send(req *nl.NetlinkRequest) error {
 // its next use.
 func (s *socket) receive(r *room) ([]syscall.NetlinkMessage, error) {
 	for try := 0; ; try++ {
-		n, _, flags, from, err := unix.Recvmsg(s.fd, r.buf, nil, 0)
+		// Package unix would link the addresses of all families that it knows: 20 KB.
+		n, _, flags, from, err := syscall.Recvmsg(s.fd, r.buf, nil, 0)
 		// The answer tells whether there is something to undo.
 		if errors.Is(err, unix.EINTR) || err != nil && try == 0 && !errors.Is(err, unix.EAGAIN) {
 			continue
@@ -229,7 +230,7 @@ func (s *socket) receive(r *room) ([]syscall.NetlinkMessage, error) {
 		if err != nil {
 			return nil, fmt.Errorf("receive from rtnetlink: %w", err)
 		}
-		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
+		if sa, ok := from.(*syscall.SockaddrNetlink); !ok || sa.Pid != 0 {
 			continue // not the kernel
 		}
 		err = r.split(n)

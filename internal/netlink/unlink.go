@@ -126,7 +126,7 @@ func (e *errand) await(index int) error {
 		if _, err := unix.Poll(polled, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
 			return errUncertain
 		}
-		n, _, err := unix.Recvfrom(e.socket, buf, unix.MSG_DONTWAIT)
+		n, _, err := syscall.Recvfrom(e.socket, buf, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EAGAIN) && polled[1].Revents != 0: // it ended, and said nothing
 			return errUncertain

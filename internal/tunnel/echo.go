@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -200,7 +201,7 @@ func (e *echoes) receive(ctx context.Context, until time.Time) error {
 // take reads what has come to a socket.
 func (e *echoes) take(fam, fd int, buf []byte) {
 	for {
-		n, from, err := unix.Recvfrom(fd, buf, 0)
+		n, from, err := syscall.Recvfrom(fd, buf, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -210,10 +211,10 @@ func (e *echoes) take(fam, fd int, buf []byte) {
 		b, typ := buf[:n], byte(129)
 		var addr netip.Addr
 		switch from := from.(type) {
-		case *unix.SockaddrInet4: // with the IP header
+		case *syscall.SockaddrInet4: // with the IP header
 			addr, typ = netip.AddrFrom4(from.Addr), 0
 			b = b[min(len(b), int(b[0]&15)*4):]
-		case *unix.SockaddrInet6:
+		case *syscall.SockaddrInet6:
 			addr = netip.AddrFrom16(from.Addr)
 		}
 		if len(b) < 8+echoToken+4 || b[0] != typ || [echoToken]byte(b[8:]) != e.token {

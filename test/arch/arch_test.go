@@ -67,7 +67,7 @@ var ladder = []struct {
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/firewall/tool", "internal/nfnl"}},
 	{"internal/firewall/balance", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/nfnl"}},
 	{"internal/service", []string{"internal/firewall", "internal/model"}},
-	{"internal/balancer", []string{"internal/service", "internal/publish", "internal/model", "internal/firewall/balance", "internal/firewall/ruleset", "internal/netlink", "internal/state"}},
+	{"internal/balancer", []string{"internal/service", "internal/publish", "internal/model", "internal/firewall/balance", "internal/firewall/ruleset", "internal/netlink", "internal/sorting", "internal/state"}},
 	{"internal/firewall/porttest", []string{"internal/firewall"}},
 	{"internal/firewall/conntrack", []string{"internal/nfnl", "internal/procfs"}},
 	{"internal/firewall/iptables", []string{"internal/fastpath", "internal/firewall", "internal/firewall/tool", "internal/flock", "internal/sorting"}},
@@ -130,8 +130,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry"}
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {
