@@ -135,17 +135,6 @@ func (a *agents) transfer(from, to container, addr netip.Addr) {
 	}
 }
 
-// lnctlOn runs lnctl on a host.
-func (a *agents) lnctlOn(host string, args ...string) (out string, err error) {
-	a.t.Helper()
-	a.in(netnsPath(host), func() {
-		var b []byte
-		b, err = exec.Command(program(a.t, "lnctl"), append([]string{"--state-dir", "/run/libnet-" + host, "--data-dir", "/var/lib/leases-" + host}, args...)...).CombinedOutput()
-		out = string(b)
-	})
-	return out, err
-}
-
 // Hosts of one segment reach each other's containers without the tunnel, by both families, at the
 // MTU of the segment; one behind a router by the tunnel, for which their hosts tell containers the
 // smaller MTU. All checks find that right.
