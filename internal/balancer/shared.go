@@ -27,6 +27,8 @@ type Followed struct {
 	// Others are its backends on other hosts. Those of this host come with ADD and go with
 	// DEL, as on a network of one host.
 	Others []service.Backend
+	// Well are the keys of the backends on this host whose checks succeed, in order.
+	Well []string
 }
 
 // loopback has the addresses of services that are shared: the bridge comes with the first
@@ -66,7 +68,7 @@ func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backe
 	id := idOf(f.Service)
 	release, portErr := s.takePorts(ctx, id, &f)
 	defer release()
-	c, fresh, err := s.followLocked(ctx, id, record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others})
+	c, fresh, err := s.followLocked(ctx, id, record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others, Well: f.Well})
 	if err == nil && fresh {
 		err = s.Restore(ctx)
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -27,6 +29,13 @@ const (
 
 // Run keeps this host's part of services until ctx ends. The kernel then stays as it is.
 func (m *Mesh) Run(ctx context.Context) error {
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.checkLoop(inner) })
+	g.Go(func() error { return m.followLoop(inner) })
+	return g.Wait()
+}
+
+func (m *Mesh) followLoop(ctx context.Context) error {
 	open := controllers{}
 	defer open.close()
 	tick := time.NewTicker(rarely)
@@ -192,7 +201,7 @@ func (m *Mesh) apply(ctx context.Context, open controllers, k key, did *outcome)
 	m.mu.Lock()
 	def, defined := m.defs[k]
 	n, ours := m.networks[k.network]
-	others := m.backends(def)
+	others, well := m.backends(def), m.well[k]
 	m.mu.Unlock()
 	if !ours {
 		return nil
@@ -210,7 +219,7 @@ func (m *Mesh) apply(ctx context.Context, open controllers, k key, did *outcome)
 		delete(m.has, k)
 	}
 	if defined {
-		if err := m.follow(ctx, s, n, def, others, did); err != nil {
+		if err := m.follow(ctx, s, n, def, others, well, did); err != nil {
 			return err
 		}
 		m.has[k] = now
@@ -219,14 +228,14 @@ func (m *Mesh) apply(ctx context.Context, open controllers, k key, did *outcome)
 	return nil
 }
 
-func (m *Mesh) follow(ctx context.Context, s *balancer.Services, n Network, def service.Shared, others []service.Backend, did *outcome) error {
+func (m *Mesh) follow(ctx context.Context, s *balancer.Services, n Network, def service.Shared, others []service.Backend, well []string, did *outcome) error {
 	if len(def.VIPs) > 0 && n.Refused != nil {
 		return fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
 	}
 	if preserves(def) && n.Encrypted {
 		return fmt.Errorf("service %q: %w", def.Name, n.cannotPreserve())
 	}
-	left, named, err := s.Follow(ctx, balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others})
+	left, named, err := s.Follow(ctx, balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others, Well: well})
 	if named {
 		did.named[n.StateDir] = true
 	}
@@ -334,5 +343,6 @@ func (m *Mesh) Err() error {
 	for _, k := range slices.SortedFunc(maps.Keys(m.errs), compare) {
 		errs = append(errs, m.errs[k])
 	}
+	errs = append(errs, m.failing()...)
 	return errors.Join(errs...)
 }
