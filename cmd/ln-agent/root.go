@@ -160,13 +160,21 @@ func (s *settings) agent(reg *etcd.Registry, self etcd.Self, stderr io.Writer) (
 	if err != nil {
 		return nil, err
 	}
-	services := mesh.New(mesh.Config{Node: self.Name, Registry: reg, Log: log})
+	services := mesh.New(mesh.Config{Node: self.Name, Registry: reg, Log: log, Well: well(answers)})
 	reg.Exchange(heard{answers, services})
 	reg.Serve(services)
 	return agent.New(agent.Config{
 		ConfDir: s.confDir, Name: self.Name, Address: self.Address, Listen: s.listen, StateDir: s.stateDir, Registry: reg, Names: answers, ShareNames: true, Log: log,
 		Services: services, Calls: calls, Graph: s.graph(self.Name), Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery, HealAfter: s.healAfter,
 	}), nil
+}
+
+// well tells the other hosts with the names of containers; nil if these are not told.
+func well(answers *names.Service) func(network, container, ifName string, services []string) {
+	if answers == nil {
+		return nil
+	}
+	return answers.Well
 }
 
 // heard hands on what other hosts have to names and to services.

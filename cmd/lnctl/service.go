@@ -20,7 +20,7 @@ import (
 // serviceFlags are those of create and update.
 type serviceFlags struct {
 	network, selected, vip, affinity string
-	external                         string
+	external, check                  string
 	ports, published, weights        []string
 	undo, startDrained               bool
 }
@@ -101,6 +101,7 @@ func (f *serviceFlags) changeable(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.ports, "port", nil, "`PORT:TARGET/PROTOCOL` as 80:8080/tcp; tcp, udp or sctp; may be given again")
 	cmd.Flags().StringArrayVar(&f.published, "publish", nil, "`[HOSTIP:]PORT[:SERVICEPORT][/PROTOCOL]` of the host that leads to the service, as 8080:80/tcp; none: no port; may be given again")
 	cmd.Flags().StringVar(&f.external, "external", "", "where a published port leads on a network that spans hosts: `nat`, to all containers, of which those of other hosts see this host; preserve, to all, which see the client; or local, to those of the host, which see the client (default nat)")
+	cmd.Flags().StringVar(&f.check, "check", "none", "connect to each container, and lead new connections only to those that accept, as `tcp[:PORT][,interval=5s]`, on a network that spans hosts; none: no check")
 	cmd.Flags().StringVar(&f.affinity, "affinity", "none", "`none`, or client: all connections from one address to one container")
 }
 
@@ -127,6 +128,9 @@ func (f *serviceFlags) service(name string) (def service.Service, vip operator.V
 		}
 	}
 	if def.Ports, err = parsePorts(f.ports); err != nil {
+		return def, vip, err
+	}
+	if err := def.SetHealth(f.check); err != nil {
 		return def, vip, err
 	}
 	return def, vip, f.publish(&def)
@@ -176,6 +180,11 @@ func serviceUpdateCommand(s *settings) *cobra.Command {
 				}
 				if cmd.Flags().Changed("publish") {
 					if err := f.publish(def); err != nil {
+						return err
+					}
+				}
+				if cmd.Flags().Changed("check") {
+					if err := def.SetHealth(f.check); err != nil {
 						return err
 					}
 				}

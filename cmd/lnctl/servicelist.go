@@ -29,6 +29,7 @@ type shownService struct {
 	Ports    []shownPort    `json:"ports"`
 	Publish  []string       `json:"publish"`
 	External string         `json:"external,omitempty"` // where the network spans hosts
+	Check    string         `json:"check,omitempty"`    // of containers
 	Backends []shownBackend `json:"backends"`
 }
 
@@ -45,6 +46,7 @@ type shownBackend struct {
 	Addresses []netip.Addr `json:"addresses"`
 	Weight    int          `json:"weight"`
 	Drained   bool         `json:"drained"`
+	Failing   bool         `json:"failing"` // its check fails
 	// Connections that this host led there.
 	Connections uint64 `json:"connections"`
 }
@@ -53,6 +55,9 @@ func shownOf(f balancer.Found) shownService {
 	all := shownService{
 		Network: f.Network, Name: f.Name, Select: "alias=" + f.Select, VIPs: append([]netip.Addr{}, f.VIPs...), Affinity: string(f.Affinity),
 		Ports: []shownPort{}, Publish: []string{}, External: string(f.External), Backends: []shownBackend{},
+	}
+	if f.Health.Is() {
+		all.Check = f.Health.String()
 	}
 	for _, p := range f.Published {
 		all.Publish = append(all.Publish, p.String())
@@ -69,7 +74,7 @@ func shownOf(f balancer.Found) shownService {
 		if i < len(f.Led) {
 			led = f.Led[i]
 		}
-		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.Node, b.IfName, b.Names, b.Addresses, w, w == 0, led})
+		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.Node, b.IfName, b.Names, b.Addresses, w, w == 0, f.Health.Is() && !b.Well, led})
 	}
 	return all
 }
@@ -134,6 +139,10 @@ func (s shownService) write(out io.Writer) error {
 		_, externalErr := fmt.Fprintf(out, "External:  %s\n", s.External)
 		err = errors.Join(err, externalErr)
 	}
+	if s.Check != "" {
+		_, checkErr := fmt.Fprintf(out, "Check:     %s\n", s.Check)
+		err = errors.Join(err, checkErr)
+	}
 	_, headErr := fmt.Fprintf(out, "Select:    %s\nAffinity:  %s\n\n", s.Select, s.Affinity)
 	err = errors.Join(err, headErr)
 	var ports, backends [][]string
@@ -144,6 +153,9 @@ func (s shownService) write(out io.Writer) error {
 		state := "weight " + strconv.Itoa(b.Weight)
 		if b.Drained {
 			state = "drained"
+		}
+		if b.Failing {
+			state += ", check fails"
 		}
 		row := []string{b.Container, b.Interface, joined(b.Addresses), state, strconv.FormatUint(b.Connections, 10)}
 		if b.Host != "" {
@@ -202,6 +214,9 @@ func createCommand(f balancer.Found) string {
 	}
 	if f.External != "" {
 		line += " --external " + string(f.External)
+	}
+	if f.Health.Is() {
+		line += " --check " + f.Health.String()
 	}
 	if f.StartDrained {
 		line += " --start-drained"

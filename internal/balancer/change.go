@@ -24,6 +24,8 @@ type record struct {
 	// shared.
 	Node   string            `json:",omitempty"`
 	Others []service.Backend `json:",omitempty"`
+	// Well are the keys of backends of this host, of a shared service with a check.
+	Well []string `json:",omitempty"`
 	// Unsettled: a shared service that is new may lack containers of this host.
 	Unsettled bool `json:",omitempty"`
 	// Was are definitions of before, of which the kernel may still have something.

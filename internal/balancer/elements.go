@@ -45,6 +45,7 @@ func (r record) entries() (all []entry) {
 // elements are those of a service with these backends on this host. Without a MAC address there is no
 // bridge, and no frame.
 func (s *Services) elements(r record, backends []service.Backend, mac net.HardwareAddr) (all []balance.Elem) {
+	backends = r.withHealth(backends)
 	everywhere := slices.Concat(backends, r.Others)
 	sorting.Stable(everywhere, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	for _, vip := range r.VIPs {
@@ -56,7 +57,7 @@ func (s *Services) elements(r record, backends []service.Backend, mac net.Hardwa
 		if e.host && r.External == service.ExternalLocal {
 			to = backends
 		}
-		all = append(all, s.buckets(r, e.Port, r.Ports[e.of].Target, to)...)
+		all = append(all, s.buckets(r, e.Port, r.Ports[e.of].Target, r.Serving(to, everywhere))...)
 		for _, b := range to {
 			all = append(all, s.ledTo(e, b)...)
 		}

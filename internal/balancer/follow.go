@@ -102,7 +102,7 @@ func (s *Services) followOwned(ctx context.Context, these []Followed, some []*fo
 		release, err := s.takePorts(ctx, idOf(f.Service), &f)
 		defer release()
 		some[i].portErr = err
-		some[i].record = record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others}
+		some[i].record = record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others, Well: f.Well}
 	}
 	return s.followLocked(ctx, some)
 }

@@ -82,6 +82,7 @@ func (s *Services) look(ctx context.Context, id state.ServiceID, counts map[rule
 	for i := range found.Backends {
 		found.Backends[i].Node = r.Node
 	}
+	found.Backends = r.withHealth(found.Backends)
 	found.Backends = append(found.Backends, r.Others...)
 	sorting.Stable(found.Backends, func(a, b service.Backend) int { return strings.Compare(a.Key(), b.Key()) })
 	return found, s.count(ctx, r, &found, counts)

@@ -25,6 +25,8 @@ type Followed struct {
 	// Others are its backends on other hosts. Those of this host come with ADD and go with
 	// DEL, as on a network of one host.
 	Others []service.Backend
+	// Well are the keys of the backends on this host whose checks succeed, in order.
+	Well []string
 }
 
 // loopback has the addresses of services that are shared: the bridge comes with the first

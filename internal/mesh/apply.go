@@ -68,7 +68,7 @@ func (m *Mesh) prepare(ctx context.Context, open controllers, k key, did *outcom
 	m.mu.Lock()
 	def, defined := m.defs[k]
 	n, ours := m.networks[k.network]
-	others := m.backends(def)
+	others, well := m.backends(def), m.well[k]
 	m.mu.Unlock()
 	if !ours {
 		return t, false, nil
@@ -94,7 +94,7 @@ func (m *Mesh) prepare(ctx context.Context, open controllers, k key, did *outcom
 	if preserves(def) && n.Encrypted {
 		return t, false, fmt.Errorf("service %q: %w", def.Name, n.cannotPreserve())
 	}
-	f := balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others}
+	f := balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others, Well: well}
 	return task{k, f, def.Revision, n.StateDir}, true, nil
 }
 

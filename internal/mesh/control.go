@@ -119,6 +119,9 @@ func (m *Mesh) await(ctx context.Context, k key, revision int64) error {
 
 // complete says which key of a definition cannot be on a network, and sets what is left open.
 func (n Network) complete(s *service.Service) error {
+	if s.Health.Is() && n.NoHost {
+		return fmt.Errorf("%w: check %s: network %q keeps its hosts out, which would check the containers", service.ErrInvalid, s.Health, s.Network)
+	}
 	switch {
 	case len(s.Published) == 0:
 		s.External = ""

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/overlay"
@@ -23,6 +25,13 @@ const (
 
 // Run keeps this host's part of services until ctx ends. The kernel then stays as it is.
 func (m *Mesh) Run(ctx context.Context) error {
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.checkLoop(inner) })
+	g.Go(func() error { return m.followLoop(inner) })
+	return g.Wait()
+}
+
+func (m *Mesh) followLoop(ctx context.Context) error {
 	open := controllers{}
 	defer open.close()
 	tick := time.NewTicker(rarely)
@@ -226,5 +235,6 @@ func (m *Mesh) Err() error {
 	for _, k := range slices.SortedFunc(maps.Keys(m.errs), compare) {
 		errs = append(errs, m.errs[k])
 	}
+	errs = append(errs, m.failing()...)
 	return errors.Join(errs...)
 }

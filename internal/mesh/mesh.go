@@ -28,6 +28,9 @@ type Config struct {
 	Node     string // name of this host
 	Registry Registry
 	Log      *slog.Logger
+	// Well tells the other hosts by which services' checks a container of this one is well; nil:
+	// none are told.
+	Well func(network, container, ifName string, services []string)
 }
 
 // Network is one that spans hosts, as this host has it configured.
@@ -39,6 +42,8 @@ type Network struct {
 	Internal bool
 	// Encrypted: WireGuard leads to the other hosts.
 	Encrypted bool
+	// NoHost: the host has no way to the containers.
+	NoHost bool
 	// Refused is why it can have no service with an address; nil: it can.
 	Refused error
 }
@@ -66,11 +71,15 @@ type Mesh struct {
 	others                map[overlay.NamedID]overlay.Named
 	byName                map[selection]map[overlay.NamedID]bool
 	dirty                 map[key]bool
-	mend                  bool          // the rules may be gone
-	applied               map[key]int64 // revision that this host has; missing: it has none
-	has                   map[key]place // services that this host has; for the goroutine of Run
-	errs                  map[key]error
-	turn                  chan struct{} // closed at the next change of applied or errs
+	// own are the containers of this host, of services with a check, and well the keys of those
+	// of them that are.
+	own     map[key][]service.Backend
+	well    map[key][]string
+	mend    bool          // the rules may be gone
+	applied map[key]int64 // revision that this host has; missing: it has none
+	has     map[key]place // services that this host has; for the goroutine of Run
+	errs    map[key]error
+	turn    chan struct{} // closed at the next change of applied or errs
 }
 
 // key is a service, by the lower case of its name.
@@ -88,9 +97,12 @@ type selection struct{ network, name string }
 
 // New returns a Mesh that knows nothing yet.
 func New(c Config) *Mesh {
+	if c.Well == nil {
+		c.Well = func(string, string, string, []string) {}
+	}
 	return &Mesh{
 		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{},
-		publishing: map[string]int{}, preserving: map[string]int{}, onPublishing: func() {},
+		own: map[key][]service.Backend{}, well: map[key][]string{}, publishing: map[string]int{}, preserving: map[string]int{}, onPublishing: func() {},
 		defs: map[key]service.Shared{}, bySelect: map[selection]map[key]bool{},
 		others: map[overlay.NamedID]overlay.Named{}, byName: map[selection]map[overlay.NamedID]bool{},
 		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, turn: make(chan struct{}),
@@ -109,6 +121,14 @@ func (m *Mesh) hint() {
 // Keep says which networks this host has. One that is configured no more stays as it is, as its
 // tunnel does.
 func (m *Mesh) Keep(networks []Network) {
+	for _, n := range networks {
+		m.mu.Lock()
+		_, known := m.networks[n.Name]
+		m.mu.Unlock()
+		if !known {
+			m.recall(n)
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := map[string]Network{}
@@ -260,7 +280,7 @@ func (m *Mesh) Others(these []overlay.Named, all bool) {
 
 // same says that two are the same for services.
 func same(a, b overlay.Named) bool {
-	return slices.Equal(a.Names, b.Names) && slices.Equal(a.Addresses, b.Addresses)
+	return slices.Equal(a.Names, b.Names) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Well, b.Well)
 }
 
 func (m *Mesh) move(id overlay.NamedID, before, now overlay.Named) {
@@ -306,6 +326,7 @@ func (m *Mesh) backends(s service.Shared) (all []service.Backend) {
 	for id := range m.byName[selection{s.Network, strings.ToLower(s.Select)}] {
 		if one := m.others[id]; !m.evicted[id.Node] {
 			b := service.Backend{ContainerID: id.Container, IfName: id.IfName, Names: one.Names, Addresses: one.Addresses, Node: id.Node}
+			b.Well = s.Health.Is() && slices.Contains(one.Well, strings.ToLower(s.Name))
 			if preserves(s) {
 				b.NodeAddresses = m.addresses[id.Node]
 			}

@@ -15,7 +15,7 @@ var (
 	ledDesc = prometheus.NewDesc("libnet_service_backend_connections_total",
 		"Connections to a service that began on this host and were led to a container.", []string{"network", "service", "container", "host"}, nil)
 	backendsDesc = prometheus.NewDesc("libnet_service_backends",
-		"Containers behind a service, on all hosts: ready ones get connections, drained ones keep those that they have.", []string{"network", "service", "state"}, nil)
+		"Containers behind a service, on all hosts: ready ones get connections, drained and failing ones keep those that they have.", []string{"network", "service", "state"}, nil)
 	okDesc = prometheus.NewDesc("libnet_service_ok", "1 while all services of networks that span hosts are as they are to be.", nil, nil)
 )
 
@@ -67,16 +67,19 @@ func collect(to chan<- prometheus.Metric, f balancer.Found) {
 			to <- prometheus.MustNewConstMetric(connectionsDesc, prometheus.CounterValue, float64(f.Connections[i]), f.Network, f.Name, p.String())
 		}
 	}
-	ready, drained := 0, 0
+	ready, drained, failing := 0, 0, 0
 	led := map[[2]string]uint64{} // a container may have several interfaces on a network
 	for i, b := range f.Backends {
 		if i < len(f.Led) && len(f.VIPs) > 0 {
 			led[[2]string{b.ContainerID, b.Node}] += f.Led[i]
 		}
-		if f.Weight(b.ContainerID) > 0 {
-			ready++
-		} else {
+		switch {
+		case f.Weight(b.ContainerID) == 0:
 			drained++
+		case f.Health.Is() && !b.Well:
+			failing++
+		default:
+			ready++
 		}
 	}
 	for at, n := range led {
@@ -84,4 +87,7 @@ func collect(to chan<- prometheus.Metric, f balancer.Found) {
 	}
 	to <- prometheus.MustNewConstMetric(backendsDesc, prometheus.GaugeValue, float64(ready), f.Network, f.Name, "ready")
 	to <- prometheus.MustNewConstMetric(backendsDesc, prometheus.GaugeValue, float64(drained), f.Network, f.Name, "drained")
+	if f.Health.Is() {
+		to <- prometheus.MustNewConstMetric(backendsDesc, prometheus.GaugeValue, float64(failing), f.Network, f.Name, "failing")
+	}
 }

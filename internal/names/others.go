@@ -1,6 +1,8 @@
 package names
 
 import (
+	"slices"
+
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/resolver"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -13,10 +15,11 @@ type others struct {
 	news    map[place]bool           // of own, what changed since Own
 	changed chan struct{}            // with room for one
 	of      map[overlay.NamedID]bool // of other hosts, in the table
+	well    map[place][]string       // of own: overlay.Named.Well
 }
 
 func newOthers() others {
-	return others{own: map[place]overlay.Named{}, news: map[place]bool{}, changed: make(chan struct{}, 1), of: map[overlay.NamedID]bool{}}
+	return others{own: map[place]overlay.Named{}, news: map[place]bool{}, changed: make(chan struct{}, 1), of: map[overlay.NamedID]bool{}, well: map[place][]string{}}
 }
 
 // note takes over what a record says of this host's attachment; nil: it is gone.
@@ -33,12 +36,30 @@ func (o *others) note(at place, r *state.Endpoint) {
 				one.Addresses = append(one.Addresses, a.Prefix.Addr())
 			}
 		}
+		one.Well = o.well[at]
 		o.own[at] = one
 	} else if !was {
 		return
 	}
 	if o.shared[at.network] {
 		o.tell(at)
+	}
+}
+
+// Well takes over by which services' checks an attachment of this host is well.
+func (s *Service) Well(network, container, ifName string, services []string) {
+	at := place{network: network, container: container, ifName: ifName}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := &s.others
+	if delete(o.well, at); len(services) > 0 {
+		o.well[at] = services
+	}
+	if one, has := o.own[at]; has && !slices.Equal(one.Well, services) {
+		one.Well = services
+		if o.own[at] = one; o.shared[network] {
+			o.tell(at)
+		}
 	}
 }
 

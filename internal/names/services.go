@@ -1,6 +1,8 @@
 package names
 
 import (
+	"slices"
+
 	"github.com/libnet-cni/libnet/internal/resolver"
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -58,6 +60,7 @@ func readServices(dir *state.Dir) (all []resolver.Endpoint, err error) {
 		var def struct {
 			service.Service
 			Others []service.Backend // on other hosts
+			Well   []string          // keys of those of this host, of a service with a check
 		}
 		backends, readErr := state.ReadService[service.Backend](dir, id, &def)
 		if readErr != nil {
@@ -69,7 +72,11 @@ func readServices(dir *state.Dir) (all []resolver.Endpoint, err error) {
 		e := resolver.Endpoint{Network: id.Network, Names: []string{def.Name}, Addresses: def.VIPs, Service: true}
 		e.Container, e.IfName = service.Lease(def.Name)
 		if len(def.VIPs) == 0 {
-			for _, b := range append(backends, def.Others...) {
+			for i := range backends {
+				backends[i].Well = slices.Contains(def.Well, backends[i].Key())
+			}
+			all := append(backends, def.Others...)
+			for _, b := range def.Serving(all, all) {
 				if def.Weight(b.ContainerID) > 0 {
 					e.Addresses = append(e.Addresses, b.Addresses...)
 				}

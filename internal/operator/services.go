@@ -52,8 +52,8 @@ func (o *Operator) CreateService(ctx context.Context, def service.Service, vip V
 		return o.createShared(ctx, def, vip)
 	}
 	n, err := o.Network(def.Network)
-	if err == nil && def.External != "" {
-		err = errExternal
+	if err == nil {
+		err = ofOneHost(def)
 	}
 	if err == nil {
 		err = o.named(n)
@@ -261,11 +261,22 @@ func (o *Operator) UpdateService(ctx context.Context, network, name string, fn f
 	}
 	defer release()
 	return o.Services().Update(ctx, network, name, func(def *service.Service) error {
-		if err := fn(def); err != nil || def.External == "" {
+		if err := fn(def); err != nil {
 			return err
 		}
-		return errExternal
+		return ofOneHost(*def)
 	})
+}
+
+// ofOneHost refuses what a service of one host cannot have.
+func ofOneHost(def service.Service) error {
+	switch {
+	case def.External != "":
+		return errExternal
+	case def.Health.Is():
+		return fmt.Errorf("%w: check: is for a network that spans hosts by ln-agent, which checks: on this one no daemon runs", service.ErrInvalid)
+	}
+	return nil
 }
 
 // errExternal is of a service of one host.

@@ -11,4 +11,6 @@ type Named struct {
 	Names     []string // the best one first; none: the attachment is gone
 	Domain    string   // of the network; empty: none
 	Addresses []netip.Addr
+	// Well are the services, in lower case and in order, whose checks of the attachment succeed.
+	Well []string
 }

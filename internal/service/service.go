@@ -66,6 +66,8 @@ type Service struct {
 	Shared bool `json:",omitempty"`
 	// Published are the ports of the host by which the service is reached, too.
 	Published []Published `json:",omitempty"`
+	// Health is how its containers are checked.
+	Health Health `json:",omitzero"`
 	// External says to which containers a published port of a host leads, where the network
 	// spans several; empty: it does not, or there is none.
 	External External `json:",omitempty"`
@@ -113,6 +115,9 @@ func (s Service) Check() error {
 	case "", ExternalNAT, ExternalLocal, ExternalPreserve:
 	default:
 		return invalid("external", strconv.Quote(string(s.External)), "want nat, local or preserve")
+	}
+	if err := s.checkHealth(); err != nil {
+		return err
 	}
 	return s.checkPublished()
 }
@@ -201,6 +206,8 @@ type Backend struct {
 	// NodeAddresses are those of Node, where it is another host and the service preserves the
 	// addresses of clients.
 	NodeAddresses []netip.Addr `json:",omitempty"`
+	// Well: the last check of the backend succeeded, where the service has one.
+	Well bool `json:",omitempty"`
 }
 
 // Key tells the backend from others of its network.

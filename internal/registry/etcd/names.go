@@ -29,6 +29,7 @@ type namedValue struct {
 	Names     []string     `json:"names"`
 	Domain    string       `json:"domain,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
+	Well      []string     `json:"well,omitempty"`
 }
 
 func (k keys) named(id overlay.NamedID) string {
@@ -72,7 +73,7 @@ func (n *names) put(id overlay.NamedID, kv *mvccpb.KeyValue) error {
 	if err := json.Unmarshal(kv.Value, &v); err != nil {
 		return err
 	}
-	n.all[id] = overlay.Named{NamedID: id, Names: v.Names, Domain: v.Domain, Addresses: v.Addresses}
+	n.all[id] = overlay.Named{NamedID: id, Names: v.Names, Domain: v.Domain, Addresses: v.Addresses, Well: v.Well}
 	n.news[id] = true
 	return nil
 }
@@ -172,7 +173,7 @@ func (r *Registry) publish(ctx context.Context, c *clientv3.Client, m *mirror, l
 		one.Node = r.conf.Self.Name
 		var h held
 		if len(one.Names) > 0 {
-			h = held{value: encode(namedValue{Names: one.Names, Domain: one.Domain, Addresses: one.Addresses}), lease: l.live}
+			h = held{value: encode(namedValue{Names: one.Names, Domain: one.Domain, Addresses: one.Addresses, Well: one.Well}), lease: l.live}
 		}
 		want[m.keys.named(one.NamedID)] = h
 	}

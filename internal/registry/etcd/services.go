@@ -38,6 +38,7 @@ type serviceValue struct {
 	External     service.External       `json:"external,omitempty"`
 	Affinity     service.Affinity       `json:"affinity"`
 	StartDrained bool                   `json:"startDrained,omitempty"`
+	Check        string                 `json:"check,omitempty"`
 	Weights      map[string]weightValue `json:"weights,omitempty"` // by container
 }
 
@@ -58,6 +59,9 @@ func encodeService(s service.Shared) string {
 	}
 	for _, p := range s.Ports {
 		v.Ports = append(v.Ports, p.String())
+	}
+	if s.Health.Is() {
+		v.Check = s.Health.String()
 	}
 	for id, w := range s.Weights {
 		if v.Weights == nil {
@@ -91,6 +95,9 @@ func decodeService(network string, kv *mvccpb.KeyValue) (s service.Shared, err e
 			return s, err
 		}
 		s.Ports = append(s.Ports, p)
+	}
+	if err := s.SetHealth(v.Check); err != nil {
+		return s, err
 	}
 	for id, w := range v.Weights {
 		if s.Weights == nil {

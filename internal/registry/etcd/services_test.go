@@ -266,6 +266,7 @@ func TestServiceValue(t *testing.T) {
 	s.VIPs, s.StartDrained, s.Shared = []netip.Addr{netip.MustParseAddr("10.5.9.1"), netip.MustParseAddr("fd05::9:1")}, true, true
 	s.Affinity, s.External, s.Weights = service.AffinityClient, service.ExternalLocal, map[string]int{"c1": 0}
 	s.Published = []service.Published{{Protocol: firewall.TCP, Port: 8080, To: 80}}
+	s.Health = service.Health{Port: 8081, Every: 7 * time.Second}
 	got, err := decodeService("net1", &mvccpb.KeyValue{Value: []byte(encodeService(s)), ModRevision: 7})
 	if diff := cmp.Diff(s, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); err != nil || diff != "" {
 		t.Errorf("%v (-written +read):\n%s", err, diff)
