@@ -266,18 +266,18 @@ func (t Table) Rare() bool { return t.Family == unix.NFPROTO_IPV4 || t.Family ==
 func Outline(family uint8) Table {
 	switch family {
 	case unix.NFPROTO_INET:
-		return Table{family, blankSets[:43], []Chain{
+		return Table{family, blankSets[:49], []Chain{
 			{Name: "direct", Jumps: 2, Rules: blankRules[:4]},
 			{Name: MarksChain, Jumps: 1},
 			{Name: "closed", Jumps: 1, Rules: blankRules[:8]},
-			{Name: "publish", Jumps: 2, Rules: blankRules[:10]},
+			{Name: "publish", Jumps: 2, Rules: blankRules[:14]},
 			{Name: underlayChain, Jumps: 1, Rules: blankRules[:3]},
-			{Name: translatedChain, Jumps: 2, Rules: blankRules[:2]},
+			{Name: translatedChain, Jumps: 4, Rules: blankRules[:2]},
 			{"raw", "filter", unix.NF_INET_PRE_ROUTING, priRaw, 0, blankRules[:3]},
 			{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, blankRules[:1]},
 			{"output", "nat", unix.NF_INET_LOCAL_OUT, priDestNAT + 5, 0, blankRules[:1]},
-			{"input", "filter", unix.NF_INET_LOCAL_IN, priFilter - 1, 0, blankRules[:1]},
-			{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, blankRules[:17]},
+			{"input", "filter", unix.NF_INET_LOCAL_IN, priFilter - 1, 0, blankRules[:3]},
+			{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, blankRules[:23]},
 			{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, blankRules[:13]},
 		}}
 	case unix.NFPROTO_BRIDGE:
