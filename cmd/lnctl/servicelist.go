@@ -45,6 +45,8 @@ type shownBackend struct {
 	Addresses []netip.Addr `json:"addresses"`
 	Weight    int          `json:"weight"`
 	Drained   bool         `json:"drained"`
+	// Connections that this host led there.
+	Connections uint64 `json:"connections"`
 }
 
 func shownOf(f balancer.Found) shownService {
@@ -62,9 +64,12 @@ func shownOf(f balancer.Found) shownService {
 		}
 		all.Ports = append(all.Ports, shown)
 	}
-	for _, b := range f.Backends {
-		w := f.Weight(b.ContainerID)
-		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.Node, b.IfName, b.Names, b.Addresses, w, w == 0})
+	for i, b := range f.Backends {
+		w, led := f.Weight(b.ContainerID), uint64(0)
+		if i < len(f.Led) {
+			led = f.Led[i]
+		}
+		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.Node, b.IfName, b.Names, b.Addresses, w, w == 0, led})
 	}
 	return all
 }
@@ -124,7 +129,13 @@ func serviceInspectCommand(s *settings) *cobra.Command {
 }
 
 func (s shownService) write(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nPublished: %s\nSelect:    %s\nAffinity:  %s\n\n", s.Name, s.Network, orDash(joined(s.VIPs)), orDash(strings.Join(s.Publish, ",")), s.Select, s.Affinity)
+	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nPublished: %s\n", s.Name, s.Network, orDash(joined(s.VIPs)), orDash(strings.Join(s.Publish, ",")))
+	if s.External != "" {
+		_, externalErr := fmt.Fprintf(out, "External:  %s\n", s.External)
+		err = errors.Join(err, externalErr)
+	}
+	_, headErr := fmt.Fprintf(out, "Select:    %s\nAffinity:  %s\n\n", s.Select, s.Affinity)
+	err = errors.Join(err, headErr)
 	var ports, backends [][]string
 	for _, p := range s.Ports {
 		ports = append(ports, []string{p.Port, strconv.FormatUint(p.Connections, 10)})
@@ -134,13 +145,13 @@ func (s shownService) write(out io.Writer) error {
 		if b.Drained {
 			state = "drained"
 		}
-		row := []string{b.Container, b.Interface, joined(b.Addresses), state}
+		row := []string{b.Container, b.Interface, joined(b.Addresses), state, strconv.FormatUint(b.Connections, 10)}
 		if b.Host != "" {
 			row = slices.Insert(row, 1, b.Host)
 		}
 		backends = append(backends, row)
 	}
-	columns := []string{"CONTAINER", "INTERFACE", "ADDRESSES", "STATE"}
+	columns := []string{"CONTAINER", "INTERFACE", "ADDRESSES", "STATE", "CONNECTIONS"}
 	if len(backends) > 0 && len(backends[0]) > len(columns) {
 		columns = slices.Insert(columns, 1, "HOST")
 	}
@@ -188,6 +199,9 @@ func createCommand(f balancer.Found) string {
 	}
 	for _, p := range f.Published {
 		line += " --publish '" + p.String() + "'" // brackets are a pattern to a shell
+	}
+	if f.External != "" {
+		line += " --external " + string(f.External)
 	}
 	if f.StartDrained {
 		line += " --start-drained"
