@@ -28,7 +28,7 @@ func TestTrace(t *testing.T) {
 			nil, "c2 192.0.2.2", exitOK, []string{"✓ arrived: 192.0.2.2 answers the echo", "forward", "10.33.0.2 → 192.0.2.2"},
 		},
 		"a closed network": {
-			nil, "c2 10.32.0.2:80", exitProblem, []string{"✗ dropped at forward by the rule", "table inet libnet", "the network's configuration asks for it"},
+			nil, "c2 10.32.0.2:80", exitProblem, []string{"✗ dropped at forward by the rule", `table inet libnet: network "web": only published ports come in (gatewayMode)`},
 		},
 		"a published port": {
 			func(l *lab) { l.serve("c1", "80") }, "c2 192.0.2.1:8080", exitOK,

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ type probe struct {
 	dest     netip.AddrPort // port 0: an echo
 	protocol string
 	wait     time.Duration
+	bridges  bridges
 }
 
 // Records returns the attachments of this host, in the order of their containers.
@@ -111,7 +113,7 @@ func Command(o *console.Output, all Records, why Service, complete cobra.Complet
 }
 
 func newProbe(records []state.Endpoint, from, to string, wait time.Duration) (p probe, err error) {
-	p = probe{from: from, to: to, wait: wait, protocol: "icmp"}
+	p = probe{from: from, to: to, wait: wait, protocol: "icmp", bridges: bridgesOf(records)}
 	dest, protocol, given := strings.Cut(to, "/")
 	if host, port, err := net.SplitHostPort(dest); err == nil {
 		n, err := strconv.ParseUint(port, 10, 16)
@@ -271,8 +273,9 @@ func (r rules) text(ctx context.Context, s nftrace.Step) string {
 func (f *Found) judge(p probe, steps []nftrace.Step, a answer) {
 	last := nftrace.Step{}
 	for i, s := range steps {
+		s.In, s.Out = cmp.Or(s.In, last.In), cmp.Or(s.Out, last.Out) // only the first step of a chain has them
 		if s.Dropped() {
-			f.Says = dropped(s, f.Steps[i])
+			f.Says = dropped(s, f.Steps[i], p.bridges)
 			return
 		}
 		last = s
@@ -305,7 +308,7 @@ func through(out string) string {
 }
 
 // dropped says by what, and what to do.
-func dropped(s nftrace.Step, shown Step) string {
+func dropped(s nftrace.Step, shown Step, on bridges) string {
 	by := "by the policy of"
 	if s.Handle != 0 {
 		by = "by the rule " + shown.Rule + " of"
@@ -314,6 +317,9 @@ func dropped(s nftrace.Step, shown Step) string {
 		}
 	}
 	says := fmt.Sprintf("dropped at %s %s chain %s, table %s", s.Hook, by, s.Chain, shown.Table)
+	if why := on.why(s); s.Table == "libnet" && why != "" {
+		return says + ": " + why
+	}
 	if s.Table == "libnet" || strings.HasPrefix(s.Table, "libnet-") {
 		return says + ": the network's configuration asks for it (gatewayMode, internal, icc, sourceRanges); lnctl network inspect shows it"
 	}
