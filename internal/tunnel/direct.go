@@ -110,13 +110,14 @@ func addDirect(c *netlink.Conn, r Direct) error {
 	if i < 0 {
 		return err
 	}
-	if rs[i].Protocol != protocolOurs {
+	by, byErr := c.DeviceByIndex(rs[i].OIF)
+	if rs[i].Protocol != protocolOurs && (byErr != nil || !ofFlannel(by)) {
 		return fmt.Errorf("%w: the host's route to %s leads by another way", ErrRouteConflict, r.Dst)
 	}
 	return changeDirect(c, unix.RTM_NEWROUTE, unix.NLM_F_REPLACE, d.Index, r)
 }
 
-// replaceDirect puts a route by the tunnel in the place of one past it. Of IPv6 the kernel wants the
+// replaceDirect puts a route by the tunnel in the place of one by another device. Of IPv6 the kernel wants the
 // gateway, which is in the block, to be led to by the tunnel before.
 func replaceDirect(c *netlink.Conn, index int, r Route) error {
 	if r.Via.Is6() {

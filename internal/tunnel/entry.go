@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -112,7 +113,8 @@ func replaceFlags(typ int) int {
 
 // addTunnelRoute adds a route that may have come meanwhile; another one to the
 // same destination is the host's own and stays, unless it is the network's, by its other device or
-// past it: that one is replaced.
+// past it: that one is replaced. So is one by flannel's device, where an agent keeps the network and
+// thus knows that the other host has changed over from flannel, too.
 func addTunnelRoute(c *netlink.Conn, index int, r Route, t Tunnel) error {
 	err := changeTunnelRoute(c, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r)
 	if !errors.Is(err, netlink.ErrExists) && !errors.Is(err, unix.EINVAL) { // IPv6: the gateway is elsewhere
@@ -131,11 +133,11 @@ func addTunnelRoute(c *netlink.Conn, index int, r Route, t Tunnel) error {
 	if i < 0 {
 		return err
 	}
-	name := fmt.Sprint(rs[i].OIF)
+	name, flannel := fmt.Sprint(rs[i].OIF), false
 	if d, err := c.DeviceByIndex(rs[i].OIF); err == nil {
-		name = d.Name
+		name, flannel = d.Name, ofFlannel(d)
 	}
-	if isDirect(rs[i], index, t.Nets) {
+	if isDirect(rs[i], index, t.Nets) || flannel && t.Nets != nil {
 		return replaceDirect(c, index, r)
 	}
 	if name == t.sister() && rs[i].Protocol == protocolOurs {
@@ -143,6 +145,9 @@ func addTunnelRoute(c *netlink.Conn, index int, r Route, t Tunnel) error {
 	}
 	return fmt.Errorf("%w: the host's route to %s leads by %s", ErrRouteConflict, r.Dst, name)
 }
+
+// ofFlannel says that a device is flannel's.
+func ofFlannel(d *netlink.Device) bool { return d.VXLAN != nil && strings.HasPrefix(d.Name, "flannel") }
 
 // changeTunnelRoute is with RTM_NEWROUTE or RTM_DELROUTE.
 func changeTunnelRoute(c *netlink.Conn, typ, flags, index int, r Route) error {

@@ -19,6 +19,7 @@ type host struct {
 	dir           string
 	kubeconfig    string
 	subnets       string // of the network pods, as JSON
+	more          string // further keys of overlay-ln, as configured last
 	agent         *exec.Cmd
 	containers    int
 }
@@ -58,6 +59,7 @@ func (h *host) conf(more string) string {
 // configure puts the configuration in place, whole.
 func (h *host) configure(t *testing.T, more string) {
 	t.Helper()
+	h.more = more
 	path := filepath.Join(h.dir, "net.d", "10-pods.conflist")
 	check(t, os.WriteFile(path+".new", []byte(h.conf(more)), 0o600))
 	check(t, os.Rename(path+".new", path))
@@ -145,7 +147,7 @@ func (h *host) cni(verb, ns string) ([]byte, error) {
 		Name    string
 		Plugins []map[string]any
 	}
-	if err := json.Unmarshal([]byte(h.conf("")), &list); err != nil {
+	if err := json.Unmarshal([]byte(h.conf(h.more)), &list); err != nil {
 		return nil, err
 	}
 	conf := list.Plugins[0]

@@ -73,8 +73,11 @@ func becomeMachine() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount a tmpfs on /run: %w", err)
 	}
-	if err := errors.Join(os.MkdirAll("/run/netns", 0o755), os.MkdirAll("/run/lock", 0o755)); err != nil {
+	if err := errors.Join(os.MkdirAll("/run/netns", 0o755), os.MkdirAll("/run/lock", 0o755), os.MkdirAll("/var/lib/cni", 0o755)); err != nil {
 		return err
+	}
+	if err := unix.Mount("tmpfs", "/var/lib/cni", "tmpfs", 0, "mode=0755"); err != nil { // leases of the reference plugins
+		return fmt.Errorf("mount a tmpfs on /var/lib/cni: %w", err)
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("set lo up: %w: %s", err, out)
