@@ -59,6 +59,8 @@ var ladder = []struct {
 	{"internal/firewall/nft", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/firewall/tool", "internal/netlink", "internal/nfnl"}},
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/firewall/tool", "internal/nfnl"}},
 	{"internal/firewall/balance", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/nfnl"}},
+	{"internal/firewall/admit", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/nfnl"}},
+	{"internal/netpolicy", []string{"internal/firewall"}},
 	{"internal/service", []string{"internal/firewall", "internal/model"}},
 	{"internal/balancer", []string{"internal/service", "internal/publish", "internal/model", "internal/firewall/balance", "internal/firewall/ruleset", "internal/netlink", "internal/state"}},
 	{"internal/firewall/porttest", []string{"internal/firewall"}},
