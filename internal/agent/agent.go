@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/libnet-cni/libnet/internal/enforce"
 	"github.com/libnet-cni/libnet/internal/mesh"
 	"github.com/libnet-cni/libnet/internal/names"
 	"github.com/libnet-cni/libnet/internal/netconf"
@@ -65,6 +66,8 @@ type Config struct {
 	Names *names.Service
 	// Services keeps this host's part of services; nil: none is kept.
 	Services *mesh.Mesh
+	// Policies enforces NetworkPolicies; nil: none are enforced.
+	Policies *enforce.Enforcer
 	Log      *slog.Logger
 }
 
@@ -145,6 +148,9 @@ func (a *Agent) tasks() []func(context.Context) error {
 	}
 	if a.conf.Services != nil {
 		all = append(all, a.conf.Services.Run)
+	}
+	if a.conf.Policies != nil {
+		all = append(all, a.conf.Policies.Run)
 	}
 	if a.conf.Registry != nil {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)

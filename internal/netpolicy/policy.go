@@ -57,6 +57,15 @@ type block struct {
 // String names the block.
 func (b block) String() string { return fmt.Sprint(b.prefix, b.except) }
 
+// ProtocolOf reads a protocol of the API; empty is TCP. Others than TCP, UDP and SCTP are unknown.
+func ProtocolOf(p corev1.Protocol) (number firewall.Protocol, known bool) {
+	if p == "" {
+		return firewall.TCP, true
+	}
+	number, known = protocols[p]
+	return number, known
+}
+
 // protocols are those that policies can name. nf_tables knows others by number only, as ICMP.
 var protocols = map[corev1.Protocol]firewall.Protocol{
 	corev1.ProtocolTCP: firewall.TCP, corev1.ProtocolUDP: firewall.UDP, corev1.ProtocolSCTP: firewall.SCTP,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,10 @@ import (
 
 // ErrLost says that the tables are not there as this release writes them.
 var ErrLost = errors.New("the rules of NetworkPolicies are not in the kernel, or changed by another program")
+
+// MarkPath is a file in a state directory that is there while ln-agent is to enforce policies on this
+// host.
+func MarkPath(stateDir string) string { return filepath.Join(stateDir, "overlay", "network-policy") }
 
 // Tables are our tables in the network namespace of the calling thread. They hold no state but open
 // sockets, and may be used by many goroutines.

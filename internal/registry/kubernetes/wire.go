@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -67,8 +68,10 @@ func (f fields) of(to, message []byte) ([]byte, error) {
 func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Node"), &Node{})
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.NodeList{})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.NodeList{}, &Pod{}, &PodList{}, &corev1.Namespace{}, &corev1.NamespaceList{})
+	scheme.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.NetworkPolicy{}, &networkingv1.NetworkPolicyList{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	metav1.AddToGroupVersion(scheme, networkingv1.SchemeGroupVersion)
 	return scheme
 }
 
