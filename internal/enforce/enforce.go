@@ -15,7 +15,6 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
 	"github.com/libnet-cni/libnet/internal/firewall/nft"
-	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/netpolicy"
 )
 
@@ -54,7 +53,7 @@ type Enforcer struct {
 	policyNews int
 	elems      int // in the kernel
 
-	have map[ruleset.Slot]admit.Elem // what is in the kernel; nil: unknown. Of the loop.
+	have desired // what is in the kernel; without Rules: unknown. Of the loop.
 }
 
 // kinds are what the API has to tell of.
@@ -142,18 +141,14 @@ func (e *Enforcer) guard(ctx context.Context) error {
 }
 
 // snapshot is what is to be in the kernel.
-func (e *Enforcer) snapshot() (want map[ruleset.Slot]admit.Elem, now summary, ready bool) {
+func (e *Enforcer) snapshot() (want desired, now summary, ready bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.missing) > 0 {
-		return nil, now, false
+		return want, now, false
 	}
 	rules := e.compiler.Compile()
-	elems := append(elemsOf(e.tables.Sets, rules), e.opened()...)
-	want = make(map[ruleset.Slot]admit.Elem, len(elems))
-	for _, x := range elems {
-		want[x.Slot()] = x
-	}
+	want = desired{rules, bySlot(e.opened())}
 	now = summary{since: e.since, policies: e.compiler.Policies(), pods: e.compiler.Pods(), isolated: len(rules.In) + len(rules.Out), news: e.policyNews}
 	e.since, e.policyNews = time.Time{}, 0
 	return want, now, true
@@ -171,14 +166,13 @@ func (e *Enforcer) bring(ctx context.Context) error {
 	if !ready {
 		return nil // the kernel stays as it is: as of before a restart
 	}
-	gone, added := differs(e.have, want)
-	err := e.write(ctx, want, gone, added)
+	gone, added, err := e.write(ctx, want)
 	e.mu.Lock()
 	if e.fault = err; err != nil && e.since.IsZero() {
 		e.since, e.policyNews = now.since, e.policyNews+now.news
 	}
 	if err == nil {
-		e.elems = len(want)
+		e.elems += len(added) - len(gone)
 	}
 	e.mu.Unlock()
 	if err != nil {
@@ -202,62 +196,35 @@ func (e *Enforcer) bring(ctx context.Context) error {
 	return nil
 }
 
-func (e *Enforcer) write(ctx context.Context, want map[ruleset.Slot]admit.Elem, gone, added []admit.Elem) error {
-	if e.have != nil {
+// write brings the kernel from what it has to what is wanted.
+func (e *Enforcer) write(ctx context.Context, want desired) (gone, added []admit.Elem, err error) {
+	if e.have.Rules != nil {
+		gone, added = changes(e.tables.Sets, e.have, want)
 		if len(gone)+len(added) == 0 {
 			whole, _, err := e.tables.Whole(ctx)
 			if err != nil || whole {
-				return err
+				return nil, nil, err
 			}
 		}
 		err := e.tables.Change(ctx, gone, added)
 		if err == nil {
 			e.have = want
-			return nil
+			return gone, added, nil
 		}
-		if e.have = nil; !errors.Is(err, admit.ErrLost) {
-			return err
+		if e.have = (desired{}); !errors.Is(err, admit.ErrLost) {
+			return nil, nil, err
 		}
 		e.log.Error("another program has changed our rules: they are written anew", "table", admit.TableName)
 	}
-	if err := e.tables.Replace(ctx, slices.Collect(maps.Values(want))); err != nil {
-		return err
+	_, added = changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, want)
+	if err := e.tables.Replace(ctx, added); err != nil {
+		return nil, nil, err
 	}
 	e.have = want
-	return nil
-}
-
-// differs are what has to go, and what has to come.
-func differs(have, want map[ruleset.Slot]admit.Elem) (gone, added []admit.Elem) {
-	for slot, e := range have {
-		if now, there := want[slot]; !there || string(now.Data) != string(e.Data) {
-			gone = append(gone, e)
-		}
-	}
-	for slot, e := range want {
-		if was, there := have[slot]; !there || string(was.Data) != string(e.Data) {
-			added = append(added, e)
-		}
-	}
-	inOrder := func(a, b admit.Elem) int { // of one set together: they go in one message
-		if a.Set != b.Set {
-			return compareSets(a.Set, b.Set)
-		}
-		return slices.Compare(a.Key, b.Key)
-	}
-	slices.SortFunc(gone, inOrder)
-	slices.SortFunc(added, inOrder)
-	return gone, added
-}
-
-func compareSets(a, b *ruleset.Set) int {
-	if a.Family != b.Family {
-		return int(a.Family) - int(b.Family)
-	}
-	if a.Name < b.Name {
-		return -1
-	}
-	return 1
+	e.mu.Lock()
+	e.elems = 0
+	e.mu.Unlock()
+	return nil, added, nil
 }
 
 // Err says why policies are not in force; nil: they are.

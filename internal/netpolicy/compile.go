@@ -12,11 +12,12 @@ import (
 func (c *Compiler) Compile() *Rules {
 	c.classes.begin()
 	c.blockIDs.begin()
+	c.profiles.begin()
 	r := &compilation{
 		Compiler: c, blocks: map[Class]block{}, named: map[namedPort]bool{}, peers: map[Class]*peerClass{},
 		byTerm: map[int][]*peerClass{}, byBlock: map[Class][]*peerClass{}, byName: map[namedPort][]*peerClass{},
 		rules: Rules{
-			In: map[netip.Addr]Class{}, Out: map[netip.Addr]Class{}, Peers: map[netip.Addr]Class{}, Allowed: map[Pair]Ports{},
+			In: map[netip.Addr]Class{}, Out: map[netip.Addr]Class{}, Peers: map[netip.Addr]Class{}, Allowed: map[Pair]Profile{}, Ports: map[Profile][]Span{},
 		},
 	}
 	r.findTargets()
@@ -29,6 +30,7 @@ func (c *Compiler) Compile() *Rules {
 	r.finish()
 	c.classes.end()
 	c.blockIDs.end()
+	c.profiles.end()
 	return &r.rules
 }
 
@@ -44,7 +46,7 @@ type compilation struct {
 	byTerm  map[int][]*peerClass
 	byBlock map[Class][]*peerClass
 	byName  map[namedPort][]*peerClass
-	open    map[Pair]*Ports
+	open    map[Pair]*opening
 }
 
 // targetClass are pods that the same policies isolate in one direction, and which give the names of
@@ -216,23 +218,39 @@ func (p Port) span() Span { return Span{p.Protocol, p.Number, p.Number} }
 
 // allow puts down what the rules of a target allow.
 func (r *compilation) allow(t *targetClass) {
-	r.open = map[Pair]*Ports{}
+	r.open = map[Pair]*opening{}
 	for _, p := range t.policies {
 		for _, rule := range p.rules[t.direction] {
 			r.allowRule(t, rule)
 		}
 	}
 	every := r.open[Pair{t.Class, 0}]
-	for pair, ports := range r.open {
-		if pair.Peer != 0 && every != nil && every.All {
-			continue
+	for pair, o := range r.open {
+		if pair.Peer == 0 || every == nil || !every.all {
+			r.rules.Allowed[pair] = r.profile(o)
 		}
-		ports.Spans = joined(ports.Spans)
-		if ports.All {
-			ports.Spans = nil
-		}
-		r.rules.Allowed[pair] = *ports
 	}
+}
+
+// opening is what a pair may use.
+type opening struct {
+	all   bool
+	spans []Span
+}
+
+// profile returns the profile of what is open.
+func (r *compilation) profile(o *opening) Profile {
+	if o.all {
+		return AllPorts
+	}
+	spans := joined(o.spans)
+	key := make([]byte, 0, 64)
+	for _, s := range spans {
+		key = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(append(key, byte(s.Protocol)), s.From), s.To)
+	}
+	p := Profile(r.profiles.of(string(key))) + AllPorts // numbers begin at 1
+	r.rules.Ports[p] = spans
+	return p
 }
 
 func (r *compilation) allowRule(t *targetClass, rule rule) {
@@ -245,16 +263,19 @@ func (r *compilation) allowRule(t *targetClass, rule rule) {
 			}
 		}
 	}
-	if rule.anyPeer {
-		r.add(Pair{t.Class, 0}, rule.anyPort, spans)
-		for _, n := range rule.named {
+	every := Class(0)
+	if rule.anyPod {
+		every = AnyPod
+	}
+	if rule.anyPeer || rule.anyPod {
+		r.add(Pair{t.Class, every}, rule.anyPort, spans)
+		for _, n := range rule.named { // only pods have names of ports
 			if t.direction == egress {
 				for _, p := range r.byName[n] {
 					r.addNamed(t, p, n)
 				}
 			}
 		}
-		return
 	}
 	each := func(peers []*peerClass) {
 		for _, p := range peers {
@@ -287,11 +308,11 @@ func (r *compilation) add(pair Pair, all bool, spans []Span) {
 	}
 	ports := r.open[pair]
 	if ports == nil {
-		ports = &Ports{}
+		ports = &opening{}
 		r.open[pair] = ports
 	}
-	ports.All = ports.All || all
-	ports.Spans = append(ports.Spans, spans...)
+	ports.all = ports.all || all
+	ports.spans = append(ports.spans, spans...)
 }
 
 // joined returns spans in order, those of a protocol that meet as one.
@@ -314,6 +335,14 @@ func (r *compilation) finish() {
 	used := map[Class]bool{}
 	for pair := range r.rules.Allowed {
 		used[pair.Peer] = true
+	}
+	if used[AnyPod] {
+		r.rules.Pods = make(map[netip.Addr]bool, len(r.pods))
+		for _, m := range r.pods {
+			for _, a := range m.Addrs {
+				r.rules.Pods[a] = true
+			}
+		}
 	}
 	for a, class := range r.rules.Peers {
 		if !used[class] {

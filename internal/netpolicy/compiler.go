@@ -16,6 +16,7 @@ type Compiler struct {
 	policies map[string]map[string]*policy // by namespace and name
 	classes  interner
 	blockIDs interner
+	profiles interner
 }
 
 // member is a pod, and the group it belongs to.
@@ -28,7 +29,7 @@ type member struct {
 func New() *Compiler {
 	return &Compiler{
 		matching: newMatching(), pods: map[Key]*member{}, policies: map[string]map[string]*policy{},
-		classes: newInterner(), blockIDs: newInterner(),
+		classes: newInterner(), blockIDs: newInterner(), profiles: newInterner(),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -35,6 +36,7 @@ type policy struct {
 // rule allows peers some ports.
 type rule struct {
 	anyPeer bool
+	anyPod  bool
 	terms   []*term
 	blocks  []block
 	anyPort bool // and every protocol
@@ -107,6 +109,10 @@ func (m *matching) readRule(namespace string, peers []networkingv1.NetworkPolicy
 			}
 			continue
 		}
+		if isEmpty(peer.NamespaceSelector) && (peer.PodSelector == nil || isEmpty(peer.PodSelector)) {
+			r.anyPod = true
+			continue
+		}
 		t, err := m.use(namespace, peer.NamespaceSelector, peer.PodSelector)
 		if errs = append(errs, err); err == nil {
 			r.terms = append(r.terms, t)
@@ -116,6 +122,11 @@ func (m *matching) readRule(namespace string, peers []networkingv1.NetworkPolicy
 		errs = append(errs, r.readPort(port))
 	}
 	return r, errors.Join(errs...)
+}
+
+// isEmpty says that a selector is there, and selects all.
+func isEmpty(s *metav1.LabelSelector) bool {
+	return s != nil && len(s.MatchLabels) == 0 && len(s.MatchExpressions) == 0
 }
 
 func readBlock(from *networkingv1.IPBlock) (b block, err error) {

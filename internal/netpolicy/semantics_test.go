@@ -27,7 +27,9 @@ func cluster() *Compiler {
 }
 
 // address is the IPv4 address of a pod of the cluster.
-func address(ns, pod string) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, ns[0] - 'x', pod[0] - 'a' + 1}) }
+func address(ns, pod string) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 0, ns[0] - 'x', pod[0] - 'a' + 1})
+}
 
 var outside = netip.MustParseAddr("192.0.2.7")
 
@@ -59,6 +61,9 @@ func (r *Rules) passes(from, to netip.Addr, protocol firewall.Protocol, port uin
 		if c := r.Peers[other]; c != 0 {
 			peers = append(peers, c)
 		}
+		if r.Pods[other] {
+			peers = append(peers, AnyPod)
+		}
 		for _, s := range r.Ranges {
 			if s.From.Compare(other) <= 0 && other.Compare(s.To) <= 0 {
 				peers = append(peers, s.Class)
@@ -66,7 +71,7 @@ func (r *Rules) passes(from, to netip.Addr, protocol firewall.Protocol, port uin
 		}
 		return slices.ContainsFunc(peers, func(c Class) bool {
 			p := r.Allowed[Pair{target, c}]
-			return p.All || slices.ContainsFunc(p.Spans, func(s Span) bool { return s.Protocol == protocol && s.From <= port && port <= s.To })
+			return p == AllPorts || slices.ContainsFunc(r.Ports[p], func(s Span) bool { return s.Protocol == protocol && s.From <= port && port <= s.To })
 		})
 	}
 	out, isOut := r.Out[from]

@@ -1,6 +1,7 @@
 package netpolicy
 
 import (
+	"math"
 	"net/netip"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -32,6 +33,10 @@ type Port struct {
 // Class stands for all addresses that policies treat alike. 0 is none; of Pair.Peer: every address.
 type Class uint32
 
+// AnyPod, as Pair.Peer, is every pod of the cluster. It is apart from other classes, as policies often
+// say so: each of them would be in an entry of its own.
+const AnyPod Class = math.MaxUint32
+
 // Pair is the class of a pod that is isolated, and that of the other end of a connection.
 type Pair struct{ Target, Peer Class }
 
@@ -41,11 +46,11 @@ type Span struct {
 	From, To uint16
 }
 
-// Ports are what a pair may use.
-type Ports struct {
-	All   bool   // every protocol; Spans is nil then
-	Spans []Span // in order, and apart from each other
-}
+// Profile stands for a set of ports; AllPorts is every protocol.
+type Profile uint32
+
+// AllPorts allows all.
+const AllPorts Profile = 1
 
 // Range is a class of addresses that are those of no pod, or may be.
 type Range struct {
@@ -62,6 +67,10 @@ type Rules struct {
 	// in neither has only what every address has.
 	Peers  map[netip.Addr]Class
 	Ranges []Range
-	// Allowed is what may pass; all else of isolated pods may not.
-	Allowed map[Pair]Ports
+	// Pods are the addresses of all pods; nil where nothing is allowed to AnyPod.
+	Pods map[netip.Addr]bool
+	// Allowed is what may pass; all else of isolated pods may not. Ports are those of profiles other
+	// than AllPorts: in order, and apart from each other.
+	Allowed map[Pair]Profile
+	Ports   map[Profile][]Span
 }

@@ -170,3 +170,8 @@ func goTo(chain string) ruleset.Part {
 		})
 	}))
 }
+
+// isPriority compares the priority of the packet.
+func isPriority(op, want uint32) ruleset.Part {
+	return just(meta(unix.NFT_META_PRIORITY, regKey), compare(op, regKey, host32(want)...))
+}

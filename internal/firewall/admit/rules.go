@@ -1,6 +1,8 @@
 package admit
 
 import (
+	"math"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
@@ -48,14 +50,15 @@ func ways() []way {
 
 // inetTable judges packets.
 func (s *Sets) inetTable() ruleset.Table {
-	t := ruleset.Table{Family: unix.NFPROTO_INET}
+	t := ruleset.Table{Family: unix.NFPROTO_INET, Sets: []*ruleset.Set{&s.ports, &s.spans}}
 	forward := ruleset.Chain{Name: "forward", Kind: "filter", Hook: unix.NF_INET_FORWARD, Priority: priForward}
 	for _, f := range s.families() {
-		t.Sets = append(append(append(t.Sets, f.sides[In].sets()...), f.sides[Out].sets()...), &f.peers, &f.blocks, &f.self)
+		t.Sets = append(append(append(t.Sets, f.sides[In].sets()...), f.sides[Out].sets()...), &f.peers, &f.blocks, &f.pods, &f.self)
 		t.Chains = append(t.Chains, f.done())
 	}
 	for _, w := range ways() {
 		both := ruleset.Chain{Name: w.name, Jumps: 1}
+		t.Chains = append(t.Chains, s.profile(w))
 		for _, f := range s.families() {
 			out := f.judge("egress", w, &f.sides[Out], w.client(f), w.server(f))
 			in := f.judge("ingress", w, &f.sides[In], w.server(f), w.client(f))
@@ -104,56 +107,75 @@ func has(set *ruleset.Set, address ruleset.Field) ruleset.Part {
 	return just(address.Load(regKey), look(set, regKey, 0))
 }
 
-// judge is the chain for one side of one direction, by the addresses of the isolated pod and of the
-// other end.
-func (f *family) judge(name string, w way, s *side, own, other ruleset.Field) ruleset.Chain {
-	// may lets through what is in a set: the pod's address, and the class, the port.
-	may := func(why string, set *ruleset.Set, withClass bool) ruleset.Rule {
-		all, reg := []ruleset.Expr{own.Load(regKey)}, regKey+own.Padded()/4
-		if withClass {
-			all, reg = append(all, meta(unix.NFT_META_PRIORITY, reg)), reg+1
-		}
-		if len(set.Key) > 2 {
-			all = append(all, ruleset.L4Proto.Load(reg), w.port.Load(reg+1))
-		}
-		return ruleset.Rule{Why: why, Does: ruleset.Rules(isFamily(f.number), just(append(all, look(set, regKey, 0))...), goTo("done"+f.suffix))}
+// allowed is what a profile becomes that has the packet's port.
+const allowed = math.MaxUint32 - 1
+
+// profile is the chain that looks whether the profile in the packet's priority has its port.
+func (s *Sets) profile(w way) ruleset.Chain {
+	in := func(set *ruleset.Set) ruleset.Part {
+		return just(meta(unix.NFT_META_PRIORITY, regKey), ruleset.L4Proto.Load(regKey+1), w.port.Load(regKey+2), look(set, regKey, 0))
 	}
-	classify := func(why string, from *ruleset.Set, key ...ruleset.Expr) ruleset.Rule {
-		return ruleset.Rule{Why: why, Does: ruleset.Rules(isFamily(f.number), just(append(key, look(from, regKey, regData), setPriority(regData))...))}
-	}
-	return ruleset.Chain{Name: name + w.name + f.suffix, Jumps: 1, Rules: []ruleset.Rule{
-		// ip saddr . ip daddr @self4 return
-		{Why: "a pod reaches itself", Does: ruleset.Rules(isFamily(f.number), just(f.saddr.Load(regKey), f.daddr.Load(regKey+f.saddr.Padded()/4), look(&f.self, regKey, 0)), ruleset.Return)},
-		// meta l4proto icmp ct state related return
-		{Why: "errors about what may be there", Does: ruleset.Rules(isProtocol(f.icmp), isState(stateRelated), ruleset.Return)},
-		// ip daddr . meta l4proto . th dport @inanyports4 goto done4
-		may("every address, this port", &s.anyPorts, false),
-		may("every address, all", &s.anyAll, false),
-		// meta priority set 0
-		{Why: "of no class", Does: just(constant(regData, host32(0)), setPriority(regData))},
-		// meta priority set ip saddr map @peers4
-		classify("the class of a pod", &f.peers, other.Load(regKey)),
-		// ip daddr . meta priority . meta l4proto . th dport @inports4 goto done4
-		may("a pod, this port", &s.ports, true),
-		may("a pod, all", &s.all, true),
-		may("a pod, these ports", &s.spans, true),
-		may("every address, these ports", &s.anySpans, false),
-		// meta priority set meta nfproto . ip saddr map @blocks4
-		classify("the class of an address", &f.blocks, meta(unix.NFT_META_NFPROTO, regKey), other.Load(regKey+1)),
-		may("a block, this port", &s.ports, true),
-		may("a block, all", &s.all, true),
-		may("a block, these ports", &s.spans, true),
-		{Why: "all else", Does: ruleset.Drop},
+	yes := just(constant(regData, host32(allowed)), setPriority(regData))
+	return ruleset.Chain{Name: w.name + "ports", Jumps: 2 * stages * int(sides), Rules: []ruleset.Rule{
+		// meta priority 1 meta priority set ffff:fffe
+		{Why: "all", Does: ruleset.Rules(isPriority(unix.NFT_CMP_EQ, AllPorts), yes)},
+		// meta priority . meta l4proto . th dport @ports meta priority set ffff:fffe
+		{Why: "a port", Does: ruleset.Rules(in(&s.ports), yes)},
+		{Why: "a range of ports", Does: ruleset.Rules(in(&s.spans), yes)},
 	}}
 }
 
-// allowing is how many rules of judge go to done.
-const allowing = 9
+// stages is how many times judge looks up a profile.
+const stages = 4
+
+// judge is the chain for one side of one direction, by the addresses of the isolated pod and of the
+// other end.
+func (f *family) judge(name string, w way, s *side, own, other ruleset.Field) ruleset.Chain {
+	c := ruleset.Chain{Name: name + w.name + f.suffix, Jumps: 1}
+	rule := func(why string, does ...ruleset.Part) {
+		c.Rules = append(c.Rules, ruleset.Rule{Why: why, Does: ruleset.Rules(append([]ruleset.Part{isFamily(f.number)}, does...)...)})
+	}
+	reset := func() { // meta priority set 0
+		rule("none", just(constant(regData, host32(0)), setPriority(regData)))
+	}
+	decide := func() {
+		// meta priority != 0 jump requestsports
+		rule("may it use this port", isPriority(unix.NFT_CMP_NEQ, 0), ruleset.Jump(w.name+"ports"))
+		// meta priority ffff:fffe goto done4
+		rule("it may", isPriority(unix.NFT_CMP_EQ, allowed), goTo("done"+f.suffix))
+	}
+	profile := func(why string, set *ruleset.Set, before ruleset.Part) {
+		reset()
+		rule(why, before, just(own.Load(regKey), look(set, regKey, regData), setPriority(regData)))
+		decide()
+	}
+	class := func(why string, before ...ruleset.Expr) {
+		reset()
+		rule(why, just(append(before, setPriority(regData))...))
+		// meta priority set ip daddr . meta priority map @inclass4
+		rule("what this class may", just(own.Load(regKey), meta(unix.NFT_META_PRIORITY, regKey+own.Padded()/4), look(&s.class, regKey, regData), setPriority(regData)))
+		decide()
+	}
+	// ip saddr . ip daddr @self4 return
+	rule("a pod reaches itself", just(f.saddr.Load(regKey), f.daddr.Load(regKey+f.saddr.Padded()/4), look(&f.self, regKey, 0)), ruleset.Return)
+	// meta l4proto icmp ct state related return
+	rule("errors about what may be there", isProtocol(f.icmp), isState(stateRelated), ruleset.Return)
+	// meta priority set ip daddr map @inany4
+	profile("what every address may", &s.any, just())
+	// ip saddr @pods4 meta priority set ip daddr map @inpod4
+	profile("what every pod may", &s.pod, has(&f.pods, other))
+	// meta priority set ip saddr map @peers4
+	class("the class of a pod", other.Load(regKey), look(&f.peers, regKey, regData))
+	// meta priority set meta nfproto . ip saddr map @blocks4
+	class("the class of an address", meta(unix.NFT_META_NFPROTO, regKey), other.Load(regKey+1), look(&f.blocks, regKey, regData))
+	rule("all else", ruleset.Drop)
+	return c
+}
 
 // done gives a packet back the priority that it had: ip_forward has made it of the type of service
 // (rt_tos2priority), and from a pod it has none.
 func (f *family) done() ruleset.Chain {
-	c := ruleset.Chain{Name: "done" + f.suffix, Jumps: 4 * allowing, Rules: []ruleset.Rule{
+	c := ruleset.Chain{Name: "done" + f.suffix, Jumps: 2 * stages * int(sides), Rules: []ruleset.Rule{
 		{Why: "best effort", Does: just(constant(regData, host32(0)), setPriority(regData))}, // meta priority set 0
 	}}
 	if f.number == unix.NFPROTO_IPV6 {

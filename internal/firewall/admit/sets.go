@@ -2,6 +2,7 @@ package admit
 
 import (
 	"encoding/binary"
+	"math"
 	"net"
 	"net/netip"
 
@@ -37,48 +38,60 @@ type family struct {
 	sides        [sides]side
 	// peers and blocks give classes of the other ends of connections: of pods, and of other addresses.
 	peers, blocks ruleset.Set
+	// pods are the addresses of all pods, where some pod may something with any of them.
+	pods ruleset.Set
 	// self has each isolated pod's address twice: no policy keeps a pod from itself.
 	self ruleset.Set
 	// lift has the MAC address of the bridge by the address of a pod behind it.
 	lift ruleset.Set
 }
 
-// side has what concerns pods that are isolated on one side, by their addresses.
+// side has what concerns pods that are isolated on one side, by their addresses: the profiles of
+// ports that every peer may use, every pod, and a class of peers.
 type side struct {
-	isolated ruleset.Set
-	// What a class of peers may: all, some ports, ranges of ports.
-	all, ports, spans ruleset.Set
-	// The same for every peer.
-	anyAll, anyPorts, anySpans ruleset.Set
+	isolated, any, pod, class ruleset.Set
 }
 
-func (s *side) sets() []*ruleset.Set {
-	return []*ruleset.Set{&s.isolated, &s.all, &s.ports, &s.spans, &s.anyAll, &s.anyPorts, &s.anySpans}
-}
+func (s *side) sets() []*ruleset.Set { return []*ruleset.Set{&s.isolated, &s.any, &s.pod, &s.class} }
+
+// Peers that are no class, and a profile.
+const (
+	AnyPeer = 0              // every address
+	AnyPod  = math.MaxUint32 // every pod
+
+	// AllPorts is the profile that allows every protocol.
+	AllPorts = 1
+)
 
 // Sets are the sets of the tables. Each call of NewSets makes sets of its own; elements of one
 // belong to that one.
 type Sets struct {
 	v4, v6 *family
+	// ports and spans are the ports of profiles: one by one, and from one to another.
+	ports, spans ruleset.Set
 	// open are the ports of bridges behind which a pod is known.
 	open ruleset.Set
 }
 
-// class is the number of a class, which a rule has in the priority of the packet: see rules.go.
-var class = ruleset.Field{Datatype: 23, Size: 4} // TYPE_CLASSID of nft's datatype.h
+// number is that of a class or of a profile, which a rule has in the priority of the packet: see
+// rules.go.
+var number = ruleset.Field{Datatype: 23, Size: 4} // TYPE_CLASSID of nft's datatype.h
 
 // NewSets returns the sets.
 func NewSets() *Sets {
+	key := ruleset.Tuple{number, ruleset.L4Proto, ruleset.DPort}
 	return &Sets{
-		v4:   familyOf(unix.NFPROTO_IPV4, ruleset.SAddr4, ruleset.DAddr4),
-		v6:   familyOf(unix.NFPROTO_IPV6, ruleset.SAddr6, ruleset.DAddr6),
-		open: ruleset.Set{Family: unix.NFPROTO_BRIDGE, Name: "open", Key: ruleset.Tuple{ruleset.IIFName}},
+		ports: ruleset.Set{Family: unix.NFPROTO_INET, Name: "ports", Key: key},
+		spans: ruleset.Set{Family: unix.NFPROTO_INET, Name: "spans", Key: key, Interval: true},
+		v4:    familyOf(unix.NFPROTO_IPV4, ruleset.SAddr4, ruleset.DAddr4),
+		v6:    familyOf(unix.NFPROTO_IPV6, ruleset.SAddr6, ruleset.DAddr6),
+		open:  ruleset.Set{Family: unix.NFPROTO_BRIDGE, Name: "open", Key: ruleset.Tuple{ruleset.IIFName}},
 	}
 }
 
-func familyOf(number uint8, saddr, daddr ruleset.Field) *family {
-	f := &family{number: number, ether: unix.ETH_P_IP, icmp: unix.IPPROTO_ICMP, suffix: "4", saddr: saddr, daddr: daddr}
-	if number == unix.NFPROTO_IPV6 {
+func familyOf(nfproto uint8, saddr, daddr ruleset.Field) *family {
+	f := &family{number: nfproto, ether: unix.ETH_P_IP, icmp: unix.IPPROTO_ICMP, suffix: "4", saddr: saddr, daddr: daddr}
+	if nfproto == unix.NFPROTO_IPV6 {
 		f.suffix, f.ether, f.icmp = "6", unix.ETH_P_IPV6, unix.IPPROTO_ICMPV6
 	}
 	set := func(name string, key ...ruleset.Field) ruleset.Set {
@@ -86,18 +99,14 @@ func familyOf(number uint8, saddr, daddr ruleset.Field) *family {
 	}
 	for i, name := range []string{"in", "out"} {
 		s := &f.sides[i]
-		s.isolated = set(name, saddr)
-		s.all, s.ports = set(name+"all", saddr, class), set(name+"ports", saddr, class, ruleset.L4Proto, ruleset.DPort)
-		s.spans = set(name+"spans", saddr, class, ruleset.L4Proto, ruleset.DPort)
-		s.anyAll, s.anyPorts = set(name+"anyall", saddr), set(name+"anyports", saddr, ruleset.L4Proto, ruleset.DPort)
-		s.anySpans = set(name+"anyspans", saddr, ruleset.L4Proto, ruleset.DPort)
-		s.spans.Interval, s.anySpans.Interval = true, true
+		s.isolated, s.any, s.pod, s.class = set(name, saddr), set(name+"any", saddr), set(name+"pod", saddr), set(name+"class", saddr, number)
+		s.any.Data, s.pod.Data, s.class.Data = ruleset.Tuple{number}, ruleset.Tuple{number}, ruleset.Tuple{number}
 	}
 	f.peers = set("peers", saddr)
 	f.blocks = set("blocks", ruleset.NFProto, saddr) // of one field it would not be found in constant time
-	f.self = set("self", saddr, daddr)
+	f.pods, f.self = set("pods", saddr), set("self", saddr, daddr)
 	f.lift = set("lift", daddr)
-	f.peers.Data, f.blocks.Data, f.lift.Data = ruleset.Tuple{class}, ruleset.Tuple{class}, ruleset.Tuple{ruleset.EtherAddr}
+	f.peers.Data, f.blocks.Data, f.lift.Data = ruleset.Tuple{number}, ruleset.Tuple{number}, ruleset.Tuple{ruleset.EtherAddr}
 	f.blocks.Interval, f.lift.Family = true, unix.NFPROTO_BRIDGE
 	return f
 }
@@ -111,13 +120,16 @@ func (s *Sets) of(a netip.Addr) *family {
 	return s.v6
 }
 
-// Isolate isolates a pod on one side, and lets it reach itself.
-func (s *Sets) Isolate(a netip.Addr, on Side) []Elem {
-	f := s.of(a)
-	return []Elem{
-		{Set: &f.sides[on].isolated, Key: f.sides[on].isolated.Key.Of(a.AsSlice())},
-		{Set: &f.self, Key: f.self.Key.Of(a.AsSlice(), a.AsSlice())},
-	}
+// Isolate isolates a pod on one side.
+func (s *Sets) Isolate(a netip.Addr, on Side) Elem {
+	set := &s.of(a).sides[on].isolated
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice())}
+}
+
+// Self lets a pod reach itself.
+func (s *Sets) Self(a netip.Addr) Elem {
+	set := &s.of(a).self
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice(), a.AsSlice())}
 }
 
 // Peer is the class of a pod as the other end of a connection.
@@ -129,37 +141,42 @@ func (s *Sets) Peer(a netip.Addr, peer uint32) Elem {
 // Block is the class of addresses from one to another.
 func (s *Sets) Block(from, to netip.Addr, peer uint32) Elem {
 	f := s.of(from)
-	number := []byte{f.number}
-	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(number, from.AsSlice()), End: f.blocks.Key.Of(number, to.AsSlice()), Data: host32(peer)}
+	family := []byte{f.number}
+	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(family, from.AsSlice()), End: f.blocks.Key.Of(family, to.AsSlice()), Data: host32(peer)}
 }
 
-// All lets an isolated pod have every protocol with a class of peers; with 0: with every address.
-func (s *Sets) All(a netip.Addr, on Side, peer uint32) Elem {
-	side := &s.of(a).sides[on]
-	if peer == 0 {
-		return Elem{Set: &side.anyAll, Key: side.anyAll.Key.Of(a.AsSlice())}
-	}
-	return Elem{Set: &side.all, Key: side.all.Key.Of(a.AsSlice(), host32(peer))}
+// Pod makes an address one of those that AnyPod stands for.
+func (s *Sets) Pod(a netip.Addr) Elem {
+	set := &s.of(a).pods
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice())}
 }
 
-// Ports is All of ports of one protocol, from one to another.
-func (s *Sets) Ports(a netip.Addr, on Side, peer uint32, p firewall.Protocol, from, to uint16) Elem {
+// Allow lets an isolated pod have a profile of ports with peers: a class, AnyPeer or AnyPod.
+func (s *Sets) Allow(a netip.Addr, on Side, peer, profile uint32) Elem {
 	side := &s.of(a).sides[on]
-	one, several := &side.ports, &side.spans
-	if peer == 0 {
-		one, several = &side.anyPorts, &side.anySpans
+	e := Elem{Set: &side.class, Data: host32(profile)}
+	switch peer {
+	case AnyPeer:
+		e.Set = &side.any
+	case AnyPod:
+		e.Set = &side.pod
+	default:
+		e.Key = e.Set.Key.Of(a.AsSlice(), host32(peer))
+		return e
 	}
+	e.Key = e.Set.Key.Of(a.AsSlice())
+	return e
+}
+
+// Ports has ports of a protocol be in a profile, from one to another.
+func (s *Sets) Ports(profile uint32, p firewall.Protocol, from, to uint16) Elem {
 	key := func(port uint16) []byte {
-		values := [][]byte{a.AsSlice(), host32(peer), {byte(p)}, binary.BigEndian.AppendUint16(nil, port)}
-		if peer == 0 {
-			values = append(values[:1], values[2:]...)
-		}
-		return one.Key.Of(values...)
+		return s.ports.Key.Of(host32(profile), []byte{byte(p)}, binary.BigEndian.AppendUint16(nil, port))
 	}
 	if from == to {
-		return Elem{Set: one, Key: key(from)}
+		return Elem{Set: &s.ports, Key: key(from)}
 	}
-	return Elem{Set: several, Key: key(from), End: key(to)}
+	return Elem{Set: &s.spans, Key: key(from), End: key(to)}
 }
 
 // Open opens the port of a bridge.

@@ -44,13 +44,11 @@ func (s *Sets) some(class uint32) (all []Elem) {
 	for _, text := range []string{"10.1.0.2", "fd01::2"} {
 		a := netip.MustParseAddr(text)
 		for side := range sides {
-			all = append(all, s.Isolate(a, side)...)
-			all = append(all, s.All(a, side, class), s.All(a, side, 0), s.Ports(a, side, class, firewall.TCP, 80, 80), s.Ports(a, side, 0, firewall.UDP, 53, 53),
-				s.Ports(a, side, class, firewall.SCTP, 1, 65535), s.Ports(a, side, 0, firewall.TCP, 7, 9))
+			all = append(all, s.Isolate(a, side), s.Self(a), s.Allow(a, side, class, class), s.Allow(a, side, AnyPeer, class), s.Allow(a, side, AnyPod, class))
 		}
-		all = append(all, s.Peer(a, class), s.Block(a, a.Next(), class), s.Lift(a, net.HardwareAddr{2, 0, 0, 0, 0, 1}))
+		all = append(all, s.Peer(a, class), s.Block(a, a.Next(), class), s.Pod(a), s.Lift(a, net.HardwareAddr{2, 0, 0, 0, 0, 1}))
 	}
-	return ruleset.Dedupe(append(all, s.Open("veth0")))
+	return ruleset.Dedupe(append(all, s.Open("veth0"), s.Ports(class, firewall.TCP, 80, 80), s.Ports(class, firewall.SCTP, 1, 65535)))
 }
 
 // Tables are written, changed, lost and removed, and told to be so.
@@ -89,7 +87,7 @@ func TestTables(t *testing.T) {
 	holds(f.some(1))
 	check(t, f.Change(ctx, f.some(1), f.some(7)))
 	holds(f.some(7))
-	if err := f.Change(ctx, []Elem{f.All(netip.MustParseAddr("10.9.9.9"), In, 99)}, f.some(1)); !errors.Is(err, ErrLost) {
+	if err := f.Change(ctx, []Elem{f.Isolate(netip.MustParseAddr("10.9.9.9"), In)}, f.some(1)); !errors.Is(err, ErrLost) {
 		t.Errorf("Change of what is not there: %v", err)
 	}
 	stands(true, true)
@@ -101,7 +99,7 @@ func TestTables(t *testing.T) {
 	} {
 		nft(t, damage...)
 		stands(false, true)
-		if err := f.Change(ctx, nil, []Elem{f.All(netip.MustParseAddr("10.9.9.9"), In, 99)}); !errors.Is(err, ErrLost) {
+		if err := f.Change(ctx, nil, []Elem{f.Isolate(netip.MustParseAddr("10.9.9.9"), In)}); !errors.Is(err, ErrLost) {
 			t.Errorf("Change after %v: %v", damage, err)
 		}
 		check(t, f.Replace(ctx, f.some(1)))
@@ -125,9 +123,10 @@ func TestRulesInWords(t *testing.T) {
 	for _, want := range []string{
 		`ct direction original jump requests`, `ip saddr @out4 jump egressrequests4`, `ip6 saddr @in6 jump ingressreplies6`, `ct state invalid,untracked jump strays`,
 		`ct state new tcp flags ! syn jump answers`, `ip saddr . ip daddr @self4 return`, `10.1.0.2 : 0:1`,
-		`ip daddr . meta l4proto . th dport @inanyports4 goto done4`, `ip6 daddr @outanyall6 goto done6`,
+		`meta priority set ip daddr map @inany4`, `ip6 daddr @pods6 meta priority set ip6 saddr map @outpod6`,
 		`meta priority set ip saddr map @peers4`, `meta priority set meta nfproto . ip6 daddr map @blocks6`,
-		`ip saddr . meta priority . meta l4proto . th sport @inports4 goto done4`, `ip saddr . meta priority @outall4 goto done4`,
+		`meta priority set ip saddr . meta priority map @inclass4`, `meta priority != none jump repliesports`,
+		`meta priority . meta l4proto . th sport @ports meta priority set ffff:fffe`, `meta priority ffff:fffe goto done4`,
 		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open goto lift`, `meta protocol != arp drop`,
 		`meta pkttype other ether daddr set ip daddr map @lift4 meta pkttype set host`, `ip6 daddr @out6 drop`,
 	} {
