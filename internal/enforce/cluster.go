@@ -230,5 +230,5 @@ func (p *Pod) after(q *Pod) bool {
 	case !p.Created.Equal(q.Created):
 		return p.Created.After(q.Created)
 	}
-	return p.Key.String() < q.Key.String()
+	return p.String() < q.String()
 }

@@ -61,6 +61,11 @@ func (e *Enforcer) record(at place, rec *state.Endpoint) bool {
 	now := attachment{}
 	if rec != nil && rec.HostName != "" {
 		now = attachmentOf(rec)
+		for _, a := range rec.Addresses {
+			if p := a.Prefix; p.IsValid() && !p.IsSingleIP() {
+				e.homes[p.Masked()] = true
+			}
+		}
 		e.places[at] = now
 		for _, a := range now.addrs {
 			e.byAddr[a] = at
@@ -121,21 +126,23 @@ func (e *Enforcer) known(rec attachment) bool {
 
 // opened are the elements of this host's attachments.
 func (e *Enforcer) opened() (all []admit.Elem) {
-	conn, err := netlink.OpenSmall()
-	if err != nil {
-		conn = nil
-	} else {
-		defer conn.Close()
+	for home := range e.homes {
+		if !e.inside(home) {
+			all = append(all, e.tables.Home(home))
+		}
 	}
+	conn, err := netlink.OpenSmall()
+	if err != nil { // pods of a bridge then reach each other as without policies, or not at all
+		e.log.Error("bridges cannot be looked at", "error", err)
+		return all
+	}
+	defer conn.Close()
 	bridges := map[string]bridge{}
 	for at, rec := range e.places {
 		if !e.known(rec) {
 			continue
 		}
 		all = append(all, e.tables.Open(rec.port))
-		if conn == nil {
-			continue
-		}
 		b, looked := bridges[rec.bridge]
 		if !looked {
 			b = bridgeNamed(conn, rec.bridge)
@@ -148,12 +155,34 @@ func (e *Enforcer) opened() (all []admit.Elem) {
 			}
 		}
 		for _, a := range rec.addrs {
+			all = append(all, e.tables.Local(a))
 			if b.routes(rec, a) {
 				all = append(all, e.tables.Lift(a, b.mac))
 			}
 		}
 	}
 	return all
+}
+
+// inside says that a home is part of a larger one.
+func (e *Enforcer) inside(home netip.Prefix) bool {
+	for other := range e.homes {
+		if other.Bits() < home.Bits() && other.Overlaps(home) {
+			return true
+		}
+	}
+	return false
+}
+
+// Blocks are prefixes of which pods of this host get addresses.
+func (e *Enforcer) Blocks(blocks []netip.Prefix) {
+	e.locked(func() (news bool) {
+		for _, b := range blocks {
+			news = news || !e.homes[b.Masked()]
+			e.homes[b.Masked()] = true
+		}
+		return news
+	})
 }
 
 // bridge is what a bridge is now.

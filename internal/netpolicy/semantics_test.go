@@ -33,11 +33,11 @@ func address(ns, pod string) netip.Addr {
 
 var outside = netip.MustParseAddr("192.0.2.7")
 
-// apply has a policy of a namespace be as JSON says.
-func apply(t testing.TB, c *Compiler, ns, name, spec string) {
+// apply has a policy of namespace x be as JSON says.
+func apply(t testing.TB, c *Compiler, name, spec string) {
 	t.Helper()
 	p := &networkingv1.NetworkPolicy{}
-	p.Namespace, p.Name = ns, name
+	p.Namespace, p.Name = "x", name
 	d := json.NewDecoder(strings.NewReader(spec))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&p.Spec); err != nil {
@@ -99,7 +99,7 @@ func peers(t testing.TB, text string) (all []netip.Addr) {
 }
 
 // check compares all pairs: deny and but are lines "from > to", later ones have the last word.
-func check(t *testing.T, c *Compiler, protocol firewall.Protocol, port uint16, lines ...string) {
+func check(t *testing.T, c *Compiler, port uint16, lines ...string) {
 	t.Helper()
 	want := map[[2]netip.Addr]bool{}
 	for _, line := range lines {
@@ -114,8 +114,8 @@ func check(t *testing.T, c *Compiler, protocol firewall.Protocol, port uint16, l
 	for _, from := range peers(t, "*") {
 		for _, to := range peers(t, "*") {
 			allowed := !want[[2]netip.Addr{from, to}] || from == to
-			if got := r.passes(from, to, protocol, port); got != allowed {
-				t.Errorf("%s %s to %s port %d passes: %v, want %v", protocol, from, to, port, got, allowed)
+			if got := r.passes(from, to, firewall.TCP, port); got != allowed {
+				t.Errorf("%s to %s port %d passes: %v, want %v", from, to, port, got, allowed)
 			}
 		}
 	}
@@ -203,10 +203,10 @@ func TestSemantics(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := cluster()
 			for i, p := range tt.policies {
-				apply(t, c, "x", string(rune('p'+i)), p)
+				apply(t, c, string(rune('p'+i)), p)
 			}
 			for _, try := range tt.tries {
-				check(t, c, firewall.TCP, try.port, try.lines...)
+				check(t, c, try.port, try.lines...)
 			}
 		})
 	}
@@ -215,30 +215,30 @@ func TestSemantics(t *testing.T) {
 // Policies, pods and namespaces change.
 func TestChanges(t *testing.T) {
 	c := cluster()
-	check(t, c, firewall.TCP, 80)
-	apply(t, c, "x", "p", `{"podSelector":{},"ingress":[{}]}`)
-	check(t, c, firewall.TCP, 80)
-	apply(t, c, "x", "p", `{"podSelector":{},"ingress":[]}`)
-	check(t, c, firewall.TCP, 80, "no * > x/*")
-	apply(t, c, "x", "p", `{"podSelector":{"matchLabels":{"pod":"a"}},"ingress":[{"from":[{"namespaceSelector":{"matchLabels":{"ns2":"updated"}}},{"podSelector":{"matchLabels":{"pod2":"updated"}}}]}]}`)
-	check(t, c, firewall.TCP, 80, "no * > x/a")
+	check(t, c, 80)
+	apply(t, c, "p", `{"podSelector":{},"ingress":[{}]}`)
+	check(t, c, 80)
+	apply(t, c, "p", `{"podSelector":{},"ingress":[]}`)
+	check(t, c, 80, "no * > x/*")
+	apply(t, c, "p", `{"podSelector":{"matchLabels":{"pod":"a"}},"ingress":[{"from":[{"namespaceSelector":{"matchLabels":{"ns2":"updated"}}},{"podSelector":{"matchLabels":{"pod2":"updated"}}}]}]}`)
+	check(t, c, 80, "no * > x/a")
 	c.SetNamespace("y", map[string]string{"ns": "y", "ns2": "updated"})
-	check(t, c, firewall.TCP, 80, "no * > x/a", "yes y/* > x/a")
+	check(t, c, 80, "no * > x/a", "yes y/* > x/a")
 	b := Pod{Key: Key{"x", "b"}, Local: true, Labels: map[string]string{"pod2": "updated"}, Addrs: []netip.Addr{address("x", "b")}}
 	if !c.SetPod(b) || c.SetPod(b) {
 		t.Error("SetPod does not tell what is news")
 	}
-	check(t, c, firewall.TCP, 80, "no * > x/a", "yes y/* > x/a", "yes x/b > x/a")
+	check(t, c, 80, "no * > x/a", "yes y/* > x/a", "yes x/b > x/a")
 	b.Labels = map[string]string{"pod": "a"}
 	c.SetPod(b)
-	check(t, c, firewall.TCP, 80, "no * > x/a", "no * > x/b", "yes y/* > x/a", "yes y/* > x/b")
+	check(t, c, 80, "no * > x/a", "no * > x/b", "yes y/* > x/a", "yes y/* > x/b")
 	c.DeletePod(b.Key)
 	c.SetNamespace("y", nil)
-	check(t, c, firewall.TCP, 80, "no * > x/a")
+	check(t, c, 80, "no * > x/a")
 	if !c.DeletePolicy(Key{"x", "p"}) || c.DeletePolicy(Key{"x", "p"}) {
 		t.Error("DeletePolicy does not tell what was there")
 	}
-	check(t, c, firewall.TCP, 80)
+	check(t, c, 80)
 	if r := c.Compile(); len(r.Peers)+len(r.Allowed)+len(r.In)+len(r.Ranges) > 0 {
 		t.Errorf("without policies there is %+v", r)
 	}

@@ -169,7 +169,7 @@ func TestNoPacketAtStart(t *testing.T) {
 	t.Logf("%d pods were started and open after %s each", starts, (time.Since(begin) / starts).Round(time.Millisecond))
 }
 
-// What the variant lets a token do, and what not.
+// The variant lets a token read what policies are about, and nothing else.
 func TestNetworkPolicyRights(t *testing.T) {
 	p := newPlane(t)
 	p.addNode(t, "m1", "172.31.9.1", "10.244.1.0/24")

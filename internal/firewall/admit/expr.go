@@ -41,9 +41,9 @@ func ct(key, reg uint32) ruleset.Expr {
 	})
 }
 
-func compare(op, reg uint32, want ...byte) ruleset.Expr {
+func compare(op uint32, want ...byte) ruleset.Expr {
 	return expr("cmp", func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_CMP_SREG, reg)
+		a.Uint32(unix.NFTA_CMP_SREG, regKey)
 		a.Uint32(unix.NFTA_CMP_OP, op)
 		a.Nest(unix.NFTA_CMP_DATA, func(a *nfnl.Attrs) { a.Bytes(unix.NFTA_DATA_VALUE, want) })
 	})
@@ -63,13 +63,13 @@ func mask(reg uint32, b []byte) ruleset.Expr {
 	})
 }
 
-// look looks for the registers from reg on in a set; what a map gives goes to another register.
-func look(s *ruleset.Set, reg, gives uint32) ruleset.Expr {
+// look looks for a key in a set; what a map gives goes to regData.
+func look(s *ruleset.Set) ruleset.Expr {
 	return expr("lookup", func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_LOOKUP_SET, s.Name)
-		a.Uint32(unix.NFTA_LOOKUP_SREG, reg)
+		a.Uint32(unix.NFTA_LOOKUP_SREG, regKey)
 		if s.Data != nil {
-			a.Uint32(unix.NFTA_LOOKUP_DREG, gives)
+			a.Uint32(unix.NFTA_LOOKUP_DREG, regData)
 		}
 	})
 }
@@ -77,27 +77,27 @@ func look(s *ruleset.Set, reg, gives uint32) ruleset.Expr {
 func host32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 func isFamily(family uint8) ruleset.Part {
-	return just(meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, regKey, family))
+	return just(meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, family))
 }
 
 func isProtocol(p byte) ruleset.Part {
-	return just(meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, regKey, p))
+	return just(meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, p))
 }
 
 // isState matches packets whose connection is in one of these states.
 func isState(states uint32) ruleset.Part {
-	return just(ct(unix.NFT_CT_STATE, regKey), mask(regKey, host32(states)), compare(unix.NFT_CMP_NEQ, regKey, host32(0)...))
+	return just(ct(unix.NFT_CT_STATE, regKey), mask(regKey, host32(states)), compare(unix.NFT_CMP_NEQ, host32(0)...))
 }
 
 // isDirection matches packets of one direction of a connection.
 func isDirection(direction byte) ruleset.Part {
-	return just(ct(unix.NFT_CT_DIRECTION, regKey), compare(unix.NFT_CMP_EQ, regKey, direction))
+	return just(ct(unix.NFT_CT_DIRECTION, regKey), compare(unix.NFT_CMP_EQ, direction))
 }
 
 // noSYN matches packets of TCP that begin no connection: tcp flags & syn == 0.
 func noSYN() []ruleset.Expr {
 	const flags, syn = 13, 2
-	return []ruleset.Expr{transport(flags), mask(regKey, []byte{syn}), compare(unix.NFT_CMP_EQ, regKey, 0)}
+	return []ruleset.Expr{transport(flags), mask(regKey, []byte{syn}), compare(unix.NFT_CMP_EQ, 0)}
 }
 
 // transport and network load a byte of a header.
@@ -116,17 +116,17 @@ func header(base, offset uint32) ruleset.Expr {
 // isNeighbourDiscovery matches ICMPv6 of types 133 to 137.
 func isNeighbourDiscovery() []ruleset.Expr {
 	const solicitRouter, redirect = 133, 137
-	return append(isProtocol(unix.IPPROTO_ICMPV6)(), transport(0), compare(unix.NFT_CMP_GTE, regKey, solicitRouter), compare(unix.NFT_CMP_LTE, regKey, redirect))
+	return append(isProtocol(unix.IPPROTO_ICMPV6)(), transport(0), compare(unix.NFT_CMP_GTE, solicitRouter), compare(unix.NFT_CMP_LTE, redirect))
 }
 
 // isEther matches frames of a protocol, or all others: by unix.NFT_CMP_EQ or unix.NFT_CMP_NEQ.
 func isEther(op uint32, protocol uint16) ruleset.Part {
-	return just(meta(unix.NFT_META_PROTOCOL, regKey), compare(op, regKey, binary.BigEndian.AppendUint16(nil, protocol)...))
+	return just(meta(unix.NFT_META_PROTOCOL, regKey), compare(op, binary.BigEndian.AppendUint16(nil, protocol)...))
 }
 
 // toNeighbour matches frames to another station than the bridge, and not to several.
 func toNeighbour() []ruleset.Expr {
-	return []ruleset.Expr{meta(unix.NFT_META_PKTTYPE, regKey), compare(unix.NFT_CMP_EQ, regKey, unix.PACKET_OTHERHOST)}
+	return []ruleset.Expr{meta(unix.NFT_META_PKTTYPE, regKey), compare(unix.NFT_CMP_EQ, unix.PACKET_OTHERHOST)}
 }
 
 // toHost has the host take the frame, by the MAC address that a map gave to a register.
@@ -155,7 +155,7 @@ func setMeta(key, reg uint32) ruleset.Expr {
 	})
 }
 
-func setPriority(reg uint32) ruleset.Expr { return setMeta(unix.NFT_META_PRIORITY, reg) }
+func setPriority() ruleset.Expr { return setMeta(unix.NFT_META_PRIORITY, regData) }
 
 // goTo goes to a chain; what comes to its end is accepted.
 func goTo(chain string) ruleset.Part {
@@ -173,5 +173,13 @@ func goTo(chain string) ruleset.Part {
 
 // isPriority compares the priority of the packet.
 func isPriority(op, want uint32) ruleset.Part {
-	return just(meta(unix.NFT_META_PRIORITY, regKey), compare(op, regKey, host32(want)...))
+	return just(meta(unix.NFT_META_PRIORITY, regKey), compare(op, host32(want)...))
+}
+
+func rejectHost() []ruleset.Expr {
+	const unreachable = 2 // NFT_REJECT_ICMPX_HOST_UNREACH
+	return []ruleset.Expr{expr("reject", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_ICMPX_UNREACH)
+		a.Uint8(unix.NFTA_REJECT_ICMP_CODE, unreachable)
+	})}
 }

@@ -53,8 +53,14 @@ func (s *Sets) inetTable() ruleset.Table {
 	t := ruleset.Table{Family: unix.NFPROTO_INET, Sets: []*ruleset.Set{&s.ports, &s.spans}}
 	forward := ruleset.Chain{Name: "forward", Kind: "filter", Hook: unix.NF_INET_FORWARD, Priority: priForward}
 	for _, f := range s.families() {
-		t.Sets = append(append(append(t.Sets, f.sides[In].sets()...), f.sides[Out].sets()...), &f.peers, &f.blocks, &f.pods, &f.self)
-		t.Chains = append(t.Chains, f.done())
+		t.Sets = append(append(append(t.Sets, f.sides[In].sets()...), f.sides[Out].sets()...), &f.peers, &f.blocks, &f.pods, &f.self, &f.home, &f.local)
+		home := ruleset.Chain{Name: "home" + f.suffix, Jumps: 1, Rules: []ruleset.Rule{
+			// meta nfproto . ip daddr @home4 reject with icmpx host-unreachable
+			{Why: "no pod is known there, and none shall find it waiting", Does: ruleset.Rules(isFamily(f.number), just(meta(unix.NFT_META_NFPROTO, regKey), f.daddr.Load(regKey+1), look(&f.home)), rejectHost)},
+		}}
+		t.Chains = append(t.Chains, f.done(), home)
+		// ip daddr != @local4 jump home4
+		forward.Rules = append(forward.Rules, ruleset.Rule{Why: "to no pod of this host", Does: ruleset.Rules(isFamily(f.number), ruleset.NotIn(&f.local), ruleset.Jump(home.Name))})
 	}
 	for _, w := range ways() {
 		both := ruleset.Chain{Name: w.name, Jumps: 1}
@@ -104,7 +110,7 @@ func (s *Sets) unknown() []ruleset.Chain {
 
 // has looks for an address of the packet.
 func has(set *ruleset.Set, address ruleset.Field) ruleset.Part {
-	return just(address.Load(regKey), look(set, regKey, 0))
+	return just(address.Load(regKey), look(set))
 }
 
 // allowed is what a profile becomes that has the packet's port.
@@ -113,9 +119,9 @@ const allowed = math.MaxUint32 - 1
 // profile is the chain that looks whether the profile in the packet's priority has its port.
 func (s *Sets) profile(w way) ruleset.Chain {
 	in := func(set *ruleset.Set) ruleset.Part {
-		return just(meta(unix.NFT_META_PRIORITY, regKey), ruleset.L4Proto.Load(regKey+1), w.port.Load(regKey+2), look(set, regKey, 0))
+		return just(meta(unix.NFT_META_PRIORITY, regKey), ruleset.L4Proto.Load(regKey+1), w.port.Load(regKey+2), look(set))
 	}
-	yes := just(constant(regData, host32(allowed)), setPriority(regData))
+	yes := just(constant(regData, host32(allowed)), setPriority())
 	return ruleset.Chain{Name: w.name + "ports", Jumps: 2 * stages * int(sides), Rules: []ruleset.Rule{
 		// meta priority 1 meta priority set ffff:fffe
 		{Why: "all", Does: ruleset.Rules(isPriority(unix.NFT_CMP_EQ, AllPorts), yes)},
@@ -136,7 +142,7 @@ func (f *family) judge(name string, w way, s *side, own, other ruleset.Field) ru
 		c.Rules = append(c.Rules, ruleset.Rule{Why: why, Does: ruleset.Rules(append([]ruleset.Part{isFamily(f.number)}, does...)...)})
 	}
 	reset := func() { // meta priority set 0
-		rule("none", just(constant(regData, host32(0)), setPriority(regData)))
+		rule("none", just(constant(regData, host32(0)), setPriority()))
 	}
 	decide := func() {
 		// meta priority != 0 jump requestsports
@@ -146,18 +152,18 @@ func (f *family) judge(name string, w way, s *side, own, other ruleset.Field) ru
 	}
 	profile := func(why string, set *ruleset.Set, before ruleset.Part) {
 		reset()
-		rule(why, before, just(own.Load(regKey), look(set, regKey, regData), setPriority(regData)))
+		rule(why, before, just(own.Load(regKey), look(set), setPriority()))
 		decide()
 	}
 	class := func(why string, before ...ruleset.Expr) {
 		reset()
-		rule(why, just(append(before, setPriority(regData))...))
+		rule(why, just(append(before, setPriority())...))
 		// meta priority set ip daddr . meta priority map @inclass4
-		rule("what this class may", just(own.Load(regKey), meta(unix.NFT_META_PRIORITY, regKey+own.Padded()/4), look(&s.class, regKey, regData), setPriority(regData)))
+		rule("what this class may", just(own.Load(regKey), meta(unix.NFT_META_PRIORITY, regKey+own.Padded()/4), look(&s.class), setPriority()))
 		decide()
 	}
 	// ip saddr . ip daddr @self4 return
-	rule("a pod reaches itself", just(f.saddr.Load(regKey), f.daddr.Load(regKey+f.saddr.Padded()/4), look(&f.self, regKey, 0)), ruleset.Return)
+	rule("a pod reaches itself", just(f.saddr.Load(regKey), f.daddr.Load(regKey+f.saddr.Padded()/4), look(&f.self)), ruleset.Return)
 	// meta l4proto icmp ct state related return
 	rule("errors about what may be there", isProtocol(f.icmp), isState(stateRelated), ruleset.Return)
 	// meta priority set ip daddr map @inany4
@@ -165,9 +171,9 @@ func (f *family) judge(name string, w way, s *side, own, other ruleset.Field) ru
 	// ip saddr @pods4 meta priority set ip daddr map @inpod4
 	profile("what every pod may", &s.pod, has(&f.pods, other))
 	// meta priority set ip saddr map @peers4
-	class("the class of a pod", other.Load(regKey), look(&f.peers, regKey, regData))
+	class("the class of a pod", other.Load(regKey), look(&f.peers))
 	// meta priority set meta nfproto . ip saddr map @blocks4
-	class("the class of an address", meta(unix.NFT_META_NFPROTO, regKey), other.Load(regKey+1), look(&f.blocks, regKey, regData))
+	class("the class of an address", meta(unix.NFT_META_NFPROTO, regKey), other.Load(regKey+1), look(&f.blocks))
 	rule("all else", ruleset.Drop)
 	return c
 }
@@ -176,7 +182,7 @@ func (f *family) judge(name string, w way, s *side, own, other ruleset.Field) ru
 // (rt_tos2priority), and from a pod it has none.
 func (f *family) done() ruleset.Chain {
 	c := ruleset.Chain{Name: "done" + f.suffix, Jumps: 2 * stages * int(sides), Rules: []ruleset.Rule{
-		{Why: "best effort", Does: just(constant(regData, host32(0)), setPriority(regData))}, // meta priority set 0
+		{Why: "best effort", Does: just(constant(regData, host32(0)), setPriority())}, // meta priority set 0
 	}}
 	if f.number == unix.NFPROTO_IPV6 {
 		return c
@@ -188,8 +194,8 @@ func (f *family) done() ruleset.Chain {
 		priority uint32
 	}{{"bulk", 0x08, bulk}, {"interactive", 0x10, interactive}, {"interactive bulk", 0x18, interactiveBulk}} {
 		// ip dscp & 0x06 == 0x02 meta priority set 0:2
-		c.Rules = append(c.Rules, ruleset.Rule{Why: p.why, Does: just(network(1), mask(regKey, []byte{0x18}), compare(unix.NFT_CMP_EQ, regKey, p.bits),
-			constant(regData, host32(p.priority)), setPriority(regData))})
+		c.Rules = append(c.Rules, ruleset.Rule{Why: p.why, Does: just(network(1), mask(regKey, []byte{0x18}), compare(unix.NFT_CMP_EQ, p.bits),
+			constant(regData, host32(p.priority)), setPriority())})
 	}
 	return c
 }
@@ -202,13 +208,13 @@ func (s *Sets) bridgeTable() ruleset.Table {
 		t.Sets = append(t.Sets, &f.lift)
 		// meta protocol ip meta pkttype other ether daddr set ip daddr map @lift4 meta pkttype set host
 		lift.Rules = append(lift.Rules, ruleset.Rule{Why: "by the host", Does: ruleset.Rules(isEther(unix.NFT_CMP_EQ, f.ether), toNeighbour,
-			just(f.daddr.Load(regKey), look(&f.lift, regKey, regData)), just(toHost(regData)...))})
+			just(f.daddr.Load(regKey), look(&f.lift)), just(toHost(regData)...))})
 	}
 	// iifgroup != 0x6c6e7074 return
 	foreign := func(group uint32) ruleset.Rule {
-		return ruleset.Rule{Why: "none of ours", Does: ruleset.Rules(just(meta(group, regKey), compare(unix.NFT_CMP_NEQ, regKey, host32(PortGroup)...)), ruleset.Return)}
+		return ruleset.Rule{Why: "none of ours", Does: ruleset.Rules(just(meta(group, regKey), compare(unix.NFT_CMP_NEQ, host32(PortGroup)...)), ruleset.Return)}
 	}
-	known := func(port ruleset.Field) ruleset.Part { return just(port.Load(regKey), look(&s.open, regKey, 0)) }
+	known := func(port ruleset.Field) ruleset.Part { return just(port.Load(regKey), look(&s.open)) }
 	neighbours := ruleset.Rule{Why: "neighbour discovery", Does: ruleset.Rules(isEther(unix.NFT_CMP_EQ, unix.ETH_P_IPV6), isNeighbourDiscovery, ruleset.Return)}
 	// meta protocol != arp drop
 	closed := ruleset.Rule{Why: "closed until a pod is known there", Does: ruleset.Rules(isEther(unix.NFT_CMP_NEQ, unix.ETH_P_ARP), ruleset.Drop)}

@@ -42,6 +42,9 @@ type family struct {
 	pods ruleset.Set
 	// self has each isolated pod's address twice: no policy keeps a pod from itself.
 	self ruleset.Set
+	// home are the addresses that pods of this host get, and local those of pods that are open: to
+	// the rest of home nothing is led, nor waits for the pod that gets the address next.
+	home, local ruleset.Set
 	// lift has the MAC address of the bridge by the address of a pod behind it.
 	lift ruleset.Set
 }
@@ -105,7 +108,8 @@ func familyOf(nfproto uint8, saddr, daddr ruleset.Field) *family {
 	f.peers = set("peers", saddr)
 	f.blocks = set("blocks", ruleset.NFProto, saddr) // of one field it would not be found in constant time
 	f.pods, f.self = set("pods", saddr), set("self", saddr, daddr)
-	f.lift = set("lift", daddr)
+	f.home, f.local, f.lift = set("home", ruleset.NFProto, daddr), set("local", daddr), set("lift", daddr)
+	f.home.Interval = true
 	f.peers.Data, f.blocks.Data, f.lift.Data = ruleset.Tuple{number}, ruleset.Tuple{number}, ruleset.Tuple{ruleset.EtherAddr}
 	f.blocks.Interval, f.lift.Family = true, unix.NFPROTO_BRIDGE
 	return f
@@ -177,6 +181,21 @@ func (s *Sets) Ports(profile uint32, p firewall.Protocol, from, to uint16) Elem 
 		return Elem{Set: &s.ports, Key: key(from)}
 	}
 	return Elem{Set: &s.spans, Key: key(from), End: key(to)}
+}
+
+// Home has a prefix be of addresses that pods of this host get.
+func (s *Sets) Home(p netip.Prefix) Elem {
+	f, last := s.of(p.Addr()), p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(last)*8; i++ {
+		last[i/8] |= 1 << (7 - i%8)
+	}
+	return Elem{Set: &f.home, Key: f.home.Key.Of([]byte{f.number}, p.Masked().Addr().AsSlice()), End: f.home.Key.Of([]byte{f.number}, last)}
+}
+
+// Local opens an address of a pod of this host.
+func (s *Sets) Local(a netip.Addr) Elem {
+	set := &s.of(a).local
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice())}
 }
 
 // Open opens the port of a bridge.

@@ -46,7 +46,7 @@ func (s *Sets) some(class uint32) (all []Elem) {
 		for side := range sides {
 			all = append(all, s.Isolate(a, side), s.Self(a), s.Allow(a, side, class, class), s.Allow(a, side, AnyPeer, class), s.Allow(a, side, AnyPod, class))
 		}
-		all = append(all, s.Peer(a, class), s.Block(a, a.Next(), class), s.Pod(a), s.Lift(a, net.HardwareAddr{2, 0, 0, 0, 0, 1}))
+		all = append(all, s.Peer(a, class), s.Block(a, a.Next(), class), s.Pod(a), s.Local(a), s.Home(netip.PrefixFrom(a, 28)), s.Lift(a, net.HardwareAddr{2, 0, 0, 0, 0, 1}))
 	}
 	return ruleset.Dedupe(append(all, s.Open("veth0"), s.Ports(class, firewall.TCP, 80, 80), s.Ports(class, firewall.SCTP, 1, 65535)))
 }
@@ -127,6 +127,7 @@ func TestRulesInWords(t *testing.T) {
 		`meta priority set ip saddr map @peers4`, `meta priority set meta nfproto . ip6 daddr map @blocks6`,
 		`meta priority set ip saddr . meta priority map @inclass4`, `meta priority != none jump repliesports`,
 		`meta priority . meta l4proto . th sport @ports meta priority set ffff:fffe`, `meta priority ffff:fffe goto done4`,
+		`ip daddr != @local4 jump home4`, `meta nfproto . ip6 daddr @home6 reject with icmpx host-unreachable`,
 		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open goto lift`, `meta protocol != arp drop`,
 		`meta pkttype other ether daddr set ip daddr map @lift4 meta pkttype set host`, `ip6 daddr @out6 drop`,
 	} {

@@ -3,7 +3,9 @@ package kubernetes
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -25,6 +27,8 @@ type Cluster interface {
 	Namespace(of *corev1.Namespace, gone bool)
 	Pod(of *corev1.Pod, gone bool)
 	Policy(of *networkingv1.NetworkPolicy, gone bool)
+	// Blocks are the podCIDRs of this host's Node.
+	Blocks(podCIDRs []netip.Prefix)
 	// Synced says that all of a kind has been told: "namespaces", "pods", "networkpolicies".
 	Synced(kind string)
 	// Trouble says why the API is not heard of a kind; nil: it is.
@@ -50,8 +54,23 @@ func (r *Registry) Feed(ctx context.Context, to Cluster) error {
 		f.to, f.host, f.there = to, r.conf.REST.Host, map[string]any{}
 		all.Go(func() { f.run(ctx) })
 	}
+	all.Go(func() { r.tellBlocks(ctx, to) })
 	all.Wait()
 	return ctx.Err()
+}
+
+// tellBlocks tells of the podCIDRs, which never change, once the Node has some.
+func (r *Registry) tellBlocks(ctx context.Context, to Cluster) {
+	for ctx.Err() == nil {
+		if n, err := r.get(ctx); err == nil && len(n.podCIDRs) > 0 {
+			to.Blocks(n.podCIDRs)
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(latest):
+		}
+	}
 }
 
 // feed is one kind of objects. A reflector keeps it.

@@ -16,7 +16,7 @@ func (p *Pod) DeepCopyObject() runtime.Object { return &Pod{*p.DeepCopy()} }
 
 // Unmarshal decodes a pod in protobuf.
 func (p *Pod) Unmarshal(data []byte) error {
-	data, err := keptOfPod.of(nil, data)
+	data, err := keptOfPod.of(data)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,8 @@ var _ runtime.Object = (*PodList)(nil)
 
 // DeepCopyObject is as of runtime.Object.
 func (l *PodList) DeepCopyObject() runtime.Object {
-	to := &PodList{TypeMeta: l.TypeMeta, ListMeta: *l.ListMeta.DeepCopy()}
+	to := &PodList{TypeMeta: l.TypeMeta}
+	l.ListMeta.DeepCopyInto(&to.ListMeta)
 	for i := range l.Items {
 		to.Items = append(to.Items, Pod{*l.Items[i].DeepCopy()})
 	}
@@ -51,7 +52,7 @@ func (l *PodList) DeepCopyObject() runtime.Object {
 
 // Unmarshal decodes pods in protobuf.
 func (l *PodList) Unmarshal(data []byte) error {
-	data, err := fields{1: nil, 2: keptOfPod}.of(nil, data)
+	data, err := fields{1: nil, 2: keptOfPod}.of(data)
 	if err != nil {
 		return err
 	}

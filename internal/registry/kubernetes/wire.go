@@ -19,7 +19,7 @@ func (n *Node) DeepCopyObject() runtime.Object { return &Node{*n.DeepCopy()} }
 
 // Unmarshal decodes a Node in protobuf.
 func (n *Node) Unmarshal(data []byte) error {
-	data, err := kept.of(nil, data)
+	data, err := kept.of(data)
 	if err != nil {
 		return err
 	}
@@ -37,8 +37,8 @@ var kept = fields{
 	3: {5: nil},                                  // status: addresses
 }
 
-// of appends to what is kept of a message.
-func (f fields) of(to, message []byte) ([]byte, error) {
+// of returns what is kept of a message.
+func (f fields) of(message []byte) (to []byte, err error) {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeField(message)
 		if n < 0 {
@@ -54,7 +54,7 @@ func (f fields) of(to, message []byte) ([]byte, error) {
 		default:
 			_, _, tag := protowire.ConsumeTag(field)
 			value, _ := protowire.ConsumeBytes(field[tag:])
-			left, err := inner.of(nil, value)
+			left, err := inner.of(value)
 			if err != nil {
 				return nil, err
 			}
