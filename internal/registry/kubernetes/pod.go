@@ -43,7 +43,7 @@ var _ runtime.Object = (*PodList)(nil)
 // DeepCopyObject is as of runtime.Object.
 func (l *PodList) DeepCopyObject() runtime.Object {
 	to := &PodList{TypeMeta: l.TypeMeta}
-	l.ListMeta.DeepCopyInto(&to.ListMeta)
+	l.DeepCopyInto(&to.ListMeta)
 	for i := range l.Items {
 		to.Items = append(to.Items, Pod{*l.Items[i].DeepCopy()})
 	}
