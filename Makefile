@@ -91,6 +91,7 @@ e2e-kubernetes: build tools ## run the manifest on a real two-node Kubernetes, a
 	@test/kubernetes/deps $(CACHE)/kubernetes $(TOOLS)
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) KUBERNETES=$(CACHE)/kubernetes $(GO) test -C test/kubernetes -v -count=1 -timeout 30m .
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes VARIANT=dual-stack test/kubernetes/cluster none
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes VARIANT=network-policy test/kubernetes/cluster 'Netpol NetworkPolicy between'
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes test/kubernetes/cluster
 
 e2e-wireguard: build tools ## run encrypted networks on a kernel with WireGuard, in qemu (installs Debian packages)

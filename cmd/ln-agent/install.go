@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/libnet-cni/libnet/internal/agent"
+	"github.com/libnet-cni/libnet/internal/enforce"
 	"github.com/libnet-cni/libnet/internal/install"
 	"github.com/libnet-cni/libnet/internal/registry/kubernetes"
 )
@@ -106,6 +107,9 @@ func (s *settings) uninstall(ctx context.Context, f install.Files, l agent.Leavi
 	}
 	l.Networks, l.StateDir = networks, s.stateDir
 	if err := l.Leave(ctx); err != nil {
+		return err
+	}
+	if _, err := enforce.Remove(ctx, s.stateDir); err != nil {
 		return err
 	}
 	done, err = f.RemovePlugins()

@@ -23,6 +23,7 @@ import (
 // kubernetesSettings are the flags about Kubernetes.
 type kubernetesSettings struct {
 	on         bool
+	policies   bool
 	kubeconfig string
 	getenv     func(string) string
 }
@@ -34,6 +35,7 @@ const addressVariable = "NODE_IP"
 func (k *kubernetesSettings) flags(f *pflag.FlagSet, getenv func(string) string) {
 	k.getenv = getenv
 	f.BoolVar(&k.on, "kubernetes", false, "have the hosts meet by the Nodes of a Kubernetes cluster instead of etcd; blocks are their podCIDRs")
+	f.BoolVar(&k.policies, "network-policy", false, "enforce the NetworkPolicies of the cluster for this host's pods; needs --kubernetes, and the right to read pods, namespaces and networkpolicies")
 	f.StringVar(&k.kubeconfig, "kubeconfig", "", "`file` that says how the Kubernetes API is reached (default: as a pod of the cluster does)")
 }
 
@@ -148,8 +150,13 @@ func (s *settings) kubernetesAgent(reg *kubernetes.Registry, conf kubernetes.Con
 	if err != nil {
 		return nil, err
 	}
+	policies, err := s.networkPolicies(reg, conf, log)
+	if err != nil {
+		return nil, err
+	}
 	return agent.New(agent.Config{
-		Calls: calls, Graph: s.graph(conf.Node), ConfDir: s.confDir, Name: conf.Node, Address: conf.Address, Listen: s.listen, StateDir: s.stateDir,
+		Policies: policies,
+		Calls:    calls, Graph: s.graph(conf.Node), ConfDir: s.confDir, Name: conf.Node, Address: conf.Address, Listen: s.listen, StateDir: s.stateDir,
 		Registry: reg, RegistryName: "Kubernetes", Names: answers, Log: log,
 		Keys: reg, RunWireGuard: s.runWireGuard(stderr), RotateEvery: s.rotateEvery,
 	}), nil

@@ -59,6 +59,8 @@ func rootCommand(getenv func(string) string) *cobra.Command {
 			switch {
 			case s.local && s.kube.on:
 				return usagef("--local and --kubernetes: want one of them")
+			case s.kube.policies && !s.kube.on:
+				return usagef("--network-policy: needs --kubernetes: NetworkPolicies are of a cluster")
 			case s.local:
 				return s.runLocal(cmd.Context(), cmd.ErrOrStderr())
 			case s.kube.on:

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/libnet-cni/libnet/internal/enforce"
 	"github.com/libnet-cni/libnet/internal/graph"
 	"github.com/libnet-cni/libnet/internal/mesh"
 	"github.com/libnet-cni/libnet/internal/names"
@@ -67,6 +68,8 @@ type Config struct {
 	Names *names.Service
 	// Services keeps this host's part of services; nil: none is kept.
 	Services *mesh.Mesh
+	// Policies enforces NetworkPolicies; nil: none are enforced.
+	Policies *enforce.Enforcer
 	// Graph looks at the networks of this host, to draw them; nil: they are not drawn.
 	Graph func(context.Context) ([]graph.Host, error)
 	// Calls takes reports of plugins' calls; nil: none are taken.
@@ -161,6 +164,9 @@ func (a *Agent) tasks() []func(context.Context) error {
 	}
 	if a.conf.Calls != nil {
 		all = append(all, a.beside("reports of calls", a.conf.Calls.Run))
+	}
+	if a.conf.Policies != nil {
+		all = append(all, a.conf.Policies.Run)
 	}
 	if a.conf.Registry != nil {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)

@@ -62,6 +62,9 @@ func (a *Agent) unwell() []string {
 	if a.conf.Services != nil {
 		add("services", a.conf.Services.Err())
 	}
+	if a.conf.Policies != nil {
+		add("network policies", a.conf.Policies.Err())
+	}
 	if a.view != nil {
 		for _, p := range a.view.Problems {
 			all = append(all, a.conf.RegistryName+": "+p)

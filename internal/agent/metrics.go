@@ -39,6 +39,9 @@ func newMetrics(a *Agent) *metrics {
 	if a.conf.Services != nil {
 		m.registry.MustRegister(a.conf.Services)
 	}
+	if a.conf.Policies != nil {
+		m.registry.MustRegister(a.conf.Policies)
+	}
 	return m
 }
 

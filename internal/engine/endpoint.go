@@ -47,6 +47,7 @@ type endpointSpec struct {
 	mac      net.HardwareAddr
 	addrs    []netip.Addr
 	workload string
+	podUID   string
 	runtime  string
 	ports    []model.PortMapping
 	priority int // of the gateway
@@ -83,6 +84,11 @@ func WithAddresses(addrs ...netip.Addr) EndpointOption {
 // "namespace/pod"; see Claim.
 func WithWorkload(name string) EndpointOption {
 	return func(s *endpointSpec) { s.workload = name }
+}
+
+// WithPodUID tells a pod of Kubernetes from others of its name.
+func WithPodUID(uid string) EndpointOption {
+	return func(s *endpointSpec) { s.podUID = uid }
 }
 
 // WithNames has the network's other containers find it by name; nil: not.
@@ -175,7 +181,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 	e := &Endpoint{n: n, rec: state.Endpoint{
 		Network: id.Network, ContainerID: id.ContainerID, IfName: id.IfName,
 		Phase: state.PhaseIntent, Boot: n.c.boot, Netns: path, NetnsID: state.NetnsID(ns), MountNS: life.MountNS(),
-		Bridge: n.def.Config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime,
+		Bridge: n.def.Config.Bridge, HostName: id.HostName(), MAC: mac.String(), Runtime: spec.runtime, Workload: spec.workload, PodUID: spec.podUID,
 		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), Tunnel: n.Plan().SecureTunnel(), Spare: n.Plan().SpareTunnel(), GatewayPriority: spec.priority,
 		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName, Names: names,
 	}}

@@ -64,6 +64,10 @@ func endAttrs(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 	}
 }
 
+// GroupPort is the group (IFLA_GROUP) of the ports of containers, "lnpt": rules find them by it, as the
+// bridge's family has no name of the bridge on every kernel.
+const GroupPort = 0x6c6e7074
+
 // port is what a new bridge port shall be.
 type port struct {
 	name, alias       string
@@ -84,7 +88,7 @@ func (h *Links) plug(br, d *netlink.Device, p port) (_ *netlink.Device, err erro
 	}
 	var attrs []*nl.RtAttr
 	if p.alias != "" {
-		attrs = append(attrs, netlink.Attr(unix.IFLA_IFALIAS, []byte(p.alias)))
+		attrs = append(attrs, netlink.Attr(unix.IFLA_IFALIAS, []byte(p.alias)), netlink.AttrUint32(unix.IFLA_GROUP, GroupPort))
 	}
 	if p.hairpin || p.isolated {
 		attrs = append(attrs, netlink.Nest(unix.IFLA_LINKINFO,

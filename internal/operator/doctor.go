@@ -65,6 +65,7 @@ func (o *Operator) Diagnose(ctx context.Context) (all []Finding) {
 	all = append(all, s.checkPublications(ctx)...)
 	all = append(all, s.checkPorts()...)
 	all = append(all, o.checkServices(ctx)...)
+	all = append(all, o.checkNetworkPolicies(ctx)...)
 	all = append(all, s.checkDead()...)
 	return append(all, s.checkPools(ctx)...)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/admit"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
@@ -179,4 +182,38 @@ func (l lost) leases(ctx context.Context, networks []*engine.Network) []Finding 
 		}
 	}
 	return all
+}
+
+// checkNetworkPolicies looks whether the policies of Kubernetes are in force, where ln-agent is to
+// enforce them.
+func (o *Operator) checkNetworkPolicies(ctx context.Context) []Finding {
+	const about = "network policies"
+	tables := admit.New()
+	defer func() { _ = tables.Close() }()
+	whole, there, err := tables.Whole(ctx)
+	_, markErr := os.Stat(admit.MarkPath(o.dir.Path()))
+	wanted := markErr == nil
+	switch {
+	case !wanted && !there:
+		return nil
+	case err != nil:
+		return []Finding{{about, oneLine(err), "try again"}}
+	case !wanted:
+		return []Finding{{about, "their rules are there, and no ln-agent is to keep them: new pods stay closed", "nft delete table inet " + admit.TableName + "; nft delete table bridge " + admit.TableName}}
+	case !o.agentRuns():
+		return []Finding{{about, "ln-agent does not run: what is in force stays so, changes do not come, and new pods stay closed", "start ln-agent --kubernetes --network-policy"}}
+	case !whole:
+		return []Finding{{about, "their rules are missing, or changed by another program: pods are not isolated", "look at the log of ln-agent, which writes them anew"}}
+	}
+	return []Finding{{About: about, Found: "in force"}}
+}
+
+// agentRuns says whether ln-agent keeps the networks of this state directory: it holds a lock.
+func (o *Operator) agentRuns() bool {
+	f, err := os.Open(filepath.Join(o.dir.Path(), "overlay", "agent.lock")) //nolint:forbidigo // of lnctl alone
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

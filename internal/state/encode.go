@@ -24,6 +24,8 @@ func (r Endpoint) encode() []byte {
 	o.OptionalString("Tunnel", r.Tunnel)
 	o.OptionalString("Spare", r.Spare)
 	o.OptionalString("Runtime", r.Runtime)
+	o.OptionalString("Workload", r.Workload)
+	o.OptionalString("PodUID", r.PodUID)
 	o.OptionalInt("GatewayPriority", r.GatewayPriority)
 	o.OptionalString("LinkName", r.LinkName)
 	if r.NextName {

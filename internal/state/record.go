@@ -86,6 +86,10 @@ type Endpoint struct {
 	Backend  string // of the firewall; empty: nftables
 	Guard    string // ID of what its network asked of the bridge; empty: unknown
 	Runtime  string // program that asked for it; empty: unknown
+	// Workload is what the runtime calls what the container belongs to, as "namespace/pod", and
+	// PodUID tells one pod of that name from the next; empty: unknown.
+	Workload string `json:",omitempty"`
+	PodUID   string `json:",omitempty"`
 	// Tunnel is the device of its network as it came, if that was encrypted; empty: the
 	// VXLAN device, or none.
 	Tunnel string `json:",omitempty"`

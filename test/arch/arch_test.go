@@ -36,9 +36,10 @@ var ladder = []struct {
 	{"cmd/lnctl/status", []string{"internal/console", "internal/engine", "internal/naming", "internal/operator"}},
 	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/netns", "internal/nftrace", "internal/state"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets", "internal/jsonr"}},
-	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/telemetry", "internal/graph", "internal/operator"}},
-	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/host", "internal/returnpath", "internal/telemetry", "internal/diagnostics", "internal/diagnostics/server", "internal/graph"}},
+	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/telemetry", "internal/graph", "internal/operator", "internal/enforce"}},
+	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/host", "internal/returnpath", "internal/telemetry", "internal/diagnostics", "internal/diagnostics/server", "internal/graph", "internal/enforce"}},
 	{"internal/returnpath", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/host", "internal/netlink", "internal/nfnl"}},
+	{"internal/enforce", []string{"internal/firewall", "internal/firewall/admit", "internal/firewall/nft", "internal/firewall/ruleset", "internal/netlink", "internal/netpolicy", "internal/state"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/responder", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/mesh", []string{"internal/firewall", "internal/firewall/conntrack", "internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
 	{"internal/capture", []string{"internal/nfnl"}},
@@ -66,6 +67,8 @@ var ladder = []struct {
 	{"internal/firewall/nft", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/firewall/tool", "internal/netlink", "internal/nfnl"}},
 	{"internal/firewall/foreign", []string{"internal/firewall", "internal/firewall/tool", "internal/nfnl"}},
 	{"internal/firewall/balance", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/nfnl"}},
+	{"internal/firewall/admit", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/nfnl"}},
+	{"internal/netpolicy", []string{"internal/firewall"}},
 	{"internal/service", []string{"internal/firewall", "internal/model"}},
 	{"internal/balancer", []string{"internal/service", "internal/publish", "internal/model", "internal/firewall/balance", "internal/firewall/ruleset", "internal/netlink", "internal/sorting", "internal/state"}},
 	{"internal/firewall/porttest", []string{"internal/firewall"}},
@@ -85,7 +88,7 @@ var ladder = []struct {
 	{"internal/fastpath", []string{"internal/bpf", "internal/netlink", "internal/plain"}},
 	{"internal/bpf", []string{"internal/flock"}},
 	{"internal/address", []string{"internal/life", "internal/model", "internal/kernel", "internal/link", "internal/netlink", "internal/state", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets"}},
-	{"internal/operator", []string{"internal/responder", "internal/driver", "internal/engine", "internal/publish", "internal/guard", "internal/plan", "internal/address", "internal/life", "internal/model", "internal/overlay", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state", "pkg/ipamstore", "internal/firewall/nft", "internal/firewall/foreign", "internal/wireguard", "internal/balancer", "internal/service"}},
+	{"internal/operator", []string{"internal/responder", "internal/driver", "internal/engine", "internal/publish", "internal/guard", "internal/plan", "internal/address", "internal/life", "internal/model", "internal/overlay", "internal/kernel", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state", "pkg/ipamstore", "internal/firewall/nft", "internal/firewall/foreign", "internal/wireguard", "internal/balancer", "internal/service", "internal/firewall/admit"}},
 	{"internal/nodefile", []string{"internal/model", "internal/host", "internal/state", "internal/jsonr", "internal/jsonw"}},
 	{"internal/publish", []string{"internal/guard", "internal/service", "internal/unwind", "internal/plan", "internal/policy", "internal/life", "internal/model", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/firewall/conntrack", "internal/firewall/nft", "internal/state", "internal/flock", "internal/plain"}},
 	{"internal/guard", []string{"internal/plan", "internal/policy", "internal/life", "internal/model", "internal/link", "internal/netlink", "internal/firewall", "internal/firewall/either", "internal/state"}},
@@ -130,7 +133,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics", "internal/enforce", "internal/netpolicy"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

@@ -21,6 +21,8 @@ type host struct {
 	subnets       string // of the network pods, as JSON
 	more          string // further keys of overlay-ln, as configured last
 	agent         *exec.Cmd
+	flags         []string // of the agent, more
+	args          string   // CNI_ARGS of the next calls
 	containers    int
 }
 
@@ -68,8 +70,9 @@ func (h *host) configure(t *testing.T, more string) {
 // startAgent starts ln-agent.
 func (h *host) startAgent(t *testing.T) {
 	t.Helper()
-	h.agent = start(t, h.dir, "/sbin/ip", "netns", "exec", h.name, bin(t, "ln-agent"), "--kubernetes", "--kubeconfig", h.kubeconfig, "--node-name", h.name,
-		"--conf-dir", filepath.Join(h.dir, "net.d"), "--state-dir", filepath.Join(h.dir, "state"), "--log-level", "debug")
+	args := []string{"netns", "exec", h.name, bin(t, "ln-agent"), "--kubernetes", "--kubeconfig", h.kubeconfig, "--node-name", h.name,
+		"--conf-dir", filepath.Join(h.dir, "net.d"), "--state-dir", filepath.Join(h.dir, "state"), "--log-level", "debug"}
+	h.agent = start(t, h.dir, "/sbin/ip", append(args, h.flags...)...)
 }
 
 // killAgent ends it without a word.
@@ -157,7 +160,7 @@ func (h *host) cni(verb, ns string) ([]byte, error) {
 		return nil, err
 	}
 	cmd := exec.Command("ip", "netns", "exec", h.name, filepath.Join(os.Getenv("BIN"), "overlay-ln"))
-	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+ns, "CNI_NETNS=/run/netns/"+ns, "CNI_IFNAME=eth0", "CNI_PATH="+os.Getenv("BIN"))
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+ns, "CNI_NETNS=/run/netns/"+ns, "CNI_IFNAME=eth0", "CNI_PATH="+os.Getenv("BIN"), "CNI_ARGS="+h.args)
 	cmd.Stdin = strings.NewReader(string(stdin))
 	return cmd.Output()
 }

@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
@@ -56,13 +55,7 @@ const (
 
 // New asks nothing of the API.
 func New(c Config) (*Registry, error) {
-	conf := rest.CopyConfig(c.REST)
-	conf.APIPath, conf.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	conf.NegotiatedSerializer = serializer.NewCodecFactory(newScheme()).WithoutConversion()
-	conf.ContentType = runtime.ContentTypeProtobuf
-	conf.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	conf.UserAgent = "ln-agent/" + c.Version
-	client, err := rest.RESTClientFor(conf)
+	client, err := clientOf(c, "/api", &corev1.SchemeGroupVersion)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -18,7 +19,7 @@ func (n *Node) DeepCopyObject() runtime.Object { return &Node{*n.DeepCopy()} }
 
 // Unmarshal decodes a Node in protobuf.
 func (n *Node) Unmarshal(data []byte) error {
-	data, err := kept.of(nil, data)
+	data, err := kept.of(data)
 	if err != nil {
 		return err
 	}
@@ -36,8 +37,8 @@ var kept = fields{
 	3: {4: {1: nil, 2: nil}, 5: nil},             // status: type and status of conditions, addresses
 }
 
-// of appends to what is kept of a message.
-func (f fields) of(to, message []byte) ([]byte, error) {
+// of returns what is kept of a message.
+func (f fields) of(message []byte) (to []byte, err error) {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeField(message)
 		if n < 0 {
@@ -53,7 +54,7 @@ func (f fields) of(to, message []byte) ([]byte, error) {
 		default:
 			_, _, tag := protowire.ConsumeTag(field)
 			value, _ := protowire.ConsumeBytes(field[tag:])
-			left, err := inner.of(nil, value)
+			left, err := inner.of(value)
 			if err != nil {
 				return nil, err
 			}
@@ -67,8 +68,10 @@ func (f fields) of(to, message []byte) ([]byte, error) {
 func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Node"), &Node{})
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.NodeList{})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.NodeList{}, &Pod{}, &PodList{}, &corev1.Namespace{}, &corev1.NamespaceList{})
+	scheme.AddKnownTypes(networkingv1.SchemeGroupVersion, &networkingv1.NetworkPolicy{}, &networkingv1.NetworkPolicyList{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	metav1.AddToGroupVersion(scheme, networkingv1.SchemeGroupVersion)
 	return scheme
 }
 

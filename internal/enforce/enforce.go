@@ -1,0 +1,248 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/libnet-cni/libnet/internal/firewall/admit"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
+	"github.com/libnet-cni/libnet/internal/netpolicy"
+)
+
+// Config is what an Enforcer works with.
+type Config struct {
+	// Node is the name of this host's Node.
+	Node string
+	// StateDirs are where the records of attachments are.
+	StateDirs []string
+	// Watch tells of the cluster until ctx ends.
+	Watch func(ctx context.Context, to *Enforcer) error
+	Log   *slog.Logger
+}
+
+// Enforcer keeps the kernel as the policies of the cluster say.
+type Enforcer struct {
+	conf    Config
+	log     *slog.Logger
+	tables  *admit.Tables
+	dirty   chan struct{}
+	metrics *metrics
+
+	mu       sync.Mutex
+	compiler *netpolicy.Compiler
+	pods     map[netpolicy.Key]*Pod
+	claims   map[netip.Addr][]netpolicy.Key
+	places   map[place]attachment
+	byAddr   map[netip.Addr]place
+	byPod    map[netpolicy.Key]map[place]bool
+	homes    map[netip.Prefix]bool // of which pods of this host get addresses
+	unread   map[netpolicy.Key]error
+	missing  map[string]bool  // kinds of which not all is known yet
+	trouble  map[string]error // by kind
+	since    time.Time        // of the first change that is not in the kernel; zero: there is none
+	fault    error            // why the last change is not there; nil: it is
+	// policyNews counts changes of policies that no line of the log has told of.
+	policyNews int
+	elems      int // in the kernel
+
+	have desired // what is in the kernel; without Rules: unknown. Of the loop.
+}
+
+// kinds are what the API has to tell of.
+var kinds = []string{"namespaces", "pods", "networkpolicies"}
+
+// New does nothing yet.
+func New(c Config) *Enforcer {
+	e := &Enforcer{
+		conf: c, log: c.Log, tables: admit.New(), dirty: make(chan struct{}, 1), metrics: newMetrics(),
+		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
+		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, homes: map[netip.Prefix]bool{}, unread: map[netpolicy.Key]error{},
+		missing: map[string]bool{}, trouble: map[string]error{},
+	}
+	for _, kind := range kinds {
+		e.missing[kind] = true
+	}
+	for _, dir := range c.StateDirs {
+		e.missing["records in "+dir] = true
+	}
+	return e
+}
+
+const (
+	// again is how soon what failed is tried again.
+	again = time.Second
+	// gather is how long changes are gathered after some were made: as long as that took, twice,
+	// and between these.
+	gatherLeast, gatherMost = time.Millisecond, 50 * time.Millisecond
+)
+
+// Run enforces until ctx ends. What is in the kernel stays in force then.
+func (e *Enforcer) Run(ctx context.Context) error {
+	if err := mark(e.conf.StateDirs[0]); err != nil {
+		return err
+	}
+	g, inner := errgroup.WithContext(ctx)
+	for _, dir := range e.conf.StateDirs {
+		g.Go(func() error { return e.follow(inner, dir) })
+	}
+	g.Go(func() error { return e.conf.Watch(inner, e) })
+	g.Go(func() error { return e.guard(inner) })
+	g.Go(func() error { return e.loop(inner) })
+	err := g.Wait()
+	return errors.Join(err, e.tables.Close())
+}
+
+// loop brings what changes into the kernel.
+func (e *Enforcer) loop(ctx context.Context) error {
+	var late <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.dirty:
+		case <-late:
+		}
+		late = nil
+		start := time.Now()
+		err := e.bring(ctx)
+		if err != nil && ctx.Err() == nil {
+			late = time.After(again)
+		}
+		pause := time.NewTimer(min(max(2*time.Since(start), gatherLeast), gatherMost))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return ctx.Err()
+		case <-pause.C:
+		}
+	}
+}
+
+// guard looks at the kernel whenever something of our tables is removed.
+func (e *Enforcer) guard(ctx context.Context) error {
+	w, err := nft.WatchTable(admit.TableName)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, func() {
+		if whole, _, err := e.tables.Whole(ctx); err == nil && !whole {
+			e.locked(func() bool { return true })
+		}
+	})
+}
+
+// snapshot is what is to be in the kernel.
+func (e *Enforcer) snapshot() (want desired, now summary, ready bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.missing) > 0 {
+		return want, now, false
+	}
+	rules := e.compiler.Compile()
+	want = desired{rules, bySlot(e.opened())}
+	now = summary{since: e.since, policies: e.compiler.Policies(), pods: e.compiler.Pods(), isolated: len(rules.In) + len(rules.Out), news: e.policyNews}
+	e.since, e.policyNews = time.Time{}, 0
+	return want, now, true
+}
+
+// summary is what a line of the log says.
+type summary struct {
+	since                          time.Time
+	policies, pods, isolated, news int
+}
+
+// bring writes what differs.
+func (e *Enforcer) bring(ctx context.Context) error {
+	want, now, ready := e.snapshot()
+	if !ready {
+		return nil // the kernel stays as it is: as of before a restart
+	}
+	gone, added, err := e.write(ctx, want)
+	e.mu.Lock()
+	if e.fault = err; err != nil && e.since.IsZero() {
+		e.since, e.policyNews = now.since, e.policyNews+now.news
+	}
+	if err == nil {
+		e.elems += len(added) - len(gone)
+	}
+	e.mu.Unlock()
+	if err != nil {
+		if ctx.Err() == nil {
+			e.log.Error("network policies are not in force as they are now", "error", err)
+		}
+		return err
+	}
+	took := time.Duration(0)
+	if !now.since.IsZero() {
+		took = time.Since(now.since)
+		e.metrics.took.Observe(took.Seconds())
+	}
+	if e.metrics.changes.Add(float64(len(gone) + len(added))); len(gone)+len(added)+now.news > 0 {
+		level := slog.LevelDebug // pods come and go
+		if now.news > 0 {
+			level = slog.LevelInfo
+		}
+		e.log.Log(ctx, level, "network policies are in force", "policies", now.policies, "pods", now.pods, "isolated", now.isolated, "added", len(added), "removed", len(gone), "took", took.Round(100*time.Microsecond))
+	}
+	return nil
+}
+
+// write brings the kernel from what it has to what is wanted.
+func (e *Enforcer) write(ctx context.Context, want desired) (gone, added []admit.Elem, err error) {
+	if e.have.Rules != nil {
+		gone, added = changes(e.tables.Sets, e.have, want)
+		if len(gone)+len(added) == 0 {
+			whole, _, err := e.tables.Whole(ctx)
+			if err != nil || whole {
+				return nil, nil, err
+			}
+		}
+		err := e.tables.Change(ctx, gone, added)
+		if err == nil {
+			e.have = want
+			return gone, added, nil
+		}
+		if e.have = (desired{}); !errors.Is(err, admit.ErrLost) {
+			return nil, nil, err
+		}
+		e.log.Error("another program has changed our rules: they are written anew", "table", admit.TableName)
+	}
+	_, added = changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, want)
+	if err := e.tables.Replace(ctx, added); err != nil {
+		return nil, nil, err
+	}
+	e.have = want
+	e.mu.Lock()
+	e.elems = 0
+	e.mu.Unlock()
+	return nil, added, nil
+}
+
+// Err says why policies are not in force; nil: they are.
+func (e *Enforcer) Err() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	errs := []error{e.fault}
+	for _, kind := range slices.Sorted(maps.Keys(e.trouble)) {
+		errs = append(errs, fmt.Errorf("%s: %w", kind, e.trouble[kind]))
+	}
+	for _, kind := range slices.Sorted(maps.Keys(e.missing)) {
+		if e.trouble[kind] == nil {
+			errs = append(errs, fmt.Errorf("%s have not been received yet", kind))
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(e.unread), func(a, b netpolicy.Key) int { return slices.Compare([]byte(a.String()), []byte(b.String())) }) {
+		errs = append(errs, fmt.Errorf("NetworkPolicy %s: %w", k, e.unread[k]))
+	}
+	return errors.Join(errs...)
+}

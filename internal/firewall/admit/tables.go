@@ -1,0 +1,165 @@
+package admit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// ErrLost says that the tables are not there as this release writes them.
+var ErrLost = errors.New("the rules of NetworkPolicies are not in the kernel, or changed by another program")
+
+// MarkPath is a file in a state directory that is there while ln-agent is to enforce policies on this
+// host.
+func MarkPath(stateDir string) string { return filepath.Join(stateDir, "overlay", "network-policy") }
+
+// Tables are our tables in the network namespace of the calling thread. They hold no state but open
+// sockets, and may be used by many goroutines.
+type Tables struct {
+	*Sets
+	sockets nfnl.Pool
+}
+
+// New opens nothing.
+func New() *Tables { return &Tables{Sets: NewSets()} }
+
+// Close closes the sockets that earlier calls left open; t can be used again.
+func (t *Tables) Close() error { return t.sockets.Close() }
+
+// Replace writes the tables with these elements, and no others, in one transaction: a packet meets
+// what was there before, or all of it. The error is firewall.ErrUnsupported if the kernel lacks
+// something.
+func (t *Tables) Replace(ctx context.Context, elems []Elem) error {
+	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		b, err := t.begin(nl)
+		if err != nil {
+			return err
+		}
+		for _, table := range t.tables() {
+			if _, there, err := transaction.Stands(nl, TableName, table); err != nil {
+				return err
+			} else if there {
+				b.DropTable(table.Family)
+			}
+			b.WriteTable(table)
+		}
+		for _, e := range elems {
+			b.Put(e)
+		}
+		return b.Commit(nl)
+	})
+	if err != nil {
+		return fmt.Errorf("write the rules of NetworkPolicies: %w", firewall.AsUnsupported(err))
+	}
+	return nil
+}
+
+func (t *Tables) begin(nl *nfnl.Conn) (*transaction.Batch, error) {
+	generation, err := transaction.Generation(nl)
+	return transaction.New(TableName, generation), err
+}
+
+// Change takes elements away that are there, and adds others, in one transaction. It is ErrLost if
+// the tables are not as Replace wrote them, or an element of gone is missing.
+func (t *Tables) Change(ctx context.Context, gone, added []Elem) error {
+	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		b, err := t.begin(nl)
+		if err != nil {
+			return err
+		}
+		for _, table := range t.tables() {
+			if whole, _, err := transaction.Stands(nl, TableName, table); err != nil {
+				return err
+			} else if !whole {
+				return ErrLost
+			}
+		}
+		for _, e := range gone {
+			b.Del(e)
+		}
+		for _, e := range added {
+			b.Put(e)
+		}
+		err = b.Commit(nl)
+		if errors.Is(err, unix.ENOENT) {
+			return ErrLost
+		}
+		return err
+	})
+	if errors.Is(err, ErrLost) {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("change the rules of NetworkPolicies: %w", firewall.AsUnsupported(err))
+	}
+	return nil
+}
+
+// Whole says whether the tables are there as this release writes them, and whether any of them is
+// there at all. Elements are not looked at.
+func (t *Tables) Whole(ctx context.Context) (whole, there bool, err error) {
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		whole, there = true, false
+		for _, table := range t.tables() {
+			is, any, err := transaction.Stands(nl, TableName, table)
+			if err != nil {
+				return err
+			}
+			whole, there = whole && is, there || any
+		}
+		return nil
+	})
+	return whole, there, firewall.AsUnsupported(err)
+}
+
+// List returns all elements of our sets. Its cost grows with their number.
+func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		all = nil
+		for _, table := range t.tables() {
+			for _, s := range table.Sets {
+				err := nl.Dump(transaction.Message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
+					a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+					a.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+				}), func(a nfnl.Answer) error {
+					return ruleset.DecodeElems(s, a.Attrs, func(e Elem) { all = append(all, e) })
+				})
+				if err != nil && !errors.Is(err, unix.ENOENT) {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return ruleset.Dedupe(all), firewall.AsUnsupported(err)
+}
+
+// Drop removes the tables: no pod is isolated, and none is closed. No tables are success.
+func (t *Tables) Drop(ctx context.Context) error {
+	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		b, err := t.begin(nl)
+		if err != nil {
+			return err
+		}
+		for _, table := range t.tables() {
+			if _, there, err := transaction.Stands(nl, TableName, table); err != nil {
+				return err
+			} else if there {
+				b.DropTable(table.Family)
+			}
+		}
+		return b.Commit(nl)
+	})
+	if errors.Is(err, firewall.ErrUnsupported) {
+		return nil
+	}
+	return firewall.AsUnsupported(err)
+}

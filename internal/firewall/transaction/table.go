@@ -1,0 +1,126 @@
+package transaction
+
+import (
+	"fmt"
+	"hash/fnv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// DropTable adds the deletion of the table of a family, with all that is in it.
+func (b *Batch) DropTable(family uint8) {
+	b.Add(unix.NFT_MSG_DELTABLE, 0, family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, b.table) })
+}
+
+// WriteTable adds a table that is not there, and by which Stands knows it.
+func (b *Batch) WriteTable(t ruleset.Table) {
+	b.writeRules(t)
+	b.AddChain(t.Family, ruleset.Chain{Name: releaseOf(b.table, t)})
+}
+
+func (b *Batch) writeRules(t ruleset.Table) {
+	b.AddTable(t.Family)
+	for i, s := range t.Sets {
+		b.AddSet(s, uint32(i+1))
+	}
+	for _, c := range t.Chains {
+		b.AddChain(t.Family, c)
+	}
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			b.AddRule(t.Family, c.Name, r)
+		}
+	}
+}
+
+// hostByteOrder is user data for nft, which lists names as "" without it:
+// NFTNL_UDATA_SET_KEYBYTEORDER, four bytes, BYTEORDER_HOST_ENDIAN.
+var hostByteOrder = []byte{0, 4, 1, 0, 0, 0}
+
+// hostByteOrderData is the same of what a map gives: NFTNL_UDATA_SET_DATABYTEORDER.
+var hostByteOrderData = []byte{1, 4, 1, 0, 0, 0}
+
+// typeClassID is what nft calls the type of a packet's priority (TYPE_CLASSID).
+const typeClassID = 23
+
+// Of linux/netfilter/nf_tables.h, which golang.org/x/sys/unix lacks.
+const (
+	setConcat      = 0x80 // NFT_SET_CONCAT
+	setDescConcat  = 2    // NFTA_SET_DESC_CONCAT
+	setFieldLength = 1    // NFTA_SET_FIELD_LEN
+	tableDormant   = 1    // NFT_TABLE_F_DORMANT: no packet meets the rules
+)
+
+// AddSet adds a set that is not there. id is one that no other set of the batch has.
+func (b *Batch) AddSet(s *ruleset.Set, id uint32) {
+	datatype, size := s.Key.Datatype()
+	b.Add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.Family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_SET_TABLE, b.table)
+		a.String(unix.NFTA_SET_NAME, s.Name)
+		a.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
+		a.Uint32(unix.NFTA_SET_KEY_LEN, size)
+		a.Uint32(unix.NFTA_SET_ID, id)
+		flags := uint32(0)
+		if s.Data != nil {
+			datatype, size := s.Data.Datatype()
+			flags |= unix.NFT_SET_MAP
+			a.Uint32(unix.NFTA_SET_DATA_TYPE, datatype)
+			a.Uint32(unix.NFTA_SET_DATA_LEN, size)
+		}
+		if s.Interval {
+			flags |= unix.NFT_SET_INTERVAL | setConcat
+			a.Nest(unix.NFTA_SET_DESC, func(a *nfnl.Attrs) {
+				a.Nest(setDescConcat, func(a *nfnl.Attrs) {
+					for _, f := range s.Key {
+						a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) { a.Uint32(setFieldLength, f.Size) })
+					}
+				})
+			})
+		}
+		a.Uint32(unix.NFTA_SET_FLAGS, flags)
+		switch {
+		case datatype == ruleset.TypeIfname:
+			a.Bytes(unix.NFTA_SET_USERDATA, hostByteOrder)
+		case len(s.Data) == 1 && s.Data[0].Datatype == typeClassID:
+			a.Bytes(unix.NFTA_SET_USERDATA, hostByteOrderData)
+		}
+	})
+}
+
+// Stands says whether the table name is there in the family of t, and whether it is as WriteTable
+// of this release writes it: by the name of a chain without rules, and by the number of rules in
+// the others.
+func Stands(nl *nfnl.Conn, name string, t ruleset.Table) (whole, there bool, err error) {
+	requests := []nfnl.Message{GetTable(name, t.Family), GetChain(name, t.Family, releaseOf(name, t))}
+	for _, c := range t.Chains {
+		requests = append(requests, GetChain(name, t.Family, c.Name))
+	}
+	whole = true
+	err = Ask(nl, requests, func(i int, attrs []byte) error {
+		switch {
+		case i == 0:
+			there = attrs != nil
+			flags := nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_TABLE_FLAGS))
+			whole = whole && there && flags&tableDormant == 0
+		case attrs == nil:
+			whole = false
+		case i >= 2:
+			c := t.Chains[i-2]
+			whole = whole && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(c.Rules)+c.Jumps
+		}
+		return nil
+	})
+	return whole, there, err
+}
+
+// releaseOf names the chain that tells which release wrote the table.
+func releaseOf(name string, t ruleset.Table) string {
+	b := New(name, 0)
+	b.writeRules(t)
+	h := fnv.New64a()
+	_, _ = h.Write(b.Bytes())
+	return fmt.Sprintf("written-%016x", h.Sum64())
+}
