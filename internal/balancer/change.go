@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall/balance"
+	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -42,8 +43,8 @@ type changing struct {
 	left   []service.Backend // go
 	former *record           // of a shared service, as the kernel has it; nil: it has record
 	// exclusive: elements that other services may need can be taken away. removed: all goes.
-	// same: nothing changes.
-	exclusive, removed, same bool
+	// same: nothing changes. fresh: the kernel has nothing of it yet, probably.
+	exclusive, removed, same, fresh bool
 }
 
 // change calls fn with a service, under its lock, and brings the kernel to what the records
@@ -98,37 +99,67 @@ func (s *Services) changeLocked(ctx context.Context, id state.ServiceID, how int
 	return fresh, s.settle(&c)
 }
 
-// bring brings the kernel to the service as it is now.
-func (s *Services) bring(ctx context.Context, c *changing) (fresh bool, err error) {
+// bring brings the kernel to services of one network as they are now, in one transaction. One that
+// is removed is the only one.
+func (s *Services) bring(ctx context.Context, all ...*changing) (fresh bool, err error) {
+	with := map[string]bool{}
+	for _, c := range all {
+		with[c.Name] = true
+	}
+	var missing, want, gone []balance.Elem
+	for _, c := range all {
+		if len(c.VIPs) == 0 {
+			continue
+		}
+		going, err := s.going(c, with)
+		if err != nil {
+			return false, err
+		}
+		if gone = append(gone, going...); c.removed {
+			return s.takeAway(ctx, gone)
+		}
+		elems, err := s.wanted(c)
+		if err != nil {
+			return false, err
+		}
+		if c.fresh {
+			missing = append(missing, elems...)
+		} else {
+			want = append(want, elems...)
+		}
+	}
+	if len(missing)+len(want) == 0 {
+		return false, nil
+	}
+	return s.kernel().ApplyNew(ctx, ruleset.Dedupe(missing), ruleset.Dedupe(want), gone)
+}
+
+// wanted returns the elements that a service is to have, and gives the host its addresses.
+func (s *Services) wanted(c *changing) ([]balance.Elem, error) {
 	backends, err := state.BackendsOf[service.Backend](c.dir)
-	if err != nil || len(c.VIPs) == 0 {
-		return false, err
-	}
-	gone, err := s.going(c)
 	if err != nil {
-		return false, err
-	}
-	if c.removed {
-		return s.takeAway(ctx, gone)
+		return nil, err
 	}
 	backends = slices.DeleteFunc(backends, func(b service.Backend) bool {
 		return slices.ContainsFunc(c.left, func(l service.Backend) bool { return l.Key() == b.Key() })
 	})
 	mac, err := s.ensureAddrs(c.record)
 	if err != nil && !errors.Is(err, netlink.ErrNotFound) { // the bridge comes with the first container
-		return false, err
+		return nil, err
 	}
-	return s.kernel().Apply(ctx, s.elements(c.record, backends, mac), gone)
+	return s.elements(c.record, backends, mac), nil
 }
 
-// going returns the elements that a change may take away; some of them it puts in place again.
-func (s *Services) going(c *changing) ([]balance.Elem, error) {
+// going returns the elements that a change may take away; some of them it puts in place again. with
+// are the names of the services that are changed together: what another one of them needs, it puts
+// in place.
+func (s *Services) going(c *changing, with map[string]bool) ([]balance.Elem, error) {
 	gone, left := s.keys(c.record), c.left
 	if c.removed {
 		left = c.before
 	}
 	for _, b := range left {
-		if err := s.forget(&gone, c.record, b); err != nil {
+		if err := s.forget(&gone, c.record, b, with); err != nil {
 			return nil, err
 		}
 	}
@@ -139,7 +170,7 @@ func (s *Services) going(c *changing) ([]balance.Elem, error) {
 	gone = append(gone, s.ledToAll(c.record, left)...)
 	gone = append(gone, s.ledToAll(former, former.Others)...)
 	for _, b := range former.Others {
-		if err := s.forgetFar(&gone, former, b); err != nil {
+		if err := s.forgetFar(&gone, former, b, with); err != nil {
 			return nil, err
 		}
 	}
@@ -151,7 +182,7 @@ func (s *Services) going(c *changing) ([]balance.Elem, error) {
 			if !c.exclusive {
 				break
 			}
-			if err := s.forget(&gone, old, b); err != nil {
+			if err := s.forget(&gone, old, b, with); err != nil {
 				return nil, err
 			}
 		}
@@ -193,14 +224,14 @@ func (s *Services) settle(c *changing) error {
 }
 
 // forget adds to gone the elements of a backend that no other service needs.
-func (s *Services) forget(gone *[]balance.Elem, of record, b service.Backend) error {
+func (s *Services) forget(gone *[]balance.Elem, of record, b service.Backend, with map[string]bool) error {
 	needed := map[string]bool{}
 	others, err := s.dir.ServicesFor(of.Network, b.Names)
 	if err != nil {
 		return err
 	}
 	for _, id := range others {
-		if id.Name == of.Name {
+		if with[id.Name] {
 			continue
 		}
 		other, has, err := s.peek(id, b)
@@ -231,29 +262,3 @@ func (s *Services) peek(id state.ServiceID, b service.Backend) (record, bool, er
 	}
 	return r, has, err
 }
-
-// Restore brings the kernel to what the records say of all services.
-func (s *Services) Restore(ctx context.Context) error {
-	if s == nil {
-		return nil
-	}
-	ids, err := s.dir.Services()
-	errs := []error{err}
-	for round := 0; round < maxRounds; round++ {
-		again := false
-		for _, id := range ids {
-			fresh, err := s.changeLocked(ctx, id, unix.LOCK_SH, func(*changing) error { return nil })
-			if err != nil {
-				errs = append(errs, fmt.Errorf("service %q of network %q: %w", id.Name, id.Network, err))
-			}
-			again = again || fresh && len(ids) > 1
-		}
-		if !again { // else what came before was lost with the tables
-			break
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// maxRounds bounds how often all is begun anew as the tables went meanwhile.
-const maxRounds = 5

@@ -209,8 +209,8 @@ func (s *Services) Remove(ctx context.Context, network, name string) error {
 // before it is in the kernel.
 func (s *Services) dropUnused(ctx context.Context) error {
 	unused := func() (bool, error) {
-		ids, err := s.dir.Services()
-		return len(ids) == 0, err
+		there, err := s.dir.AnyService()
+		return !there, err
 	}
 	if is, err := unused(); !is || err != nil {
 		return err

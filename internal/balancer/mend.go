@@ -21,22 +21,21 @@ func (s *Services) Lost(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
-	ids, err := s.dir.Services()
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
+	has := false // one with an address: of others are no rules
+	err := s.dir.EachService(func(id state.ServiceID) bool {
 		var r record
-		if _, err := s.dir.PeekService(id, &r, "", ""); err != nil || len(r.VIPs) == 0 {
-			continue // of none are rules
-		}
-		whole, err := s.kernel().Whole(ctx)
-		if err == nil && !whole {
-			err = errors.New("rules of services are missing: lnctl repair puts them back")
-		}
+		_, err := s.dir.PeekService(id, &r, "", "")
+		has = err == nil && len(r.VIPs) > 0
+		return !has
+	})
+	if err != nil || !has {
 		return err
 	}
-	return nil
+	whole, err := s.kernel().Whole(ctx)
+	if err == nil && !whole {
+		err = errors.New("rules of services are missing: lnctl repair puts them back")
+	}
+	return err
 }
 
 // Fault is something about a service that is not as the records say.

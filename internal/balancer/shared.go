@@ -3,10 +3,8 @@ package balancer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"reflect"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -56,39 +54,6 @@ func (s *Services) ensureAddrs(r record) (net.HardwareAddr, error) {
 	return s.host.DeviceMAC(r.Device)
 }
 
-// Follow brings records and kernel to a definition and the backends on other hosts, each in one
-// step: a call that is killed leaves either as before or as after, and the next one does the
-// rest. What is as the record says already is not looked at: Restore is for that. A service of
-// that name which is not shared is ErrExists, and stays. One that selects another name, or has
-// other addresses, is another service: Unfollow comes first.
-//
-// left are the backends on other hosts that it has no more: connections to them are in
-// conntrack still. After calls of which one says named, Note is to be called.
-func (s *Services) Follow(ctx context.Context, f Followed) (left []service.Backend, named bool, err error) {
-	id := idOf(f.Service)
-	release, portErr := s.takePorts(ctx, id, &f)
-	defer release()
-	c, fresh, err := s.followLocked(ctx, id, record{Service: f.Service, Device: f.Device, Node: f.Node, Others: f.Others, Well: f.Well})
-	if err == nil && fresh {
-		err = s.Restore(ctx)
-	}
-	if err == nil && c.made {
-		if err = s.gather(ctx, id); err == nil {
-			err = s.settled(ctx, id)
-		}
-	}
-	if err == nil && !c.same && len(c.was.Published)+len(f.Published) > 0 {
-		err = s.leavePorts(ctx, publish.ServicePortsOf(f.Service, f.Device))
-	}
-	if err = errors.Join(err, portErr); err != nil {
-		return nil, c.made, fmt.Errorf("service %q of network %q: %w", f.Name, f.Network, err)
-	}
-	left = slices.DeleteFunc(slices.Clone(c.was.Others), func(b service.Backend) bool {
-		return slices.ContainsFunc(f.Others, func(o service.Backend) bool { return o.Key() == b.Key() && o.Node == b.Node })
-	})
-	return left, c.made || len(f.VIPs) == 0 && !c.same, nil
-}
-
 // takePorts takes the published ports of this host before a rule leads there. Where another one has
 // them, the service goes without. Until release is called, once the record tells of the ports, no
 // repair takes them for what a killed call left.
@@ -113,74 +78,6 @@ func (s *Services) takePorts(ctx context.Context, id state.ServiceID, f *Followe
 	}
 	// As ADD does, which has not been called on a host without containers.
 	return release, s.host.Forward(ctx, slices.ContainsFunc(f.VIPs, netip.Addr.Is4), slices.ContainsFunc(f.VIPs, netip.Addr.Is6))
-}
-
-// following is a change of a shared service.
-type following struct {
-	changing
-	made bool // it is new on this host, or the call that made it was killed
-}
-
-// followLocked is Follow under the service's lock. The record is written last: if it is as it is
-// to be, so is the kernel. Of a service that is new it has to be there first, so that ADD
-// finds it; it says that it is not settled then.
-func (s *Services) followLocked(ctx context.Context, id state.ServiceID, now record) (c following, fresh bool, err error) {
-	dir, err := s.dir.LockService(ctx, id, state.Create)
-	if err != nil {
-		return c, false, err
-	}
-	defer dir.Unlock()
-	c.record, c.dir = now, dir
-	err = dir.Load(&c.was)
-	switch {
-	case state.Missing(err):
-		c.made, c.Unsettled = true, true
-		err = errors.Join(dir.ClearBackends(), dir.Save(c.record))
-	case err == nil && !c.was.Shared:
-		err = fmt.Errorf("%w: this host has one of that name to itself", ErrExists)
-	case err == nil && c.was.Unsettled:
-		c.made, c.Unsettled = true, true
-	}
-	if err != nil {
-		return c, false, err
-	}
-	if c.same = !c.made && reflect.DeepEqual(c.was, now); c.same {
-		return c, false, nil
-	}
-	how := unix.LOCK_SH
-	if c.exclusive = !reflect.DeepEqual(c.was.Ports, now.Ports); c.exclusive {
-		how = unix.LOCK_EX
-	}
-	was := c.was
-	c.Was, c.former = []service.Service{was.Service}, &was
-	unlock, err := s.dir.LockServices(ctx, id.Network, how)
-	if err != nil {
-		return c, false, err
-	}
-	defer unlock()
-	if c.before, err = state.BackendsOf[service.Backend](dir); err != nil {
-		return c, false, err
-	}
-	if fresh, err = s.bring(ctx, &c.changing); err != nil {
-		return c, fresh, err
-	}
-	c.Was = nil // the kernel has forgotten it
-	return c, fresh, dir.Save(c.record)
-}
-
-// settled notes that a service that is new has all its containers of this host.
-func (s *Services) settled(ctx context.Context, id state.ServiceID) error {
-	dir, err := s.dir.LockService(ctx, id, state.OnlyExisting)
-	if err != nil {
-		return err
-	}
-	defer dir.Unlock()
-	var r record
-	if err := dir.Load(&r); err != nil {
-		return err
-	}
-	r.Unsettled = false
-	return dir.Save(r)
 }
 
 // Unfollow removes a shared service, which selects a name, from this host; none, or one that is
@@ -278,7 +175,7 @@ func (s *Services) HasContainer(network, containerID string) (bool, error) {
 }
 
 // forgetFar is forget for a backend on another host.
-func (s *Services) forgetFar(gone *[]balance.Elem, of record, b service.Backend) error {
+func (s *Services) forgetFar(gone *[]balance.Elem, of record, b service.Backend, with map[string]bool) error {
 	mine := s.far(of, b)
 	if len(mine) == 0 {
 		return nil
@@ -290,8 +187,8 @@ func (s *Services) forgetFar(gone *[]balance.Elem, of record, b service.Backend)
 	needed := map[string]bool{}
 	for _, id := range ids {
 		var other record
-		if _, err := s.dir.PeekService(id, &other, "", ""); err != nil || other.Name == of.Name {
-			continue // Follow of this one puts them back
+		if _, err := s.dir.PeekService(id, &other, "", ""); err != nil || with[other.Name] {
+			continue // what it needs is put in place with it
 		}
 		for _, o := range other.Others {
 			for _, e := range s.far(other, o) {

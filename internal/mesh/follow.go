@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -14,8 +12,6 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/engine"
-	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/service"
 )
@@ -86,16 +82,9 @@ func (m *Mesh) once(ctx context.Context, open controllers) (done bool) {
 		begun = begun && err == nil
 	}
 	done = begun
-	did := outcome{errs: map[key]error{}, revision: map[key]int64{}, named: map[string]bool{}}
-	for _, k := range slices.SortedFunc(maps.Keys(todo), compare) {
-		did.errs[k] = m.apply(ctx, open, k, &did)
-		done = done && did.errs[k] == nil
+	for some := range slices.Chunk(slices.SortedFunc(maps.Keys(todo), compare), portion) {
+		done = ctx.Err() == nil && m.applySome(ctx, open, some) && done
 	}
-	m.forget(ctx, did.stale)
-	for dir := range did.named {
-		done = m.rename(ctx, open, dir) && done
-	}
-	m.publish(did)
 	if mend {
 		done = m.restore(ctx, open) && done
 	}
@@ -144,103 +133,6 @@ func (m *Mesh) begin(ctx context.Context, open controllers, n Network, todo map[
 		todo[keyOf(one)], m.has[keyOf(one)] = true, placeOf(one)
 	}
 	return errors.Join(err, s.Rejoin(ctx, n.Name))
-}
-
-// forget has datagrams of clients that go on sending led to other containers. Streams stay: the
-// container may live, and its host be out of touch with etcd only.
-func (m *Mesh) forget(ctx context.Context, stale []conntrack.Led) {
-	if len(stale) == 0 {
-		return
-	}
-	t := conntrack.New(nil)
-	if err := errors.Join(t.Flush(ctx, conntrack.Filter{Led: stale}), t.Close()); err != nil {
-		m.conf.Log.Warn("datagrams to containers that services have no more", "error", err)
-	}
-}
-
-// staleOf are the datagrams that a service led to backends which it has no more.
-func staleOf(s service.Service, left []service.Backend) (all []conntrack.Led) {
-	for _, b := range left {
-		for _, a := range b.Addresses {
-			for _, vip := range s.VIPs {
-				for _, p := range s.Ports {
-					if p.Protocol == firewall.UDP && vip.Is4() == a.Is4() {
-						all = append(all, conntrack.Led{Protocol: uint8(p.Protocol), To: netip.AddrPortFrom(vip, p.Port), By: a})
-					}
-				}
-			}
-		}
-	}
-	return all
-}
-
-// outcome is what came of changes of services, and what they entail.
-type outcome struct {
-	errs     map[key]error
-	revision map[key]int64   // that this host has now; 0: it has the service no more
-	stale    []conntrack.Led // led to containers that a service has no more
-	named    map[string]bool // state directories in which something is about names
-}
-
-// publish tells those that wait.
-func (m *Mesh) publish(did outcome) {
-	m.mu.Lock()
-	for k, revision := range did.revision {
-		if m.applied[k] = revision; revision == 0 {
-			delete(m.applied, k)
-		}
-	}
-	m.mu.Unlock()
-	for k, err := range did.errs {
-		m.note(k, err)
-	}
-}
-
-// apply brings one service to what is known of it now.
-func (m *Mesh) apply(ctx context.Context, open controllers, k key, did *outcome) error {
-	m.mu.Lock()
-	def, defined := m.defs[k]
-	n, ours := m.networks[k.network]
-	others, well := m.backends(def), m.well[k]
-	m.mu.Unlock()
-	if !ours {
-		return nil
-	}
-	s, err := open.services(n.StateDir)
-	if err != nil {
-		return err
-	}
-	now := placeOf(def.Service)
-	if before, has := m.has[k]; has && before != now { // it was removed, and another one may have been made
-		did.named[n.StateDir] = true
-		if err := s.Unfollow(ctx, k.network, before.name, before.selected); err != nil {
-			return err
-		}
-		delete(m.has, k)
-	}
-	if defined {
-		if err := m.follow(ctx, s, n, def, others, well, did); err != nil {
-			return err
-		}
-		m.has[k] = now
-	}
-	did.revision[k] = def.Revision
-	return nil
-}
-
-func (m *Mesh) follow(ctx context.Context, s *balancer.Services, n Network, def service.Shared, others []service.Backend, well []string, did *outcome) error {
-	if len(def.VIPs) > 0 && n.Refused != nil {
-		return fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
-	}
-	if preserves(def) && n.Encrypted {
-		return fmt.Errorf("service %q: %w", def.Name, n.cannotPreserve())
-	}
-	left, named, err := s.Follow(ctx, balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others, Well: well})
-	if named {
-		did.named[n.StateDir] = true
-	}
-	did.stale = append(did.stale, staleOf(def.Service, left)...)
-	return err
 }
 
 // rename has names follow.

@@ -2,9 +2,11 @@ package returnpath
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -151,6 +153,29 @@ func TestHostsComeAndGo(t *testing.T) {
 	ensure(t, p, network("vx-b"))
 	if now := state(t); now != before {
 		t.Errorf("left:\n%s\nwant:\n%s", now, before)
+	}
+}
+
+// The output of "nft list ruleset" can be read by "nft -f".
+func TestSavedAndRestored(t *testing.T) {
+	lntest.Isolate(t)
+	newVXLAN(t, "vx-a", 7)
+	p := open(t)
+	ensure(t, p, network("vx-a", peer(1), peer(2)))
+	saved := run(t, "nft", "list", "ruleset")
+	file := filepath.Join(t.TempDir(), "saved")
+	if err := os.WriteFile(file, []byte(saved), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "nft", "flush", "ruleset")
+	run(t, "nft", "-f", file)
+	if now := run(t, "nft", "list", "ruleset"); sorted(now) != sorted(saved) {
+		t.Errorf("it was saved as\n%s\nand is now\n%s", saved, now)
+	}
+	before := marks(t)
+	ensure(t, p, network("vx-a", peer(1), peer(2)))
+	if now := marks(t); len(now) != 2 || !maps.Equal(now, before) {
+		t.Errorf("marks are %v, and were %v", now, before)
 	}
 }
 

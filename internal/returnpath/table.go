@@ -20,7 +20,7 @@ type sets struct {
 }
 
 func newSets() *sets {
-	mark := ruleset.Tuple{ruleset.Bucket}
+	mark := ruleset.Tuple{ruleset.Mark}
 	return &sets{
 		senders: ruleset.Set{Family: unix.NFPROTO_INET, Name: "senders", Key: ruleset.Tuple{ruleset.IIFName, ruleset.EtherSource}, Data: mark},
 		marks:   ruleset.Set{Family: unix.NFPROTO_INET, Name: "marks", Key: mark},
@@ -98,7 +98,8 @@ func lookup(s *ruleset.Set) ruleset.Expr {
 func fromVXLAN() []ruleset.Expr {
 	kind := make([]byte, unix.IFNAMSIZ)
 	copy(kind, "vxlan")
-	return []ruleset.Expr{meta(metaIIFKind), isEqual(kind)}
+	// meta iiftype ether: nft does not say "ether saddr" without it.
+	return []ruleset.Expr{meta(metaIIFKind), isEqual(kind), meta(unix.NFT_META_IIFTYPE), isEqual(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))}
 }
 
 func isOriginal() []ruleset.Expr {

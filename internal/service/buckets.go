@@ -101,12 +101,19 @@ type claim struct {
 func fill(to []int, shares []Share, quota []int, round string) {
 	claims := make([]claim, 0, len(shares)*len(to))
 	for i, b := range shares {
+		words := hashed(b.Key, round)
 		for bucket := range to {
-			claims = append(claims, claim{i, bucket, -math.Log(chance(b.Key, round, bucket)) / float64(b.Weight)})
+			claims = append(claims, claim{i, bucket, -math.Log(chance(words, bucket)) / float64(b.Weight)})
 		}
 	}
 	slices.SortFunc(claims, func(a, b claim) int {
-		return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(shares[a.share].Key, shares[b.share].Key), cmp.Compare(a.bucket, b.bucket))
+		switch {
+		case a.score < b.score:
+			return -1
+		case a.score > b.score:
+			return 1
+		}
+		return cmp.Or(cmp.Compare(shares[a.share].Key, shares[b.share].Key), cmp.Compare(a.bucket, b.bucket))
 	})
 	for i := range to {
 		to[i] = unassigned
@@ -120,14 +127,20 @@ func fill(to []int, shares []Share, quota []int, round string) {
 	}
 }
 
-// chance is a number above 0 and below 1, the same for the same words.
-func chance(key, round string, bucket int) float64 {
+// hashed is FNV-1a of words, 64 bits, with 0 between them.
+func hashed(key, round string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(key))
 	_, _ = h.Write([]byte{0})
 	_, _ = h.Write([]byte(round))
-	_, _ = h.Write([]byte{byte(bucket)})
-	x := h.Sum64() // FNV leaves the upper bits of short words alike: mix them (MurmurHash3's finalizer)
+	return h.Sum64()
+}
+
+// chance is a number above 0 and below 1, the same for the same words.
+func chance(words uint64, bucket int) float64 {
+	const prime = 0x100000001b3 // FNV's: as if the bucket were one more byte of the words
+	x := (words ^ uint64(byte(bucket))) * prime
+	// FNV leaves the upper bits of short words alike: mix them (MurmurHash3's finalizer)
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
 	x ^= x >> 33

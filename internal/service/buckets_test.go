@@ -2,6 +2,7 @@ package service
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
 	"testing"
@@ -51,6 +52,26 @@ func TestAssignByWeight(t *testing.T) {
 		if math.Abs(sum-1) > 1e-9 {
 			t.Errorf("%v: %.6f of all connections lead to a backend", weights, sum)
 		}
+	}
+}
+
+// The buckets are those of earlier releases: else each upgrade would move clients.
+func TestAssignStays(t *testing.T) {
+	sum := fnv.New64a()
+	for n := 1; n <= 12; n++ {
+		all := shares(slices.Repeat([]int{3}, n)...)
+		all[0].Weight = 7
+		_, _ = fmt.Fprint(sum, Assign(all), AssignClients(all))
+	}
+	if got, want := sum.Sum64(), uint64(0xa00ae30598575a61); got != want {
+		t.Errorf("buckets with sum %#x, want %#x", got, want)
+	}
+}
+
+func BenchmarkAssign(b *testing.B) {
+	all := shares(slices.Repeat([]int{1}, 10)...)
+	for b.Loop() {
+		Assign(all)
 	}
 }
 

@@ -4,16 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/libnet-cni/libnet/internal/plain"
-	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Services lie below the name that they select, so that an ADD finds those of its
@@ -176,11 +171,11 @@ func (s *Service) Remove() error {
 // left of all.
 func (d *Dir) NoteServices() error {
 	note := d.servicesNote()
-	ids, err := d.Services()
+	there, err := d.AnyService()
 	if err != nil {
 		return err
 	}
-	if len(ids) == 0 {
+	if !there {
 		_ = unix.Unlink(draft(note))
 		if err := remove(note); err != nil {
 			return err
@@ -220,70 +215,4 @@ func (d *Dir) ServicesNote() Note {
 // HasServices says whether a network may have services, by one look.
 func (d *Dir) HasServices(network string) bool {
 	return unix.Access(d.servicesDir(network), unix.F_OK) == nil
-}
-
-// ServicesFor returns the services of a network that select one of these names.
-func (d *Dir) ServicesFor(network string, names []string) ([]ServiceID, error) {
-	var all []ServiceID
-	for _, name := range names {
-		if CheckName(name) != nil {
-			continue
-		}
-		ids, err := d.servicesBelow(network, strings.ToLower(name))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, ids...)
-	}
-	return all, nil
-}
-
-func (d *Dir) servicesBelow(network, selected string) ([]ServiceID, error) {
-	entries, err := namesOf(filepath.Join(d.servicesDir(network), selected))
-	var all []ServiceID
-	for _, name := range entries {
-		all = append(all, ServiceID{network, selected, name})
-	}
-	return all, err
-}
-
-// Services returns all services of all networks, in order.
-func (d *Dir) Services() ([]ServiceID, error) {
-	networks, err := namesOf(filepath.Join(d.root, "services"))
-	errs := []error{err}
-	var all []ServiceID
-	for _, n := range networks {
-		of, err := d.ServicesOf(n)
-		all, errs = append(all, of...), append(errs, err)
-	}
-	return all, errors.Join(errs...)
-}
-
-// ServicesOf returns all services of a network, in order.
-func (d *Dir) ServicesOf(network string) ([]ServiceID, error) {
-	selected, err := namesOf(d.servicesDir(network))
-	errs := []error{err}
-	var all []ServiceID
-	for _, s := range selected {
-		of, err := d.servicesBelow(network, s)
-		all, errs = append(all, of...), append(errs, err)
-	}
-	sorting.Stable(all, func(a, b ServiceID) int { return strings.Compare(a.Name, b.Name) })
-	return all, errors.Join(errs...)
-}
-
-// namesOf lists a directory; a missing one is empty.
-func namesOf(dir string) ([]string, error) {
-	entries, err := plain.ReadDir(dir)
-	if absent(err) {
-		return nil, nil
-	}
-	var all []string
-	for _, e := range entries {
-		if e.Type() == fs.ModeDir {
-			all = append(all, e.Name())
-		}
-	}
-	slices.Sort(all)
-	return all, err
 }

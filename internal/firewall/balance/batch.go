@@ -64,6 +64,9 @@ func (b *batch) addSet(s *ruleset.Set, id uint32) {
 				a.Nest(unix.NFTA_EXPR_DATA, func(*nfnl.Attrs) {})
 			})
 		}
+		if data := s.UserData(); data != nil {
+			a.Bytes(unix.NFTA_SET_USERDATA, data)
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package balance
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 )
 
@@ -128,17 +129,36 @@ func (f Families) inetTable() ruleset.Table {
 	prerouting.Rules, output.Rules = append(prerouting.Rules, toPublished), append(output.Rules, toPublished)
 	// ct state new jump refused
 	input.Rules = append(input.Rules, ruleset.Rule{Why: "the rest is led, or none of ours", Does: ruleset.Rules(isNew, ruleset.Jump(refusedChain))})
-	t.Chains = []ruleset.Chain{services, published, refused, prerouting, output, postrouting, input}
+	t.Chains = []ruleset.Chain{services, published, refused, f.V4.counted(), f.V6.counted(), prerouting, output, postrouting, input}
 	return t
+}
+
+func (f *Family) countedChain() string {
+	if f.family == unix.NFPROTO_IPV6 {
+		return "counted6"
+	}
+	return "counted4"
+}
+
+// counted is the chain that counts connections by the backend. nft knows the port that was asked
+// only behind a match of the protocol.
+func (f *Family) counted() ruleset.Chain {
+	c := ruleset.Chain{Name: f.countedChain(), Jumps: 1}
+	for _, p := range []firewall.Protocol{firewall.TCP, firewall.UDP, firewall.SCTP} {
+		c.Rules = append(c.Rules,
+			// meta l4proto tcp ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr @led4
+			ruleset.Rule{Why: "of this address", Does: ruleset.Rules(isFamily(f.family), isProtocol(byte(p)), f.ledFrom(false))},
+			// meta l4proto tcp ct original ip daddr & 0.0.0.0 . meta l4proto . ct original proto-dst . ip daddr @led4
+			ruleset.Rule{Why: "of any address of the host", Does: ruleset.Rules(isFamily(f.family), isProtocol(byte(p)), f.ledFrom(true))})
+	}
+	return c
 }
 
 // sourceRules say which connections to a backend get another source.
 func (f *Family) sourceRules() []ruleset.Rule {
 	all := []ruleset.Rule{
-		// ct status dnat ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr @led4
-		{Why: "counted, by the backend", Does: ruleset.Rules(isFamily(f.family), isTranslated, f.ledFrom(false))},
-		// ct status dnat ct original ip daddr & 0.0.0.0 . meta l4proto . ct original proto-dst . ip daddr @led4
-		{Why: "counted, by a port of any address of the host", Does: ruleset.Rules(isFamily(f.family), isTranslated, f.ledFrom(true))},
+		// ct status dnat jump counted4
+		{Why: "counted, by the backend", Does: ruleset.Rules(isFamily(f.family), isTranslated, ruleset.Jump(f.countedChain()))},
 		// ct status dnat ip saddr . ip daddr @self4 masquerade
 		{Why: "a backend that is led to itself answers by the host", Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Self), masquerade)},
 		// ct status dnat ip saddr @host4 masquerade

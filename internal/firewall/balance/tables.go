@@ -35,17 +35,26 @@ func (t *Tables) Close() error { return t.sockets.Close() }
 // are written in the same transaction; fresh then says that the elements of others are gone.
 // The error is firewall.ErrUnsupported if the kernel lacks something.
 func (t *Tables) Apply(ctx context.Context, want, gone []Elem) (fresh bool, err error) {
+	return t.ApplyNew(ctx, nil, want, gone)
+}
+
+// ApplyNew is Apply, of want and of elements that are probably missing: it looks for these only if
+// the kernel has something else in the place of one.
+func (t *Tables) ApplyNew(ctx context.Context, missing, want, gone []Elem) (fresh bool, err error) {
 	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) (err error) {
-		fresh, err = t.apply(nl, want, gone)
+		fresh, err = t.apply(nl, missing, want, gone)
 		return err
 	})
+	if len(missing) > 0 && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY)) {
+		return t.Apply(ctx, slices.Concat(missing, want), gone)
+	}
 	if err != nil {
 		return false, fmt.Errorf("apply rules of services: %w", firewall.AsUnsupported(err))
 	}
 	return fresh, nil
 }
 
-func (t *Tables) apply(nl *nfnl.Conn, want, gone []Elem) (fresh bool, err error) {
+func (t *Tables) apply(nl *nfnl.Conn, missing, want, gone []Elem) (fresh bool, err error) {
 	generation, err := transaction.Generation(nl)
 	if err != nil {
 		return false, err
@@ -59,7 +68,10 @@ func (t *Tables) apply(nl *nfnl.Conn, want, gone []Elem) (fresh bool, err error)
 		fresh = fresh || !whole
 	}
 	if !fresh {
-		if err := b.change(nl, want, gone); err != nil {
+		for _, e := range missing {
+			b.Put(e)
+		}
+		if err := b.change(nl, want, without(gone, missing)); err != nil {
 			return false, err
 		}
 		return false, b.Commit(nl)
@@ -72,7 +84,7 @@ func (t *Tables) apply(nl *nfnl.Conn, want, gone []Elem) (fresh bool, err error)
 		}
 		b.writeTable(table)
 	}
-	for _, e := range want {
+	for _, e := range slices.Concat(missing, want) {
 		b.Put(e)
 	}
 	return true, b.Commit(nl)

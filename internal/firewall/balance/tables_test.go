@@ -116,6 +116,29 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// Elements that are thought to be missing are not looked for; if others stand there they go.
+func TestApplyNew(t *testing.T) {
+	lntest.Isolate(t)
+	f, ctx := New(), context.Background()
+	defer func() { _ = f.Close() }()
+	one, other := f.elems("10.1.0.2"), f.elems("10.1.0.3")
+	for _, step := range []struct{ missing, want, gone []Elem }{
+		{one, nil, nil}, {one, nil, one}, {other, nil, one}, {one[:20], one[20:], other},
+	} {
+		if _, err := f.ApplyNew(ctx, step.missing, step.want, step.gone); err != nil {
+			t.Fatal(err)
+		}
+		want := append(append([]Elem(nil), step.missing...), step.want...)
+		missing, stray, err := f.Differs(ctx, want, step.gone)
+		if err != nil || len(missing)+len(stray) > 0 {
+			t.Fatalf("missing %v, stray %v, %v", missing, stray, err)
+		}
+		if all, err := f.List(ctx); err != nil || len(all) != len(want) {
+			t.Fatalf("%d elements, %v; want %d", len(all), err, len(want))
+		}
+	}
+}
+
 // nft reads our rules as they are meant.
 func TestRulesInWords(t *testing.T) {
 	lntest.Isolate(t)

@@ -53,10 +53,6 @@ func (b *batch) wake(t ruleset.Table) {
 	})
 }
 
-// hostByteOrder is user data for nft, which lists names as "" without it:
-// NFTNL_UDATA_SET_KEYBYTEORDER, four bytes, BYTEORDER_HOST_ENDIAN.
-var hostByteOrder = []byte{0, 4, 1, 0, 0, 0}
-
 // nftSetConcat is NFT_SET_CONCAT, of linux/netfilter/nf_tables.h; the others
 // that golang.org/x/sys/unix lacks are NFTA_SET_DESC_CONCAT and NFTA_SET_FIELD_LEN.
 const (
@@ -83,8 +79,8 @@ func (b *batch) addSet(s *ruleset.Set, id uint32) {
 		if s.Interval {
 			a.Nest(unix.NFTA_SET_DESC, describe(s))
 		}
-		if datatype == ruleset.TypeIfname {
-			a.Bytes(unix.NFTA_SET_USERDATA, hostByteOrder)
+		if data := s.UserData(); data != nil {
+			a.Bytes(unix.NFTA_SET_USERDATA, data)
 		}
 	})
 }

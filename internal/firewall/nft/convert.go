@@ -19,13 +19,16 @@ type heldSet struct {
 	dataLen                  uint32
 }
 
-// sets returns the sets of our table of a family.
+// sets returns the sets of our table of a family, but those that go with a rule.
 func (c *conn) sets(family uint8) ([]heldSet, error) {
 	var all []heldSet
 	err := c.dump(unix.NFT_MSG_GETSET, family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_TABLE, firewall.TableName)
 	}, func(attrs []byte) error {
 		number := func(typ uint16) uint32 { return nfnl.Uint32(nfnl.Find(attrs, typ)) }
+		if number(unix.NFTA_SET_FLAGS)&unix.NFT_SET_ANONYMOUS != 0 { // of conditions
+			return nil
+		}
 		all = append(all, heldSet{
 			nfnl.Text(attrs, unix.NFTA_SET_NAME), number(unix.NFTA_SET_FLAGS),
 			number(unix.NFTA_SET_KEY_TYPE), number(unix.NFTA_SET_KEY_LEN),

@@ -29,7 +29,7 @@ func TupleOf(number uint32) (Tuple, bool) {
 	if number == typeVerdict {
 		return Tuple{verdictField}, true
 	}
-	sizes := map[uint32]uint32{typeNFProto: 1, typeIPv4: 4, typeIPv6: 16, typeEther: 6, typeInet: 1, typeService: 2, TypeIfname: unix.IFNAMSIZ}
+	sizes := map[uint32]uint32{typeNFProto: 1, typeInteger: 4, typeIPv4: 4, typeIPv6: 16, typeEther: 6, typeInet: 1, typeService: 2, TypeIfname: unix.IFNAMSIZ}
 	var t Tuple
 	for ; number != 0; number >>= typeBits {
 		datatype := number & (1<<typeBits - 1)
@@ -78,7 +78,11 @@ func (t Tuple) turn(key []byte, to Tuple, homes map[string][]byte) ([]byte, bool
 	for _, f := range to {
 		at := -1
 		for i := range t {
-			if _, free := left[i]; free && t[i].Datatype == f.Datatype {
+			was := t[i].Datatype
+			if was == typeIPv4 && f.Datatype == typeInteger { // a VNI was said to be an address
+				was = typeInteger
+			}
+			if _, free := left[i]; free && was == f.Datatype {
 				at = i
 				break
 			}

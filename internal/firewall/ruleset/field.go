@@ -17,6 +17,7 @@ import (
 // our sets, and how many bits of a concatenated type each takes.
 const (
 	typeNFProto = 2
+	typeInteger = 4 // nft has a name for it by an expression only, see UserData
 	typeIPv4    = 7
 	typeIPv6    = 8
 	typeEther   = 9
@@ -61,8 +62,10 @@ var (
 	NFProto     = Field{typeNFProto, 1, inMeta, unix.NFT_META_NFPROTO}
 	IIFName     = Field{TypeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_IIFNAME}
 	OIFName     = Field{TypeIfname, unix.IFNAMSIZ, inMeta, unix.NFT_META_OIFNAME}
-	// Bucket is a number that a rule draws, and EtherAddr a MAC address that a map gives.
-	Bucket    = Field{typeMark, 4, nowhere, 0}
+	// Bucket is a number that a rule draws, Mark a packet's or a connection's, and EtherAddr a MAC
+	// address that a map gives.
+	Bucket    = Field{typeInteger, 4, nowhere, 0}
+	Mark      = Field{typeMark, 4, nowhere, 0}
 	EtherAddr = Field{typeEther, 6, nowhere, 0}
 	// verdictField is what a map to chains gives: an element's data is the name
 	// of the chain to go to.

@@ -27,7 +27,7 @@ func InetTable() Table {
 			{"published on localhost is for this host alone", // ip daddr 127.0.0.0/8 iifname != "lo" drop
 				Rules(isIPv4, destLocalhost4, notLo, Drop)},
 			{"nothing out of a tunnel but of the network's hosts", // meta iifkind "vxlan" iifname @tunnels iifname . ether saddr != @vteps drop
-				Rules(isVXLAN, In(&Tunnels), NotIn(&VTEPs), Drop)},
+				Rules(isVXLAN, In(&Tunnels), isEthernet, NotIn(&VTEPs), Drop)},
 			toUnderlay(),
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []Rule{toPorts("publish")}},
@@ -74,10 +74,20 @@ func NeverPublished() []Rule { return neverPublished(IPv6()) }
 func publishRules() []Rule {
 	all := NeverPublished()
 	for _, f := range BothFamilies() {
-		for _, s := range []*Set{&f.Port, &f.AnyPort, &f.From, &f.Span} {
-			// dnat ip to ip daddr . meta l4proto . th dport map @port4
-			all = append(all, Rule{s.Name, Rules(isFamily(f.Family), In(s), translate(unix.NFT_NAT_DNAT, s))})
+		lead := func(s *Set) Rule { // dnat ip to ip daddr . meta l4proto . th dport map @port4
+			return Rule{s.Name, Rules(isFamily(f.Family), In(s), translate(unix.NFT_NAT_DNAT, s))}
 		}
+		all = append(append(append(all, lead(&f.Port), lead(&f.AnyPort)), fromRules(&f.From, isFamily(f.Family))...), lead(&f.Span))
+	}
+	return all
+}
+
+// fromRules look a port up in a map of ranges that gives one, too: nft reads that only behind a
+// match of the protocol.
+func fromRules(s *Set, matches ...Part) (all []Rule) {
+	for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
+		// meta l4proto tcp dnat ip to ip saddr . ip daddr . meta l4proto . th dport map @from4
+		all = append(all, Rule{s.Name, Rules(append(slices.Clone(matches), isProtocol(p), In(s), translate(unix.NFT_NAT_DNAT, s))...)})
 	}
 	return all
 }
@@ -197,11 +207,10 @@ const MetChain = "met"
 // so that their words mean what they mean in a table of that family. It exists
 // only while there are some.
 func ConditionTable(f *FamilySets) Table {
-	lookup := func(s *Set) Rule { // dnat to ip saddr . ip daddr . meta l4proto . th dport map @from
-		return Rule{s.Name, Rules(In(s), translate(unix.NFT_NAT_DNAT, s))}
-	}
+	// dnat to ip saddr . ip daddr . meta l4proto . th dport map @span
+	span := Rule{f.GatedSpan.Name, Rules(In(&f.GatedSpan), translate(unix.NFT_NAT_DNAT, &f.GatedSpan))}
 	return Table{f.Family, f.Gates(), []Chain{
-		{Name: MetChain, Rules: []Rule{lookup(&f.GatedFrom), lookup(&f.GatedSpan)}},
+		{Name: MetChain, Rules: append(fromRules(&f.GatedFrom), span)},
 		{Name: "conditions", Jumps: 2, Rules: append(neverPublished(f), // ip daddr . meta l4proto . th dport vmap @gate
 			Rule{"to the conditions of whose port it is", In(&f.Gate)})},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []Rule{toPorts("conditions")}},

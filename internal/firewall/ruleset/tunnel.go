@@ -24,8 +24,8 @@ import (
 // fragments before.
 
 // vni is the VNI in a VXLAN header, behind that of UDP, and one byte more, which
-// is masked. It is typed as an address because nft prints no number of 24 bits.
-var vni = Field{typeIPv4, 4, inTransport, 12}
+// is masked.
+var vni = Field{typeInteger, 4, inTransport, 12}
 
 // vniMask leaves of those four bytes the VNI.
 const vniMask = 0xffffff00

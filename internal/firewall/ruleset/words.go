@@ -1,6 +1,8 @@
 package ruleset
 
 import (
+	"encoding/binary"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -111,6 +113,11 @@ func fromAnycast() []Expr {
 // meta iifkind "vxlan"
 func isVXLAN() []Expr {
 	return []Expr{meta(metaIIFKind, regKey), compare(unix.NFT_CMP_EQ, IIFName.bytes("vxlan"))}
+}
+
+// isEthernet is meta iiftype ether: nft does not say "ether saddr" without it. VXLAN always is.
+func isEthernet() []Expr {
+	return []Expr{meta(unix.NFT_META_IIFTYPE, regKey), compare(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))}
 }
 
 // meta mark set mark | 0x2000, meta mark & 0x2000 != 0
