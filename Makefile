@@ -76,8 +76,9 @@ demo: build ## connect two containers, publish a port, leave nothing
 demo-names: build ## have containers find each other by name, and kill the agent
 	$(GO) run ./scripts/demo -names -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
 
-demo-services: build ## replace the containers of a service under load, and count what fails
+demo-services: build tools ## replace the containers of a service under load, on one host and on three, and count what fails
 	$(GO) run ./scripts/demo -services -bin $(CURDIR)/bin -conf $(CURDIR)/conf/examples
+	$(GO) run ./scripts/demo -mesh -bin $(CURDIR)/bin -tools $(TOOLS) -conf $(CURDIR)/conf/examples
 
 demo-overlay: build tools ## connect containers of three hosts by etcd, and take hosts and etcd away
 	$(GO) run ./scripts/demo -overlay -bin $(CURDIR)/bin -tools $(TOOLS) -conf $(CURDIR)/conf/examples

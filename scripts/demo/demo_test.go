@@ -20,10 +20,19 @@ func TestDemo(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", demo, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, args := range [][]string{nil, {"-names"}, {"-services"}} {
-		out, err := exec.Command(demo, append(args, "-bin", bin, "-conf", "../../conf/examples")...).CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "No difference in") {
-			t.Errorf("demo %v: %v\n%s", args, err, out)
+	tools := cmp.Or(os.Getenv("TOOLS"), "../../.cache/bin")
+	for _, tt := range []struct {
+		args []string
+		ends string
+	}{
+		{nil, "No difference in"},
+		{[]string{"-names"}, "No difference in"},
+		{[]string{"-services"}, "No difference in"},
+		{[]string{"-mesh", "-tools", tools}, "etcd holds no key"},
+	} {
+		out, err := exec.Command(demo, append(tt.args, "-bin", bin, "-conf", "../../conf/examples")...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), tt.ends) {
+			t.Errorf("demo %v: %v\n%s", tt.args, err, out)
 		}
 	}
 }

@@ -43,6 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	overlay := flags.Bool("overlay", false, "show a network that spans hosts, by ln-agent and etcd")
 	names := flags.Bool("names", false, "show that containers find each other by name, by ln-agent")
 	services := flags.Bool("services", false, "show that the containers of a service are replaced and no request is lost")
+	mesh := flags.Bool("mesh", false, "show the same for a service whose containers are on three hosts, by ln-agent and etcd")
 	tools := flags.String("tools", ".cache/bin", "`directory` of etcd and cnitool, as make tools fills it")
 	if err := flags.Parse(args[1:]); err != nil {
 		return 1
@@ -57,6 +58,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	out := newPrinter(stdout)
 	if *overlay {
 		if err := overlayStory(out, *bin, *tools, filepath.Join(*conf, "71-overlay-agent.conflist")); err != nil {
+			out.step(red, "✗", "%v", err)
+			return 1
+		}
+		return 0
+	}
+	if *mesh {
+		if err := meshStory(out, *bin, *tools, filepath.Join(*conf, "71-overlay-agent.conflist")); err != nil {
 			out.step(red, "✗", "%v", err)
 			return 1
 		}

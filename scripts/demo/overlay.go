@@ -28,6 +28,7 @@ type fabric struct {
 	keeper   *machine // of etcd
 	etcd     *exec.Cmd
 	boxes    []box
+	args     map[string]string // CNI_ARGS, by container
 }
 
 // box is a container of the story.
@@ -73,7 +74,7 @@ func (f *fabric) prepare(bin, tools, conf string) (err error) {
 		return fmt.Errorf("%s: %w", conf, err)
 	}
 	f.network = list.Name
-	for _, p := range []string{bin + "/overlay-ln", bin + "/ln-agent", tools + "/cnitool", tools + "/etcd", tools + "/etcdctl"} {
+	for _, p := range []string{bin + "/overlay-ln", bin + "/ln-agent", bin + "/lnctl", tools + "/cnitool", tools + "/etcd", tools + "/etcdctl"} {
 		abs, err := filepath.Abs(p)
 		if err != nil {
 			return err
@@ -207,7 +208,7 @@ func (f *fabric) tellBlocks() error {
 
 // cni has cnitool call the plugins on a host.
 func (f *fabric) cni(host, verb, name string, result *types100.Result) error {
-	out, err := f.hosts[host].do([]string{"CNI_PATH=" + machineBin, "NETCONFPATH=" + machineConf}, "cnitool", verb, f.network, "/run/netns/"+name)
+	out, err := f.hosts[host].do([]string{"CNI_PATH=" + machineBin, "NETCONFPATH=" + machineConf, "CNI_ARGS=" + f.args[name]}, "cnitool", verb, f.network, "/run/netns/"+name)
 	if err == nil && result != nil {
 		err = json.Unmarshal(out, result)
 	}

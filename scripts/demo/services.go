@@ -245,28 +245,34 @@ func (d *servicesDemo) count() error {
 	d.head("COUNT", "Which container answered, and how many requests failed.")
 	var errs []error
 	for _, l := range d.loads {
-		close(l.stop)
-		l.done.Wait()
-		slices.Sort(l.took)
-		if len(l.took) == 0 {
-			return fmt.Errorf("%s: no request was answered: %w", l.what, errors.Join(l.failed...))
-		}
-		mark, colour := "✓", green
-		if len(l.failed) > 0 {
-			mark, colour = "✗", red
-			errs = append(errs, fmt.Errorf("%s: %d requests failed, as: %w", l.what, len(l.failed), l.failed[0]))
-		}
-		d.step(colour, mark, "%s: %d requests, %d failed", l.what, len(l.took)+len(l.failed), len(l.failed))
-		d.row("took", "%v at the median, 99%% within %v", l.took[len(l.took)/2].Round(time.Microsecond), l.took[len(l.took)*99/100].Round(time.Microsecond))
-		for _, name := range []func(int) string{old, fresh} {
-			var each []string
-			for i := range replaced {
-				each = append(each, fmt.Sprintf("%s %d", name(i), l.answers[name(i)]))
-			}
-			d.row("", "%s", strings.Join(each, "  "))
-		}
+		errs = append(errs, l.tell(d.printer))
 	}
 	return errors.Join(errs...)
+}
+
+// tell ends the load and says what came of it. The error is of requests that failed.
+func (l *load) tell(p *printer) (err error) {
+	close(l.stop)
+	l.done.Wait()
+	slices.Sort(l.took)
+	if len(l.took) == 0 {
+		return fmt.Errorf("%s: no request was answered: %w", l.what, errors.Join(l.failed...))
+	}
+	mark, colour := "✓", green
+	if len(l.failed) > 0 {
+		mark, colour = "✗", red
+		err = fmt.Errorf("%s: %d requests failed, as: %w", l.what, len(l.failed), l.failed[0])
+	}
+	p.step(colour, mark, "%s: %d requests, %d failed", l.what, len(l.took)+len(l.failed), len(l.failed))
+	p.row("took", "%v at the median, 99%% within %v", l.took[len(l.took)/2].Round(time.Microsecond), l.took[len(l.took)*99/100].Round(time.Microsecond))
+	for _, name := range []func(int) string{old, fresh} {
+		var each []string
+		for i := range replaced {
+			each = append(each, fmt.Sprintf("%s %d", name(i), l.answers[name(i)]))
+		}
+		p.row("", "%s", strings.Join(each, "  "))
+	}
+	return err
 }
 
 func (d *servicesDemo) end() error {
