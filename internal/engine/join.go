@@ -206,7 +206,7 @@ func (e *Endpoint) answer(ctx context.Context, index int, undo *unwind.Stack) er
 
 // hasten has the endpoint's packets go the fast path, where the kernel can.
 func (e *Endpoint) hasten(ctx context.Context, index int, undo *unwind.Stack) error {
-	if e.n.def.Config.FastPath != model.FastPathAuto {
+	if e.n.def.Config.FastPath != model.FastPathAuto || e.slow {
 		return nil
 	}
 	slow := func() error {
