@@ -84,8 +84,8 @@ func TestFastPathOthersChange(t *testing.T) {
 	}
 }
 
-// What others put on the way out to a container counts with the next packet: a queue of tc, as
-// the plugin bandwidth makes it.
+// A queue on the way out to a container counts with the next packet, as the plugin bandwidth makes
+// it.
 func TestFastPathQueue(t *testing.T) {
 	l := newFastLab(t, keys{"fastPath": "auto", "gatewayMode": "nat"})
 	a := l.join("a", nil)
