@@ -158,12 +158,14 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	}
 	p.Link.Unknown = e.chosen && !again && c.standby.NotedBridge(e.rec.Bridge, br.MAC)
 	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
-	p.Link.Made = func(hostIndex int) error { return e.answer(ctx, hostIndex, undo) }
 	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {
 		return err
 	}
 	undo.Push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	if err := e.answer(ctx, made.HostIndex, undo); err != nil {
+		return err
+	}
 	if p.V4 || p.V6 {
 		if err := c.bridges.Forward(ctx, p.V4, p.V6); err != nil {
 			return err
