@@ -29,8 +29,8 @@ func seen(t *testing.T) *Seen {
 	return s
 }
 
-// What is noted is read again, by the host that it is of, and for the same list. Whatever else
-// stands there counts for nothing.
+// A note is read again by the host that it is of, and for the same list. Another content of the
+// file counts for nothing.
 func TestSeen(t *testing.T) {
 	lntest.Isolate(t)
 	dir, s := t.TempDir(), seen(t)
