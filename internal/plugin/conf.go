@@ -24,7 +24,8 @@ type conf struct {
 	list string
 	seen *nodefile.Seen
 	// nodes reads it.
-	nodes func() ([]model.Node, error)
+	nodes  func() ([]model.Node, error)
+	layers []byte // what the configuration was laid upon; nil: nothing
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*engine.Network)
 }
@@ -93,7 +94,7 @@ func (d driver) read(call *cni.Call, c *conf, s netconf.Source) (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Network, c.driver, c.name, c.one = *n, d, call.Network, !d.guest
+	c.Network, c.driver, c.name, c.one, c.layers = *n, d, call.Network, !d.guest, call.Layers
 	switch {
 	case d.join != nil:
 		err = d.join(c, call)
@@ -178,6 +179,9 @@ func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) e
 	}
 	if c.list != "" {
 		def = append(def, engine.WithSeen(c.list, c.seen, c.nodes))
+	}
+	if c.layers != nil {
+		def = append(def, engine.WithLayers(c.layers))
 	}
 	n, err := controller.DefineNetwork(c.driver.name, c.name, def...)
 	if err != nil {
