@@ -73,8 +73,8 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	if err := n.chooseSubnets(ctx); err != nil {
 		return nil, err
 	}
-	asked := n.own() // the next steps resolve what the configuration left open
 	change, err := n.remember()
+	asked := n.own() // the next steps resolve what the configuration left open
 	*made = change == recordMade
 	if err == nil && change == recordDiffers {
 		err = n.c.nodeFiles.DeleteSeen(n.def.Name)

@@ -36,6 +36,7 @@ type Endpoint struct {
 	auto       bool
 	unanswered error
 
+	slow   bool // it does not take the fast path, whatever the network says
 	chosen bool // our pool has chosen the addresses just now, and the caller none of them
 }
 
@@ -53,7 +54,8 @@ type endpointSpec struct {
 	priority int // of the gateway
 	nextName bool
 	names    *model.Names // nil: none
-	sandbox  *Sandbox     // nil: not known yet
+	slow     bool
+	sandbox  *Sandbox // nil: not known yet
 	guest    bool
 }
 
@@ -95,6 +97,10 @@ func WithPodUID(uid string) EndpointOption {
 func WithNames(names *model.Names) EndpointOption {
 	return func(s *endpointSpec) { s.names = names }
 }
+
+// WithoutFastPath has the endpoint's packets take the usual way, as where another program limits
+// its bandwidth on the host's end of its link.
+func WithoutFastPath(slow bool) EndpointOption { return func(s *endpointSpec) { s.slow = slow } }
 
 // WithRuntime names the program that the container belongs to, as
 // "/usr/bin/containerd": of two that share a network neither shall collect what
@@ -185,7 +191,7 @@ func (n *Network) createEndpoint(ctx context.Context, name string, spec endpoint
 		Rules: n.def.Config.NeedsRules() || len(ports) > 0, Ports: plan.SavedPorts(ports), Guard: n.Plan().GuardID(), Tunnel: n.Plan().SecureTunnel(), Spare: n.Plan().SpareTunnel(), GatewayPriority: spec.priority,
 		OwnRules: plan.OwnRules(n.def.Config), NextName: spec.nextName, Names: names,
 	}}
-	e.auto = spec.names != nil && spec.names.Responder == model.RespondAuto
+	e.auto, e.slow = spec.names != nil && spec.names.Responder == model.RespondAuto, spec.slow
 	e.rec.IPAM, e.rec.DataDir = n.LeaseDir()
 	var undo unwind.Stack
 	defer undo.Rollback(&err)

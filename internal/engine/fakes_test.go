@@ -182,9 +182,6 @@ func (w fakeLinks) Attach(_ context.Context, l link.Link) (link.Attached, error)
 	if err == nil && !bridge {
 		err = netlink.ErrNotFound
 	}
-	if err == nil && l.Made != nil {
-		err = l.Made(0)
-	}
 	if err != nil { // all or nothing
 		delete(w.things, "link "+l.HostName)
 		delete(w.bridgeOf, l.HostName)

@@ -163,18 +163,16 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 	}
 	p.Link.Unknown = e.chosen && unknown
 	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
-	p.Link.Made = func(hostIndex int) error {
-		c.steps.At("names")
-		err := e.answer(ctx, hostIndex, undo)
-		c.steps.At("link")
-		return err
-	}
 	c.steps.At("link")
 	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {
 		return err
 	}
 	undo.Push(func() error { return c.links.Detach(context.WithoutCancel(ctx), e.ref()) })
+	c.steps.At("names")
+	if err := e.answer(ctx, made.HostIndex, undo); err != nil {
+		return err
+	}
 	c.steps.At("forwarding")
 	if p.V4 || p.V6 {
 		if err := c.bridges.Forward(ctx, p.V4, p.V6); err != nil {
@@ -219,7 +217,7 @@ func (e *Endpoint) answer(ctx context.Context, index int, undo *unwind.Stack) er
 
 // hasten has the endpoint's packets go the fast path, where the kernel can.
 func (e *Endpoint) hasten(ctx context.Context, index int, undo *unwind.Stack) error {
-	if e.n.def.Config.FastPath != model.FastPathAuto {
+	if e.n.def.Config.FastPath != model.FastPathAuto || e.slow {
 		return nil
 	}
 	slow := func() error {

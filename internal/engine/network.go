@@ -186,6 +186,12 @@ func (n *Network) remember() (recordChange, error) {
 	if n.c.networks.HasNetwork(n.def.Name, n.fingerprint()) {
 		return recordSame, nil
 	}
+	if n.hosts.seen != nil { // another call's record came since trust looked: this one needs all hosts
+		if err := n.readHosts(); err != nil {
+			return recordSame, err
+		}
+		return n.remember()
+	}
 	_, err := n.c.networks.LoadNetwork(n.def.Name)
 	if err == nil {
 		return recordDiffers, nil

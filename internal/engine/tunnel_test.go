@@ -13,6 +13,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 	"github.com/libnet-cni/libnet/internal/wireguard"
 )
@@ -182,6 +183,34 @@ func TestAssignBlocks(t *testing.T) {
 	}
 	if _, err := model.AssignBlocks(nodes, []netip.Prefix{netip.MustParsePrefix("10.5.0.0/23")}, model.DefaultBlockSize()); err == nil {
 		t.Error("two blocks do for three nodes")
+	}
+}
+
+// A record has all hosts of the network, also that of a call which trusted what was noted of them
+// until another one changed the record.
+func TestRecordHasAllHosts(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		w := newWorld()
+		n, sb := overlayNetwork(t, w)
+		if other {
+			if _, err := n.Attach(t.Context(), sb); err != nil {
+				t.Fatal(err)
+			}
+		}
+		trusts := n.own()
+		trusts.def.Config.Tunnel.Nodes = someNodes()[:1]
+		trusts.hosts = hosts{"list", &nodefile.Seen{Fingerprint: "another"}, func() ([]model.Node, error) { return someNodes(), nil }}
+		change, err := trusts.remember()
+		if err == nil {
+			err = trusts.saveRecord()
+		}
+		if err != nil || len(trusts.def.Config.Tunnel.Nodes) != 2 || other != (change == recordSame) {
+			t.Errorf("record of another call %v: change %d, nodes %v: %v", other, change, trusts.def.Config.Tunnel.Nodes, err)
+		}
+		again, err := n.c.Network("net1")
+		if err != nil || len(again.def.Config.Tunnel.Nodes) != 2 {
+			t.Errorf("record of another call %v: it has nodes %v: %v", other, again.def.Config.Tunnel.Nodes, err)
+		}
 	}
 }
 

@@ -57,9 +57,6 @@ type Link struct {
 	// yet. On a bridge of the same maker they are not announced: each port gets a
 	// copy of an announcement, 10 µs apiece.
 	Unknown bool
-	// Made, if not nil, is called when the pair is there, with the index of the host's end, which
-	// is down: for a qdisc of a link that is up the kernel waits until no CPU can be sending by it.
-	Made func(hostIndex int) error
 }
 
 func (l *Link) check() error {
@@ -146,9 +143,6 @@ func (h *Links) attach(ctx context.Context, l Link) (a Attached, err error) {
 			a, err = Attached{}, errors.Join(err, u.Run())
 		}
 	}()
-	if host, err = h.made(l, host); err != nil {
-		return a, err
-	}
 	host, err = h.plug(br, host, port{
 		name: l.HostName, alias: l.Owner, hairpin: l.Hairpin, isolated: l.Isolated,
 		vlan: l.VLAN, trunk: l.Trunk, preserve: l.PreserveDefaultVLAN,
@@ -159,20 +153,6 @@ func (h *Links) attach(ctx context.Context, l Link) (a Attached, err error) {
 	a = Attached{HostIndex: host.Index, HostMAC: p.hostMAC, MAC: p.peerMAC, MTU: p.mtu}
 	a.Index, err = h.configure(ctx, l, br, host, p.peerMAC)
 	return a, err
-}
-
-// made calls Made. An older kernel does not answer with the host's end.
-func (h *Links) made(l Link, host *netlink.Device) (*netlink.Device, error) {
-	if l.Made == nil {
-		return host, nil
-	}
-	if host == nil {
-		var err error
-		if host, err = h.conn.Device(l.HostName); err != nil {
-			return nil, err
-		}
-	}
-	return host, l.Made(host.Index)
 }
 
 // createAttachment makes the pair. When a name is taken it looks for what an

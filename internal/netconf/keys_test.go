@@ -146,6 +146,7 @@ func keyRows() []keyRow {
 	row(attachers, atPort, "runtimeConfig.portMappings.sourceRanges", `["10.0.0.0/8"]`, `["10.0.0.1/8"]`)
 	row(networks, `"runtimeConfig":{{}}`, "runtimeConfig.mac", `"02:00:00:00:00:01"`, `"x"`)
 	row(networks, `"runtimeConfig":{{}}`, "runtimeConfig.gwPriority", "5", "[]")
+	row(networks, `"runtimeConfig":{{}}`, "runtimeConfig.bandwidth", `{"egressRate":5}`, "5")
 	row(networks, `"args":{"cni":{{}}}`, "args.cni.mac", `"02:00:00:00:00:01"`, `"01:00:5e:00:00:01"`)
 	row(networks, `"args":{"cni":{{}}}`, "args.cni.gwPriority", "5", "-2147483649")
 	row(pools, atPool[:len(atPool)-4]+`},"args":{"cni":{{}}}`, "args.cni.ips", `["10.1.0.5"]`, `["x"]`)

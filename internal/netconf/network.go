@@ -26,6 +26,8 @@ type Network struct {
 	DNS      *model.DNS       // nil: the IPAM's
 	// Names were chosen for this container; nil: the network has no names.
 	Names *model.Names
+	// Limited says that another plugin limits the container's bandwidth.
+	Limited bool
 	// BlockSize is that of overlay-ln.
 	BlockSize model.BlockSize
 	// ByAgent says of overlay-ln that ln-agent knows the hosts.
@@ -66,6 +68,7 @@ func ReadNetwork(p Plugin, s Source) (*Network, error) {
 		return nil, err
 	}
 	n.Ports = readPorts(in.runtime[capPortMappings])
+	n.Limited = hasRate(in.runtime[capBandwidth])
 	if err := s.Conf.Err(); err != nil {
 		return nil, err
 	}
@@ -114,6 +117,17 @@ func readConfig(p Plugin, v values) model.NetworkConfig {
 		n.Bridge = cmp.Or(n.Bridge, defaultBridge)
 	}
 	return n
+}
+
+// hasRate says that a limit of bandwidth is one. Of a wrong rate that plugin tells.
+func hasRate(v jsonr.Value) bool {
+	limits := v.Object()
+	for _, key := range []string{"ingressRate", "egressRate"} {
+		if raw := string(limits.At(key).Raw()); raw != "" && raw != "0" {
+			return true
+		}
+	}
+	return false
 }
 
 func readFastPath(v jsonr.Value) model.FastPath {

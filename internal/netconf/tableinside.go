@@ -82,6 +82,7 @@ const (
 	capIPs
 	capMAC
 	capGwPriority
+	capBandwidth
 	capAliases
 	capCount
 )
@@ -97,6 +98,8 @@ var runtimeTable = [capCount]Key{
 		Does: "MAC address of the container; it comes before `args.cni.mac`, and that before `MAC=` of `CNI_ARGS`. Without one it is random."},
 	capGwPriority: {Name: "gwPriority", Of: networks, Type: "number",
 		Does: "`gwPriority` for one container; it comes before `args.cni.gwPriority`."},
+	capBandwidth: {Name: "bandwidth", Of: networks, From: fromCNI, Type: "object",
+		Does: "What the plugin `bandwidth` behind this one limits: with a rate the container is not on the fast path."},
 	capAliases: {Name: "aliases", Of: networks, From: fromCNI, Type: "list of strings or object",
 		Does: "More names of the container on a network with `names`; or an object with a list for each network."},
 }
@@ -108,6 +111,7 @@ var capabilitiesTable = [capCount]Key{
 	capIPs:          {Name: "ips", Of: networks | IPAM, From: fromHostLocal, Type: "boolean", Default: "false", Does: "The runtime asks for addresses."},
 	capMAC:          {Name: "mac", Of: networks, From: fromBridge, Type: "boolean", Default: "false", Does: "The runtime asks for a MAC address."},
 	capGwPriority:   {Name: "gwPriority", Of: networks, Type: "boolean", Default: "false", Does: "The runtime gives the priority."},
+	capBandwidth:    {Name: "bandwidth", Of: networks, From: fromCNI, Type: "boolean", Default: "false", Does: "The runtime tells the container's limits of bandwidth."},
 	capAliases:      {Name: "aliases", Of: networks, From: fromCNI, Type: "boolean", Default: "false", Does: "The runtime gives names."},
 }
 

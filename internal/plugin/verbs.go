@@ -30,7 +30,7 @@ func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
 		}
 		how := []engine.EndpointOption{
 			engine.WithIfName(call.IfName), engine.WithMAC(conf.MAC),
-			engine.WithAddresses(conf.requested()...), engine.WithWorkload(call.Workload()), engine.WithPodUID(call.Args["K8S_POD_UID"]), engine.WithPorts(ports...), engine.WithGatewayPriority(conf.Priority), engine.WithNames(conf.names(call.ContainerID)),
+			engine.WithAddresses(conf.requested()...), engine.WithWorkload(call.Workload()), engine.WithPodUID(call.Args["K8S_POD_UID"]), engine.WithPorts(ports...), engine.WithGatewayPriority(conf.Priority), engine.WithNames(conf.names(call.ContainerID)), engine.WithoutFastPath(conf.Limited),
 		}
 		if d.guest {
 			how = append(how, engine.AsGuest(), engine.WithRuntime("lnctl connect"))

@@ -9,6 +9,7 @@
 //	networks/<network>/network.json
 //	networks/<network>/endpoints/<containerID>:<ifname>.json
 //	networks/<network>/lock
+//	networks/<network>/hosts
 //	bridges/<bridge>/<network>:<id>.json
 //	sandboxes/<id>.json
 //	overlay/<network>.json

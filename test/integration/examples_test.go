@@ -463,7 +463,7 @@ func (w *walk) reachLayer2() {
 // there beyond before is the network's own, which names its bridge.
 func (w *walk) nothingOfContainers(before snapshot) {
 	w.t.Helper()
-	own := fmt.Sprintf(`^(link|addr) %[1]s |dev %[1]s |^nft \d+ libnet( |$)|^file /run/libnet/networks/%[2]s/(network.json|layered) `, w.bridge, w.name)
+	own := fmt.Sprintf(`^(link|addr) %[1]s |dev %[1]s |^nft \d+ libnet( |$)|^file /run/libnet/networks/%[2]s/(network.json|layered|hosts) `, w.bridge, w.name)
 	ofNetwork := "no owner"
 	if w.first == "overlay-ln" { // the tunnel stays, as the bridge does, and is never without its rules
 		own += `|^(link|addr) vx-|dev vx-`

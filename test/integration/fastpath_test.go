@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -80,6 +81,45 @@ func TestFastPathOthersChange(t *testing.T) {
 			l.nft(tt.open)
 			talk.whole(200)
 		})
+	}
+}
+
+// A queue on the way out to a container counts with the next packet, as the plugin bandwidth makes
+// it.
+func TestFastPathQueue(t *testing.T) {
+	l := newFastLab(t, keys{"fastPath": "auto", "gatewayMode": "nat"})
+	a := l.join("a", nil)
+	before := l.ports()
+	b := l.join("b", nil)
+	port := l.ports()[slices.IndexFunc(l.ports(), func(p string) bool { return !slices.Contains(before, p) })]
+	talk := l.talk(a, b.addresses[0])
+	talk.whole(200)
+	l.exec("tc", "qdisc", "add", "dev", port, "root", "tbf", "rate", "8kbit", "burst", "20", "latency", "1ms") // no datagram is so short
+	talk.silent("behind a queue that lets nothing through", 20)
+	l.exec("tc", "qdisc", "del", "dev", port, "root")
+	l.count()
+	talk.whole(200)
+	if slow := l.counted(); slow > 60 {
+		t.Errorf("without the queue: %d of 400 datagrams went by the bridge", slow)
+	}
+}
+
+// A container of which the runtime says that its bandwidth is limited is not on the fast path, and
+// its link is free for the qdisc ingress of the plugin bandwidth. The others stay on it.
+func TestFastPathBandwidth(t *testing.T) {
+	l := newFastLab(t, keys{"fastPath": "auto", "gatewayMode": "nat", "capabilities": rawJSON(`{"bandwidth":true}`)})
+	a, b := l.join("a", nil), l.join("b", keys{"runtimeConfig": rawJSON(`{"bandwidth":{"ingressRate":0,"egressRate":0}}`)})
+	before := l.ports()
+	limited := l.join("limited", keys{"runtimeConfig": rawJSON(`{"bandwidth":{"egressRate":1000000,"egressBurst":1000000}}`)})
+	port := l.ports()[slices.IndexFunc(l.ports(), func(p string) bool { return !slices.Contains(before, p) })]
+	l.exec("tc", "qdisc", "add", "dev", port, "ingress")
+	for to, least := range map[*fastEnd]int{b: 0, limited: 1000} {
+		l.count()
+		l.talk(a, to.addresses[0]).whole(500)
+		if slow := l.counted(); slow < least || least == 0 && slow > 150 {
+			t.Errorf("%d of 1000 datagrams went by the bridge, want %d or few", slow, least)
+		}
+		l.must(to.call.as("CHECK"))
 	}
 }
 

@@ -9,8 +9,6 @@
 
 #include "flow.h"
 
-#define PACKET_HOST 0 /* linux/if_packet.h */
-
 /* step does what a router does. */
 static __always_inline int step(struct __sk_buff *skb, const struct key *k, const struct flow *f)
 {
@@ -93,11 +91,11 @@ int fast_in(struct __sk_buff *skb)
 	}
 	skb->tc_index = DONE;
 	if (f.kind == VETH) {
-		if (skb->pkt_type != PACKET_HOST) /* it is for another than the host's end */
-			bpf_skb_change_type(skb, PACKET_HOST);
 		if (!same(f.frame_in, f.frame_out) && !step(skb, &k, &f))
 			return PASS;
-		return bpf_redirect_peer(f.out, 0);
+		/* Not bpf_redirect_peer, which is 5 % faster: queues, filters and hooks that others
+		 * have on the link's egress see the packet, as that of the plugin bandwidth. */
+		return bpf_redirect(f.out, 0);
 	}
 	if (!step(skb, &k, &f))
 		return PASS;
