@@ -25,9 +25,11 @@ type Log struct {
 	Level report.Level
 }
 
-func readLog(v jsonr.Value) Log {
+func readLog(v jsonr.Value) (log Log) {
+	if v.Missing() {
+		return log
+	}
 	in := inside(v, logTable[:])
-	var log Log
 	in[logFile].String(&log.File)
 	log.Level = oneOf(in[logLevel], report.Levels()...)
 	if log.File != "" && !isPlace(log.File) {

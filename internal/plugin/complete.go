@@ -45,10 +45,14 @@ func (d driver) fromFiles(call *cni.Call) error {
 }
 
 // fromRecord takes what the network's record keeps, which may be nothing; done is false if there
-// is no record to go by.
+// is no record to go by. One that was lost and put together anew knows of no template.
 func (d driver) fromRecord(call *cni.Call) (done bool) {
 	below, is := recorded(call)
-	return is && (below == nil || d.lay(call, below) == nil)
+	if below == nil {
+		template, err := netconf.TemplateOf(call.Conf)
+		return is && template == "" && err == nil
+	}
+	return d.lay(call, below) == nil
 }
 
 // recorded is what the network's record keeps, nil if that is nothing, and whether there is one.

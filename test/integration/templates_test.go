@@ -201,9 +201,21 @@ func TestTemplateOfForeignIPAM(t *testing.T) {
 	if leases, _ := filepath.Glob("/var/lib/leases/net/10.62.*"); len(leases) != 1 {
 		t.Errorf("leases: %v", leases)
 	}
+	other := attachment("bridge-ln", "c2", h.netns("c2"), ofTemplate)
+	for _, lost := range []string{"layered", "network.json"} { // the files tell it
+		h.must(other.as("ADD"))
+		h.check(os.Remove("/run/libnet/networks/net/" + lost))
+		h.must(other.as("DEL"))
+		if leases, _ := filepath.Glob("/var/lib/leases/net/10.62.*"); len(leases) != 1 {
+			t.Errorf("without %s: leases: %v", lost, leases)
+		}
+	}
+	h.must(other.as("ADD")) // writes the record again
 	h.layers(map[string]string{"templates/web.json": "", "defaults.json": ""})
-	if r := h.run(c.as("DEL")); r.code != 0 {
-		t.Errorf("DEL: %d %s", r.code, r.msg)
+	for _, c := range []call{c, other} {
+		if r := h.run(c.as("DEL")); r.code != 0 {
+			t.Errorf("DEL: %d %s", r.code, r.msg)
+		}
 	}
 	if leases, _ := filepath.Glob("/var/lib/leases/net/10.62.*"); len(leases) != 0 {
 		t.Errorf("leases are left: %v", leases)
