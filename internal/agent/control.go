@@ -144,7 +144,7 @@ func (a *Agent) keepServices(networks []netconf.AgentNetwork) {
 var errNeedsNFT = model.BadConfig("backend", "iptables", "cannot balance: services need nftables, or --vip none")
 
 // errNoServices is of networks that Kubernetes keeps: the services of pods are its own.
-var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself")
+var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself: make one there, as by kubectl expose; kube-proxy, which has to run on each host, leads it to its pods")
 
 // returns has the answers to clients outside, which another host led here with their addresses, go
 // back by that host, where a service of the network wants it. Until the services have been told it
