@@ -134,10 +134,11 @@ bench: build tools ## time ours beside the reference plugins, in one run
 	$(GO) build -C test/bench -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/ ./...
 	$(GO) build -C test/libnetwork -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/libnetwork .
 	$(GO) test -c -o $(TOOLS)/bench/integration.test ./test/integration
+	$(GO) test -c -o $(TOOLS)/bench/balance.test ./internal/firewall/balance
 	@rm -rf $(CACHE)/installed && mkdir -p $(CACHE)/installed/tools # as installed: what the linker wrote starts slower than a copy
 	@cp -r bin $(CACHE)/installed/bin
 	@for f in $(TOOLS)/*; do case $$f in $(TOOLS)/golangci*) ;; *) cp -r $$f $(CACHE)/installed/tools/ || exit;; esac; done
-	BIN=$(CACHE)/installed/bin TOOLS=$(CACHE)/installed/tools VERSION=$(VERSION) \
+	BIN=$(CACHE)/installed/bin TOOLS=$(CACHE)/installed/tools VERSION=$(VERSION) KUBE_PROXY=$(wildcard $(CACHE)/kubernetes/kube-proxy) \
 		REFERENCE=$$($(GO) list -C test/tools -m -f '{{.Version}}' github.com/containernetworking/plugins) \
 		$(CACHE)/installed/tools/bench/bench -n $(or $(N),30) -docs $(CURDIR)/docs $(BENCH)
 

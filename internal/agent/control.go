@@ -145,7 +145,7 @@ func (a *Agent) keepServices(networks []netconf.AgentNetwork) {
 var errNeedsNFT = model.BadConfig("backend", "iptables", "cannot balance: services need nftables, or --vip none")
 
 // errNoServices is of networks that Kubernetes keeps: the services of pods are its own.
-var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself")
+var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself: make one there, as by kubectl expose; kube-proxy, which has to run on each host, leads it to its pods")
 
 // serve has the tunnel be as published services of the network need it: 127.0.0.1 leads into it, as
 // our rules have the source be another one there; and answers to clients outside, which another

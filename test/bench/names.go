@@ -182,8 +182,11 @@ func foreignNames(r *report, times, n int) error {
 }
 
 // benchmark runs one of the integration tests' benchmarks.
-func benchmark(name string, n int) ([]byte, error) {
-	cmd := exec.Command(tool("integration.test"), "-test.run", "^$", "-test.bench", name+"$", "-test.benchtime", fmt.Sprintf("%dx", n))
+func benchmark(name string, n int) ([]byte, error) { return benchmarkIn("integration.test", name, n) }
+
+// benchmarkIn runs a benchmark of a test program.
+func benchmarkIn(program, name string, n int) ([]byte, error) {
+	cmd := exec.Command(tool(program), "-test.run", "^$", "-test.bench", "Benchmark"+name+"$", "-test.benchtime", fmt.Sprintf("%dx", n))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", name, err, out)
