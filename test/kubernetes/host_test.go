@@ -33,13 +33,8 @@ const subnets = `["10.244.0.0/16","fd66:244::/48"]`
 func newHost(t *testing.T, p *plane, name, address, token string) *host {
 	t.Helper()
 	h := &host{subnets: subnets, name: name, address: address, dir: t.TempDir(), kubeconfig: p.kubeconfig(t, name+".kubeconfig", token)}
-	run(t, "ip", "netns", "add", name)
+	h.boot(t)
 	t.Cleanup(func() { run(t, "ip", "netns", "del", name) })
-	run(t, "ip", "link", "add", "f-"+name, "type", "veth", "peer", "name", "eth0", "netns", name)
-	run(t, "ip", "link", "set", "f-"+name, "master", "fabric", "up")
-	h.run(t, "ip", "addr", "add", address+"/16", "dev", "eth0")
-	h.run(t, "ip", "link", "set", "eth0", "up")
-	h.run(t, "ip", "link", "set", "lo", "up")
 	for _, sub := range []string{"net.d", "state", "leases"} {
 		check(t, os.Mkdir(filepath.Join(h.dir, sub), 0o755))
 	}
