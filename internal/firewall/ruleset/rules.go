@@ -39,9 +39,9 @@ func InetTable() Table {
 				Rules(isIPv4, sourceNone4, In(&NoHost, IIFName), Drop)},
 			// Answers of these addresses tell an agent that its packets are let in here.
 			{"to this host's end of a tunnel, past it, only from the network's hosts, ipv4", // iifname . ip daddr . iifname @beyond4 iifname . ether saddr . ip saddr . iifname != @senders4 drop
-				Rules(isIPv4, In(&Beyond4, IIFName, DAddr4, IIFName), notSentBy(&Senders4, SAddr4), Drop)},
+				Rules(isIPv4, In(&Beyond4, IIFName, DAddr4, IIFName), isEthernet, notSentBy(&Senders4, SAddr4), Drop)},
 			{"to this host's end of a tunnel, past it, only from the network's hosts, ipv6", // iifname . ip6 daddr . iifname @beyond6 iifname . ether saddr . ip6 saddr . iifname != @senders6 drop
-				Rules(isIPv6, In(&Beyond6, IIFName, DAddr6, IIFName), notSentBy(&Senders6, SAddr6), Drop)},
+				Rules(isIPv6, In(&Beyond6, IIFName, DAddr6, IIFName), isEthernet, notSentBy(&Senders6, SAddr6), Drop)},
 		}},
 		{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, forwardRules()},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, postroutingRules()},
@@ -121,9 +121,9 @@ func forwardRules() []Rule {
 		{"to containers of a network on hosts of the same segment, ipv6", // iifname . ip6 daddr . oifname @beyond6 accept
 			Rules(isIPv6, In(&Beyond6), Accept)},
 		{"from such hosts, ipv4", // iifname . ether saddr . ip saddr . oifname @senders4 accept
-			Rules(isIPv4, In(&Senders4), Accept)},
+			Rules(isEthernet, isIPv4, In(&Senders4), Accept)},
 		{"from such hosts, ipv6", // iifname . ether saddr . ip6 saddr . oifname @senders6 accept
-			Rules(isIPv6, In(&Senders6), Accept)},
+			Rules(isEthernet, isIPv6, In(&Senders6), Accept)},
 		// Packets of an encrypted network to itself that did not get in by the rule before.
 		{"nothing out of an encrypted network past its tunnel, ipv4", // iifname . ip daddr @sealed4 drop
 			Rules(isIPv4, In(&Sealed4), Drop)},
