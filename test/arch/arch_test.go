@@ -36,8 +36,9 @@ var ladder = []struct {
 	{"cmd/lnctl/status", []string{"internal/console", "internal/engine", "internal/naming", "internal/operator"}},
 	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/netns", "internal/nftrace", "internal/state"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets", "internal/jsonr"}},
-	{"cmd/ln-agent", []string{"internal/graph", "internal/operator", "internal/telemetry", "internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install"}},
-	{"internal/agent", []string{"internal/diagnostics", "internal/diagnostics/server", "internal/graph", "internal/telemetry", "internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer"}},
+	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/graph", "internal/operator", "internal/telemetry"}},
+	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/returnpath", "internal/diagnostics", "internal/diagnostics/server", "internal/graph", "internal/telemetry"}},
+	{"internal/returnpath", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/host", "internal/netlink", "internal/nfnl"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/responder", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/mesh", []string{"internal/firewall", "internal/firewall/conntrack", "internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
 	{"internal/capture", []string{"internal/nfnl"}},
@@ -129,7 +130,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {
