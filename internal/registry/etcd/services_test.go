@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/overlay"
@@ -217,47 +221,91 @@ func TestServiceChanged(t *testing.T) {
 	}
 }
 
-// One change comes to many hosts soon: the time is in the log, 100 ms are wanted.
-func TestServiceChangeToMany(t *testing.T) {
-	l := newLabAlone(t, 24, 1)
-	const hosts, changes = 300, 20
-	own := newNaming()
-	a := l.start(l.conf(1), own)
-	a.awaitMember("h1")
-	var heard []*naming
-	for i := range hosts {
-		c, n := l.conf(2), newNaming()
-		c.Live = time.Minute
-		c.Self = Self{Name: fmt.Sprint("w", i), Address: netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), Instance: fmt.Sprint("w", i)}
-		heard = append(heard, n)
-		l.start(c, n)
-	}
-	var took []time.Duration
-	for i := range changes {
-		name := fmt.Sprint("c", i)
-		start := time.Now()
-		own.set(name, "shop", "10.5.1.2")
-		for _, n := range heard {
-			l.await(name, func() bool {
-				return n.has(overlay.NamedID{Node: "h1", Network: "net1", Container: name, IfName: "eth0"})
-			})
-		}
-		if i > 0 { // at the first all hosts begin
-			took = append(took, time.Since(start))
-		}
-	}
-	slices.Sort(took)
-	t.Logf("a backend of one host is known on %d hosts after: p50 %s, max %s", hosts, took[len(took)/2], took[len(took)-1])
-	if took[len(took)/2] > 5*time.Second { // a poll, not an event
-		t.Errorf("%s", took)
+// arrivals hears of containers of other hosts, and tells when.
+type arrivals struct {
+	*naming
+	told chan<- arrival
+}
+
+type arrival struct {
+	container string
+	at        time.Time
+}
+
+func (n *arrivals) Others(these []overlay.Named, all bool) {
+	at := time.Now()
+	n.naming.Others(these, all)
+	for _, one := range these {
+		n.told <- arrival{one.Container, at}
 	}
 }
 
-func (n *naming) has(id overlay.NamedID) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, is := n.others[id]
-	return is
+// One change comes to many hosts soon: the times are in the log, 100 ms are wanted. LIBNET_MANY
+// says how many hosts there are; they and etcd share the cores of this machine.
+func TestServiceChangeToMany(t *testing.T) {
+	l := newLabAlone(t, 24, 1)
+	hosts := 300
+	if many := os.Getenv("LIBNET_MANY"); many != "" {
+		hosts, _ = strconv.Atoi(many)
+	}
+	const changes = 20
+	own, told := newNaming(), make(chan arrival, 8*hosts)
+	a := l.start(l.conf(1), own)
+	a.awaitMember("h1")
+	// heard waits until so many hosts have heard of a container, and returns how long each took.
+	heard := func(container string, hosts int, start time.Time) (took []time.Duration) {
+		for patience := time.After(2 * time.Minute); len(took) < hosts; {
+			select {
+			case one := <-told:
+				if one.container == container {
+					took = append(took, one.at.Sub(start))
+				}
+			case <-patience:
+				t.Fatalf("%d of %d hosts have heard of %s", len(took), hosts, container)
+			}
+		}
+		return took
+	}
+	own.set("begin", "shop", "10.5.1.2")
+	const together = 50 // begin: etcd answers each with all hosts
+	for i := range hosts {
+		if i%together == together-1 {
+			heard("begin", together-1, time.Now())
+		}
+		c := l.conf(2)
+		c.Live = time.Minute
+		c.Self = Self{Name: fmt.Sprint("w", i), Address: netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), Instance: fmt.Sprint("w", i)}
+		l.start(c, &arrivals{newNaming(), told})
+	}
+	var each, last []time.Duration
+	var cpu time.Duration
+	for i := range changes {
+		name := fmt.Sprint("c", i)
+		start, before := time.Now(), cpuTime(t)
+		own.set(name, "shop", "10.5.1.2")
+		took := heard(name, hosts, start)
+		if i > 0 { // at the first some hosts begin still
+			each, last, cpu = append(each, took...), append(last, slices.Max(took)), cpu+cpuTime(t)-before
+		}
+	}
+	slices.Sort(each)
+	slices.Sort(last)
+	perHost := cpu / time.Duration((changes-1)*hosts)
+	t.Logf("a backend of one host is known on each of %d hosts after: p50 %s, p99 %s, max %s; on all of them after p50 %s; %s of CPU for each host without etcd, on %d cores",
+		hosts, each[len(each)/2], each[len(each)*99/100], each[len(each)-1], last[len(last)/2], perHost, runtime.NumCPU())
+	if last[len(last)/2] > 5*time.Second { // a poll, not an event
+		t.Errorf("%s", last)
+	}
+}
+
+// cpuTime is how long this process has computed.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // A definition is read as it was written.
