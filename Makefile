@@ -27,9 +27,11 @@ export PATH := $(CURDIR)/bin:$(TOOLS):$(PATH)
 help: ## show this
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
+# A release builds with the same flags, for each processor into a directory of its own.
+OUT := bin
 build: ## build the plugins, lnctl and ln-agent into bin/
-	@mkdir -p bin
-	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./plugins/... ./cmd/...
+	@mkdir -p $(OUT)
+	$(GO) build $(GOFLAGS_BUILD) -o $(OUT)/ ./plugins/... ./cmd/...
 
 # The tag is a version, as a manifest names it: IMAGE_VERSION=v1.2.3.
 IMAGE_VERSION ?= $(VERSION)
@@ -162,8 +164,10 @@ uninstall: tree ## take away what install installed
 dist: ## build what a release has into dist/: tarballs, .deb, SBOM, NOTICE, SHA256SUMS
 	GO=$(GO) VERSION=$(VERSION) packaging/build $(CURDIR)/dist $(DISTARCH)
 
-e2e-deb: tools ## install, upgrade and remove the .deb in a Debian of its own (installs Debian packages)
+e2e-deb: ## install, upgrade and remove the .deb in a Debian of its own (installs Debian packages)
 	@command -v debootstrap >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap; }
+	@mkdir -p $(TOOLS)
+	$(GO) build -C test/tools -trimpath -ldflags "-s -w" -o $(TOOLS)/ github.com/containernetworking/cni/cnitool
 	$(GO) test -C packaging ./...
 	GO=$(GO) TOOLS=$(TOOLS) packaging/e2e/run
 

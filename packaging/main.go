@@ -1,6 +1,7 @@
 // Command packaging writes what a release says of the code of others in its binaries: NOTICE,
 // with the licences of all modules, and a bill of materials (SBOM) in the format CycloneDX.
-// Both are made of what the binaries themselves say that they were built of.
+// Both are made of what the binaries themselves say that they were built of. Before, it looks at
+// the binaries: each has to be for the processor of the release, and static.
 package main
 
 import (
@@ -23,12 +24,17 @@ import (
 
 func main() {
 	bin := flag.String("bin", "bin", "`directory` of the binaries")
+	arch := flag.String("arch", "", "`processor` that the binaries have to be for, as GOARCH names it")
 	source := flag.String("source", ".", "`directory` of the module that they were built of")
 	version := flag.String("version", "", "of the release")
 	notice := flag.String("notice", "", "`file` to write")
 	sbom := flag.String("sbom", "", "`file` to write")
 	flag.Parse()
-	if err := run(*bin, *source, *version, *notice, *sbom); err != nil {
+	err := checkPrograms(*bin, *arch)
+	if err == nil && *notice != "" {
+		err = run(*bin, *source, *version, *notice, *sbom)
+	}
+	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "packaging:", err)
 		os.Exit(1)
 	}

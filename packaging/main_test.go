@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -49,6 +50,39 @@ func TestNoticeAndSBOM(t *testing.T) {
 		if c.Licenses == nil || c.PackageURL == "" {
 			t.Errorf("%+v", c)
 		}
+	}
+}
+
+// A binary of another processor is named, and so is what is no binary at all.
+func TestPrograms(t *testing.T) {
+	dir := t.TempDir()
+	build := func(arch string) {
+		t.Helper()
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "program"), ".")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if err := checkPrograms(dir, "arm64"); err == nil {
+		t.Error("a release without binaries was taken")
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		build(arch)
+		for other := range machines {
+			if err := checkPrograms(dir, other); (err == nil) != (arch == other) {
+				t.Errorf("a binary for %s as one for %s: %v", arch, other, err)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "script"), []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPrograms(dir, "arm64"); err == nil || !strings.Contains(err.Error(), "script") {
+		t.Errorf("a script: %v", err)
+	}
+	if err := checkPrograms(dir, "mips"); err == nil {
+		t.Error("an unknown processor was taken")
 	}
 }
 

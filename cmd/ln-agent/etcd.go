@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -114,6 +115,33 @@ func (s *settings) self() (etcd.Self, error) {
 		return self, err
 	}
 	return self, nil
+}
+
+// mostAlso is how many addresses of a host beside the first one the others are told at most.
+const mostAlso = 32
+
+// alsoOf returns the addresses of this host other than self, in order: where it is the client of a
+// service whose container is its own, the others have to know it by each of them.
+func alsoOf(self netip.Addr) (all []netip.Addr) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	for _, l := range links {
+		addrs, err := l.Addrs()
+		if err != nil || l.Flags&net.FlagLoopback != 0 { // on lo are addresses of services
+			continue
+		}
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			if err == nil && p.Addr().Unmap() != self && p.Addr().IsGlobalUnicast() {
+				all = append(all, p.Addr().Unmap())
+			}
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	all = slices.Compact(all)
+	return all[:min(len(all), mostAlso)]
 }
 
 // wayOut returns this host's address on the way to etcd or, where that is on

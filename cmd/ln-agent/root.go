@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -144,6 +145,7 @@ func (s *settings) with(fn func(*etcd.Registry, etcd.Self) error, stderr io.Writ
 		return err
 	}
 	defer unlock()
+	conf.Also = func() []netip.Addr { return alsoOf(self.Address) }
 	conf.Self, conf.Live, conf.Hold, conf.Uptime = self, s.liveTTL, s.blockTTL, nodefile.Uptime
 	return fn(etcd.New(conf), self)
 }

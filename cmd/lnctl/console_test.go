@@ -82,13 +82,21 @@ func TestCompletion(t *testing.T) {
 	l := newLab(t)
 	l.populate()
 	for args, want := range map[string]string{
-		"network inspect ":     "plain web",
-		"network rm w":         "web",
-		"network inspect web ": "",
-		"overlay peers p":      "plain",
-		"names resolve --as ":  "c1 c2 c3 c4",
-		"network ls --output ": "table wide json yaml",
-		"network in":           "inspect",
+		"network inspect ":      "plain web",
+		"network rm w":          "web",
+		"network inspect web ":  "",
+		"overlay peers p":       "plain",
+		"names resolve --as ":   "c1 c2 c3 c4",
+		"network ls --output ":  "table wide json yaml",
+		"network in":            "inspect",
+		"ipam release web ":     "10.32.0.2 10.32.0.3 fd32::2 fd32::3",
+		"ipam release we":       "web",
+		"trace ":                "c1 c2 c3 c4 host",
+		"trace c1 c":            "c1 c2 c3 c4",
+		"trace c1 192.":         "192.0.2.1:5000/udp 192.0.2.1:8080 192.0.2.1:9090",
+		"trace c1 10.3":         "10.32.0.2:6000/udp 10.32.0.2:80 10.33.0.2:80 10.33.0.3:90",
+		"trace c1 c2 ":          "",
+		"service rm --network ": "plain web",
 	} {
 		words := strings.Split(args, " ")
 		var got []string

@@ -23,6 +23,7 @@ type installation struct {
 	confDir string
 	binDirs []string
 	files   []netconf.File
+	below   []netconf.File // templates, and the node's defaults
 	// installed are paths of plugins of ours.
 	installed []string
 }
@@ -30,7 +31,7 @@ type installation struct {
 // installationOf looks at a directory of configurations, and at those of plugins; empty:
 // where runtimes look.
 func installationOf(confDir, binDir string) installation {
-	i := installation{confDir: confDir, binDirs: defaultBinDirs, files: netconf.Files(confDir)}
+	i := installation{confDir: confDir, binDirs: defaultBinDirs, files: netconf.Files(confDir), below: netconf.FilesBelow(netconf.LayersDir)}
 	if binDir != "" {
 		i.binDirs = []string{binDir}
 	}
@@ -66,6 +67,11 @@ func (i installation) configurations() []finding {
 	const about = "configurations"
 	var all []finding
 	add := func(found, advice string) { all = append(all, finding{About: about, Found: found, Advice: advice}) }
+	for _, f := range i.below {
+		if f.Err != nil {
+			add(fmt.Sprintf("%s: %s", f.Path, strings.ReplaceAll(strings.ReplaceAll(f.Err.Error(), f.Path+": ", ""), "\n", "; ")), unreadable(f))
+		}
+	}
 	for at, f := range i.files {
 		if f.Err != nil {
 			add(fmt.Sprintf("%s: %s", f.Path, strings.ReplaceAll(f.Err.Error(), "\n", "; ")), unreadable(f))
@@ -107,6 +113,10 @@ func unreadable(f netconf.File) string {
 	switch {
 	case errors.Is(f.Err, fs.ErrPermission):
 		return "run lnctl doctor as root"
+	case f.Below && filepath.Base(f.Path) == "defaults.json":
+		return "ADD of every network is refused: write what is wanted; docs/templates.md says what may stand there"
+	case f.Below:
+		return "ADD of networks that name it is refused: write what is wanted; docs/templates.md says what may stand there"
 	case f.Network == "":
 		return "write it as JSON, or delete it: a runtime passes over it, or over all that come after it"
 	}

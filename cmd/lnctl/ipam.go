@@ -36,6 +36,7 @@ type lease struct {
 	State     string     `json:"state"`
 	Why       string     `json:"why,omitempty"`
 	Since     *time.Time `json:"since,omitempty"`
+	Until     *time.Time `json:"until,omitempty"` // with the state cooling
 	Workload  string     `json:"workload,omitempty"`
 }
 
@@ -62,7 +63,8 @@ func ipamCommand(s *settings) *cobra.Command {
 	list := &cobra.Command{
 		Use:               "ls [NETWORK]",
 		Aliases:           []string{"list"},
-		Short:             "List the addresses that are held, by which container, and whether that lives",
+		Short:             "List the addresses that are held, by which container, and those that are cooling",
+		Long:              "List the addresses that are held, by which container and whether that lives, and behind them those that cool after\ntheir release: until when they are given to no other container, unless that asks for one by its address.",
 		Args:              networkOrAll,
 		ValidArgsFunction: s.completeNetworks,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -70,6 +72,7 @@ func ipamCommand(s *settings) *cobra.Command {
 				all := []lease{}
 				for _, p := range pools {
 					all = append(all, leasesOf(p.Network, p.Leases)...)
+					all = append(all, leasesOf(p.Network, p.Cooling)...)
 				}
 				return s.print(cmd.OutOrStdout(), all, func(out io.Writer) error { return s.writeLeases(out, all) })
 			})
@@ -149,6 +152,10 @@ func leasesOf(network string, leases []operator.Lease) (all []lease) {
 		if !l.Since.IsZero() {
 			of.Since = &l.Since
 		}
+		if !l.Until.IsZero() {
+			of.Until = &l.Until
+			of.Why = "not given again before " + l.Until.Format(time.RFC3339)
+		}
 		all = append(all, of)
 	}
 	return all
@@ -191,7 +198,7 @@ func releaseCommand(s *settings) *cobra.Command {
 			}
 			return nil
 		},
-		ValidArgsFunction: s.completeNetworks,
+		ValidArgsFunction: s.completeLease,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.with(func(c *operator.Operator) error {
 				n, err := c.Network(args[0])

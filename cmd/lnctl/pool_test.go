@@ -1,10 +1,18 @@
 package main
 
 import (
+	"encoding/json"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
 // A held address has its container, dead ones say why, and the use is counted.
@@ -19,6 +27,42 @@ func TestIPAM(t *testing.T) {
 	}
 	if got := l.lnctl(exitProblem, "ipam", "ls", "none"); got != "lnctl: network \"none\": not found\n" {
 		t.Errorf("a missing network: %s", got)
+	}
+}
+
+// An address that was released is listed until it may be given again, and does not hide that the
+// next container got another one.
+func TestCooling(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	pool, err := address.NewPool(ipamstore.Config{
+		Network: "web", Cooldown: time.Hour, Strategy: ipamstore.StrategyLowest, Sets: []ipamstore.RangeSet{{{Subnet: netip.MustParsePrefix("10.32.0.0/24")}}},
+	}, model.Addressing{})
+	l.must(err)
+	web, err := l.c.NewNetwork(t.Context(), "bridge", "web", engine.WithConfig(natMode("ln0")), engine.WithIPAM(pool))
+	l.must(err)
+	l.attach(web, "c1")
+	l.attach(web, "c2")
+	released := time.Now()
+	l.must(web.Remove(t.Context(), model.ID{Network: "web", ContainerID: "c2", IfName: "eth0"}))
+	l.attach(web, "c3")
+	out := l.lnctl(0, "ipam", "ls", "web")
+	if !strings.Contains(out, "cooling: not given again before ") || strings.Count(out, "10.32.0.3 ") != 1 || !strings.Contains(out, "10.32.0.4 ") {
+		t.Errorf("want 10.32.0.3 cooling, and 10.32.0.4 given:\n%s", out)
+	}
+	var all []lease
+	if err := json.Unmarshal([]byte(l.lnctl(0, "ipam", "ls", "-o", "json")), &all); err != nil || len(all) != 3 {
+		t.Fatalf("%v: %+v", err, all)
+	}
+	last := all[2]
+	if last.State != "cooling" || last.Address != "10.32.0.3" || last.Until == nil || last.Until.Before(released.Add(time.Hour)) || last.Since == nil || last.Since.Before(released) {
+		t.Errorf("%+v, want one that is free an hour after %s", last, released)
+	}
+	if out := l.lnctl(0, "ipam", "status", "web"); !strings.Contains(out, "COOLING") || strings.Join(strings.Fields(out)[10:14], " ") != "2 1 250 253" {
+		t.Errorf("status:\n%s", out)
+	}
+	if out := l.lnctl(exitProblem, "ipam", "release", "web", "10.32.0.3"); !strings.Contains(out, "10.32.0.3 is not held") {
+		t.Errorf("release: %s", out)
 	}
 }
 

@@ -33,6 +33,9 @@ func serviceCommand(s *settings) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(serviceCreateCommand(s), serviceListCommand(s), serviceInspectCommand(s), serviceUpdateCommand(s), serviceDrainCommand(s), serviceRemoveCommand(s), serviceExportCommand(s))
+	for _, c := range cmd.Commands() {
+		s.completesService(c)
+	}
 	return cmd
 }
 
@@ -97,7 +100,7 @@ func serviceCreateCommand(s *settings) *cobra.Command {
 func (f *serviceFlags) changeable(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.ports, "port", nil, "`PORT:TARGET/PROTOCOL` as 80:8080/tcp; tcp, udp or sctp; may be given again")
 	cmd.Flags().StringArrayVar(&f.published, "publish", nil, "`[HOSTIP:]PORT[:SERVICEPORT][/PROTOCOL]` of the host that leads to the service, as 8080:80/tcp; none: no port; may be given again")
-	cmd.Flags().StringVar(&f.external, "external", "", "where a published port leads on a network that spans hosts: `nat`, to all containers, which see that host, or local, to those of the host, which see the client (default nat)")
+	cmd.Flags().StringVar(&f.external, "external", "", "where a published port leads on a network that spans hosts: `nat`, to all containers, of which those of other hosts see this host; preserve, to all, which see the client; or local, to those of the host, which see the client (default nat)")
 	cmd.Flags().StringVar(&f.affinity, "affinity", "none", "`none`, or client: all connections from one address to one container")
 }
 

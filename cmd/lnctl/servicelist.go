@@ -45,6 +45,8 @@ type shownBackend struct {
 	Addresses []netip.Addr `json:"addresses"`
 	Weight    int          `json:"weight"`
 	Drained   bool         `json:"drained"`
+	// Connections that this host led there.
+	Connections uint64 `json:"connections"`
 }
 
 func shownOf(f balancer.Found) shownService {
@@ -62,9 +64,12 @@ func shownOf(f balancer.Found) shownService {
 		}
 		all.Ports = append(all.Ports, shown)
 	}
-	for _, b := range f.Backends {
-		w := f.Weight(b.ContainerID)
-		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.Node, b.IfName, b.Names, b.Addresses, w, w == 0})
+	for i, b := range f.Backends {
+		w, led := f.Weight(b.ContainerID), uint64(0)
+		if i < len(f.Led) {
+			led = f.Led[i]
+		}
+		all.Backends = append(all.Backends, shownBackend{b.ContainerID, b.Node, b.IfName, b.Names, b.Addresses, w, w == 0, led})
 	}
 	return all
 }
@@ -124,7 +129,13 @@ func serviceInspectCommand(s *settings) *cobra.Command {
 }
 
 func (s shownService) write(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nPublished: %s\nSelect:    %s\nAffinity:  %s\n\n", s.Name, s.Network, orDash(joined(s.VIPs)), orDash(strings.Join(s.Publish, ",")), s.Select, s.Affinity)
+	_, err := fmt.Fprintf(out, "Service %s of network %s\nAddresses: %s\nPublished: %s\n", s.Name, s.Network, orDash(joined(s.VIPs)), orDash(strings.Join(s.Publish, ",")))
+	if s.External != "" {
+		_, externalErr := fmt.Fprintf(out, "External:  %s\n", s.External)
+		err = errors.Join(err, externalErr)
+	}
+	_, headErr := fmt.Fprintf(out, "Select:    %s\nAffinity:  %s\n\n", s.Select, s.Affinity)
+	err = errors.Join(err, headErr)
 	var ports, backends [][]string
 	for _, p := range s.Ports {
 		ports = append(ports, []string{p.Port, strconv.FormatUint(p.Connections, 10)})
@@ -134,13 +145,13 @@ func (s shownService) write(out io.Writer) error {
 		if b.Drained {
 			state = "drained"
 		}
-		row := []string{b.Container, b.Interface, joined(b.Addresses), state}
+		row := []string{b.Container, b.Interface, joined(b.Addresses), state, strconv.FormatUint(b.Connections, 10)}
 		if b.Host != "" {
 			row = slices.Insert(row, 1, b.Host)
 		}
 		backends = append(backends, row)
 	}
-	columns := []string{"CONTAINER", "INTERFACE", "ADDRESSES", "STATE"}
+	columns := []string{"CONTAINER", "INTERFACE", "ADDRESSES", "STATE", "CONNECTIONS"}
 	if len(backends) > 0 && len(backends[0]) > len(columns) {
 		columns = slices.Insert(columns, 1, "HOST")
 	}
@@ -189,6 +200,9 @@ func createCommand(f balancer.Found) string {
 	for _, p := range f.Published {
 		line += " --publish '" + p.String() + "'" // brackets are a pattern to a shell
 	}
+	if f.External != "" {
+		line += " --external " + string(f.External)
+	}
 	if f.StartDrained {
 		line += " --start-drained"
 	}
@@ -222,7 +236,13 @@ func notLed(f balancer.Found, protocol string, dest netip.AddrPort) string {
 		return ""
 	}
 	name := fmt.Sprintf("service %q of network %q", f.Name, f.Network)
-	switch serving, drained := count(f, dest.Addr()); {
+	serving, drained := count(f, dest.Addr(), everywhere)
+	if !vip && f.External == service.ExternalLocal && serving > 0 {
+		if here, drained := count(f, dest.Addr(), onThisHost); here == 0 {
+			return noneHere(f, name, drained)
+		}
+	}
+	switch {
 	case vip && !has:
 		return fmt.Sprintf("%s has no port %d/%s; its ports are %s", name, dest.Port(), protocol, shownOf(f).ports())
 	case serving+drained == 0:
@@ -235,11 +255,26 @@ func notLed(f balancer.Found, protocol string, dest netip.AddrPort) string {
 	return fmt.Sprintf("it is for %s, whose rules led it nowhere; lnctl doctor says what is missing", name)
 }
 
+// noneHere says why a port of this host leads nowhere though containers of other hosts are behind
+// the service.
+func noneHere(f balancer.Found, name string, drained int) string {
+	says := fmt.Sprintf("no container of this host is behind %s, and with --external local its port leads to none of another host", name)
+	if drained > 0 {
+		says = fmt.Sprintf("all containers of this host behind %s are drained, and with --external local its port leads to none of another host", name)
+	}
+	return says + fmt.Sprintf(": ask a host that has one, or lnctl service update %s --network %s --external nat", f.Name, f.Network)
+}
+
+// Containers of a service that count looks at.
+func everywhere(service.Backend) bool   { return true }
+func onThisHost(b service.Backend) bool { return b.Node == "" }
+
 // count is how many containers of a service get connections to an address of its family, and how
 // many are drained.
-func count(f balancer.Found, to netip.Addr) (serving, drained int) {
+func count(f balancer.Found, to netip.Addr, of func(service.Backend) bool) (serving, drained int) {
 	for _, b := range f.Backends {
 		switch {
+		case !of(b):
 		case !slices.ContainsFunc(b.Addresses, func(a netip.Addr) bool { return a.Is4() == to.Is4() }):
 		case f.Weight(b.ContainerID) > 0:
 			serving++

@@ -200,6 +200,9 @@ func (p *Pool) UseOfSets(ctx context.Context) ([]ipamstore.SetUsage, error) {
 	return usage.Sets, IgnoreFull(err)
 }
 
+// Resting returns the addresses that rest after their release.
+func (p *Pool) Resting(ctx context.Context) ([]ipamstore.Resting, error) { return p.store.Resting(ctx) }
+
 // HolderOf returns the holder of a lease of a network's pool.
 func HolderOf(network string, h ipamstore.Holder) life.Holder { return holderOf(network, h) }
 

@@ -116,6 +116,9 @@ func New(c Config) *Agent {
 		a.apart = a.starting()
 		a.said[aboutRegistry] = a.apart.Error()
 	}
+	if c.Services != nil {
+		c.Services.OnPreserving(a.mend.give)
+	}
 	a.metrics = newMetrics(a)
 	return a
 }

@@ -31,40 +31,62 @@ func (a *Agent) followConf(ctx context.Context) error {
 		return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
 	}
 	defer func() { _ = w.Close() }()
-	dir := confWatch{Watcher: w, dir: filepath.Clean(a.conf.ConfDir)}
+	dirs := watchOf(w, a.conf.ConfDir)
 	first := sync.OnceFunc(func() { close(a.confRead) })
 	for {
-		if err := dir.watch(); err != nil {
+		if err := dirs.watch(); err != nil {
 			return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
 		}
 		a.readConf()
 		first()
-		if err := dir.wait(ctx, a.log); err != nil {
+		if err := dirs.wait(ctx, a.log); err != nil {
 			return err
 		}
 	}
 }
 
-// confWatch watches a directory that may be removed and made anew, as
+// confWatch watches directories that may be removed and made anew, as
 // installers do.
 type confWatch struct {
 	*fsnotify.Watcher
-	dir  string
-	seen os.FileInfo // of dir as it is watched; nil: it is not there
+	all []*watchedDir
 }
 
-// watch sees to it that the directory that is there now is watched, and the one
-// above it; while they are missing the nearest one above that is not.
-func (w *confWatch) watch() error {
-	info, err := os.Stat(w.dir)
-	if w.seen != nil && (err != nil || !os.SameFile(w.seen, info)) {
-		_ = w.Remove(w.dir) // it may be gone by itself
-		w.seen = nil
+// watchOf watches a directory of configurations, and those of what lies below these.
+func watchOf(w *fsnotify.Watcher, confDir string) confWatch {
+	dirs := confWatch{Watcher: w}
+	for _, dir := range append([]string{confDir}, netconf.DirsBelow(netconf.LayersDir)...) {
+		dirs.all = append(dirs.all, &watchedDir{path: filepath.Clean(dir)})
 	}
-	for at := w.dir; ; at = filepath.Dir(at) {
+	return dirs
+}
+
+type watchedDir struct {
+	path string
+	seen os.FileInfo // as it is watched; nil: it is not there
+}
+
+// watch sees to it that the directories that are there now are watched, and those
+// above them; while they are missing the nearest one above that is not.
+func (w *confWatch) watch() error {
+	for _, dir := range w.all {
+		if err := w.watchDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *confWatch) watchDir(dir *watchedDir) error {
+	info, err := os.Stat(dir.path)
+	if dir.seen != nil && (err != nil || !os.SameFile(dir.seen, info)) {
+		_ = w.Remove(dir.path) // it may be gone by itself
+		dir.seen = nil
+	}
+	for at := dir.path; ; at = filepath.Dir(at) {
 		addErr := w.Add(at)
-		if at == w.dir && addErr == nil {
-			w.seen, _ = os.Stat(at)
+		if at == dir.path && addErr == nil {
+			dir.seen, _ = os.Stat(at)
 			continue // the one above, too
 		}
 		if addErr == nil || at == filepath.Dir(at) {
@@ -74,8 +96,8 @@ func (w *confWatch) watch() error {
 			return addErr
 		}
 	}
-	if now, err := os.Stat(w.dir); err == nil && (w.seen == nil || !os.SameFile(w.seen, now)) {
-		return w.watch() // it came meanwhile
+	if now, err := os.Stat(dir.path); err == nil && (dir.seen == nil || !os.SameFile(dir.seen, now)) {
+		return w.watchDir(dir) // it came meanwhile
 	}
 	return nil
 }
@@ -109,10 +131,12 @@ func (w *confWatch) wait(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// concerns says that a path is the directory, or one above it, or something in it.
+// concerns says that a path is one of the directories, or one above it, or something in it.
 func (w *confWatch) concerns(path string) bool {
 	path = filepath.Clean(path)
-	return filepath.Dir(path) == w.dir || path == w.dir || strings.HasPrefix(w.dir, strings.TrimSuffix(path, "/")+"/")
+	return slices.ContainsFunc(w.all, func(dir *watchedDir) bool {
+		return filepath.Dir(path) == dir.path || path == dir.path || strings.HasPrefix(dir.path, strings.TrimSuffix(path, "/")+"/")
+	})
 }
 
 func (a *Agent) readConf() {

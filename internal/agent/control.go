@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +19,10 @@ import (
 	"github.com/libnet-cni/libnet/internal/mesh"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/nodefile"
+	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/returnpath"
 	"github.com/libnet-cni/libnet/internal/service"
 )
 
@@ -126,7 +132,7 @@ func (a *Agent) keepServices(networks []netconf.AgentNetwork) {
 	}
 	var all []mesh.Network
 	for _, n := range networks {
-		one := mesh.Network{Name: n.Name, StateDir: a.stateDirOf(n), Device: cmp.Or(n.Config.Bridge, model.BridgeName(n.Name)), Internal: n.Config.IsInternal()}
+		one := mesh.Network{Name: n.Name, StateDir: a.stateDirOf(n), Device: cmp.Or(n.Config.Bridge, model.BridgeName(n.Name)), Internal: n.Config.IsInternal(), Encrypted: n.Config.Tunnel.Encrypted()}
 		if n.Config.Backend == model.BackendIPTables {
 			one.Refused = errNeedsNFT
 		}
@@ -139,3 +145,62 @@ var errNeedsNFT = model.BadConfig("backend", "iptables", "cannot balance: servic
 
 // errNoServices is of networks that Kubernetes keeps: the services of pods are its own.
 var errNoServices = errors.New("the ln-agent of this host keeps no services: its networks are those of Kubernetes, which has Services itself")
+
+// returns has the answers to clients outside, which another host led here with their addresses, go
+// back by that host, where a service of the network wants it. Until the services have been told it
+// leaves all as it is.
+func (k keeper) returns(ctx context.Context, f nodefile.File) error {
+	s := k.agent.conf.Services
+	if s == nil || k.paths == nil {
+		return nil
+	}
+	n := returnpath.Network{Device: plan.VXLANName(f.Network)}
+	is, known := s.Preserves(f.Network)
+	if !known {
+		return nil
+	}
+	if is && f.Encryption == "" {
+		n.Nets = f.Subnets
+		for _, node := range f.Nodes {
+			if node.Address != f.Self {
+				n.Peers = append(n.Peers, peerOf(f, node))
+			}
+		}
+	}
+	return k.paths.Ensure(ctx, n)
+}
+
+func peerOf(f nodefile.File, node nodefile.Node) returnpath.Peer {
+	p := returnpath.Peer{MAC: overlay.MAC(f.VNI, node.Address)}
+	has := map[bool]bool{} // by Is6
+	for _, b := range node.Blocks {
+		if a := b.Masked().Addr(); !has[a.Is6()] && spoken(f.Blocks, a.Is6()) {
+			has[a.Is6()] = true
+			p.Vias = append(p.Vias, a)
+		}
+	}
+	return p
+}
+
+// spoken says that this host has blocks of a family: of others it has no neighbours.
+func spoken(own []netip.Prefix, is6 bool) bool {
+	return slices.ContainsFunc(own, func(b netip.Prefix) bool { return b.Addr().Is6() == is6 })
+}
+
+// withoutReturns takes the return paths of a network away.
+func (k keeper) withoutReturns(ctx context.Context) error {
+	if k.paths == nil {
+		return nil
+	}
+	return k.paths.Remove(ctx, plan.VXLANName(k.network.Name))
+}
+
+// leaveReturns is withoutReturns for a host that leaves.
+func leaveReturns(ctx context.Context, network string) error {
+	paths, err := returnpath.Open()
+	if err != nil {
+		return err
+	}
+	defer paths.Close()
+	return paths.Remove(ctx, plan.VXLANName(network))
+}

@@ -64,7 +64,7 @@ func (k keeper) withdrawEvicted(ctx context.Context, by string) error {
 	if err == nil {
 		_, err = net.Connect(ctx)
 	}
-	if err == nil { // else the next try needs the file
+	if err = errors.Join(err, k.withoutReturns(ctx)); err == nil { // else the next try needs the file
 		err = k.controller.DeleteNodeFile(f.Network)
 	}
 	return errors.Join(said, err)

@@ -159,7 +159,7 @@ func (l Leaving) leave(ctx context.Context, v overlay.View, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := leaveServices(ctx, n.StateDir, name); err != nil {
+	if err := errors.Join(leaveReturns(ctx, name), leaveServices(ctx, n.StateDir, name)); err != nil {
 		return err
 	}
 	if err := errors.Join(l.Registry.Leave(ctx, name), keyStore{n.StateDir, name}.keep()); err != nil {

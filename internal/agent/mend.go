@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/returnpath"
 	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
@@ -33,6 +34,11 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 	again, took := time.Duration(0), time.Duration(0)
 	open := controllers{}
 	defer open.close()
+	paths, err := returnpath.Open()
+	if err != nil {
+		return err
+	}
+	defer paths.Close()
 	for {
 		if err := a.mend.wait(ctx, max(mendPause, took), cmp.Or(again, rarely)); err != nil {
 			return err
@@ -43,7 +49,7 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 			c, err := open.get(cmp.Or(n.StateDir, a.conf.StateDir))
 			soon := time.Duration(0)
 			if err == nil {
-				soon, err = a.mendNetwork(ctx, c, now.view, n)
+				soon, err = a.mendNetwork(ctx, c, paths, now.view, n)
 			}
 			if soon > 0 && (again == 0 || soon < again) {
 				again = soon
@@ -84,13 +90,13 @@ func (a *Agent) stateDirOf(n netconf.AgentNetwork) string { return cmp.Or(n.Stat
 
 // mendNetwork looks after one network. soon is when to look again, should nothing change; 0: any
 // time.
-func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, v *overlay.View, n netconf.AgentNetwork) (soon time.Duration, err error) {
+func (a *Agent) mendNetwork(ctx context.Context, c *engine.Controller, paths *returnpath.Paths, v *overlay.View, n netconf.AgentNetwork) (soon time.Duration, err error) {
 	start := time.Now()
 	before, err := c.NodeFile(n.Name)
 	if err != nil && !errors.Is(err, model.ErrNotReady) {
 		a.log.Warn("node file is made anew", "network", n.Name, "error", err)
 	}
-	k := keeper{agent: a, controller: c, network: n, before: before, secrets: c.Secrets, define: func(f nodefile.File) (spanning, error) {
+	k := keeper{agent: a, controller: c, network: n, before: before, paths: paths, secrets: c.Secrets, define: func(f nodefile.File) (spanning, error) {
 		return c.DefineNetwork("overlay", n.Name, engine.WithConfig(f.Apply(n.Config)))
 	}}
 	switch {
@@ -110,7 +116,8 @@ type keeper struct {
 	agent      *Agent
 	controller *engine.Controller
 	network    netconf.AgentNetwork
-	before     nodefile.File // zero: none
+	before     nodefile.File     // zero: none
+	paths      *returnpath.Paths // nil: none are kept
 	// define returns the network as a node file has it.
 	define func(nodefile.File) (spanning, error)
 	// secrets are the peers of the device of an epoch, as the kernel has them.
@@ -238,7 +245,7 @@ func (k keeper) withdraw(ctx context.Context, s overlay.Shared) error {
 		return err
 	}
 	// The next try still finds in former the routes that could not be removed.
-	err = net.Disconnect(ctx)
+	err = errors.Join(net.Disconnect(ctx), k.withoutReturns(ctx))
 	if err == nil {
 		k.setFormer(nodefile.File{})
 	}
@@ -295,7 +302,7 @@ func (k keeper) connect(ctx context.Context, f nodefile.File) (up bool, err erro
 		k.setFormer(nodefile.File{})
 		f.MTU = done.MTU
 		_, saveErr := k.controller.SaveNodeFile(f)
-		err = errors.Join(err, saveErr)
+		err = errors.Join(err, saveErr, k.returns(ctx, f))
 	}
 	// Only now can an ADD work by what health and metrics say.
 	a.change(k.network.Name, func(s *status) {

@@ -74,13 +74,13 @@ func (u *Userspace) followConf(ctx context.Context) error {
 		return fmt.Errorf("watch %s: %w", u.ConfDir, err)
 	}
 	defer func() { _ = w.Close() }()
-	dir := confWatch{Watcher: w, dir: filepath.Clean(u.ConfDir)}
+	dirs := watchOf(w, u.ConfDir)
 	for {
-		if err := dir.watch(); err != nil {
+		if err := dirs.watch(); err != nil {
 			return fmt.Errorf("watch %s: %w", u.ConfDir, err)
 		}
 		u.look.give()
-		if err := dir.wait(ctx, u.Log); err != nil {
+		if err := dirs.wait(ctx, u.Log); err != nil {
 			return err
 		}
 	}

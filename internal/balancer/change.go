@@ -134,6 +134,8 @@ func (s *Services) going(c *changing) ([]balance.Elem, error) {
 	if c.former != nil {
 		former = *c.former
 	}
+	gone = append(gone, s.ledToAll(c.record, left)...)
+	gone = append(gone, s.ledToAll(former, former.Others)...)
 	for _, b := range former.Others {
 		if err := s.forgetFar(&gone, former, b); err != nil {
 			return nil, err
@@ -142,6 +144,7 @@ func (s *Services) going(c *changing) ([]balance.Elem, error) {
 	for _, was := range c.Was {
 		old := record{Service: was, Device: c.Device}
 		gone = append(gone, s.keys(old)...)
+		gone = append(gone, s.ledToAll(old, slices.Concat(c.before, former.Others))...)
 		for _, b := range c.before {
 			if !c.exclusive {
 				break

@@ -56,6 +56,9 @@ func (s *Services) elements(r record, backends []service.Backend, mac net.Hardwa
 			to = backends
 		}
 		all = append(all, s.buckets(r, e.Port, r.Ports[e.of].Target, to)...)
+		for _, b := range to {
+			all = append(all, s.ledTo(e, b)...)
+		}
 	}
 	for _, b := range r.Others {
 		all = append(all, s.far(r, b)...)
@@ -70,9 +73,39 @@ func (s *Services) elements(r record, backends []service.Backend, mac net.Hardwa
 	return ruleset.Dedupe(all) // two ports may lead to one
 }
 
+// ledTo counts what comes to a backend by an entry.
+func (s *Services) ledTo(e entry, b service.Backend) (all []balance.Elem) {
+	for _, a := range b.Addresses {
+		if a.Is4() == e.Addr.Is4() {
+			all = append(all, s.kernel().Lead(e.Port, a))
+		}
+	}
+	return all
+}
+
+// ledToAll are those of backends that a service may have had.
+func (s *Services) ledToAll(r record, backends []service.Backend) (all []balance.Elem) {
+	for _, e := range r.entries() {
+		for _, b := range backends {
+			all = append(all, s.ledTo(e, b)...)
+		}
+	}
+	return all
+}
+
 // far has a container of another host answer by this one, where it leads connections to it from
-// outside.
+// outside. If the service preserves the addresses of clients, those are only such of its own host.
 func (s *Services) far(r record, b service.Backend) (all []balance.Elem) {
+	if r.External == service.ExternalPreserve && len(r.Published) > 0 {
+		for _, a := range b.Addresses {
+			for _, host := range b.NodeAddresses {
+				if a.Is4() == host.Is4() {
+					all = append(all, s.kernel().Home(host, a))
+				}
+			}
+		}
+		return all
+	}
 	if r.External != service.ExternalNAT {
 		return nil
 	}

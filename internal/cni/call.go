@@ -35,6 +35,10 @@ type Call struct {
 	Version     string        // of the configuration: "0.1.0" if it says none
 	Network     string
 	Args        Args
+	// Layers is what the network's record keeps of what the configuration was laid upon; nil:
+	// nothing. Locate, if not nil, names the file of a value in an error about it.
+	Layers []byte
+	Locate func(error) error
 	// Warn prints a line for the operator on stderr.
 	Warn func(line string)
 	// OwnNetns allows CNI_NETNS to be the plugin's own namespace

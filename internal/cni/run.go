@@ -19,6 +19,8 @@ type Plugin struct {
 	Name    string // of the binary
 	Version string // "v0.1.0"
 
+	// Complete, if there is one, lays the configuration upon others, before all else.
+	Complete func(*Call) error
 	// Vet, if there is one, looks at the configuration before ADD, CHECK and STATUS.
 	Vet func(*Call) error
 
@@ -88,15 +90,28 @@ func (p Plugin) serve(command string, getenv func(string) string, s Streams) (*C
 	if err := call.allows(since); err != nil {
 		return call, err
 	}
-	if p.Vet != nil && call.creates() {
-		if err := p.Vet(call); err != nil {
+	if p.Complete != nil {
+		if err := p.Complete(call); err != nil {
 			return call, err
 		}
 	}
-	if command == "ADD" {
-		return call, p.add(context.Background(), call, s.Stdout)
+	err = p.do(command, verb, call, s.Stdout)
+	if err != nil && call.Locate != nil {
+		err = call.Locate(err)
 	}
-	return call, verb(context.Background(), call)
+	return call, err
+}
+
+func (p Plugin) do(command string, verb func(context.Context, *Call) error, call *Call, stdout io.Writer) error {
+	if p.Vet != nil && call.creates() {
+		if err := p.Vet(call); err != nil {
+			return err
+		}
+	}
+	if command == "ADD" {
+		return p.add(context.Background(), call, stdout)
+	}
+	return verb(context.Background(), call)
 }
 
 // verb returns the handler of a command and the spec version it came with.

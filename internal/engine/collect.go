@@ -66,7 +66,7 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 		going = append(going, id)
 	}
 	slices.SortFunc(going, func(a, b model.ID) int { return strings.Compare(a.String(), b.String()) }) // see collectSome
-	for some := range slices.Chunk(going, together) {
+	for some := range slices.Chunk(going, n.together()) {
 		gone, err := n.collectSome(ctx, some, keep)
 		errs = append(errs, err)
 		for _, id := range gone {
@@ -100,8 +100,14 @@ func (c *Controller) tidyNames(ctx context.Context) error {
 	return errors.Join(err, c.shortcuts.Sweep(ctx))
 }
 
-// together is how many attachments are removed at a time.
-const together = 256
+// together is how many attachments are removed at a time. With iptables, which takes tens of
+// milliseconds for each, a DEL of one of them has to wait for less than its patience.
+func (n *Network) together() int {
+	if n.backend() == model.BackendIPTables {
+		return 32
+	}
+	return 256
+}
 
 // collectSome removes attachments unless they have been made anew, by an ADD for the same
 // container, since the holders were listed. All are owned at once: their links go by one request,

@@ -198,6 +198,12 @@ type options struct {
 // DefaultStateDir is where records are kept unless told otherwise.
 const DefaultStateDir = state.DefaultPath
 
+// RecordedLayers returns what WithLayers gave the network that is recorded in a directory, nil if
+// that was nothing, and whether there is a record.
+func RecordedLayers(stateDir, network string) (layers []byte, recorded bool, err error) {
+	return state.New(stateDir).Layers(network)
+}
+
 // WithStateDir keeps the records in dir instead of /run/libnet. Programs that
 // shall see each other's networks use the same one.
 func WithStateDir(dir string) Option { return func(o *options) { o.stateDir = dir } }
@@ -362,7 +368,7 @@ func (c *Controller) DefineNetwork(driver, name string, opts ...NetworkOption) (
 	if err := spec.config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Network{c: c, def: plan.Network{Name: name, Driver: driver, Config: spec.config}, notes: spec.notes}
+	n := &Network{c: c, def: plan.Network{Name: name, Driver: driver, Config: spec.config}, notes: spec.notes, layers: spec.layers}
 	if err := n.setIPAM(spec); err != nil {
 		return nil, err
 	}

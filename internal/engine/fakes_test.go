@@ -335,9 +335,9 @@ func (w *world) OwnPorts(context.Context, string) (func(), error) { return func(
 
 func (w *world) NoteBridge(string, net.HardwareAddr) error { return nil }
 
-func (w *world) NotedBridge(string, net.HardwareAddr) bool { return false }
-
-func (w *world) GiveAddrs(addrs []netip.Addr) ([]netip.Addr, error) { return addrs, nil }
+func (w *world) GiveAddrs(addrs []netip.Addr, _ string, _ net.HardwareAddr) (state.Given, error) {
+	return state.Given{Again: addrs}, nil
+}
 
 func (w *world) LoadStandby(id string) (state.Standby, error) {
 	s := w.waits[id]

@@ -152,11 +152,11 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 			br.MAC = mac
 		}
 	}
-	again, err := c.Ports().EndEarlierFlows(ctx, e.rec.Addrs())
+	unknown, err := c.Ports().EndEarlierFlows(ctx, e.rec.Addrs(), e.rec.Bridge, br.MAC)
 	if err != nil {
 		return err
 	}
-	p.Link.Unknown = e.chosen && !again && c.standby.NotedBridge(e.rec.Bridge, br.MAC)
+	p.Link.Unknown = e.chosen && unknown
 	p.Link.MTU, p.Link.State = e.n.def.Config.MTU, br // known now
 	made, err := c.links.Attach(ctx, p.Link)
 	if err != nil {

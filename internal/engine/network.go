@@ -28,6 +28,7 @@ type Network struct {
 	foreign string
 	kept    bool // NewNetwork made it: it is there until Delete, with endpoints or without
 	notes   notes
+	layers  json.RawMessage // what the configuration was laid upon; nil: nothing
 }
 
 // NetworkOption refines NewNetwork and DefineNetwork. Without WithConfig a
@@ -40,6 +41,7 @@ type networkSpec struct {
 	subnets []ipamstore.RangeSet
 	wants   map[int]subnets.Request // of those in subnets to be chosen
 	notes   notes
+	layers  json.RawMessage
 }
 
 // WithConfig replaces the whole configuration.
@@ -91,7 +93,7 @@ func (n *Network) record() (state.Network, error) {
 		saved.Foreign = n.ipam.Type()
 	}
 	data, err := json.Marshal(saved)
-	return state.Network{Name: n.def.Name, Driver: n.def.Driver, Bridge: n.def.Config.Bridge, Fingerprint: n.fingerprint(), Config: data}, err
+	return state.Network{Name: n.def.Name, Driver: n.def.Driver, Bridge: n.def.Config.Bridge, Fingerprint: n.fingerprint(), Config: data, Layers: n.layers}, err
 }
 
 // Network returns the network of that name; ErrNotFound if there is none.
@@ -136,7 +138,7 @@ func (c *Controller) networkOf(rec state.Network) (*Network, error) {
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return nil, fmt.Errorf("record of network %q: %w", rec.Name, err)
 	}
-	n := &Network{c: c, def: plan.Network{Name: rec.Name, Driver: cmp.Or(rec.Driver, plan.DriverBridge), Config: saved.NetworkConfig}, foreign: saved.Foreign, kept: saved.Kept, notes: saved.notes}
+	n := &Network{c: c, def: plan.Network{Name: rec.Name, Driver: cmp.Or(rec.Driver, plan.DriverBridge), Config: saved.NetworkConfig}, foreign: saved.Foreign, kept: saved.Kept, notes: saved.notes, layers: rec.Layers}
 	if saved.Pool == nil {
 		return n, nil
 	}

@@ -18,9 +18,20 @@ import (
 func (n *Network) fingerprint() string {
 	if pool, ok := n.ipam.(*address.Pool); ok {
 		saved := pool.Saved()
-		return fingerprint(n.def.Config, &saved)
+		return withLayers(fingerprint(n.def.Config, &saved), n.layers)
 	}
-	return fingerprint(n.def.Config, nil)
+	return withLayers(fingerprint(n.def.Config, nil), n.layers)
+}
+
+// withLayers is a fingerprint with what the record keeps of layers.
+func withLayers(print string, layers []byte) string {
+	if len(layers) == 0 {
+		return print
+	}
+	d := fnv1a(offset64)
+	d.text(print)
+	d.text(string(layers))
+	return strconv.FormatUint(uint64(d), 16)
 }
 
 // fingerprint is that of a network with this pool; nil: its addresses come from elsewhere.
@@ -197,6 +208,11 @@ func (n *Network) FromConf(make func(kind string, conf json.RawMessage) address.
 		n.ipam = ipam
 	}
 	return n
+}
+
+// WithLayers keeps what the network's configuration was laid upon, in JSON, for RecordedLayers.
+func WithLayers(layers json.RawMessage) NetworkOption {
+	return func(s *networkSpec) { s.layers = layers }
 }
 
 // WithLabels keeps labels with the network.

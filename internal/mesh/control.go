@@ -126,6 +126,8 @@ func (n Network) complete(s *service.Service) error {
 		return fmt.Errorf("%w: publish %s: network %q is internal: nothing comes in from outside", service.ErrInvalid, s.Published[0], s.Network)
 	case s.External == "":
 		s.External = service.ExternalNAT
+	case s.External == service.ExternalPreserve && n.Encrypted:
+		return n.cannotPreserve()
 	}
 	for _, p := range s.Published {
 		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
@@ -133,4 +135,10 @@ func (n Network) complete(s *service.Service) error {
 		}
 	}
 	return s.Check()
+}
+
+// cannotPreserve is of an encrypted network: WireGuard takes from a host what has an address of
+// that host alone, and drops what has a client's.
+func (n Network) cannotPreserve() error {
+	return fmt.Errorf("%w: external preserve: network %q is encrypted, and WireGuard lets no address of a client outside through; want nat or local", service.ErrInvalid, n.Name)
 }

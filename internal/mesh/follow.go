@@ -223,6 +223,9 @@ func (m *Mesh) follow(ctx context.Context, s *balancer.Services, n Network, def 
 	if len(def.VIPs) > 0 && n.Refused != nil {
 		return fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
 	}
+	if preserves(def) && n.Encrypted {
+		return fmt.Errorf("service %q: %w", def.Name, n.cannotPreserve())
+	}
 	left, named, err := s.Follow(ctx, balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others})
 	if named {
 		did.named[n.StateDir] = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +37,8 @@ type Network struct {
 	Device string
 	// Internal: nothing comes in from outside.
 	Internal bool
+	// Encrypted: WireGuard leads to the other hosts.
+	Encrypted bool
 	// Refused is why it can have no service with an address; nil: it can.
 	Refused error
 }
@@ -49,6 +52,11 @@ type Mesh struct {
 	networks map[string]Network
 	view     *overlay.View // nil: none yet
 	evicted  map[string]bool
+	// addresses are those of the hosts, and preserving the number of services of a network that
+	// preserve the addresses of clients.
+	addresses    map[string][]netip.Addr
+	preserving   map[string]int
+	onPreserving func()
 	// defined and heard: all definitions, and all containers of other hosts, have been told
 	// once. Before that nothing of this host is touched.
 	defined, heard, begun bool
@@ -80,7 +88,7 @@ type selection struct{ network, name string }
 // New returns a Mesh that knows nothing yet.
 func New(c Config) *Mesh {
 	return &Mesh{
-		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{},
+		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{}, preserving: map[string]int{}, onPreserving: func() {},
 		defs: map[key]service.Shared{}, bySelect: map[selection]map[key]bool{},
 		others: map[overlay.NamedID]overlay.Named{}, byName: map[selection]map[overlay.NamedID]bool{},
 		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, turn: make(chan struct{}),
@@ -116,18 +124,37 @@ func (m *Mesh) Seen(v overlay.View) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.view = &v
-	evicted := map[string]bool{}
+	evicted, addresses := map[string]bool{}, map[string][]netip.Addr{}
 	for node := range v.Evicted {
 		evicted[node] = true
 	}
-	if maps.Equal(evicted, m.evicted) {
+	for node, is := range v.Members {
+		addresses[node] = append([]netip.Addr{is.Address}, is.Also...)
+	}
+	sameEvicted, sameAddresses := maps.Equal(evicted, m.evicted), maps.EqualFunc(addresses, m.addresses, slices.Equal)
+	if sameEvicted && sameAddresses {
 		return
 	}
-	m.evicted = evicted
-	for k := range m.defs {
-		m.dirty[k] = true
+	m.evicted, m.addresses = evicted, addresses
+	for k, s := range m.defs {
+		if !sameEvicted || preserves(s) {
+			m.dirty[k] = true
+		}
 	}
 	m.hint()
+}
+
+// preserves says that backends on all hosts see clients of the service's published ports.
+func preserves(s service.Shared) bool {
+	return s.External == service.ExternalPreserve && len(s.Published) > 0 && len(s.VIPs) > 0
+}
+
+// Preserves says whether a network has services that preserve the addresses of clients; not known:
+// the definitions have not been told yet.
+func (m *Mesh) Preserves(network string) (is, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.preserving[network] > 0, m.defined
 }
 
 // Lost says that rules have been removed, by whatever program.
@@ -143,6 +170,7 @@ func (m *Mesh) Lost() {
 func (m *Mesh) Defined(these []service.Shared, all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	preserving := maps.Clone(m.preserving)
 	gone := map[key]bool{}
 	if all {
 		for k := range m.defs {
@@ -157,6 +185,7 @@ func (m *Mesh) Defined(these []service.Shared, all bool) {
 		if before, had := m.defs[k]; !had || before.Revision != s.Revision {
 			m.undefine(k)
 			m.defs[k], m.dirty[k] = s, true
+			m.preserve(s, 1)
 			enter(m.bySelect, selection{s.Network, strings.ToLower(s.Select)}, k)
 		}
 	}
@@ -166,14 +195,33 @@ func (m *Mesh) Defined(these []service.Shared, all bool) {
 			m.dirty[k] = true
 		}
 	}
+	first := all && !m.defined
 	m.defined = m.defined || all
+	if first || !maps.Equal(preserving, m.preserving) {
+		m.onPreserving()
+	}
 	m.hint()
 }
 
 func (m *Mesh) undefine(k key) {
 	if s, had := m.defs[k]; had {
+		m.preserve(s, -1)
 		leave(m.bySelect, selection{s.Network, strings.ToLower(s.Select)}, k)
 		delete(m.defs, k)
+	}
+}
+
+// OnPreserving has fn be called whenever Preserves may say something else than before. It is to be
+// called before there are definitions, and fn returns at once.
+func (m *Mesh) OnPreserving(fn func()) { m.onPreserving = fn }
+
+// preserve counts a service that comes or goes.
+func (m *Mesh) preserve(s service.Shared, n int) {
+	if !preserves(s) {
+		return
+	}
+	if m.preserving[s.Network] += n; m.preserving[s.Network] == 0 {
+		delete(m.preserving, s.Network)
 	}
 }
 
@@ -247,7 +295,11 @@ func (m *Mesh) backends(s service.Shared) (all []service.Backend) {
 	}
 	for id := range m.byName[selection{s.Network, strings.ToLower(s.Select)}] {
 		if one := m.others[id]; !m.evicted[id.Node] {
-			all = append(all, service.Backend{ContainerID: id.Container, IfName: id.IfName, Names: one.Names, Addresses: one.Addresses, Node: id.Node})
+			b := service.Backend{ContainerID: id.Container, IfName: id.IfName, Names: one.Names, Addresses: one.Addresses, Node: id.Node}
+			if preserves(s) {
+				b.NodeAddresses = m.addresses[id.Node]
+			}
+			all = append(all, b)
 		}
 	}
 	slices.SortFunc(all, func(a, b service.Backend) int {

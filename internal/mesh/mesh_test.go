@@ -75,6 +75,44 @@ func (m *Mesh) led(name string) (to, dirty string) {
 	return strings.Join(all, " "), strings.Join(changed, " ")
 }
 
+// A service that preserves the addresses of clients has those of its containers' hosts, as they
+// change, and any change of whether a network has such services is told.
+func TestPreserves(t *testing.T) {
+	m := newMesh()
+	told := 0
+	m.OnPreserving(func() { told++ })
+	want := func(preserves, known bool, calls int) {
+		t.Helper()
+		if is, k := m.Preserves("net1"); is != preserves || k != known || told != calls {
+			t.Errorf("Preserves: %v, known %v, told %d times; want %v, %v, %d", is, k, told, preserves, known, calls)
+		}
+	}
+	want(false, false, 0)
+	web, other := webOf("web", 1), webOf("other", 1)
+	m.Defined([]service.Shared{web, other}, true)
+	want(false, true, 1)
+	web.Revision, web.External = 2, service.ExternalPreserve
+	m.Defined([]service.Shared{web}, false)
+	want(false, true, 1) // no port is published
+	web.Revision, web.Published = 3, []service.Published{{Protocol: firewall.TCP, Port: 8080, To: 80}}
+	m.Defined([]service.Shared{web}, false)
+	want(true, true, 2)
+	m.Others([]overlay.Named{far("h2", "c1", "shop", "10.5.2.2")}, true)
+	_, _ = m.led("web")
+	for i, address := range []string{"192.0.2.2", "192.0.2.22"} {
+		at, also := netip.MustParseAddr(address), netip.MustParseAddr("2001:db8::2")
+		m.Seen(overlay.View{Members: map[string]overlay.Member{"h2": {Name: "h2", Address: at, Also: []netip.Addr{also}}}})
+		if _, dirty := m.led("web"); dirty != "web" {
+			t.Errorf("view %d: %q is looked at, want web alone", i, dirty)
+		}
+		if got := m.backends(web)[0].NodeAddresses; !slices.Equal(got, []netip.Addr{at, also}) {
+			t.Errorf("view %d: addresses %v", i, got)
+		}
+	}
+	m.Defined([]service.Shared{{Service: service.Service{Network: "net1", Name: "web"}}}, false)
+	want(false, true, 3)
+}
+
 // Containers come to the services that select one of their names, in any case, and go from
 // these alone.
 func TestBackends(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 var (
 	connectionsDesc = prometheus.NewDesc("libnet_service_connections_total",
 		"Connections to a port of a service that began on this host.", []string{"network", "service", "port"}, nil)
+	ledDesc = prometheus.NewDesc("libnet_service_backend_connections_total",
+		"Connections to a service that began on this host and were led to a container.", []string{"network", "service", "container", "host"}, nil)
 	backendsDesc = prometheus.NewDesc("libnet_service_backends",
 		"Containers behind a service, on all hosts: ready ones get connections, drained ones keep those that they have.", []string{"network", "service", "state"}, nil)
 	okDesc = prometheus.NewDesc("libnet_service_ok", "1 while all services of networks that span hosts are as they are to be.", nil, nil)
@@ -23,6 +25,7 @@ const scrape = 5 * time.Second
 // Describe sends what Collect sends.
 func (m *Mesh) Describe(to chan<- *prometheus.Desc) {
 	to <- connectionsDesc
+	to <- ledDesc
 	to <- backendsDesc
 	to <- okDesc
 }
@@ -65,12 +68,19 @@ func collect(to chan<- prometheus.Metric, f balancer.Found) {
 		}
 	}
 	ready, drained := 0, 0
-	for _, b := range f.Backends {
+	led := map[[2]string]uint64{} // a container may have several interfaces on a network
+	for i, b := range f.Backends {
+		if i < len(f.Led) && len(f.VIPs) > 0 {
+			led[[2]string{b.ContainerID, b.Node}] += f.Led[i]
+		}
 		if f.Weight(b.ContainerID) > 0 {
 			ready++
 		} else {
 			drained++
 		}
+	}
+	for at, n := range led {
+		to <- prometheus.MustNewConstMetric(ledDesc, prometheus.CounterValue, float64(n), f.Network, f.Name, at[0], at[1])
 	}
 	to <- prometheus.MustNewConstMetric(backendsDesc, prometheus.GaugeValue, float64(ready), f.Network, f.Name, "ready")
 	to <- prometheus.MustNewConstMetric(backendsDesc, prometheus.GaugeValue, float64(drained), f.Network, f.Name, "drained")

@@ -41,12 +41,32 @@ func configured(data []byte, network string) (model.NetworkConfig, bool, error) 
 	if len(plugins) == 0 {
 		return model.NetworkConfig{}, false, file.Err()
 	}
-	v := read(plugins[0], table[:])
+	o, _, err := complete(Bridge, plugins[0])
+	if err != nil {
+		return model.NetworkConfig{}, false, err
+	}
+	v := read(o, table[:])
 	cfg := readConfig(Bridge, v)
 	if cfg.VLANTrunk, err = readTrunk(v[keyVLANTrunk]); err != nil {
 		return cfg, false, err
 	}
-	return cfg, true, file.Err()
+	return cfg, true, errors.Join(file.Err(), o.Err())
+}
+
+// complete lays a plugin's object upon what lies below it; nil: nothing does.
+func complete(p Plugin, o *jsonr.Object) (*jsonr.Object, *Completed, error) {
+	if p&networks == 0 {
+		return o, nil, nil
+	}
+	below, err := ReadBelow(LayersDir, o)
+	if below == nil || err != nil {
+		return o, nil, err
+	}
+	c, err := below.Complete(p, o)
+	if err != nil {
+		return o, nil, err
+	}
+	return c.Conf, c, nil
 }
 
 // ofType returns the plugins of a type that a file has: of a list of plugins, or of a file for
@@ -94,11 +114,14 @@ func AgentNetworks(data []byte) ([]AgentNetwork, error) {
 	}
 	var all []AgentNetwork
 	for _, o := range ofType(file, Overlay) {
+		if o, _, err = complete(Overlay, o); err != nil {
+			return nil, err
+		}
 		v := read(o, table[:])
 		if !v[keyNodes].Missing() {
 			continue
 		}
-		n, err := agentNetwork(nameOf(file), v, file)
+		n, err := agentNetwork(nameOf(file), v, o)
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +130,7 @@ func AgentNetworks(data []byte) ([]AgentNetwork, error) {
 	return all, file.Err()
 }
 
-func agentNetwork(name string, v values, file *jsonr.Object) (AgentNetwork, error) {
+func agentNetwork(name string, v values, o *jsonr.Object) (AgentNetwork, error) {
 	n := AgentNetwork{Name: name, Config: readConfig(Overlay, v)}
 	v[keyStateDir].String(&n.StateDir)
 	var kind string
@@ -115,7 +138,7 @@ func agentNetwork(name string, v values, file *jsonr.Object) (AgentNetwork, erro
 	ipam[ipamType].String(&kind)
 	ipam[ipamDataDir].String(&n.DataDir)
 	var err error
-	n.Size, err = readTunnelKeys(v, &n.Config, kind, file)
+	n.Size, err = readTunnelKeys(v, &n.Config, kind, o)
 	n.Subnets = n.Config.Tunnel.Subnets
 	switch families := map[bool]bool{}; {
 	case err != nil:
@@ -154,10 +177,16 @@ func SecureNetworks(data []byte) ([]SecureNetwork, error) {
 	}
 	var all []SecureNetwork
 	for _, o := range ofType(file, Overlay) {
+		if o, _, err = complete(Overlay, o); err != nil {
+			return nil, err
+		}
 		v := read(o, table[:])
 		var t model.TunnelConfig
 		t.Nodes = readNodes(v[keyNodes])
 		readEncryption(v, &t)
+		if err := o.Err(); err != nil {
+			return nil, err
+		}
 		if !t.Encrypted() {
 			continue
 		}

@@ -97,6 +97,7 @@ func keyRows() []keyRow {
 	row(networks, `"names":true,"runtimeConfig":{{}}`, "runtimeConfig.aliases", `["a"]`, `["a b"]`)
 	row(networks, `"names":true,"args":{"cni":{{}}}`, "args.cni.names", `["a"]`, `["a b"]`)
 
+	row(networks, "", "configFrom", `"web"`, `"../web"`)
 	row(attachers, "", "stateDir", `"/s"`, `"s"`)
 	row(Portmap, "", "conditionsV4", `["-s","10.0.0.0/8"]`, `"-s 10.0.0.0/8"`)
 	row(Portmap, "", "conditionsV6", `["-s","::1"]`, `"-s ::1"`)

@@ -122,6 +122,11 @@ func readStateDir(v jsonr.Value) string {
 	return dir
 }
 
+// LooseStateDir is the directory of the records as DEL and GC read it; empty: libnet's default.
+func LooseStateDir(conf *jsonr.Object) string {
+	return looseStateDir(conf.Apart().At(table[keyStateDir].Name))
+}
+
 // looseStateDir is empty for what readStateDir refuses.
 func looseStateDir(v jsonr.Value) string {
 	dir, _ := v.Text()

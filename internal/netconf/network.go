@@ -30,6 +30,8 @@ type Network struct {
 	BlockSize model.BlockSize
 	// ByAgent says of overlay-ln that ln-agent knows the hosts.
 	ByAgent bool
+	// Template is the name of that in configFrom; empty: none. What it says is not looked up.
+	Template string
 }
 
 // defaultBridge is that of the reference bridge plugin.
@@ -47,6 +49,9 @@ func ReadNetwork(p Plugin, s Source) (*Network, error) {
 		return nil, err // of any key so far
 	}
 	var err error
+	if n.Template, err = TemplateOf(s.Conf); err != nil {
+		return nil, err
+	}
 	if n.Config.VLANTrunk, err = readTrunk(v[keyVLANTrunk]); err != nil {
 		return nil, err
 	}

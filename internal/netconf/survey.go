@@ -18,6 +18,8 @@ type File struct {
 	Err error
 	// Ours says that a plugin of ours is in it.
 	Ours bool
+	// Below says that it is a template, or has defaults: no network.
+	Below bool
 	// Plugins are the binaries that our plugins in it take: themselves and their IPAM.
 	Plugins []string
 	// Subnets of the pools of our plugins.
@@ -36,14 +38,36 @@ type File struct {
 type Member struct {
 	*Network
 	Plugin Plugin
-	Source Source
+	Source Source // as the file has it
+	// Completed is that with what lies below it; nil: nothing does.
+	Completed *Completed
 }
 
-// ReadFile reads a configuration: Err says why it could not be.
+// From says where a key has its value from: FromConf, "defaults", or "template NAME".
+func (m Member) From(key string) string {
+	if m.Completed == nil {
+		return FromConf
+	}
+	return m.Completed.From(key)
+}
+
+// Conf is the configuration with what lies below it.
+func (m Member) Conf() *jsonr.Object {
+	if m.Completed == nil {
+		return m.Source.Conf
+	}
+	return m.Completed.Conf
+}
+
+// ReadFile reads a configuration, or a file of what lies below configurations: defaults.json,
+// or one in a directory templates. Err says why it could not be.
 func ReadFile(path string) File {
 	data, err := plain.ReadFile(path)
 	if err != nil {
 		return File{Path: path, Err: err}
+	}
+	if is, name := isBelow(path); is {
+		return File{Path: path, Below: true, Err: lintLayer(path, name, data)}
 	}
 	return ReadData(path, data)
 }
@@ -132,11 +156,22 @@ func (f *File) readPlugin(p Plugin, s Source) error {
 		}
 		return publish.Config.Validate()
 	}
-	n, err := ReadNetwork(p, s)
+	o, c, err := complete(p, s.Conf)
 	if err != nil {
 		return err
 	}
-	f.Networks = append(f.Networks, Member{n, p, s})
+	n, err := ReadNetwork(p, Source{Conf: o, Network: s.Network})
+	if err == nil {
+		f.Networks = append(f.Networks, Member{n, p, s, c})
+		err = f.readMember(p, n)
+	}
+	if c != nil {
+		err = c.Locate(err)
+	}
+	return err
+}
+
+func (f *File) readMember(p Plugin, n *Network) error {
 	if n.IPAMType != "" {
 		f.add(n.IPAMType)
 	}

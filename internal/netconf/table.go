@@ -45,6 +45,7 @@ const (
 	keyExternalSetMarkChain
 	keyNames
 	keyFastPath
+	keyConfigFrom
 	keyStateDir
 	keyStrict
 	keyIPAM
@@ -162,6 +163,8 @@ var table = [keyCount]Key{
 	keyFastPath: {Name: "fastPath", Of: networks, Type: "string", Default: `"off"`,
 		Does:    "`\"auto\"`: packets between containers of the network go straight from one to the other once their flow has come through all rules, in a tc program: [Fast path](fast-path.md). Where the kernel cannot (Linux 5.10 with BPF), as with `\"off\"`.",
 		Overlay: "Also those to and from other hosts, but for networks with `encryption`."},
+	keyConfigFrom: {Name: "configFrom", Of: networks, Type: "string",
+		Does: "Name of a template, `/etc/cni/ln/templates/<name>.json`, which says what this configuration leaves open: [Templates and defaults](templates.md)."},
 	keyStateDir: {Name: "stateDir", Of: attachers, Type: "string", Default: `"/run/libnet"`, Cleanup: true,
 		Does: "Directory of the records, an absolute path."},
 	keyStrict: {Name: "strict", Of: attachers, Type: "boolean", Default: "false",

@@ -64,6 +64,8 @@ type finder struct {
 	// strangers says to keep unknown keys without a near one, too.
 	strangers bool
 	strange   []Finding
+	// all says that no key is a vendor's.
+	all bool
 }
 
 // walk looks at the keys of an object. others says to find keys of other plugins, too: runtimes
@@ -129,7 +131,7 @@ func (f *finder) foreign(ipam *jsonr.Object) bool {
 // miss finds the key that an unknown one was meant to be.
 func (f *finder) miss(v jsonr.Value, section []Key) {
 	name := v.Name()
-	if slices.Contains(vendorKeys, name) || strings.ContainsAny(name, "./") {
+	if !f.all && (slices.Contains(vendorKeys, name) || strings.ContainsAny(name, "./")) {
 		return
 	}
 	best, least, spelt := "", 0, spell(name)

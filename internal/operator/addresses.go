@@ -41,15 +41,18 @@ const (
 	LeaseAlive LeaseState = "alive" // its container is not provably gone
 	LeaseDead  LeaseState = "dead"  // its container is provably gone: GC frees it
 	LeaseWrong LeaseState = "unreadable"
+	// LeaseCooling is of an address that was released, and is not given again before Until.
+	LeaseCooling LeaseState = "cooling"
 )
 
 // Lease is an address that a pool has given.
 type Lease struct {
 	Addr  netip.Addr
-	ID    model.ID // zero for LeaseWrong
+	ID    model.ID // zero for LeaseWrong and LeaseCooling
 	State LeaseState
 	Why   string    // the container is gone, or the lease cannot be read
-	Since time.Time // of the lease; zero: not known
+	Since time.Time // of the lease, or of its release; zero: not known
+	Until time.Time // zero but for LeaseCooling
 	// Workload keeps the address over restarts; empty: none does.
 	Workload string
 	// Recorded says that the holder is an attachment of libnet's records.
@@ -61,6 +64,7 @@ type PoolState struct {
 	Network string
 	Sets    []PoolUse
 	Leases  []Lease // in the order of addresses
+	Cooling []Lease // in the order in which they may be given again
 	// NotRead says why the use is not known; the leases are.
 	NotRead string
 }
@@ -103,7 +107,17 @@ func (o *Operator) Pool(ctx context.Context, n *engine.Network) (PoolState, erro
 		p.Leases = append(p.Leases, o.lease(n, h, &seen, recorded))
 	}
 	slices.SortFunc(p.Leases, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
-	return p, err
+	resting, coolErr := pool.Resting(ctx)
+	taken := map[netip.Addr]bool{} // by another program, too
+	for _, h := range held {
+		taken[h.Addr] = true
+	}
+	for _, r := range resting {
+		if !taken[r.Addr] {
+			p.Cooling = append(p.Cooling, Lease{Addr: r.Addr, State: LeaseCooling, Since: r.Since, Until: r.Until})
+		}
+	}
+	return p, errors.Join(err, coolErr)
 }
 
 // recordedIDs are those of the attachments of a network.

@@ -79,6 +79,7 @@ type Member struct {
 	Live, Holds bool
 	// Revision is when it last said its address.
 	Revision int64
+	Also     []netip.Addr // other addresses of the host
 }
 
 // ServiceHolder has the blocks out of which services get their addresses. It can be the name of

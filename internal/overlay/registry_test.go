@@ -35,15 +35,15 @@ func TestHosts(t *testing.T) {
 	block := func(i int) netip.Prefix { return netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", i)) }
 	v := View{
 		Members: map[string]Member{
-			"a":    {"a", at("192.0.2.1"), true, true, 1},
-			"b":    {"b", at("192.0.2.2"), false, true, 2}, // not heard of: it has its blocks
-			"old":  {"old", at("192.0.2.3"), false, true, 9},
-			"new":  {"new", at("192.0.2.3"), true, true, 3},
-			"odd":  {"odd", at("2001:db8::1"), true, true, 3},
-			"idle": {"idle", at("192.0.2.4"), true, true, 3},
-			"gone": {"gone", at("192.0.2.5"), false, false, 3},
-			"lost": {"lost", at("127.0.0.1"), true, true, 3},
-			"self": {"self", at("10.5.9.9"), true, true, 3},
+			"a":    {"a", at("192.0.2.1"), true, true, 1, nil},
+			"b":    {"b", at("192.0.2.2"), false, true, 2, nil}, // not heard of: it has its blocks
+			"old":  {"old", at("192.0.2.3"), false, true, 9, nil},
+			"new":  {"new", at("192.0.2.3"), true, true, 3, nil},
+			"odd":  {"odd", at("2001:db8::1"), true, true, 3, nil},
+			"idle": {"idle", at("192.0.2.4"), true, true, 3, nil},
+			"gone": {"gone", at("192.0.2.5"), false, false, 3, nil},
+			"lost": {"lost", at("127.0.0.1"), true, true, 3, nil},
+			"self": {"self", at("10.5.9.9"), true, true, 3, nil},
 		},
 		Networks: map[string]Shared{"n": {Terms: Terms{Subnets: prefixes("10.5.0.0/16"), Size: BlockSize{24, 64}}, Blocks: map[netip.Prefix]Holding{
 			netip.MustParsePrefix("10.5.0.0/16"): {Node: "odd", Revision: 1}, netip.MustParsePrefix("10.6.0.0/24"): {Node: "b", Revision: 1}, block(8): {Node: "lost", Revision: 1},

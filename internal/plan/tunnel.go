@@ -72,6 +72,11 @@ func (n *Network) TunnelOf(rec state.Endpoint) string {
 	return n.tunnelNamed(TunnelPrefix)
 }
 
+// VXLANName is the name that the device of a network has that is not encrypted.
+func VXLANName(network string) string {
+	return (&Network{Name: network}).tunnelNamed(TunnelPrefix)
+}
+
 // SecureName is the name that the device of an encrypted network has.
 func SecureName(network string) string {
 	return (&Network{Name: network}).tunnelNamed(tunnel.SecurePrefix)

@@ -18,6 +18,7 @@ type conf struct {
 	name   string
 	ipam   address.IPAM // nil: none
 	one    bool         // the call is about one attachment
+	layers []byte       // what the configuration was laid upon; nil: nothing
 	// recall, if not nil, is called with the network as recorded, if it is.
 	recall func(*engine.Network)
 }
@@ -61,7 +62,7 @@ func (d driver) parse(call *cni.Call) (*conf, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conf{Network: *n, driver: d, name: call.Network, one: !d.guest}
+	c := &conf{Network: *n, driver: d, name: call.Network, one: !d.guest, layers: call.Layers}
 	switch {
 	case d.join != nil:
 		err = d.join(c, call)
@@ -143,6 +144,9 @@ func (c *conf) withNetwork(fn func(*engine.Controller, *engine.Network) error) e
 	def := []engine.NetworkOption{engine.WithConfig(c.Config)}
 	if c.ipam != nil {
 		def = append(def, engine.WithIPAM(c.ipam))
+	}
+	if c.layers != nil {
+		def = append(def, engine.WithLayers(c.layers))
 	}
 	n, err := controller.DefineNetwork(c.driver.name, c.name, def...)
 	if err != nil {

@@ -47,5 +47,5 @@ func Define(p netconf.Plugin, version string, fn func(Defined) error) cni.Plugin
 			return fn(def)
 		})
 	}
-	return cni.Plugin{Name: d.keys.String(), Version: version, Vet: Vet(d.keys), Check: check}
+	return cni.Plugin{Name: d.keys.String(), Version: version, Complete: d.fromFiles, Vet: Vet(d.keys), Check: check}
 }

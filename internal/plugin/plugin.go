@@ -39,12 +39,12 @@ func Guest(p netconf.Plugin, version string) cni.Plugin {
 		d = overlay
 	}
 	d.guest = true
-	return cni.Plugin{Name: d.keys.String(), Version: version, Vet: Vet(d.keys), Add: d.add}
+	return cni.Plugin{Name: d.keys.String(), Version: version, Complete: d.complete, Vet: Vet(d.keys), Add: d.add}
 }
 
 func (d driver) plugin(version string) cni.Plugin {
 	return cni.Plugin{
-		Name: d.keys.String(), Version: version, Vet: Vet(d.keys),
+		Name: d.keys.String(), Version: version, Complete: d.complete, Vet: Vet(d.keys),
 		Add: d.add, Check: d.check, Del: d.del, GC: d.collect, Status: d.status,
 	}
 }

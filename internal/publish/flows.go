@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -47,16 +48,16 @@ func (k *Ports) endPublished(ctx context.Context, rec state.Endpoint) error {
 }
 
 // EndEarlierFlows ends the connections of addresses that had another owner, before
-// their new one can be reached. It reports whether one may have had.
-func (k *Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr) (had bool, err error) {
+// their new one can be reached on a bridge. It reports whether none had one, ever, on that bridge.
+func (k *Ports) EndEarlierFlows(ctx context.Context, addrs []netip.Addr, bridge string, mac net.HardwareAddr) (unknown bool, err error) {
 	if len(addrs) == 0 {
 		return false, nil
 	}
-	again, err := k.Standby.GiveAddrs(addrs)
+	given, err := k.Standby.GiveAddrs(addrs, bridge, mac)
 	if err != nil {
-		return true, err
+		return false, err
 	}
-	return len(again) > 0, k.forget(ctx, conntrack.Filter{Addrs: again})
+	return given.Noted && len(given.Again) == 0, k.forget(ctx, conntrack.Filter{Addrs: given.Again})
 }
 
 // EndUnguardedFlows ends the connections to addresses of the endpoint's subnets: a

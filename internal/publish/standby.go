@@ -27,9 +27,8 @@ import (
 // Standbys are the files that say which attachments wait for ports.
 type Standbys interface {
 	OwnPorts(ctx context.Context, containerID string) (release func(), err error)
-	GiveAddrs([]netip.Addr) (again []netip.Addr, err error)
+	GiveAddrs(addrs []netip.Addr, bridge string, mac net.HardwareAddr) (state.Given, error)
 	NoteBridge(name string, mac net.HardwareAddr) error
-	NotedBridge(name string, mac net.HardwareAddr) bool
 	LoadStandby(containerID string) (state.Standby, error)
 	SaveStandby(state.Standby) error
 	Standbys() ([]string, error)

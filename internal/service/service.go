@@ -26,8 +26,9 @@ type External string
 
 // The kinds of External.
 const (
-	ExternalNAT   External = "nat"   // of all hosts; those of others see this host as the client
-	ExternalLocal External = "local" // of this host
+	ExternalNAT      External = "nat"      // of all hosts; those of others see this host as the client
+	ExternalLocal    External = "local"    // of this host
+	ExternalPreserve External = "preserve" // of all hosts; all see the client
 )
 
 // Port is a port of a service, and the port of its backends that it leads to.
@@ -109,9 +110,9 @@ func (s Service) Check() error {
 		}
 	}
 	switch s.External {
-	case "", ExternalNAT, ExternalLocal:
+	case "", ExternalNAT, ExternalLocal, ExternalPreserve:
 	default:
-		return invalid("external", strconv.Quote(string(s.External)), "want nat or local")
+		return invalid("external", strconv.Quote(string(s.External)), "want nat, local or preserve")
 	}
 	return s.checkPublished()
 }
@@ -197,6 +198,9 @@ type Backend struct {
 	Addresses   []netip.Addr
 	// Node is the host of the container, where the service is Shared; empty: this one.
 	Node string `json:",omitempty"`
+	// NodeAddresses are those of Node, where it is another host and the service preserves the
+	// addresses of clients.
+	NodeAddresses []netip.Addr `json:",omitempty"`
 }
 
 // Key tells the backend from others of its network.

@@ -23,17 +23,34 @@ const (
 	bridgeWord  = 8 // bytes
 )
 
-// GiveAddrs notes that addresses are given to an attachment, and returns those
-// that may have been given before: an earlier owner may have left connections.
-// Two addresses can have one slot, so some are returned that were not. Nothing
-// is ever taken back; the file goes with the directory, mostly at the next boot.
-func (d *Dir) GiveAddrs(addrs []netip.Addr) (again []netip.Addr, err error) {
+// Given is what was known when addresses were given.
+type Given struct {
+	// Again are those that may have been given before: an earlier owner may have left
+	// connections. Two addresses can have one slot, so some are here that were not.
+	Again []netip.Addr
+	// Noted says that all addresses which were given on the bridge by means of this directory are
+	// known: the bridge was made when the directory was there. It is false where that cannot be
+	// told, as after the directory was removed.
+	Noted bool
+}
+
+// GiveAddrs notes that addresses are given to an attachment, on a bridge. Nothing is ever taken
+// back; the file goes with the directory, mostly at the next boot. With an error all were given.
+func (d *Dir) GiveAddrs(addrs []netip.Addr, bridge string, mac net.HardwareAddr) (Given, error) {
 	path := filepath.Join(d.root, "addresses")
 	fd, err := openGiven(path)
 	if err != nil {
-		return addrs, &fs.PathError{Op: "open", Path: path, Err: err}
+		return Given{Again: addrs}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
+	given := Given{Noted: noted(fd, bridge, mac)}
+	if given.Again, err = giveAddrs(fd, path, addrs); err != nil {
+		return Given{Again: addrs}, err
+	}
+	return given, nil
+}
+
+func giveAddrs(fd int, path string, addrs []netip.Addr) (again []netip.Addr, err error) {
 	for _, a := range addrs {
 		h := fnv.New64a()
 		_, _ = h.Write(a.AsSlice())
@@ -41,14 +58,14 @@ func (d *Dir) GiveAddrs(addrs []netip.Addr) (again []netip.Addr, err error) {
 		var given [1]byte
 		n, err := unix.Pread(fd, given[:], at)
 		if err != nil {
-			return addrs, &fs.PathError{Op: "read", Path: path, Err: err}
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 		}
 		if n == 1 && given[0] != 0 {
 			again = append(again, a)
 			continue
 		}
 		if _, err := unix.Pwrite(fd, []byte{1}, at); err != nil {
-			return addrs, &fs.PathError{Op: "write", Path: path, Err: err}
+			return nil, &fs.PathError{Op: "write", Path: path, Err: err}
 		}
 	}
 	return again, nil
@@ -70,15 +87,7 @@ func (d *Dir) NoteBridge(name string, mac net.HardwareAddr) error {
 	return nil
 }
 
-// NotedBridge says that all addresses which were given on a bridge by means of this
-// directory are known to GiveAddrs: the bridge was made when the directory was there. It is
-// false where that cannot be told, as after the directory was removed.
-func (d *Dir) NotedBridge(name string, mac net.HardwareAddr) bool {
-	fd, err := unix.Open(filepath.Join(d.root, "addresses"), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = unix.Close(fd) }()
+func noted(fd int, name string, mac net.HardwareAddr) bool {
 	word, at := bridgeNote(name, mac)
 	var noted [bridgeWord]byte
 	n, err := unix.Pread(fd, noted[:], at)

@@ -138,6 +138,9 @@ func (n Network) encode() []byte {
 	if len(n.Config) > 0 {
 		o.Raw("Config", n.Config)
 	}
+	if len(n.Layers) > 0 {
+		o.Raw("Layers", n.Layers)
+	}
 	return o.Bytes()
 }
 

@@ -25,6 +25,8 @@ type Network struct {
 	// Fingerprint of Config, to see a change without decoding it.
 	Fingerprint string
 	Config      json.RawMessage `json:",omitempty"` // the driver's configuration; only its writer reads it
+	// Layers is what the configuration was laid upon, as its reader wrote it; nil: nothing.
+	Layers json.RawMessage `json:",omitempty"`
 }
 
 // NetnsID tells one network namespace from every other of this boot.

@@ -351,8 +351,8 @@ func TestStandbyAndAddresses(t *testing.T) {
 	}
 	two := []netip.Addr{netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("fd00::2")}
 	for _, want := range []int{0, 2} {
-		if again, err := d.GiveAddrs(two); err != nil || len(again) != want {
-			t.Errorf("given again: %v, %v, want %d", again, err, want)
+		if given, err := d.GiveAddrs(two, "br0", nil); err != nil || len(given.Again) != want {
+			t.Errorf("given again: %v, %v, want %d", given, err, want)
 		}
 	}
 }
@@ -363,13 +363,13 @@ func TestNoteBridge(t *testing.T) {
 	first, second := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
 	noted := func(want bool, name string, mac net.HardwareAddr) {
 		t.Helper()
-		if got := d.NotedBridge(name, mac); got != want {
-			t.Errorf("%s with %s noted: %t, want %t", name, mac, got, want)
+		if given, err := d.GiveAddrs(nil, name, mac); err != nil || given.Noted != want {
+			t.Errorf("%s with %s noted: %v, %v, want %t", name, mac, given, err, want)
 		}
 	}
 	noted(false, "br0", first)
 	for i := range 256 {
-		if _, err := d.GiveAddrs([]netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})}); err != nil {
+		if _, err := d.GiveAddrs([]netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})}, "br0", second); err != nil {
 			t.Fatal(err)
 		}
 	}

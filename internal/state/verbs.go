@@ -26,7 +26,7 @@ func (d *Dir) SaveNetwork(n Network) error {
 		return err
 	}
 	defer unlock()
-	return replace(path, n.encode())
+	return d.replaceRecord(path, n)
 }
 
 // lockRecord keeps other writers of a network's record out.
@@ -51,7 +51,7 @@ func (d *Dir) SwapNetwork(old, n Network) (swapped bool, err error) {
 	if !d.HasNetwork(n.Name, old.Fingerprint) {
 		return false, nil
 	}
-	return true, replace(path, n.encode())
+	return true, d.replaceRecord(path, n)
 }
 
 // CreateNetwork writes the record of a new network; ErrExists when there is one.
@@ -102,7 +102,7 @@ func (d *Dir) DeleteNetwork(name string) error {
 		return err
 	}
 	dir := filepath.Dir(path)
-	return errors.Join(remove(d.lockFile(name)), removeDir(d.endpointDir(name)), removeDir(dir))
+	return errors.Join(remove(d.layersFile(name)), remove(d.lockFile(name)), removeDir(d.endpointDir(name)), removeDir(dir))
 }
 
 // removeDir deletes a directory if it is empty; otherwise it stays, as it does

@@ -1,6 +1,7 @@
 package ipamstore
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -159,6 +160,31 @@ func (x *session) queued() (resting, over []netip.Addr, err error) {
 		}
 	}
 	return resting, over, nil
+}
+
+// Resting returns the addresses that rest after their release, in the order in which they may be
+// chosen again. Without Config.Cooldown, or a pool, there are none. It changes nothing.
+//
+// Errors are ErrLocked, ErrIO.
+func (s *Store) Resting(ctx context.Context) (all []Resting, err error) {
+	err = s.do(ctx, looking, func(x *session) error {
+		q, err := x.coolingQueue()
+		if err != nil {
+			return err
+		}
+		now, wall := s.uptime(), time.Now()
+		for i := q.done(); i < q.len(); i++ {
+			if x.rests(q, i, now) {
+				at, a := q.record(i)
+				all = append(all, Resting{a, wall.Add(at - now), wall.Add(at - now + s.conf.Cooldown)})
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errNoPool) {
+		return nil, nil
+	}
+	return all, err
 }
 
 // tidyQueue writes the queue anew, as the index is rebuilt: one record for an

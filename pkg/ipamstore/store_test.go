@@ -269,6 +269,23 @@ func TestCooldown(t *testing.T) {
 	if u.Sets[0] != (SetUsage{Capacity: 5, Held: 3, Cooling: 2}) || !errors.Is(err, ErrExhausted) {
 		t.Errorf("status %+v, %v", u, err)
 	}
+	resting := func() (all []string) {
+		t.Helper()
+		found, err := s.Resting(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		for _, r := range found {
+			if got := r.Until.Sub(r.Since); got != time.Minute {
+				t.Errorf("%s rests for %s", r.Addr, got)
+			}
+			all = append(all, r.Addr.String())
+		}
+		return all
+	}
+	if got := strings.Join(resting(), " "); got != "10.1.0.2 10.1.0.3" {
+		t.Errorf("resting: %s", got)
+	}
 	// A request does not wait, and the rest starts anew afterwards.
 	mustApply(t, s, request(7, "10.1.0.2"))
 	mustRemove(t, s, 7)
@@ -276,7 +293,13 @@ func TestCooldown(t *testing.T) {
 	if u, err := s.Status(t.Context()); u.Sets[0] != (SetUsage{Capacity: 5, Held: 3, Cooling: 2}) || !errors.Is(err, ErrExhausted) {
 		t.Errorf("status %+v, %v", u, err)
 	}
+	if got := strings.Join(resting(), " "); got != "10.1.0.3 10.1.0.2" {
+		t.Errorf("resting: %s", got)
+	}
 	*now += 30 * time.Second
+	if got := resting(); len(got) != 0 {
+		t.Errorf("resting: %v", got)
+	}
 	checkIndex(t, s)
 	if got := mustApply(t, s, request(8)); got != "10.1.0.2" && got != "10.1.0.3" {
 		t.Error(got)

@@ -163,6 +163,14 @@ type Held struct {
 	Problem string
 }
 
+// Resting is an address that rests after its release (Config.Cooldown).
+type Resting struct {
+	Addr netip.Addr
+	// Since is when it was released, and Until the moment from which it may be chosen
+	// automatically again.
+	Since, Until time.Time
+}
+
 // Usage is what Status found.
 type Usage struct {
 	// Dir is the directory of the pool.

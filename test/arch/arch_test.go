@@ -19,7 +19,8 @@ var ladder = []struct {
 }{
 	{"plugins/*", []string{"internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model", "internal/publish", "internal/address", "internal/life"}},
 	{"internal/plugin", []string{"internal/cni", "internal/plan", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
-	{"internal/netconf", []string{"internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
+	{"internal/netconf", []string{"internal/layers", "internal/jsonw", "internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
+	{"internal/layers", []string{"internal/jsonr", "internal/jsonw"}},
 	{"internal/overlay", []string{"internal/tunnel", "internal/host", "internal/wireguard"}},
 	{"cmd/lnctl", []string{"cmd/lnctl/*", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life", "internal/balancer", "internal/service", "internal/firewall"}},
 	{"cmd/lnctl/find", []string{"internal/state"}},
@@ -32,7 +33,8 @@ var ladder = []struct {
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets", "internal/jsonr"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/enforce"}},
 	{"internal/enforce", []string{"internal/firewall", "internal/firewall/admit", "internal/firewall/nft", "internal/firewall/ruleset", "internal/netlink", "internal/netpolicy", "internal/state"}},
-	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/enforce"}},
+	{"internal/agent", []string{"internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/enforce", "internal/returnpath"}},
+	{"internal/returnpath", []string{"internal/firewall", "internal/firewall/ruleset", "internal/firewall/transaction", "internal/host", "internal/netlink", "internal/nfnl"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/responder", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/mesh", []string{"internal/firewall", "internal/firewall/conntrack", "internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
 	{"internal/capture", []string{"internal/nfnl"}},
@@ -126,7 +128,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/wggo", "internal/nftrace", "internal/enforce", "internal/netpolicy"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/enforce", "internal/netpolicy"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

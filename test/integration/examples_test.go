@@ -38,6 +38,7 @@ type example struct {
 	key      string // private key of the host, which has wireguard-go where the kernel has no WireGuard; empty: none
 	foreign  string // what plugins of others leave behind
 	root     string // why it needs root of the host; empty: it does not
+	below    bool   // templates and defaults lie beside the file
 }
 
 // web is CAP_ARGS that publish port 80 as 18080.
@@ -151,6 +152,10 @@ func newWalk(t *testing.T, file string, ex example) *walk {
 	}
 	if err := json.Unmarshal(data, &list); err != nil {
 		t.Fatal(err)
+	}
+	if ex.below {
+		h.below(filepath.Dir(file))
+		list.Plugins[0] = h.completed(list.Plugins[0])
 	}
 	if err := json.Unmarshal(list.Plugins[0], &first); err != nil {
 		t.Fatal(err)
@@ -457,7 +462,7 @@ func (w *walk) reachLayer2() {
 // there beyond before is the network's own, which names its bridge.
 func (w *walk) nothingOfContainers(before snapshot) {
 	w.t.Helper()
-	own := fmt.Sprintf(`^(link|addr) %[1]s |dev %[1]s |^nft \d+ libnet( |$)|^file /run/libnet/networks/%[2]s/network.json `, w.bridge, w.name)
+	own := fmt.Sprintf(`^(link|addr) %[1]s |dev %[1]s |^nft \d+ libnet( |$)|^file /run/libnet/networks/%[2]s/(network.json|layered) `, w.bridge, w.name)
 	ofNetwork := "no owner"
 	if w.first == "overlay-ln" { // the tunnel stays, as the bridge does, and is never without its rules
 		own += `|^(link|addr) vx-|dev vx-`

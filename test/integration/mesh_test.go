@@ -138,6 +138,9 @@ func TestMeshLife(t *testing.T) {
 	if metric(body, `libnet_service_connections_total{network="net0",port="80:8080/tcp",service="web"}`) < 1 {
 		t.Errorf("no connections are counted:\n%s", body)
 	}
+	if metric(body, `libnet_service_backend_connections_total{container="b2",host="h2",network="net0",service="web"}`) < 1 {
+		t.Errorf("no connections to b2 are counted:\n%s", body)
+	}
 	m.become("after repair", "far", v4, "b2")
 	if out, err := m.tryLnctl("h2", "service", "create", "web", "--network", "net0", "--select", "alias=web", "--port", "80"); err == nil {
 		t.Errorf("the same service again: %s", out)
@@ -203,6 +206,11 @@ func TestMeshEncrypted(t *testing.T) {
 	m.setAddress("", "lan", outsideAddr(false)+"/24")
 	m.lnctl("h2", "service", "update", "web", "--network", "net0", "--publish", "8080:80")
 	m.checkPublished("tcp4", "", "h2", "host", "encrypted")
+	for _, change := range []string{"service update web --external preserve", "service create other --select alias=web --port 80 --publish 8081:80 --external preserve"} {
+		if out, err := m.tryLnctl("h1", append(strings.Fields(change), "--network", "net0")...); err == nil || !strings.Contains(out, "is encrypted, and WireGuard lets no address of a client outside through; want nat or local") {
+			t.Errorf("%s: %v: %s", change, err, out)
+		}
+	}
 	if got := c.sealed("services"); got.wireguard == 0 {
 		t.Errorf("%d frames, none of WireGuard", got.all)
 	}

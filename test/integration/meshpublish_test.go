@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,14 +17,25 @@ import (
 //	uplink   that of the client's host outside: the client goes there as to any other machine
 //	host     that of the host that was asked, on the network
 //	-        refused
+//
+// The clients are a machine outside, containers on h1 and on h2, and programs of these hosts.
 const meshPublishTable = `
-asks-at:       h1      h2
-nat outside    client  host
-nat near       client  host
-nat far        uplink  host
-local outside  client  -
-local near     client  -
-local far      uplink  -
+asks-at:          h1      h2
+nat outside       client  host
+nat near          client  host
+nat far           uplink  host
+nat h1            client  host
+nat h2            client  host
+preserve outside  client  client
+preserve near     client  host
+preserve far      uplink  client
+preserve h1       client  host
+preserve h2       client  client
+local outside     client  -
+local near        client  -
+local far         uplink  -
+local h1          client  -
+local h2          client  -
 `
 
 // outsideAddr is that of a machine beside the hosts, which is in the test's own namespace.
@@ -32,12 +44,13 @@ func outsideAddr(is6 bool) string { return pick(is6, "2001:db8:7::fe", "192.0.2.
 // newMeshOutside is newMeshLab with a machine outside, "", and IPv6 on the way to it.
 func newMeshOutside(t testing.TB, hosts int) *meshLab {
 	t.Helper()
-	m := newMeshLab(t, hosts)
+	m := &meshLab{agents: newAgents(t, hosts), keys: meshKeys, all: map[string]container{}}
 	m.setAddress("", "lan", outsideAddr(false)+"/24")
 	m.setAddress("", "lan", outsideAddr(true)+"/64")
 	for i, h := range m.hosts {
 		m.setAddress(netnsPath(h), "eth0", fmt.Sprintf("2001:db8:7::%d/64", i+1))
 	}
+	m.up(m.keys)
 	return m
 }
 
@@ -69,12 +82,19 @@ func TestMeshPublished(t *testing.T) {
 		for _, h := range m.hosts {
 			m.lnctl(h, "service", "update", "web", "--network", "net0", "--external", cells[0])
 		}
-		m.checkPublished("tcp4", "", "h3", cells[3], cells[0]+" without a container")
+		if cells[1] == "outside" {
+			m.checkPublished("tcp4", "", "h3", cells[3], cells[0]+" without a container")
+		}
 		for i, h := range m.hosts[:2] {
 			for _, network := range []string{"tcp4", "tcp6", "udp4", "udp6"} {
 				m.checkPublished(network, strings.TrimPrefix(cells[1], "outside"), h, cells[i+2], strings.Join(cells[:2], " "))
 			}
 		}
+	}
+	// With "local", of a host without a container: where to ask, and what would change that.
+	out, err := m.tryLnctl("h3", "trace", "host", m.uplink("h3", false)+":8080")
+	if want := `✗ refused: no container of this host is behind service "web" of network "net0", and with --external local`; err == nil || !strings.Contains(out, want) || !strings.Contains(out, "--external nat") {
+		t.Errorf("trace on h3: %v:\n%s\nwant %s", err, out, want)
 	}
 	for _, h := range m.hosts {
 		if out := m.lnctl(h, "doctor"); !strings.Contains(out, "services") {
@@ -133,7 +153,7 @@ func TestMeshPublishedTaken(t *testing.T) {
 			t.Errorf("%s: another port is published: %q", h, got)
 		}
 	}
-	for _, bad := range []string{"--publish 192.0.2.1:8082:80", "--external some"} {
+	for _, bad := range []string{"--publish 192.0.2.1:8082:80", "--external some", "--external Preserve"} {
 		if out, err := m.tryLnctl("h1", strings.Fields("service update web --network net0 "+bad)...); err == nil {
 			t.Errorf("%s: %s", bad, out)
 		}
@@ -147,7 +167,10 @@ func (m *meshLab) checkPublished(network, from, host, want, what string) {
 	got := m.on().ask(from, network[:3], m.uplink(host, is6), 8080)
 	saw, ok := strings.CutPrefix(got, "back saw ")
 	own := outsideAddr(is6)
-	if from != "" {
+	switch {
+	case slices.Contains(m.hosts, from):
+		own = m.uplink(from, is6)
+	case from != "":
 		own = m.own(from, is6).String()
 	}
 	if want == "uplink" {

@@ -26,4 +26,15 @@ func TestServiceTrace(t *testing.T) {
 	refused(`✗ refused: service "web" of network "net" has no port 81/tcp; its ports are 80:8080/tcp,80:8080/udp`, "client", "["+v6+"]:81")
 	l.lnctl("service", "drain", "web", "b1", "--network", "net")
 	refused("✗ refused: all containers behind service \"web\" of network \"net\" are drained: lnctl service drain web CONTAINER --network net --undo", "host", v4+":80/udp")
+	// Of a port of the host, from a client outside and by UDP; and of the address from a container of
+	// another network.
+	refused("✗ refused: all containers behind service \"web\" of network \"net\" are drained", "host", "10.60.0.1:8000")
+	l.lnctl("service", "update", "web", "--network", "net", "--publish", "8000:80/udp")
+	refused("✗ refused: all containers behind service \"web\" of network \"net\" are drained", "client", "10.60.0.1:8000/udp")
+	l.lnctl("service", "drain", "web", "b1", "--network", "net", "--undo")
+	other := edit(t, l.conf, map[string]any{
+		"name": "other", "bridge": "br-other", "ipam": map[string]any{"type": "ipam-ln", "dataDir": "/run/leases", "ranges": []any{[]any{map[string]any{"subnet": "10.61.0.0/24"}}}},
+	})
+	l.must(attachment("bridge-ln", "stranger", l.netns("stranger"), other).as("ADD"))
+	refused("✗ refused: the address is that of service \"web\" of network \"net\", for the containers of that network and the host; others need a published port", "stranger", v4+":80")
 }

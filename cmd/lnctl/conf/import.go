@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,8 +32,11 @@ type imported struct {
 	Of      string          `json:"of"`
 	Keys    []importedKey   `json:"keys"`
 	Hints   []string        `json:"hints"`
-	File    string          `json:"file,omitempty"` // that was written
-	Config  json.RawMessage `json:"config"`
+	File    string          `json:"file,omitempty"`    // that was written
+	Skipped string          `json:"skipped,omitempty"` // why no configuration makes it
+	Config  json.RawMessage `json:"config,omitempty"`
+
+	checked json.RawMessage // what lint looks at, if not Config
 }
 
 // importing is what import was asked for.
@@ -49,7 +53,8 @@ func ImportCommand(o *console.Output, confDir string) *cobra.Command {
 		Short: "Turn a network of Docker, Podman or the reference plugins into a configuration",
 		Long: "Read what docker network inspect or podman network inspect printed, or a configuration of the reference plugins, and print\n" +
 			"the same network as a configuration of bridge-ln, key by key: what each becomes, or why it has no counterpart. FILE may be -.\n" +
-			"--write puts it into the runtime's directory, never over another file.",
+			"A macvlan or ipvlan becomes one of the reference plugin of that name, with ipam-ln. Of several networks those that can\n" +
+			"are imported, and the exit status is 1 if one cannot. --write puts it into the runtime's directory, never over another file.",
 		Args: console.One("one file, or -"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := readAll(args[0], cmd.InOrStdin())
@@ -58,14 +63,23 @@ func ImportCommand(o *console.Output, confDir string) *cobra.Command {
 			}
 			all, err := w.read(data)
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				err = fmt.Errorf("%s: %w", args[0], err)
 			}
-			for i := range all {
-				if err := w.finish(cmd, &all[i]); err != nil {
-					return err
+			done, errs := []imported{}, []error{err}
+			for _, one := range all {
+				if err := w.finish(cmd, &one); err != nil {
+					errs = append(errs, err)
+					continue
 				}
+				done = append(done, one)
 			}
-			return o.Print(cmd.OutOrStdout(), all, func(out io.Writer) error { return writeImported(out, all) })
+			if err == nil && !slices.ContainsFunc(done, func(one imported) bool { return one.Skipped == "" }) && len(done) == len(all) {
+				errs = append(errs, errors.New("no network was imported"))
+			}
+			if len(done) > 0 {
+				errs = append(errs, o.Print(cmd.OutOrStdout(), done, func(out io.Writer) error { return writeImported(out, done) }))
+			}
+			return errors.Join(errs...)
 		},
 	}
 	flags := cmd.Flags()
@@ -83,7 +97,8 @@ func readAll(path string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// read tells of which program the network is.
+// read tells of which program the networks are. Those that can be read are returned with the
+// error of the others.
 func (w importing) read(data []byte) ([]imported, error) {
 	var networks []map[string]any
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -95,14 +110,16 @@ func (w importing) read(data []byte) ([]imported, error) {
 		return nil, errors.New("no network is in it")
 	}
 	var all []imported
+	var errs []error
 	for _, n := range networks {
 		one, err := w.foreign(n)
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		all = append(all, one)
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 // single reads what is no list: a network of Docker or Podman, or a configuration.
@@ -119,7 +136,10 @@ func (w importing) single(data []byte) ([]imported, error) {
 			return nil, err
 		}
 		one, err := w.foreign(n)
-		return []imported{one}, err
+		if err != nil {
+			return nil, err
+		}
+		return []imported{one}, nil
 	}
 	if !file.Has("plugins") && !file.Has("type") {
 		return nil, errors.New("want what docker network inspect or podman network inspect prints, or a configuration of CNI")
@@ -138,19 +158,30 @@ func (w importing) single(data []byte) ([]imported, error) {
 func (w importing) foreign(n map[string]any) (imported, error) {
 	f := foreign{bridgeThere: func(name string) bool { _, err := net.InterfaceByName(name); return err == nil }}
 	of := "Docker"
+	var err error
 	if _, is := n["Driver"]; is {
-		f.docker(n)
+		err = f.docker(n)
 	} else if _, is := n["driver"]; is {
 		of = "Podman"
 		f.podman(n)
 	} else {
 		return imported{}, errors.New("no network of Docker or Podman: it has no driver")
 	}
-	list, err := f.file(w.version)
+	if why := skipped(""); errors.As(err, &why) {
+		return imported{Network: f.name, Of: of, Keys: []importedKey{}, Hints: []string{}, Skipped: string(why)}, nil
+	}
 	if err != nil {
 		return imported{}, err
 	}
-	return encoded(list, f.name, of, f.keys, f.hints)
+	list, checked, err := f.file(w.version)
+	if err != nil {
+		return imported{}, err
+	}
+	one, err := encoded(list, f.name, of, f.keys, f.hints)
+	if err == nil && f.onParent() {
+		one.checked, err = json.Marshal(checked)
+	}
+	return one, err
 }
 
 func encoded(list *object, name, of string, keys []importedKey, hints []string) (imported, error) {
@@ -164,8 +195,14 @@ func encoded(list *object, name, of string, keys []importedKey, hints []string) 
 
 // finish looks at a configuration as ADD would, and writes it if that is asked for.
 func (w importing) finish(cmd *cobra.Command, one *imported) error {
-	path := filepath.Join(w.confDir, w.prefix+"-"+one.Network+".conflist")
-	for _, f := range lint(netconf.ReadData(path, one.Config)) {
+	if one.Skipped != "" {
+		return nil
+	}
+	path, checked := filepath.Join(w.confDir, w.prefix+"-"+one.Network+".conflist"), one.checked
+	if checked == nil {
+		checked = one.Config
+	}
+	for _, f := range lint(netconf.ReadData(path, checked)) {
 		if f.Severity == bad {
 			return fmt.Errorf("network %q: ADD would refuse it: %s", one.Network, f.Found)
 		}
@@ -194,6 +231,10 @@ func writeImported(out io.Writer, all []imported) error {
 		errs = append(errs, err)
 	}
 	for _, one := range all {
+		if one.Skipped != "" {
+			line("network %s of %s is not imported: %s\n", one.Network, one.Of, one.Skipped)
+			continue
+		}
 		line("network %s of %s\n", one.Network, one.Of)
 		var rows [][]string
 		for _, k := range one.Keys {

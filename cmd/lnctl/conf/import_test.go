@@ -136,16 +136,96 @@ func TestImportSpecialNetworks(t *testing.T) {
 		`[]`:  "no network is in it",
 		`{}`:  "want what docker network inspect",
 		`xyz`: "JSON",
-		`[{"Name": "o", "Driver": "overlay", "IPAM": {}}]`: "overlay-ln spans hosts",
-		`[{"name": "m", "driver": "macvlan"}]`:             "use the reference plugin macvlan",
-		`[{"Driver": "bridge"}]`:                           "has no name",
-		`[{"x": 1}]`:                                       "no network of Docker or Podman",
+		`[{"Name": "o", "Driver": "overlay", "IPAM": {}}]`:                                      "overlay-ln spans hosts",
+		`[{"name": "m", "driver": "macvlan"}]`:                                                  "no subnet is in it",
+		`[{"Name": "m", "Driver": "macvlan", "Internal": true, "Options": {"parent": "eth0"}}]`: "apart from the host's interfaces",
+		`[{"Name": "m", "Driver": "ipvlan", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}]}}]`:  "without a parent",
+		`[{"Driver": "bridge"}]`: "has no name",
+		`[{"x": 1}]`:             "no network of Docker or Podman",
 		`{"name": "p", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`:          `plugins[0].type: "ptp" has no counterpart`,
 		`[{"Name": "s", "Driver": "bridge", "IPAM": {"Config": [{"Subnet": "10"}]}}]`: `subnet "10"`,
 	} {
 		if _, err := (importing{version: "1.0.0"}).read([]byte(data)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", data, err, want)
 		}
+	}
+}
+
+// sample prints what import makes of a file of testdata.
+func sample(t *testing.T, name string) string {
+	t.Helper()
+	cmd := ImportCommand(&console.Output{Format: console.Table}, t.TempDir())
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SetArgs([]string{filepath.Join("testdata", name+".json")})
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Error(err)
+	}
+	return out.String()
+}
+
+// The networks of a host, as Docker 29 and Podman 5 print them, key by key. LNCTL_UPDATE=1 writes
+// the files anew.
+func TestImportSamples(t *testing.T) {
+	for _, name := range []string{"docker", "podman"} {
+		path, got := filepath.Join("testdata", name+".txt"), sample(t, name)
+		if os.Getenv("LNCTL_UPDATE") != "" {
+			if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil || got != string(want) {
+			t.Errorf("%s: %v, got\n%s", path, err, got)
+		}
+	}
+}
+
+// No value of a network goes without a word.
+func TestImportTellsOfEveryKey(t *testing.T) {
+	for _, name := range []string{"docker", "podman"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var networks []map[string]any
+		if err := json.Unmarshal(data, &networks); err != nil {
+			t.Fatal(err)
+		}
+		all, err := (importing{version: "1.1.0"}).read(data)
+		if err != nil || len(all) != len(networks) {
+			t.Fatalf("%v: %d of %d networks", err, len(all), len(networks))
+		}
+		for i, one := range all {
+			for _, l := range leaves("", "", "", 0, networks[i]) {
+				told := slices.ContainsFunc(one.Keys, func(k importedKey) bool {
+					return k.From == l.path || strings.EqualFold(k.From, "containers") && strings.HasPrefix(l.path, k.From+".")
+				})
+				if !told && one.Skipped == "" {
+					t.Errorf("%s of %s: no word about %s", one.Network, name, l.path)
+				}
+			}
+		}
+	}
+}
+
+// A network that cannot be imported does not keep the others from it; a host has Docker's "host"
+// and "none" always.
+func TestImportSome(t *testing.T) {
+	w := importing{version: "1.0.0"}
+	all, err := w.read([]byte(`[{"Name": "host", "Driver": "host"}, {"Name": "o", "Driver": "overlay", "IPAM": {}}, {"Name": "b", "Driver": "bridge"}]`))
+	if err == nil || !strings.Contains(err.Error(), `network "o"`) || len(all) != 2 || all[0].Skipped == "" || all[1].Config == nil {
+		t.Errorf("%v: %+v", err, all)
+	}
+	cmd := ImportCommand(&console.Output{Format: console.Table}, t.TempDir())
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetIn(strings.NewReader(`[{"Name": "host", "Driver": "host"}]`))
+	cmd.SetArgs([]string{"-"})
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(out.String(), "network host of Docker is not imported: its containers are in the host's own namespace") {
+		t.Errorf("%v: %s", err, &out)
 	}
 }
 

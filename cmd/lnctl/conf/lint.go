@@ -41,7 +41,8 @@ func LintCommand(o *console.Output) *cobra.Command {
 		Use:   "lint FILE...",
 		Short: "Say what is wrong with configurations of networks; change nothing",
 		Long: "Read configurations of networks as the plugins do, and say which values they refuse, which keys are misspelt or without\n" +
-			"effect, and which are unknown. FILE may be a directory, or - for the standard input. It needs no root.\n" +
+			"effect, and which are unknown. FILE may be a directory, or - for the standard input, or a template, in a directory\n" +
+			"templates, or the node's defaults.json. It needs no root.\n" +
 			"The exit status is 1 if there is an error or a warning; notes are about keys that may be of another program.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -105,9 +106,9 @@ func lint(f netconf.File) (all []finding) {
 		all = append(all, finding{f.Path, s, fmt.Sprintf(format, args...), advice})
 	}
 	for _, err := range parts(f.Err) {
-		add(bad, "", "%s", located(f.Path, err))
+		add(bad, "", "%s", strings.TrimPrefix(located(f.Path, err), f.Path+": "))
 	}
-	if f.Err != nil && !f.Ours {
+	if f.Err != nil && !f.Ours || f.Below {
 		return all
 	}
 	if !f.Ours {

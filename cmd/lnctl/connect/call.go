@@ -34,6 +34,7 @@ type call struct {
 	conf          map[string]json.RawMessage // of the plugin
 	runtime       map[string]any             // runtimeConfig
 	published     []string
+	named         bool // the network has names
 	container     string
 	netns, ifName string
 	fixed         bool                   // the caller gave ifName
@@ -59,7 +60,7 @@ func (h Host) prepare(w wish) (*call, error) {
 	}
 	if len(w.aliases) > 0 {
 		c.runtime["aliases"] = w.aliases
-		if _, named := c.conf["names"]; !named {
+		if !c.named {
 			return nil, console.Usage(`--alias: network %q has no names: its configuration lacks "names": true`, w.network)
 		}
 	}
@@ -93,7 +94,7 @@ func (c *call) find(dir string) error {
 		if err != nil {
 			return err
 		}
-		c.file, c.plugin = f.Path, f.Networks[0].Plugin
+		c.file, c.plugin, c.named = f.Path, f.Networks[0].Plugin, f.Networks[0].Names != nil
 		if kind := f.Networks[0].IPAMType; kind != "" && kind != address.PoolType {
 			return fmt.Errorf("%s: addresses come from %s, which the runtime alone can ask for them", f.Path, kind)
 		}
@@ -141,7 +142,7 @@ func (h Host) here(c call) error {
 
 // names gives the container the names that it has on its other networks.
 func (c *call) names(of []state.Endpoint) {
-	if _, named := c.conf["names"]; !named {
+	if !c.named {
 		return
 	}
 	var own []string

@@ -39,7 +39,7 @@ func Command(o *console.Output, version string) *cobra.Command {
 		Short: "Say what a configuration makes, in the words of ip and nft, and where each value comes from",
 		Long: "Read a configuration as ADD does, plan what ADD would make for a first container, and print that as commands of ip, bridge,\n" +
 			"sysctl and nft that would make the same. Nothing is made. Each key is listed with its value, and says whether the\n" +
-			"configuration has it or it is the default.",
+			"configuration has it, its template, or the node's defaults, or it is the default.",
 		Args: console.One("one configuration, as /etc/cni/net.d/50-web.conflist"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := explain(cmd.Context(), args[0], version, model.ID{ContainerID: container, IfName: ifName}, cmd.ErrOrStderr())
@@ -64,7 +64,7 @@ func explain(ctx context.Context, path, version string, id model.ID, stderr io.W
 	}
 	var all []explained
 	for _, m := range f.Networks {
-		e := explained{File: path, Network: f.Network, Plugin: m.Plugin.String(), Keys: keysOf(m.Plugin, m.Source.Conf), Notes: []string{}, Steps: []Step{}}
+		e := explained{File: path, Network: f.Network, Plugin: m.Plugin.String(), Keys: keysOf(m), Notes: []string{}, Steps: []Step{}}
 		id.Network = f.Network
 		err := define(m, version, id, stderr, func(d plugin.Defined) error { return e.plan(ctx, d, id) })
 		if err != nil {

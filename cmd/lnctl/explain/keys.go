@@ -8,12 +8,11 @@ import (
 	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
-// Origin says where a value comes from.
+// Origin says where a value comes from; netconf has those of values that are given.
 type Origin string
 
-// The origins.
+// The origins of values that are not.
 const (
-	fromConf    Origin = "conf"
 	fromDefault Origin = "default"
 	implied     Origin = "gatewayMode"
 )
@@ -40,17 +39,17 @@ func imply(keys []Key, c model.NetworkConfig) {
 
 // keysOf lists the keys that a plugin's object has, and those that it lacks and whose
 // default means something, by the table from which the plugin reads.
-func keysOf(p netconf.Plugin, conf *jsonr.Object) []Key { return within("", netconf.Table(p), conf) }
+func keysOf(m netconf.Member) []Key { return within("", netconf.Table(m.Plugin), m.Conf(), m.From) }
 
-func within(at string, table []netconf.Key, conf *jsonr.Object) (all []Key) {
+func within(at string, table []netconf.Key, conf *jsonr.Object, from func(key string) string) (all []Key) {
 	for _, k := range table {
 		v := conf.At(k.Name)
 		name := at + k.Name
 		switch {
 		case v.IsObject() && len(k.Inside) > 0:
-			all = append(all, within(name+".", k.Inside, v.Object())...)
+			all = append(all, within(name+".", k.Inside, v.Object(), from)...)
 		case !v.Missing():
-			all = append(all, Key{name, strings.Join(strings.Fields(string(v.Raw())), " "), fromConf})
+			all = append(all, Key{name, strings.Join(strings.Fields(string(v.Raw())), " "), Origin(from(name))})
 		case k.Default != "" && k.From != "CNI" && at != "capabilities.": // of which the runtime makes runtimeConfig
 			all = append(all, Key{name, k.Default, fromDefault})
 		}

@@ -64,8 +64,8 @@ type Records func() ([]state.Endpoint, error)
 // "tcp"; empty: they have nothing for it.
 type Service func(ctx context.Context, protocol string, dest netip.AddrPort) string
 
-// Command is "lnctl trace". Containers completes the first argument.
-func Command(o *console.Output, all Records, why Service, containers cobra.CompletionFunc) *cobra.Command {
+// Command is "lnctl trace". Complete completes both arguments.
+func Command(o *console.Output, all Records, why Service, complete cobra.CompletionFunc) *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "trace FROM TO[:PORT[/PROTOCOL]]",
@@ -80,7 +80,7 @@ func Command(o *console.Output, all Records, why Service, containers cobra.Compl
 			}
 			return nil
 		},
-		ValidArgsFunction: containers,
+		ValidArgsFunction: complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			records, err := all()
 			if err != nil {

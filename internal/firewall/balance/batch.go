@@ -68,7 +68,9 @@ func (b *batch) addSet(s *ruleset.Set, id uint32) {
 }
 
 // isCounted says that each element of s counts the packets that meet it.
-func isCounted(s *ruleset.Set) bool { return s.Name == "ports4" || s.Name == "ports6" }
+func isCounted(s *ruleset.Set) bool {
+	return s.Name == "ports4" || s.Name == "ports6" || s.Name == "led4" || s.Name == "led6"
+}
 
 // look returns what stands at the keys of elems, in their order; without a key: nothing.
 func look(nl *nfnl.Conn, elems []Elem) ([]Elem, error) {

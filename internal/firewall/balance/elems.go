@@ -45,6 +45,12 @@ func (f Families) Count(p Port) Elem {
 	return Elem{Set: s, Key: s.Key.Of(p.Addr.AsSlice(), []byte{byte(p.Protocol)}, port16(p.Port))}
 }
 
+// Lead counts the connections to a port that are led to a backend.
+func (f Families) Lead(p Port, backend netip.Addr) Elem {
+	s := &f.of(p.Addr).Led
+	return Elem{Set: s, Key: s.Key.Of(p.Addr.AsSlice(), []byte{byte(p.Protocol)}, port16(p.Port), backend.AsSlice())}
+}
+
 // Take has a port of the host be refused while it leads nowhere.
 func (f Families) Take(p Port) Elem {
 	s := &f.of(p.Addr).Taken
@@ -77,6 +83,13 @@ func (f Families) Bucket(kind Kind, of Port, number int, target netip.AddrPort) 
 func (f Families) Self(backend netip.Addr) Elem {
 	s := &f.of(backend).Self
 	return Elem{Set: s, Key: s.Key.Of(backend.AsSlice(), backend.AsSlice())}
+}
+
+// Home has a backend see the host that was asked, where its own host is the client: an answer to an
+// address of its own it would take for itself.
+func (f Families) Home(host, backend netip.Addr) Elem {
+	s := &f.of(backend).Self
+	return Elem{Set: s, Key: s.Key.Of(host.AsSlice(), backend.AsSlice())}
 }
 
 // Far has the host masquerade what it leads from a published port to a backend on another host.

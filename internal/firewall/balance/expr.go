@@ -243,18 +243,44 @@ const (
 	ctDestination6 = 22 // NFT_CT_DST_IP6
 )
 
+// original loads what the first packet of the connection had: NFT_CT_* of its original direction.
+func original(key, reg uint32) ruleset.Expr {
+	const direction = 0 // IP_CT_DIR_ORIGINAL
+	return ruleset.Expr{Name: "ct", Put: func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_CT_KEY, key)
+		a.Uint32(unix.NFTA_CT_DREG, reg)
+		a.Uint8(unix.NFTA_CT_DIRECTION, direction)
+	}}
+}
+
+func (f *Family) originalDestination() uint32 {
+	if f.family == unix.NFPROTO_IPV6 {
+		return ctDestination6
+	}
+	return ctDestination4
+}
+
+// ledFrom looks up in Led which port was asked, of that address or, by the unspecified one in its
+// place, of any of the host, and which backend it is led to.
+func (f *Family) ledFrom(ofAny bool) ruleset.Part {
+	return func() []ruleset.Expr {
+		reg := uint32(regKey)
+		all := []ruleset.Expr{original(f.originalDestination(), reg)}
+		if ofAny {
+			all = append(all, mask(make([]byte, f.daddr.Size)))
+		}
+		reg += f.daddr.Padded() / 4
+		all = append(all, ruleset.L4Proto.Load(reg))
+		reg += ruleset.L4Proto.Padded() / 4
+		all = append(all, original(unix.NFT_CT_PROTO_DST, reg))
+		reg += ruleset.DPort.Padded() / 4
+		return append(all, f.daddr.Load(reg), lookup(&f.Led))
+	}
+}
+
 // notToService matches connections that were not begun to the address of a service.
 func (f *Family) notToService() []ruleset.Expr {
-	key := uint32(ctDestination4)
-	if f.family == unix.NFPROTO_IPV6 {
-		key = ctDestination6
-	}
-	const original = 0 // IP_CT_DIR_ORIGINAL
-	return []ruleset.Expr{{Name: "ct", Put: func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_CT_KEY, key)
-		a.Uint32(unix.NFTA_CT_DREG, regKey)
-		a.Uint8(unix.NFTA_CT_DIRECTION, original)
-	}}, {Name: "lookup", Put: func(a *nfnl.Attrs) {
+	return []ruleset.Expr{original(f.originalDestination(), regKey), {Name: "lookup", Put: func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_LOOKUP_SET, f.Host.Name)
 		a.Uint32(unix.NFTA_LOOKUP_SREG, regKey)
 		a.Uint32(unix.NFTA_LOOKUP_FLAGS, unix.NFT_LOOKUP_F_INV)

@@ -18,12 +18,14 @@ type Family struct {
 	Inside, Host ruleset.Set
 	// Ports counts the connections of each port of a service.
 	Ports ruleset.Set
+	// Led counts the connections of each port that were led to each backend.
+	Led ruleset.Set
 	// Spread and Rest lead to the backends of connections, Sticky to those of clients,
 	// by a number that is drawn, or computed from the client's address.
 	Spread, Rest, Sticky ruleset.Set
 	// Taken are the ports of the host that services have.
 	Taken ruleset.Set
-	// Self has each backend's address twice: it may be led to itself.
+	// Self has each backend's address twice: it may be led to itself; and with that of its host.
 	Self ruleset.Set
 	// Far are the ports of backends on other hosts that a published port of this one leads to.
 	Far ruleset.Set
@@ -49,7 +51,7 @@ func familyOf(family uint8, suffix string, saddr, daddr ruleset.Field) *Family {
 	f := &Family{
 		family: family, saddr: saddr, daddr: daddr,
 		Inside: set("inside", ruleset.Tuple{ruleset.IIFName, daddr}, nil), Host: set("host", ruleset.Tuple{daddr}, nil),
-		Ports: set("ports", port, nil), Spread: set("spread", bucket, target), Rest: set("rest", bucket, target), Sticky: set("sticky", bucket, target),
+		Ports: set("ports", port, nil), Led: set("led", ruleset.Tuple{daddr, ruleset.L4Proto, ruleset.DPort, daddr}, nil), Spread: set("spread", bucket, target), Rest: set("rest", bucket, target), Sticky: set("sticky", bucket, target),
 		Taken: set("taken", port, nil), Self: set("self", ruleset.Tuple{saddr, daddr}, nil), Far: set("far", port, nil), Bridged: set("bridged", port, ruleset.Tuple{ruleset.EtherAddr}),
 	}
 	f.Bridged.Family = unix.NFPROTO_BRIDGE
@@ -71,7 +73,7 @@ func NewFamilies() Families {
 func (f Families) both() []*Family { return []*Family{f.V4, f.V6} }
 
 func (f *Family) inet() []*ruleset.Set {
-	return []*ruleset.Set{&f.Inside, &f.Host, &f.Ports, &f.Spread, &f.Rest, &f.Sticky, &f.Taken, &f.Self, &f.Far}
+	return []*ruleset.Set{&f.Inside, &f.Host, &f.Ports, &f.Led, &f.Spread, &f.Rest, &f.Sticky, &f.Taken, &f.Self, &f.Far}
 }
 
 // Chains of the tables that are not those of a hook.
@@ -133,6 +135,10 @@ func (f Families) inetTable() ruleset.Table {
 // sourceRules say which connections to a backend get another source.
 func (f *Family) sourceRules() []ruleset.Rule {
 	all := []ruleset.Rule{
+		// ct status dnat ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr @led4
+		{Why: "counted, by the backend", Does: ruleset.Rules(isFamily(f.family), isTranslated, f.ledFrom(false))},
+		// ct status dnat ct original ip daddr & 0.0.0.0 . meta l4proto . ct original proto-dst . ip daddr @led4
+		{Why: "counted, by a port of any address of the host", Does: ruleset.Rules(isFamily(f.family), isTranslated, f.ledFrom(true))},
 		// ct status dnat ip saddr . ip daddr @self4 masquerade
 		{Why: "a backend that is led to itself answers by the host", Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Self), masquerade)},
 		// ct status dnat ip saddr @host4 masquerade

@@ -197,32 +197,6 @@ func (t *Tables) Drop(ctx context.Context, unused func() (bool, error)) error {
 	return firewall.AsUnsupported(err)
 }
 
-// Count is how many connections a port has had, and how many bytes their first packets.
-type Count struct{ Connections, Bytes uint64 }
-
-// Counts returns the counts of ports, in their order; 0 for those that are not there.
-func (t *Tables) Counts(ctx context.Context, ports []Port) ([]Count, error) {
-	all := make([]Count, len(ports))
-	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
-		var requests []nfnl.Message
-		for _, p := range ports {
-			requests = append(requests, transaction.GetElem(TableName, t.Count(p)))
-		}
-		return transaction.Ask(nl, requests, func(i int, attrs []byte) error {
-			all[i] = countOf(attrs)
-			return nil
-		})
-	})
-	return all, firewall.AsUnsupported(err)
-}
-
-// countOf reads the counter of the one element in an answer.
-func countOf(attrs []byte) (c Count) {
-	elem := nfnl.Find(nfnl.Find(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS), unix.NFTA_LIST_ELEM)
-	data := nfnl.Find(nfnl.Find(elem, unix.NFTA_SET_ELEM_EXPR), unix.NFTA_EXPR_DATA)
-	return Count{nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_PACKETS)), nfnl.Uint64(nfnl.Find(data, unix.NFTA_COUNTER_BYTES))}
-}
-
 // List returns all elements of our sets. Its cost grows with their number.
 func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
 	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {

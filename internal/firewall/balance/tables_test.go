@@ -34,7 +34,7 @@ func (f Families) elems(target string) (all []Elem) {
 			to = netip.MustParseAddr("fd01::2")
 		}
 		backend := Port{to, firewall.TCP, 8080}
-		all = append(append(all, f.Address(p.Addr, "br0")...), f.Count(p), f.Take(p), f.Self(to), f.Bridged(backend, mac))
+		all = append(append(all, f.Address(p.Addr, "br0")...), f.Count(p), f.Lead(p, to), f.Take(p), f.Self(to), f.Bridged(backend, mac))
 		for i := range spreadBuckets {
 			all = append(all, f.Bucket(Spread, p, i, netip.AddrPortFrom(to, 8080)))
 		}
@@ -131,6 +131,8 @@ func TestRulesInWords(t *testing.T) {
 		`dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 64 map @spread4`,
 		`dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 64 map @rest6`,
 		`dnat ip to ip daddr . meta l4proto . th dport . jhash ip saddr mod 256 seed 0x6c6e map @sticky4`,
+		`ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr @led4`,
+		`ct original ip6 daddr & :: . meta l4proto . ct original proto-dst . ip6 daddr @led6`,
 		`ip saddr . ip daddr @self4 masquerade`, `reject with tcp reset`, `!= icmp ct direction original reject`,
 		`fib daddr type local jump published`, `ip saddr 127.0.0.0/8 ip daddr . ip daddr @self4 masquerade`,
 		`ip daddr @host4 dnat ip to ip daddr`, `ip6 daddr & :: . meta l4proto . th dport @taken6 dnat ip6 to ip6 daddr`,
@@ -142,7 +144,7 @@ func TestRulesInWords(t *testing.T) {
 		`dnat ip to ip daddr & 0.0.0.0 . meta l4proto . th dport . numgen random mod 64 map @spread4`,
 		`ct state new jump refused`, `ip daddr & 0.0.0.0 . meta l4proto . tcp dport @taken4 reject with tcp reset`,
 		`meta pkttype other ether daddr set ip saddr . meta l4proto . th sport map @bridged4 meta pkttype set host`,
-		`10.1.0.9 . tcp . 80 counter packets 0`,
+		`10.1.0.9 . tcp . 80 counter packets 0`, `10.1.0.9 . tcp . 80 . 10.1.0.2 counter packets 0`,
 	} {
 		if !strings.Contains(words, want) {
 			t.Errorf("nft does not say %q", want)

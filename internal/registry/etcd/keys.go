@@ -42,6 +42,8 @@ type (
 	nodeValue struct {
 		Address netip.Addr `json:"address"`
 		Version string     `json:"version,omitempty"` // of its ln-agent
+		// Also are other addresses of the host, as of when its agent came into touch.
+		Also []netip.Addr `json:"also,omitempty"`
 	}
 	// liveValue is of live/nodes/<node> and live/addresses/<address>. It goes when
 	// the node is not heard of.

@@ -193,7 +193,7 @@ func (m *mirror) view() overlay.View {
 		Problems: slices.Sorted(maps.Values(m.strange)),
 	}
 	for name, n := range m.nodes {
-		v.Members[name] = overlay.Member{Name: name, Address: n.Address, Live: m.live[name], Holds: m.holds[name], Revision: n.revision}
+		v.Members[name] = overlay.Member{Name: name, Address: n.Address, Live: m.live[name], Holds: m.holds[name], Revision: n.revision, Also: n.Also}
 	}
 	for name, t := range m.terms {
 		v.Networks[name] = overlay.Shared{Terms: t.Terms, Agreed: true, Revision: t.revision, Blocks: map[netip.Prefix]overlay.Holding{}}

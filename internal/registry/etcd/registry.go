@@ -38,6 +38,8 @@ type Config struct {
 	// and Hold for how long its blocks stay its own then; 0: for ever. Both are
 	// in whole seconds.
 	Live, Hold time.Duration
+	// Also returns other addresses of this host than that of Self; nil: there are none.
+	Also func() []netip.Addr
 	// Uptime is the clock of overlay.View.Until.
 	Uptime func() int64
 }

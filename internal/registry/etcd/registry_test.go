@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,6 +127,32 @@ func TestMoves(t *testing.T) {
 	m := l.start(moved)
 	m.await("new address", func(v overlay.View) bool { return v.Members["h1"].Address == moved.Self.Address })
 	l.start(next).awaitMember("h2")
+}
+
+// Addresses that a host gets, or loses, beside the one that is its own are told while it is in
+// touch, and its session goes on.
+func TestOtherAddresses(t *testing.T) {
+	l := newLab(t, 41, 1)
+	var also atomic.Pointer[[]netip.Addr]
+	c := l.conf(1)
+	c.Also = func() []netip.Addr { return *also.Load() }
+	is := func(want ...netip.Addr) func(overlay.View) bool {
+		return func(v overlay.View) bool { return slices.Equal(v.Members["h1"].Also, want) && v.Members["h1"].Live }
+	}
+	one, other := netip.MustParseAddr("192.0.2.101"), netip.MustParseAddr("2001:db8::1")
+	also.Store(&[]netip.Addr{one})
+	a, b := l.start(c), l.start(l.conf(2))
+	b.await("one more address", is(one))
+	for _, now := range [][]netip.Addr{{one, other}, {other}, nil} {
+		also.Store(&now)
+		b.await(fmt.Sprint("addresses ", now), is(now...))
+		a.await(fmt.Sprint("addresses ", now), is(now...))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.ended) > 0 {
+		t.Errorf("sessions ended: %v", a.ended)
+	}
 }
 
 // Whatever others do to what a living host announced, it is put back: each of

@@ -110,6 +110,9 @@ func (r *Registry) follow(ctx context.Context, c *clientv3.Client, m *mirror, l 
 			}
 		case m.until = <-renewed:
 			m.touched = true
+			if err := r.announceAlso(ctx, c, m); err != nil {
+				return err
+			}
 		case err := <-lost:
 			return err
 		case resp, open := <-watch:
@@ -230,7 +233,7 @@ func (r *Registry) announceOnce(ctx context.Context, c *clientv3.Client) (l leas
 		{key: r.keys.liveNode(self.Name), value: live},
 		{key: r.keys.liveAddr(self.Address), value: live},
 		{key: r.keys.holds(self.Name), value: encode(holdsValue{int64(r.conf.Hold.Seconds())})},
-		{key: r.keys.node(self.Name), value: encode(nodeValue{self.Address, self.Version})},
+		{key: r.keys.node(self.Name), value: r.nodeValue()},
 	}
 	var gets []clientv3.Op
 	for _, w := range want {
@@ -270,6 +273,33 @@ func (r *Registry) announceOnce(ctx context.Context, c *clientv3.Client) (l leas
 		return l, false, nil // it ran out meanwhile
 	}
 	return l, err == nil && resp.Succeeded, err
+}
+
+// nodeValue is what the others are told of this host.
+func (r *Registry) nodeValue() string {
+	v := nodeValue{Address: r.conf.Self.Address, Version: r.conf.Self.Version}
+	if r.conf.Also != nil {
+		v.Also = r.conf.Also()
+	}
+	return encode(v)
+}
+
+// announceAlso tells the others of addresses that this host got, or lost, meanwhile.
+func (r *Registry) announceAlso(ctx context.Context, c *clientv3.Client, m *mirror) error {
+	key, now := r.keys.node(r.conf.Self.Name), r.nodeValue()
+	w := m.own[key]
+	if w.value == now {
+		return nil
+	}
+	resp, err := txn(ctx, c, []clientv3.Cmp{unchanged(key, w.revision())}, []clientv3.Op{clientv3.OpPut(key, now)}, nil)
+	if err != nil {
+		return fmt.Errorf("tell the addresses of node %s: %w", r.conf.Self.Name, err)
+	}
+	if resp.Succeeded { // else another one changed it, and the watch tells
+		w.value, w.have = now, &mvccpb.KeyValue{Key: []byte(key), Value: []byte(now), ModRevision: resp.Header.Revision}
+		m.own[key] = w
+	}
+	return nil
 }
 
 // moved says that a host had another address.

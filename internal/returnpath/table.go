@@ -1,0 +1,277 @@
+package returnpath
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
+	"github.com/libnet-cni/libnet/internal/nfnl"
+)
+
+// TableName is the name of our table, of the family inet.
+const TableName = "libnet-return"
+
+// sets of one Paths: elements of others do not belong to it.
+type sets struct {
+	// senders has the mark of each other host, by tunnel and MAC address; marks has all of them.
+	senders, marks ruleset.Set
+}
+
+func newSets() *sets {
+	mark := ruleset.Tuple{ruleset.Bucket}
+	return &sets{
+		senders: ruleset.Set{Family: unix.NFPROTO_INET, Name: "senders", Key: ruleset.Tuple{ruleset.IIFName, ruleset.EtherSource}, Data: mark},
+		marks:   ruleset.Set{Family: unix.NFPROTO_INET, Name: "marks", Key: mark},
+	}
+}
+
+// Priorities: behind conntrack (-200), and one before mangle (-150), so that rules of others
+// there see the mark, and filters of the reverse path look up by it. In postrouting any place is
+// before the tunnel.
+const (
+	priMark  = -151
+	priClear = -149
+)
+
+// Keys that golang.org/x/sys/unix lacks or names otherwise.
+const metaIIFKind = 26 // NFT_META_IIFKIND
+
+const (
+	regKey  = unix.NFT_REG32_00
+	regData = unix.NFT_REG32_00 + 11
+)
+
+func (s *sets) table() ruleset.Table {
+	return ruleset.Table{Family: unix.NFPROTO_INET, Sets: []*ruleset.Set{&s.senders, &s.marks}, Chains: []ruleset.Chain{
+		{Name: "prerouting", Kind: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: priMark, Rules: []ruleset.Rule{
+			{Why: "out of a tunnel, from a client that is not behind it: which host led it here",
+				// meta iifkind "vxlan" ct direction original fib saddr . iif oif 0 ct mark set iifname . ether saddr map @senders
+				Does: ruleset.Rules(fromVXLAN, isOriginal, sourceElsewhere, s.setConnMark)},
+			{Why: "the connection's mark leads its answers", // ct mark @marks meta mark set ct mark
+				Does: ruleset.Rules(s.hasConnMark, setMark)},
+		}},
+		{Name: "postrouting", Kind: "filter", Hook: unix.NF_INET_POST_ROUTING, Priority: priClear, Rules: []ruleset.Rule{
+			{Why: "VXLAN would route its own packet by the mark, into the tunnel", // meta mark @marks meta mark set 0
+				Does: ruleset.Rules(s.hasMark, zero, setMark)},
+		}},
+	}}
+}
+
+func expr(name string, put func(*nfnl.Attrs)) ruleset.Expr { return ruleset.Expr{Name: name, Put: put} }
+
+// load is meta or ct: NFTA_META_KEY and NFTA_CT_KEY are the same number.
+func load(name string, key, regAttr uint16, reg uint32) ruleset.Expr {
+	return expr(name, func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_META_KEY, uint32(key))
+		a.Uint32(regAttr, reg)
+	})
+}
+
+func meta(key uint16) ruleset.Expr {
+	return load("meta", key, unix.NFTA_META_DREG, regKey)
+}
+
+func ct(key uint16) ruleset.Expr {
+	return load("ct", key, unix.NFTA_CT_DREG, regKey)
+}
+
+func isEqual(want []byte) ruleset.Expr {
+	return expr("cmp", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_CMP_SREG, regKey)
+		a.Uint32(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ)
+		a.Nest(unix.NFTA_CMP_DATA, func(a *nfnl.Attrs) { a.Bytes(unix.NFTA_DATA_VALUE, want) })
+	})
+}
+
+func lookup(s *ruleset.Set) ruleset.Expr {
+	return expr("lookup", func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_LOOKUP_SET, s.Name)
+		a.Uint32(unix.NFTA_LOOKUP_SREG, regKey)
+		if s.Data != nil {
+			a.Uint32(unix.NFTA_LOOKUP_DREG, regData)
+		}
+	})
+}
+
+func fromVXLAN() []ruleset.Expr {
+	kind := make([]byte, unix.IFNAMSIZ)
+	copy(kind, "vxlan")
+	return []ruleset.Expr{meta(metaIIFKind), isEqual(kind)}
+}
+
+func isOriginal() []ruleset.Expr {
+	const original = 0 // IP_CT_DIR_ORIGINAL
+	return []ruleset.Expr{ct(unix.NFT_CT_DIRECTION), isEqual([]byte{original})}
+}
+
+// sourceElsewhere matches what came by an interface that no route to its source leads by: a
+// container of the network, and another host of it, are behind the tunnel.
+func sourceElsewhere() []ruleset.Expr {
+	return []ruleset.Expr{expr("fib", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_FIB_DREG, regKey)
+		a.Uint32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_OIF)
+		a.Uint32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_SADDR|unix.NFTA_FIB_F_IIF)
+	}), isEqual(make([]byte, 4))}
+}
+
+// setConnMark comes with every packet of the client's: one that uses its port again may have come
+// by another host.
+func (s *sets) setConnMark() []ruleset.Expr {
+	name := s.senders.Key[0]
+	return []ruleset.Expr{
+		name.Load(regKey), s.senders.Key[1].Load(regKey + name.Padded()/4), lookup(&s.senders),
+		load("ct", unix.NFT_CT_MARK, unix.NFTA_CT_SREG, regData),
+	}
+}
+
+func (s *sets) hasConnMark() []ruleset.Expr {
+	return []ruleset.Expr{ct(unix.NFT_CT_MARK), lookup(&s.marks)}
+}
+func (s *sets) hasMark() []ruleset.Expr {
+	return []ruleset.Expr{meta(unix.NFT_META_MARK), lookup(&s.marks)}
+}
+
+func zero() []ruleset.Expr {
+	return []ruleset.Expr{expr("immediate", func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_IMMEDIATE_DREG, regKey)
+		a.Nest(unix.NFTA_IMMEDIATE_DATA, func(a *nfnl.Attrs) { a.Bytes(unix.NFTA_DATA_VALUE, make([]byte, 4)) })
+	})}
+}
+
+func setMark() []ruleset.Expr {
+	return []ruleset.Expr{load("meta", unix.NFT_META_MARK, unix.NFTA_META_SREG, regKey)}
+}
+
+// sender is another host, as its packets tell it.
+type sender struct {
+	device string
+	mac    [6]byte
+}
+
+func host32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+// elems have the packets of a sender marked.
+func (s *sets) elems(from sender, mark uint32) []ruleset.Elem {
+	return []ruleset.Elem{
+		{Set: &s.marks, Key: host32(mark)}, // before a connection can have it
+		{Set: &s.senders, Key: s.senders.Key.Of([]byte(from.device), from.mac[:]), Data: host32(mark)},
+	}
+}
+
+// read returns the marks of all senders in the kernel; whole says that our table is as this
+// release writes it, there that there is one.
+func (s *sets) read(nl *nfnl.Conn) (all map[sender]uint32, whole, there bool, err error) {
+	t := s.table()
+	requests := []nfnl.Message{transaction.GetTable(TableName, t.Family)}
+	for _, c := range t.Chains {
+		requests = append(requests, transaction.GetChain(TableName, t.Family, c.Name))
+	}
+	whole = true
+	err = transaction.Ask(nl, requests, func(i int, attrs []byte) error {
+		if i == 0 {
+			const dormant = 1 // NFT_TABLE_F_DORMANT
+			there = attrs != nil
+			whole = there && nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_TABLE_FLAGS))&dormant == 0
+			return nil
+		}
+		whole = whole && attrs != nil && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(t.Chains[i-1].Rules)
+		return nil
+	})
+	if err != nil || !whole {
+		return nil, false, there, err
+	}
+	all = map[sender]uint32{}
+	err = nl.Dump(transaction.Message(unix.NFT_MSG_GETSETELEM, 0, t.Family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		a.String(unix.NFTA_SET_ELEM_LIST_SET, s.senders.Name)
+	}), func(a nfnl.Answer) error {
+		return ruleset.DecodeElems(&s.senders, a.Attrs, func(e ruleset.Elem) {
+			fields, ok := s.senders.Key.Split(e.Key)
+			if !ok || len(e.Data) < 4 {
+				return
+			}
+			all[sender{text(fields[0]), [6]byte(fields[1])}] = binary.NativeEndian.Uint32(e.Data)
+		})
+	})
+	return all, true, true, err
+}
+
+// text is a name in a field of the size of names.
+func text(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}
+
+// write brings our table from the senders that are there to those that are wanted: the table goes
+// with the last one.
+func (s *sets) write(nl *nfnl.Conn, generation uint32, have map[sender]uint32, whole, there bool, want map[sender]uint32) error {
+	t, b := s.table(), transaction.New(TableName, generation)
+	if there && (!whole || len(want) == 0) {
+		b.Add(unix.NFT_MSG_DELTABLE, 0, t.Family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) })
+		have = nil
+	}
+	if len(want) > 0 && !whole {
+		writeTable(b, t)
+		have = nil
+	}
+	for from, mark := range have {
+		if now, stays := want[from]; !stays || now != mark {
+			for _, e := range s.elems(from, mark) {
+				b.Del(e)
+			}
+		}
+	}
+	for from, mark := range want {
+		if was, is := have[from]; !is || was != mark {
+			for _, e := range s.elems(from, mark) {
+				b.Put(e)
+			}
+		}
+	}
+	return b.Commit(nl)
+}
+
+// User data of a set has nft(8) list marks as numbers of this machine: it says which part it is
+// about (NFTNL_UDATA_SET_KEYBYTEORDER, …_DATABYTEORDER of libnftnl), and the order of bytes.
+const (
+	udataKeyByteOrder  = 0
+	udataDataByteOrder = 1
+	byteOrderHost      = 1
+)
+
+func writeTable(b *transaction.Batch, t ruleset.Table) {
+	b.AddTable(t.Family)
+	for i, s := range t.Sets {
+		datatype, size := s.Key.Datatype()
+		b.Add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.Family, func(a *nfnl.Attrs) {
+			a.String(unix.NFTA_SET_TABLE, TableName)
+			a.String(unix.NFTA_SET_NAME, s.Name)
+			a.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
+			a.Uint32(unix.NFTA_SET_KEY_LEN, size)
+			a.Uint32(unix.NFTA_SET_ID, uint32(i+1))
+			flags, marks := uint32(0), byte(udataKeyByteOrder)
+			if s.Data != nil {
+				datatype, size := s.Data.Datatype()
+				flags, marks = unix.NFT_SET_MAP, udataDataByteOrder
+				a.Uint32(unix.NFTA_SET_DATA_TYPE, datatype)
+				a.Uint32(unix.NFTA_SET_DATA_LEN, size)
+			}
+			a.Uint32(unix.NFTA_SET_FLAGS, flags)
+			a.Bytes(unix.NFTA_SET_USERDATA, append([]byte{marks, 4}, host32(byteOrderHost)...))
+		})
+	}
+	for _, c := range t.Chains {
+		b.AddChain(t.Family, c)
+	}
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			b.AddRule(t.Family, c.Name, r)
+		}
+	}
+}
