@@ -134,7 +134,6 @@ var heavy = []string{
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
 var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics", "internal/enforce", "internal/netpolicy"}
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {
