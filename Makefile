@@ -91,9 +91,12 @@ e2e: build tools ## run real containerd over the plugins (installs Debian packag
 e2e-kubernetes: build tools ## run the manifest on a real two-node Kubernetes, and its conformance specs (builds one: 25 minutes the first time)
 	@test/kubernetes/deps $(CACHE)/kubernetes $(TOOLS)
 	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) KUBERNETES=$(CACHE)/kubernetes $(GO) test -C test/kubernetes -v -count=1 -timeout 30m .
-	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes VARIANT=dual-stack test/kubernetes/cluster none
-	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes VARIANT=network-policy test/kubernetes/cluster 'Netpol NetworkPolicy between'
-	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes test/kubernetes/cluster
+	@rm -f $(CURDIR)/bin/compatibility
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=dual-stack test/kubernetes/cluster none
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=host-gw PROXY_MODE=iptables test/kubernetes/cluster none
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=network-policy test/kubernetes/cluster 'Netpol NetworkPolicy between'
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility test/kubernetes/cluster
+	@test/kubernetes/compatibility $(CACHE)/kubernetes $(CURDIR)/bin/compatibility >docs/compatibility.md
 
 e2e-wireguard: build tools ## run encrypted networks on a kernel with WireGuard, in qemu (installs Debian packages)
 	@test/wireguard/deps $(CACHE)/wireguard
