@@ -86,6 +86,7 @@ func (c *Calls) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for reports of calls: %w", err)
 	}
+	defer c.leave()()
 	g, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, func() { _ = in.Close() })
 	defer stop()
@@ -128,6 +129,18 @@ func (c *Calls) listen() (*net.UnixConn, error) {
 		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
+}
+
+// leave returns what removes the socket, which closing it does not, unless another agent has made
+// its own there.
+func (c *Calls) leave() func() {
+	path := report.Socket(c.conf.StateDir)
+	ours, err := os.Stat(path)
+	return func() {
+		if now, nowErr := os.Stat(path); err == nil && nowErr == nil && os.SameFile(ours, now) {
+			_ = os.Remove(path)
+		}
+	}
 }
 
 func (c *Calls) take(data []byte) {

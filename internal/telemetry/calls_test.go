@@ -89,7 +89,7 @@ func labels(m *dto.Metric) (all string) {
 func TestHistograms(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	c, _ := start(t, Config{StateDir: dir})
+	c, stop := start(t, Config{StateDir: dir})
 	send(dir, "bridge-ln", "", 0)
 	send(dir, "bridge-ln", "", 7)
 	send(dir, "evil", "", 0)
@@ -113,6 +113,9 @@ func TestHistograms(t *testing.T) {
 	}
 	if info, err := os.Stat(report.Socket(dir)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info, err)
+	}
+	if stop(); report.Listened(report.Socket(dir)) {
+		t.Error("the socket is there after the end")
 	}
 }
 
