@@ -33,21 +33,13 @@ func newDirect(t *testing.T) *agents {
 	a.setAddress(netnsPath("router"), "eth1", "198.51.100.254/24")
 	a.in(netnsPath("router"), func() { a.check(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644)) })
 	for _, h := range []string{"h1", "h2", etcdHost} {
-		a.route(h, "198.51.100.0/24", "192.0.2.254")
+		a.route(netnsPath(h), "198.51.100.0/24", "192.0.2.254")
 	}
-	a.route("h3", "192.0.2.0/24", "198.51.100.254")
+	a.route(netnsPath("h3"), "192.0.2.0/24", "198.51.100.254")
 	for _, h := range []string{"h1", "h2"} {
 		a.setAddress(netnsPath(h), "eth0", "2001:db8:5::"+h[1:]+"/64")
 	}
 	return a
-}
-
-// route adds a route to a host.
-func (a *agents) route(host, to, via string) {
-	a.t.Helper()
-	_, dst, err := net.ParseCIDR(to)
-	a.check(err)
-	a.in(netnsPath(host), func() { a.check(netlink.RouteReplace(&netlink.Route{Dst: dst, Gw: net.ParseIP(via)})) })
 }
 
 // wayTo is the device by which a host leads to an address of a container.
@@ -204,7 +196,7 @@ func TestDirectMoves(t *testing.T) {
 	for _, addr := range far.addresses {
 		stops = append(stops, a.pingOften(near.netns, addr))
 	}
-	a.route("h1", "192.0.2.2/32", "192.0.2.254") // from here on h2 is behind the router, for h1
+	a.route(netnsPath("h1"), "192.0.2.2/32", "192.0.2.254") // from here on h2 is behind the router, for h1
 	a.awaitWay("h1", far, false)
 	a.awaitWay("h2", near, true)
 	a.in(netnsPath("h1"), func() {
@@ -313,7 +305,7 @@ func (d directGuard) run() {
 	d.join("evil", netip.MustParseAddr("192.0.2.66"), 1500)
 	for host, at := range map[string]string{"h1": "192.0.2.1", "h2": "192.0.2.2"} {
 		to := map[string]container{"h1": d.near, "h2": d.far}[host]
-		d.route("evil", netip.PrefixFrom(to.addresses[0], 32).String(), at)
+		d.route(netnsPath("evil"), netip.PrefixFrom(to.addresses[0], 32).String(), at)
 		d.noPing(netnsPath("evil"), to.addresses[0])
 	}
 	d.noPing(other.netns, d.far.addresses[0]) // h1 would give it its own address
