@@ -35,6 +35,7 @@ type Enforcer struct {
 	log     *slog.Logger
 	tables  *admit.Tables
 	dirty   chan struct{}
+	removed chan struct{} // something of our tables was, by us or by another program
 	metrics *metrics
 
 	mu       sync.Mutex
@@ -63,7 +64,7 @@ var kinds = []string{"namespaces", "pods", "networkpolicies"}
 // New does nothing yet.
 func New(c Config) *Enforcer {
 	e := &Enforcer{
-		conf: c, log: c.Log, tables: admit.New(), dirty: make(chan struct{}, 1), metrics: newMetrics(),
+		conf: c, log: c.Log, tables: admit.New(), dirty: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
 		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
 		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, homes: map[netip.Prefix]bool{}, unread: map[netpolicy.Key]error{},
 		missing: map[string]bool{}, trouble: map[string]error{},
@@ -83,6 +84,9 @@ const (
 	// gather is how long changes are gathered after some were made: as long as that took, twice,
 	// and between these.
 	gatherLeast, gatherMost = time.Millisecond, 50 * time.Millisecond
+	// look is how long after a removal all elements are compared; lookShare of the time at most
+	// goes into that.
+	look, lookShare = time.Second, 20
 )
 
 // Run enforces until ctx ends. What is in the kernel stays in force then.
@@ -103,28 +107,67 @@ func (e *Enforcer) Run(ctx context.Context) error {
 
 // loop brings what changes into the kernel.
 func (e *Enforcer) loop(ctx context.Context) error {
-	var late <-chan time.Time
+	var late, compare <-chan time.Time
+	pause := look
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-e.removed:
+			if compare == nil {
+				compare = time.After(pause)
+			}
+			continue
+		case <-compare:
+			start := time.Now()
+			compare = nil
+			same, err := e.asWritten(ctx)
+			if pause = max(look, lookShare*time.Since(start)); err != nil {
+				compare = time.After(pause)
+			}
+			if err != nil || same {
+				continue
+			}
 		case <-e.dirty:
 		case <-late:
 		}
 		late = nil
 		start := time.Now()
-		err := e.bring(ctx)
-		if err != nil && ctx.Err() == nil {
+		if err := e.bring(ctx); err != nil && ctx.Err() == nil {
 			late = time.After(again)
 		}
-		pause := time.NewTimer(min(max(2*time.Since(start), gatherLeast), gatherMost))
+		rest := time.NewTimer(min(max(2*time.Since(start), gatherLeast), gatherMost))
 		select {
 		case <-ctx.Done():
-			pause.Stop()
+			rest.Stop()
 			return ctx.Err()
-		case <-pause.C:
+		case <-rest.C:
 		}
 	}
+}
+
+// asWritten says whether the kernel has the elements that were written, and no others; if not,
+// all of them are to be written anew. An element that is missing may leave a pod open.
+func (e *Enforcer) asWritten(ctx context.Context) (bool, error) {
+	if e.have.Rules == nil {
+		return true, nil // to be written anew as it is
+	}
+	all, err := e.tables.List(ctx)
+	if err != nil {
+		return false, err
+	}
+	has := bySlot(all)
+	_, want := changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, e.have)
+	same := len(has) == len(want)
+	for _, w := range want {
+		h, there := has[w.Slot()]
+		same = same && there && h.Gives(w)
+	}
+	if !same {
+		e.have = desired{}
+		e.log.Error("another program has changed elements of our sets: they are written anew", "table", admit.TableName)
+	}
+	return same, nil
 }
 
 // guard looks at the kernel whenever something of our tables is removed.
@@ -137,6 +180,10 @@ func (e *Enforcer) guard(ctx context.Context) error {
 	return w.Run(ctx, func() {
 		if whole, _, err := e.tables.Whole(ctx); err == nil && !whole {
 			e.locked(func() bool { return true })
+		}
+		select {
+		case e.removed <- struct{}{}:
+		default:
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -370,6 +371,35 @@ func TestTakenOver(t *testing.T) {
 		t.Errorf("Remove: %v, %v", was, err)
 	}
 	l.reaches("a", "b")
+}
+
+// Elements that another program removes, adds or changes are found, and written anew.
+func TestElementsOfOthers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.policy("some", `{"podSelector":{"matchLabels":{"pod":"a"}},"policyTypes":["Ingress","Egress"],"ingress":[
+		{"from":[{"podSelector":{"matchLabels":{"pod":"c"}}}],"ports":[{"port":"main"},{"protocol":"UDP","port":1000,"endPort":2000}]},
+		{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["192.0.2.7/32","192.0.2.128/25"]}},{"ipBlock":{"cidr":"fd20::/64"}},{"ipBlock":{"cidr":"192.0.2.7/32"}}]}]}`)
+	l.cluster()
+	for _, damage := range []string{
+		"flush set inet libnet-policy in4", "flush map inet libnet-policy blocks6", "flush set bridge libnet-policy open",
+		"delete element inet libnet-policy in4 { 10.10.0.2 }", "add element inet libnet-policy pods4 { 10.10.0.99 }",
+	} {
+		same, err := l.e.asWritten(context.Background())
+		if check(t, err); !same {
+			t.Errorf("before %s: elements differ", damage)
+		}
+		l.blocked("b", "a")
+		if out, err := exec.Command("nft", damage).CombinedOutput(); err != nil {
+			t.Fatalf("nft %s: %v: %s", damage, err, out)
+		}
+		if same, err = l.e.asWritten(context.Background()); same || err != nil {
+			t.Errorf("after %s: same %v, %v", damage, same, err)
+		}
+		l.apply()
+	}
+	l.blocked("b", "a")
+	l.reaches("out", "a")
 }
 
 func check(t testing.TB, err error) {
