@@ -196,6 +196,31 @@ func TestForgets(t *testing.T) {
 	}
 }
 
+// A template that cannot be used takes no network from the agent: it may be below many, and is
+// written in steps. A configuration that cannot be read does.
+func TestKeepsWhatIsBelow(t *testing.T) {
+	a, _ := newAgent(t)
+	for _, tt := range []struct {
+		text string
+		want int
+	}{
+		{`{"cniVersion":"1.1.0","name":"n","type":"overlay-ln","subnet":"10.5.0.0/16"}`, 1},
+		{`{"cniVersion":"1.1.0","name":"n","type":"overlay-ln","subnet":"10.5.0.0/16","configFrom":"there.is.none"}`, 1},
+		{`{"cniVersion":"1.1.0","name":"n",`, 0},
+	} {
+		if err := os.WriteFile(filepath.Join(a.conf.ConfDir, "a.conf"), []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.readConf()
+		if got := len(a.networks); got != tt.want {
+			t.Errorf("%s: %d networks, want %d", tt.text, got, tt.want)
+		}
+	}
+	if a.confErr == nil {
+		t.Error("health does not tell")
+	}
+}
+
 // A directory of configurations that is removed and made anew, or moved and
 // replaced, with those above it or without, is read again each time.
 func TestFollowsConfDirMadeAnew(t *testing.T) {

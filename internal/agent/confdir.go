@@ -143,6 +143,9 @@ func (a *Agent) readConf() {
 	networks, err := ReadConfDir(a.conf.ConfDir)
 	a.mu.Lock()
 	before := a.networks
+	if errors.Is(err, netconf.ErrBelow) { // one file can be below all networks: they go on as they are
+		networks = append(networks, without(before, networks)...)
+	}
 	a.networks, a.confErr = networks, err
 	a.mu.Unlock()
 	a.say("configurations", err, "configurations that cannot be used", "all configurations can be used")
@@ -172,6 +175,13 @@ func (a *Agent) readConf() {
 	a.claim.give()
 	a.secret.give()
 	a.direct.give()
+}
+
+// without are the networks of all that are not among some, by name.
+func without(all, some []netconf.AgentNetwork) []netconf.AgentNetwork {
+	return slices.DeleteFunc(slices.Clone(all), func(n netconf.AgentNetwork) bool {
+		return slices.ContainsFunc(some, func(s netconf.AgentNetwork) bool { return s.Name == n.Name })
+	})
 }
 
 // forget has health and metrics know a network no more.

@@ -78,6 +78,15 @@ func ReadBelow(dir string, conf *jsonr.Object) (*Below, error) {
 	return &b, err
 }
 
+// ErrBelow is of a configuration that may be well itself: the template or the defaults that it is
+// laid upon cannot be used.
+var ErrBelow = errors.New("what a configuration is laid upon")
+
+// ofBelow is ErrBelow in other words.
+type ofBelow struct{ error }
+
+func (e ofBelow) Unwrap() []error { return []error{e.error, ErrBelow} }
+
 // noTemplate is ErrNoTemplate in other words.
 type noTemplate struct{ error }
 

@@ -59,12 +59,15 @@ func complete(p Plugin, o *jsonr.Object) (*jsonr.Object, *Completed, error) {
 		return o, nil, nil
 	}
 	below, err := ReadBelow(LayersDir, o)
-	if below == nil || err != nil {
-		return o, nil, err
+	if err != nil {
+		return o, nil, ofBelow{err}
+	}
+	if below == nil {
+		return o, nil, nil
 	}
 	c, err := below.Complete(p, o)
 	if err != nil {
-		return o, nil, err
+		return o, nil, ofBelow{err}
 	}
 	return c.Conf, c, nil
 }

@@ -100,7 +100,7 @@ func (c *Call) Log(file string, at Level) error {
 	if level.rank() < at.rank() {
 		return nil
 	}
-	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: file, Err: err}
 	}

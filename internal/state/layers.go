@@ -1,7 +1,6 @@
 package state
 
 import (
-	"errors"
 	"io/fs"
 	"path/filepath"
 
@@ -38,7 +37,10 @@ func (d *Dir) Layers(network string) (layers []byte, recorded bool, err error) {
 func (d *Dir) replaceRecord(path string, n Network) error {
 	mark := d.layersFile(n.Name)
 	if len(n.Layers) == 0 {
-		return errors.Join(replace(path, n.encode()), remove(mark))
+		if err := replace(path, n.encode()); err != nil {
+			return err // the record of before has layers
+		}
+		return remove(mark)
 	}
 	fd, err := unix.Open(mark, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
