@@ -327,6 +327,16 @@ func TestStart(t *testing.T) {
 		l.e.Policy(policyOf(t, "x", "open", `{"podSelector":{},"ingress":[{}]}`), false)
 		l.cluster()
 		l.reaches("b", "a")
+		group := func(group int) {
+			link, err := netlink.LinkByName("pa")
+			l.must(err)
+			l.must(netlink.LinkSetGroup(link, group))
+		}
+		group(0x6c6e676f) // as GC does before it removes it
+		l.blocked("b", "a")
+		l.blocked("a", "b")
+		group(admit.PortGroup)
+		l.reaches("b", "a")
 		l.unrecord("a", "1")
 		l.apply()
 		l.blocked("b", "a") // its port is closed, whatever is known of its address

@@ -12,6 +12,10 @@ import (
 // makes them: the ports that are closed until a pod is known there.
 const PortGroup = 0x6c6e7074 // "lnpt"
 
+// goingGroup is that of such ports while GC removes them; package link gives it. Killed in
+// between, it leaves them so.
+const goingGroup = 0x6c6e676f // "lngo"
+
 // Priorities: in forward before all that may set the priority of packets, which our rules use to
 // keep a class in: what a map gives cannot be part of a key for nft(8) 1.0.6, which ends when it
 // lists such a rule. On the bridge behind the guards of source addresses (-300).
@@ -214,6 +218,10 @@ func (s *Sets) bridgeTable() ruleset.Table {
 	foreign := func(group uint32) ruleset.Rule {
 		return ruleset.Rule{Why: "none of ours", Does: ruleset.Rules(just(meta(group, regKey), compare(unix.NFT_CMP_NEQ, host32(PortGroup)...)), ruleset.Return)}
 	}
+	// iifgroup 0x6c6e676f drop
+	going := func(group uint32) ruleset.Rule {
+		return ruleset.Rule{Why: "being removed", Does: ruleset.Rules(just(meta(group, regKey), compare(unix.NFT_CMP_EQ, host32(goingGroup)...)), ruleset.Drop)}
+	}
 	known := func(port ruleset.Field) ruleset.Part { return just(port.Load(regKey), look(&s.open)) }
 	neighbours := ruleset.Rule{Why: "neighbour discovery", Does: ruleset.Rules(isEther(unix.NFT_CMP_EQ, unix.ETH_P_IPV6), isNeighbourDiscovery, ruleset.Return)}
 	// meta protocol != arp drop
@@ -221,11 +229,11 @@ func (s *Sets) bridgeTable() ruleset.Table {
 	t.Chains = []ruleset.Chain{
 		lift,
 		{Name: "prerouting", Kind: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: priBridge, Rules: []ruleset.Rule{
-			foreign(unix.NFT_META_IIFGROUP), neighbours,
+			going(unix.NFT_META_IIFGROUP), foreign(unix.NFT_META_IIFGROUP), neighbours,
 			// iifname @open goto lift
 			{Why: "from a pod", Does: ruleset.Rules(known(ruleset.IIFName), goTo(liftChain))}, closed}},
 		{Name: "postrouting", Kind: "filter", Hook: unix.NF_INET_POST_ROUTING, Priority: 0, Rules: []ruleset.Rule{
-			foreign(unix.NFT_META_OIFGROUP),
+			going(unix.NFT_META_OIFGROUP), foreign(unix.NFT_META_OIFGROUP),
 			// oifname @open return
 			{Why: "to a pod", Does: ruleset.Rules(known(ruleset.OIFName), ruleset.Return)}, neighbours, closed}},
 	}
