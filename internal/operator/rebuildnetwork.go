@@ -52,7 +52,7 @@ func (r *rebuilder) network(ctx context.Context, id model.ID, f link.Found) (*en
 	if err != nil {
 		return nil, err
 	}
-	rec := state.Network{Name: id.Network, Driver: plan.DriverBridge, Bridge: f.Bridge, Fingerprint: fingerprint, Config: data}
+	rec := state.Network{Name: id.Network, Driver: plan.DriverBridge, Bridge: f.Bridge, Fingerprint: fingerprint, Config: data, Rebuilt: true}
 	if err := r.o.networks.CreateNetwork(rec); err != nil && !errors.Is(err, state.ErrExists) {
 		return nil, err
 	}
@@ -88,6 +88,7 @@ func (o *Operator) complete(network string, config model.NetworkConfig) error {
 		return err
 	}
 	rec := old
+	rec.Rebuilt = true
 	var saved engine.SavedConfig
 	if err := json.Unmarshal(rec.Config, &saved); err != nil {
 		return err

@@ -8,15 +8,16 @@ import (
 )
 
 // A network's record may keep layers: what its configuration was laid upon. Most have none, and
-// then one call of access says so: an empty file beside the record tells of them. It is made
-// before they are recorded, and removed after, while the record is locked.
+// then one call of access says so: an empty file beside the record tells of them, or, beside a
+// record without, that they are unknown. It is made before they are recorded, and removed after,
+// while the record is locked.
 
 func (d *Dir) layersFile(network string) string {
 	return filepath.Join(d.root, "networks", network, "layered")
 }
 
 // Layers returns the layers in the record of a network, nil if it has none, and whether there is a
-// record.
+// record that tells: one that was rebuilt does not.
 func (d *Dir) Layers(network string) (layers []byte, recorded bool, err error) {
 	path, err := d.networkFile(network)
 	if err != nil {
@@ -29,14 +30,14 @@ func (d *Dir) Layers(network string) (layers []byte, recorded bool, err error) {
 	if Missing(err) {
 		return nil, false, nil
 	}
-	return n.Layers, err == nil, err
+	return n.Layers, err == nil && len(n.Layers) > 0, err
 }
 
 // replaceRecord writes the record of a network, and what tells of its layers. The caller has
 // locked it.
 func (d *Dir) replaceRecord(path string, n Network) error {
 	mark := d.layersFile(n.Name)
-	if len(n.Layers) == 0 {
+	if len(n.Layers) == 0 && !n.Rebuilt {
 		if err := replace(path, n.encode()); err != nil {
 			return err // the record of before has layers
 		}

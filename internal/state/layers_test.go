@@ -34,6 +34,10 @@ func TestLayers(t *testing.T) {
 	want(`{}`, true)
 	save(Network{Fingerprint: "4"})
 	want("", true)
+	save(Network{Fingerprint: "rebuilt", Rebuilt: true})
+	want("", false)
+	save(Network{Fingerprint: "4"})
+	want("", true)
 	save(Network{Fingerprint: "5", Layers: []byte(`{}`)})
 	if err := d.DeleteNetwork("n"); err != nil {
 		t.Fatal(err)

@@ -27,6 +27,9 @@ type Network struct {
 	Config      json.RawMessage `json:",omitempty"` // the driver's configuration; only its writer reads it
 	// Layers is what the configuration was laid upon, as its reader wrote it; nil: nothing.
 	Layers json.RawMessage `json:",omitempty"`
+	// Rebuilt says that the record was lost, and that it is not known what the configuration was
+	// laid upon. A record that is read does not say so: see Dir.Layers.
+	Rebuilt bool `json:"-"`
 }
 
 // NetnsID tells one network namespace from every other of this boot.
