@@ -109,7 +109,7 @@ func (o object) find(key string) (found *member) {
 	exact := false
 	for i := range o {
 		name := o[i].value.Name()
-		if same := name == key; same || !exact && strings.EqualFold(name, key) {
+		if same := name == key; same || !exact && len(name) == len(key) && strings.EqualFold(name, key) {
 			found, exact = &o[i], same
 		}
 	}

@@ -37,6 +37,11 @@ func (b *Below) Complete(p Plugin, conf *jsonr.Object) (*Completed, error) {
 	}
 	c := &Completed{below: b, plugin: p}
 	c.Text, c.origins = layers.Merge(rivals, append(all, layers.Layer{From: FromConf, Conf: conf})...)
+	if t := b.template; t != nil && t.final {
+		if err := t.refuseRivals("", t.conf, c); err != nil {
+			return nil, err
+		}
+	}
 	var err error
 	c.Conf, err = jsonr.Parse(c.Text)
 	return c, err
@@ -71,6 +76,24 @@ func (l *layer) refuseOwn(place string, of, conf *jsonr.Object) error {
 			continue
 		}
 		return badKey(place+v.Name(), brief(rawOf(own)), "want no such key: the template is final ("+l.path+")")
+	}
+	return nil
+}
+
+// refuseRivals refuses a configuration that puts what its final template says out of force by
+// another key (see rivals).
+func (l *layer) refuseRivals(place string, of *jsonr.Object, c *Completed) error {
+	for v := range of.Values() {
+		at := place + v.Name()
+		if v.IsObject() {
+			if err := l.refuseRivals(at+".", v.Object(), c); err != nil {
+				return err
+			}
+			continue
+		}
+		if c.From(at) != fromTemplate+l.name {
+			return badKey(at, brief(rawOf(v)), "want no key of the configuration that puts it out of force: the template is final ("+l.path+")")
+		}
 	}
 	return nil
 }

@@ -245,6 +245,7 @@ func TestTemplateRefused(t *testing.T) {
 		"internal":           {map[string]string{"templates/web.json": `{"internal":true}`}, nil, web + `internal: true: want no such key in a template`},
 		"records' directory": {map[string]string{"defaults.json": `{"stateDir":"/x"}`}, keys{"configFrom": nil}, defaults + `stateDir: "/x": want no such key in a file of defaults`},
 		"final":              {map[string]string{"templates/web.json": `{"final":true,"ipam":{"type":"ipam-ln","subnet":"auto/24"}}`}, keys{"ipam.subnet": "auto/26"}, `ipam.subnet: "auto/26": want no such key: the template is final (` + web[:len(web)-2] + ")"},
+		"final rival":        {map[string]string{"templates/web.json": `{"final":true,"ipam":{"type":"ipam-ln","subnet":"auto/24"}}`}, keys{"ipam.ranges": []any{[]any{map[string]any{"subnet": "10.9.0.0/24"}}}}, `ipam.subnet: "auto/24": want no key of the configuration that puts it out of force: the template is final (` + web[:len(web)-2] + ")"},
 		"defaults not final": {map[string]string{"defaults.json": `{"final":true}`}, keys{"configFrom": nil}, defaults + "final: true: "},
 	} {
 		t.Run(name, func(t *testing.T) {
