@@ -15,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
 	"github.com/libnet-cni/libnet/internal/firewall/nft"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netpolicy"
 )
 
@@ -37,6 +38,7 @@ type Enforcer struct {
 	dirty   chan struct{}
 	removed chan struct{} // something of our tables was, by us or by another program
 	metrics *metrics
+	links   func() (*netlink.Conn, error) // opens what devices are read by
 
 	mu       sync.Mutex
 	compiler *netpolicy.Compiler
@@ -64,7 +66,7 @@ var kinds = []string{"namespaces", "pods", "networkpolicies"}
 // New does nothing yet.
 func New(c Config) *Enforcer {
 	e := &Enforcer{
-		conf: c, log: c.Log, tables: admit.New(), dirty: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
+		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
 		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
 		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, homes: map[netip.Prefix]bool{}, unread: map[netpolicy.Key]error{},
 		missing: map[string]bool{}, trouble: map[string]error{},
@@ -189,17 +191,21 @@ func (e *Enforcer) guard(ctx context.Context) error {
 }
 
 // snapshot is what is to be in the kernel.
-func (e *Enforcer) snapshot() (want desired, now summary, ready bool) {
+func (e *Enforcer) snapshot() (want desired, now summary, ready bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.missing) > 0 {
-		return want, now, false
+		return want, now, false, nil
+	}
+	opened, err := e.opened()
+	if err != nil {
+		return want, now, false, err
 	}
 	rules := e.compiler.Compile()
-	want = desired{rules, bySlot(e.opened())}
+	want = desired{rules, bySlot(opened)}
 	now = summary{since: e.since, policies: e.compiler.Policies(), pods: e.compiler.Pods(), isolated: len(rules.In) + len(rules.Out), news: e.policyNews}
 	e.since, e.policyNews = time.Time{}, 0
-	return want, now, true
+	return want, now, true, nil
 }
 
 // summary is what a line of the log says.
@@ -210,11 +216,14 @@ type summary struct {
 
 // bring writes what differs.
 func (e *Enforcer) bring(ctx context.Context) error {
-	want, now, ready := e.snapshot()
-	if !ready {
+	want, now, ready, err := e.snapshot()
+	if err == nil && !ready {
 		return nil // the kernel stays as it is: as of before a restart
 	}
-	gone, added, err := e.write(ctx, want)
+	var gone, added []admit.Elem
+	if err == nil {
+		gone, added, err = e.write(ctx, want)
+	}
 	e.mu.Lock()
 	if e.fault = err; err != nil && e.since.IsZero() {
 		e.since, e.policyNews = now.since, e.policyNews+now.news
@@ -229,19 +238,24 @@ func (e *Enforcer) bring(ctx context.Context) error {
 		}
 		return err
 	}
+	e.report(ctx, now, len(gone), len(added))
+	return nil
+}
+
+// report has the log and the metrics say what was written.
+func (e *Enforcer) report(ctx context.Context, now summary, gone, added int) {
 	took := time.Duration(0)
 	if !now.since.IsZero() {
 		took = time.Since(now.since)
 		e.metrics.took.Observe(took.Seconds())
 	}
-	if e.metrics.changes.Add(float64(len(gone) + len(added))); len(gone)+len(added)+now.news > 0 {
+	if e.metrics.changes.Add(float64(gone + added)); gone+added+now.news > 0 {
 		level := slog.LevelDebug // pods come and go
 		if now.news > 0 {
 			level = slog.LevelInfo
 		}
-		e.log.Log(ctx, level, "network policies are in force", "policies", now.policies, "pods", now.pods, "isolated", now.isolated, "added", len(added), "removed", len(gone), "took", took.Round(100*time.Microsecond))
+		e.log.Log(ctx, level, "network policies are in force", "policies", now.policies, "pods", now.pods, "isolated", now.isolated, "added", added, "removed", gone, "took", took.Round(100*time.Microsecond))
 	}
-	return nil
 }
 
 // write brings the kernel from what it has to what is wanted.

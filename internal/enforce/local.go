@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -124,17 +125,17 @@ func (e *Enforcer) known(rec attachment) bool {
 	return p != nil && p.is(rec.uid) && rec.addressed
 }
 
-// opened are the elements of this host's attachments.
-func (e *Enforcer) opened() (all []admit.Elem) {
+// opened are the elements of this host's attachments. An error says that they are not known now: the
+// kernel has to stay as it is.
+func (e *Enforcer) opened() (all []admit.Elem, err error) {
 	for home := range e.homes {
 		if !e.inside(home) {
 			all = append(all, e.tables.Home(home))
 		}
 	}
-	conn, err := netlink.OpenSmall()
-	if err != nil { // pods of a bridge then reach each other as without policies, or not at all
-		e.log.Error("bridges cannot be looked at", "error", err)
-		return all
+	conn, err := e.links()
+	if err != nil {
+		return nil, fmt.Errorf("look at bridges: %w", err)
 	}
 	defer conn.Close()
 	bridges := map[string]bridge{}
@@ -161,7 +162,7 @@ func (e *Enforcer) opened() (all []admit.Elem) {
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
 // inside says that a home is part of a larger one.
