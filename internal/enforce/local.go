@@ -2,11 +2,14 @@ package enforce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
 	"github.com/libnet-cni/libnet/internal/netlink"
@@ -140,6 +143,12 @@ func (e *Enforcer) opened() (all []admit.Elem, err error) {
 	defer conn.Close()
 	bridges := map[string]bridge{}
 	for at, rec := range e.places {
+		if !rec.looked {
+			if rec, err = looked(conn, rec); err != nil {
+				return nil, err
+			}
+			e.places[at] = rec
+		}
 		if !e.known(rec) {
 			continue
 		}
@@ -149,12 +158,6 @@ func (e *Enforcer) opened() (all []admit.Elem, err error) {
 			b = bridgeNamed(conn, rec.bridge)
 			bridges[rec.bridge] = b
 		}
-		if !rec.looked {
-			if d, err := conn.Device(rec.port); err == nil && d.Port {
-				rec.looked, rec.apart = true, d.Isolated
-				e.places[at] = rec
-			}
-		}
 		for _, a := range rec.addrs {
 			all = append(all, e.tables.Local(a))
 			if b.routes(rec, a) {
@@ -163,6 +166,25 @@ func (e *Enforcer) opened() (all []admit.Elem, err error) {
 		}
 	}
 	return all, nil
+}
+
+// looked reads an attachment's port, if it is there, and has it be of the group by which rules find
+// it: those that an older release made are of none.
+func looked(conn *netlink.Conn, rec attachment) (attachment, error) {
+	d, err := conn.Device(rec.port)
+	if err == nil && d.Port && d.Group != admit.PortGroup {
+		err = conn.SetLink(d.Index, 0, 0, netlink.AttrUint32(unix.IFLA_GROUP, admit.PortGroup))
+	}
+	if errors.Is(err, netlink.ErrNotFound) {
+		return rec, nil // not made yet, or gone
+	}
+	if err != nil {
+		return rec, fmt.Errorf("port %s: %w", rec.port, err)
+	}
+	if d.Port {
+		rec.looked, rec.apart = true, d.Isolated
+	}
+	return rec, nil
 }
 
 // inside says that a home is part of a larger one.

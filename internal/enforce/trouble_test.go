@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	lnnetlink "github.com/libnet-cni/libnet/internal/netlink"
@@ -26,4 +27,19 @@ func TestDevicesUnread(t *testing.T) {
 	l.e.links = open
 	l.apply()
 	l.reaches("b", "a")
+}
+
+// Ports that an older release made, of no group, are judged as others.
+func TestPortsOfNoGroup(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for _, name := range []string{"pa", "pb", "pc"} {
+		link, err := netlink.LinkByName(name)
+		l.must(err)
+		l.must(netlink.LinkSetGroup(link, 0))
+	}
+	l.cluster()
+	l.policy("deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`)
+	l.blocked("b", "a")
+	l.reaches("b", "c")
 }
