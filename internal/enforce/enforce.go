@@ -53,6 +53,7 @@ type Enforcer struct {
 	trouble  map[string]error // by kind
 	since    time.Time        // of the first change that is not in the kernel; zero: there is none
 	fault    error            // why the last change is not there; nil: it is
+	lacking  []error          // what bridges lack for policies to be in force
 	// policyNews counts changes of policies that no line of the log has told of.
 	policyNews int
 	elems      int // in the kernel
@@ -135,7 +136,7 @@ func (e *Enforcer) loop(ctx context.Context) error {
 		}
 		late = nil
 		start := time.Now()
-		if err := e.bring(ctx); err != nil && ctx.Err() == nil {
+		if err := e.bring(ctx); (err != nil || e.lacksAny()) && ctx.Err() == nil {
 			late = time.After(again)
 		}
 		rest := time.NewTimer(min(max(2*time.Since(start), gatherLeast), gatherMost))
@@ -146,6 +147,13 @@ func (e *Enforcer) loop(ctx context.Context) error {
 		case <-rest.C:
 		}
 	}
+}
+
+// lacksAny says that bridges have to be looked at again.
+func (e *Enforcer) lacksAny() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.lacking) > 0
 }
 
 // asWritten says whether the kernel has the elements that were written, and no others; if not,
@@ -293,7 +301,7 @@ func (e *Enforcer) write(ctx context.Context, want desired) (gone, added []admit
 func (e *Enforcer) Err() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	errs := []error{e.fault}
+	errs := append([]error{e.fault}, e.lacking...)
 	for _, kind := range slices.Sorted(maps.Keys(e.trouble)) {
 		errs = append(errs, fmt.Errorf("%s: %w", kind, e.trouble[kind]))
 	}

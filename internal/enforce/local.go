@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -30,6 +31,7 @@ type attachment struct {
 	addressed    bool // its addresses are all known
 	apart        bool // its port exchanges no frames with others like it
 	looked       bool // apart is known
+	routed       bool // its gateway is an address of the bridge
 }
 
 // follow takes the records over whenever they change, until ctx ends.
@@ -65,6 +67,7 @@ func (e *Enforcer) record(at place, rec *state.Endpoint) bool {
 	now := attachment{}
 	if rec != nil && rec.HostName != "" {
 		now = attachmentOf(rec)
+		now.routed = e.routes(at.network)
 		for _, a := range rec.Addresses {
 			if p := a.Prefix; p.IsValid() && !p.IsSingleIP() {
 				e.homes[p.Masked()] = true
@@ -141,6 +144,7 @@ func (e *Enforcer) opened() (all []admit.Elem, err error) {
 		return nil, fmt.Errorf("look at bridges: %w", err)
 	}
 	defer conn.Close()
+	e.lacking = nil
 	bridges := map[string]bridge{}
 	for at, rec := range e.places {
 		if !rec.looked {
@@ -155,13 +159,19 @@ func (e *Enforcer) opened() (all []admit.Elem, err error) {
 		all = append(all, e.tables.Open(rec.port))
 		b, looked := bridges[rec.bridge]
 		if !looked {
-			b = bridgeNamed(conn, rec.bridge)
+			if b, err = bridgeNamed(conn, rec.bridge); err != nil {
+				return nil, err
+			}
 			bridges[rec.bridge] = b
 		}
 		for _, a := range rec.addrs {
 			all = append(all, e.tables.Local(a))
-			if b.routes(rec, a) {
+			switch gateways := rec.gatewaysOf(a); {
+			case b.mac == nil || !rec.looked || rec.apart || len(gateways) == 0:
+			case b.has(gateways):
 				all = append(all, e.tables.Lift(a, b.mac))
+			case rec.routed:
+				e.lacks(fmt.Errorf("bridge %s has not the gateway address %s of its pods: what they send each other is not judged", rec.bridge, gateways[0]))
 			}
 		}
 	}
@@ -214,24 +224,62 @@ type bridge struct {
 	addrs []netip.Addr
 }
 
-func bridgeNamed(conn *netlink.Conn, name string) (b bridge) {
+// bridgeNamed reads a bridge; one that is not there has no address.
+func bridgeNamed(conn *netlink.Conn, name string) (b bridge, err error) {
+	if name == "" {
+		return b, nil
+	}
 	d, err := conn.Device(name)
-	if err != nil {
-		return b
+	if err == nil {
+		var addrs []netlink.Address
+		addrs, err = conn.Addrs(d.Index, 0)
+		for _, a := range addrs {
+			b.addrs = append(b.addrs, a.Prefix.Addr())
+		}
 	}
-	addrs, err := conn.Addrs(d.Index, 0)
-	if err != nil {
-		return b
+	if errors.Is(err, netlink.ErrNotFound) {
+		return bridge{}, nil
 	}
-	for _, a := range addrs {
-		b.addrs = append(b.addrs, a.Prefix.Addr())
+	if err != nil {
+		return bridge{}, fmt.Errorf("bridge %s: %w", name, err)
 	}
 	b.mac = d.MAC
-	return b
+	return b, nil
 }
 
-// routes says whether the host leads packets between the pods of a bridge: it has their gateway, and
-// they are not kept apart. A port whose state is not known yet exchanges no frames: it is not there.
-func (b bridge) routes(rec attachment, a netip.Addr) bool {
-	return b.mac != nil && rec.looked && !rec.apart && slices.ContainsFunc(rec.gateways, func(g netip.Addr) bool { return g.Is4() == a.Is4() && slices.Contains(b.addrs, g) })
+// has says whether one of these is an address of the bridge. Then the host leads packets between its
+// ports, unless they are kept apart. A port that has not been read exchanges no frames: it is not there.
+func (b bridge) has(gateways []netip.Addr) bool {
+	return slices.ContainsFunc(gateways, func(g netip.Addr) bool { return slices.Contains(b.addrs, g) })
+}
+
+// gatewaysOf are those of the family of an address.
+func (rec attachment) gatewaysOf(a netip.Addr) (all []netip.Addr) {
+	for _, g := range rec.gateways {
+		if g.Is4() == a.Is4() {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// lacks notes, once, what is wrong with a bridge.
+func (e *Enforcer) lacks(what error) {
+	if !slices.ContainsFunc(e.lacking, func(err error) bool { return err.Error() == what.Error() }) {
+		e.lacking = append(e.lacking, what)
+	}
+}
+
+// routes says whether the bridge of a network is to have its gateway addresses. A network whose
+// record cannot be read may be one.
+func (e *Enforcer) routes(network string) bool {
+	for _, dir := range e.conf.StateDirs {
+		n, err := state.New(dir).LoadNetwork(network)
+		if err != nil {
+			continue
+		}
+		var conf struct{ Gateway, DefaultGateway bool }
+		return json.Unmarshal(n.Config, &conf) != nil || conf.Gateway || conf.DefaultGateway
+	}
+	return true
 }

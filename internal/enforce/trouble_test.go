@@ -2,12 +2,14 @@ package enforce
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	lnnetlink "github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // While devices cannot be read, the kernel stays as it is, and an error says so.
@@ -42,4 +44,36 @@ func TestPortsOfNoGroup(t *testing.T) {
 	l.policy("deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`)
 	l.blocked("b", "a")
 	l.reaches("b", "c")
+}
+
+// A bridge that lacks its gateway address is told of, and found when it has it again.
+func TestGatewayMissing(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	br, err := netlink.LinkByName("br0")
+	l.must(err)
+	gateway, err := netlink.ParseAddr("10.10.0.1/24")
+	l.must(err)
+	l.must(netlink.AddrDel(br, gateway))
+	l.cluster()
+	l.policy("deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`)
+	if err := l.e.Err(); err == nil || !strings.Contains(err.Error(), "gateway address 10.10.0.1") || !l.e.lacksAny() {
+		t.Errorf("of the missing gateway: %v", err)
+	}
+	l.must(netlink.AddrAdd(br, gateway))
+	l.apply()
+	if err := l.e.Err(); err != nil {
+		t.Error(err)
+	}
+	l.blocked("b", "a")
+	l.must(state.New(l.e.conf.StateDirs[0]).SaveNetwork(state.Network{Name: "pods", Driver: "bridge", Config: []byte(`{"Gateway":false}`)}))
+	l.must(netlink.AddrDel(br, gateway))
+	for _, pod := range []string{"x/a", "x/b", "y/c"} { // another router is their gateway
+		ns, name, _ := strings.Cut(pod, "/")
+		l.record(ns, name, "1")
+	}
+	l.apply()
+	if err := l.e.Err(); err != nil {
+		t.Error(err)
+	}
 }
