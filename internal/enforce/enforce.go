@@ -226,7 +226,7 @@ type summary struct {
 func (e *Enforcer) bring(ctx context.Context) error {
 	want, now, ready, err := e.snapshot()
 	if err == nil && !ready {
-		return nil // the kernel stays as it is: as of before a restart
+		return e.early(ctx)
 	}
 	var gone, added []admit.Elem
 	if err == nil {
@@ -247,6 +247,51 @@ func (e *Enforcer) bring(ctx context.Context) error {
 		return err
 	}
 	e.report(ctx, now, len(gone), len(added))
+	return nil
+}
+
+// early is bring before all is known. Tables that are there stay as they are: as of before a restart.
+// If there are none, a port that is there by now stays open, and later ones are closed until their
+// pod is known.
+func (e *Enforcer) early(ctx context.Context) error {
+	_, there, err := e.tables.Whole(ctx)
+	if err == nil && !there {
+		err = e.shut(ctx)
+	}
+	e.mu.Lock()
+	e.fault = err
+	e.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
+		e.log.Error("ports of new pods are not closed until these are known", "error", err)
+	}
+	return err
+}
+
+// shut writes tables that open what is there by now, once the records are read.
+func (e *Enforcer) shut(ctx context.Context) error {
+	if e.have.Rules == nil {
+		e.mu.Lock()
+		read := !slices.ContainsFunc(e.conf.StateDirs, func(dir string) bool { return e.missing["records in "+dir] })
+		var there []admit.Elem
+		var err error
+		if read {
+			there, err = e.present()
+		}
+		e.mu.Unlock()
+		if err != nil || !read {
+			return err
+		}
+		e.have = desired{&netpolicy.Rules{}, bySlot(there)}
+	}
+	_, elems := changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, e.have)
+	if err := e.tables.Replace(ctx, elems); err != nil {
+		e.have = desired{}
+		return err
+	}
+	e.mu.Lock()
+	e.elems = len(elems)
+	e.mu.Unlock()
+	e.log.Info("ports of new pods are closed until policies are known", "open", len(elems))
 	return nil
 }
 

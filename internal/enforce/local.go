@@ -178,6 +178,29 @@ func (e *Enforcer) opened() (all []admit.Elem, err error) {
 	return all, nil
 }
 
+// present are the elements that leave open what runs already, whatever is known of it.
+func (e *Enforcer) present() (all []admit.Elem, err error) {
+	conn, err := e.links()
+	if err != nil {
+		return nil, fmt.Errorf("look at ports: %w", err)
+	}
+	defer conn.Close()
+	for at, rec := range e.places {
+		if rec, err = looked(conn, rec); err != nil {
+			return nil, err
+		}
+		e.places[at] = rec
+		if !rec.looked {
+			continue
+		}
+		all = append(all, e.tables.Open(rec.port))
+		for _, a := range rec.addrs {
+			all = append(all, e.tables.Local(a))
+		}
+	}
+	return all, nil
+}
+
 // looked reads an attachment's port, if it is there, and has it be of the group by which rules find
 // it: those that an older release made are of none.
 func looked(conn *netlink.Conn, rec attachment) (attachment, error) {

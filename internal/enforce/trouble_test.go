@@ -77,3 +77,36 @@ func TestGatewayMissing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// On a node without tables, ports that are there when the agent starts stay open until all is known,
+// and later ones are closed.
+func TestEarly(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.e.missing["networkpolicies"] = true // the API is away
+	l.e.missing["records in "+l.e.conf.StateDirs[0]] = true
+	l.record("x", "a", "1")
+	l.record("x", "b", "1")
+	l.apply()
+	l.reaches("c", "a") // records are not read yet
+	l.e.Synced("records in " + l.e.conf.StateDirs[0])
+	l.apply()
+	l.reaches("a", "b")
+	l.reaches("out", "a")
+	l.record("y", "c", "1")
+	l.apply()
+	l.blocked("c", "a")
+	check(t, l.e.tables.Drop(context.Background()))
+	l.apply()
+	l.blocked("c", "a")
+	l.reaches("a", "b")
+	l.e.Synced("networkpolicies")
+	l.e.Policy(policyOf(t, "x", "deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`), false)
+	l.cluster()
+	l.reaches("c", "b")
+	l.blocked("b", "a")
+	same, err := l.e.asWritten(context.Background())
+	if check(t, err); !same {
+		t.Error("elements differ")
+	}
+}
