@@ -47,7 +47,7 @@ type Enforcer struct {
 	places   map[place]attachment
 	byAddr   map[netip.Addr]place
 	byPod    map[netpolicy.Key]map[place]bool
-	homes    map[netip.Prefix]bool // of which pods of this host get addresses
+	blocks   []netip.Prefix // of which pods of this host get addresses, beside those of overlay networks
 	unread   map[netpolicy.Key]error
 	missing  map[string]bool  // kinds of which not all is known yet
 	trouble  map[string]error // by kind
@@ -69,7 +69,7 @@ func New(c Config) *Enforcer {
 	e := &Enforcer{
 		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
 		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
-		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, homes: map[netip.Prefix]bool{}, unread: map[netpolicy.Key]error{},
+		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, unread: map[netpolicy.Key]error{},
 		missing: map[string]bool{}, trouble: map[string]error{},
 	}
 	for _, kind := range kinds {

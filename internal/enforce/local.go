@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,7 +32,14 @@ type attachment struct {
 	addressed    bool // its addresses are all known
 	apart        bool // its port exchanges no frames with others like it
 	looked       bool // apart is known
-	routed       bool // its gateway is an address of the bridge
+	network
+	homes []netip.Prefix // of which pods of this host get addresses
+}
+
+// network is what the record of an attachment's network says.
+type network struct {
+	routed  bool // the gateway is to be an address of the bridge
+	overlay bool
 }
 
 // follow takes the records over whenever they change, until ctx ends.
@@ -67,10 +75,10 @@ func (e *Enforcer) record(at place, rec *state.Endpoint) bool {
 	now := attachment{}
 	if rec != nil && rec.HostName != "" {
 		now = attachmentOf(rec)
-		now.routed = e.routes(at.network)
+		now.network = e.network(at.network)
 		for _, a := range rec.Addresses {
-			if p := a.Prefix; p.IsValid() && !p.IsSingleIP() {
-				e.homes[p.Masked()] = true
+			if p := a.Prefix; now.overlay && p.IsValid() && !p.IsSingleIP() {
+				now.homes = append(now.homes, p.Masked())
 			}
 		}
 		e.places[at] = now
@@ -134,10 +142,8 @@ func (e *Enforcer) known(rec attachment) bool {
 // opened are the elements of this host's attachments. An error says that they are not known now: the
 // kernel has to stay as it is.
 func (e *Enforcer) opened() (all []admit.Elem, err error) {
-	for home := range e.homes {
-		if !e.inside(home) {
-			all = append(all, e.tables.Home(home))
-		}
+	for _, home := range e.homes() {
+		all = append(all, e.tables.Home(home))
 	}
 	conn, err := e.links()
 	if err != nil {
@@ -220,23 +226,31 @@ func looked(conn *netlink.Conn, rec attachment) (attachment, error) {
 	return rec, nil
 }
 
-// inside says that a home is part of a larger one.
-func (e *Enforcer) inside(home netip.Prefix) bool {
-	for other := range e.homes {
-		if other.Bits() < home.Bits() && other.Overlaps(home) {
-			return true
+// homes are the prefixes of which pods of this host get addresses, and nothing else does: none is
+// part of another. The subnet of a bridge may be that of a LAN.
+func (e *Enforcer) homes() (largest []netip.Prefix) {
+	all := slices.Clone(e.blocks)
+	for _, rec := range e.places {
+		all = append(all, rec.homes...)
+	}
+	slices.SortFunc(all, func(a, b netip.Prefix) int { return cmp.Compare(a.Bits(), b.Bits()) })
+	for _, home := range all {
+		if !slices.ContainsFunc(largest, home.Overlaps) {
+			largest = append(largest, home)
 		}
 	}
-	return false
+	return largest
 }
 
-// Blocks are prefixes of which pods of this host get addresses.
+// Blocks are all prefixes, beside those of overlay networks, of which pods of this host get addresses.
 func (e *Enforcer) Blocks(blocks []netip.Prefix) {
-	e.locked(func() (news bool) {
-		for _, b := range blocks {
-			news = news || !e.homes[b.Masked()]
-			e.homes[b.Masked()] = true
-		}
+	var now []netip.Prefix
+	for _, b := range blocks {
+		now = append(now, b.Masked())
+	}
+	e.locked(func() bool {
+		news := !slices.Equal(now, e.blocks)
+		e.blocks = now
 		return news
 	})
 }
@@ -293,16 +307,20 @@ func (e *Enforcer) lacks(what error) {
 	}
 }
 
-// routes says whether the bridge of a network is to have its gateway addresses. A network whose
-// record cannot be read may be one.
-func (e *Enforcer) routes(network string) bool {
+// network reads the record of a network. The bridge of one whose record cannot be read may be meant to
+// have its gateway addresses.
+func (e *Enforcer) network(name string) network {
 	for _, dir := range e.conf.StateDirs {
-		n, err := state.New(dir).LoadNetwork(network)
+		n, err := state.New(dir).LoadNetwork(name)
 		if err != nil {
 			continue
 		}
 		var conf struct{ Gateway, DefaultGateway bool }
-		return json.Unmarshal(n.Config, &conf) != nil || conf.Gateway || conf.DefaultGateway
+		err = json.Unmarshal(n.Config, &conf)
+		return network{routed: err != nil || conf.Gateway || conf.DefaultGateway, overlay: n.Driver == driverOverlay}
 	}
-	return true
+	return network{routed: true}
 }
+
+// driverOverlay is the driver of overlay networks in records, as package plan names it.
+const driverOverlay = "overlay"

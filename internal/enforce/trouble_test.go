@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -109,4 +110,34 @@ func TestEarly(t *testing.T) {
 	if check(t, err); !same {
 		t.Error("elements differ")
 	}
+}
+
+// Nothing is refused in the subnet of a bridge, which may be a LAN; in blocks of this node what has no
+// record is, and in the subnet of an overlay network while it has pods here.
+func TestHomes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	link, err := netlink.LinkByName("pc")
+	l.must(err)
+	l.must(netlink.LinkSetGroup(link, 0)) // no container, but a host of the LAN
+	l.record("x", "a", "1")
+	l.apply()
+	l.reaches("out", "a")
+	l.reaches("out", "c")
+	l.e.Blocks([]netip.Prefix{netip.MustParsePrefix("10.10.0.1/24"), netip.MustParsePrefix("fd10::/64")})
+	l.apply()
+	l.reaches("out", "a")
+	l.blocked("out", "c")
+	l.e.Blocks(nil)
+	l.apply()
+	l.reaches("out", "c")
+	l.must(state.New(l.e.conf.StateDirs[0]).SaveNetwork(state.Network{Name: "pods", Driver: "overlay", Config: []byte(`{"Gateway":true}`)}))
+	l.record("x", "a", "2")
+	l.unrecord("a", "1")
+	l.apply()
+	l.reaches("out", "a")
+	l.blocked("out", "c")
+	l.unrecord("a", "2")
+	l.apply()
+	l.reaches("out", "c")
 }
