@@ -36,7 +36,8 @@ type Enforcer struct {
 	log     *slog.Logger
 	tables  *admit.Tables
 	dirty   chan struct{}
-	removed chan struct{} // something of our tables was, by us or by another program
+	events  chan struct{} // something of our tables was changed, by us or by another program
+	removed chan struct{} // elements may have been
 	metrics *metrics
 	links   func() (*netlink.Conn, error) // opens what devices are read by
 
@@ -67,7 +68,7 @@ var kinds = []string{"namespaces", "pods", "networkpolicies"}
 // New does nothing yet.
 func New(c Config) *Enforcer {
 	e := &Enforcer{
-		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
+		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), events: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
 		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
 		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, unread: map[netpolicy.Key]error{},
 		missing: map[string]bool{}, trouble: map[string]error{},
@@ -87,9 +88,11 @@ const (
 	// gather is how long changes are gathered after some were made: as long as that took, twice,
 	// and between these.
 	gatherLeast, gatherMost = time.Millisecond, 50 * time.Millisecond
-	// look is how long after a removal all elements are compared; lookShare of the time at most
-	// goes into that.
+	// look is how long after an event all elements are compared; one part of lookShare of the time at
+	// most goes into that.
 	look, lookShare = time.Second, 20
+	// inspectShare is how long, in times of what it took, the rules are not looked at again.
+	inspectShare = 10
 )
 
 // Run enforces until ctx ends. What is in the kernel stays in force then.
@@ -180,22 +183,52 @@ func (e *Enforcer) asWritten(ctx context.Context) (bool, error) {
 	return same, nil
 }
 
-// guard looks at the kernel whenever something of our tables is removed.
+// guard looks at the kernel whenever something of our tables is removed, added or changed: by another
+// program, or by us.
 func (e *Enforcer) guard(ctx context.Context) error {
-	w, err := nft.WatchTable(admit.TableName)
+	w, err := nft.WatchTable(admit.TableName, true)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	return w.Run(ctx, func() {
-		if whole, _, err := e.tables.Whole(ctx); err == nil && !whole {
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return w.Run(inner, func() {
+			select {
+			case e.events <- struct{}{}:
+			default:
+			}
+		})
+	})
+	g.Go(func() error { return e.inspect(inner) })
+	return g.Wait()
+}
+
+// inspect looks whether the rules are whole after events, of which a change of ours has many, and has
+// the loop look if they are not, or cannot be read.
+func (e *Enforcer) inspect(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.events:
+		}
+		start := time.Now()
+		if whole, _, err := e.tables.Whole(ctx); err != nil || !whole {
 			e.locked(func() bool { return true })
 		}
 		select {
 		case e.removed <- struct{}{}:
 		default:
 		}
-	})
+		rest := time.NewTimer(min(max(inspectShare*time.Since(start), gatherLeast), look))
+		select {
+		case <-ctx.Done():
+			rest.Stop()
+			return ctx.Err()
+		case <-rest.C:
+		}
+	}
 }
 
 // snapshot is what is to be in the kernel.

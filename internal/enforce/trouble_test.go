@@ -3,8 +3,10 @@ package enforce
 import (
 	"context"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -140,4 +142,41 @@ func TestHomes(t *testing.T) {
 	l.unrecord("a", "2")
 	l.apply()
 	l.reaches("out", "c")
+}
+
+// A rule that another program adds is found, and goes; what we write ourselves is compared, and stays.
+func TestRulesOfOthers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.cluster()
+	inspect := func() (write, compare bool) {
+		select {
+		case <-l.e.dirty:
+		default:
+		}
+		l.e.events <- struct{}{}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		_ = l.e.inspect(ctx)
+		select {
+		case <-l.e.removed:
+			compare = true
+		default:
+		}
+		return len(l.e.dirty) > 0, compare
+	}
+	if write, compare := inspect(); write || !compare {
+		t.Errorf("of ours: write %v, compare %v", write, compare)
+	}
+	if out, err := exec.Command("nft", "insert rule inet libnet-policy forward accept").CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v: %s", err, out)
+	}
+	if write, compare := inspect(); !write || !compare {
+		t.Errorf("of another program: write %v, compare %v", write, compare)
+	}
+	l.policy("deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`)
+	l.blocked("out", "a")
+	if write, _ := inspect(); write {
+		t.Error("the rule is still there")
+	}
 }
