@@ -2,7 +2,9 @@ package enforce
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/lntest"
 	lnnetlink "github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -34,10 +37,20 @@ func TestDevicesUnread(t *testing.T) {
 	l.reaches("b", "a")
 }
 
+// noBridgeNetfilter has frames between ports of a bridge be seen by the rules of the bridge alone.
+func (l *lab) noBridgeNetfilter() {
+	for _, name := range []string{"iptables", "ip6tables"} {
+		if err := lntest.Sysctl("bridge/bridge-nf-call-"+name, "0"); !errors.Is(err, os.ErrNotExist) {
+			l.must(err)
+		}
+	}
+}
+
 // Ports that an older release made, of no group, are judged as others.
 func TestPortsOfNoGroup(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
+	l.noBridgeNetfilter()
 	for _, name := range []string{"pa", "pb", "pc"} {
 		link, err := netlink.LinkByName(name)
 		l.must(err)
@@ -53,6 +66,7 @@ func TestPortsOfNoGroup(t *testing.T) {
 func TestGatewayMissing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
+	l.noBridgeNetfilter()
 	br, err := netlink.LinkByName("br0")
 	l.must(err)
 	gateway, err := netlink.ParseAddr("10.10.0.1/24")
