@@ -15,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
 	"github.com/libnet-cni/libnet/internal/firewall/nft"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netpolicy"
 )
 
@@ -35,8 +36,10 @@ type Enforcer struct {
 	log     *slog.Logger
 	tables  *admit.Tables
 	dirty   chan struct{}
-	removed chan struct{} // something of our tables was, by us or by another program
+	events  chan struct{} // something of our tables was changed, by us or by another program
+	removed chan struct{} // elements may have been
 	metrics *metrics
+	links   func() (*netlink.Conn, error) // opens what devices are read by
 
 	mu       sync.Mutex
 	compiler *netpolicy.Compiler
@@ -45,12 +48,13 @@ type Enforcer struct {
 	places   map[place]attachment
 	byAddr   map[netip.Addr]place
 	byPod    map[netpolicy.Key]map[place]bool
-	homes    map[netip.Prefix]bool // of which pods of this host get addresses
+	blocks   []netip.Prefix // of which pods of this host get addresses, beside those of overlay networks
 	unread   map[netpolicy.Key]error
 	missing  map[string]bool  // kinds of which not all is known yet
 	trouble  map[string]error // by kind
 	since    time.Time        // of the first change that is not in the kernel; zero: there is none
 	fault    error            // why the last change is not there; nil: it is
+	lacking  []error          // what bridges lack for policies to be in force
 	// policyNews counts changes of policies that no line of the log has told of.
 	policyNews int
 	elems      int // in the kernel
@@ -64,9 +68,9 @@ var kinds = []string{"namespaces", "pods", "networkpolicies"}
 // New does nothing yet.
 func New(c Config) *Enforcer {
 	e := &Enforcer{
-		conf: c, log: c.Log, tables: admit.New(), dirty: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
+		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), events: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
 		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
-		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, homes: map[netip.Prefix]bool{}, unread: map[netpolicy.Key]error{},
+		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, unread: map[netpolicy.Key]error{},
 		missing: map[string]bool{}, trouble: map[string]error{},
 	}
 	for _, kind := range kinds {
@@ -84,9 +88,11 @@ const (
 	// gather is how long changes are gathered after some were made: as long as that took, twice,
 	// and between these.
 	gatherLeast, gatherMost = time.Millisecond, 50 * time.Millisecond
-	// look is how long after a removal all elements are compared; lookShare of the time at most
-	// goes into that.
+	// look is how long after an event all elements are compared; one part of lookShare of the time at
+	// most goes into that.
 	look, lookShare = time.Second, 20
+	// inspectShare is how long, in times of what it took, the rules are not looked at again.
+	inspectShare = 10
 )
 
 // Run enforces until ctx ends. What is in the kernel stays in force then.
@@ -133,7 +139,7 @@ func (e *Enforcer) loop(ctx context.Context) error {
 		}
 		late = nil
 		start := time.Now()
-		if err := e.bring(ctx); err != nil && ctx.Err() == nil {
+		if err := e.bring(ctx); (err != nil || e.lacksAny()) && ctx.Err() == nil {
 			late = time.After(again)
 		}
 		rest := time.NewTimer(min(max(2*time.Since(start), gatherLeast), gatherMost))
@@ -144,6 +150,13 @@ func (e *Enforcer) loop(ctx context.Context) error {
 		case <-rest.C:
 		}
 	}
+}
+
+// lacksAny says that bridges have to be looked at again.
+func (e *Enforcer) lacksAny() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.lacking) > 0
 }
 
 // asWritten says whether the kernel has the elements that were written, and no others; if not,
@@ -170,36 +183,70 @@ func (e *Enforcer) asWritten(ctx context.Context) (bool, error) {
 	return same, nil
 }
 
-// guard looks at the kernel whenever something of our tables is removed.
+// guard looks at the kernel whenever something of our tables is removed, added or changed: by another
+// program, or by us.
 func (e *Enforcer) guard(ctx context.Context) error {
-	w, err := nft.WatchTable(admit.TableName)
+	w, err := nft.WatchTable(admit.TableName, true)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	return w.Run(ctx, func() {
-		if whole, _, err := e.tables.Whole(ctx); err == nil && !whole {
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return w.Run(inner, func() {
+			select {
+			case e.events <- struct{}{}:
+			default:
+			}
+		})
+	})
+	g.Go(func() error { return e.inspect(inner) })
+	return g.Wait()
+}
+
+// inspect looks whether the rules are whole after events, of which a change of ours has many, and has
+// the loop look if they are not, or cannot be read.
+func (e *Enforcer) inspect(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.events:
+		}
+		start := time.Now()
+		if whole, _, err := e.tables.Whole(ctx); err != nil || !whole {
 			e.locked(func() bool { return true })
 		}
 		select {
 		case e.removed <- struct{}{}:
 		default:
 		}
-	})
+		rest := time.NewTimer(min(max(inspectShare*time.Since(start), gatherLeast), look))
+		select {
+		case <-ctx.Done():
+			rest.Stop()
+			return ctx.Err()
+		case <-rest.C:
+		}
+	}
 }
 
 // snapshot is what is to be in the kernel.
-func (e *Enforcer) snapshot() (want desired, now summary, ready bool) {
+func (e *Enforcer) snapshot() (want desired, now summary, ready bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.missing) > 0 {
-		return want, now, false
+		return want, now, false, nil
+	}
+	opened, err := e.opened()
+	if err != nil {
+		return want, now, false, err
 	}
 	rules := e.compiler.Compile()
-	want = desired{rules, bySlot(e.opened())}
+	want = desired{rules, bySlot(opened)}
 	now = summary{since: e.since, policies: e.compiler.Policies(), pods: e.compiler.Pods(), isolated: len(rules.In) + len(rules.Out), news: e.policyNews}
 	e.since, e.policyNews = time.Time{}, 0
-	return want, now, true
+	return want, now, true, nil
 }
 
 // summary is what a line of the log says.
@@ -210,11 +257,14 @@ type summary struct {
 
 // bring writes what differs.
 func (e *Enforcer) bring(ctx context.Context) error {
-	want, now, ready := e.snapshot()
-	if !ready {
-		return nil // the kernel stays as it is: as of before a restart
+	want, now, ready, err := e.snapshot()
+	if err == nil && !ready {
+		return e.early(ctx)
 	}
-	gone, added, err := e.write(ctx, want)
+	var gone, added []admit.Elem
+	if err == nil {
+		gone, added, err = e.write(ctx, want)
+	}
 	e.mu.Lock()
 	if e.fault = err; err != nil && e.since.IsZero() {
 		e.since, e.policyNews = now.since, e.policyNews+now.news
@@ -229,19 +279,69 @@ func (e *Enforcer) bring(ctx context.Context) error {
 		}
 		return err
 	}
+	e.report(ctx, now, len(gone), len(added))
+	return nil
+}
+
+// early is bring before all is known. Tables that are there stay as they are: as of before a restart.
+// If there are none, a port that is there by now stays open, and later ones are closed until their
+// pod is known.
+func (e *Enforcer) early(ctx context.Context) error {
+	_, there, err := e.tables.Whole(ctx)
+	if err == nil && !there {
+		err = e.shut(ctx)
+	}
+	e.mu.Lock()
+	e.fault = err
+	e.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
+		e.log.Error("ports of new pods are not closed until these are known", "error", err)
+	}
+	return err
+}
+
+// shut writes tables that open what is there by now, once the records are read.
+func (e *Enforcer) shut(ctx context.Context) error {
+	if e.have.Rules == nil {
+		e.mu.Lock()
+		read := !slices.ContainsFunc(e.conf.StateDirs, func(dir string) bool { return e.missing["records in "+dir] })
+		var there []admit.Elem
+		var err error
+		if read {
+			there, err = e.present()
+		}
+		e.mu.Unlock()
+		if err != nil || !read {
+			return err
+		}
+		e.have = desired{&netpolicy.Rules{}, bySlot(there)}
+	}
+	_, elems := changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, e.have)
+	if err := e.tables.Replace(ctx, elems); err != nil {
+		e.have = desired{}
+		return err
+	}
+	e.mu.Lock()
+	e.elems = len(elems)
+	e.mu.Unlock()
+	e.log.Info("ports of new pods are closed until policies are known", "open", len(elems))
+	return nil
+}
+
+// report has the log and the metrics say what was written.
+func (e *Enforcer) report(ctx context.Context, now summary, gone, added int) {
 	took := time.Duration(0)
 	if !now.since.IsZero() {
 		took = time.Since(now.since)
 		e.metrics.took.Observe(took.Seconds())
 	}
-	if e.metrics.changes.Add(float64(len(gone) + len(added))); len(gone)+len(added)+now.news > 0 {
+	if e.metrics.changes.Add(float64(gone + added)); gone+added+now.news > 0 {
 		level := slog.LevelDebug // pods come and go
 		if now.news > 0 {
 			level = slog.LevelInfo
 		}
-		e.log.Log(ctx, level, "network policies are in force", "policies", now.policies, "pods", now.pods, "isolated", now.isolated, "added", len(added), "removed", len(gone), "took", took.Round(100*time.Microsecond))
+		e.log.Log(ctx, level, "network policies are in force", "policies", now.policies, "pods", now.pods, "isolated", now.isolated, "added", added, "removed", gone, "took", took.Round(100*time.Microsecond))
 	}
-	return nil
 }
 
 // write brings the kernel from what it has to what is wanted.
@@ -279,7 +379,7 @@ func (e *Enforcer) write(ctx context.Context, want desired) (gone, added []admit
 func (e *Enforcer) Err() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	errs := []error{e.fault}
+	errs := append([]error{e.fault}, e.lacking...)
 	for _, kind := range slices.Sorted(maps.Keys(e.trouble)) {
 		errs = append(errs, fmt.Errorf("%s: %w", kind, e.trouble[kind]))
 	}

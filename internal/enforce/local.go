@@ -1,11 +1,17 @@
 package enforce
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
 	"github.com/libnet-cni/libnet/internal/netlink"
@@ -26,6 +32,14 @@ type attachment struct {
 	addressed    bool // its addresses are all known
 	apart        bool // its port exchanges no frames with others like it
 	looked       bool // apart is known
+	network
+	homes []netip.Prefix // of which pods of this host get addresses
+}
+
+// network is what the record of an attachment's network says.
+type network struct {
+	routed  bool // the gateway is to be an address of the bridge
+	overlay bool
 }
 
 // follow takes the records over whenever they change, until ctx ends.
@@ -61,9 +75,10 @@ func (e *Enforcer) record(at place, rec *state.Endpoint) bool {
 	now := attachment{}
 	if rec != nil && rec.HostName != "" {
 		now = attachmentOf(rec)
+		now.network = e.network(at.network)
 		for _, a := range rec.Addresses {
-			if p := a.Prefix; p.IsValid() && !p.IsSingleIP() {
-				e.homes[p.Masked()] = true
+			if p := a.Prefix; now.overlay && p.IsValid() && !p.IsSingleIP() {
+				now.homes = append(now.homes, p.Masked())
 			}
 		}
 		e.places[at] = now
@@ -124,63 +139,118 @@ func (e *Enforcer) known(rec attachment) bool {
 	return p != nil && p.is(rec.uid) && rec.addressed
 }
 
-// opened are the elements of this host's attachments.
-func (e *Enforcer) opened() (all []admit.Elem) {
-	for home := range e.homes {
-		if !e.inside(home) {
-			all = append(all, e.tables.Home(home))
-		}
+// opened are the elements of this host's attachments. An error says that they are not known now: the
+// kernel has to stay as it is.
+func (e *Enforcer) opened() (all []admit.Elem, err error) {
+	for _, home := range e.homes() {
+		all = append(all, e.tables.Home(home))
 	}
-	conn, err := netlink.OpenSmall()
-	if err != nil { // pods of a bridge then reach each other as without policies, or not at all
-		e.log.Error("bridges cannot be looked at", "error", err)
-		return all
+	conn, err := e.links()
+	if err != nil {
+		return nil, fmt.Errorf("look at bridges: %w", err)
 	}
 	defer conn.Close()
+	e.lacking = nil
 	bridges := map[string]bridge{}
 	for at, rec := range e.places {
+		if !rec.looked {
+			if rec, err = looked(conn, rec); err != nil {
+				return nil, err
+			}
+			e.places[at] = rec
+		}
 		if !e.known(rec) {
 			continue
 		}
 		all = append(all, e.tables.Open(rec.port))
 		b, looked := bridges[rec.bridge]
 		if !looked {
-			b = bridgeNamed(conn, rec.bridge)
-			bridges[rec.bridge] = b
-		}
-		if !rec.looked {
-			if d, err := conn.Device(rec.port); err == nil && d.Port {
-				rec.looked, rec.apart = true, d.Isolated
-				e.places[at] = rec
+			if b, err = bridgeNamed(conn, rec.bridge); err != nil {
+				return nil, err
 			}
+			bridges[rec.bridge] = b
 		}
 		for _, a := range rec.addrs {
 			all = append(all, e.tables.Local(a))
-			if b.routes(rec, a) {
+			switch gateways := rec.gatewaysOf(a); {
+			case b.mac == nil || !rec.looked || rec.apart || len(gateways) == 0:
+			case b.has(gateways):
 				all = append(all, e.tables.Lift(a, b.mac))
+			case rec.routed:
+				e.lacks(fmt.Errorf("bridge %s has not the gateway address %s of its pods: what they send each other is not judged", rec.bridge, gateways[0]))
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
-// inside says that a home is part of a larger one.
-func (e *Enforcer) inside(home netip.Prefix) bool {
-	for other := range e.homes {
-		if other.Bits() < home.Bits() && other.Overlaps(home) {
-			return true
+// present are the elements that leave open what runs already, whatever is known of it.
+func (e *Enforcer) present() (all []admit.Elem, err error) {
+	conn, err := e.links()
+	if err != nil {
+		return nil, fmt.Errorf("look at ports: %w", err)
+	}
+	defer conn.Close()
+	for at, rec := range e.places {
+		if rec, err = looked(conn, rec); err != nil {
+			return nil, err
+		}
+		e.places[at] = rec
+		if !rec.looked {
+			continue
+		}
+		all = append(all, e.tables.Open(rec.port))
+		for _, a := range rec.addrs {
+			all = append(all, e.tables.Local(a))
 		}
 	}
-	return false
+	return all, nil
 }
 
-// Blocks are prefixes of which pods of this host get addresses.
-func (e *Enforcer) Blocks(blocks []netip.Prefix) {
-	e.locked(func() (news bool) {
-		for _, b := range blocks {
-			news = news || !e.homes[b.Masked()]
-			e.homes[b.Masked()] = true
+// looked reads an attachment's port, if it is there, and has it be of the group by which rules find
+// it: those that an older release made are of none.
+func looked(conn *netlink.Conn, rec attachment) (attachment, error) {
+	d, err := conn.Device(rec.port)
+	if err == nil && d.Port && d.Group != admit.PortGroup {
+		err = conn.SetLink(d.Index, 0, 0, netlink.AttrUint32(unix.IFLA_GROUP, admit.PortGroup))
+	}
+	if errors.Is(err, netlink.ErrNotFound) {
+		return rec, nil // not made yet, or gone
+	}
+	if err != nil {
+		return rec, fmt.Errorf("port %s: %w", rec.port, err)
+	}
+	if d.Port {
+		rec.looked, rec.apart = true, d.Isolated
+	}
+	return rec, nil
+}
+
+// homes are the prefixes of which pods of this host get addresses, and nothing else does: none is
+// part of another. The subnet of a bridge may be that of a LAN.
+func (e *Enforcer) homes() (largest []netip.Prefix) {
+	all := slices.Clone(e.blocks)
+	for _, rec := range e.places {
+		all = append(all, rec.homes...)
+	}
+	slices.SortFunc(all, func(a, b netip.Prefix) int { return cmp.Compare(a.Bits(), b.Bits()) })
+	for _, home := range all {
+		if !slices.ContainsFunc(largest, home.Overlaps) {
+			largest = append(largest, home)
 		}
+	}
+	return largest
+}
+
+// Blocks are all prefixes, beside those of overlay networks, of which pods of this host get addresses.
+func (e *Enforcer) Blocks(blocks []netip.Prefix) {
+	var now []netip.Prefix
+	for _, b := range blocks {
+		now = append(now, b.Masked())
+	}
+	e.locked(func() bool {
+		news := !slices.Equal(now, e.blocks)
+		e.blocks = now
 		return news
 	})
 }
@@ -191,24 +261,66 @@ type bridge struct {
 	addrs []netip.Addr
 }
 
-func bridgeNamed(conn *netlink.Conn, name string) (b bridge) {
+// bridgeNamed reads a bridge; one that is not there has no address.
+func bridgeNamed(conn *netlink.Conn, name string) (b bridge, err error) {
+	if name == "" {
+		return b, nil
+	}
 	d, err := conn.Device(name)
-	if err != nil {
-		return b
+	if err == nil {
+		var addrs []netlink.Address
+		addrs, err = conn.Addrs(d.Index, 0)
+		for _, a := range addrs {
+			b.addrs = append(b.addrs, a.Prefix.Addr())
+		}
 	}
-	addrs, err := conn.Addrs(d.Index, 0)
-	if err != nil {
-		return b
+	if errors.Is(err, netlink.ErrNotFound) {
+		return bridge{}, nil
 	}
-	for _, a := range addrs {
-		b.addrs = append(b.addrs, a.Prefix.Addr())
+	if err != nil {
+		return bridge{}, fmt.Errorf("bridge %s: %w", name, err)
 	}
 	b.mac = d.MAC
-	return b
+	return b, nil
 }
 
-// routes says whether the host leads packets between the pods of a bridge: it has their gateway, and
-// they are not kept apart. A port whose state is not known yet exchanges no frames: it is not there.
-func (b bridge) routes(rec attachment, a netip.Addr) bool {
-	return b.mac != nil && rec.looked && !rec.apart && slices.ContainsFunc(rec.gateways, func(g netip.Addr) bool { return g.Is4() == a.Is4() && slices.Contains(b.addrs, g) })
+// has says whether one of these is an address of the bridge. Then the host leads packets between its
+// ports, unless they are kept apart. A port that has not been read exchanges no frames: it is not there.
+func (b bridge) has(gateways []netip.Addr) bool {
+	return slices.ContainsFunc(gateways, func(g netip.Addr) bool { return slices.Contains(b.addrs, g) })
 }
+
+// gatewaysOf are those of the family of an address.
+func (rec attachment) gatewaysOf(a netip.Addr) (all []netip.Addr) {
+	for _, g := range rec.gateways {
+		if g.Is4() == a.Is4() {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// lacks notes, once, what is wrong with a bridge.
+func (e *Enforcer) lacks(what error) {
+	if !slices.ContainsFunc(e.lacking, func(err error) bool { return err.Error() == what.Error() }) {
+		e.lacking = append(e.lacking, what)
+	}
+}
+
+// network reads the record of a network. The bridge of one whose record cannot be read may be meant to
+// have its gateway addresses.
+func (e *Enforcer) network(name string) network {
+	for _, dir := range e.conf.StateDirs {
+		n, err := state.New(dir).LoadNetwork(name)
+		if err != nil {
+			continue
+		}
+		var conf struct{ Gateway, DefaultGateway bool }
+		err = json.Unmarshal(n.Config, &conf)
+		return network{routed: err != nil || conf.Gateway || conf.DefaultGateway, overlay: n.Driver == driverOverlay}
+	}
+	return network{routed: true}
+}
+
+// driverOverlay is the driver of overlay networks in records, as package plan names it.
+const driverOverlay = "overlay"

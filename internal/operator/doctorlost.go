@@ -187,12 +187,12 @@ func (l lost) leases(ctx context.Context, networks []*engine.Network) []Finding 
 // checkNetworkPolicies looks whether the policies of Kubernetes are in force, where ln-agent is to
 // enforce them.
 func (o *Operator) checkNetworkPolicies(ctx context.Context) []Finding {
-	const about = "network policies"
+	const about, start = "network policies", "start ln-agent --kubernetes --network-policy"
 	tables := admit.New()
 	defer func() { _ = tables.Close() }()
 	whole, there, err := tables.Whole(ctx)
 	_, markErr := os.Stat(admit.MarkPath(o.dir.Path()))
-	wanted := markErr == nil
+	wanted, runs := markErr == nil, o.agentRuns()
 	switch {
 	case !wanted && !there:
 		return nil
@@ -200,10 +200,12 @@ func (o *Operator) checkNetworkPolicies(ctx context.Context) []Finding {
 		return []Finding{{about, oneLine(err), "try again"}}
 	case !wanted:
 		return []Finding{{about, "their rules are there, and no ln-agent is to keep them: new pods stay closed", "nft delete table inet " + admit.TableName + "; nft delete table bridge " + admit.TableName}}
-	case !o.agentRuns():
-		return []Finding{{about, "ln-agent does not run: what is in force stays so, changes do not come, and new pods stay closed", "start ln-agent --kubernetes --network-policy"}}
+	case !whole && !runs:
+		return []Finding{{about, "their rules are missing, or changed by another program, and ln-agent does not run: pods are not isolated", start}}
 	case !whole:
 		return []Finding{{about, "their rules are missing, or changed by another program: pods are not isolated", "look at the log of ln-agent, which writes them anew"}}
+	case !runs:
+		return []Finding{{about, "ln-agent does not run: what is in force stays so, changes do not come, and new pods stay closed", start}}
 	}
 	return []Finding{{About: about, Found: "in force"}}
 }

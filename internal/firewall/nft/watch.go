@@ -13,40 +13,46 @@ import (
 )
 
 // Watcher tells of removals in the network namespace of the thread that opened
-// it.
+// it, and of additions, if it is to.
 type Watcher struct {
-	events *netlink.Subscription
-	table  []byte
+	events    *netlink.Subscription
+	table     []byte
+	additions bool
 }
 
-// Watch begins to watch our tables.
-func Watch() (*Watcher, error) { return WatchTable(firewall.TableName) }
+// Watch begins to watch our tables for removals.
+func Watch() (*Watcher, error) { return WatchTable(firewall.TableName, false) }
 
-// WatchTable begins to watch the tables of a name.
-func WatchTable(name string) (*Watcher, error) {
+// WatchTable begins to watch the tables of a name. With additions, also rules and elements that are
+// added or changed count, by whomever.
+func WatchTable(name string, additions bool) (*Watcher, error) {
 	events, err := netlink.Subscribe("nftables", unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), 0)
 	if err != nil {
 		return nil, err
 	}
-	return &Watcher{events, []byte(name)}, nil
+	return &Watcher{events, []byte(name), additions}, nil
 }
 
 // Close ends the watch.
 func (w *Watcher) Close() { w.events.Close() }
 
-// Run calls removed whenever something of our tables has been removed, by
-// whomever, or such news may have been lost, until ctx ends.
-func (w *Watcher) Run(ctx context.Context, removed func()) error {
-	return w.events.Run(ctx, w.removes, removed)
+// Run calls changed whenever something of our tables has been removed, or added if
+// that counts, by whomever, or such news may have been lost, until ctx ends.
+func (w *Watcher) Run(ctx context.Context, changed func()) error {
+	return w.events.Run(ctx, w.changes, changed)
 }
 
-// removes says whether an event is about the removal of something of the tables.
-func (w *Watcher) removes(m syscall.NetlinkMessage) bool {
+// changes says whether an event is about something of the tables that counts.
+func (w *Watcher) changes(m syscall.NetlinkMessage) bool {
 	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
 		return false
 	}
 	switch m.Header.Type & 0xff {
 	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
+	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_NEWSETELEM:
+		if !w.additions {
+			return false
+		}
 	default:
 		return false
 	}

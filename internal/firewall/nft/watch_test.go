@@ -51,3 +51,40 @@ func tells(t *testing.T, do func() error, want bool) bool {
 	}
 	return lntest.Tells(t, w, do, patience)
 }
+
+// A watcher that is to tell of additions does.
+func TestWatchAdditions(t *testing.T) {
+	t.Parallel()
+	start(t)
+	nft := func(line string) func() error {
+		return func() error { return exec.Command("nft", strings.Fields(line)...).Run() }
+	}
+	for _, line := range []string{"add table inet ours", "add chain inet ours c", "add set inet ours s { type ipv4_addr ; }"} {
+		if err := nft(line)(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		line            string
+		additions, want bool
+	}{
+		{"add rule inet ours c accept", false, false},
+		{"add rule inet ours c accept", true, true},
+		{"insert rule inet ours c accept", true, true},
+		{"add element inet ours s { 192.0.2.1 }", true, true},
+		{"add table inet other", true, false},
+		{"delete element inet ours s { 192.0.2.1 }", true, true},
+	} {
+		w, err := WatchTable("ours", tt.additions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patience := 2 * lntest.WaitForAnswer
+		if !tt.want {
+			patience = lntest.WaitForNone
+		}
+		if got := lntest.Tells(t, w, nft(tt.line), patience); got != tt.want {
+			t.Errorf("%s: told of it %t, want %t", tt.line, got, tt.want)
+		}
+	}
+}
