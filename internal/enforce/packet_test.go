@@ -114,8 +114,9 @@ func (l *lab) record(ns, pod, uid string) {
 	l.e.locked(func() bool { return l.e.record(at, rec) })
 }
 
-func (l *lab) unrecord(pod, uid string) {
-	l.e.locked(func() bool { return l.e.record(place{"pods", "id-" + pod + uid, "eth0"}, nil) })
+// unrecord has the attachment of pod a gone.
+func (l *lab) unrecord(uid string) {
+	l.e.locked(func() bool { return l.e.record(place{"pods", "id-a" + uid, "eth0"}, nil) })
 }
 
 // cluster has namespace x with pods a and b, and y with c, all on this node.
@@ -337,7 +338,7 @@ func TestStart(t *testing.T) {
 		l.blocked("a", "b")
 		group(admit.PortGroup)
 		l.reaches("b", "a")
-		l.unrecord("a", "1")
+		l.unrecord("1")
 		l.apply()
 		l.blocked("b", "a") // its port is closed, whatever is known of its address
 		l.blocked("a", "b")
@@ -349,7 +350,7 @@ func TestStart(t *testing.T) {
 		l.e.Pod(apiPod("x", "a", "2"), false)
 		l.apply()
 		l.reaches("b", "a")
-		l.unrecord("a", "2")
+		l.unrecord("2")
 		l.record("z", "a", "3") // of a namespace without policies: the API may say so later
 		l.apply()
 		l.reaches("b", "a")

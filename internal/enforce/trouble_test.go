@@ -149,11 +149,11 @@ func TestHomes(t *testing.T) {
 	l.reaches("out", "c")
 	l.must(state.New(l.e.conf.StateDirs[0]).SaveNetwork(state.Network{Name: "pods", Driver: "overlay", Config: []byte(`{"Gateway":true}`)}))
 	l.record("x", "a", "2")
-	l.unrecord("a", "1")
+	l.unrecord("1")
 	l.apply()
 	l.reaches("out", "a")
 	l.blocked("out", "c")
-	l.unrecord("a", "2")
+	l.unrecord("2")
 	l.apply()
 	l.reaches("out", "c")
 }

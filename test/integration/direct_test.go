@@ -262,8 +262,7 @@ func TestDirectStaysTunnel(t *testing.T) {
 	if out, err := nft.CombinedOutput(); err != nil {
 		t.Fatalf("nft: %v, %s", err, out)
 	}
-	a.awaitWay("h1", far, false)
-	a.awaitWay("h2", near, false)
+	a.awaitWay("h2", near, false) // h1 may go on: what it sends arrives
 	a.pingAll(near, far)
 	a.awaitHealth("h1", "ok")
 	if out, err := exec.Command("nft", "delete", "table", "bridge", "guard").CombinedOutput(); err != nil {

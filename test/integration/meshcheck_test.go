@@ -58,12 +58,12 @@ func TestMeshCheck(t *testing.T) {
 	led("all are well", "b1", "b2", "b3")
 	stops["b2"]()
 	led("b2 does not accept", "b1", "b3")
-	if out := m.lnctl("h3", "service", "inspect", "web", "--network", "net0"); strings.Count(out, "check fails") != 1 || !strings.Contains(out, "tcp:9000,interval=1s") {
-		t.Errorf("inspect:\n%s", out)
-	}
 	m.awaitAgent("h3", "/metrics", "a failing container", func(body string, _ int) bool {
 		return metric(body, `libnet_service_backends{network="net0",service="web",state="failing"}`) == 1 && metric(body, `libnet_service_backends{network="net0",service="web",state="ready"}`) == 2
 	})
+	if out := m.lnctl("h3", "service", "inspect", "web", "--network", "net0"); strings.Count(out, "check fails") != 1 || !strings.Contains(out, "tcp:9000,interval=1s") {
+		t.Errorf("inspect:\n%s", out)
+	}
 
 	// The record of b3 stays. Counters tell: a client that uses a port again within ten seconds
 	// after a reset is on its former connection, to conntrack.
