@@ -165,36 +165,17 @@ func (s *sets) elems(from sender, mark uint32) []ruleset.Elem {
 // release writes it, there that there is one.
 func (s *sets) read(nl *nfnl.Conn) (all map[sender]uint32, whole, there bool, err error) {
 	t := s.table()
-	requests := []nfnl.Message{transaction.GetTable(TableName, t.Family)}
-	for _, c := range t.Chains {
-		requests = append(requests, transaction.GetChain(TableName, t.Family, c.Name))
-	}
-	whole = true
-	err = transaction.Ask(nl, requests, func(i int, attrs []byte) error {
-		if i == 0 {
-			const dormant = 1 // NFT_TABLE_F_DORMANT
-			there = attrs != nil
-			whole = there && nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_TABLE_FLAGS))&dormant == 0
-			return nil
-		}
-		whole = whole && attrs != nil && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(t.Chains[i-1].Rules)
-		return nil
-	})
+	whole, there, err = transaction.StandsAs(nl, TableName, t)
 	if err != nil || !whole {
 		return nil, false, there, err
 	}
 	all = map[sender]uint32{}
-	err = nl.Dump(transaction.Message(unix.NFT_MSG_GETSETELEM, 0, t.Family, func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-		a.String(unix.NFTA_SET_ELEM_LIST_SET, s.senders.Name)
-	}), func(a nfnl.Answer) error {
-		return ruleset.DecodeElems(&s.senders, a.Attrs, func(e ruleset.Elem) {
-			fields, ok := s.senders.Key.Split(e.Key)
-			if !ok || len(e.Data) < 4 {
-				return
-			}
-			all[sender{text(fields[0]), [6]byte(fields[1])}] = binary.NativeEndian.Uint32(e.Data)
-		})
+	err = transaction.EachElem(nl, TableName, &s.senders, func(e ruleset.Elem) {
+		fields, ok := s.senders.Key.Split(e.Key)
+		if !ok || len(e.Data) < 4 {
+			return
+		}
+		all[sender{text(fields[0]), [6]byte(fields[1])}] = binary.NativeEndian.Uint32(e.Data)
 	})
 	return all, true, true, err
 }
@@ -214,7 +195,7 @@ func text(b []byte) string {
 func (s *sets) write(nl *nfnl.Conn, generation uint32, have map[sender]uint32, whole, there bool, want map[sender]uint32) error {
 	t, b := s.table(), transaction.New(TableName, generation)
 	if there && (!whole || len(want) == 0) {
-		b.Add(unix.NFT_MSG_DELTABLE, 0, t.Family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) })
+		b.DropTable(t.Family)
 		have = nil
 	}
 	if len(want) > 0 && !whole {

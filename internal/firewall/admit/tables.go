@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
@@ -43,12 +42,10 @@ func (t *Tables) Replace(ctx context.Context, elems []Elem) error {
 		if err != nil {
 			return err
 		}
+		if err := t.drop(nl, b); err != nil {
+			return err
+		}
 		for _, table := range t.tables() {
-			if _, there, err := transaction.Stands(nl, TableName, table); err != nil {
-				return err
-			} else if there {
-				b.DropTable(table.Family)
-			}
 			b.WriteTable(table)
 		}
 		for _, e := range elems {
@@ -122,24 +119,23 @@ func (t *Tables) Whole(ctx context.Context) (whole, there bool, err error) {
 
 // List returns all elements of our sets. Its cost grows with their number.
 func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
-	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
-		all = nil
-		for _, table := range t.tables() {
-			for _, s := range table.Sets {
-				err := nl.Dump(transaction.Message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
-					a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-					a.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-				}), func(a nfnl.Answer) error {
-					return ruleset.DecodeElems(s, a.Attrs, func(e Elem) { all = append(all, e) })
-				})
-				if err != nil && !errors.Is(err, unix.ENOENT) {
-					return err
-				}
-			}
-		}
-		return nil
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) (err error) {
+		all, err = transaction.Elems(nl, TableName, t.tables())
+		return err
 	})
-	return ruleset.Dedupe(all), firewall.AsUnsupported(err)
+	return all, firewall.AsUnsupported(err)
+}
+
+// drop adds the deletion of those tables that are there.
+func (t *Tables) drop(nl *nfnl.Conn, b *transaction.Batch) error {
+	for _, table := range t.tables() {
+		if _, there, err := transaction.Stands(nl, TableName, table); err != nil {
+			return err
+		} else if there {
+			b.DropTable(table.Family)
+		}
+	}
+	return nil
 }
 
 // Drop removes the tables: no pod is isolated, and none is closed. No tables are success.
@@ -149,12 +145,8 @@ func (t *Tables) Drop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, table := range t.tables() {
-			if _, there, err := transaction.Stands(nl, TableName, table); err != nil {
-				return err
-			} else if there {
-				b.DropTable(table.Family)
-			}
+		if err := t.drop(nl, b); err != nil {
+			return err
 		}
 		return b.Commit(nl)
 	})

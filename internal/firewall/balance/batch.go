@@ -14,10 +14,6 @@ type batch struct{ *transaction.Batch }
 
 func newBatch(generation uint32) *batch { return &batch{transaction.New(TableName, generation)} }
 
-func (b *batch) dropTable(family uint8) {
-	b.Add(unix.NFT_MSG_DELTABLE, 0, family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, TableName) })
-}
-
 // writeTable adds a table that is not there.
 func (b *batch) writeTable(t ruleset.Table) {
 	b.writeRules(t)

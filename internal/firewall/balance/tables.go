@@ -80,7 +80,7 @@ func (t *Tables) apply(nl *nfnl.Conn, missing, want, gone []Elem) (fresh bool, e
 		if _, there, err := stands(nl, table); err != nil {
 			return false, err
 		} else if there {
-			b.dropTable(table.Family)
+			b.DropTable(table.Family)
 		}
 		b.writeTable(table)
 	}
@@ -195,7 +195,7 @@ func (t *Tables) Drop(ctx context.Context, unused func() (bool, error)) error {
 			if _, there, err := stands(nl, table); err != nil {
 				return err
 			} else if there {
-				b.dropTable(table.Family)
+				b.DropTable(table.Family)
 			}
 		}
 		if !b.Any() {
@@ -211,56 +211,17 @@ func (t *Tables) Drop(ctx context.Context, unused func() (bool, error)) error {
 
 // List returns all elements of our sets. Its cost grows with their number.
 func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
-	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
-		all = nil
-		for _, table := range t.tables() {
-			for _, s := range table.Sets {
-				err := nl.Dump(transaction.Message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
-					a.String(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-					a.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-				}), func(a nfnl.Answer) error {
-					return ruleset.DecodeElems(s, a.Attrs, func(e Elem) { all = append(all, e) })
-				})
-				if err != nil && !errors.Is(err, unix.ENOENT) {
-					return err
-				}
-			}
-		}
-		return nil
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) (err error) {
+		all, err = transaction.Elems(nl, TableName, t.tables())
+		return err
 	})
-	return ruleset.Dedupe(all), firewall.AsUnsupported(err)
+	return all, firewall.AsUnsupported(err)
 }
 
-// stands says whether a table is there, and whether it is as this release writes it: by the
-// name of a chain without rules, and by the number of rules in the others.
+// stands says whether a table is there, and whether it is as this release writes it.
 func stands(nl *nfnl.Conn, t ruleset.Table) (whole, there bool, err error) {
-	requests := []nfnl.Message{
-		transaction.GetTable(TableName, t.Family),
-		transaction.GetChain(TableName, t.Family, releaseOf(t)),
-	}
-	for _, c := range t.Chains {
-		requests = append(requests, transaction.GetChain(TableName, t.Family, c.Name))
-	}
-	whole = true
-	err = transaction.Ask(nl, requests, func(i int, attrs []byte) error {
-		switch {
-		case i == 0:
-			there = attrs != nil
-			flags := nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_TABLE_FLAGS))
-			whole = whole && there && flags&tableDormant == 0
-		case attrs == nil:
-			whole = false
-		case i >= 2:
-			c := t.Chains[i-2]
-			whole = whole && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(c.Rules)+c.Jumps
-		}
-		return nil
-	})
-	return whole, there, err
+	return transaction.StandsAs(nl, TableName, t, releaseOf(t))
 }
-
-// tableDormant is NFT_TABLE_F_DORMANT: no packet meets the rules.
-const tableDormant = 1
 
 // releaseOf names the chain that tells which release wrote the table.
 func releaseOf(t ruleset.Table) string {

@@ -1,6 +1,7 @@
 package transaction
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 
@@ -94,7 +95,17 @@ func (b *Batch) AddSet(s *ruleset.Set, id uint32) {
 // of this release writes it: by the name of a chain without rules, and by the number of rules in
 // the others.
 func Stands(nl *nfnl.Conn, name string, t ruleset.Table) (whole, there bool, err error) {
-	requests := []nfnl.Message{GetTable(name, t.Family), GetChain(name, t.Family, releaseOf(name, t))}
+	return StandsAs(nl, name, t, releaseOf(name, t))
+}
+
+// StandsAs is Stands for a table whose releases are told apart by other chains without rules;
+// without any, the number of rules alone tells.
+func StandsAs(nl *nfnl.Conn, name string, t ruleset.Table, releases ...string) (whole, there bool, err error) {
+	requests := []nfnl.Message{GetTable(name, t.Family)}
+	for _, release := range releases {
+		requests = append(requests, GetChain(name, t.Family, release))
+	}
+	first := len(requests)
 	for _, c := range t.Chains {
 		requests = append(requests, GetChain(name, t.Family, c.Name))
 	}
@@ -107,13 +118,35 @@ func Stands(nl *nfnl.Conn, name string, t ruleset.Table) (whole, there bool, err
 			whole = whole && there && flags&tableDormant == 0
 		case attrs == nil:
 			whole = false
-		case i >= 2:
-			c := t.Chains[i-2]
+		case i >= first:
+			c := t.Chains[i-first]
 			whole = whole && int(nfnl.Uint32(nfnl.Find(attrs, unix.NFTA_CHAIN_USE))) == len(c.Rules)+c.Jumps
 		}
 		return nil
 	})
 	return whole, there, err
+}
+
+// EachElem calls fn with each element of a set of the table name.
+func EachElem(nl *nfnl.Conn, name string, s *ruleset.Set, fn func(ruleset.Elem)) error {
+	return nl.Dump(Message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
+		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, name)
+		a.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	}), func(a nfnl.Answer) error { return ruleset.DecodeElems(s, a.Attrs, fn) })
+}
+
+// Elems returns all elements of the sets of tables that have a name, each once; those of a set that
+// is not there are none. Its cost grows with their number.
+func Elems(nl *nfnl.Conn, name string, tables []ruleset.Table) (all []ruleset.Elem, err error) {
+	for _, t := range tables {
+		for _, s := range t.Sets {
+			err := EachElem(nl, name, s, func(e ruleset.Elem) { all = append(all, e) })
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return nil, err
+			}
+		}
+	}
+	return ruleset.Dedupe(all), nil
 }
 
 // releaseOf names the chain that tells which release wrote the table.
