@@ -35,86 +35,35 @@ const (
 	priClear = -149
 )
 
-// Keys that golang.org/x/sys/unix lacks or names otherwise.
-const metaIIFKind = 26 // NFT_META_IIFKIND
-
-const (
-	regKey  = unix.NFT_REG32_00
-	regData = unix.NFT_REG32_00 + 11
-)
-
 func (s *sets) table() ruleset.Table {
 	return ruleset.Table{Family: unix.NFPROTO_INET, Sets: []*ruleset.Set{&s.senders, &s.marks}, Chains: []ruleset.Chain{
 		{Name: "prerouting", Kind: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: priMark, Rules: []ruleset.Rule{
 			{Why: "out of a tunnel, from a client that is not behind it: which host led it here",
 				// meta iifkind "vxlan" ct direction original fib saddr . iif oif 0 ct mark set iifname . ether saddr map @senders
-				Does: ruleset.Rules(fromVXLAN, isOriginal, sourceElsewhere, s.setConnMark)},
+				Does: ruleset.Rules(ruleset.IsVXLAN, ruleset.IsEthernet, isOriginal, sourceElsewhere, s.setConnMark)},
 			{Why: "the connection's mark leads its answers", // ct mark @marks meta mark set ct mark
 				Does: ruleset.Rules(s.hasConnMark, setMark)},
 		}},
 		{Name: "postrouting", Kind: "filter", Hook: unix.NF_INET_POST_ROUTING, Priority: priClear, Rules: []ruleset.Rule{
 			{Why: "VXLAN would route its own packet by the mark, into the tunnel", // meta mark @marks meta mark set 0
-				Does: ruleset.Rules(s.hasMark, zero, setMark)},
+				Does: ruleset.Rules(s.hasMark, ruleset.Just(ruleset.Constant(ruleset.RegKey, make([]byte, 4))), setMark)},
 		}},
 	}}
 }
 
-func expr(name string, put func(*nfnl.Attrs)) ruleset.Expr { return ruleset.Expr{Name: name, Put: put} }
-
-// load is meta or ct: NFTA_META_KEY and NFTA_CT_KEY are the same number.
-func load(name string, key, regAttr uint16, reg uint32) ruleset.Expr {
-	return expr(name, func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_META_KEY, uint32(key))
-		a.Uint32(regAttr, reg)
-	})
-}
-
-func meta(key uint16) ruleset.Expr {
-	return load("meta", key, unix.NFTA_META_DREG, regKey)
-}
-
-func ct(key uint16) ruleset.Expr {
-	return load("ct", key, unix.NFTA_CT_DREG, regKey)
-}
-
-func isEqual(want []byte) ruleset.Expr {
-	return expr("cmp", func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_CMP_SREG, regKey)
-		a.Uint32(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ)
-		a.Nest(unix.NFTA_CMP_DATA, func(a *nfnl.Attrs) { a.Bytes(unix.NFTA_DATA_VALUE, want) })
-	})
-}
-
-func lookup(s *ruleset.Set) ruleset.Expr {
-	return expr("lookup", func(a *nfnl.Attrs) {
-		a.String(unix.NFTA_LOOKUP_SET, s.Name)
-		a.Uint32(unix.NFTA_LOOKUP_SREG, regKey)
-		if s.Data != nil {
-			a.Uint32(unix.NFTA_LOOKUP_DREG, regData)
-		}
-	})
-}
-
-func fromVXLAN() []ruleset.Expr {
-	kind := make([]byte, unix.IFNAMSIZ)
-	copy(kind, "vxlan")
-	// meta iiftype ether: nft does not say "ether saddr" without it.
-	return []ruleset.Expr{meta(metaIIFKind), isEqual(kind), meta(unix.NFT_META_IIFTYPE), isEqual(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))}
-}
-
 func isOriginal() []ruleset.Expr {
 	const original = 0 // IP_CT_DIR_ORIGINAL
-	return []ruleset.Expr{ct(unix.NFT_CT_DIRECTION), isEqual([]byte{original})}
+	return []ruleset.Expr{ruleset.CT(unix.NFT_CT_DIRECTION), ruleset.Compare(unix.NFT_CMP_EQ, []byte{original})}
 }
 
 // sourceElsewhere matches what came by an interface that no route to its source leads by: a
 // container of the network, and another host of it, are behind the tunnel.
 func sourceElsewhere() []ruleset.Expr {
-	return []ruleset.Expr{expr("fib", func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_FIB_DREG, regKey)
+	return []ruleset.Expr{{Name: "fib", Put: func(a *nfnl.Attrs) {
+		a.Uint32(unix.NFTA_FIB_DREG, ruleset.RegKey)
 		a.Uint32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_OIF)
 		a.Uint32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_SADDR|unix.NFTA_FIB_F_IIF)
-	}), isEqual(make([]byte, 4))}
+	}}, ruleset.Compare(unix.NFT_CMP_EQ, make([]byte, 4))}
 }
 
 // setConnMark comes with every packet of the client's: one that uses its port again may have come
@@ -122,27 +71,23 @@ func sourceElsewhere() []ruleset.Expr {
 func (s *sets) setConnMark() []ruleset.Expr {
 	name := s.senders.Key[0]
 	return []ruleset.Expr{
-		name.Load(regKey), s.senders.Key[1].Load(regKey + name.Padded()/4), lookup(&s.senders),
-		load("ct", unix.NFT_CT_MARK, unix.NFTA_CT_SREG, regData),
+		name.Load(ruleset.RegKey), s.senders.Key[1].Load(ruleset.RegKey + name.Padded()/4), ruleset.Lookup(&s.senders),
+		{Name: "ct", Put: func(a *nfnl.Attrs) {
+			a.Uint32(unix.NFTA_CT_KEY, unix.NFT_CT_MARK)
+			a.Uint32(unix.NFTA_CT_SREG, ruleset.RegData)
+		}},
 	}
 }
 
 func (s *sets) hasConnMark() []ruleset.Expr {
-	return []ruleset.Expr{ct(unix.NFT_CT_MARK), lookup(&s.marks)}
+	return []ruleset.Expr{ruleset.CT(unix.NFT_CT_MARK), ruleset.Lookup(&s.marks)}
 }
 func (s *sets) hasMark() []ruleset.Expr {
-	return []ruleset.Expr{meta(unix.NFT_META_MARK), lookup(&s.marks)}
-}
-
-func zero() []ruleset.Expr {
-	return []ruleset.Expr{expr("immediate", func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_IMMEDIATE_DREG, regKey)
-		a.Nest(unix.NFTA_IMMEDIATE_DATA, func(a *nfnl.Attrs) { a.Bytes(unix.NFTA_DATA_VALUE, make([]byte, 4)) })
-	})}
+	return []ruleset.Expr{ruleset.Meta(unix.NFT_META_MARK, ruleset.RegKey), ruleset.Lookup(&s.marks)}
 }
 
 func setMark() []ruleset.Expr {
-	return []ruleset.Expr{load("meta", unix.NFT_META_MARK, unix.NFTA_META_SREG, regKey)}
+	return []ruleset.Expr{ruleset.SetMeta(unix.NFT_META_MARK, ruleset.RegKey)}
 }
 
 // sender is another host, as its packets tell it.
@@ -151,13 +96,11 @@ type sender struct {
 	mac    [6]byte
 }
 
-func host32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
-
 // elems have the packets of a sender marked.
 func (s *sets) elems(from sender, mark uint32) []ruleset.Elem {
 	return []ruleset.Elem{
-		{Set: &s.marks, Key: host32(mark)}, // before a connection can have it
-		{Set: &s.senders, Key: s.senders.Key.Of([]byte(from.device), from.mac[:]), Data: host32(mark)},
+		{Set: &s.marks, Key: ruleset.Host32(mark)}, // before a connection can have it
+		{Set: &s.senders, Key: s.senders.Key.Of([]byte(from.device), from.mac[:]), Data: ruleset.Host32(mark)},
 	}
 }
 
@@ -245,7 +188,7 @@ func writeTable(b *transaction.Batch, t ruleset.Table) {
 				a.Uint32(unix.NFTA_SET_DATA_LEN, size)
 			}
 			a.Uint32(unix.NFTA_SET_FLAGS, flags)
-			a.Bytes(unix.NFTA_SET_USERDATA, append([]byte{marks, 4}, host32(byteOrderHost)...))
+			a.Bytes(unix.NFTA_SET_USERDATA, append([]byte{marks, 4}, ruleset.Host32(byteOrderHost)...))
 		})
 	}
 	for _, c := range t.Chains {

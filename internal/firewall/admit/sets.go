@@ -139,14 +139,14 @@ func (s *Sets) Self(a netip.Addr) Elem {
 // Peer is the class of a pod as the other end of a connection.
 func (s *Sets) Peer(a netip.Addr, peer uint32) Elem {
 	set := &s.of(a).peers
-	return Elem{Set: set, Key: set.Key.Of(a.AsSlice()), Data: host32(peer)}
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice()), Data: ruleset.Host32(peer)}
 }
 
 // Block is the class of addresses from one to another.
 func (s *Sets) Block(from, to netip.Addr, peer uint32) Elem {
 	f := s.of(from)
 	family := []byte{f.number}
-	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(family, from.AsSlice()), End: f.blocks.Key.Of(family, to.AsSlice()), Data: host32(peer)}
+	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(family, from.AsSlice()), End: f.blocks.Key.Of(family, to.AsSlice()), Data: ruleset.Host32(peer)}
 }
 
 // Pod makes an address one of those that AnyPod stands for.
@@ -158,14 +158,14 @@ func (s *Sets) Pod(a netip.Addr) Elem {
 // Allow lets an isolated pod have a profile of ports with peers: a class, AnyPeer or AnyPod.
 func (s *Sets) Allow(a netip.Addr, on Side, peer, profile uint32) Elem {
 	side := &s.of(a).sides[on]
-	e := Elem{Set: &side.class, Data: host32(profile)}
+	e := Elem{Set: &side.class, Data: ruleset.Host32(profile)}
 	switch peer {
 	case AnyPeer:
 		e.Set = &side.any
 	case AnyPod:
 		e.Set = &side.pod
 	default:
-		e.Key = e.Set.Key.Of(a.AsSlice(), host32(peer))
+		e.Key = e.Set.Key.Of(a.AsSlice(), ruleset.Host32(peer))
 		return e
 	}
 	e.Key = e.Set.Key.Of(a.AsSlice())
@@ -175,7 +175,7 @@ func (s *Sets) Allow(a netip.Addr, on Side, peer, profile uint32) Elem {
 // Ports has ports of a protocol be in a profile, from one to another.
 func (s *Sets) Ports(profile uint32, p firewall.Protocol, from, to uint16) Elem {
 	key := func(port uint16) []byte {
-		return s.ports.Key.Of(host32(profile), []byte{byte(p)}, binary.BigEndian.AppendUint16(nil, port))
+		return s.ports.Key.Of(ruleset.Host32(profile), []byte{byte(p)}, binary.BigEndian.AppendUint16(nil, port))
 	}
 	if from == to {
 		return Elem{Set: &s.ports, Key: key(from)}

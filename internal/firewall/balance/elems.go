@@ -72,7 +72,7 @@ const (
 func (f Families) Bucket(kind Kind, of Port, number int, target netip.AddrPort) Elem {
 	family := f.of(of.Addr)
 	s := []*ruleset.Set{&family.Spread, &family.Rest, &family.Sticky}[kind]
-	e := Elem{Set: s, Key: s.Key.Of(of.Addr.AsSlice(), []byte{byte(of.Protocol)}, port16(of.Port), host32(uint32(number)))}
+	e := Elem{Set: s, Key: s.Key.Of(of.Addr.AsSlice(), []byte{byte(of.Protocol)}, port16(of.Port), ruleset.Host32(uint32(number)))}
 	if target.IsValid() {
 		e.Data = s.Data.Of(target.Addr().AsSlice(), port16(target.Port()))
 	}

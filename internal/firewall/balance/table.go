@@ -110,17 +110,17 @@ func (f Families) inetTable() ruleset.Table {
 		t.Sets = append(t.Sets, s.inet()...)
 		// iifname . ip daddr @inside4 jump services
 		prerouting.Rules = append(prerouting.Rules, ruleset.Rule{Why: "from containers to a service of their network",
-			Does: ruleset.Rules(isFamily(s.family), in(&s.Inside), ruleset.Jump(servicesChain))})
+			Does: ruleset.Rules(ruleset.IsFamily(s.family), in(&s.Inside), ruleset.Jump(servicesChain))})
 		// ip daddr @host4 jump services
 		output.Rules = append(output.Rules, ruleset.Rule{Why: "from programs of the host to a service",
-			Does: ruleset.Rules(isFamily(s.family), in(&s.Host), ruleset.Jump(servicesChain))})
+			Does: ruleset.Rules(ruleset.IsFamily(s.family), in(&s.Host), ruleset.Jump(servicesChain))})
 		services.Rules = append(services.Rules, s.serviceRules()...)
 		postrouting.Rules = append(postrouting.Rules, s.sourceRules()...)
 		refused.Rules = append(refused.Rules, s.refusedRules()...)
 		// ip daddr @host4 meta l4proto tcp ct direction original reject with tcp reset
 		input.Rules = append(input.Rules, []ruleset.Rule{
-			{Why: "nothing behind the service: refused", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isProtocol(unix.IPPROTO_TCP), isOriginal, rejectReset)},
-			{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), isNot(ping(s.family)), isOriginal, rejectPort)},
+			{Why: "nothing behind the service: refused", Does: ruleset.Rules(ruleset.IsFamily(s.family), in(&s.Host), ruleset.IsProtocol(unix.IPPROTO_TCP), isOriginal, rejectReset)},
+			{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(ruleset.IsFamily(s.family), in(&s.Host), isNot(ping(s.family)), isOriginal, rejectPort)},
 		}...)
 	}
 	// Never without "fib daddr type local": what is only forwarded belongs to others.
@@ -147,9 +147,9 @@ func (f *Family) counted() ruleset.Chain {
 	for _, p := range []firewall.Protocol{firewall.TCP, firewall.UDP, firewall.SCTP} {
 		c.Rules = append(c.Rules,
 			// meta l4proto tcp ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr @led4
-			ruleset.Rule{Why: "of this address", Does: ruleset.Rules(isFamily(f.family), isProtocol(byte(p)), f.ledFrom(false))},
+			ruleset.Rule{Why: "of this address", Does: ruleset.Rules(ruleset.IsFamily(f.family), ruleset.IsProtocol(byte(p)), f.ledFrom(false))},
 			// meta l4proto tcp ct original ip daddr & 0.0.0.0 . meta l4proto . ct original proto-dst . ip daddr @led4
-			ruleset.Rule{Why: "of any address of the host", Does: ruleset.Rules(isFamily(f.family), isProtocol(byte(p)), f.ledFrom(true))})
+			ruleset.Rule{Why: "of any address of the host", Does: ruleset.Rules(ruleset.IsFamily(f.family), ruleset.IsProtocol(byte(p)), f.ledFrom(true))})
 	}
 	return c
 }
@@ -158,18 +158,18 @@ func (f *Family) counted() ruleset.Chain {
 func (f *Family) sourceRules() []ruleset.Rule {
 	all := []ruleset.Rule{
 		// ct status dnat jump counted4
-		{Why: "counted, by the backend", Does: ruleset.Rules(isFamily(f.family), isTranslated, ruleset.Jump(f.countedChain()))},
+		{Why: "counted, by the backend", Does: ruleset.Rules(ruleset.IsFamily(f.family), isTranslated, ruleset.Jump(f.countedChain()))},
 		// ct status dnat ip saddr . ip daddr @self4 masquerade
-		{Why: "a backend that is led to itself answers by the host", Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Self), masquerade)},
+		{Why: "a backend that is led to itself answers by the host", Does: ruleset.Rules(ruleset.IsFamily(f.family), isTranslated, in(&f.Self), masquerade)},
 		// ct status dnat ip saddr @host4 masquerade
-		{Why: "a program of the host has one of its own addresses", Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Host, f.saddr), masquerade)},
+		{Why: "a program of the host has one of its own addresses", Does: ruleset.Rules(ruleset.IsFamily(f.family), isTranslated, in(&f.Host, f.saddr), masquerade)},
 	}
 	// ip daddr . meta l4proto . th dport @far4 ct status dnat ct original ip daddr != @host4 masquerade
 	all = append(all, ruleset.Rule{Why: "a backend on another host answers by the host whose port was asked",
-		Does: ruleset.Rules(isFamily(f.family), isTranslated, in(&f.Far), f.notToService, masquerade)})
+		Does: ruleset.Rules(ruleset.IsFamily(f.family), isTranslated, in(&f.Far), f.notToService, masquerade)})
 	if f.family == unix.NFPROTO_IPV4 {
 		all = append(all, ruleset.Rule{Why: "localhost", // ct status dnat ip saddr 127.0.0.0/8 ip daddr . ip daddr @self4 masquerade
-			Does: ruleset.Rules(isFamily(f.family), isTranslated, ruleset.SourceLocalhost4, in(&f.Self, f.daddr, f.daddr), masquerade)})
+			Does: ruleset.Rules(ruleset.IsFamily(f.family), isTranslated, ruleset.SourceLocalhost4, in(&f.Self, f.daddr, f.daddr), masquerade)})
 	}
 	return all
 }
@@ -181,13 +181,13 @@ func (f *Family) sourceRules() []ruleset.Rule {
 func (f Families) publishedRules() []ruleset.Rule {
 	all := ruleset.NeverPublished()
 	for _, s := range f.both() { // ip daddr @host4 dnat ip to ip daddr
-		all = append(all, ruleset.Rule{Why: "the address of a service is none of the host's", Does: ruleset.Rules(isFamily(s.family), in(&s.Host), s.stay)})
+		all = append(all, ruleset.Rule{Why: "the address of a service is none of the host's", Does: ruleset.Rules(ruleset.IsFamily(s.family), in(&s.Host), s.stay)})
 	}
 	all = append(all, ruleset.Rule{Why: "of this address of the host", Does: ruleset.Jump(servicesChain)})
 	for _, s := range f.both() { // dnat ip to ip daddr & 0.0.0.0 . meta l4proto . th dport . numgen random mod 64 map @spread4 …
 		all = append(all, s.leads(s.toAnyPort)...)
 		for _, to := range s.both() { // ip daddr . meta l4proto . th dport @taken4 dnat ip to ip daddr
-			all = append(all, ruleset.Rule{Why: "nothing behind the service", Does: ruleset.Rules(isFamily(s.family), to(&s.Taken, nil), s.stay)})
+			all = append(all, ruleset.Rule{Why: "nothing behind the service", Does: ruleset.Rules(ruleset.IsFamily(s.family), to(&s.Taken, nil), s.stay)})
 		}
 	}
 	return all
@@ -197,8 +197,8 @@ func (f Families) publishedRules() []ruleset.Rule {
 func (f *Family) refusedRules() (all []ruleset.Rule) {
 	for _, to := range f.both() { // ip daddr . meta l4proto . th dport @taken4 meta l4proto tcp reject with tcp reset
 		all = append(all,
-			ruleset.Rule{Why: "nothing behind the service: refused", Does: ruleset.Rules(isFamily(f.family), isProtocol(unix.IPPROTO_TCP), to(&f.Taken, nil), rejectReset)},
-			ruleset.Rule{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(isFamily(f.family), to(&f.Taken, nil), rejectPort)})
+			ruleset.Rule{Why: "nothing behind the service: refused", Does: ruleset.Rules(ruleset.IsFamily(f.family), ruleset.IsProtocol(unix.IPPROTO_TCP), to(&f.Taken, nil), rejectReset)},
+			ruleset.Rule{Why: "nothing behind the service: unreachable", Does: ruleset.Rules(ruleset.IsFamily(f.family), to(&f.Taken, nil), rejectPort)})
 	}
 	return all
 }
@@ -215,11 +215,11 @@ func (f *Family) serviceRules() []ruleset.Rule { return f.leads(f.toPort) }
 // leads are the rules that look up which backend a connection is led to, by to.
 func (f *Family) leads(to finder) []ruleset.Rule {
 	lead := func(s *ruleset.Set, number func(reg uint32) []ruleset.Expr, why string) ruleset.Rule {
-		return ruleset.Rule{Why: why, Does: ruleset.Rules(isFamily(f.family), to(s, number), translate(f.family, s))}
+		return ruleset.Rule{Why: why, Does: ruleset.Rules(ruleset.IsFamily(f.family), to(s, number), translate(f.family, s))}
 	}
 	return []ruleset.Rule{
 		// ip daddr . meta l4proto . th dport @ports4
-		{Why: "counted", Does: ruleset.Rules(isFamily(f.family), to(&f.Ports, nil))},
+		{Why: "counted", Does: ruleset.Rules(ruleset.IsFamily(f.family), to(&f.Ports, nil))},
 		// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 64 map @spread4
 		lead(&f.Spread, random(spreadBuckets), "by chance"),
 		lead(&f.Rest, random(spreadBuckets), "by chance, of the parts that belong to no backend as a whole"),
@@ -244,7 +244,7 @@ func (f Families) bridgeTable() ruleset.Table {
 	for _, s := range f.both() {
 		t.Sets = append(t.Sets, &s.Bridged)
 		toHost := func(why string, fields ...ruleset.Field) ruleset.Rule {
-			return ruleset.Rule{Why: why, Does: ruleset.Rules(isEther(s.family), toNeighbour, in(&s.Bridged, fields...), setEtherDestination, setToHost)}
+			return ruleset.Rule{Why: why, Does: ruleset.Rules(isEther(s.family), ruleset.ToNeighbour, in(&s.Bridged, fields...), ruleset.Just(ruleset.SetEtherDestination(ruleset.RegData)), ruleset.ToHost)}
 		}
 		prerouting.Rules = append(prerouting.Rules,
 			// meta pkttype other ether daddr set ip saddr . meta l4proto . th sport map @bridged4 meta pkttype set host

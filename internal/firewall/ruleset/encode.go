@@ -152,13 +152,13 @@ func (f Field) typeOf() []byte {
 }
 
 func expression(kind uint32, of []byte) []byte {
-	return slices.Concat(udata(udataExpr, host32(kind)), udata(udataOf, of))
+	return slices.Concat(udata(udataExpr, Host32(kind)), udata(udataOf, of))
 }
 
 // known is what is known of an expression, in nft's order.
 func known(all ...uint32) (b []byte) {
 	for i, v := range all {
-		b = append(b, udata(byte(i), host32(v))...)
+		b = append(b, udata(byte(i), Host32(v))...)
 	}
 	return b
 }

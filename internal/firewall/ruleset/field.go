@@ -76,13 +76,13 @@ var (
 func (f Field) load(reg uint32) Expr {
 	switch f.from {
 	case inLink:
-		return payload(unix.NFT_PAYLOAD_LL_HEADER, f.at, f.Size, reg)
+		return Payload(unix.NFT_PAYLOAD_LL_HEADER, f.at, f.Size, reg)
 	case inNetwork:
-		return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.at, f.Size, reg)
+		return Payload(unix.NFT_PAYLOAD_NETWORK_HEADER, f.at, f.Size, reg)
 	case inTransport:
-		return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, f.at, f.Size, reg)
+		return Payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, f.at, f.Size, reg)
 	}
-	return meta(f.at, reg)
+	return Meta(f.at, reg)
 }
 
 // Load returns what loads the field into registers from reg on, an NFT_REG32_*.
@@ -175,7 +175,7 @@ func (t Tuple) format(b, end []byte) string {
 // load returns what loads the tuple into the key's registers.
 func (t Tuple) load() []Expr {
 	var all []Expr
-	reg := uint32(regKey)
+	reg := uint32(RegKey)
 	for _, f := range t {
 		all = append(all, f.load(reg))
 		reg += f.padded() / 4

@@ -29,8 +29,8 @@ func markOf(n firewall.Network, owner string) *MarkRule {
 // Rule is "oifname br0 meta mark & mask == value accept".
 func (m MarkRule) Rule() Rule {
 	return Rule{m.Comment(), Rules(
-		just(meta(unix.NFT_META_OIFNAME, regKey), compare(unix.NFT_CMP_EQ, OIFName.bytes(m.Bridge))),
-		just(meta(unix.NFT_META_MARK, regKey), bitwise(host32(m.Mark.Mask)), compare(unix.NFT_CMP_EQ, host32(m.Mark.Value&m.Mark.Mask))),
+		Just(Meta(unix.NFT_META_OIFNAME, RegKey), Compare(unix.NFT_CMP_EQ, OIFName.bytes(m.Bridge))),
+		Just(Meta(unix.NFT_META_MARK, RegKey), Mask(Host32(m.Mark.Mask)), Compare(unix.NFT_CMP_EQ, Host32(m.Mark.Value&m.Mark.Mask))),
 		Accept)}
 }
 

@@ -27,7 +27,7 @@ func InetTable() Table {
 			{"published on localhost is for this host alone", // ip daddr 127.0.0.0/8 iifname != "lo" drop
 				Rules(isIPv4, destLocalhost4, notLo, Drop)},
 			{"nothing out of a tunnel but of the network's hosts", // meta iifkind "vxlan" iifname @tunnels iifname . ether saddr != @vteps drop
-				Rules(isVXLAN, In(&Tunnels), isEthernet, NotIn(&VTEPs), Drop)},
+				Rules(IsVXLAN, In(&Tunnels), IsEthernet, NotIn(&VTEPs), Drop)},
 			toUnderlay(),
 		}},
 		{"prerouting", "nat", unix.NF_INET_PRE_ROUTING, priDestNAT + 5, 0, []Rule{toPorts("publish")}},
@@ -39,9 +39,9 @@ func InetTable() Table {
 				Rules(isIPv4, sourceNone4, In(&NoHost, IIFName), Drop)},
 			// Answers of these addresses tell an agent that its packets are let in here.
 			{"to this host's end of a tunnel, past it, only from the network's hosts, ipv4", // iifname . ip daddr . iifname @beyond4 iifname . ether saddr . ip saddr . iifname != @senders4 drop
-				Rules(isIPv4, In(&Beyond4, IIFName, DAddr4, IIFName), isEthernet, notSentBy(&Senders4, SAddr4), Drop)},
+				Rules(isIPv4, In(&Beyond4, IIFName, DAddr4, IIFName), IsEthernet, notSentBy(&Senders4, SAddr4), Drop)},
 			{"to this host's end of a tunnel, past it, only from the network's hosts, ipv6", // iifname . ip6 daddr . iifname @beyond6 iifname . ether saddr . ip6 saddr . iifname != @senders6 drop
-				Rules(isIPv6, In(&Beyond6, IIFName, DAddr6, IIFName), isEthernet, notSentBy(&Senders6, SAddr6), Drop)},
+				Rules(isIPv6, In(&Beyond6, IIFName, DAddr6, IIFName), IsEthernet, notSentBy(&Senders6, SAddr6), Drop)},
 		}},
 		{"forward", "filter", unix.NF_INET_FORWARD, priFilter - 1, 0, forwardRules()},
 		{"postrouting", "nat", unix.NF_INET_POST_ROUTING, priSourceNAT, 0, postroutingRules()},
@@ -80,9 +80,9 @@ func publishRules() []Rule {
 	all := NeverPublished()
 	for _, f := range BothFamilies() {
 		lead := func(s *Set) Rule { // dnat ip to ip daddr . meta l4proto . th dport map @port4
-			return Rule{s.Name, Rules(isFamily(f.Family), In(s), translate(unix.NFT_NAT_DNAT, s))}
+			return Rule{s.Name, Rules(IsFamily(f.Family), In(s), translate(unix.NFT_NAT_DNAT, s))}
 		}
-		all = append(append(append(all, lead(&f.Port), lead(&f.AnyPort)), fromRules(&f.From, isFamily(f.Family))...), lead(&f.Span))
+		all = append(append(append(all, lead(&f.Port), lead(&f.AnyPort)), fromRules(&f.From, IsFamily(f.Family))...), lead(&f.Span))
 	}
 	return all
 }
@@ -92,7 +92,7 @@ func publishRules() []Rule {
 func fromRules(s *Set, matches ...Part) (all []Rule) {
 	for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
 		// meta l4proto tcp dnat ip to ip saddr . ip daddr . meta l4proto . th dport map @from4
-		all = append(all, Rule{s.Name, Rules(append(slices.Clone(matches), isProtocol(p), In(s), translate(unix.NFT_NAT_DNAT, s))...)})
+		all = append(all, Rule{s.Name, Rules(append(slices.Clone(matches), IsProtocol(p), In(s), translate(unix.NFT_NAT_DNAT, s))...)})
 	}
 	return all
 }
@@ -121,9 +121,9 @@ func forwardRules() []Rule {
 		{"to containers of a network on hosts of the same segment, ipv6", // iifname . ip6 daddr . oifname @beyond6 accept
 			Rules(isIPv6, In(&Beyond6), Accept)},
 		{"from such hosts, ipv4", // iifname . ether saddr . ip saddr . oifname @senders4 accept
-			Rules(isEthernet, isIPv4, In(&Senders4), Accept)},
+			Rules(IsEthernet, isIPv4, In(&Senders4), Accept)},
 		{"from such hosts, ipv6", // iifname . ether saddr . ip6 saddr . oifname @senders6 accept
-			Rules(isEthernet, isIPv6, In(&Senders6), Accept)},
+			Rules(IsEthernet, isIPv6, In(&Senders6), Accept)},
 		// Packets of an encrypted network to itself that did not get in by the rule before.
 		{"nothing out of an encrypted network past its tunnel, ipv4", // iifname . ip daddr @sealed4 drop
 			Rules(isIPv4, In(&Sealed4), Drop)},
@@ -154,9 +154,9 @@ func closedRules() []Rule {
 		{"published ports", // ct status dnat accept
 			Rules(ctHas(unix.NFT_CT_STATUS, ctDNAT), Accept)},
 		{"routed networks answer pings, ipv4", // meta nfproto . oifname @routed meta l4proto icmp accept
-			Rules(In(&Routed), isProtocol(unix.IPPROTO_ICMP), Accept)},
+			Rules(In(&Routed), IsProtocol(unix.IPPROTO_ICMP), Accept)},
 		{"routed networks answer pings, ipv6", // meta nfproto . oifname @routed meta l4proto ipv6-icmp accept
-			Rules(In(&Routed), isProtocol(unix.IPPROTO_ICMPV6), Accept)},
+			Rules(In(&Routed), IsProtocol(unix.IPPROTO_ICMPV6), Accept)},
 		{"published ports of routed networks", // meta nfproto . oifname @routed jump direct
 			Rules(In(&Routed), Jump("direct"))},
 		{"published ports, from trusted interfaces", // iifname . oifname @trusted jump direct
@@ -170,7 +170,7 @@ func directRules() []Rule {
 	var all []Rule
 	for _, f := range BothFamilies() {
 		for _, s := range []*Set{&f.Open, &f.OpenSpan} { // ip daddr . meta l4proto . th dport @open4 accept
-			all = append(all, Rule{s.Name, Rules(isFamily(f.Family), In(s), Accept)})
+			all = append(all, Rule{s.Name, Rules(IsFamily(f.Family), In(s), Accept)})
 		}
 	}
 	return all
@@ -190,7 +190,7 @@ func postroutingRules() []Rule {
 		if f.Family == unix.NFPROTO_IPV6 {
 			version = "ipv6"
 		}
-		leaves := Rules(isFamily(f.Family), In(&f.Masq), NotIn(&f.Home), NotIn(beyond(f)), notMulticast(f))
+		leaves := Rules(IsFamily(f.Family), In(&f.Masq), NotIn(&f.Home), NotIn(beyond(f)), notMulticast(f))
 		all = append(all,
 			Rule{"fixed source of what leaves the bridge, " + version, // … snat ip to ip saddr map @snat4
 				Rules(leaves, In(&f.Source), translate(unix.NFT_NAT_SNAT, &f.Source))},
@@ -209,7 +209,7 @@ func postroutingRules() []Rule {
 }
 
 func published(f *FamilySets, s *Set, fields ...Field) Part {
-	return Rules(isFamily(f.Family), ctHas(unix.NFT_CT_STATUS, ctDNAT), In(s, fields...))
+	return Rules(IsFamily(f.Family), ctHas(unix.NFT_CT_STATUS, ctDNAT), In(s, fields...))
 }
 
 // MetChain looks up the ports of owners whose conditions are met. It is gone to

@@ -16,7 +16,7 @@ func TestContentsDiffer(t *testing.T) {
 			without.Chains[i].Rules = append(append([]Rule{}, ch.Rules[:j]...), ch.Rules[j+1:]...)
 			other := InetTable()
 			other.Chains[i].Rules = append([]Rule{}, ch.Rules...)
-			other.Chains[i].Rules[j].Does = Rules(ch.Rules[j].Does, just(compare(unix.NFT_CMP_EQ, []byte{1})))
+			other.Chains[i].Rules[j].Does = Rules(ch.Rules[j].Does, Just(Compare(unix.NFT_CMP_EQ, []byte{1})))
 			for what, tab := range map[string]Table{"without it": without, "with one expression more": other} {
 				if tab.Content() == whole {
 					t.Errorf("rule %q of chain %s: the same hash %s", ch.Rules[j].Why, ch.Name, what)

@@ -48,7 +48,7 @@ const underlayChain = "underlay"
 // toUnderlay leads to the rules for packets that carry frames of a tunnel.
 func toUnderlay() Rule {
 	return Rule{"frames of a tunnel", // meta l4proto udp udp dport . vni @underlay jump underlay
-		Rules(isProtocol(unix.IPPROTO_UDP), ofTunnel(&underlay, false), Jump(underlayChain))}
+		Rules(IsProtocol(unix.IPPROTO_UDP), ofTunnel(&underlay, false), Jump(underlayChain))}
 }
 
 // underlayRules are for packets that carry frames of a tunnel.
@@ -66,7 +66,7 @@ func underlayRules() []Rule {
 // ofTunnel looks a packet up in one of the sets above.
 func ofTunnel(s *Set, invert bool) Part {
 	return func() []Expr {
-		all, reg := s.Key.load(), uint32(regKey)
+		all, reg := s.Key.load(), uint32(RegKey)
 		for _, f := range s.Key[:len(s.Key)-1] {
 			reg += f.padded() / 4
 		}
@@ -85,9 +85,9 @@ func ofTunnel(s *Set, invert bool) Part {
 // virtual machine or another tunnel. An interface card has no kind, and ends the
 // rule; it, and what bundles or divides cards, may have ways back that differ.
 func isVirtual() []Expr {
-	all := []Expr{meta(metaIIFKind, regKey)}
+	all := []Expr{Meta(metaIIFKind, RegKey)}
 	for _, kind := range []string{"bond", "team", "vlan"} {
-		all = append(all, compare(unix.NFT_CMP_NEQ, IIFName.bytes(kind)))
+		all = append(all, Compare(unix.NFT_CMP_NEQ, IIFName.bytes(kind)))
 	}
 	return all
 }
@@ -96,10 +96,10 @@ func isVirtual() []Expr {
 // leads by: fib saddr . iif oif 0.
 func sourceElsewhere() []Expr {
 	return []Expr{{"fib", func(a *nfnl.Attrs) {
-		a.Uint32(unix.NFTA_FIB_DREG, regKey)
+		a.Uint32(unix.NFTA_FIB_DREG, RegKey)
 		a.Uint32(unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_OIF)
 		a.Uint32(unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_SADDR|unix.NFTA_FIB_F_IIF)
-	}}, compare(unix.NFT_CMP_EQ, host32(0))}
+	}}, Compare(unix.NFT_CMP_EQ, Host32(0))}
 }
 
 // planUnderlay adds the elements of a tunnel. Those of hosts come first: until the one

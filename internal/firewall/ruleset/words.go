@@ -21,7 +21,8 @@ func Rules(parts ...Part) Part {
 	}
 }
 
-func just(exprs ...Expr) Part { return func() []Expr { return exprs } }
+// Just is a part of these expressions alone.
+func Just(exprs ...Expr) Part { return func() []Expr { return exprs } }
 
 // In matches packets whose fields are an element of s. The fields are those
 // of s, unless others are given.
@@ -50,29 +51,31 @@ const (
 const metaIIFKind = 26
 
 func ctHas(key, bits uint32) Part {
-	return func() []Expr { return []Expr{ct(key), bitwise(host32(bits)), compare(unix.NFT_CMP_NEQ, host32(0))} }
+	return func() []Expr { return []Expr{CT(key), Mask(Host32(bits)), Compare(unix.NFT_CMP_NEQ, Host32(0))} }
 }
 
-func isFamily(family uint8) Part {
+// IsFamily matches packets of unix.NFPROTO_IPV4 or unix.NFPROTO_IPV6.
+func IsFamily(family uint8) Part {
 	return func() []Expr {
-		return []Expr{meta(unix.NFT_META_NFPROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{family})}
+		return []Expr{Meta(unix.NFT_META_NFPROTO, RegKey), Compare(unix.NFT_CMP_EQ, []byte{family})}
 	}
 }
 
-func isProtocol(p byte) Part {
-	return func() []Expr { return []Expr{meta(unix.NFT_META_L4PROTO, regKey), compare(unix.NFT_CMP_EQ, []byte{p})} }
+// IsProtocol matches packets of unix.IPPROTO_*.
+func IsProtocol(p byte) Part {
+	return func() []Expr { return []Expr{Meta(unix.NFT_META_L4PROTO, RegKey), Compare(unix.NFT_CMP_EQ, []byte{p})} }
 }
 
 // Jump goes to a chain, and comes back.
-func Jump(chain string) Part { return func() []Expr { return []Expr{verdict(unix.NFT_JUMP, chain)} } }
+func Jump(chain string) Part { return func() []Expr { return []Expr{Verdict(unix.NFT_JUMP, chain)} } }
 
 // prefix matches a field against a prefix; size is that of the prefix in bytes.
 func prefix(f Field, op uint32, want, mask []byte) []Expr {
-	all := []Expr{f.load(regKey)}
+	all := []Expr{f.load(RegKey)}
 	if mask != nil {
-		all = append(all, bitwise(mask))
+		all = append(all, Mask(mask))
 	}
-	return append(all, compare(op, want))
+	return append(all, Compare(op, want))
 }
 
 // firstByte returns the first byte of the field.
@@ -82,50 +85,60 @@ func (f Field) firstByte() Field {
 }
 
 // Drop ends the way of a packet.
-func Drop() []Expr { return []Expr{verdict(VerdictDrop, "")} }
+func Drop() []Expr { return []Expr{Verdict(VerdictDrop, "")} }
 
 // Accept ends the chain of a hook; those of others follow.
-func Accept() []Expr { return []Expr{verdict(VerdictAccept, "")} }
+func Accept() []Expr { return []Expr{Verdict(VerdictAccept, "")} }
 
 // Return goes back to where the chain was jumped to.
-func Return() []Expr { return []Expr{verdict(unix.NFT_RETURN, "")} }
+func Return() []Expr { return []Expr{Verdict(unix.NFT_RETURN, "")} }
 
 func masquerade() []Expr { return []Expr{masqExpr()} }
-func isIPv4() []Expr     { return isFamily(unix.NFPROTO_IPV4)() }
-func isIPv6() []Expr     { return isFamily(unix.NFPROTO_IPV6)() }
+func isIPv4() []Expr     { return IsFamily(unix.NFPROTO_IPV4)() }
+func isIPv6() []Expr     { return IsFamily(unix.NFPROTO_IPV6)() }
 
 // IsLocal matches what is for an address of the host: fib daddr type local.
 func IsLocal() []Expr {
-	return []Expr{addrType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+	return []Expr{addrType(), Compare(unix.NFT_CMP_EQ, Host32(unix.RTN_LOCAL))}
 }
 
 // fib saddr type local
 func fromLocal() []Expr {
-	return []Expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_LOCAL))}
+	return []Expr{sourceType(), Compare(unix.NFT_CMP_EQ, Host32(unix.RTN_LOCAL))}
 }
 
 // fib saddr type anycast. While a link forwards IPv6 the first address of its
 // subnet is anycast, also where it is the host's own on another link.
 func fromAnycast() []Expr {
-	return []Expr{sourceType(), compare(unix.NFT_CMP_EQ, host32(unix.RTN_ANYCAST))}
+	return []Expr{sourceType(), Compare(unix.NFT_CMP_EQ, Host32(unix.RTN_ANYCAST))}
 }
 
-// meta iifkind "vxlan"
-func isVXLAN() []Expr {
-	return []Expr{meta(metaIIFKind, regKey), compare(unix.NFT_CMP_EQ, IIFName.bytes("vxlan"))}
+// IsVXLAN matches what came by a device of VXLAN: meta iifkind "vxlan".
+func IsVXLAN() []Expr {
+	return []Expr{Meta(metaIIFKind, RegKey), Compare(unix.NFT_CMP_EQ, IIFName.bytes("vxlan"))}
 }
 
-// isEthernet is meta iiftype ether: nft does not say "ether saddr" without it. VXLAN always is.
-func isEthernet() []Expr {
-	return []Expr{meta(unix.NFT_META_IIFTYPE, regKey), compare(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))}
+// IsEthernet is meta iiftype ether: nft does not say "ether saddr" without it. VXLAN always is.
+func IsEthernet() []Expr {
+	return []Expr{Meta(unix.NFT_META_IIFTYPE, RegKey), Compare(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))}
+}
+
+// ToNeighbour matches frames to another station than the bridge, and not to several.
+func ToNeighbour() []Expr {
+	return []Expr{Meta(unix.NFT_META_PKTTYPE, RegKey), Compare(unix.NFT_CMP_EQ, []byte{unix.PACKET_OTHERHOST})}
+}
+
+// ToHost has the host take a frame that was for another station.
+func ToHost() []Expr {
+	return []Expr{Constant(RegKey, []byte{unix.PACKET_HOST}), SetMeta(unix.NFT_META_PKTTYPE, RegKey)}
 }
 
 // meta mark set mark | 0x2000, meta mark & 0x2000 != 0
 func addMark() []Expr {
-	return []Expr{meta(unix.NFT_META_MARK, regKey), setBits(masqMark), setMark()}
+	return []Expr{Meta(unix.NFT_META_MARK, RegKey), setBits(masqMark), setMark()}
 }
 func hasMark() []Expr {
-	return []Expr{meta(unix.NFT_META_MARK, regKey), bitwise(host32(masqMark)), compare(unix.NFT_CMP_NEQ, host32(0))}
+	return []Expr{Meta(unix.NFT_META_MARK, RegKey), Mask(Host32(masqMark)), Compare(unix.NFT_CMP_NEQ, Host32(0))}
 }
 
 // translate is NAT to what the map s gave.
@@ -138,7 +151,7 @@ func translate(typ uint32, s *Set) Part {
 }
 
 func notLo() []Expr {
-	return []Expr{meta(unix.NFT_META_IIFNAME, regKey), compare(unix.NFT_CMP_NEQ, IIFName.bytes("lo"))}
+	return []Expr{Meta(unix.NFT_META_IIFNAME, RegKey), Compare(unix.NFT_CMP_NEQ, IIFName.bytes("lo"))}
 }
 
 // SourceLocalhost4 matches ip saddr 127.0.0.0/8.
