@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -401,9 +400,7 @@ func TestElementsOfOthers(t *testing.T) {
 			t.Errorf("before %s: elements differ", damage)
 		}
 		l.blocked("b", "a")
-		if out, err := exec.Command("nft", damage).CombinedOutput(); err != nil {
-			t.Fatalf("nft %s: %v: %s", damage, err, out)
-		}
+		lntest.Run(t, "nft", damage)
 		if same, err = l.e.asWritten(context.Background()); same || err != nil {
 			t.Errorf("after %s: same %v, %v", damage, same, err)
 		}

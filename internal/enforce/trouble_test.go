@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -182,9 +181,7 @@ func TestRulesOfOthers(t *testing.T) {
 	if write, compare := inspect(); write || !compare {
 		t.Errorf("of ours: write %v, compare %v", write, compare)
 	}
-	if out, err := exec.Command("nft", "insert rule inet libnet-policy forward accept").CombinedOutput(); err != nil {
-		t.Fatalf("nft: %v: %s", err, out)
-	}
+	lntest.Run(t, "nft", "insert rule inet libnet-policy forward accept")
 	if write, compare := inspect(); !write || !compare {
 		t.Errorf("of another program: write %v, compare %v", write, compare)
 	}

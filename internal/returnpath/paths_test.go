@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,22 +17,12 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(lntest.Main(m)) }
 
-// run calls a tool of the host.
-func run(t testing.TB, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
 // state is all that return paths are made of.
 func state(t testing.TB) string {
 	t.Helper()
-	all := []string{run(t, "nft", "list", "ruleset")}
+	all := []string{lntest.Run(t, "nft", "list", "ruleset")}
 	for _, family := range []string{"-4", "-6"} {
-		all = append(all, run(t, "ip", family, "rule"), run(t, "ip", family, "route", "show", "table", "all", "proto", "108"))
+		all = append(all, lntest.Run(t, "ip", family, "rule"), lntest.Run(t, "ip", family, "route", "show", "table", "all", "proto", "108"))
 	}
 	return strings.Join(all, "\n")
 }
@@ -60,11 +49,11 @@ func network(device string, peers ...Peer) Network {
 func foreign(t testing.TB) {
 	t.Helper()
 	for _, family := range []string{"-4", "-6"} {
-		run(t, "ip", family, "rule", "add", "pref", "107", "fwmark", "0x1", "table", "1000")
-		run(t, "ip", family, "rule", "add", "pref", "109", "fwmark", "0x6c6e0001", "table", "1001")
-		run(t, "ip", family, "rule", "add", "pref", "110", "fwmark", "0x2", "table", "1002")
+		lntest.Run(t, "ip", family, "rule", "add", "pref", "107", "fwmark", "0x1", "table", "1000")
+		lntest.Run(t, "ip", family, "rule", "add", "pref", "109", "fwmark", "0x6c6e0001", "table", "1001")
+		lntest.Run(t, "ip", family, "rule", "add", "pref", "110", "fwmark", "0x2", "table", "1002")
 	}
-	run(t, "nft", "add", "table", "inet", "other")
+	lntest.Run(t, "nft", "add", "table", "inet", "other")
 }
 
 func open(t testing.TB) *Paths {
@@ -88,7 +77,7 @@ func ensure(t testing.TB, p *Paths, n Network) {
 func marks(t testing.TB) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for line := range strings.Lines(run(t, "nft", "list", "map", "inet", TableName, "senders")) {
+	for line := range strings.Lines(lntest.Run(t, "nft", "list", "map", "inet", TableName, "senders")) {
 		for element := range strings.SplitSeq(strings.TrimPrefix(strings.TrimSpace(line), "elements = {"), ",") {
 			if key, mark, ok := strings.Cut(element, " : "); ok && strings.Contains(mark, "0x6c6e") {
 				all[strings.TrimSpace(key)] = strings.Trim(mark, " }")
@@ -118,7 +107,7 @@ func TestHostsComeAndGo(t *testing.T) {
 		t.Fatalf("marks %v, want 4", first)
 	}
 	for _, family := range []string{"-4", "-6"} {
-		rules := run(t, "ip", family, "rule")
+		rules := lntest.Run(t, "ip", family, "rule")
 		if n := strings.Count(rules, "108:"); n != 5 {
 			t.Errorf("%d rules of %s, want one for each host and one that skips them:\n%s", n, family, rules)
 		}
@@ -127,7 +116,7 @@ func TestHostsComeAndGo(t *testing.T) {
 		}
 	}
 	for to, want := range map[string]string{"192.0.2.9": "via 10.80.1.0 dev vx-a", "2001:db8::9": "via fd80:0:0:1:: dev vx-a"} {
-		if got := run(t, "ip", "route", "get", to, "mark", "0x6c6e0001"); !strings.Contains(got, want) {
+		if got := lntest.Run(t, "ip", "route", "get", to, "mark", "0x6c6e0001"); !strings.Contains(got, want) {
 			t.Errorf("way to %s: %s, want %s", to, got, want)
 		}
 	}
@@ -162,14 +151,14 @@ func TestSavedAndRestored(t *testing.T) {
 	newVXLAN(t, "vx-a", 7)
 	p := open(t)
 	ensure(t, p, network("vx-a", peer(1), peer(2)))
-	saved := run(t, "nft", "list", "ruleset")
+	saved := lntest.Run(t, "nft", "list", "ruleset")
 	file := filepath.Join(t.TempDir(), "saved")
 	if err := os.WriteFile(file, []byte(saved), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "nft", "flush", "ruleset")
-	run(t, "nft", "-f", file)
-	if now := run(t, "nft", "list", "ruleset"); sorted(now) != sorted(saved) {
+	lntest.Run(t, "nft", "flush", "ruleset")
+	lntest.Run(t, "nft", "-f", file)
+	if now := lntest.Run(t, "nft", "list", "ruleset"); sorted(now) != sorted(saved) {
 		t.Errorf("it was saved as\n%s\nand is now\n%s", saved, now)
 	}
 	before := marks(t)
@@ -205,7 +194,7 @@ func TestWhatIsLost(t *testing.T) {
 		"ip rule add pref 108 fwmark 0x6c6e0009 table 0x6c6e0009 protocol 108",
 		"ip route add throw 10.81.0.0/16 table 0x6c6e0009 proto 108",
 	} {
-		run(t, "sh", "-c", damage)
+		lntest.Run(t, "sh", "-c", damage)
 		ensure(t, open(t), want)
 		if now := sorted(state(t)); now != sorted(whole) {
 			t.Errorf("after %s:\n%s\nwant:\n%s", damage, now, sorted(whole))
@@ -213,7 +202,7 @@ func TestWhatIsLost(t *testing.T) {
 	}
 	for _, damage := range []string{"true", "nft delete table inet " + TableName, "ip rule del pref 109 nop", "ip link del vx-a"} {
 		ensure(t, open(t), want)
-		run(t, "sh", "-c", damage)
+		lntest.Run(t, "sh", "-c", damage)
 		if err := open(t).Remove(context.Background(), "vx-a"); err != nil {
 			t.Fatal(err)
 		}

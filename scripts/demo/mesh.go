@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
@@ -84,31 +83,16 @@ func (d *meshDemo) begin(host, name string) error {
 	if err := d.addBox(host, name); err != nil {
 		return err
 	}
-	var l net.Listener
-	err := within(d.hosts[host].container(name), func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf(":%d", webPort))
-		return err
+	stop, err := serve(d.hosts[host].container(name), func(client netip.Addr) string {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.seen[client] = true
+		return name
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		d.stops[name] = stop
 	}
-	d.stops[name] = func() { _ = l.Close() }
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if from, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
-				d.mu.Lock()
-				d.seen[from.Addr().Unmap()] = true
-				d.mu.Unlock()
-			}
-			_, _ = c.Write([]byte(name))
-			_ = c.Close()
-		}
-	}()
-	return nil
+	return err
 }
 
 func (d *meshDemo) add() error {

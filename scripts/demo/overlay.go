@@ -251,7 +251,7 @@ func (f *fabric) reach() error {
 // addresses, and wants their own address to be seen there.
 func (f *fabric) visitAll() error {
 	for _, to := range f.boxes {
-		stop, err := serve(f.netns(to), webPort)
+		stop, err := serve(f.netns(to), netip.Addr.String)
 		if err != nil {
 			return err
 		}

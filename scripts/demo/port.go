@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"time"
@@ -10,12 +11,12 @@ import (
 // dialTimeout is how long a client waits: an answer takes a fraction of it.
 const dialTimeout = 300 * time.Millisecond
 
-// serve tells each client that connects in the namespace at path its own address, until
-// stop is called.
-func serve(path string, port int) (stop func(), err error) {
+// serve answers each client that connects to webPort in the namespace at path, until stop is
+// called.
+func serve(path string, answer func(client netip.Addr) string) (stop func(), err error) {
 	var l net.Listener
 	err = within(path, func() error {
-		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
+		l, err = net.Listen("tcp", fmt.Sprintf(":%d", webPort))
 		return err
 	})
 	if err != nil {
@@ -27,7 +28,7 @@ func serve(path string, port int) (stop func(), err error) {
 			if err != nil {
 				return
 			}
-			_, _ = fmt.Fprint(c, c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
+			_, _ = io.WriteString(c, answer(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()))
 			_ = c.Close()
 		}
 	}()

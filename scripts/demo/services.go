@@ -104,26 +104,11 @@ func (d *servicesDemo) start(id string) error {
 	if err := d.call("ADD", id, "NAME="+d.runtime.names[id]); err != nil {
 		return err
 	}
-	var l net.Listener
-	err := within(container(id), func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf(":%d", webPort))
-		return err
-	})
-	if err != nil {
-		return err
+	stop, err := serve(container(id), func(netip.Addr) string { return id })
+	if err == nil {
+		d.stops[id] = stop
 	}
-	d.stops[id] = func() { _ = l.Close() }
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, id)
-			_ = c.Close()
-		}
-	}()
-	return nil
+	return err
 }
 
 func (d *servicesDemo) add() error {

@@ -125,7 +125,7 @@ func (d *demo) ping() error {
 // that comes directly is to get no answer.
 func (d *demo) port() error {
 	d.head("PORT", fmt.Sprintf("TCP to port %d of the host, which is port %d of %s.", hostPort, webPort, publisher))
-	stop, err := serve(container(publisher), webPort)
+	stop, err := serve(container(publisher), netip.Addr.String)
 	if err != nil {
 		return err
 	}

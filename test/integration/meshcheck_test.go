@@ -11,24 +11,30 @@ import (
 
 // listen has a container accept connections at port 9000, which is checked, until stop.
 func (m *meshLab) listen(name string) (stop func()) {
+	return m.accept(name, ":9000", func(c net.Conn) { _ = c.Close() })
+}
+
+// accept has a container do something with each connection to an address of its own, until stop.
+func (m *meshLab) accept(name, addr string, do func(net.Conn)) (stop func()) {
 	m.t.Helper()
 	var l net.Listener
 	m.in(netnsPath(name), func() {
 		var err error
-		l, err = listenTCP(":9000")
+		l, err = listenTCP(addr)
 		m.check(err)
 	})
-	m.t.Cleanup(func() { _ = l.Close() })
+	stop = func() { _ = l.Close() }
+	m.t.Cleanup(stop)
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			_ = c.Close()
+			go do(c)
 		}
 	}()
-	return func() { _ = l.Close() }
+	return stop
 }
 
 // Containers get connections, of clients on all hosts, while they accept those of the check; a new

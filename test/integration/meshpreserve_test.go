@@ -35,22 +35,7 @@ func (m *meshLab) download(to string) (n int, err error) {
 // offer has a container send as much to each of its clients.
 func (m *meshLab) offer(name string) {
 	m.t.Helper()
-	var l net.Listener
-	m.in(netnsPath(name), func() {
-		var err error
-		l, err = listenTCP(":8081")
-		m.check(err)
-	})
-	m.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = c.Write(make([]byte, downloaded)); _ = c.Close() }()
-		}
-	}()
+	m.accept(name, ":8081", func(c net.Conn) { _, _ = c.Write(make([]byte, downloaded)); _ = c.Close() })
 }
 
 func TestMeshPreserve(t *testing.T) {

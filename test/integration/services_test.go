@@ -22,7 +22,9 @@ udp4         client           gateway               gateway  -
 udp6         client           gateway               gateway  -
 `
 
-func TestServiceClientAddress(t *testing.T) {
+// withAndWithoutNetfilter runs a test with br_netfilter off and on, on a host with the container
+// "back", which has the alias web, and "client".
+func withAndWithoutNetfilter(t *testing.T, fn func(*testing.T, *servicesLab)) {
 	for _, netfilter := range []string{"0", "1"} {
 		t.Run("bridge-nf-call-iptables="+netfilter, func(t *testing.T) {
 			l := newServicesLab(t, nil)
@@ -30,37 +32,43 @@ func TestServiceClientAddress(t *testing.T) {
 			l.check(lntest.Sysctl("bridge/bridge-nf-call-ip6tables", netfilter))
 			l.add("back", "web")
 			l.add("client", "client")
-			v4, v6 := l.create()
-			l.route(netnsPath("world"), "10.60.0.0/24", hostAddr(false).String())
-			l.route(netnsPath("world"), "fd60::/64", hostAddr(true).String())
-			lines := strings.Split(strings.TrimSpace(clientTable), "\n")
-			for _, line := range lines[1:] {
-				cells := strings.Fields(line)
-				vip, gateway, own := v4, "10.60.0.1", "10.60.0.3"
-				if strings.HasSuffix(cells[0], "6") {
-					vip, gateway, own = v6, "fd60::1", "fd60::3"
-				}
-				for i, from := range []string{"client", "back", "", "world"} {
-					want := map[string]string{"client": "back saw " + own, "gateway": "back saw " + gateway}[cells[i+1]]
-					got := l.ask(from, cells[0][:3], vip, 80)
-					if want == "" && strings.HasPrefix(got, "error") {
-						continue
-					}
-					if got != want {
-						t.Errorf("%s from %q: %q, want %q", cells[0], from, got, want)
-					}
-				}
-			}
-			for _, direct := range []string{"10.60.0.2", "fd60::2"} { // beside the service
-				if got := l.ask("client", "tcp", direct, 8080); !strings.HasPrefix(got, "back saw ") {
-					t.Errorf("%s itself: %q", direct, got)
-				}
-			}
-			if out := l.lnctl("doctor"); !strings.Contains(out, "services") {
-				t.Errorf("doctor:\n%s", out)
-			}
+			fn(t, l)
 		})
 	}
+}
+
+func TestServiceClientAddress(t *testing.T) {
+	withAndWithoutNetfilter(t, func(t *testing.T, l *servicesLab) {
+		v4, v6 := l.create()
+		l.route(netnsPath("world"), "10.60.0.0/24", hostAddr(false).String())
+		l.route(netnsPath("world"), "fd60::/64", hostAddr(true).String())
+		lines := strings.Split(strings.TrimSpace(clientTable), "\n")
+		for _, line := range lines[1:] {
+			cells := strings.Fields(line)
+			vip, gateway, own := v4, "10.60.0.1", "10.60.0.3"
+			if strings.HasSuffix(cells[0], "6") {
+				vip, gateway, own = v6, "fd60::1", "fd60::3"
+			}
+			for i, from := range []string{"client", "back", "", "world"} {
+				want := map[string]string{"client": "back saw " + own, "gateway": "back saw " + gateway}[cells[i+1]]
+				got := l.ask(from, cells[0][:3], vip, 80)
+				if want == "" && strings.HasPrefix(got, "error") {
+					continue
+				}
+				if got != want {
+					t.Errorf("%s from %q: %q, want %q", cells[0], from, got, want)
+				}
+			}
+		}
+		for _, direct := range []string{"10.60.0.2", "fd60::2"} { // beside the service
+			if got := l.ask("client", "tcp", direct, 8080); !strings.HasPrefix(got, "back saw ") {
+				t.Errorf("%s itself: %q", direct, got)
+			}
+		}
+		if out := l.lnctl("doctor"); !strings.Contains(out, "services") {
+			t.Errorf("doctor:\n%s", out)
+		}
+	})
 }
 
 // Backends come with ADD and go with DEL; the last one gone, a client is refused at once.

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // Which address a container behind a service sees of a client that asks at a published port of
@@ -34,62 +32,55 @@ udp6.vip      -                -                     -        -
 `
 
 func TestServicePublished(t *testing.T) {
-	for _, netfilter := range []string{"0", "1"} {
-		t.Run("bridge-nf-call-iptables="+netfilter, func(t *testing.T) {
-			l := newServicesLab(t, nil)
-			l.check(lntest.Sysctl("bridge/bridge-nf-call-iptables", netfilter))
-			l.check(lntest.Sysctl("bridge/bridge-nf-call-ip6tables", netfilter))
-			l.add("back", "web")
-			l.add("client", "client")
-			before := l.snapshot()
-			v4, v6 := l.create("--publish", "8000:80", "--publish", "8000:80/udp")
-			l.route(netnsPath("world"), "10.60.0.0/24", hostAddr(false).String())
-			l.route(netnsPath("world"), "fd60::/64", hostAddr(true).String())
-			lines := strings.Split(strings.TrimSpace(publishedTable), "\n")
-			for _, line := range lines[1:] {
-				cells := strings.Fields(line)
-				network, where, _ := strings.Cut(cells[0], ".")
-				is6 := strings.HasSuffix(network, "6")
-				gateway, own, world := "10.60.0.1", "10.60.0.3", worldAddr(false).String()
-				at := map[string]string{"uplink": hostAddr(is6).String(), "gateway": gateway, "lo": "127.0.0.1", "vip": v4}[where]
-				if is6 {
-					gateway, own, world = "fd60::1", "fd60::3", worldAddr(true).String()
-					at = map[string]string{"uplink": at, "gateway": gateway, "lo": "::1", "vip": v6}[where]
+	withAndWithoutNetfilter(t, func(t *testing.T, l *servicesLab) {
+		before := l.snapshot()
+		v4, v6 := l.create("--publish", "8000:80", "--publish", "8000:80/udp")
+		l.route(netnsPath("world"), "10.60.0.0/24", hostAddr(false).String())
+		l.route(netnsPath("world"), "fd60::/64", hostAddr(true).String())
+		lines := strings.Split(strings.TrimSpace(publishedTable), "\n")
+		for _, line := range lines[1:] {
+			cells := strings.Fields(line)
+			network, where, _ := strings.Cut(cells[0], ".")
+			is6 := strings.HasSuffix(network, "6")
+			gateway, own, world := "10.60.0.1", "10.60.0.3", worldAddr(false).String()
+			at := map[string]string{"uplink": hostAddr(is6).String(), "gateway": gateway, "lo": "127.0.0.1", "vip": v4}[where]
+			if is6 {
+				gateway, own, world = "fd60::1", "fd60::3", worldAddr(true).String()
+				at = map[string]string{"uplink": at, "gateway": gateway, "lo": "::1", "vip": v6}[where]
+			}
+			for i, from := range []string{"client", "back", "", "world"} {
+				client := map[string]string{"client": own, "world": world}[from]
+				want := map[string]string{"client": client, "gateway": gateway, "uplink": hostAddr(is6).String()}[cells[i+1]]
+				got := l.ask(from, network[:3], at, 8000)
+				if want == "" && strings.HasPrefix(got, "error") {
+					continue
 				}
-				for i, from := range []string{"client", "back", "", "world"} {
-					client := map[string]string{"client": own, "world": world}[from]
-					want := map[string]string{"client": client, "gateway": gateway, "uplink": hostAddr(is6).String()}[cells[i+1]]
-					got := l.ask(from, network[:3], at, 8000)
-					if want == "" && strings.HasPrefix(got, "error") {
-						continue
-					}
-					if got != "back saw "+want {
-						t.Errorf("%s from %q: %q, want that back sees %q", cells[0], from, got, want)
-					}
+				if got != "back saw "+want {
+					t.Errorf("%s from %q: %q, want that back sees %q", cells[0], from, got, want)
 				}
 			}
-			if out := l.lnctl("service", "inspect", "web", "--network", "net"); !strings.Contains(out, "8000:80/udp") {
-				t.Errorf("inspect: %s", out)
-			}
-			if out := l.lnctl("port", "ls"); !strings.Contains(out, "0.0.0.0:8000") || !strings.Contains(out, "lnctl service") {
-				t.Errorf("port ls: %s", out)
-			}
-			if out, err := l.tryLnctl("doctor"); err != nil && strings.Contains(out, "service") {
-				t.Errorf("doctor: %s", out)
-			}
-			l.lnctl("service", "rm", "web", "--network", "net")
-			l.same(before)
-			l.create("--publish", "8000:80", "--publish", "8000:80/udp")
-			l.must(l.call("back", "web").as("DEL"))
-			if got := l.ask("world", "tcp", hostAddr(false).String(), 8000); !strings.Contains(got, "refused") {
-				t.Errorf("without containers: %q, want that it is refused", got)
-			}
-			l.must(l.call("back", "web").as("ADD"))
-			if got := l.ask("world", "udp", hostAddr(true).String(), 8000); got != "back saw "+worldAddr(true).String() {
-				t.Errorf("the container is back: %q", got)
-			}
-		})
-	}
+		}
+		if out := l.lnctl("service", "inspect", "web", "--network", "net"); !strings.Contains(out, "8000:80/udp") {
+			t.Errorf("inspect: %s", out)
+		}
+		if out := l.lnctl("port", "ls"); !strings.Contains(out, "0.0.0.0:8000") || !strings.Contains(out, "lnctl service") {
+			t.Errorf("port ls: %s", out)
+		}
+		if out, err := l.tryLnctl("doctor"); err != nil && strings.Contains(out, "service") {
+			t.Errorf("doctor: %s", out)
+		}
+		l.lnctl("service", "rm", "web", "--network", "net")
+		l.same(before)
+		l.create("--publish", "8000:80", "--publish", "8000:80/udp")
+		l.must(l.call("back", "web").as("DEL"))
+		if got := l.ask("world", "tcp", hostAddr(false).String(), 8000); !strings.Contains(got, "refused") {
+			t.Errorf("without containers: %q, want that it is refused", got)
+		}
+		l.must(l.call("back", "web").as("ADD"))
+		if got := l.ask("world", "udp", hostAddr(true).String(), 8000); got != "back saw "+worldAddr(true).String() {
+			t.Errorf("the container is back: %q", got)
+		}
+	})
 }
 
 // withPort is container b1, which publishes a port of the host.

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // SCTP here is that of RFC 9260 as far as one association needs it, over raw sockets: a kernel
@@ -198,48 +196,41 @@ func (a association) ask(p sctpPacket, want byte) (sctpPacket, error) {
 // Associations of SCTP are led as connections of TCP are: by the address of the service, and by a
 // port of the host.
 func TestServiceSCTP(t *testing.T) {
-	for _, netfilter := range []string{"0", "1"} {
-		t.Run("bridge-nf-call-iptables="+netfilter, func(t *testing.T) {
-			l := newServicesLab(t, nil)
-			l.check(lntest.Sysctl("bridge/bridge-nf-call-iptables", netfilter))
-			l.check(lntest.Sysctl("bridge/bridge-nf-call-ip6tables", netfilter))
-			l.add("back", "web")
-			l.add("client", "client")
-			l.serveSCTP("back", netnsPath("back"))
-			v4, v6 := l.create("--port", "80:8080/sctp", "--publish", "8000:80/sctp")
-			for _, is6 := range []bool{false, true} {
-				vip := netip.MustParseAddr(v4)
-				if is6 {
-					vip = netip.MustParseAddr(v6)
-				}
-				own, gateway := pick(is6, "fd60::3", "10.60.0.3"), pick(is6, "fd60::1", "10.60.0.1")
-				for _, tt := range []struct {
-					from string
-					to   netip.Addr
-					port int
-					saw  netip.Addr
-				}{
-					{"client", vip, 80, own},
-					{"back", vip, 80, gateway},
-					{"", vip, 80, gateway},
-					{"client", hostAddr(is6), 8000, own},
-					{"", hostAddr(is6), 8000, hostAddr(is6)},
-					{"world", hostAddr(is6), 8000, worldAddr(is6)},
-				} {
-					if got := l.askSCTP(tt.from, tt.to.String(), tt.port); got != "back saw "+tt.saw.String() {
-						t.Errorf("%q asks at %s port %d: %q, want that back sees %s", tt.from, tt.to, tt.port, got, tt.saw)
-					}
+	withAndWithoutNetfilter(t, func(t *testing.T, l *servicesLab) {
+		l.serveSCTP("back", netnsPath("back"))
+		v4, v6 := l.create("--port", "80:8080/sctp", "--publish", "8000:80/sctp")
+		for _, is6 := range []bool{false, true} {
+			vip := netip.MustParseAddr(v4)
+			if is6 {
+				vip = netip.MustParseAddr(v6)
+			}
+			own, gateway := pick(is6, "fd60::3", "10.60.0.3"), pick(is6, "fd60::1", "10.60.0.1")
+			for _, tt := range []struct {
+				from string
+				to   netip.Addr
+				port int
+				saw  netip.Addr
+			}{
+				{"client", vip, 80, own},
+				{"back", vip, 80, gateway},
+				{"", vip, 80, gateway},
+				{"client", hostAddr(is6), 8000, own},
+				{"", hostAddr(is6), 8000, hostAddr(is6)},
+				{"world", hostAddr(is6), 8000, worldAddr(is6)},
+			} {
+				if got := l.askSCTP(tt.from, tt.to.String(), tt.port); got != "back saw "+tt.saw.String() {
+					t.Errorf("%q asks at %s port %d: %q, want that back sees %s", tt.from, tt.to, tt.port, got, tt.saw)
 				}
 			}
-			if out := l.lnctl("service", "inspect", "web", "--network", "net"); !strings.Contains(out, "80:8080/sctp  12") {
-				t.Errorf("inspect, after 12 associations: %s", out)
-			}
-			l.must(l.call("back", "web").as("DEL"))
-			if got := l.askSCTP("client", v4, 80); !strings.Contains(got, "refused") {
-				t.Errorf("without containers: %q, want that it is refused", got)
-			}
-		})
-	}
+		}
+		if out := l.lnctl("service", "inspect", "web", "--network", "net"); !strings.Contains(out, "80:8080/sctp  12") {
+			t.Errorf("inspect, after 12 associations: %s", out)
+		}
+		l.must(l.call("back", "web").as("DEL"))
+		if got := l.askSCTP("client", v4, 80); !strings.Contains(got, "refused") {
+			t.Errorf("without containers: %q, want that it is refused", got)
+		}
+	})
 }
 
 // The same over two hosts, by the address and by published ports that preserve the client's.

@@ -1,7 +1,6 @@
 package kubernetes
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,21 +40,7 @@ func (h *flannelHost) stopFlannel(t *testing.T) {
 // addFlannel makes a container and attaches it by flannel's plugin, which has the reference bridge do it.
 func (h *flannelHost) addFlannel(t *testing.T) container {
 	t.Helper()
-	h.containers++
-	c := container{host: h.host, ns: fmt.Sprintf("%s-%d", h.name, h.containers)}
-	run(t, "ip", "netns", "add", c.ns)
-	t.Cleanup(func() { run(t, "ip", "netns", "del", c.ns) })
-	out, err := h.flannel("ADD", c.ns)
-	if err != nil {
-		t.Fatalf("ADD by flannel on %s: %v: %s", h.name, err, out)
-	}
-	var result struct{ IPs []struct{ Address string } }
-	check(t, json.Unmarshal(out, &result))
-	for _, ip := range result.IPs {
-		address, _, _ := strings.Cut(ip.Address, "/")
-		c.addresses = append(c.addresses, address)
-	}
-	return c
+	return h.attach(t, h.flannel)
 }
 
 func (h *flannelHost) flannel(verb, ns string) ([]byte, error) {

@@ -121,15 +121,22 @@ type container struct {
 // add makes a container, and attaches it to the network pods.
 func (h *host) add(t *testing.T) container {
 	t.Helper()
+	c := h.attach(t, h.cni)
+	t.Cleanup(func() { _, _ = h.cni("DEL", c.ns) })
+	return c
+}
+
+// attach makes a container, and attaches it by a call of a plugin.
+func (h *host) attach(t *testing.T, call func(verb, ns string) ([]byte, error)) container {
+	t.Helper()
 	h.containers++
 	c := container{host: h, ns: fmt.Sprintf("%s-%d", h.name, h.containers)}
 	run(t, "ip", "netns", "add", c.ns)
 	t.Cleanup(func() { run(t, "ip", "netns", "del", c.ns) })
-	out, err := h.cni("ADD", c.ns)
+	out, err := call("ADD", c.ns)
 	if err != nil {
 		t.Fatalf("ADD on %s: %v: %s", h.name, err, out)
 	}
-	t.Cleanup(func() { _, _ = h.cni("DEL", c.ns) })
 	var result struct{ IPs []struct{ Address string } }
 	check(t, json.Unmarshal(out, &result))
 	for _, ip := range result.IPs {

@@ -17,15 +17,6 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(lntest.Main(m)) }
 
-func nft(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.Command("nft", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -97,7 +88,7 @@ func TestTables(t *testing.T) {
 		{"flush", "chain", "inet", TableName, "ingressreplies4"},
 		{"add", "table", "inet", TableName, "{ flags dormant; }"},
 	} {
-		nft(t, damage...)
+		lntest.Run(t, "nft", damage...)
 		stands(false, true)
 		if err := f.Change(ctx, nil, []Elem{f.Isolate(netip.MustParseAddr("10.9.9.9"), In)}); !errors.Is(err, ErrLost) {
 			t.Errorf("Change after %v: %v", damage, err)
@@ -108,7 +99,7 @@ func TestTables(t *testing.T) {
 	}
 	check(t, f.Drop(ctx))
 	stands(false, false)
-	if left := nft(t, "list", "ruleset"); left != "" {
+	if left := lntest.Run(t, "nft", "list", "ruleset"); left != "" {
 		t.Errorf("left after Drop:\n%s", left)
 	}
 	check(t, f.Drop(ctx))
@@ -119,7 +110,7 @@ func TestRulesInWords(t *testing.T) {
 	lntest.Isolate(t)
 	f := start(t)
 	check(t, f.Replace(context.Background(), f.some(1)))
-	words := nft(t, "list", "ruleset")
+	words := lntest.Run(t, "nft", "list", "ruleset")
 	for _, want := range []string{
 		`ct direction original jump requests`, `ip saddr @out4 jump egressrequests4`, `ip6 saddr @in6 jump ingressreplies6`, `ct state invalid,untracked jump strays`,
 		`ct state new tcp flags ! syn jump answers`, `ip saddr . ip daddr @self4 return`, `10.1.0.2 : 0:1`,

@@ -22,7 +22,7 @@ func TestSavedAndRestored(t *testing.T) {
 	if _, err := f.Apply(ctx, elems, nil); err != nil {
 		t.Fatal(err)
 	}
-	saved := nft(t, "list", "ruleset")
+	saved := lntest.Run(t, "nft", "list", "ruleset")
 	for _, want := range []string{
 		"typeof ip daddr . meta l4proto . th dport . numgen random mod 64 : ip daddr . th dport",
 		"typeof ip6 daddr . meta l4proto . th dport . numgen random mod 64 : ip6 daddr . th dport",
@@ -36,8 +36,8 @@ func TestSavedAndRestored(t *testing.T) {
 	if err := os.WriteFile(file, []byte(saved), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	nft(t, "flush", "ruleset")
-	nft(t, "-f", file)
+	lntest.Run(t, "nft", "flush", "ruleset")
+	lntest.Run(t, "nft", "-f", file)
 	missing, _, err := f.Differs(ctx, elems, nil)
 	if err != nil || len(missing) > 0 {
 		t.Errorf("after it was restored %d of %d elements are missing, %v", len(missing), len(elems), err)
@@ -48,7 +48,7 @@ func TestSavedAndRestored(t *testing.T) {
 		slices.Sort(all)
 		return all
 	}
-	if diff := cmp.Diff(words(saved), words(nft(t, "list", "ruleset"))); diff != "" {
+	if diff := cmp.Diff(words(saved), words(lntest.Run(t, "nft", "list", "ruleset"))); diff != "" {
 		t.Errorf("it is not as it was saved (-saved +now):\n%s", diff)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -14,15 +13,6 @@ import (
 )
 
 func TestMain(m *testing.M) { os.Exit(lntest.Main(m)) }
-
-func nft(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.Command("nft", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
 
 // elems is a service with one backend, of both families.
 func (f Families) elems(target string) (all []Elem) {
@@ -77,14 +67,14 @@ func TestApply(t *testing.T) {
 		{"flush", "chain", "inet", TableName, "services"},
 		{"add", "table", "inet", TableName, "{ flags dormant; }"},
 	} {
-		nft(t, damage...)
+		lntest.Run(t, "nft", damage...)
 		if missing, _, err := f.Differs(ctx, other, nil); err != nil || len(missing) == 0 {
 			t.Errorf("after %v nothing is missing, %v", damage, err)
 		}
 		apply(other, nil, true)
 	}
-	nft(t, "add", "element", "inet", TableName, "self4", "{ 10.9.9.9 . 10.9.9.9 }")
-	nft(t, "delete", "element", "inet", TableName, "host4", "{ 10.1.0.9 }")
+	lntest.Run(t, "nft", "add", "element", "inet", TableName, "self4", "{ 10.9.9.9 . 10.9.9.9 }")
+	lntest.Run(t, "nft", "delete", "element", "inet", TableName, "host4", "{ 10.1.0.9 }")
 	stranger := f.Self(netip.MustParseAddr("10.9.9.9"))
 	missing, stray, err := f.Differs(ctx, other, []Elem{stranger})
 	if err != nil || len(missing) != 1 || len(stray) != 1 {
@@ -92,7 +82,7 @@ func TestApply(t *testing.T) {
 	}
 	apply(nil, other, false)
 	unused := func() (bool, error) { return true, nil }
-	if err := f.Drop(ctx, func() (bool, error) { return false, nil }); err != nil || nft(t, "list", "ruleset") == "" {
+	if err := f.Drop(ctx, func() (bool, error) { return false, nil }); err != nil || lntest.Run(t, "nft", "list", "ruleset") == "" {
 		t.Fatalf("Drop of tables that are in use: %v", err)
 	}
 	asked := 0
@@ -102,13 +92,13 @@ func TestApply(t *testing.T) {
 		}
 		_, err := New().Apply(ctx, one, nil)
 		return true, err
-	}); err != nil || asked != 2 || nft(t, "list", "ruleset") == "" {
+	}); err != nil || asked != 2 || lntest.Run(t, "nft", "list", "ruleset") == "" {
 		t.Fatalf("Drop beside a new service: asked %d times, %v", asked, err)
 	}
 	if err := f.Drop(ctx, unused); err != nil {
 		t.Fatal(err)
 	}
-	if left := nft(t, "list", "ruleset"); left != "" {
+	if left := lntest.Run(t, "nft", "list", "ruleset"); left != "" {
 		t.Errorf("left after Drop:\n%s", left)
 	}
 	if err := f.Drop(ctx, unused); err != nil {
@@ -147,7 +137,7 @@ func TestRulesInWords(t *testing.T) {
 	if _, err := f.Apply(context.Background(), f.elems("10.1.0.2"), nil); err != nil {
 		t.Fatal(err)
 	}
-	words := nft(t, "list", "ruleset")
+	words := lntest.Run(t, "nft", "list", "ruleset")
 	for _, want := range []string{
 		`iifname . ip daddr @inside4 jump services`,
 		`ip daddr @host4 jump services`,

@@ -54,7 +54,7 @@ func TestConditionsLife(t *testing.T) {
 	mustApply(t, f, firewall.Network{}, changed)
 	mustVerify(t, f, firewall.Network{}, changed)
 
-	run(t, "nft", "flush", "table", "ip", "libnet") // rules are gone, elements are not
+	lntest.Run(t, "nft", "flush", "table", "ip", "libnet") // rules are gone, elements are not
 	for _, e := range []firewall.Endpoint{changed, other} {
 		if err := f.Verify(t.Context(), firewall.Network{}, e); !errors.Is(err, firewall.ErrMissing) {
 			t.Errorf("verify of a flushed table: got %v, want ErrMissing", err)
@@ -62,7 +62,7 @@ func TestConditionsLife(t *testing.T) {
 		mustApply(t, f, firewall.Network{}, e)
 		mustVerify(t, f, firewall.Network{}, e)
 	}
-	run(t, "nft", "delete", "table", "ip", "libnet")
+	lntest.Run(t, "nft", "delete", "table", "ip", "libnet")
 	mustApply(t, f, firewall.Network{}, changed)
 	mustVerify(t, f, firewall.Network{}, changed)
 
@@ -74,13 +74,6 @@ func TestConditionsLife(t *testing.T) {
 	mustRemoveNetwork(t, f, firewall.Network{Name: "n"})
 	if after := listed(t); after != before {
 		t.Errorf("left are\n%s", after)
-	}
-}
-
-func run(t testing.TB, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%q: %v: %s", args, err, out)
 	}
 }
 
