@@ -64,12 +64,6 @@ func WithMasquerade() NetworkOption {
 	return func(s *networkSpec) { s.config.Masquerade = true }
 }
 
-// WithInternal sets NetworkConfig.Internal and, as it must, clears
-// DefaultGateway.
-func WithInternal() NetworkOption {
-	return func(s *networkSpec) { s.config.Internal, s.config.DefaultGateway = true, false }
-}
-
 // WithIPAM has another IPAM than the built-in pool give addresses; WithSubnet
 // is then without effect. A network found again by its name has its IPAM only
 // if it is a *Pool.

@@ -124,14 +124,6 @@ func rivals(place string, lower, higher layers.Values) func(string) bool {
 // that is not there.
 func (c *Completed) From(key string) string { return c.origins.Of(key) }
 
-// Template is the name of the configuration's template; empty: none.
-func (c *Completed) Template() string {
-	if c.below.template == nil {
-		return ""
-	}
-	return c.below.template.name
-}
-
 // Locate names the file of a value that an error is about, unless it is the configuration's.
 func (c *Completed) Locate(err error) error {
 	var value *jsonr.Error

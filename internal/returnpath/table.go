@@ -171,15 +171,14 @@ const (
 )
 
 func writeTable(b *transaction.Batch, t ruleset.Table) {
-	b.AddTable(t.Family)
-	for i, s := range t.Sets {
+	b.WriteRules(t, func(s *ruleset.Set, id uint32) {
 		datatype, size := s.Key.Datatype()
 		b.Add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.Family, func(a *nfnl.Attrs) {
 			a.String(unix.NFTA_SET_TABLE, TableName)
 			a.String(unix.NFTA_SET_NAME, s.Name)
 			a.Uint32(unix.NFTA_SET_KEY_TYPE, datatype)
 			a.Uint32(unix.NFTA_SET_KEY_LEN, size)
-			a.Uint32(unix.NFTA_SET_ID, uint32(i+1))
+			a.Uint32(unix.NFTA_SET_ID, id)
 			flags, marks := uint32(0), byte(udataKeyByteOrder)
 			if s.Data != nil {
 				datatype, size := s.Data.Datatype()
@@ -190,13 +189,5 @@ func writeTable(b *transaction.Batch, t ruleset.Table) {
 			a.Uint32(unix.NFTA_SET_FLAGS, flags)
 			a.Bytes(unix.NFTA_SET_USERDATA, append([]byte{marks, 4}, ruleset.Host32(byteOrderHost)...))
 		})
-	}
-	for _, c := range t.Chains {
-		b.AddChain(t.Family, c)
-	}
-	for _, c := range t.Chains {
-		for _, r := range c.Rules {
-			b.AddRule(t.Family, c.Name, r)
-		}
-	}
+	})
 }

@@ -16,23 +16,8 @@ func newBatch(generation uint32) *batch { return &batch{transaction.New(TableNam
 
 // writeTable adds a table that is not there.
 func (b *batch) writeTable(t ruleset.Table) {
-	b.writeRules(t)
+	b.WriteRules(t, b.addSet)
 	b.AddChain(t.Family, ruleset.Chain{Name: releaseOf(t)})
-}
-
-func (b *batch) writeRules(t ruleset.Table) {
-	b.AddTable(t.Family)
-	for i, s := range t.Sets {
-		b.addSet(s, uint32(i+1))
-	}
-	for _, c := range t.Chains {
-		b.AddChain(t.Family, c)
-	}
-	for _, c := range t.Chains {
-		for _, r := range c.Rules {
-			b.AddRule(t.Family, c.Name, r)
-		}
-	}
 }
 
 // nftaSetExpr is NFTA_SET_EXPR: what each element of a set has (Linux 5.7).

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -226,8 +225,6 @@ func stands(nl *nfnl.Conn, t ruleset.Table) (whole, there bool, err error) {
 // releaseOf names the chain that tells which release wrote the table.
 func releaseOf(t ruleset.Table) string {
 	b := newBatch(0)
-	b.writeRules(t)
-	h := fnv.New64a()
-	_, _ = h.Write(b.Bytes())
-	return fmt.Sprintf("written-%016x", h.Sum64())
+	b.WriteRules(t, b.addSet)
+	return b.Release()
 }

@@ -18,14 +18,16 @@ func (b *Batch) DropTable(family uint8) {
 
 // WriteTable adds a table that is not there, and by which Stands knows it.
 func (b *Batch) WriteTable(t ruleset.Table) {
-	b.writeRules(t)
+	b.WriteRules(t, b.AddSet)
 	b.AddChain(t.Family, ruleset.Chain{Name: releaseOf(b.table, t)})
 }
 
-func (b *Batch) writeRules(t ruleset.Table) {
+// WriteRules adds a table that is not there. Each of its sets is added by addSet, with a number that
+// no other set of the batch has.
+func (b *Batch) WriteRules(t ruleset.Table, addSet func(s *ruleset.Set, id uint32)) {
 	b.AddTable(t.Family)
 	for i, s := range t.Sets {
-		b.AddSet(s, uint32(i+1))
+		addSet(s, uint32(i+1))
 	}
 	for _, c := range t.Chains {
 		b.AddChain(t.Family, c)
@@ -152,7 +154,12 @@ func Elems(nl *nfnl.Conn, name string, tables []ruleset.Table) (all []ruleset.El
 // releaseOf names the chain that tells which release wrote the table.
 func releaseOf(name string, t ruleset.Table) string {
 	b := New(name, 0)
-	b.writeRules(t)
+	b.WriteRules(t, b.AddSet)
+	return b.Release()
+}
+
+// Release is a name for a release that writes what b says.
+func (b *Batch) Release() string {
 	h := fnv.New64a()
 	_, _ = h.Write(b.Bytes())
 	return fmt.Sprintf("written-%016x", h.Sum64())
