@@ -33,7 +33,7 @@ func (n *nameSettings) service(stateDir string, log *slog.Logger) (*names.Servic
 	if n.limit < 0 {
 		return nil, usagef("--names-limit %d: want 0 or more", n.limit)
 	}
-	return names.New(names.Config{StateDir: stateDir, Limit: n.limit, Queues: moreThreads(), Queries: n.queries, Log: log})
+	return names.New(names.Config{StateDir: stateDir, Limit: n.limit, Queues: moreThreads(), Queries: n.queries, Log: log}), nil
 }
 
 // moreThreads has as many more threads run Go code at once as wait for queries, and returns

@@ -13,6 +13,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/inotify"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
@@ -33,23 +34,26 @@ const (
 // claimLoop agrees on networks, takes blocks, and frees those of hosts that are
 // gone.
 func (a *Agent) claimLoop(ctx context.Context) error {
-	leases, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch leases: %w", err)
-	}
-	defer func() { _ = leases.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = leases.Close() })
-	defer stop()
-	go a.followLeases(leases)
+	var leases *fsnotify.Watcher
+	defer func() {
+		if leases != nil {
+			_ = leases.Close()
+		}
+	}()
 	again := time.Duration(0)
 	for {
 		if err := a.claim.wait(ctx, claimPause, cmp.Or(again, rarely)); err != nil {
 			return err
 		}
 		again = 0
+		if leases == nil {
+			leases = a.newLeases(ctx)
+		}
 		now := a.situation()
 		for _, n := range now.networks {
-			watchLeases(leases, n)
+			if !watchLeases(leases, n) {
+				again = claimAgain // instead of an event
+			}
 			err := a.claimNetwork(ctx, now.view, n)
 			a.change(n.Name, func(s *status) { s.claimErr = err })
 			if err != nil && now.view != nil {
@@ -64,6 +68,18 @@ func (a *Agent) claimLoop(ctx context.Context) error {
 			a.reclaim(ctx, *now.view)
 		}
 	}
+}
+
+// newLeases returns a watcher for watchLeases, until ctx ends; nil: the kernel gives none.
+func (a *Agent) newLeases(ctx context.Context) *fsnotify.Watcher {
+	w, err := fsnotify.NewWatcher()
+	a.say("leases", inotify.Explain(err), "leases cannot be watched, and are looked at once a second", "leases are watched")
+	if err != nil {
+		return nil
+	}
+	context.AfterFunc(ctx, func() { _ = w.Close() })
+	go a.followLeases(w)
+	return w
 }
 
 // followLeases hints at every lease, until the watcher is closed.
@@ -84,15 +100,16 @@ func (a *Agent) followLeases(w *fsnotify.Watcher) {
 }
 
 // watchLeases has the watcher tell when an address of the network is taken or
-// given back; of a directory that is not there yet, when it is made.
-func watchLeases(w *fsnotify.Watcher, n netconf.AgentNetwork) {
+// given back; of a directory that is not there yet, when it is made. No: it will not tell.
+func watchLeases(w *fsnotify.Watcher, n netconf.AgentNetwork) bool {
+	if w == nil {
+		return false
+	}
 	dir := cmp.Or(n.DataDir, address.DefaultDataDir)
 	if w.Add(filepath.Join(dir, n.Name)) == nil {
-		return
+		return true
 	}
-	if err := os.MkdirAll(dir, 0o755); err == nil {
-		_ = w.Add(dir) // without, blocks are looked at rarely
-	}
+	return os.MkdirAll(dir, 0o755) == nil && w.Add(dir) == nil
 }
 
 // terms are those of a network as this host has it configured.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/libnet-cni/libnet/internal/inotify"
 	"github.com/libnet-cni/libnet/internal/netconf"
 )
 
@@ -23,23 +24,55 @@ const settle = 50 * time.Millisecond
 
 // followConf reads the configurations, at once and whenever one changes.
 func (a *Agent) followConf(ctx context.Context) error {
-	if err := os.MkdirAll(a.conf.ConfDir, 0o755); err != nil { // a runtime may come later
-		return err
-	}
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
-	}
-	defer func() { _ = w.Close() }()
-	dirs := watchOf(w, a.conf.ConfDir)
 	first := sync.OnceFunc(func() { close(a.confRead) })
-	for {
-		if err := dirs.watch(); err != nil {
-			return fmt.Errorf("watch %s: %w", a.conf.ConfDir, err)
-		}
+	return followDir(ctx, a.conf.ConfDir, a.log, func() {
 		a.readConf()
 		first()
-		if err := dirs.wait(ctx, a.log); err != nil {
+	}, func(err error) {
+		a.say("watch of configurations", err, unwatched, "configurations are watched")
+	})
+}
+
+// unwatched is what the log says of configurations that cannot be watched.
+const unwatched = "configurations cannot be watched, and are looked at once a second"
+
+// followDir calls look at once, and whenever something of a directory of configurations may have
+// changed, until ctx ends. Other programs may have taken all that the kernel lets a user watch:
+// then it looks once a second. say hears why, and nil once changes are seen.
+func followDir(ctx context.Context, dir string, log *slog.Logger, look func(), say func(error)) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { // a runtime may come later
+		return err
+	}
+	for {
+		err := watchDir(ctx, dir, log, look, say)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		say(fmt.Errorf("watch %s: %w", dir, inotify.Explain(err)))
+		look()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(mendAgain):
+		}
+	}
+}
+
+// watchDir is followDir until the directory cannot be watched.
+func watchDir(ctx context.Context, dir string, log *slog.Logger, look func(), say func(error)) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = w.Close() }()
+	dirs := watchOf(w, dir)
+	for {
+		if err := dirs.watch(); err != nil {
+			return err
+		}
+		say(nil)
+		look()
+		if err := dirs.wait(ctx, log); err != nil {
 			return err
 		}
 	}

@@ -20,8 +20,9 @@ import (
 
 const (
 	// mendPause gathers what comes in a rush, our own changes first of all.
-	// It is as long as the last look took, if that was longer.
-	mendPause = 20 * time.Millisecond
+	// It is as long as the last look took, if that was longer, up to mendPauseMost: a look that
+	// the kernel held up tells nothing of how long the next one takes.
+	mendPause, mendPauseMost = 20 * time.Millisecond, 500 * time.Millisecond
 	// mendAgain is how soon what failed is tried again, should no hint come.
 	mendAgain = time.Second
 	// The node file is written for a later date only once this part of the time
@@ -40,7 +41,7 @@ func (a *Agent) mendLoop(ctx context.Context) error {
 	}
 	defer paths.Close()
 	for {
-		if err := a.mend.wait(ctx, max(mendPause, took), cmp.Or(again, rarely)); err != nil {
+		if err := a.mend.wait(ctx, min(max(mendPause, took), mendPauseMost), cmp.Or(again, rarely)); err != nil {
 			return err
 		}
 		again = 0

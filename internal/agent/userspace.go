@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -66,24 +65,17 @@ func (u *Userspace) Run(ctx context.Context) error {
 
 // followConf has the loop look whenever a configuration changes.
 func (u *Userspace) followConf(ctx context.Context) error {
-	if err := os.MkdirAll(u.ConfDir, 0o755); err != nil { // a runtime may come later
-		return err
-	}
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", u.ConfDir, err)
-	}
-	defer func() { _ = w.Close() }()
-	dirs := watchOf(w, u.ConfDir)
-	for {
-		if err := dirs.watch(); err != nil {
-			return fmt.Errorf("watch %s: %w", u.ConfDir, err)
+	said := ""
+	return followDir(ctx, u.ConfDir, u.Log, u.look.give, func(err error) {
+		text := ""
+		if err != nil {
+			text = err.Error()
 		}
-		u.look.give()
-		if err := dirs.wait(ctx, u.Log); err != nil {
-			return err
+		if text != said && err != nil {
+			u.Log.Error(unwatched, "error", text)
 		}
-	}
+		said = text
+	})
 }
 
 func (u *Userspace) loop(ctx context.Context) error {

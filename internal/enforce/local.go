@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,8 +46,11 @@ type network struct {
 // follow takes the records over whenever they change, until ctx ends.
 func (e *Enforcer) follow(ctx context.Context, dir string) error {
 	f, err := state.New(dir).Follow()
-	if err != nil {
-		return err
+	for ; err != nil; f, err = state.New(dir).Follow() { // other programs may have all of inotify
+		e.Trouble("records in "+dir, err)
+		if !pass(ctx, followAgain) {
+			return ctx.Err()
+		}
 	}
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
 	for ctx.Err() == nil {
@@ -58,12 +62,28 @@ func (e *Enforcer) follow(ctx context.Context, dir string) error {
 		}
 		e.Trouble("records in "+dir, err)
 		e.Synced("records in " + dir)
+		if errors.Is(err, unix.ENOSPC) && pass(ctx, followAgain) {
+			continue // no event tells of what is not watched
+		}
 		if err := f.Wait(); err != nil {
 			break // closed
 		}
 	}
 	_ = f.Close()
 	return ctx.Err()
+}
+
+// followAgain is how soon records are followed again that could not be.
+const followAgain = time.Second
+
+// pass waits for a time; false: ctx ended.
+func pass(ctx context.Context, most time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(most):
+		return true
+	}
 }
 
 // record takes a record over; nil: it is gone.

@@ -76,25 +76,39 @@ var errNotBegun = errors.New("queries are not captured yet")
 const again = 2 * time.Second
 
 // New returns a Service that follows the records from now on.
-func New(c Config) (*Service, error) {
-	f, err := state.New(c.StateDir).Follow()
-	if err != nil {
-		return nil, err
+func New(c Config) *Service {
+	s := &Service{conf: c, log: c.Log, counts: newCounts(), places: map[place]home{}, kernel: responder.New(state.New(c.StateDir).Path(), nil), others: newOthers(), services: services{dir: state.New(c.StateDir)}, fault: errNotBegun}
+	s.fault = cmp.Or(s.begin(), s.fault) // Run tries again
+	return s
+}
+
+// begin follows the records, unless that is done already.
+func (s *Service) begin() (err error) {
+	if s.follow == nil {
+		s.follow, err = state.New(s.conf.StateDir).Follow()
 	}
-	return &Service{conf: c, log: c.Log, follow: f, counts: newCounts(), places: map[place]home{}, kernel: responder.New(state.New(c.StateDir).Path(), nil), others: newOthers(), services: services{dir: state.New(c.StateDir)}, fault: errNotBegun}, nil
+	return err
 }
 
 // Run answers queries until ctx ends. A fault is logged, told by Err, and tried again;
 // meanwhile queries pass.
 func (s *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for err := s.begin(); err != nil; err = s.begin() { // other programs may have all of inotify
+		s.tell(err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 	defer func() { _ = s.follow.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.follow.Close() })
 	defer stop()
 	events := make(chan struct{}, 1)
 	go s.events(ctx, events)
 	defer s.setCapture(nil)
-	tick := time.NewTicker(again)
-	defer tick.Stop()
 	for {
 		s.look()
 		select {
@@ -123,7 +137,11 @@ func (s *Service) events(ctx context.Context, to chan<- struct{}) {
 // look has the queries captured of those that may ask.
 func (s *Service) look() {
 	s.update()
-	err := s.ensure()
+	s.tell(s.ensure())
+}
+
+// tell keeps why queries are not answered, nil for an answer to each, and logs what is new.
+func (s *Service) tell(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fault = err; err == nil {

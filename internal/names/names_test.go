@@ -39,8 +39,8 @@ func newLab(t *testing.T, c Config) *lab {
 	c.StateDir = t.TempDir()
 	c.Log = slog.New(slog.NewTextHandler(l.log, nil))
 	l.dir = state.New(c.StateDir)
-	s, err := New(c)
-	l.must(err)
+	s := New(c)
+	l.must(s.begin())
 	l.Service = s
 	t.Cleanup(func() { s.setCapture(nil); l.must(s.follow.Close()) })
 	return l

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/inotify"
 	"github.com/libnet-cni/libnet/internal/plain"
 )
 
@@ -60,7 +61,7 @@ const (
 func (d *Dir) Follow() (*Follower, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("follow %s: %w", d.root, err)
+		return nil, fmt.Errorf("follow %s: %w", d.root, inotify.Explain(err))
 	}
 	file := os.NewFile(uintptr(fd), "inotify")
 	raw, err := file.SyscallConn()
@@ -267,7 +268,7 @@ func (f *Follower) watch(path string, events uint32) (there bool, err error) {
 	}
 	if err != nil { // as with more directories than fs.inotify.max_user_watches
 		f.whole = true
-		return false, fmt.Errorf("watch %s: %w", path, err)
+		return false, fmt.Errorf("watch %s: %w", path, inotify.Explain(err))
 	}
 	f.watched[int32(wd)] = path
 	return true, nil
