@@ -222,7 +222,17 @@ func (a *agents) awaitAgent(host, path, what string, ok func(body string, code i
 			return
 		}
 	}
-	a.t.Fatalf("%s: no %s in %s; %s: %d\n%s", host, what, agentPatience, path, code, body)
+	a.t.Fatalf("%s: no %s in %s; %s: %d\n%s", host, what, agentPatience, path, code, ourMetrics(body))
+}
+
+// ourMetrics are those lines of metrics that are about networks.
+func ourMetrics(body string) (lines string) {
+	for line := range strings.Lines(body) {
+		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "go_") && !strings.HasPrefix(line, "process_") {
+			lines += line
+		}
+	}
+	return lines
 }
 
 // awaitPeers waits until a host reaches so many others, and all is well.
