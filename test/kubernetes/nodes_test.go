@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"os"
@@ -46,6 +47,7 @@ func TestTwoNodes(t *testing.T) {
 	p.stopAPI(t)
 	eventually(t, "the agent says that the API is away", func() bool { return strings.Contains(hosts[0].health(), "Kubernetes: nodes of https://") })
 	check(t, hosts[0].add(t).reaches(b))
+	apart(t, hosts, a, b)
 	hosts[1].killAgent(t)
 	check(t, hosts[1].add(t).reaches(a))
 	hosts[1].startAgent(t)
@@ -71,6 +73,25 @@ func TestTwoNodes(t *testing.T) {
 	p.do(t, http.MethodDelete, "/api/v1/nodes/w2", "", nil)
 	eventually(t, "m1 is alone", func() bool { return slices.Equal(hosts[0].nodes(), []string{"m1"}) })
 	eventually(t, "w2 says that it has no Node", func() bool { return strings.Contains(hosts[1].health(), `there is no Node "w2"`) })
+}
+
+// apart leaves the API away for as long as LIBNET_API_AWAY says, a duration; without it, for no longer.
+// Containers come and go on each host all the time, and reach all others.
+func apart(t *testing.T, hosts []*host, a, b container) {
+	t.Helper()
+	away, err := time.ParseDuration(cmp.Or(os.Getenv("LIBNET_API_AWAY"), "0s"))
+	check(t, err)
+	attached := 0
+	for end := time.Now().Add(away); time.Now().Before(end); time.Sleep(away / 100) {
+		for _, h := range hosts {
+			c := h.add(t)
+			check(t, errors.Join(c.reaches(a), c.reaches(b), a.reaches(c), b.reaches(c)))
+			_, err := h.cni("DEL", c.ns)
+			check(t, err)
+			attached++
+		}
+	}
+	t.Logf("without the API for %s: %d containers attached", away, attached)
 }
 
 // With directRouting two hosts of one segment, which have announced their interfaces by their Nodes, need
