@@ -15,6 +15,7 @@ import (
 type answer struct {
 	came bool
 	text string
+	err  error // of the socket; nil: an answer came
 }
 
 // sender is a socket in the namespace of the sender. It is there before the trace begins:
@@ -25,11 +26,15 @@ type sender struct {
 	to       netip.AddrPort
 	port     uint16 // of TCP and UDP, its own
 	ident    uint16 // of an echo
+	data     string // of a datagram or an echo
 }
 
 // open opens the socket by which the probe is sent.
 func (p probe) open() (s sender, err error) {
 	s = sender{fd: -1, protocol: p.protocol, to: p.dest}
+	if p.protocol != "tcp" {
+		s.data = fmt.Sprintf("ln%06x", rand.Uint32()&0xffffff)
+	}
 	kind, number := unix.SOCK_STREAM, 0
 	switch p.protocol {
 	case "udp":
@@ -88,9 +93,9 @@ func (s sender) send(wait time.Duration) answer {
 		err = s.await(unix.POLLOUT, end)
 	}
 	if err == nil && s.protocol == "tcp" {
-		return answer{true, "the connection was accepted"}
+		return answer{came: true, text: "the connection was accepted"}
 	}
-	data := []byte("libnet\n")
+	data := []byte(s.data)
 	if s.protocol == "icmp" {
 		data = s.echo()
 	}
@@ -107,9 +112,9 @@ func (s sender) send(wait time.Duration) answer {
 		case readErr != nil:
 			err = readErr
 		case s.protocol == "udp":
-			return answer{true, "an answer came"}
+			return answer{came: true, text: "an answer came"}
 		case s.isReply(buf[:n]):
-			return answer{true, fmt.Sprintf("%s answers the echo", s.to.Addr())}
+			return answer{came: true, text: fmt.Sprintf("%s answers the echo", s.to.Addr())}
 		}
 	}
 	return failed(err)
@@ -142,11 +147,11 @@ func (s sender) await(event int16, end time.Time) error {
 func failed(err error) answer {
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
-		return answer{true, "the port is closed: nothing listens there"}
+		return answer{true, "the port is closed: nothing listens there", err}
 	case errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EAGAIN):
-		return answer{false, "silence"}
+		return answer{false, "silence", err}
 	}
-	return answer{false, err.Error()}
+	return answer{false, err.Error(), err}
 }
 
 // echo is a request (RFC 792, RFC 4443).
@@ -155,7 +160,7 @@ func (s sender) echo() []byte {
 	if s.to.Addr().Is6() {
 		request = 128
 	}
-	packet := []byte{request, 0, 0, 0, byte(s.ident >> 8), byte(s.ident), 0, 1}
+	packet := append([]byte{request, 0, 0, 0, byte(s.ident >> 8), byte(s.ident), 0, 1}, s.data...)
 	if sum := checksum(packet); s.to.Addr().Is4() { // of ICMPv6 the kernel makes it
 		packet[2], packet[3] = byte(sum>>8), byte(sum)
 	}

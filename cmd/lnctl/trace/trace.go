@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,15 +35,17 @@ type Found struct {
 
 // Step is what one rule did to it.
 type Step struct {
-	Hook    string `json:"hook"`
-	Table   string `json:"table"` // with its family
-	Chain   string `json:"chain"`
-	Rule    string `json:"rule,omitempty"` // its text, or else its comment
-	Verdict string `json:"verdict"`
-	In      string `json:"in,omitempty"`
-	Out     string `json:"out,omitempty"`
-	Source  string `json:"source,omitempty"`
-	Dest    string `json:"destination,omitempty"`
+	// Container is the ID of that in whose network namespace it was; empty: in the host's.
+	Container string `json:"container,omitempty"`
+	Hook      string `json:"hook"`
+	Table     string `json:"table"` // with its family
+	Chain     string `json:"chain"`
+	Rule      string `json:"rule,omitempty"` // its text, or else its comment
+	Verdict   string `json:"verdict"`
+	In        string `json:"in,omitempty"`
+	Out       string `json:"out,omitempty"`
+	Source    string `json:"source,omitempty"`
+	Dest      string `json:"destination,omitempty"`
 }
 
 // probe is a packet to be sent, or to be waited for.
@@ -57,6 +57,8 @@ type probe struct {
 	protocol string
 	wait     time.Duration
 	bridges  bridges
+	records  []state.Endpoint
+	sender   []state.Endpoint // attachments of the container that sends; none: no container of this host does
 }
 
 // Records returns the attachments of this host, in the order of their containers.
@@ -113,7 +115,7 @@ func Command(o *console.Output, all Records, why Service, complete cobra.Complet
 }
 
 func newProbe(records []state.Endpoint, from, to string, wait time.Duration) (p probe, err error) {
-	p = probe{from: from, to: to, wait: wait, protocol: "icmp", bridges: bridgesOf(records)}
+	p = probe{from: from, to: to, wait: wait, protocol: "icmp", bridges: bridgesOf(records), records: records}
 	dest, protocol, given := strings.Cut(to, "/")
 	if host, port, err := net.SplitHostPort(dest); err == nil {
 		n, err := strconv.ParseUint(port, 10, 16)
@@ -160,6 +162,7 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 		if findErr != nil {
 			return findErr
 		}
+		p.sender = of
 		p.ns, err = netns.Open(of[0].Netns)
 	}
 	if err != nil {
@@ -168,7 +171,7 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 	return p.ns.Do(func() error {
 		c, err := net.Dial("udp", netip.AddrPortFrom(p.dest.Addr(), 9).String()) // which sends nothing
 		if err != nil {
-			return fmt.Errorf("%s has no way to %s: %w", p.from, p.dest.Addr(), errors.Unwrap(err))
+			return fmt.Errorf("%s has no way to %s: %w: %s", p.from, p.dest.Addr(), errors.Unwrap(err), p.noWay(err))
 		}
 		p.source = c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("")
 		return c.Close()
@@ -184,60 +187,19 @@ func container(records []state.Endpoint, id string) ([]state.Endpoint, error) {
 	return of, nil
 }
 
-func (p probe) trace(ctx context.Context, progress io.Writer) (Found, error) {
-	found := Found{From: p.from, To: p.to, Steps: []Step{}}
-	number := map[string]uint8{"tcp": syscall.IPPROTO_TCP, "udp": syscall.IPPROTO_UDP, "icmp": syscall.IPPROTO_ICMP}[p.protocol]
-	if p.protocol == "icmp" && p.dest.Addr().Is6() {
-		number = syscall.IPPROTO_ICMPV6
-	}
-	match := nftrace.Match{Source: p.source, Dest: p.dest.Addr(), Protocol: number, Port: p.dest.Port()}
-	send := func() answer { return answer{} }
-	if p.ns != nil {
-		s, err := p.open()
-		if err != nil {
-			return found, err
-		}
-		match.SourcePort, match.Ident = s.port, s.ident
-		defer s.close()
-		send = func() answer { return s.send(p.wait) }
-	}
-	t, err := nftrace.Start(match)
-	if err != nil {
-		return found, err
-	}
-	defer func() { _ = t.Close() }()
-	if p.ns == nil {
-		_, _ = fmt.Fprintf(progress, "waiting %s for a packet from %s\n", p.wait, p.from)
-	}
-	answers := make(chan answer, 1)
-	go func() { answers <- send() }()
-	steps, err := t.Follow(p.wait)
-	if err != nil {
-		return found, err
-	}
-	texts := rules{}
-	for _, step := range steps {
-		found.Steps = append(found.Steps, stepOf(ctx, step, texts))
-	}
-	a := <-answers
-	found.Answer = a.text
-	found.judge(p, steps, a)
-	return found, nil
-}
-
 func stepOf(ctx context.Context, s nftrace.Step, texts rules) Step {
 	out := Step{Hook: s.Hook, Table: strings.TrimSpace(s.Family + " " + s.Table), Chain: s.Chain, Verdict: s.Verdict, In: s.In, Out: s.Out}
 	if s.Handle != 0 {
 		out.Rule = texts.text(ctx, s)
 	}
 	if s.From.Addr().IsValid() {
-		out.Source, out.Dest = place(s.From), place(s.To)
+		out.Source, out.Dest = endpoint(s.From), endpoint(s.To)
 	}
 	return out
 }
 
-// place is an address, with its port if it has one.
-func place(a netip.AddrPort) string {
+// endpoint is an address, with its port if it has one.
+func endpoint(a netip.AddrPort) string {
 	if a.Port() == 0 {
 		return a.Addr().String()
 	}
@@ -269,70 +231,16 @@ func (r rules) text(ctx context.Context, s nftrace.Step) string {
 	return "handle " + handle
 }
 
-// judge says in a sentence what became of the packet.
-func (f *Found) judge(p probe, steps []nftrace.Step, a answer) {
-	last := nftrace.Step{}
-	for i, s := range steps {
-		s.In, s.Out = cmp.Or(s.In, last.In), cmp.Or(s.Out, last.Out) // only the first step of a chain has them
-		if s.Dropped() {
-			f.Says = dropped(s, f.Steps[i], p.bridges)
-			return
-		}
-		last = s
-	}
-	out := ""
-	for _, s := range steps {
-		out = max(out, s.Out)
-	}
-	switch {
-	case a.came:
-		f.Arrived, f.Says = true, "arrived: "+a.text
-	case p.ns == nil && len(steps) == 0:
-		f.Says = fmt.Sprintf("no packet from %s to %s came in %s: it is lost before this host, or was not sent", p.source, f.To, p.wait)
-	case len(steps) == 0:
-		f.Says = "no rule of this host saw the packet, and no answer came: it stays inside a bridge, or no chain is at its hooks; lnctl doctor looks at links and routes"
-	case last.Hook == "prerouting":
-		f.Says = "the kernel let it go no further after prerouting: forwarding is off, there is no route, or rp_filter drops it; lnctl doctor says which"
-	case p.ns == nil:
-		f.Arrived, f.Says = true, "no rule dropped it, the last hook is "+last.Hook+through(out)
-	default:
-		f.Says = fmt.Sprintf("no rule dropped it, the last hook is %s%s, and no answer came (%s): look at the destination, and at the way back", last.Hook, through(out), a.text)
-	}
-}
-
-func through(out string) string {
-	if out == "" {
-		return ""
-	}
-	return ", out by " + out
-}
-
-// dropped says by what, and what to do.
-func dropped(s nftrace.Step, shown Step, on bridges) string {
-	by := "by the policy of"
-	if s.Handle != 0 {
-		by = "by the rule " + shown.Rule + " of"
-		if s.Comment != "" {
-			by = fmt.Sprintf("by the rule %q of", s.Comment)
-		}
-	}
-	says := fmt.Sprintf("dropped at %s %s chain %s, table %s", s.Hook, by, s.Chain, shown.Table)
-	if why := on.why(s); s.Table == "libnet" && why != "" {
-		return says + ": " + why
-	}
-	if s.Table == "libnet" || strings.HasPrefix(s.Table, "libnet-") {
-		return says + ": the network's configuration asks for it (gatewayMode, internal, icc, sourceRanges); lnctl network inspect shows it"
-	}
-	return says + ": it is not libnet's; change it there, lnctl doctor says how"
-}
-
 func (f Found) write(out io.Writer) error {
 	var rows [][]string
 	hook := ""
 	for _, s := range f.Steps {
-		at := ""
-		if s.Hook != hook {
-			at, hook = s.Hook, s.Hook
+		at, now := "", s.Hook
+		if s.Container != "" {
+			now += " in " + s.Container
+		}
+		if now != hook {
+			at, hook = now, now
 		}
 		way := ""
 		if s.Source != "" {
