@@ -3,6 +3,7 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/nftrace"
+	"github.com/libnet-cni/libnet/internal/state"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -43,15 +45,44 @@ func (w *way) end() (says string, arrived bool) {
 			return w.silent(p)
 		}
 		err := netlink.In(p.ns, func(c *netlink.Conn) error {
-			says = w.endAt(p, last, c)
+			says = w.endAt(p, p.routedLast(last), c)
 			return nil
 		})
 		if err != nil {
 			return "", false
 		}
-		return says, false
+		break
 	}
-	return "", false
+	switch {
+	case says != "":
+	case errors.Is(w.answer.err, unix.EMSGSIZE) && w.from != nil && len(w.from.steps) == 0:
+		_ = netlink.In(w.from.ns, func(c *netlink.Conn) error {
+			if r, err := routed(c, question{to: w.dest.Addr()}); err == nil {
+				says = "it was not sent: " + w.tooLarge(c, r.out)
+			}
+			return nil
+		})
+	default:
+		says = w.wrongGateway()
+	}
+	return says, false
+}
+
+// mtuOf is the MTU of an interface; math.MaxInt: it is not known.
+func mtuOf(c *netlink.Conn, index int) int {
+	if d, err := c.DeviceByIndex(index); err == nil {
+		return d.MTU
+	}
+	return math.MaxInt
+}
+
+// tooLarge says that an interface takes no packet of this size.
+func (w *way) tooLarge(c *netlink.Conn, index int) string {
+	d, err := c.DeviceByIndex(index)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("it has %d bytes, and the MTU of %s is %d: give the network that MTU (\"mtu\": \"auto\") and make its containers anew, or raise that of %s", w.size, d.Name, d.MTU, d.Name)
 }
 
 // silent is what is to be said of a packet that was let in, if no answer came.
@@ -102,13 +133,40 @@ func (w *way) endAt(p *place, last nftrace.Step, c *netlink.Conn) string {
 	case last.Hook == "output" && !seen("sent"):
 		return legacy("output")
 	case last.Hook == "postrouting":
-		return w.notDelivered(p, last, c)
+		if says := w.notDelivered(p, last, c); says != "" || p != w.host || w.from == nil {
+			return says
+		}
+		for _, r := range w.from.attached { // the answer may be what is lost
+			if says := w.portFault(r, c); says != "" && r.Bridge == bridgeTo(r, w.source) {
+				return "no answer came, and " + says
+			}
+		}
 	}
 	return ""
 }
 
+// bridgeTo is the bridge of an attachment that has an address.
+func bridgeTo(r state.Endpoint, a netip.Addr) string {
+	if addrOf([]state.Endpoint{r}, a) == a {
+		return r.Bridge
+	}
+	return "another"
+}
+
+// How many connections the kernel tracks, and may.
+const (
+	conntrackCount = "net/netfilter/nf_conntrack_count"
+	conntrackMax   = "net/netfilter/nf_conntrack_max"
+)
+
 // byLegacy blames rules that nf_tables does not tell of.
 func (w *way) byLegacy(p *place, hook string) string {
+	if hook == "prerouting" || hook == "output" {
+		count, _ := strconv.Atoi(sysctl(conntrackCount))
+		if most, err := strconv.Atoi(sysctl(conntrackMax)); err == nil && most > 0 && count >= most {
+			return fmt.Sprintf("dropped at %s%s, as the table of connections is full (%d): raise it, sysctl -w %s=%d", hook, p.inside(), most, host.SysctlName(conntrackMax), 2*most)
+		}
+	}
 	tables := legacyTables(w.dest.Addr().Is6())
 	if len(tables) == 0 {
 		return ""
@@ -156,6 +214,8 @@ func (w *way) notRouted(p *place, last nftrace.Step, c *netlink.Conn) string {
 			return fmt.Sprintf("%s%s is no address of it, and it does not forward: lnctl check", at, to)
 		}
 		return at + "forwarding is off (" + host.SysctlName(forwarding) + " = 0): " + set(forwarding, "1")
+	case err == nil && w.size > mtuOf(c, r.out):
+		return at + w.tooLarge(c, r.out)
 	case err == nil && last.Hops == 1:
 		return fmt.Sprintf("%sit may pass no more routers (its TTL is 1): raise what the sender begins with (net.ipv4.ip_default_ttl, or the rule of another program that sets it)", at)
 	case err == nil:
@@ -171,6 +231,9 @@ func (w *way) notRouted(p *place, last nftrace.Step, c *netlink.Conn) string {
 // noRoute says what is in the way of a packet to an address.
 func noRoute(c *netlink.Conn, errno unix.Errno, to netip.Addr) string {
 	if errno == unix.ENETUNREACH {
+		if name := downTo(c, to); name != "" {
+			return fmt.Sprintf("interface %s, whose subnet %s is in, is down: ip link set %s up", name, to, name)
+		}
 		return fmt.Sprintf("there is no route to %s, not even a default one: ip route add", to)
 	}
 	if text := refusing(c, to); text != "" {
@@ -178,6 +241,26 @@ func noRoute(c *netlink.Conn, errno unix.Errno, to netip.Addr) string {
 	}
 	kind := map[unix.Errno]string{unix.EACCES: "prohibit", unix.EINVAL: "blackhole", unix.EHOSTUNREACH: "unreachable"}[errno]
 	return fmt.Sprintf("a rule of the kind %q drops it (policy routing): ip rule shows it", kind)
+}
+
+// downTo is the interface that is down and whose subnet an address is in; empty: there is none.
+func downTo(c *netlink.Conn, to netip.Addr) string {
+	devices, err := c.Devices(0)
+	if err != nil {
+		return ""
+	}
+	for _, d := range devices {
+		if d.Up() {
+			continue
+		}
+		addrs, _ := c.Addrs(d.Index, netlink.Family(to))
+		for _, a := range addrs {
+			if a.Prefix.Masked().Contains(to) {
+				return d.Name
+			}
+		}
+	}
+	return ""
 }
 
 // invalid says why the kernel takes a packet with such a source from such an interface for invalid.
@@ -219,11 +302,10 @@ func (w *way) invalid(c *netlink.Conn, last nftrace.Step, in int) string {
 
 // noWay says why the calling thread's network namespace has no way to the destination.
 func (p probe) noWay(err error) string {
-	where := "it"
-	says := ""
+	says := "it is not known why"
 	c, openErr := netlink.Open()
 	if openErr != nil {
-		return where
+		return says
 	}
 	defer c.Close()
 	devices, _ := c.Devices(0)
@@ -246,7 +328,7 @@ func (p probe) noWay(err error) string {
 	case errno == unix.ENETUNREACH && len(up) == 0:
 		says = "it has no interface but lo"
 	case errno == unix.ENETUNREACH:
-		says = fmt.Sprintf("no route leads there, and there is no default route; its network gives one with isDefaultGateway, and not if it is internal: lnctl check says whether one is lost")
+		says = "no route leads there, and there is no default route; its network gives one with isDefaultGateway, and none if it is internal: lnctl check says whether one is lost"
 	default:
 		says = noRoute(c, errno, p.dest.Addr())
 	}

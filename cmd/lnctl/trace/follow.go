@@ -51,6 +51,20 @@ func (p *place) last() (last nftrace.Step, came bool) {
 	return last, len(p.steps) > 0
 }
 
+// routedLast is what postrouting of IP knows of the packet if a bridge has it after that: it goes to
+// many ports if the bridge does not know which one is right.
+func (p *place) routedLast(last nftrace.Step) nftrace.Step {
+	if last.Family != "bridge" || last.Hook != "postrouting" {
+		return last
+	}
+	for _, s := range slices.Backward(p.steps) {
+		if s.Own() && s.Family == "inet" && s.Hook == "postrouting" {
+			return s
+		}
+	}
+	return last
+}
+
 // passed says that a chain of the trace itself has seen the packet.
 func (p *place) passed(family, chain string) bool {
 	return slices.ContainsFunc(p.steps, func(s nftrace.Step) bool { return s.Own() && s.Family == family && s.Chain == chain })

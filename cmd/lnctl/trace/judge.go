@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -76,7 +77,7 @@ func (w *way) dropped(s nftrace.Step, shown Step, p *place) string {
 	case p.container != "":
 		return says + ": it is the container's own; change it in there"
 	case s.Table == "libnet-policy":
-		return says + ": " + policyOf(s)
+		return says + ": " + policyOf(s, w.dest.Addr())
 	case s.Table == "libnet":
 		if why := w.bridges.why(s); why != "" {
 			return says + ": " + why
@@ -95,14 +96,16 @@ func (w *way) dropped(s nftrace.Step, shown Step, p *place) string {
 }
 
 // policyOf says which kind of rule of NetworkPolicies drops a packet, and what would let it in.
-func policyOf(s nftrace.Step) string {
+func policyOf(s nftrace.Step, to netip.Addr) string {
 	switch {
 	case strings.HasPrefix(s.Chain, "ingress"):
 		return "a NetworkPolicy selects the pod it is for, and none lets it in: kubectl get networkpolicy in the namespace of that pod; one needs an ingress rule for this source and port"
 	case strings.HasPrefix(s.Chain, "egress"):
 		return "a NetworkPolicy selects the pod that sends, and none lets it out: kubectl get networkpolicy in the namespace of that pod; one needs an egress rule for this destination and port"
-	case s.Hook != "forward" || strings.HasPrefix(s.Chain, "home"):
-		return "no pod is known there: it is not running yet, or ln-agent has not heard of it; kubectl get pod, and the log of ln-agent"
+	case s.Family == "bridge":
+		return fmt.Sprintf("ln-agent knows no pod behind %s: it has just begun, or is being removed; kubectl get pod, and the log of ln-agent", cmp.Or(map[string]string{"prerouting": s.In}[s.Hook], s.Out, "it"))
+	case strings.HasPrefix(s.Chain, "home"):
+		return fmt.Sprintf("no pod of this host is known at %s: it has just begun, or is gone; kubectl get pod, and the log of ln-agent", to)
 	}
 	return "a NetworkPolicy selects one of the pods, and the connection is not known to have been let in: begin it anew"
 }

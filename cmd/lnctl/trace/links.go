@@ -3,9 +3,10 @@ package trace
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
@@ -52,11 +53,7 @@ func (w *way) notDelivered(p *place, last nftrace.Step, c *netlink.Conn) string 
 	if !out.Up() {
 		return fmt.Sprintf("interface %s%s is down: ip link set %s up", out.Name, where, out.Name)
 	}
-	q := question{to: last.To.Addr(), out: out.Index, protocol: w.number(), port: last.To.Port()}
-	hop := last.To.Addr()
-	if r, err := routed(c, q); err == nil && r.gateway.IsValid() {
-		hop = r.gateway
-	}
+	hop := nextHop(c, out, last.To)
 	says := ""
 	if p != w.host {
 		_ = netlink.In(w.host.ns, func(hc *netlink.Conn) error {
@@ -140,9 +137,6 @@ func (w *way) toTarget(hop netip.Addr, c *netlink.Conn) string {
 		if addrOf([]state.Endpoint{r}, hop) != hop {
 			continue
 		}
-		if says := w.portFault(r, c); says != "" {
-			return says
-		}
 		name := nameInside(r)
 		inside, err := deviceIn(w.to, name)
 		switch {
@@ -150,6 +144,9 @@ func (w *way) toTarget(hop netip.Addr, c *netlink.Conn) string {
 			return fmt.Sprintf("container %s has no interface %s any more: delete the container, and make it anew", w.to.container, name)
 		case !inside.Up():
 			return fmt.Sprintf("interface %s in container %s is down: ip link set %s up in there", name, w.to.container, name)
+		}
+		if says := w.portFault(r, c); says != "" {
+			return says
 		}
 		has := false
 		_ = w.to.ns.Do(func() error {
@@ -205,38 +202,92 @@ func (w *way) byQueue(p *place, out *netlink.Device) (says string) {
 }
 
 // noNeighbour says what is wrong with what is known of a next hop.
-func (w *way) noNeighbour(p *place, out *netlink.Device, hop netip.Addr, n neighbour) string {
-	local := false
-	var bridges []net.HardwareAddr
-	_ = netlink.In(w.host.ns, func(c *netlink.Conn) error {
-		local = host.IsLocal(hop)
-		for _, r := range w.senderAttached(out.Name) {
-			if b, err := c.Device(r.Bridge); err == nil {
-				bridges = append(bridges, b.MAC)
-			}
+func (w *way) noNeighbour(p *place, out *netlink.Device, hop netip.Addr, n neighbour) (says string) {
+	if p != w.host {
+		_ = netlink.In(w.host.ns, func(c *netlink.Conn) error {
+			says = w.hostAsNeighbour(p, out, hop, n, c)
+			return nil
+		})
+	}
+	switch {
+	case says != "":
+		return says
+	case n.asked:
+		asks := "ARP"
+		if hop.Is6() {
+			asks = "neighbour discovery"
+		}
+		return fmt.Sprintf("no host answers for %s on interface %s%s (%s): it is off, or on another network", hop, out.Name, p.inside(), asks)
+	case !n.known || w.to == nil:
+		return ""
+	}
+	for _, r := range w.to.attached {
+		if addrOf([]state.Endpoint{r}, hop) == hop && r.MAC != "" && r.MAC != n.mac.String() {
+			return fmt.Sprintf("what is for %s goes to %s by interface %s%s, and container %s has %s: "+twoHosts,
+				hop, n.mac, out.Name, p.inside(), r.ContainerID, r.MAC, hop, out.Name)
+		}
+	}
+	return ""
+}
+
+// wrongGateway says that a container sends to another than this host what is for its address.
+func (w *way) wrongGateway() (says string) {
+	if w.from == nil || w.from == w.host {
+		return ""
+	}
+	last, came := w.from.last()
+	if !came {
+		return ""
+	}
+	_ = netlink.In(w.from.ns, func(c *netlink.Conn) error {
+		out, err := c.Device(last.Out)
+		if err != nil {
+			return err
+		}
+		hop := nextHop(c, out, last.To)
+		if n := neighbourOf(c, out.Index, hop); n.known {
+			_ = netlink.In(w.host.ns, func(hc *netlink.Conn) error {
+				says = w.hostAsNeighbour(w.from, out, hop, n, hc)
+				return nil
+			})
 		}
 		return nil
 	})
-	asks := "ARP"
-	if hop.Is6() {
-		asks = "neighbour discovery"
+	return says
+}
+
+// nextHop is where a packet goes by an interface.
+func nextHop(c *netlink.Conn, out *netlink.Device, to netip.AddrPort) netip.Addr {
+	if r, err := routed(c, question{to: to.Addr(), out: out.Index}); err == nil && r.gateway.IsValid() {
+		return r.gateway
 	}
-	switch {
-	case n.asked && p != w.host && !local && w.isGateway(hop, out.Name):
-		return fmt.Sprintf("the gateway %s of container %s is no address of this host any more: lnctl repair", hop, p.container)
-	case n.asked:
-		return fmt.Sprintf("no host answers for %s on interface %s%s (%s): it is off, or on another network", hop, out.Name, p.inside(), asks)
-	case !n.known:
-		return ""
-	case p != w.host && local && len(bridges) > 0 && !slices.ContainsFunc(bridges, func(m net.HardwareAddr) bool { return bytes.Equal(m, n.mac) }):
-		return fmt.Sprintf("%s sends what is for %s to %s, which is not this host: another host has that address, too, or an entry of the neighbour table is wrong: ip neigh del %s dev %s in there", "container "+p.container, hop, n.mac, hop, out.Name)
-	}
-	if w.to != nil {
-		for _, r := range w.to.attached {
-			if addrOf([]state.Endpoint{r}, hop) == hop && r.MAC != "" && r.MAC != n.mac.String() {
-				return fmt.Sprintf("what is for %s goes to %s by interface %s%s, and container %s has %s: another host has that address, too, or an entry of the neighbour table is wrong: ip neigh del %s dev %s",
-					hop, n.mac, out.Name, p.inside(), r.ContainerID, r.MAC, hop, out.Name)
+	return to.Addr()
+}
+
+const twoHosts = "another host has that address, too, or an entry of the neighbour table is wrong: ip neigh del %s dev %s"
+
+// hostAsNeighbour is noNeighbour for a container and this host as the next hop.
+func (w *way) hostAsNeighbour(p *place, out *netlink.Device, hop netip.Addr, n neighbour, c *netlink.Conn) string {
+	for _, r := range w.senderAttached(out.Name) {
+		bridge, err := c.Device(r.Bridge)
+		local := host.IsLocal(hop)
+		switch {
+		case err != nil:
+		case n.asked && !local && w.isGateway(hop, out.Name):
+			return fmt.Sprintf("the gateway %s of container %s is no address of this host any more: lnctl repair", hop, p.container)
+		case n.asked && local:
+			// The host answers by the same rules by which it takes a packet.
+			_, err := routed(c, question{from: w.source, to: hop, in: bridge.Index})
+			if refusalOf(err) == unix.EINVAL {
+				at := nftrace.Step{In: r.Bridge, From: netip.AddrPortFrom(w.source, 0), To: netip.AddrPortFrom(hop, 0)}
+				return fmt.Sprintf("this host does not answer when container %s asks for %s: %s", p.container, hop, w.invalid(c, at, bridge.Index))
 			}
+			if d, err := deviceIn(w.from, nameInside(r)); err == nil && r.MAC != "" && d.MAC.String() != r.MAC {
+				return fmt.Sprintf("interface %s in container %s has the MAC address %s, and network %q gave it %s, and lets no other send (macspoofchk): ip link set %s address %s in there", d.Name, p.container, d.MAC, r.Network, r.MAC, d.Name, r.MAC)
+			}
+			return fmt.Sprintf("this host has %s, and its answers do not come to container %s: a rule for ARP or for frames drops them: nft list ruleset, arptables -S, ebtables -L", hop, p.container)
+		case n.known && local && !bytes.Equal(n.mac, bridge.MAC):
+			return fmt.Sprintf("container %s sends what is for %s to %s, and this host has %s: "+twoHosts+" in there", p.container, hop, n.mac, bridge.MAC, hop, out.Name)
 		}
 	}
 	return ""

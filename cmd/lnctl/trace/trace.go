@@ -56,6 +56,7 @@ type probe struct {
 	dest     netip.AddrPort // port 0: an echo
 	protocol string
 	wait     time.Duration
+	size     int // bytes; 0: as small as it can be
 	bridges  bridges
 	records  []state.Endpoint
 	sender   []state.Endpoint // attachments of the container that sends; none: no container of this host does
@@ -71,6 +72,7 @@ type Service func(ctx context.Context, protocol string, dest netip.AddrPort) str
 // Command is "lnctl trace". Complete completes both arguments.
 func Command(o *console.Output, all Records, why Service, complete cobra.CompletionFunc) *cobra.Command {
 	var wait time.Duration
+	var size uint16
 	cmd := &cobra.Command{
 		Use:   "trace FROM TO[:PORT[/PROTOCOL]]",
 		Short: "Follow a packet through the rules of all programs, and say what drops it",
@@ -91,6 +93,9 @@ func Command(o *console.Output, all Records, why Service, complete cobra.Complet
 				return err
 			}
 			p, err := newProbe(records, args[0], args[1], wait)
+			if err == nil {
+				err = p.resize(int(size))
+			}
 			if err != nil {
 				return err
 			}
@@ -111,7 +116,22 @@ func Command(o *console.Output, all Records, why Service, complete cobra.Complet
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 3*time.Second, "how long to wait for an answer, or for the packet of another host")
+	cmd.Flags().Uint16Var(&size, "size", 0, "bytes of the echo or datagram with its headers, which is not to be fragmented; 0: as small as it can be")
 	return cmd
+}
+
+// resize sets how large the packet is; 0: as it is.
+func (p *probe) resize(size int) error {
+	switch {
+	case size == 0:
+		return nil
+	case p.ns == nil || p.protocol == "tcp":
+		return console.Usage("--size %d: only an echo or a datagram that is sent from here has a size", size)
+	case size < p.smallest():
+		return console.Usage("--size %d: want at least %d", size, p.smallest())
+	}
+	p.size = size
+	return nil
 }
 
 func newProbe(records []state.Endpoint, from, to string, wait time.Duration) (p probe, err error) {
