@@ -119,8 +119,6 @@ func byLibnet() []drop {
 		{"a NetworkPolicy of the pod that asks", isolated(admit.Out), "c2 192.0.2.2:80", []string{"table inet libnet-policy", "none lets it out", "an egress rule"}},
 		{"no pod at the address", policies(func(s *admit.Tables) []admit.Elem { return []admit.Elem{s.Home(netip.MustParsePrefix("10.33.0.0/24"))} }), "c1 c2:80", []string{"table inet libnet-policy", "no pod of this host is known at 10.33.0.2"}},
 		{"no pod at the port", policies(func(*admit.Tables) []admit.Elem { return nil }), "c3 192.0.2.2", []string{"table bridge libnet-policy", "ln-agent knows no pod behind veth"}},
-			l.policies(func(s *admit.Tables) []admit.Elem { return []admit.Elem{s.Home(netip.MustParsePrefix("10.33.0.0/24"))} })
-		}, "c1 c2:80", []string{"table inet libnet-policy", "no pod is known there"}},
 	}
 }
 
@@ -155,6 +153,7 @@ func byOthers() []drop {
 		{"the container's output", func(l *lab) { l.foreign(c2, "ip", "own", "output priority 0", "icmp type echo-request drop") }, "c2 192.0.2.2", []string{"dropped at output in container c2 by the rule icmp type echo-request drop", "it is the container's own"}},
 		{"the policy of iptables-legacy", func(l *lab) { l.in("", "iptables-legacy -P FORWARD DROP") }, "c2 192.0.2.2", []string{"dropped at forward, and by no rule of nf_tables: so by one of iptables-legacy", "iptables-legacy -t filter -S FORWARD"}},
 		{"a rule of iptables-legacy", func(l *lab) { l.in("", "iptables-legacy -A INPUT -p tcp --dport 22 -j DROP") }, "c2 192.0.2.1:22", []string{"dropped at input, and by no rule of nf_tables", "iptables-legacy -t filter -S INPUT"}},
+		{"a refusal by iptables-legacy", func(l *lab) { l.in("", "iptables-legacy -A FORWARD -p tcp -j REJECT --reject-with tcp-reset") }, "c2 192.0.2.2:80", []string{"dropped at forward, and by no rule of nf_tables", "iptables-legacy -t filter -S FORWARD"}},
 		{"a filter of tc", func(l *lab) {
 			end := l.hostEnd("c2")
 			l.in("", "tc qdisc add dev "+end+" clsact")
@@ -213,6 +212,11 @@ func byLinks() []drop {
 		{"the host's end is no port", end("c2", "ip link set %s nomaster"), "c2 192.0.2.2", []string{"the host's end of eth0 of container c2 is no port of bridge ln1", "master ln1"}},
 		{"the port forwards nothing", end("c2", "bridge link set dev %s state 0"), "c2 192.0.2.2", []string{"is a port of bridge ln1 that forwards nothing: bridge link set dev veth"}},
 		{"the other container's end is down", end("c3", "ip link set %s down"), "host c3", []string{"the host's end of eth0 of container c3 is down"}},
+		{"the same, known to the sender, without forwarding", func(l *lab) {
+			l.in(c2, "ip neigh replace 10.33.0.3 lladdr 02:00:00:00:00:33 dev eth0")
+			l.in("", "ip link set "+l.hostEnd("c3")+" down")
+			l.sysctl("net/ipv4/ip_forward", "0")
+		}, "c2 c3", []string{"the host's end of eth0 of container c3 is down"}},
 		{"the other container's interface is down", in(c3, "ip link set eth0 down"), "host c3", []string{"interface eth0 in container c3 is down: ip link set eth0 up in there"}},
 		{"the other container has lost its address", in(c3, "ip addr del 10.33.0.3/24 dev eth0"), "host 10.33.0.3", []string{"container c3 has lost its address 10.33.0.3", "ip addr add 10.33.0.3/24 dev eth0"}},
 		{"the gateway's address is gone", in("", "ip addr del 10.33.0.1/24 dev ln1"), "c2 192.0.2.2", []string{"the gateway 10.33.0.1 of container c2 is no address of this host any more: lnctl repair"}},
@@ -237,7 +241,9 @@ func policies(elems func(*admit.Tables) []admit.Elem) func(*lab) {
 
 // isolated isolates the pod c2 on one side.
 func isolated(side admit.Side) func(*lab) {
-	return policies(func(s *admit.Tables) []admit.Elem { return []admit.Elem{s.Isolate(netip.MustParseAddr("10.33.0.2"), side)} })
+	return policies(func(s *admit.Tables) []admit.Elem {
+		return []admit.Elem{s.Isolate(netip.MustParseAddr("10.33.0.2"), side)}
+	})
 }
 
 func (l *lab) mac(name string) string {

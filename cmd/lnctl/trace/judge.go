@@ -124,10 +124,15 @@ func (w *way) refused() (says string, arrived bool) {
 			}
 		}
 	}
-	where := ""
-	if w.to != nil && len(w.to.steps) > 0 {
-		last, _ := w.to.last()
-		where = fmt.Sprintf(" on port %d of container %s", last.To.Port(), w.to.container)
+	p, last := w.furthest()
+	if p != nil && !p.whole(last) { // what refuses it sent it back
+		if says, _ := w.end(); says != "" {
+			return says, false
+		}
 	}
-	return "arrived: the port is closed: nothing listens there" + where, true
+	where := "there"
+	if p != nil && p == w.to && last.To.Port() != 0 {
+		where = fmt.Sprintf("on port %d of container %s", last.To.Port(), w.to.container)
+	}
+	return "arrived: the port is closed: nothing listens " + where, true
 }

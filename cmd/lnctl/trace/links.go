@@ -1,27 +1,48 @@
 package trace
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/nftrace"
+	"github.com/libnet-cni/libnet/internal/routing"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
 // onBridge says why a bridge passed a frame that it has to neither the host nor a port.
-func (w *way) onBridge(p *place, last nftrace.Step, c *netlink.Conn) string {
+func (w *way) onBridge(last nftrace.Step, c *netlink.Conn) string {
 	for _, r := range w.senderAttached(last.In) {
 		if says := w.portFault(r, c); says != "" {
 			return says
 		}
 	}
+	for _, r := range w.fromSameBridge(w.dest.Addr()) {
+		if says := w.apart(r, w.dest.Addr(), c); says != "" {
+			return says
+		}
+	}
 	return w.toTarget(w.dest.Addr(), c)
+}
+
+// fromSameBridge are the attachments of the sender by which frames go to the target's address without
+// the host as a router.
+func (w *way) fromSameBridge(to netip.Addr) (all []state.Endpoint) {
+	if w.to == nil || w.from == nil || w.from == w.host {
+		return nil
+	}
+	for _, r := range w.from.attached {
+		one := func(other state.Endpoint) bool {
+			return r.Bridge != "" && other.Bridge == r.Bridge && addrOf([]state.Endpoint{other}, to) == to
+		}
+		inSubnet := slices.ContainsFunc(r.Addresses, func(a state.Address) bool { return a.Prefix.Masked().Contains(to) })
+		if inSubnet && slices.ContainsFunc(w.to.attached, one) {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // senderAttached are the attachments of the sender that have an interface, of the container or of
@@ -75,7 +96,7 @@ func (w *way) notDelivered(p *place, last nftrace.Step, c *netlink.Conn) string 
 		says = w.byQueue(p, out)
 	}
 	if says == "" {
-		says = w.noNeighbour(p, out, hop, neighbourOf(c, out.Index, hop))
+		says = w.noNeighbour(p, out, hop, routing.NeighbourOf(c, out.Index, hop))
 	}
 	return says
 }
@@ -180,7 +201,7 @@ func (w *way) byQueue(p *place, out *netlink.Device) (says string) {
 			return
 		}
 		_ = at.ns.Do(func() error {
-			if n := droppedByQueues()[d.Index] - at.dropped[d.Index]; n > 0 && n < 1<<31 {
+			if n := routing.DroppedByQueues()[d.Index] - at.dropped[d.Index]; n > 0 && n < 1<<31 {
 				says = fmt.Sprintf("tc dropped %d packets at interface %s%s meanwhile: tc filter show dev %s ingress, egress, and tc -s qdisc show dev %s", n, name, at.inside(), name, name)
 			}
 			return nil
@@ -199,104 +220,4 @@ func (w *way) byQueue(p *place, out *netlink.Device) (says string) {
 		}
 	}
 	return says
-}
-
-// noNeighbour says what is wrong with what is known of a next hop.
-func (w *way) noNeighbour(p *place, out *netlink.Device, hop netip.Addr, n neighbour) (says string) {
-	if p != w.host {
-		_ = netlink.In(w.host.ns, func(c *netlink.Conn) error {
-			says = w.hostAsNeighbour(p, out, hop, n, c)
-			return nil
-		})
-	}
-	switch {
-	case says != "":
-		return says
-	case n.asked:
-		asks := "ARP"
-		if hop.Is6() {
-			asks = "neighbour discovery"
-		}
-		return fmt.Sprintf("no host answers for %s on interface %s%s (%s): it is off, or on another network", hop, out.Name, p.inside(), asks)
-	case !n.known || w.to == nil:
-		return ""
-	}
-	for _, r := range w.to.attached {
-		if addrOf([]state.Endpoint{r}, hop) == hop && r.MAC != "" && r.MAC != n.mac.String() {
-			return fmt.Sprintf("what is for %s goes to %s by interface %s%s, and container %s has %s: "+twoHosts,
-				hop, n.mac, out.Name, p.inside(), r.ContainerID, r.MAC, hop, out.Name)
-		}
-	}
-	return ""
-}
-
-// wrongGateway says that a container sends to another than this host what is for its address.
-func (w *way) wrongGateway() (says string) {
-	if w.from == nil || w.from == w.host {
-		return ""
-	}
-	last, came := w.from.last()
-	if !came {
-		return ""
-	}
-	_ = netlink.In(w.from.ns, func(c *netlink.Conn) error {
-		out, err := c.Device(last.Out)
-		if err != nil {
-			return err
-		}
-		hop := nextHop(c, out, last.To)
-		if n := neighbourOf(c, out.Index, hop); n.known {
-			_ = netlink.In(w.host.ns, func(hc *netlink.Conn) error {
-				says = w.hostAsNeighbour(w.from, out, hop, n, hc)
-				return nil
-			})
-		}
-		return nil
-	})
-	return says
-}
-
-// nextHop is where a packet goes by an interface.
-func nextHop(c *netlink.Conn, out *netlink.Device, to netip.AddrPort) netip.Addr {
-	if r, err := routed(c, question{to: to.Addr(), out: out.Index}); err == nil && r.gateway.IsValid() {
-		return r.gateway
-	}
-	return to.Addr()
-}
-
-const twoHosts = "another host has that address, too, or an entry of the neighbour table is wrong: ip neigh del %s dev %s"
-
-// hostAsNeighbour is noNeighbour for a container and this host as the next hop.
-func (w *way) hostAsNeighbour(p *place, out *netlink.Device, hop netip.Addr, n neighbour, c *netlink.Conn) string {
-	for _, r := range w.senderAttached(out.Name) {
-		bridge, err := c.Device(r.Bridge)
-		local := host.IsLocal(hop)
-		switch {
-		case err != nil:
-		case n.asked && !local && w.isGateway(hop, out.Name):
-			return fmt.Sprintf("the gateway %s of container %s is no address of this host any more: lnctl repair", hop, p.container)
-		case n.asked && local:
-			// The host answers by the same rules by which it takes a packet.
-			_, err := routed(c, question{from: w.source, to: hop, in: bridge.Index})
-			if refusalOf(err) == unix.EINVAL {
-				at := nftrace.Step{In: r.Bridge, From: netip.AddrPortFrom(w.source, 0), To: netip.AddrPortFrom(hop, 0)}
-				return fmt.Sprintf("this host does not answer when container %s asks for %s: %s", p.container, hop, w.invalid(c, at, bridge.Index))
-			}
-			if d, err := deviceIn(w.from, nameInside(r)); err == nil && r.MAC != "" && d.MAC.String() != r.MAC {
-				return fmt.Sprintf("interface %s in container %s has the MAC address %s, and network %q gave it %s, and lets no other send (macspoofchk): ip link set %s address %s in there", d.Name, p.container, d.MAC, r.Network, r.MAC, d.Name, r.MAC)
-			}
-			return fmt.Sprintf("this host has %s, and its answers do not come to container %s: a rule for ARP or for frames drops them: nft list ruleset, arptables -S, ebtables -L", hop, p.container)
-		case n.known && local && !bytes.Equal(n.mac, bridge.MAC):
-			return fmt.Sprintf("container %s sends what is for %s to %s, and this host has %s: "+twoHosts+" in there", p.container, hop, n.mac, bridge.MAC, hop, out.Name)
-		}
-	}
-	return ""
-}
-
-// isGateway says that an address is a gateway of the sender's interface.
-func (w *way) isGateway(a netip.Addr, name string) bool {
-	return slices.ContainsFunc(w.senderAttached(name), func(r state.Endpoint) bool {
-		return slices.ContainsFunc(r.Addresses, func(x state.Address) bool { return x.Gateway == a }) ||
-			slices.ContainsFunc(r.Routes, func(x state.Route) bool { return x.Gateway == a })
-	})
 }

@@ -79,7 +79,8 @@ func Command(o *console.Output, all Records, why Service, complete cobra.Complet
 		Long: "Send a packet and follow it through the rules of nf_tables, of all programs. FROM is a container, by its ID or the\n" +
 			"beginning of it, or \"host\"; or the address of another host: then nothing is sent, and its next packet is followed.\n" +
 			"TO is a container or an address. With a port it is a connection of TCP, with /udp a datagram, without one an echo\n" +
-			"(ping). The exit status is 1 if the packet does not arrive. It needs Linux 5.12; rules of iptables-legacy are not seen.",
+			"(ping). The exit status is 1 if the packet does not arrive. It needs Linux 5.12. The packet is followed into the\n" +
+			"containers at both ends; what no rule dropped, the kernel is asked about. Rules of iptables-legacy are not shown.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return console.Usage("want FROM and TO, as: lnctl trace c1 192.0.2.1:80")
