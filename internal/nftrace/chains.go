@@ -12,41 +12,64 @@ import (
 type family struct {
 	name   string
 	number uint8
-	only   uint32 // the protocol whose packets come there; 0: all
+	hooks  []string
 }
 
+// carries says that a table of the family judges packets of a protocol (NFPROTO_*; 0: unknown).
+// Tables of several families may have one name.
 func (f family) carries(nfproto uint32) bool {
-	return f.only == 0 || nfproto == 0 || f.only == nfproto
+	if f.name == "inet" {
+		return nfproto == 0 || nfproto == unix.NFPROTO_IPV4 || nfproto == unix.NFPROTO_IPV6
+	}
+	return nfproto == 0 || nfproto == uint32(f.number)
 }
 
-var families = []family{
-	{"inet", unix.NFPROTO_INET, 0}, {"ip", unix.NFPROTO_IPV4, unix.NFPROTO_IPV4}, {"ip6", unix.NFPROTO_IPV6, unix.NFPROTO_IPV6},
-	{"bridge", unix.NFPROTO_BRIDGE, 0}, {"netdev", unix.NFPROTO_NETDEV, 0},
-}
+// hooks are the names of NF_INET_*, and those of the other families.
+var (
+	hooks       = []string{"prerouting", "input", "forward", "output", "postrouting", "ingress"}
+	deviceHooks = []string{"ingress", "egress"}
+	families    = []family{
+		{"inet", unix.NFPROTO_INET, hooks}, {"ip", unix.NFPROTO_IPV4, hooks}, {"ip6", unix.NFPROTO_IPV6, hooks},
+		{"bridge", unix.NFPROTO_BRIDGE, hooks}, {"netdev", unix.NFPROTO_NETDEV, deviceHooks},
+	}
+)
 
-// hooks are the names of NF_INET_*.
-var hooks = []string{"prerouting", "input", "forward", "output", "postrouting"}
-
-// chainsOf lists the chains of all tables with the hook of each.
-func chainsOf(c *nfnl.Conn) (map[chainKey]string, error) {
-	all := map[chainKey]string{}
+// chainsOf lists the chains of all tables with the hook of each, and the interfaces at which some
+// judge what comes in.
+func chainsOf(c *nfnl.Conn) (all map[chainKey]string, devices []string, err error) {
+	all = map[chainKey]string{}
 	for _, f := range families {
 		m := nfnl.Message{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Type: unix.NFT_MSG_GETCHAIN, Family: f.number}
 		err := c.Dump(m, func(a nfnl.Answer) error {
 			hook := ""
 			if h := nfnl.Find(a.Attrs, unix.NFTA_CHAIN_HOOK); h != nil {
-				if n := nfnl.Uint32(nfnl.Find(h, unix.NFTA_HOOK_HOOKNUM)); int(n) < len(hooks) {
-					hook = hooks[n]
+				if n := nfnl.Uint32(nfnl.Find(h, unix.NFTA_HOOK_HOOKNUM)); int(n) < len(f.hooks) {
+					hook = f.hooks[n]
+				}
+				if hook == "ingress" {
+					devices = append(devices, devicesOf(h)...)
 				}
 			}
 			all[chainKey{f.name, nfnl.Text(a.Attrs, unix.NFTA_CHAIN_TABLE), nfnl.Text(a.Attrs, unix.NFTA_CHAIN_NAME)}] = hook
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return all, nil
+	return all, devices, nil
+}
+
+// devicesOf are the interfaces of a chain's hook.
+func devicesOf(hook []byte) (all []string) {
+	if one := nfnl.Text(hook, unix.NFTA_HOOK_DEV); one != "" {
+		return []string{one}
+	}
+	_ = nfnl.Each(nfnl.Find(hook, hookDevices), func(_ uint16, name []byte) error {
+		all = append(all, string(bytes.TrimRight(name, "\x00")))
+		return nil
+	})
+	return all
 }
 
 // comment is that of a rule; empty if it has none, or is gone.

@@ -1,17 +1,18 @@
 package nftrace
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
@@ -28,7 +29,13 @@ type Step struct {
 	// comes to the hook, zero in the steps after the first one of a chain at a hook.
 	In, Out  string
 	From, To netip.AddrPort
+	// Hops is how many routers may still pass it on (TTL); 0: as for From.
+	Hops uint8
 }
+
+// Own says that the step is none of a rule: a chain of the trace itself shows that the packet came
+// there.
+func (s Step) Own() bool { return s.Table == TableName }
 
 // Dropped says that the packet went no further.
 func (s Step) Dropped() bool { return s.Verdict == "drop" }
@@ -36,28 +43,61 @@ func (s Step) Dropped() bool { return s.Verdict == "drop" }
 // Tracer marks packets until Close.
 type Tracer struct {
 	table, events *nfnl.Conn
+	packet        *Packet
+	leads         bool
 	chains        map[chainKey]string // the hook of a chain; "" of one without
 	comments      map[chainKey]map[uint64]string
 }
 
 type chainKey struct{ family, table, chain string }
 
-// Start marks the packets that match, in the calling thread's network namespace. It needs
-// Linux 5.12. Only one Tracer can be there at once.
-func Start(m Match) (t *Tracer, err error) {
-	t = &Tracer{comments: map[chainKey]map[uint64]string{}}
+// Packet is the one packet that several tracers follow, each in another network namespace. The first
+// packet that the tracer marks which leads is it.
+type Packet struct {
+	known chan struct{}
+	print fingerprint
+}
+
+// NewPacket is a packet that is still to come.
+func NewPacket() *Packet { return &Packet{known: make(chan struct{})} }
+
+// wait waits until the packet is known, and a short while longer than ctx: an answer may be faster
+// than what the kernel tells.
+func (p *Packet) wait(ctx context.Context) (fingerprint, bool) {
+	select {
+	case <-p.known:
+	case <-ctx.Done():
+	}
+	select {
+	case <-p.known:
+		return p.print, true
+	case <-time.After(quiet):
+		return fingerprint{}, false
+	}
+}
+
+// Start marks the packets that match, in the calling thread's network namespace, to follow p: it is
+// the first of them if the tracer leads. It needs Linux 5.12. Only one Tracer can be there at once.
+func Start(m Match, p *Packet, leads bool) (t *Tracer, err error) {
+	t = &Tracer{packet: p, leads: leads, comments: map[chainKey]map[uint64]string{}}
 	if t.table, err = nfnl.Open(); err != nil {
 		return nil, err
 	}
 	if t.events, err = nfnl.Open(); err != nil {
 		return nil, errors.Join(err, t.table.Close())
 	}
+	var devices []string
 	err = t.events.Join(groupNFTrace)
 	if err == nil {
-		t.chains, err = chainsOf(t.table)
+		t.chains, devices, err = chainsOf(t.table)
 	}
 	if err == nil {
-		err = mark(t.table, m)
+		devices = append(devices, m.Devices...)
+		slices.Sort(devices)
+		err = mark(t.table, m, slices.Compact(devices))
+	}
+	if err == nil {
+		t.chains, _, err = chainsOf(t.table) // with ours
 	}
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
@@ -68,64 +108,12 @@ func Start(m Match) (t *Tracer, err error) {
 // Close ends the marking.
 func (t *Tracer) Close() error { return errors.Join(t.table.Close(), t.events.Close()) }
 
-// Follow returns the way of the first packet that was marked. It waits for the first step
-// as long as wait says, and for each next one for a short while, whatever other packets that
-// match do meanwhile: the kernel tells no end. No packet goes the fast path meanwhile.
-func (t *Tracer) Follow(wait time.Duration) (steps []Step, err error) {
-	const more = 200 * time.Millisecond
-	if err := fastpath.Slow(wait + more); err != nil {
-		return nil, err
-	}
-	var first fingerprint
-	ids := map[uint32]bool{}
-	var last time.Time
-	hook, ended := "", Step{}
-	if err := t.events.SetTimeout(wait); err != nil {
-		return nil, err
-	}
-	err = t.events.Receive(func(a nfnl.Answer, isErr bool, _ unix.Errno) (bool, error) {
-		if isErr || a.Type != msgTrace {
-			return false, nil
-		}
-		id := nfnl.Uint32(nfnl.Find(a.Attrs, traceID))
-		mark := fingerprintOf(nfnl.Find(a.Attrs, traceNetwork), nfnl.Find(a.Attrs, traceTransport))
-		if len(ids) == 0 {
-			first = mark
-			if err := t.events.SetTimeout(more); err != nil {
-				return true, err
-			}
-		}
-		// The kernel may have another ID for the packet from one hook to the next.
-		if !ids[id] && mark != first {
-			return time.Since(last) > more, nil
-		}
-		ids[id], last = true, time.Now()
-		s := t.step(a.Attrs, &hook)
-		switch {
-		case s.Table == TableName:
-		case s.Handle == 0 && s.Verdict == "continue": // the chain's policy comes next
-			ended = s
-		default:
-			if ended.Chain == s.Chain { // which has the headers
-				s.From, s.To, s.In, s.Out = ended.From, ended.To, ended.In, ended.Out
-			}
-			ended = Step{}
-			steps = append(steps, s)
-		}
-		return len(steps) == mostPerOutput, nil
-	})
-	if errors.Is(err, unix.EAGAIN) { // no more came
-		err = nil
-	}
-	return steps, err
-}
-
 // fingerprint is what tells a packet from others of its connection, and what translation of
 // addresses leaves as it is.
 type fingerprint struct {
 	known, protocol byte
 	ident           uint16 // of IPv4
-	inside          uint64 // sequence of TCP with its flags, header of an echo
+	inside          uint64 // sequence of TCP with its flags, header of an echo, data of UDP
 }
 
 func fingerprintOf(network, transport []byte) (f fingerprint) {
@@ -142,6 +130,8 @@ func fingerprintOf(network, transport []byte) (f fingerprint) {
 		f.inside = uint64(binary.BigEndian.Uint32(transport[4:]))<<8 | uint64(transport[13])
 	case (f.protocol == unix.IPPROTO_ICMP || f.protocol == unix.IPPROTO_ICMPV6) && len(transport) >= 8:
 		f.inside = binary.BigEndian.Uint64(transport) &^ (0xffff << 32) // the checksum changes
+	case f.protocol == unix.IPPROTO_UDP && len(transport) >= 16:
+		f.inside = binary.BigEndian.Uint64(transport[8:])
 	}
 	return f
 }
@@ -186,6 +176,12 @@ func (t *Tracer) step(attrs []byte, hook *string) Step {
 		s.Comment = t.comment(at, s.Handle)
 	}
 	s.In, s.Out = interfaceName(nfnl.Find(attrs, traceIIF)), interfaceName(nfnl.Find(attrs, traceOIF))
+	if header := nfnl.Find(attrs, traceNetwork); len(header) >= 20 {
+		s.Hops = header[8] // of IPv4
+		if header[0]>>4 == 6 {
+			s.Hops = header[7]
+		}
+	}
 	s.From, s.To = addressesOf(nfnl.Find(attrs, traceNetwork), nfnl.Find(attrs, traceTransport))
 	return s
 }

@@ -34,7 +34,7 @@ var ladder = []struct {
 	{"internal/diagnostics/server", []string{"internal/diagnostics", "internal/graph"}},
 	{"internal/graph", []string{"internal/console", "internal/engine", "internal/operator"}},
 	{"cmd/lnctl/status", []string{"internal/console", "internal/engine", "internal/naming", "internal/operator"}},
-	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/netns", "internal/nftrace", "internal/state"}},
+	{"cmd/lnctl/trace", []string{"cmd/lnctl/find", "internal/console", "internal/host", "internal/netlink", "internal/netns", "internal/nftrace", "internal/routing", "internal/state"}},
 	{"cmd/lnctl/conf", []string{"internal/console", "internal/flock", "internal/netconf", "internal/model", "internal/address", "pkg/ipamstore/subnets", "internal/jsonr"}},
 	{"cmd/ln-agent", []string{"internal/agent", "internal/names", "internal/registry/etcd", "internal/engine", "internal/model", "internal/nodefile", "internal/registry/kubernetes", "internal/mesh", "internal/overlay", "internal/install", "internal/telemetry", "internal/graph", "internal/operator", "internal/enforce"}},
 	{"internal/agent", []string{"internal/inotify", "internal/names", "internal/overlay", "internal/netconf", "internal/engine", "internal/model", "pkg/ipamstore", "internal/nodefile", "internal/life", "internal/netns", "internal/tunnel", "internal/plan", "internal/address", "internal/firewall/nft", "internal/wggo", "internal/wireguard", "internal/flock", "internal/mesh", "internal/service", "internal/balancer", "internal/host", "internal/returnpath", "internal/telemetry", "internal/diagnostics", "internal/diagnostics/server", "internal/graph", "internal/enforce"}},
@@ -48,6 +48,7 @@ var ladder = []struct {
 	{"pkg/ipamstore", []string{"internal/pooldir", "internal/ipmath", "internal/flock", "internal/plain", "internal/sorting"}},
 	{"pkg/ipamstore/subnets", []string{"pkg/ipamstore", "internal/pooldir", "internal/ipmath", "internal/plain", "internal/sorting"}},
 	{"internal/nftrace", []string{"internal/fastpath", "internal/nfnl"}},
+	{"internal/routing", []string{"internal/netlink"}},
 	{"internal/pooldir", []string{"internal/flock"}},
 	{"internal/inotify", []string{"internal/plain"}},
 	{"internal/state", []string{"internal/inotify", "internal/jsonw", "internal/flock", "internal/plain", "internal/sorting"}},
@@ -134,7 +135,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/telemetry", "internal/graph", "internal/diagnostics", "internal/enforce", "internal/netpolicy"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/routing", "internal/telemetry", "internal/graph", "internal/diagnostics", "internal/enforce", "internal/netpolicy"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

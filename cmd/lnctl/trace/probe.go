@@ -15,6 +15,7 @@ import (
 type answer struct {
 	came bool
 	text string
+	err  error // of the socket; nil: an answer came
 }
 
 // sender is a socket in the namespace of the sender. It is there before the trace begins:
@@ -25,11 +26,16 @@ type sender struct {
 	to       netip.AddrPort
 	port     uint16 // of TCP and UDP, its own
 	ident    uint16 // of an echo
+	data     string // that a datagram or an echo begins with
+	rest     int    // bytes of zeros behind it
 }
 
 // open opens the socket by which the probe is sent.
 func (p probe) open() (s sender, err error) {
 	s = sender{fd: -1, protocol: p.protocol, to: p.dest}
+	if p.protocol != "tcp" {
+		s.data = fmt.Sprintf("ln%06x", rand.Uint32()&0xffffff)
+	}
 	kind, number := unix.SOCK_STREAM, 0
 	switch p.protocol {
 	case "udp":
@@ -45,8 +51,17 @@ func (p probe) open() (s sender, err error) {
 		family, any = unix.AF_INET6, netip.IPv6Unspecified()
 	}
 	err = p.ns.Do(func() (err error) {
-		if s.fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, number); err != nil || s.ident != 0 {
+		if s.fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, number); err != nil {
 			return err
+		}
+		if p.size > 0 {
+			s.rest = p.size - p.smallest()
+			if err := whole(s.fd, p.dest.Addr().Is6()); err != nil {
+				return errors.Join(err, unix.Close(s.fd))
+			}
+		}
+		if s.ident != 0 {
+			return nil
 		}
 		if err := unix.Bind(s.fd, sockaddr(netip.AddrPortFrom(any, 0))); err != nil {
 			return errors.Join(err, unix.Close(s.fd))
@@ -65,6 +80,28 @@ func (p probe) open() (s sender, err error) {
 		return s, fmt.Errorf("socket of %s: %w", p.protocol, err)
 	}
 	return s, nil
+}
+
+// dataSize is of the data by which a packet is known, headerSize of the header of UDP or ICMP.
+const (
+	dataSize   = 8
+	headerSize = 8
+)
+
+// smallest is how large a datagram or an echo is at least, with all headers, in bytes.
+func (p probe) smallest() int {
+	if p.dest.Addr().Is6() {
+		return 40 + headerSize + dataSize
+	}
+	return 20 + headerSize + dataSize
+}
+
+// whole has packets of a socket not be sent in fragments.
+func whole(fd int, is6 bool) error {
+	if is6 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 }
 
 func (s sender) close() { _ = unix.Close(s.fd) }
@@ -88,9 +125,9 @@ func (s sender) send(wait time.Duration) answer {
 		err = s.await(unix.POLLOUT, end)
 	}
 	if err == nil && s.protocol == "tcp" {
-		return answer{true, "the connection was accepted"}
+		return answer{came: true, text: "the connection was accepted"}
 	}
-	data := []byte("libnet\n")
+	data := append([]byte(s.data), make([]byte, s.rest)...)
 	if s.protocol == "icmp" {
 		data = s.echo()
 	}
@@ -107,9 +144,9 @@ func (s sender) send(wait time.Duration) answer {
 		case readErr != nil:
 			err = readErr
 		case s.protocol == "udp":
-			return answer{true, "an answer came"}
+			return answer{came: true, text: "an answer came"}
 		case s.isReply(buf[:n]):
-			return answer{true, fmt.Sprintf("%s answers the echo", s.to.Addr())}
+			return answer{came: true, text: fmt.Sprintf("%s answers the echo", s.to.Addr())}
 		}
 	}
 	return failed(err)
@@ -142,11 +179,11 @@ func (s sender) await(event int16, end time.Time) error {
 func failed(err error) answer {
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
-		return answer{true, "the port is closed: nothing listens there"}
+		return answer{true, "the port is closed: nothing listens there", err}
 	case errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EAGAIN):
-		return answer{false, "silence"}
+		return answer{false, "silence", err}
 	}
-	return answer{false, err.Error()}
+	return answer{false, err.Error(), err}
 }
 
 // echo is a request (RFC 792, RFC 4443).
@@ -155,7 +192,8 @@ func (s sender) echo() []byte {
 	if s.to.Addr().Is6() {
 		request = 128
 	}
-	packet := []byte{request, 0, 0, 0, byte(s.ident >> 8), byte(s.ident), 0, 1}
+	packet := append([]byte{request, 0, 0, 0, byte(s.ident >> 8), byte(s.ident), 0, 1}, s.data...)
+	packet = append(packet, make([]byte, s.rest)...)
 	if sum := checksum(packet); s.to.Addr().Is4() { // of ICMPv6 the kernel makes it
 		packet[2], packet[3] = byte(sum>>8), byte(sum)
 	}

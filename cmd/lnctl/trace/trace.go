@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,15 +35,17 @@ type Found struct {
 
 // Step is what one rule did to it.
 type Step struct {
-	Hook    string `json:"hook"`
-	Table   string `json:"table"` // with its family
-	Chain   string `json:"chain"`
-	Rule    string `json:"rule,omitempty"` // its text, or else its comment
-	Verdict string `json:"verdict"`
-	In      string `json:"in,omitempty"`
-	Out     string `json:"out,omitempty"`
-	Source  string `json:"source,omitempty"`
-	Dest    string `json:"destination,omitempty"`
+	// Container is the ID of that in whose network namespace it was; empty: in the host's.
+	Container string `json:"container,omitempty"`
+	Hook      string `json:"hook"`
+	Table     string `json:"table"` // with its family
+	Chain     string `json:"chain"`
+	Rule      string `json:"rule,omitempty"` // its text, or else its comment
+	Verdict   string `json:"verdict"`
+	In        string `json:"in,omitempty"`
+	Out       string `json:"out,omitempty"`
+	Source    string `json:"source,omitempty"`
+	Dest      string `json:"destination,omitempty"`
 }
 
 // probe is a packet to be sent, or to be waited for.
@@ -56,7 +56,10 @@ type probe struct {
 	dest     netip.AddrPort // port 0: an echo
 	protocol string
 	wait     time.Duration
+	size     int // bytes; 0: as small as it can be
 	bridges  bridges
+	records  []state.Endpoint
+	sender   []state.Endpoint // attachments of the container that sends; none: no container of this host does
 }
 
 // Records returns the attachments of this host, in the order of their containers.
@@ -69,13 +72,15 @@ type Service func(ctx context.Context, protocol string, dest netip.AddrPort) str
 // Command is "lnctl trace". Complete completes both arguments.
 func Command(o *console.Output, all Records, why Service, complete cobra.CompletionFunc) *cobra.Command {
 	var wait time.Duration
+	var size uint16
 	cmd := &cobra.Command{
 		Use:   "trace FROM TO[:PORT[/PROTOCOL]]",
 		Short: "Follow a packet through the rules of all programs, and say what drops it",
 		Long: "Send a packet and follow it through the rules of nf_tables, of all programs. FROM is a container, by its ID or the\n" +
 			"beginning of it, or \"host\"; or the address of another host: then nothing is sent, and its next packet is followed.\n" +
 			"TO is a container or an address. With a port it is a connection of TCP, with /udp a datagram, without one an echo\n" +
-			"(ping). The exit status is 1 if the packet does not arrive. It needs Linux 5.12; rules of iptables-legacy are not seen.",
+			"(ping). The exit status is 1 if the packet does not arrive. It needs Linux 5.12. The packet is followed into the\n" +
+			"containers at both ends; what no rule dropped, the kernel is asked about. Rules of iptables-legacy are not shown.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return console.Usage("want FROM and TO, as: lnctl trace c1 192.0.2.1:80")
@@ -89,6 +94,9 @@ func Command(o *console.Output, all Records, why Service, complete cobra.Complet
 				return err
 			}
 			p, err := newProbe(records, args[0], args[1], wait)
+			if err == nil {
+				err = p.resize(int(size))
+			}
 			if err != nil {
 				return err
 			}
@@ -109,11 +117,26 @@ func Command(o *console.Output, all Records, why Service, complete cobra.Complet
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 3*time.Second, "how long to wait for an answer, or for the packet of another host")
+	cmd.Flags().Uint16Var(&size, "size", 0, "bytes of the echo or datagram with its headers, which is not to be fragmented; 0: as small as it can be")
 	return cmd
 }
 
+// resize sets how large the packet is; 0: as it is.
+func (p *probe) resize(size int) error {
+	switch {
+	case size == 0:
+		return nil
+	case p.ns == nil || p.protocol == "tcp":
+		return console.Usage("--size %d: only an echo or a datagram that is sent from here has a size", size)
+	case size < p.smallest():
+		return console.Usage("--size %d: want at least %d", size, p.smallest())
+	}
+	p.size = size
+	return nil
+}
+
 func newProbe(records []state.Endpoint, from, to string, wait time.Duration) (p probe, err error) {
-	p = probe{from: from, to: to, wait: wait, protocol: "icmp", bridges: bridgesOf(records)}
+	p = probe{from: from, to: to, wait: wait, protocol: "icmp", bridges: bridgesOf(records), records: records}
 	dest, protocol, given := strings.Cut(to, "/")
 	if host, port, err := net.SplitHostPort(dest); err == nil {
 		n, err := strconv.ParseUint(port, 10, 16)
@@ -160,6 +183,7 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 		if findErr != nil {
 			return findErr
 		}
+		p.sender = of
 		p.ns, err = netns.Open(of[0].Netns)
 	}
 	if err != nil {
@@ -168,7 +192,7 @@ func (p *probe) findSource(records []state.Endpoint) (err error) {
 	return p.ns.Do(func() error {
 		c, err := net.Dial("udp", netip.AddrPortFrom(p.dest.Addr(), 9).String()) // which sends nothing
 		if err != nil {
-			return fmt.Errorf("%s has no way to %s: %w", p.from, p.dest.Addr(), errors.Unwrap(err))
+			return fmt.Errorf("%s has no way to %s: %w: %s", p.from, p.dest.Addr(), errors.Unwrap(err), p.noWay(err))
 		}
 		p.source = c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().WithZone("")
 		return c.Close()
@@ -184,60 +208,19 @@ func container(records []state.Endpoint, id string) ([]state.Endpoint, error) {
 	return of, nil
 }
 
-func (p probe) trace(ctx context.Context, progress io.Writer) (Found, error) {
-	found := Found{From: p.from, To: p.to, Steps: []Step{}}
-	number := map[string]uint8{"tcp": syscall.IPPROTO_TCP, "udp": syscall.IPPROTO_UDP, "icmp": syscall.IPPROTO_ICMP}[p.protocol]
-	if p.protocol == "icmp" && p.dest.Addr().Is6() {
-		number = syscall.IPPROTO_ICMPV6
-	}
-	match := nftrace.Match{Source: p.source, Dest: p.dest.Addr(), Protocol: number, Port: p.dest.Port()}
-	send := func() answer { return answer{} }
-	if p.ns != nil {
-		s, err := p.open()
-		if err != nil {
-			return found, err
-		}
-		match.SourcePort, match.Ident = s.port, s.ident
-		defer s.close()
-		send = func() answer { return s.send(p.wait) }
-	}
-	t, err := nftrace.Start(match)
-	if err != nil {
-		return found, err
-	}
-	defer func() { _ = t.Close() }()
-	if p.ns == nil {
-		_, _ = fmt.Fprintf(progress, "waiting %s for a packet from %s\n", p.wait, p.from)
-	}
-	answers := make(chan answer, 1)
-	go func() { answers <- send() }()
-	steps, err := t.Follow(p.wait)
-	if err != nil {
-		return found, err
-	}
-	texts := rules{}
-	for _, step := range steps {
-		found.Steps = append(found.Steps, stepOf(ctx, step, texts))
-	}
-	a := <-answers
-	found.Answer = a.text
-	found.judge(p, steps, a)
-	return found, nil
-}
-
 func stepOf(ctx context.Context, s nftrace.Step, texts rules) Step {
 	out := Step{Hook: s.Hook, Table: strings.TrimSpace(s.Family + " " + s.Table), Chain: s.Chain, Verdict: s.Verdict, In: s.In, Out: s.Out}
 	if s.Handle != 0 {
 		out.Rule = texts.text(ctx, s)
 	}
 	if s.From.Addr().IsValid() {
-		out.Source, out.Dest = place(s.From), place(s.To)
+		out.Source, out.Dest = endpoint(s.From), endpoint(s.To)
 	}
 	return out
 }
 
-// place is an address, with its port if it has one.
-func place(a netip.AddrPort) string {
+// endpoint is an address, with its port if it has one.
+func endpoint(a netip.AddrPort) string {
 	if a.Port() == 0 {
 		return a.Addr().String()
 	}
@@ -269,70 +252,16 @@ func (r rules) text(ctx context.Context, s nftrace.Step) string {
 	return "handle " + handle
 }
 
-// judge says in a sentence what became of the packet.
-func (f *Found) judge(p probe, steps []nftrace.Step, a answer) {
-	last := nftrace.Step{}
-	for i, s := range steps {
-		s.In, s.Out = cmp.Or(s.In, last.In), cmp.Or(s.Out, last.Out) // only the first step of a chain has them
-		if s.Dropped() {
-			f.Says = dropped(s, f.Steps[i], p.bridges)
-			return
-		}
-		last = s
-	}
-	out := ""
-	for _, s := range steps {
-		out = max(out, s.Out)
-	}
-	switch {
-	case a.came:
-		f.Arrived, f.Says = true, "arrived: "+a.text
-	case p.ns == nil && len(steps) == 0:
-		f.Says = fmt.Sprintf("no packet from %s to %s came in %s: it is lost before this host, or was not sent", p.source, f.To, p.wait)
-	case len(steps) == 0:
-		f.Says = "no rule of this host saw the packet, and no answer came: it stays inside a bridge, or no chain is at its hooks; lnctl doctor looks at links and routes"
-	case last.Hook == "prerouting":
-		f.Says = "the kernel let it go no further after prerouting: forwarding is off, there is no route, or rp_filter drops it; lnctl doctor says which"
-	case p.ns == nil:
-		f.Arrived, f.Says = true, "no rule dropped it, the last hook is "+last.Hook+through(out)
-	default:
-		f.Says = fmt.Sprintf("no rule dropped it, the last hook is %s%s, and no answer came (%s): look at the destination, and at the way back", last.Hook, through(out), a.text)
-	}
-}
-
-func through(out string) string {
-	if out == "" {
-		return ""
-	}
-	return ", out by " + out
-}
-
-// dropped says by what, and what to do.
-func dropped(s nftrace.Step, shown Step, on bridges) string {
-	by := "by the policy of"
-	if s.Handle != 0 {
-		by = "by the rule " + shown.Rule + " of"
-		if s.Comment != "" {
-			by = fmt.Sprintf("by the rule %q of", s.Comment)
-		}
-	}
-	says := fmt.Sprintf("dropped at %s %s chain %s, table %s", s.Hook, by, s.Chain, shown.Table)
-	if why := on.why(s); s.Table == "libnet" && why != "" {
-		return says + ": " + why
-	}
-	if s.Table == "libnet" || strings.HasPrefix(s.Table, "libnet-") {
-		return says + ": the network's configuration asks for it (gatewayMode, internal, icc, sourceRanges); lnctl network inspect shows it"
-	}
-	return says + ": it is not libnet's; change it there, lnctl doctor says how"
-}
-
 func (f Found) write(out io.Writer) error {
 	var rows [][]string
 	hook := ""
 	for _, s := range f.Steps {
-		at := ""
-		if s.Hook != hook {
-			at, hook = s.Hook, s.Hook
+		at, now := "", s.Hook
+		if s.Container != "" {
+			now += " in " + s.Container
+		}
+		if now != hook {
+			at, hook = now, now
 		}
 		way := ""
 		if s.Source != "" {
