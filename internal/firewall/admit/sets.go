@@ -76,6 +76,12 @@ type Sets struct {
 	open ruleset.Set
 }
 
+// ofClass is a bit that the numbers of classes have in the kernel, and those of profiles do not: the
+// priority of a packet that a pod allows no profile to still has its class, which is none then.
+const ofClass = 1 << 31
+
+func class(peer uint32) []byte { return ruleset.Host32(peer | ofClass) }
+
 // number is that of a class or of a profile, which a rule has in the priority of the packet: see
 // rules.go.
 var number = ruleset.Field{Datatype: 23, Size: 4} // TYPE_CLASSID of nft's datatype.h
@@ -139,14 +145,14 @@ func (s *Sets) Self(a netip.Addr) Elem {
 // Peer is the class of a pod as the other end of a connection.
 func (s *Sets) Peer(a netip.Addr, peer uint32) Elem {
 	set := &s.of(a).peers
-	return Elem{Set: set, Key: set.Key.Of(a.AsSlice()), Data: ruleset.Host32(peer)}
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice()), Data: class(peer)}
 }
 
 // Block is the class of addresses from one to another.
 func (s *Sets) Block(from, to netip.Addr, peer uint32) Elem {
 	f := s.of(from)
 	family := []byte{f.number}
-	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(family, from.AsSlice()), End: f.blocks.Key.Of(family, to.AsSlice()), Data: ruleset.Host32(peer)}
+	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(family, from.AsSlice()), End: f.blocks.Key.Of(family, to.AsSlice()), Data: class(peer)}
 }
 
 // Pod makes an address one of those that AnyPod stands for.
@@ -165,7 +171,7 @@ func (s *Sets) Allow(a netip.Addr, on Side, peer, profile uint32) Elem {
 	case AnyPod:
 		e.Set = &side.pod
 	default:
-		e.Key = e.Set.Key.Of(a.AsSlice(), ruleset.Host32(peer))
+		e.Key = e.Set.Key.Of(a.AsSlice(), class(peer))
 		return e
 	}
 	e.Key = e.Set.Key.Of(a.AsSlice())
