@@ -392,7 +392,7 @@ func TestElementsOfOthers(t *testing.T) {
 		{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["192.0.2.7/32","192.0.2.128/25"]}},{"ipBlock":{"cidr":"fd20::/64"}},{"ipBlock":{"cidr":"192.0.2.7/32"}}]}]}`)
 	l.cluster()
 	for _, damage := range []string{
-		"flush set inet libnet-policy in4", "flush map inet libnet-policy blocks6", "flush set bridge libnet-policy open",
+		"flush map inet libnet-policy in4", "flush set inet libnet-policy judged4", "flush map inet libnet-policy blocks6", "flush set bridge libnet-policy open",
 		"delete element inet libnet-policy in4 { 10.10.0.2 }", "add element inet libnet-policy pods4 { 10.10.0.99 }",
 	} {
 		same, err := l.e.asWritten(context.Background())

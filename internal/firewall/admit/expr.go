@@ -24,9 +24,10 @@ func isState(states uint32) ruleset.Part {
 	return ruleset.Just(ruleset.CT(unix.NFT_CT_STATE), ruleset.Mask(ruleset.Host32(states)), ruleset.Compare(unix.NFT_CMP_NEQ, ruleset.Host32(0)))
 }
 
-// isDirection matches packets of one direction of a connection.
-func isDirection(direction byte) ruleset.Part {
-	return ruleset.Just(ruleset.CT(unix.NFT_CT_DIRECTION), ruleset.Compare(unix.NFT_CMP_EQ, []byte{direction}))
+// isReply matches packets of the end of a connection that did not begin it.
+func isReply() []ruleset.Expr {
+	const reply = 1 // IP_CT_DIR_REPLY
+	return []ruleset.Expr{ruleset.CT(unix.NFT_CT_DIRECTION), ruleset.Compare(unix.NFT_CMP_EQ, []byte{reply})}
 }
 
 // noSYN matches packets of TCP that begin no connection: tcp flags & syn == 0.
