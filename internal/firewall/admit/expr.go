@@ -55,6 +55,18 @@ func isEther(op uint32, protocol uint16) ruleset.Part {
 	return ruleset.Just(ruleset.Meta(unix.NFT_META_PROTOCOL, ruleset.RegKey), ruleset.Compare(op, binary.BigEndian.AppendUint16(nil, protocol)))
 }
 
+// isShown matches frames that br_netfilter has shown to the rules of prerouting, and will show to those
+// of forward: only these have a route on a bridge, made up by it. No frame that a pod sends has.
+func isShown() []ruleset.Expr {
+	return []ruleset.Expr{ruleset.Meta(unix.NFT_META_RTCLASSID, ruleset.RegKey), ruleset.Compare(unix.NFT_CMP_EQ, ruleset.Host32(0))}
+}
+
+// notToHost matches frames that are not for the bridge itself: for one station or, whatever the address
+// of the packet, for all.
+func notToHost() []ruleset.Expr {
+	return []ruleset.Expr{ruleset.Meta(unix.NFT_META_PKTTYPE, ruleset.RegKey), ruleset.Compare(unix.NFT_CMP_NEQ, []byte{unix.PACKET_HOST})}
+}
+
 func setPriority() ruleset.Expr { return ruleset.SetMeta(unix.NFT_META_PRIORITY, ruleset.RegData) }
 
 // isPriority compares the priority of the packet.

@@ -20,6 +20,7 @@ const goingGroup = 0x6c6e676f // "lngo"
 const (
 	priForward = -300
 	priBridge  = -299
+	priLift    = 1 // behind br_netfilter
 )
 
 // Chains that are not those of a hook; those of forward have a family's suffix.
@@ -191,19 +192,27 @@ func (f *family) done() ruleset.Chain {
 	return c
 }
 
-// bridgeTable closes ports, and has packets between pods pass by the host.
-func (s *Sets) bridgeTable() ruleset.Table {
+// bridgeTable closes ports, and has packets between pods pass by the host, unless br_netfilter shows
+// them to the inet table while they pass the bridge. That is asked of each packet: others may switch
+// br_netfilter on and off. A kernel that cannot say so is blind: all pass by the host.
+func (s *Sets) bridgeTable(blind bool) ruleset.Table {
 	t := ruleset.Table{Family: unix.NFPROTO_BRIDGE, Sets: []*ruleset.Set{&s.open}}
-	lift := ruleset.Chain{Name: liftChain, Jumps: 1}
-	for _, f := range s.families() {
-		t.Sets = append(t.Sets, &f.lift)
-		// meta protocol ip meta pkttype other ether daddr set ip daddr map @lift4 meta pkttype set host
-		lift.Rules = append(lift.Rules, ruleset.Rule{Why: "by the host", Does: ruleset.Rules(isEther(unix.NFT_CMP_EQ, f.ether), ruleset.ToNeighbour,
-			ruleset.Just(f.daddr.Load(ruleset.RegKey), ruleset.Lookup(&f.lift)), ruleset.Just(ruleset.SetEtherDestination(ruleset.RegData)), ruleset.ToHost)})
-	}
 	// iifgroup != 0x6c6e7074 return
 	foreign := func(group uint32) ruleset.Rule {
 		return ruleset.Rule{Why: "none of ours", Does: ruleset.Rules(ruleset.Just(ruleset.Meta(group, ruleset.RegKey), ruleset.Compare(unix.NFT_CMP_NEQ, ruleset.Host32(PortGroup))), ruleset.Return)}
+	}
+	neighbours := ruleset.Rule{Why: "neighbour discovery", Does: ruleset.Rules(isEther(unix.NFT_CMP_EQ, unix.ETH_P_IPV6), isNeighbourDiscovery, ruleset.Return)}
+	lift := ruleset.Chain{Name: liftChain, Kind: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: priLift, Rules: []ruleset.Rule{foreign(unix.NFT_META_IIFGROUP)}}
+	if !blind {
+		lift.Rules = append(lift.Rules, ruleset.Rule{Why: "br_netfilter shows it", Does: ruleset.Rules(isShown, ruleset.Return)}) // meta rtclassid 0 return
+	}
+	for _, f := range s.families() {
+		if t.Sets = append(t.Sets, &f.lift); f.number == unix.NFPROTO_IPV6 {
+			lift.Rules = append(lift.Rules, neighbours)
+		}
+		// meta protocol ip meta pkttype != host ether daddr set ip daddr map @lift4 meta pkttype set host
+		lift.Rules = append(lift.Rules, ruleset.Rule{Why: "by the host", Does: ruleset.Rules(isEther(unix.NFT_CMP_EQ, f.ether), notToHost,
+			ruleset.Just(f.daddr.Load(ruleset.RegKey), ruleset.Lookup(&f.lift)), ruleset.Just(ruleset.SetEtherDestination(ruleset.RegData)), ruleset.ToHost)})
 	}
 	// iifgroup 0x6c6e676f drop
 	going := func(group uint32) ruleset.Rule {
@@ -212,15 +221,14 @@ func (s *Sets) bridgeTable() ruleset.Table {
 	known := func(port ruleset.Field) ruleset.Part {
 		return ruleset.Just(port.Load(ruleset.RegKey), ruleset.Lookup(&s.open))
 	}
-	neighbours := ruleset.Rule{Why: "neighbour discovery", Does: ruleset.Rules(isEther(unix.NFT_CMP_EQ, unix.ETH_P_IPV6), isNeighbourDiscovery, ruleset.Return)}
 	// meta protocol != arp drop
 	closed := ruleset.Rule{Why: "closed until a pod is known there", Does: ruleset.Rules(isEther(unix.NFT_CMP_NEQ, unix.ETH_P_ARP), ruleset.Drop)}
 	t.Chains = []ruleset.Chain{
 		lift,
 		{Name: "prerouting", Kind: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: priBridge, Rules: []ruleset.Rule{
 			going(unix.NFT_META_IIFGROUP), foreign(unix.NFT_META_IIFGROUP), neighbours,
-			// iifname @open goto lift
-			{Why: "from a pod", Does: ruleset.Rules(known(ruleset.IIFName), ruleset.Just(ruleset.Verdict(unix.NFT_GOTO, liftChain)))}, closed}},
+			// iifname @open return
+			{Why: "from a pod", Does: ruleset.Rules(known(ruleset.IIFName), ruleset.Return)}, closed}},
 		{Name: "postrouting", Kind: "filter", Hook: unix.NF_INET_POST_ROUTING, Priority: 0, Rules: []ruleset.Rule{
 			going(unix.NFT_META_OIFGROUP), foreign(unix.NFT_META_OIFGROUP),
 			// oifname @open return
@@ -229,4 +237,6 @@ func (s *Sets) bridgeTable() ruleset.Table {
 	return t
 }
 
-func (s *Sets) tables() []ruleset.Table { return []ruleset.Table{s.inetTable(), s.bridgeTable()} }
+func (s *Sets) tables(blind bool) []ruleset.Table {
+	return []ruleset.Table{s.inetTable(), s.bridgeTable(blind)}
+}

@@ -97,6 +97,15 @@ func TestTables(t *testing.T) {
 		stands(true, true)
 		holds(f.some(1))
 	}
+	f.blind.Store(true) // as on a kernel without classes of routes
+	check(t, f.Replace(ctx, f.some(7)))
+	check(t, f.Change(ctx, f.some(7), f.some(1)))
+	f.blind.Store(false)
+	stands(true, true)
+	holds(f.some(1))
+	if words := lntest.Run(t, "nft", "list", "table", "bridge", TableName); strings.Contains(words, "rtclassid") {
+		t.Errorf("the kernel cannot say so:\n%s", words)
+	}
 	check(t, f.Drop(ctx))
 	stands(false, false)
 	if left := lntest.Run(t, "nft", "list", "ruleset"); left != "" {
@@ -119,8 +128,8 @@ func TestRulesInWords(t *testing.T) {
 		`meta priority set ip saddr map @peers4`, `meta priority set meta nfproto . ip6 daddr map @blocks6`,
 		`meta priority set ip saddr . meta priority map @inclass4`, `meta priority . meta l4proto . th sport @ports return`,
 		`ip daddr != @local4 jump home4`, `meta nfproto . ip6 daddr @home6 reject with icmpx host-unreachable`, `goto done4`,
-		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open goto lift`, `meta protocol != arp drop`,
-		`meta pkttype other ether daddr set ip daddr map @lift4 meta pkttype set host`, `meta priority set ip6 daddr map @out6 drop`,
+		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open return`, `meta rtclassid`, `meta protocol != arp drop`,
+		`meta pkttype != host ether daddr set ip daddr map @lift4 meta pkttype set host`, `meta priority set ip6 daddr map @out6 drop`,
 	} {
 		if !strings.Contains(words, want) {
 			t.Errorf("nft does not say %q", want)
