@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
@@ -25,7 +26,17 @@ func changes(s *admit.Sets, from, to desired) (gone, added []admit.Elem) {
 	for side, isolated := range map[admit.Side][2]map[netip.Addr]netpolicy.Class{admit.In: {from.In, to.In}, admit.Out: {from.Out, to.Out}} {
 		was, is := isolated[0], isolated[1]
 		take(apart(ofEvery(was, from.Rules), ofEvery(is, to.Rules), same, func(a netip.Addr, p netpolicy.Profile) admit.Elem { return s.Isolate(a, side, uint32(p)) }))
+		alike := map[[2]netpolicy.Class]bool{} // of the classes of two pods, what is allowed
 		for a := range union(was, is) {
+			classes := [2]netpolicy.Class{was[a], is[a]}
+			equal, known := alike[classes]
+			if !known {
+				equal = maps.Equal(before[was[a]], now[is[a]])
+				alike[classes] = equal
+			}
+			if equal {
+				continue
+			}
 			take(apart(before[was[a]], now[is[a]], same, func(peer netpolicy.Class, p netpolicy.Profile) admit.Elem {
 				return s.Allow(a, side, uint32(peer), uint32(p))
 			}))
@@ -36,7 +47,9 @@ func changes(s *admit.Sets, from, to desired) (gone, added []admit.Elem) {
 	take(apart(was, is, same, func(a netip.Addr, _ bool) admit.Elem { return s.Self(a) }))
 	take(apart(was, is, same, func(a netip.Addr, _ bool) admit.Elem { return s.Judge(a) }))
 	take(apart(from.Peers, to.Peers, same, func(a netip.Addr, peer netpolicy.Class) admit.Elem { return s.Peer(a, uint32(peer)) }))
-	take(apart(from.Pods, to.Pods, same, func(a netip.Addr, _ bool) admit.Elem { return s.Pod(a) }))
+	if reflect.ValueOf(from.Pods).Pointer() != reflect.ValueOf(to.Pods).Pointer() {
+		take(apart(from.Pods, to.Pods, same, func(a netip.Addr, _ bool) admit.Elem { return s.Pod(a) }))
+	}
 	take(apart(rangeSet(from.Ranges), rangeSet(to.Ranges), same, func(r netpolicy.Range, _ bool) admit.Elem { return s.Block(r.From, r.To, uint32(r.Class)) }))
 	take(differs(from.opened, to.opened))
 	return sorted(gone), sorted(added)
