@@ -129,7 +129,7 @@ fuzz: ## run every fuzz test for FUZZTIME (default 20s)
 	@scripts/fuzz $(FUZZTIME)
 
 # The tools to install the shell lists: make would do it before the recipe has built them.
-# BENCH names parts (attach gc storm ports addresses process packets overlay agent wireguard names library) and N
+# BENCH names parts (attach gc storm ports addresses process packets overlay agent wireguard names services policy library) and N
 # how often each call is timed. All of them together write docs/performance.md.
 bench: build tools ## time ours beside the reference plugins, in one run
 	@scripts/test-deps
@@ -138,6 +138,7 @@ bench: build tools ## time ours beside the reference plugins, in one run
 	$(GO) build -C test/libnetwork -trimpath -ldflags "-s -w" -o $(TOOLS)/bench/libnetwork .
 	$(GO) test -c -o $(TOOLS)/bench/integration.test ./test/integration
 	$(GO) test -c -o $(TOOLS)/bench/balance.test ./internal/firewall/balance
+	$(GO) test -c -o $(TOOLS)/bench/enforce.test ./internal/enforce
 	@rm -rf $(CACHE)/installed && mkdir -p $(CACHE)/installed/tools # as installed: what the linker wrote starts slower than a copy
 	@cp -r bin $(CACHE)/installed/bin
 	@for f in $(TOOLS)/*; do case $$f in $(TOOLS)/golangci*) ;; *) cp -r $$f $(CACHE)/installed/tools/ || exit;; esac; done

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
@@ -24,24 +25,37 @@ func changes(s *admit.Sets, from, to desired) (gone, added []admit.Elem) {
 	before, now := index(from.Allowed), index(to.Allowed)
 	for side, isolated := range map[admit.Side][2]map[netip.Addr]netpolicy.Class{admit.In: {from.In, to.In}, admit.Out: {from.Out, to.Out}} {
 		was, is := isolated[0], isolated[1]
-		take(apart(was, is, sameAlways, func(a netip.Addr, _ netpolicy.Class) admit.Elem { return s.Isolate(a, side) }))
+		take(apart(ofEvery(was, from.Rules), ofEvery(is, to.Rules), same, func(a netip.Addr, p netpolicy.Profile) admit.Elem { return s.Isolate(a, side, uint32(p)) }))
+		alike := map[[2]netpolicy.Class]bool{} // of the classes of two pods, what is allowed
 		for a := range union(was, is) {
+			classes := [2]netpolicy.Class{was[a], is[a]}
+			equal, known := alike[classes]
+			if !known {
+				equal = maps.Equal(before[was[a]], now[is[a]])
+				alike[classes] = equal
+			}
+			if equal {
+				continue
+			}
 			take(apart(before[was[a]], now[is[a]], same, func(peer netpolicy.Class, p netpolicy.Profile) admit.Elem {
 				return s.Allow(a, side, uint32(peer), uint32(p))
 			}))
 		}
 	}
 	take(apart(portSet(from.Ports), portSet(to.Ports), same, func(p portOf, _ bool) admit.Elem { return s.Ports(uint32(p.Profile), p.Protocol, p.From, p.To) }))
-	take(apart(union(from.In, from.Out), union(to.In, to.Out), sameAlways, func(a netip.Addr, _ bool) admit.Elem { return s.Self(a) }))
+	was, is := union(from.In, from.Out), union(to.In, to.Out)
+	take(apart(was, is, same, func(a netip.Addr, _ bool) admit.Elem { return s.Self(a) }))
+	take(apart(was, is, same, func(a netip.Addr, _ bool) admit.Elem { return s.Judge(a) }))
 	take(apart(from.Peers, to.Peers, same, func(a netip.Addr, peer netpolicy.Class) admit.Elem { return s.Peer(a, uint32(peer)) }))
-	take(apart(from.Pods, to.Pods, same, func(a netip.Addr, _ bool) admit.Elem { return s.Pod(a) }))
+	if reflect.ValueOf(from.Pods).Pointer() != reflect.ValueOf(to.Pods).Pointer() {
+		take(apart(from.Pods, to.Pods, same, func(a netip.Addr, _ bool) admit.Elem { return s.Pod(a) }))
+	}
 	take(apart(rangeSet(from.Ranges), rangeSet(to.Ranges), same, func(r netpolicy.Range, _ bool) admit.Elem { return s.Block(r.From, r.To, uint32(r.Class)) }))
 	take(differs(from.opened, to.opened))
 	return sorted(gone), sorted(added)
 }
 
 func same[V comparable](a, b V) bool { return a == b }
-func sameAlways[V any](V, V) bool    { return true }
 
 // apart are the elements of what only one of two maps has, or both in different ways.
 func apart[K comparable, V any](from, to map[K]V, same func(V, V) bool, elem func(K, V) admit.Elem) (gone, added []admit.Elem) {
@@ -93,10 +107,23 @@ func portSet(profiles map[netpolicy.Profile][]netpolicy.Span) map[portOf]bool {
 	return all
 }
 
-// index has what is allowed by the class of the isolated pod, and that of its peer.
+// ofEvery has, for each isolated pod, the profile that every address may use: 0 is none.
+func ofEvery(isolated map[netip.Addr]netpolicy.Class, r *netpolicy.Rules) map[netip.Addr]netpolicy.Profile {
+	all := make(map[netip.Addr]netpolicy.Profile, len(isolated))
+	for a, target := range isolated {
+		all[a] = r.Allowed[netpolicy.Pair{Target: target}]
+	}
+	return all
+}
+
+// index has what is allowed by the class of the isolated pod, and that of its peer: without what every
+// address may.
 func index(allowed map[netpolicy.Pair]netpolicy.Profile) map[netpolicy.Class]map[netpolicy.Class]netpolicy.Profile {
 	all := map[netpolicy.Class]map[netpolicy.Class]netpolicy.Profile{}
 	for pair, p := range allowed {
+		if pair.Peer == 0 {
+			continue
+		}
 		if all[pair.Target] == nil {
 			all[pair.Target] = map[netpolicy.Class]netpolicy.Profile{}
 		}

@@ -9,12 +9,12 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
-	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/netpolicy"
 )
@@ -38,6 +38,7 @@ type Enforcer struct {
 	dirty   chan struct{}
 	events  chan struct{} // something of our tables was changed, by us or by another program
 	removed chan struct{} // elements may have been
+	differs chan *desired // the kernel has other elements than these, that were written
 	metrics *metrics
 	links   func() (*netlink.Conn, error) // opens what devices are read by
 
@@ -59,7 +60,9 @@ type Enforcer struct {
 	policyNews int
 	elems      int // in the kernel
 
-	have desired // what is in the kernel; without Rules: unknown. Of the loop.
+	have    desired                 // what is in the kernel; without Rules: unknown. Of the loop.
+	written atomic.Pointer[desired] // the same for all; nil: unknown, or about to change
+	writing sync.Mutex              // held while elements are written
 }
 
 // kinds are what the API has to tell of.
@@ -68,7 +71,7 @@ var kinds = []string{"namespaces", "pods", "networkpolicies"}
 // New does nothing yet.
 func New(c Config) *Enforcer {
 	e := &Enforcer{
-		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), events: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
+		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), events: make(chan struct{}, 1), removed: make(chan struct{}, 1), differs: make(chan *desired), metrics: newMetrics(),
 		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
 		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, unread: map[netpolicy.Key]error{},
 		missing: map[string]bool{}, trouble: map[string]error{},
@@ -87,7 +90,7 @@ const (
 	again = time.Second
 	// gather is how long changes are gathered after some were made: as long as that took, twice,
 	// and between these.
-	gatherLeast, gatherMost = time.Millisecond, 50 * time.Millisecond
+	gatherLeast, gatherMost = time.Millisecond, 20 * time.Millisecond
 	// look is how long after an event all elements are compared; one part of lookShare of the time at
 	// most goes into that.
 	look, lookShare = time.Second, 20
@@ -106,6 +109,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return e.conf.Watch(inner, e) })
 	g.Go(func() error { return e.guard(inner) })
+	g.Go(func() error { return e.compare(inner) })
 	g.Go(func() error { return e.loop(inner) })
 	err := g.Wait()
 	return errors.Join(err, e.tables.Close())
@@ -113,27 +117,16 @@ func (e *Enforcer) Run(ctx context.Context) error {
 
 // loop brings what changes into the kernel.
 func (e *Enforcer) loop(ctx context.Context) error {
-	var late, compare <-chan time.Time
-	pause := look
+	var late <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-e.removed:
-			if compare == nil {
-				compare = time.After(pause)
+		case w := <-e.differs:
+			if w != e.written.Load() {
+				continue // what was compared is not what is there by now
 			}
-			continue
-		case <-compare:
-			start := time.Now()
-			compare = nil
-			same, err := e.asWritten(ctx)
-			if pause = max(look, lookShare*time.Since(start)); err != nil {
-				compare = time.After(pause)
-			}
-			if err != nil || same {
-				continue
-			}
+			e.damaged()
 		case <-e.dirty:
 		case <-late:
 		}
@@ -157,78 +150,6 @@ func (e *Enforcer) lacksAny() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.lacking) > 0
-}
-
-// asWritten says whether the kernel has the elements that were written, and no others; if not,
-// all of them are to be written anew. An element that is missing may leave a pod open.
-func (e *Enforcer) asWritten(ctx context.Context) (bool, error) {
-	if e.have.Rules == nil {
-		return true, nil // to be written anew as it is
-	}
-	all, err := e.tables.List(ctx)
-	if err != nil {
-		return false, err
-	}
-	has := bySlot(all)
-	_, want := changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, e.have)
-	same := len(has) == len(want)
-	for _, w := range want {
-		h, there := has[w.Slot()]
-		same = same && there && h.Gives(w)
-	}
-	if !same {
-		e.have = desired{}
-		e.log.Error("another program has changed elements of our sets: they are written anew", "table", admit.TableName)
-	}
-	return same, nil
-}
-
-// guard looks at the kernel whenever something of our tables is removed, added or changed: by another
-// program, or by us.
-func (e *Enforcer) guard(ctx context.Context) error {
-	w, err := nft.WatchTable(admit.TableName, true)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	g, inner := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return w.Run(inner, func() {
-			select {
-			case e.events <- struct{}{}:
-			default:
-			}
-		})
-	})
-	g.Go(func() error { return e.inspect(inner) })
-	return g.Wait()
-}
-
-// inspect looks whether the rules are whole after events, of which a change of ours has many, and has
-// the loop look if they are not, or cannot be read.
-func (e *Enforcer) inspect(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-e.events:
-		}
-		start := time.Now()
-		if whole, _, err := e.tables.Whole(ctx); err != nil || !whole {
-			e.locked(func() bool { return true })
-		}
-		select {
-		case e.removed <- struct{}{}:
-		default:
-		}
-		rest := time.NewTimer(min(max(inspectShare*time.Since(start), gatherLeast), look))
-		select {
-		case <-ctx.Done():
-			rest.Stop()
-			return ctx.Err()
-		case <-rest.C:
-		}
-	}
 }
 
 // snapshot is what is to be in the kernel.
@@ -263,7 +184,9 @@ func (e *Enforcer) bring(ctx context.Context) error {
 	}
 	var gone, added []admit.Elem
 	if err == nil {
+		e.writing.Lock()
 		gone, added, err = e.write(ctx, want)
+		e.writing.Unlock()
 	}
 	e.mu.Lock()
 	if e.fault = err; err != nil && e.since.IsZero() {
@@ -302,6 +225,8 @@ func (e *Enforcer) early(ctx context.Context) error {
 
 // shut writes tables that open what is there by now, once the records are read.
 func (e *Enforcer) shut(ctx context.Context) error {
+	e.writing.Lock()
+	defer e.writing.Unlock()
 	if e.have.Rules == nil {
 		e.mu.Lock()
 		read := !slices.ContainsFunc(e.conf.StateDirs, func(dir string) bool { return e.missing["records in "+dir] })
@@ -316,11 +241,13 @@ func (e *Enforcer) shut(ctx context.Context) error {
 		}
 		e.have = desired{&netpolicy.Rules{}, bySlot(there)}
 	}
+	e.written.Store(nil)
 	_, elems := changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, e.have)
 	if err := e.tables.Replace(ctx, elems); err != nil {
-		e.have = desired{}
+		e.has(desired{})
 		return err
 	}
+	e.has(e.have)
 	e.mu.Lock()
 	e.elems = len(elems)
 	e.mu.Unlock()
@@ -354,21 +281,23 @@ func (e *Enforcer) write(ctx context.Context, want desired) (gone, added []admit
 				return nil, nil, err
 			}
 		}
+		e.written.Store(nil)
 		err := e.tables.Change(ctx, gone, added)
 		if err == nil {
-			e.have = want
+			e.has(want)
 			return gone, added, nil
 		}
-		if e.have = (desired{}); !errors.Is(err, admit.ErrLost) {
+		if e.has(desired{}); !errors.Is(err, admit.ErrLost) {
 			return nil, nil, err
 		}
 		e.log.Error("another program has changed our rules: they are written anew", "table", admit.TableName)
 	}
 	_, added = changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, want)
+	e.written.Store(nil)
 	if err := e.tables.Replace(ctx, added); err != nil {
 		return nil, nil, err
 	}
-	e.have = want
+	e.has(want)
 	e.mu.Lock()
 	e.elems = 0
 	e.mu.Unlock()

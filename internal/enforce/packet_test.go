@@ -392,18 +392,19 @@ func TestElementsOfOthers(t *testing.T) {
 		{"from":[{"ipBlock":{"cidr":"192.0.2.0/24","except":["192.0.2.7/32","192.0.2.128/25"]}},{"ipBlock":{"cidr":"fd20::/64"}},{"ipBlock":{"cidr":"192.0.2.7/32"}}]}]}`)
 	l.cluster()
 	for _, damage := range []string{
-		"flush set inet libnet-policy in4", "flush map inet libnet-policy blocks6", "flush set bridge libnet-policy open",
+		"flush map inet libnet-policy in4", "flush set inet libnet-policy judged4", "flush map inet libnet-policy blocks6", "flush set bridge libnet-policy open",
 		"delete element inet libnet-policy in4 { 10.10.0.2 }", "add element inet libnet-policy pods4 { 10.10.0.99 }",
 	} {
-		same, err := l.e.asWritten(context.Background())
+		same, err := l.e.asWritten(context.Background(), l.e.have)
 		if check(t, err); !same {
 			t.Errorf("before %s: elements differ", damage)
 		}
 		l.blocked("b", "a")
 		lntest.Run(t, "nft", damage)
-		if same, err = l.e.asWritten(context.Background()); same || err != nil {
+		if same, err = l.e.asWritten(context.Background(), l.e.have); same || err != nil {
 			t.Errorf("after %s: same %v, %v", damage, same, err)
 		}
+		l.e.damaged()
 		l.apply()
 	}
 	l.blocked("b", "a")

@@ -14,6 +14,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
@@ -98,52 +100,113 @@ func TestScale(t *testing.T) {
 	}
 }
 
-// Connections are set up between two pods of a node, without a table, with one, and with one that has
-// the policies of a large cluster, and isolates both: in turn, as a machine is not always as fast.
+// BenchmarkConnect sets connections up between two pods of a bridge, from the call of the client until
+// the server has accepted: without enforcement, twice, as a machine is not always as fast; with it and
+// no policy; and with those of a large cluster, which isolate both. Nodes take turns. All have the
+// rules of bridge-ln; br_netfilter shows frames between pods to them, or not.
 func BenchmarkConnect(b *testing.B) {
-	var labs []*lab // each is a node; the thread goes on to the next one, and leaves a file that holds it
-	node := func() *lab {
-		l := newLab(b)
+	for _, shown := range []string{"0", "1"} {
+		b.Run("bridge-nf-call-iptables="+shown, func(b *testing.B) { benchmarkConnect(b, shown) })
+	}
+}
+
+func benchmarkConnect(b *testing.B, shown string) {
+	var nodes []*node // the thread goes on to the next one, and leaves a file that holds it
+	for _, name := range []string{"off", "off-again", "no-policies", "1001-policies"} {
+		n := &node{lab: newLab(b), name: name, accepted: make(chan time.Time)}
 		held, err := os.Open("/proc/thread-self/ns/net")
 		check(b, err)
 		b.Cleanup(func() { _ = held.Close() })
-		labs = append(labs, l)
-		return l
+		for _, of := range []string{"iptables", "ip6tables"} {
+			if err := lntest.Sysctl("bridge/bridge-nf-call-"+of, shown); err != nil && shown == "1" {
+				b.Skip("this kernel has no br_netfilter")
+			}
+		}
+		n.rules()
+		switch name {
+		case "1001-policies":
+			n.e = large(b)
+			n.cluster()
+			n.policy("open", `{"podSelector":{},"ingress":[{"from":[{"podSelector":{}}],"ports":[{"port":4713}]}],"egress":[{"to":[{"podSelector":{}}]}]}`)
+			if !n.e.isolates("10.10.0.3") {
+				b.Fatal("b is not isolated")
+			}
+		case "no-policies":
+			n.cluster()
+		}
+		n.accept()
+		nodes = append(nodes, n)
 	}
-	node()
-	node().cluster()
-	l := node()
-	l.e = large(b)
-	l.cluster()
-	l.policy("open", `{"podSelector":{},"ingress":[{"from":[{"podSelector":{}}],"ports":[{"port":4713}]}],"egress":[{"to":[{"podSelector":{}}]}]}`)
-	if !l.e.isolates("10.10.0.3") {
-		b.Fatal("b is not isolated")
-	}
-	for _, l := range labs {
-		l.echo("b", port+2)
-	}
-	took := make([][]time.Duration, len(labs))
 	for b.Loop() {
-		for i, l := range labs {
-			check(b, lntest.In(b, l.paths["a"], func() error {
-				for range 20 {
-					start := time.Now()
-					c, err := net.Dial("tcp", net.JoinHostPort(l.address("b", "tcp4"), fmt.Sprint(port+2)))
-					if err != nil {
-						return err
-					}
-					took[i] = append(took[i], time.Since(start))
-					_ = c.(*net.TCPConn).SetLinger(0)
-					_ = c.Close()
-				}
-				return nil
-			}))
+		for _, n := range nodes {
+			check(b, lntest.In(b, n.paths["a"], n.connect))
 		}
 	}
-	for i, name := range []string{"none", "no-policies", "1001-policies"} {
-		slices.Sort(took[i])
-		b.ReportMetric(float64(took[i][len(took[i])/2].Nanoseconds()), "ns/connect-"+name)
+	for _, n := range nodes {
+		slices.Sort(n.took)
+		b.ReportMetric(float64(n.took[len(n.took)/2].Nanoseconds()), "ns/"+n.name)
 	}
+}
+
+// node is a lab where connections are set up.
+type node struct {
+	*lab
+	name     string
+	accepted chan time.Time
+	took     []time.Duration
+}
+
+// rules has the node have those of bridge-ln for its pods.
+func (n *node) rules() {
+	f := nft.New()
+	defer func() { _ = f.Close() }()
+	network := firewall.Network{Name: "pods", Bridge: "br0"}
+	for _, pod := range []string{"a", "b"} {
+		_, err := f.Apply(context.Background(), network, firewall.Endpoint{
+			Owner: pod, Bridge: "br0", Port: "p" + pod, Masquerade: firewall.Families{IPv4: true, IPv6: true},
+			Addrs: []netip.Addr{netip.MustParseAddr(n.address(pod, "tcp4")), netip.MustParseAddr(n.address(pod, "tcp6"))},
+		})
+		n.must(err)
+	}
+}
+
+// accept has pod b serve.
+func (n *node) accept() {
+	var l net.Listener
+	n.must(lntest.In(n.t, n.paths["b"], func() (err error) {
+		l, err = net.Listen("tcp4", fmt.Sprint(":", port+2))
+		return err
+	}))
+	n.t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n.accepted <- time.Now()
+			_ = c.Close()
+		}
+	}()
+}
+
+// connect has pod a open connections, one after the other. The first ones find nothing in the
+// processor's caches, and do not count.
+func (n *node) connect() error {
+	to := net.JoinHostPort(n.address("b", "tcp4"), fmt.Sprint(port+2))
+	for i := range 22 {
+		start := time.Now()
+		c, err := net.Dial("tcp", to)
+		if err != nil {
+			return err
+		}
+		if took := (<-n.accepted).Sub(start); i > 1 {
+			n.took = append(n.took, took)
+		}
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	}
+	return nil
 }
 
 func (e *Enforcer) isolates(a string) bool {

@@ -121,7 +121,7 @@ func TestEarly(t *testing.T) {
 	l.cluster()
 	l.reaches("c", "b")
 	l.blocked("b", "a")
-	same, err := l.e.asWritten(context.Background())
+	same, err := l.e.asWritten(context.Background(), l.e.have)
 	if check(t, err); !same {
 		t.Error("elements differ")
 	}

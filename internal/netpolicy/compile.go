@@ -92,7 +92,7 @@ func (r *compilation) findTargets() {
 }
 
 // signature is what tells a target class from others.
-func (t *targetClass) signature(m *member) string {
+func (t *targetClass) signature(m *member) []byte {
 	key := []byte{'T', byte(t.direction)}
 	for _, p := range t.policies {
 		key = append(append(key, p.key.String()...), 0)
@@ -105,7 +105,7 @@ func (t *targetClass) signature(m *member) string {
 			}
 		}
 	}
-	return string(appendPorts(key, t.ports))
+	return appendPorts(key, t.ports)
 }
 
 // of are the ports that have this name.
@@ -134,7 +134,7 @@ func (r *compilation) note(t *targetClass) {
 				r.used.set(term.id, true)
 			}
 			for _, b := range rule.blocks {
-				r.blocks[r.blockIDs.of(b.String())] = b
+				r.blocks[r.blockIDs.of([]byte(b.String()))] = b
 			}
 			for _, n := range rule.named {
 				r.named[n] = r.named[n] || t.direction == egress
@@ -146,8 +146,10 @@ func (r *compilation) note(t *targetClass) {
 // findPeers gives each address that a rule may match its class.
 func (r *compilation) findPeers() {
 	parts := partition(r.blocks)
+	r.rules.Peers = make(map[netip.Addr]Class, 2*len(r.pods))
+	matched := make(bits, len(r.used))
 	for _, m := range r.pods {
-		matched := slices.Clone(m.group.matched[:min(len(m.group.matched), len(r.used))])
+		matched := matched[:copy(matched, m.group.matched)]
 		for i := range matched {
 			matched[i] &= r.used[i]
 		}
@@ -190,7 +192,7 @@ func (r *compilation) peer(matched bits, blocks []Class, ports []Port) Class {
 	for _, b := range blocks {
 		key = binary.BigEndian.AppendUint32(key, uint32(b))
 	}
-	class := r.classes.of(string(appendPorts(append(key, '/'), ports)))
+	class := r.classes.of(appendPorts(append(key, '/'), ports))
 	if r.peers[class] != nil {
 		return class
 	}
@@ -248,7 +250,7 @@ func (r *compilation) profile(o *opening) Profile {
 	for _, s := range spans {
 		key = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(append(key, byte(s.Protocol)), s.From), s.To)
 	}
-	p := Profile(r.profiles.of(string(key))) + AllPorts // numbers begin at 1
+	p := Profile(r.profiles.of(key)) + AllPorts // numbers begin at 1
 	r.rules.Ports[p] = spans
 	return p
 }
@@ -291,7 +293,7 @@ func (r *compilation) allowRule(t *targetClass, rule rule) {
 		each(r.byTerm[term.id])
 	}
 	for _, b := range rule.blocks {
-		each(r.byBlock[r.blockIDs.of(b.String())])
+		each(r.byBlock[r.blockIDs.of([]byte(b.String()))])
 	}
 }
 
@@ -337,12 +339,15 @@ func (r *compilation) finish() {
 		used[pair.Peer] = true
 	}
 	if used[AnyPod] {
-		r.rules.Pods = make(map[netip.Addr]bool, len(r.pods))
-		for _, m := range r.pods {
-			for _, a := range m.Addrs {
-				r.rules.Pods[a] = true
+		if r.addrs == nil {
+			r.addrs = make(map[netip.Addr]bool, 2*len(r.pods))
+			for _, m := range r.pods {
+				for _, a := range m.Addrs {
+					r.addrs[a] = true
+				}
 			}
 		}
+		r.rules.Pods = r.addrs
 	}
 	for a, class := range r.rules.Peers {
 		if !used[class] {

@@ -2,6 +2,7 @@ package netpolicy
 
 import (
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 type Compiler struct {
 	matching
 	pods     map[Key]*member
+	addrs    map[netip.Addr]bool           // of all pods; nil: to be made anew
 	policies map[string]map[string]*policy // by namespace and name
 	classes  interner
 	blockIDs interner
@@ -49,6 +51,9 @@ func (c *Compiler) SetPod(p Pod) (news bool) {
 	if before != nil && reflect.DeepEqual(before.Pod, p) {
 		return false
 	}
+	if before == nil || !slices.Equal(before.Addrs, p.Addrs) {
+		c.addrs = nil
+	}
 	c.pods[p.Key] = &member{p, c.join(p.Namespace, p.Labels)}
 	if before != nil {
 		c.leave(before.group)
@@ -63,6 +68,7 @@ func (c *Compiler) DeletePod(k Key) (news bool) {
 		return false
 	}
 	c.leave(before.group)
+	c.addrs = nil
 	delete(c.pods, k)
 	return true
 }
@@ -125,25 +131,32 @@ func (c *Compiler) inForce(m *member, d direction) (all []*policy) {
 // interner gives texts numbers, which stay while the text is in use.
 type interner struct {
 	last      Class
-	now, next map[string]Class
+	now, next map[string]interned
 }
 
-func newInterner() interner { return interner{now: map[string]Class{}} }
+// interned has the text, so that one that stays is not copied.
+type interned struct {
+	text string
+	id   Class
+}
+
+func newInterner() interner { return interner{now: map[string]interned{}} }
 
 // begin begins a compilation: what is not asked for until end is forgotten.
-func (i *interner) begin() { i.next = map[string]Class{} }
+func (i *interner) begin() { i.next = make(map[string]interned, len(i.now)) }
 
 // of returns the number of a text, which is not 0.
-func (i *interner) of(text string) Class {
-	id, there := i.next[text]
-	if !there {
-		if id, there = i.now[text]; !there {
-			i.last++
-			id = i.last
-		}
-		i.next[text] = id
+func (i *interner) of(text []byte) Class {
+	if known, there := i.next[string(text)]; there {
+		return known.id
 	}
-	return id
+	known, there := i.now[string(text)]
+	if !there {
+		i.last++
+		known = interned{string(text), i.last}
+	}
+	i.next[known.text] = known
+	return known.id
 }
 
 func (i *interner) end() { i.now, i.next = i.next, nil }

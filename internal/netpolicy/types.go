@@ -67,7 +67,8 @@ type Rules struct {
 	// in neither has only what every address has.
 	Peers  map[netip.Addr]Class
 	Ranges []Range
-	// Pods are the addresses of all pods; nil where nothing is allowed to AnyPod.
+	// Pods are the addresses of all pods; nil where nothing is allowed to AnyPod. It is the same map
+	// as before, and never changes, while pods have these addresses.
 	Pods map[netip.Addr]bool
 	// Allowed is what may pass; all else of isolated pods may not. Ports are those of profiles other
 	// than AllPorts: in order, and apart from each other.

@@ -40,6 +40,7 @@ var parts = []struct {
 	{"wireguard", wireguards},
 	{"names", names},
 	{"services", services},
+	{"policy", policies},
 	{"library", beside},
 }
 

@@ -24,9 +24,10 @@ func isState(states uint32) ruleset.Part {
 	return ruleset.Just(ruleset.CT(unix.NFT_CT_STATE), ruleset.Mask(ruleset.Host32(states)), ruleset.Compare(unix.NFT_CMP_NEQ, ruleset.Host32(0)))
 }
 
-// isDirection matches packets of one direction of a connection.
-func isDirection(direction byte) ruleset.Part {
-	return ruleset.Just(ruleset.CT(unix.NFT_CT_DIRECTION), ruleset.Compare(unix.NFT_CMP_EQ, []byte{direction}))
+// isReply matches packets of the end of a connection that did not begin it.
+func isReply() []ruleset.Expr {
+	const reply = 1 // IP_CT_DIR_REPLY
+	return []ruleset.Expr{ruleset.CT(unix.NFT_CT_DIRECTION), ruleset.Compare(unix.NFT_CMP_EQ, []byte{reply})}
 }
 
 // noSYN matches packets of TCP that begin no connection: tcp flags & syn == 0.
@@ -52,6 +53,18 @@ func isNeighbourDiscovery() []ruleset.Expr {
 // isEther matches frames of a protocol, or all others: by unix.NFT_CMP_EQ or unix.NFT_CMP_NEQ.
 func isEther(op uint32, protocol uint16) ruleset.Part {
 	return ruleset.Just(ruleset.Meta(unix.NFT_META_PROTOCOL, ruleset.RegKey), ruleset.Compare(op, binary.BigEndian.AppendUint16(nil, protocol)))
+}
+
+// isShown matches frames that br_netfilter has shown to the rules of prerouting, and will show to those
+// of forward: only these have a route on a bridge, made up by it. No frame that a pod sends has.
+func isShown() []ruleset.Expr {
+	return []ruleset.Expr{ruleset.Meta(unix.NFT_META_RTCLASSID, ruleset.RegKey), ruleset.Compare(unix.NFT_CMP_EQ, ruleset.Host32(0))}
+}
+
+// notToHost matches frames that are not for the bridge itself: for one station or, whatever the address
+// of the packet, for all.
+func notToHost() []ruleset.Expr {
+	return []ruleset.Expr{ruleset.Meta(unix.NFT_META_PKTTYPE, ruleset.RegKey), ruleset.Compare(unix.NFT_CMP_NEQ, []byte{unix.PACKET_HOST})}
 }
 
 func setPriority() ruleset.Expr { return ruleset.SetMeta(unix.NFT_META_PRIORITY, ruleset.RegData) }

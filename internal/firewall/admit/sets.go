@@ -36,6 +36,8 @@ type family struct {
 	suffix       string
 	saddr, daddr ruleset.Field
 	sides        [sides]side
+	// judged are the pods that are isolated on a side.
+	judged ruleset.Set
 	// peers and blocks give classes of the other ends of connections: of pods, and of other addresses.
 	peers, blocks ruleset.Set
 	// pods are the addresses of all pods, where some pod may something with any of them.
@@ -50,19 +52,19 @@ type family struct {
 }
 
 // side has what concerns pods that are isolated on one side, by their addresses: the profiles of
-// ports that every peer may use, every pod, and a class of peers.
+// ports that every peer may use, every pod, and a class of peers. The first has all of these pods.
 type side struct {
-	isolated, any, pod, class ruleset.Set
+	isolated, pod, class ruleset.Set
 }
 
-func (s *side) sets() []*ruleset.Set { return []*ruleset.Set{&s.isolated, &s.any, &s.pod, &s.class} }
+func (s *side) sets() []*ruleset.Set { return []*ruleset.Set{&s.isolated, &s.pod, &s.class} }
 
-// Peers that are no class, and a profile.
+// AnyPod is a peer that is no class: every pod.
+const AnyPod = math.MaxUint32
+
+// Profiles that are no ports one by one: nothing, and every protocol.
 const (
-	AnyPeer = 0              // every address
-	AnyPod  = math.MaxUint32 // every pod
-
-	// AllPorts is the profile that allows every protocol.
+	NoPorts  = 0
 	AllPorts = 1
 )
 
@@ -75,6 +77,12 @@ type Sets struct {
 	// open are the ports of bridges behind which a pod is known.
 	open ruleset.Set
 }
+
+// ofClass is a bit that the numbers of classes have in the kernel, and those of profiles do not: the
+// priority of a packet that a pod allows no profile to still has its class, which is none then.
+const ofClass = 1 << 31
+
+func class(peer uint32) []byte { return ruleset.Host32(peer | ofClass) }
 
 // number is that of a class or of a profile, which a rule has in the priority of the packet: see
 // rules.go.
@@ -102,10 +110,10 @@ func familyOf(nfproto uint8, saddr, daddr ruleset.Field) *family {
 	}
 	for i, name := range []string{"in", "out"} {
 		s := &f.sides[i]
-		s.isolated, s.any, s.pod, s.class = set(name, saddr), set(name+"any", saddr), set(name+"pod", saddr), set(name+"class", saddr, number)
-		s.any.Data, s.pod.Data, s.class.Data = ruleset.Tuple{number}, ruleset.Tuple{number}, ruleset.Tuple{number}
+		s.isolated, s.pod, s.class = set(name, saddr), set(name+"pod", saddr), set(name+"class", saddr, number)
+		s.isolated.Data, s.pod.Data, s.class.Data = ruleset.Tuple{number}, ruleset.Tuple{number}, ruleset.Tuple{number}
 	}
-	f.peers = set("peers", saddr)
+	f.judged, f.peers = set("judged", saddr), set("peers", saddr)
 	f.blocks = set("blocks", ruleset.NFProto, saddr) // of one field it would not be found in constant time
 	f.pods, f.self = set("pods", saddr), set("self", saddr, daddr)
 	f.home, f.local, f.lift = set("home", ruleset.NFProto, daddr), set("local", daddr), set("lift", daddr)
@@ -124,10 +132,16 @@ func (s *Sets) of(a netip.Addr) *family {
 	return s.v6
 }
 
-// Isolate isolates a pod on one side.
-func (s *Sets) Isolate(a netip.Addr, on Side) Elem {
-	set := &s.of(a).sides[on].isolated
+// Judge has packets of a pod be judged: without it Isolate does nothing.
+func (s *Sets) Judge(a netip.Addr) Elem {
+	set := &s.of(a).judged
 	return Elem{Set: set, Key: set.Key.Of(a.AsSlice())}
+}
+
+// Isolate isolates a pod on one side, where every address may use a profile of ports, or NoPorts.
+func (s *Sets) Isolate(a netip.Addr, on Side, profile uint32) Elem {
+	set := &s.of(a).sides[on].isolated
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice()), Data: ruleset.Host32(profile)}
 }
 
 // Self lets a pod reach itself.
@@ -139,14 +153,14 @@ func (s *Sets) Self(a netip.Addr) Elem {
 // Peer is the class of a pod as the other end of a connection.
 func (s *Sets) Peer(a netip.Addr, peer uint32) Elem {
 	set := &s.of(a).peers
-	return Elem{Set: set, Key: set.Key.Of(a.AsSlice()), Data: ruleset.Host32(peer)}
+	return Elem{Set: set, Key: set.Key.Of(a.AsSlice()), Data: class(peer)}
 }
 
 // Block is the class of addresses from one to another.
 func (s *Sets) Block(from, to netip.Addr, peer uint32) Elem {
 	f := s.of(from)
 	family := []byte{f.number}
-	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(family, from.AsSlice()), End: f.blocks.Key.Of(family, to.AsSlice()), Data: ruleset.Host32(peer)}
+	return Elem{Set: &f.blocks, Key: f.blocks.Key.Of(family, from.AsSlice()), End: f.blocks.Key.Of(family, to.AsSlice()), Data: class(peer)}
 }
 
 // Pod makes an address one of those that AnyPod stands for.
@@ -155,21 +169,13 @@ func (s *Sets) Pod(a netip.Addr) Elem {
 	return Elem{Set: set, Key: set.Key.Of(a.AsSlice())}
 }
 
-// Allow lets an isolated pod have a profile of ports with peers: a class, AnyPeer or AnyPod.
+// Allow lets an isolated pod have a profile of ports with a class of peers, or with AnyPod.
 func (s *Sets) Allow(a netip.Addr, on Side, peer, profile uint32) Elem {
 	side := &s.of(a).sides[on]
-	e := Elem{Set: &side.class, Data: ruleset.Host32(profile)}
-	switch peer {
-	case AnyPeer:
-		e.Set = &side.any
-	case AnyPod:
-		e.Set = &side.pod
-	default:
-		e.Key = e.Set.Key.Of(a.AsSlice(), ruleset.Host32(peer))
-		return e
+	if peer == AnyPod {
+		return Elem{Set: &side.pod, Key: side.pod.Key.Of(a.AsSlice()), Data: ruleset.Host32(profile)}
 	}
-	e.Key = e.Set.Key.Of(a.AsSlice())
-	return e
+	return Elem{Set: &side.class, Key: side.class.Key.Of(a.AsSlice(), class(peer)), Data: ruleset.Host32(profile)}
 }
 
 // Ports has ports of a protocol be in a profile, from one to another.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -21,10 +22,11 @@ var ErrLost = errors.New("the rules of NetworkPolicies are not in the kernel, or
 func MarkPath(stateDir string) string { return filepath.Join(stateDir, "overlay", "network-policy") }
 
 // Tables are our tables in the network namespace of the calling thread. They hold no state but open
-// sockets, and may be used by many goroutines.
+// sockets and what the kernel can do, and may be used by many goroutines.
 type Tables struct {
 	*Sets
 	sockets nfnl.Pool
+	blind   atomic.Bool // Replace has found that the kernel has no classes of routes
 }
 
 // New opens nothing.
@@ -37,7 +39,20 @@ func (t *Tables) Close() error { return t.sockets.Close() }
 // what was there before, or all of it. The error is firewall.ErrUnsupported if the kernel lacks
 // something.
 func (t *Tables) Replace(ctx context.Context, elems []Elem) error {
-	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+	err := t.replace(ctx, elems)
+	if err = firewall.AsUnsupported(err); errors.Is(err, firewall.ErrUnsupported) && t.blind.CompareAndSwap(false, true) {
+		if err = firewall.AsUnsupported(t.replace(ctx, elems)); err != nil {
+			t.blind.Store(false)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write the rules of NetworkPolicies: %w", err)
+	}
+	return nil
+}
+
+func (t *Tables) replace(ctx context.Context, elems []Elem) error {
+	return t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
 		b, err := t.begin(nl)
 		if err != nil {
 			return err
@@ -45,7 +60,7 @@ func (t *Tables) Replace(ctx context.Context, elems []Elem) error {
 		if err := t.drop(nl, b); err != nil {
 			return err
 		}
-		for _, table := range t.tables() {
+		for _, table := range t.tables(t.blind.Load()) {
 			b.WriteTable(table)
 		}
 		for _, e := range elems {
@@ -53,10 +68,25 @@ func (t *Tables) Replace(ctx context.Context, elems []Elem) error {
 		}
 		return b.Commit(nl)
 	})
-	if err != nil {
-		return fmt.Errorf("write the rules of NetworkPolicies: %w", firewall.AsUnsupported(err))
+}
+
+// stand says whether the tables are there as this release writes them, on this kernel or on one with
+// classes of routes, and whether any of them is there at all.
+func (t *Tables) stand(nl *nfnl.Conn) (whole, there bool, err error) {
+	for _, blind := range []bool{false, true} {
+		whole = true
+		for _, table := range t.tables(blind) {
+			is, any, err := transaction.Stands(nl, TableName, table)
+			if err != nil {
+				return false, false, err
+			}
+			whole, there = whole && is, there || any
+		}
+		if whole || !there {
+			break
+		}
 	}
-	return nil
+	return whole, there, nil
 }
 
 func (t *Tables) begin(nl *nfnl.Conn) (*transaction.Batch, error) {
@@ -72,12 +102,10 @@ func (t *Tables) Change(ctx context.Context, gone, added []Elem) error {
 		if err != nil {
 			return err
 		}
-		for _, table := range t.tables() {
-			if whole, _, err := transaction.Stands(nl, TableName, table); err != nil {
-				return err
-			} else if !whole {
-				return ErrLost
-			}
+		if whole, _, err := t.stand(nl); err != nil {
+			return err
+		} else if !whole {
+			return ErrLost
 		}
 		for _, e := range gone {
 			b.Del(e)
@@ -103,16 +131,9 @@ func (t *Tables) Change(ctx context.Context, gone, added []Elem) error {
 // Whole says whether the tables are there as this release writes them, and whether any of them is
 // there at all. Elements are not looked at.
 func (t *Tables) Whole(ctx context.Context) (whole, there bool, err error) {
-	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
-		whole, there = true, false
-		for _, table := range t.tables() {
-			is, any, err := transaction.Stands(nl, TableName, table)
-			if err != nil {
-				return err
-			}
-			whole, there = whole && is, there || any
-		}
-		return nil
+	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) (err error) {
+		whole, there, err = t.stand(nl)
+		return err
 	})
 	return whole, there, firewall.AsUnsupported(err)
 }
@@ -120,7 +141,7 @@ func (t *Tables) Whole(ctx context.Context) (whole, there bool, err error) {
 // List returns all elements of our sets. Its cost grows with their number.
 func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
 	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) (err error) {
-		all, err = transaction.Elems(nl, TableName, t.tables())
+		all, err = transaction.Elems(nl, TableName, t.tables(false))
 		return err
 	})
 	return all, firewall.AsUnsupported(err)
@@ -128,7 +149,7 @@ func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
 
 // drop adds the deletion of those tables that are there.
 func (t *Tables) drop(nl *nfnl.Conn, b *transaction.Batch) error {
-	for _, table := range t.tables() {
+	for _, table := range t.tables(false) {
 		if _, there, err := transaction.Stands(nl, TableName, table); err != nil {
 			return err
 		} else if there {

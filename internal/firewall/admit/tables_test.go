@@ -35,7 +35,7 @@ func (s *Sets) some(class uint32) (all []Elem) {
 	for _, text := range []string{"10.1.0.2", "fd01::2"} {
 		a := netip.MustParseAddr(text)
 		for side := range sides {
-			all = append(all, s.Isolate(a, side), s.Self(a), s.Allow(a, side, class, class), s.Allow(a, side, AnyPeer, class), s.Allow(a, side, AnyPod, class))
+			all = append(all, s.Isolate(a, side, class), s.Judge(a), s.Self(a), s.Allow(a, side, class, class), s.Allow(a, side, AnyPod, class))
 		}
 		all = append(all, s.Peer(a, class), s.Block(a, a.Next(), class), s.Pod(a), s.Local(a), s.Home(netip.PrefixFrom(a, 28)), s.Lift(a, net.HardwareAddr{2, 0, 0, 0, 0, 1}))
 	}
@@ -78,7 +78,7 @@ func TestTables(t *testing.T) {
 	holds(f.some(1))
 	check(t, f.Change(ctx, f.some(1), f.some(7)))
 	holds(f.some(7))
-	if err := f.Change(ctx, []Elem{f.Isolate(netip.MustParseAddr("10.9.9.9"), In)}, f.some(1)); !errors.Is(err, ErrLost) {
+	if err := f.Change(ctx, []Elem{f.Isolate(netip.MustParseAddr("10.9.9.9"), In, NoPorts)}, f.some(1)); !errors.Is(err, ErrLost) {
 		t.Errorf("Change of what is not there: %v", err)
 	}
 	stands(true, true)
@@ -90,12 +90,21 @@ func TestTables(t *testing.T) {
 	} {
 		lntest.Run(t, "nft", damage...)
 		stands(false, true)
-		if err := f.Change(ctx, nil, []Elem{f.Isolate(netip.MustParseAddr("10.9.9.9"), In)}); !errors.Is(err, ErrLost) {
+		if err := f.Change(ctx, nil, []Elem{f.Isolate(netip.MustParseAddr("10.9.9.9"), In, NoPorts)}); !errors.Is(err, ErrLost) {
 			t.Errorf("Change after %v: %v", damage, err)
 		}
 		check(t, f.Replace(ctx, f.some(1)))
 		stands(true, true)
 		holds(f.some(1))
+	}
+	f.blind.Store(true) // as on a kernel without classes of routes
+	check(t, f.Replace(ctx, f.some(7)))
+	check(t, f.Change(ctx, f.some(7), f.some(1)))
+	f.blind.Store(false)
+	stands(true, true)
+	holds(f.some(1))
+	if words := lntest.Run(t, "nft", "list", "table", "bridge", TableName); strings.Contains(words, "rtclassid") {
+		t.Errorf("the kernel cannot say so:\n%s", words)
 	}
 	check(t, f.Drop(ctx))
 	stands(false, false)
@@ -112,15 +121,15 @@ func TestRulesInWords(t *testing.T) {
 	check(t, f.Replace(context.Background(), f.some(1)))
 	words := lntest.Run(t, "nft", "list", "ruleset")
 	for _, want := range []string{
-		`ct direction original jump requests`, `ip saddr @out4 jump egressrequests4`, `ip6 saddr @in6 jump ingressreplies6`, `ct state invalid,untracked jump strays`,
-		`ct state new tcp flags ! syn jump answers`, `ip saddr . ip daddr @self4 return`, `10.1.0.2 : 0:1`,
-		`meta priority set ip daddr map @inany4`, `ip6 daddr @pods6 meta priority set ip6 saddr map @outpod6`,
+		`ip daddr @judged4 goto judge4`, `ip6 saddr @judged6 goto judge6`, `ct direction reply goto replies4`, `ct state invalid,untracked drop`,
+		`meta priority set ip saddr map @out4 jump egressrequests4`, `meta priority set ip6 saddr map @in6 jump ingressreplies6`,
+		`tcp flags ! syn jump answers4`, `ip saddr . ip daddr @self4 return`, `10.1.0.2 : 0:1`, `10.1.0.2 : 8000:1`,
+		`ip6 daddr @pods6 meta priority set ip6 saddr map @outpod6`, `meta priority 0:1 return`,
 		`meta priority set ip saddr map @peers4`, `meta priority set meta nfproto . ip6 daddr map @blocks6`,
-		`meta priority set ip saddr . meta priority map @inclass4`, `meta priority != none jump repliesports`,
-		`meta priority . meta l4proto . th sport @ports meta priority set ffff:fffe`, `meta priority ffff:fffe goto done4`,
-		`ip daddr != @local4 jump home4`, `meta nfproto . ip6 daddr @home6 reject with icmpx host-unreachable`,
-		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open goto lift`, `meta protocol != arp drop`,
-		`meta pkttype other ether daddr set ip daddr map @lift4 meta pkttype set host`, `ip6 daddr @out6 drop`,
+		`meta priority set ip saddr . meta priority map @inclass4`, `meta priority . meta l4proto . th sport @ports return`,
+		`ip daddr != @local4 jump home4`, `meta nfproto . ip6 daddr @home6 reject with icmpx host-unreachable`, `goto done4`,
+		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open return`, `meta rtclassid`, `meta protocol != arp drop`,
+		`meta pkttype != host ether daddr set ip daddr map @lift4 meta pkttype set host`, `meta priority set ip6 daddr map @out6 drop`,
 	} {
 		if !strings.Contains(words, want) {
 			t.Errorf("nft does not say %q", want)

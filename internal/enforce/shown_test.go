@@ -1,0 +1,108 @@
+package enforce
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
+)
+
+// Whatever br_netfilter shows, and however often that changes, policies hold: connections that they
+// allow go on, others are refused, and end.
+func TestNetfilterSwitched(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	show := func(on int) {
+		for _, name := range []string{"iptables", "ip6tables"} {
+			if err := lntest.Sysctl("bridge/bridge-nf-call-"+name, fmt.Sprint(on)); err != nil {
+				t.Skip("this kernel has no br_netfilter")
+			}
+		}
+	}
+	show(0)
+	l.cluster()
+	l.echo("a", port+2)
+	const allow = `{"podSelector":{"matchLabels":{"pod":"a"}},"ingress":[{"from":[{"podSelector":{"matchLabels":{"pod":"b"}}}]}]}`
+	l.policy("some", allow)
+	for _, network := range []string{"tcp4", "udp4", "tcp6", "udp6"} {
+		to := map[string]int{"tcp": port + 2, "udp": port}[network[:3]]
+		var c net.Conn
+		l.must(lntest.In(t, l.paths["b"], func() (err error) {
+			c, err = lntest.Dial(network[:3], net.JoinHostPort(l.address("a", network), fmt.Sprint(to)), lntest.WaitForAnswer)
+			return err
+		}))
+		for i := range 4 {
+			show(i % 2)
+			if _, err := lntest.Exchange(c, "x", lntest.WaitForAnswer); err != nil {
+				t.Errorf("%s, call %d: %v", network, i%2, err)
+			}
+			if _, err := lntest.Ask(t, l.paths["c"], network[:3], net.JoinHostPort(l.address("a", network), fmt.Sprint(port)), lntest.WaitForNone); err == nil {
+				t.Errorf("%s, call %d: c reaches a", network, i%2)
+			}
+		}
+		for i := range 2 {
+			show(i)
+			l.policy("some", `{"podSelector":{"matchLabels":{"pod":"a"}}}`)
+			show(1 - i)
+			if _, err := lntest.Exchange(c, "x", lntest.WaitForNone); err == nil {
+				t.Errorf("%s, call %d: goes on while it is forbidden", network, 1-i)
+			}
+			l.policy("some", allow)
+		}
+		_ = c.Close()
+	}
+}
+
+// A frame for all stations with the address of one isolated pod in its packet is judged as one for that
+// pod.
+func TestFrameForAll(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, l *lab) {
+		l.cluster()
+		var in *net.UDPConn
+		l.must(lntest.In(t, l.paths["a"], func() (err error) {
+			in, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port + 3})
+			return err
+		}))
+		t.Cleanup(func() { _ = in.Close() })
+		send := func(text string) func() error {
+			return func() error { return lntest.In(t, l.paths["c"], func() error { return frameForAll(text) }) }
+		}
+		if heard, err := lntest.Heard(in, "allowed", lntest.WaitForAnswer, send("allowed")); !heard || err != nil {
+			t.Fatalf("without a policy: heard %v, %v", heard, err)
+		}
+		l.policy("deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`)
+		if heard, err := lntest.Heard(in, "forbidden", lntest.WaitForNone, send("forbidden")); heard || err != nil {
+			t.Errorf("with a policy: heard %v, %v", heard, err)
+		}
+	})
+}
+
+// frameForAll sends a datagram from pod c to a, in a frame for all stations.
+func frameForAll(text string) error {
+	eth0, err := net.InterfaceByName("eth0")
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	const headers = 20 + 8
+	ip := []byte{0x45, 0, 0, byte(headers + len(text)), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0, 10, 10, 0, 4, 10, 10, 0, 2}
+	sum := uint32(0)
+	for i := 0; i < len(ip); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum>>16+sum&0xffff))
+	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, eth0.HardwareAddr...)
+	frame = append(binary.BigEndian.AppendUint16(frame, unix.ETH_P_IP), ip...)
+	frame = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(frame, port), port+3)
+	frame = append(binary.BigEndian.AppendUint16(frame, uint16(8+len(text))), 0, 0) // without a checksum
+	return unix.Sendto(fd, append(frame, text...), 0, &unix.SockaddrLinklayer{Ifindex: eth0.Index})
+}
