@@ -225,6 +225,7 @@ func byLinks() []drop {
 		{"a route blackhole of the container", in(c2, "ip route add blackhole 192.0.2.0/24"), "c2 192.0.2.2", []string{"c2 has no way to 192.0.2.2", "ip route del blackhole 192.0.2.0/24"}},
 		{"another host is the gateway", in(c2, "ip neigh replace 10.33.0.1 lladdr 02:00:00:00:00:99 dev eth0"), "c2 192.0.2.2", []string{"container c2 sends what is for 10.33.0.1 to 02:00:00:00:00:99", "another host has that address, too"}},
 		{"another host has the container's address", in("", "ip neigh replace 10.33.0.3 lladdr 02:00:00:00:00:99 dev ln1"), "host c3", []string{"what is for 10.33.0.3 goes to 02:00:00:00:00:99", "another host has that address, too"}},
+		{"answers are dropped", func(l *lab) { l.foreign("", "ip", "other", "forward priority 5", "icmp type echo-reply drop") }, "c1 c2", []string{"it came into container c2, and no answer came (silence)", "trace the other way, to c1"}},
 		{"the container answers no echo", in(c2, "sysctl -w net.ipv4.icmp_echo_ignore_all=1"), "host c2", []string{"it came into container c2, which answers no echo: sysctl -w net.ipv4.icmp_echo_ignore_all=0"}},
 	}
 }

@@ -86,17 +86,23 @@ func (m Match) exprs() []expr.Any {
 // headerSize is that of a datagram and of an echo.
 const headerSize = 8
 
-// mark makes the tables. They go with c. A kernel without the families bridge and netdev does
-// without them.
-func mark(c *nfnl.Conn, m Match, devices []string) error {
+// mark makes the tables: the first with c, each other with a socket of its own, as an error leaves
+// answers in it that are of no use. They go with the sockets. A kernel without the families bridge and
+// netdev does without them.
+func mark(c *nfnl.Conn, m Match, devices []string) (more []*nfnl.Conn, err error) {
 	tables := tablesFor(devices)
 	if err := write(c, tables[0], m); err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range tables[1:] {
+		c, err := nfnl.Open()
+		if err != nil {
+			return more, err
+		}
 		_ = write(c, t, m)
+		more = append(more, c)
 	}
-	return nil
+	return more, nil
 }
 
 // chain is one of a table that marks packets, or only shows that they come there.

@@ -43,6 +43,7 @@ func (s Step) Dropped() bool { return s.Verdict == "drop" }
 // Tracer marks packets until Close.
 type Tracer struct {
 	table, events *nfnl.Conn
+	more          []*nfnl.Conn // of tables of other families
 	packet        *Packet
 	leads         bool
 	chains        map[chainKey]string // the hook of a chain; "" of one without
@@ -94,7 +95,7 @@ func Start(m Match, p *Packet, leads bool) (t *Tracer, err error) {
 	if err == nil {
 		devices = append(devices, m.Devices...)
 		slices.Sort(devices)
-		err = mark(t.table, m, slices.Compact(devices))
+		t.more, err = mark(t.table, m, slices.Compact(devices))
 	}
 	if err == nil {
 		t.chains, _, err = chainsOf(t.table) // with ours
@@ -106,7 +107,13 @@ func Start(m Match, p *Packet, leads bool) (t *Tracer, err error) {
 }
 
 // Close ends the marking.
-func (t *Tracer) Close() error { return errors.Join(t.table.Close(), t.events.Close()) }
+func (t *Tracer) Close() error {
+	errs := []error{t.table.Close(), t.events.Close()}
+	for _, c := range t.more {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // fingerprint is what tells a packet from others of its connection, and what translation of
 // addresses leaves as it is.

@@ -202,7 +202,7 @@ func (w *way) byQueue(p *place, out *netlink.Device) (says string) {
 		}
 		_ = at.ns.Do(func() error {
 			if n := routing.DroppedByQueues()[d.Index] - at.dropped[d.Index]; n > 0 && n < 1<<31 {
-				says = fmt.Sprintf("tc dropped %d packets at interface %s%s meanwhile: tc filter show dev %s ingress, egress, and tc -s qdisc show dev %s", n, name, at.inside(), name, name)
+				says = fmt.Sprintf("tc dropped packets at interface %s%s meanwhile (%d): tc filter show dev %s ingress (or egress), and tc -s qdisc show dev %s", name, at.inside(), n, name, name)
 			}
 			return nil
 		})
