@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -46,7 +47,9 @@ func BenchmarkChange(b *testing.B) {
 	defer func() {
 		cancel()
 		for range 3 {
-			<-done
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				b.Error(err)
+			}
 		}
 		_ = e.tables.Close()
 	}()

@@ -108,8 +108,8 @@ func (s *Sets) judges(f *family) (all []ruleset.Chain) {
 		ruleset.Rule{Why: "no connection that could be judged", Does: ruleset.Rules(isState(stateInvalid|stateUntracked), ruleset.Drop)},
 		// ct direction reply goto replies4
 		ruleset.Rule{Why: "of the end that was asked", Does: ruleset.Rules(isReply, goTo(reply.Name))},
-		// tcp flags ! syn ct state new jump answers4
-		ruleset.Rule{Why: "of a connection whose beginning conntrack has not seen", Does: ruleset.Rules(ruleset.IsProtocol(unix.IPPROTO_TCP), isState(stateNew), noSYN, ruleset.Jump(answers.Name))})
+		// ct state new tcp flags ! syn jump answers4
+		ruleset.Rule{Why: "of a connection whose beginning conntrack has not seen", Does: ruleset.Rules(isState(stateNew), ruleset.IsProtocol(unix.IPPROTO_TCP), noSYN, ruleset.Jump(answers.Name))})
 	for _, both := range []struct {
 		way
 		chain *ruleset.Chain
@@ -135,7 +135,10 @@ func (s *Sets) judge(f *family, name string, w way, on *side, own, other ruleset
 	rule := func(why string, does ...ruleset.Part) { c.Rules = append(c.Rules, f.rule(why, does...)) }
 	// A rule whose map has nothing leaves the priority as it is: a profile that lacks the port, or a
 	// class, which is no profile. So neither needs to be taken away.
-	decide := func() {
+	decide := func() { // of no family: a packet meets these rules often
+		rule := func(why string, does ...ruleset.Part) {
+			c.Rules = append(c.Rules, ruleset.Rule{Why: why, Does: ruleset.Rules(does...)})
+		}
 		port := func(set *ruleset.Set) ruleset.Part {
 			return ruleset.Just(ruleset.Meta(unix.NFT_META_PRIORITY, ruleset.RegKey), ruleset.L4Proto.Load(ruleset.RegKey+1), w.port.Load(ruleset.RegKey+2), ruleset.Lookup(set))
 		}
