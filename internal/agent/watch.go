@@ -35,6 +35,16 @@ func watchRules(ctx context.Context, removed func()) error {
 	return w.Run(ctx, removed)
 }
 
+// watchTable is watchRules for other tables of ours, of this name.
+func watchTable(ctx context.Context, name string, removed func()) error {
+	w, err := nft.WatchTable(name, false)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, removed)
+}
+
 // Instance tells this host's network namespace from every other one, and from
 // what it was before the last boot.
 func Instance() (string, error) {

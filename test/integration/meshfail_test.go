@@ -177,7 +177,7 @@ func TestMeshAgentKilled(t *testing.T) {
 	}
 }
 
-// Rules that are gone the agent puts back, and so does `lnctl repair` all the rest.
+// The agent puts back rules and elements that are gone, and so does `lnctl repair` all the rest.
 func TestMeshHeals(t *testing.T) {
 	t.Parallel()
 	m := newMeshLab(t, 2)
@@ -187,6 +187,15 @@ func TestMeshHeals(t *testing.T) {
 	m.become("at first", "near", v4, "b2")
 	m.in(netnsPath("h1"), func() { m.exec("nft", "flush", "ruleset") })
 	m.become("flushed", "near", v4, "b2")
+	for _, damage := range []string{"delete table inet libnet-services", "flush chain inet libnet-services services", "flush map inet libnet-services spread4", "delete table bridge libnet-services"} {
+		start := time.Now()
+		m.in(netnsPath("h1"), func() { m.exec("nft", strings.Fields(damage)...) })
+		m.become(damage, "near", v4, "b2")
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("%s: mended after %s, as by the look once a minute", damage, took)
+		}
+	}
+	m.procs["h1"].kill(t) // else it mends what doctor is to find
 	for name, damage := range map[string]string{
 		"buckets":     "nft flush map inet libnet-services spread4",
 		"the address": "ip addr del " + v4 + "/32 dev lo",
@@ -200,7 +209,7 @@ func TestMeshHeals(t *testing.T) {
 			out = said
 			return err != nil && strings.Contains(out, "service")
 		}
-		if !lntest.Await(agentPatience, found) { // the agent may be at work after the flush still, and mend this, too
+		if !lntest.Await(agentPatience, found) {
 			t.Errorf("%s: doctor says nothing: %s", name, out)
 		}
 		m.lnctl("h1", "repair")
