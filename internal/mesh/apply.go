@@ -91,8 +91,8 @@ func (m *Mesh) prepare(ctx context.Context, open controllers, k key, did *outcom
 	if len(def.VIPs) > 0 && n.Refused != nil {
 		return t, false, fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
 	}
-	if preserves(def) && n.Encrypted {
-		return t, false, fmt.Errorf("service %q: %w", def.Name, n.cannotPreserve())
+	if err := n.cannotPreserve(); err != nil && preserves(def) {
+		return t, false, fmt.Errorf("service %q: %w", def.Name, err)
 	}
 	f := balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others, Well: well}
 	return task{k, f, def.Revision, n.StateDir}, true, nil

@@ -42,6 +42,8 @@ type Network struct {
 	Internal bool
 	// Encrypted: WireGuard leads to the other hosts.
 	Encrypted bool
+	// Direct: other hosts are reached without a tunnel where they can be (directRouting).
+	Direct bool
 	// NoHost: the host has no way to the containers.
 	NoHost bool
 	// Refused is why it can have no service with an address; nil: it can.

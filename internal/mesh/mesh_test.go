@@ -116,6 +116,39 @@ func TestPublishes(t *testing.T) {
 	want(false, false, true, 4)
 }
 
+// A network refuses to preserve the addresses of clients where what has them would not get to a
+// container, or not back: when a service is made, and when it is followed.
+func TestCannotPreserve(t *testing.T) {
+	lntest.Isolate(t)
+	open := controllers{}
+	defer open.close()
+	dir, web := t.TempDir(), webOf("web", 1)
+	web.Published = []service.Published{{Protocol: firewall.TCP, Port: 8080, To: 80}}
+	for _, tt := range []struct {
+		network  Network
+		external service.External
+		want     string
+	}{
+		{Network{}, service.ExternalPreserve, ""},
+		{Network{Encrypted: true}, service.ExternalPreserve, "is encrypted"},
+		{Network{Direct: true}, service.ExternalPreserve, "has directRouting"},
+		{Network{Direct: true}, service.ExternalNAT, ""},
+		{Network{Direct: true}, service.ExternalLocal, ""},
+	} {
+		tt.network.Name, tt.network.StateDir, web.External = "net1", dir, tt.external
+		made := web.Service
+		m := newMesh()
+		m.Keep([]Network{tt.network})
+		m.Defined([]service.Shared{web}, true)
+		_, _, followErr := m.prepare(t.Context(), open, key{"net1", "web"}, &outcome{})
+		for _, err := range []error{tt.network.complete(&made), followErr} {
+			if tt.want == "" && err != nil || tt.want != "" && (!errors.Is(err, service.ErrInvalid) || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("%+v, external %s: %v, want %q", tt.network, tt.external, err, tt.want)
+			}
+		}
+	}
+}
+
 // Containers come to the services that select one of their names, in any case, and go from
 // these alone.
 func TestBackends(t *testing.T) {
