@@ -22,6 +22,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/returnpath"
 	"github.com/libnet-cni/libnet/internal/telemetry"
 )
 
@@ -173,7 +174,7 @@ func (a *Agent) tasks() []func(context.Context) error {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
 	}
 	if a.conf.Registry != nil && a.conf.Services != nil {
-		all = append(all, a.followServiceRules)
+		all = append(all, a.followServiceRules, a.followReturns, a.followReturnRules)
 	}
 	if a.conf.Keys != nil {
 		all = append(all, a.announceLoop, a.userspaceLoop, a.rotateLoop, a.controlLoop, a.healLoop, a.directLoop)
@@ -260,6 +261,14 @@ func (a *Agent) followRules(ctx context.Context) error {
 // followServiceRules has services look at their tables after each removal of something in these.
 func (a *Agent) followServiceRules(ctx context.Context) error {
 	return watchTable(ctx, balancer.TableName, a.conf.Services.Lost)
+}
+
+// followReturns and followReturnRules look at return paths after each removal of a part of them.
+// Routes are told of by followKernel.
+func (a *Agent) followReturns(ctx context.Context) error { return watchReturns(ctx, a.mend.give) }
+
+func (a *Agent) followReturnRules(ctx context.Context) error {
+	return watchTable(ctx, returnpath.TableName, a.mend.give)
 }
 
 // situation is what the loops look at, at a time.

@@ -67,8 +67,8 @@ func (p *Paths) Close() {
 
 // kernel is what there is.
 type kernel struct {
-	generation   uint32
-	senders      map[sender]uint32
+	generation uint32
+	elements
 	whole, there bool // our table of nftables
 	rules        map[int][]rule
 	paths        map[int]map[uint32]path
@@ -78,7 +78,7 @@ func (p *Paths) read(nl *nfnl.Conn) (k kernel, err error) {
 	if k.generation, err = transaction.Generation(nl); err != nil {
 		return k, err
 	}
-	if k.senders, k.whole, k.there, err = p.sets.read(nl); err != nil {
+	if k.elements, k.whole, k.there, err = p.sets.read(nl); err != nil {
 		return k, err
 	}
 	k.rules, k.paths = map[int][]rule{}, map[int]map[uint32]path{}
@@ -134,8 +134,8 @@ func (p *Paths) ensure(nl *nfnl.Conn, n Network) error {
 			return err
 		}
 	}
-	if !maps.Equal(k.senders, want) || k.there && !k.whole {
-		if err := p.write(nl, k.generation, k.senders, k.whole, k.there, want); err != nil {
+	if now := elementsOf(want); !k.elements.equal(now) || k.there && !k.whole {
+		if err := p.write(nl, k.generation, k.elements, k.whole, k.there, now); err != nil {
 			return err
 		}
 	}

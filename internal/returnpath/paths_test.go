@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -183,6 +184,8 @@ func TestWhatIsLost(t *testing.T) {
 		"nft delete table inet " + TableName,
 		"nft flush chain inet " + TableName + " prerouting",
 		"nft flush map inet " + TableName + " senders",
+		"nft flush set inet " + TableName + " marks",
+		"nft add element inet " + TableName + " marks '{ 0x6c6e0009 }'",
 		"ip rule del pref 108 fwmark 0x6c6e0003",
 		"ip rule del pref 109 nop",
 		"ip -6 rule del pref 108 fwmark 0x6c6e0002",
@@ -209,6 +212,37 @@ func TestWhatIsLost(t *testing.T) {
 		left := state(t)
 		if damage != "ip link del vx-a" && left != before || strings.Contains(left, "6c6e0002") || strings.Contains(left, TableName) {
 			t.Errorf("after %s Remove left:\n%s\nwant:\n%s", damage, left, before)
+		}
+	}
+}
+
+// Whoever removes one of our rules of the routing policy is told of; rules of others are not.
+func TestWatch(t *testing.T) {
+	lntest.Isolate(t)
+	newVXLAN(t, "vx-a", 7)
+	foreign(t)
+	ensure(t, open(t), network("vx-a", peer(1)))
+	for _, tt := range []struct {
+		command string
+		want    bool
+	}{
+		{"ip rule del pref 108 fwmark 0x6c6e0001", true},
+		{"ip -6 rule del pref 108 fwmark 0x6c6e0001", true},
+		{"ip rule del pref 107", false},
+		{"ip -6 rule del pref 110", false},
+		{"ip rule flush", true},
+	} {
+		w, err := Watch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		patience := 2 * lntest.WaitForAnswer
+		if !tt.want {
+			patience = lntest.WaitForNone
+		}
+		do := func() error { return exec.Command("sh", "-c", tt.command).Run() }
+		if got := lntest.Tells(t, w, do, patience); got != tt.want {
+			t.Errorf("%s: told of it %t, want %t", tt.command, got, tt.want)
 		}
 	}
 }
