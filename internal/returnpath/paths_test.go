@@ -216,6 +216,54 @@ func TestWhatIsLost(t *testing.T) {
 	}
 }
 
+// Our table is lost, and a call for one network leaves the paths of the others, which keep their
+// marks, too; Remove of one does so as well, and the last leaves nothing.
+func TestTableIsLostOfNetworks(t *testing.T) {
+	lntest.Isolate(t)
+	before := state(t)
+	var all []Network
+	for i, device := range []string{"vx-a", "vx-b", "vx-c"} {
+		newVXLAN(t, device, 7+i)
+		all = append(all, network(device, peer(1), peer(2)))
+		ensure(t, open(t), all[i])
+	}
+	whole, marked := sorted(state(t)), marks(t)
+	routing := func() (all string) {
+		for _, family := range []string{"-4", "-6"} {
+			all += lntest.Run(t, "ip", family, "rule") + lntest.Run(t, "ip", family, "route", "show", "table", "all", "proto", "108")
+		}
+		return sorted(strings.ReplaceAll(all, "\n", ","))
+	}
+	led := routing()
+	for _, damage := range []string{"true", "ip rule del pref 108 not fwmark 0x6c6e0000/0xffffe000"} {
+		lntest.Run(t, "sh", "-c", "nft delete table inet "+TableName+"; "+damage)
+		p := open(t)
+		for i, n := range all {
+			ensure(t, p, n)
+			if now := routing(); now != led {
+				t.Errorf("%s: after the call for network %d:\n%s\nwant:\n%s", damage, i, now, led)
+			}
+		}
+		if now := sorted(state(t)); now != whole || !maps.Equal(marks(t), marked) {
+			t.Errorf("%s: in the end:\n%s\nwant:\n%s", damage, now, whole)
+		}
+	}
+	lntest.Run(t, "nft", "delete", "table", "inet", TableName)
+	p := open(t)
+	ensure(t, p, network("vx-a"))
+	if rules := lntest.Run(t, "ip", "rule"); strings.Count(rules, "108:") != 5 || !strings.Contains(rules, "109:") {
+		t.Errorf("Remove of one network left these of two others:\n%s", rules)
+	}
+	ensure(t, p, network("vx-b"))
+	ensure(t, p, network("vx-c"))
+	for _, n := range all {
+		lntest.Run(t, "ip", "link", "del", n.Device)
+	}
+	if now := state(t); now != before {
+		t.Errorf("left:\n%s\nwant:\n%s", now, before)
+	}
+}
+
 // Whoever removes one of our rules of the routing policy is told of; rules of others are not.
 func TestWatch(t *testing.T) {
 	lntest.Isolate(t)
