@@ -22,8 +22,9 @@ const (
 	// rarely is how often definitions are looked through for containers that are gone.
 	rarely = time.Minute
 	// compared is how often elements are compared with the records while some are removed: our own
-	// calls remove elements, too, and the comparison costs time with every service.
-	compared = 5 * time.Second
+	// calls remove elements, too, and the comparison costs time with every service. It takes one part
+	// of comparedPart of the time at most.
+	compared, comparedPart = 5 * time.Second, 20
 )
 
 // Run keeps this host's part of services until ctx ends. The kernel then stays as it is.
@@ -39,7 +40,7 @@ func (m *Mesh) followLoop(ctx context.Context) error {
 	defer open.close()
 	tick := time.NewTicker(rarely)
 	defer tick.Stop()
-	elements := time.NewTicker(compared)
+	elements := time.NewTimer(compared)
 	defer elements.Stop()
 	var retry <-chan time.Time
 	for {
@@ -54,9 +55,11 @@ func (m *Mesh) followLoop(ctx context.Context) error {
 			m.mend = true // news of a removal may have been lost
 			m.mu.Unlock()
 		case <-elements.C:
+			start := time.Now()
 			if m.doubtful() && !m.restore(ctx, open, true) {
 				retry = time.After(again)
 			}
+			elements.Reset(max(compared, comparedPart*time.Since(start)))
 			continue
 		}
 		if retry = nil; !m.once(ctx, open) {
