@@ -38,6 +38,23 @@ func (s *Services) Lost(ctx context.Context) error {
 	return err
 }
 
+// Lack says that the kernel lacks elements that services have by their records. A call that is at work
+// may be why.
+func (s *Services) Lack(ctx context.Context) (bool, error) {
+	if s == nil {
+		return false, nil
+	}
+	known, err := s.known()
+	if err != nil || len(known) == 0 {
+		return false, err
+	}
+	list, err := s.kernel().List(ctx)
+	for _, e := range list {
+		delete(known, slot(e))
+	}
+	return err == nil && len(known) > 0, err
+}
+
 // Fault is something about a service that is not as the records say.
 type Fault struct{ Service, Found string }
 
@@ -205,6 +222,9 @@ func (s *Services) known() (map[string]bool, error) {
 		}
 		if readErr != nil {
 			return nil, readErr
+		}
+		if len(r.VIPs) == 0 {
+			continue // of such services are no rules
 		}
 		for _, e := range s.elements(r, backends, make(net.HardwareAddr, 6)) { // only where they are counts
 			known[slot(e)] = true

@@ -207,7 +207,10 @@ func (m *Mesh) restore(ctx context.Context, open controllers, elements bool) boo
 		s, err := open.services(dir)
 		if err == nil {
 			lost := s.Lost(ctx) != nil
-			if lost || elements {
+			if !lost && elements {
+				lost, err = s.Lack(ctx)
+			}
+			if lost {
 				err = s.Restore(ctx)
 			}
 			if err == nil && lost {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/balance"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/service"
@@ -321,5 +323,33 @@ func TestManyServices(t *testing.T) {
 		first.Round(time.Millisecond), took[len(took)/2], took[len(took)-1], mem.HeapInuse>>20)
 	if took[len(took)/2] > time.Second { // it grows with their number
 		t.Errorf("one change: %s", took)
+	}
+	checkLack(t, m, open, dir)
+}
+
+// checkLack has elements be removed, and put back.
+func checkLack(t *testing.T, m *Mesh, open controllers, dir string) {
+	t.Helper()
+	s, err := open.services(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	lack, err := s.Lack(t.Context())
+	t.Logf("elements compared with the records: %s", time.Since(start))
+	if err != nil || lack {
+		t.Errorf("all is there: elements lack %t, %v", lack, err)
+	}
+	if out, err := exec.Command("nft", "flush", "map", "inet", balance.TableName, "spread4").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if lack, err = s.Lack(t.Context()); err != nil || !lack || s.Lost(t.Context()) != nil {
+		t.Errorf("a map is flushed: elements lack %t, %v", lack, err)
+	}
+	if done := m.restore(t.Context(), open, true); !done {
+		t.Error(m.Err())
+	}
+	if lack, err = s.Lack(t.Context()); err != nil || lack {
+		t.Errorf("restored: elements lack %t, %v", lack, err)
 	}
 }
