@@ -206,14 +206,8 @@ func (m *Mesh) restore(ctx context.Context, open controllers, elements bool) boo
 	for dir := range dirs {
 		s, err := open.services(dir)
 		if err == nil {
-			lost := s.Lost(ctx) != nil
-			if !lost && elements {
-				lost, err = s.Lack(ctx)
-			}
-			if lost {
-				err = s.Restore(ctx)
-			}
-			if err == nil && lost {
+			var missing bool
+			if missing, err = s.Mend(ctx, elements); missing && err == nil {
 				m.conf.Log.Warn("rules of services were gone, and are there again")
 			}
 		}

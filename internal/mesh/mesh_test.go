@@ -5,20 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/balance"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/service"
@@ -324,32 +327,94 @@ func TestManyServices(t *testing.T) {
 	if took[len(took)/2] > time.Second { // it grows with their number
 		t.Errorf("one change: %s", took)
 	}
-	checkLack(t, m, open, dir)
+	checkMend(t, m, open, dir)
 }
 
-// checkLack has elements be removed, and put back.
-func checkLack(t *testing.T, m *Mesh, open controllers, dir string) {
+// While containers come and go nothing is missing: our own removals are no loss.
+func TestMendBesideChanges(t *testing.T) {
+	lntest.Isolate(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	m, open := newMesh(), controllers{}
+	defer open.close()
+	m.Keep([]Network{{Name: "net1", StateDir: dir, Device: "br"}})
+	m.Defined([]service.Shared{webOf("web", 1)}, true)
+	m.Others(nil, true)
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ns.Close() }()
+	var looked atomic.Int64
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		runtime.LockOSThread() // the thread ends with it
+		done <- mendUntil(t.Context(), ns, dir, stop, &looked)
+	}()
+	one := far("h2", "c1", "shop", "10.6.0.1")
+	for i := 0; looked.Load() < 2000; i++ {
+		if m.Others([]overlay.Named{one}, false); i%2 == 1 {
+			m.Others([]overlay.Named{gone(one)}, false)
+		}
+		if !m.once(t.Context(), open) {
+			t.Error(m.Err())
+			break
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// mendUntil mends until stop is closed, and has nothing to mend.
+func mendUntil(ctx context.Context, ns *os.File, dir string, stop <-chan struct{}, looked *atomic.Int64) error {
+	defer looked.Store(math.MaxInt64)
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	open := controllers{}
+	defer open.close()
+	s, err := open.services(dir)
+	for err == nil {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		var missing bool
+		if missing, err = s.Mend(ctx, true); missing {
+			err = fmt.Errorf("look %d found something missing", looked.Load())
+		}
+		looked.Add(1)
+	}
+	return err
+}
+
+// checkMend has elements and a table be removed, and put back. What nothing was removed of is not
+// touched, also while a container comes and goes.
+func checkMend(t *testing.T, m *Mesh, open controllers, dir string) {
 	t.Helper()
 	s, err := open.services(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
-	lack, err := s.Lack(t.Context())
-	t.Logf("elements compared with the records: %s", time.Since(start))
-	if err != nil || lack {
-		t.Errorf("all is there: elements lack %t, %v", lack, err)
+	mend := func(about string, elements, want bool) {
+		t.Helper()
+		start := time.Now()
+		missing, err := s.Mend(t.Context(), elements)
+		t.Logf("%s: looked, and mended, in %s", about, time.Since(start).Round(time.Millisecond))
+		if err != nil || missing != want {
+			t.Errorf("%s: missing %t, %v; want %t", about, missing, err, want)
+		}
 	}
-	if out, err := exec.Command("nft", "flush", "map", "inet", balance.TableName, "spread4").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if lack, err = s.Lack(t.Context()); err != nil || !lack || s.Lost(t.Context()) != nil {
-		t.Errorf("a map is flushed: elements lack %t, %v", lack, err)
-	}
-	if done := m.restore(t.Context(), open, true); !done {
+	mend("all is there", true, false)
+	lntest.Run(t, "nft", "flush", "map", "inet", balancer.TableName, "spread4")
+	mend("a map is flushed, and tables alone are looked at", false, false)
+	mend("a map is flushed", true, true)
+	mend("it is mended", true, false)
+	lntest.Run(t, "nft", "delete", "table", "bridge", balancer.TableName)
+	mend("a table is gone", false, true)
+	if mend("it is there", true, false); m.Err() != nil {
 		t.Error(m.Err())
-	}
-	if lack, err = s.Lack(t.Context()); err != nil || lack {
-		t.Errorf("restored: elements lack %t, %v", lack, err)
 	}
 }
