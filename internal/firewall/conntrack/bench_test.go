@@ -26,7 +26,7 @@ func BenchmarkFlush(b *testing.B) {
 				lntest.Isolate(b)
 				c := openConn(b)
 				create(b, c, n, func(i int) flow {
-					return flow{udp, "10.0.0.1:54", fmt.Sprintf("10.1.%d.%d:54", i>>8&255, i&255), 0, ""}
+					return flow{udp, "10.0.0.1:54", fmt.Sprintf("10.1.%d.%d:54", i>>8&255, i&255), 0, "", 0}
 				})
 				for b.Loop() {
 					if err := flush(c); err != nil {
@@ -48,7 +48,7 @@ func FuzzTuple(f *testing.F) {
 	f.Add(nfnl.Find(a, ctaTupleOrig))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		orig := parseTuple(b)
-		if any := (Filter{Flows: []Flow{{udp, netip.Addr{}, 1, 65535}}}); any.matches(orig, tuple{}) && orig.proto != udp {
+		if is, _ := (Filter{Flows: []Flow{{udp, netip.Addr{}, 1, 65535}}}).matches(orig, tuple{}, 0); is && orig.proto != udp {
 			t.Errorf("%+v is not UDP", orig)
 		}
 	})
