@@ -61,7 +61,7 @@ type Filter struct {
 	// To has the subnets of containers to whose own addresses connections were
 	// begun. The whole table is listed for it.
 	To []netip.Prefix
-	// Led is for containers that a service leads to no more. The whole table is listed for it.
+	// Led is for containers that a service leads to no more. The table is walked over for it.
 	Led []Led
 }
 

@@ -114,7 +114,7 @@ func flows(t testing.TB, c *nfnl.Conn) []string {
 	t.Helper()
 	names := map[uint8]string{tcp: "tcp", udp: "udp", sctp: "sctp"}
 	var all []string
-	_, err := list(c, func(orig, reply tuple, _ uint8) (is, marked bool) {
+	_, err := list(c, nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet}, func(orig, reply tuple, _ uint8) (is, marked bool) {
 		if orig.src.IsValid() && names[orig.proto] != "" {
 			all = append(all, fmt.Sprint(names[orig.proto], " ", netip.AddrPortFrom(orig.dst, orig.dstPort), " ", netip.AddrPortFrom(reply.src, reply.srcPort)))
 		}

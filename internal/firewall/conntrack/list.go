@@ -33,9 +33,16 @@ type entry struct {
 // deleteListed lists the table, compares here, and deletes what matches.
 func (f Filter) deleteListed(ctx context.Context, c *nfnl.Conn) error {
 	var found []entry
-	err := repeat(func() (err error) {
-		found, err = list(c, f.matches)
-		return err
+	err := repeat(func() error {
+		found = nil
+		for _, what := range f.listings() {
+			some, err := list(c, what, f.matches)
+			if err != nil {
+				return err
+			}
+			found = append(found, some...)
+		}
+		return nil
 	})
 	if errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("list: %w: %w", ErrUnsupported, err) // nothing else is wrong with the request
@@ -97,11 +104,43 @@ func repeat(fn func() error) error {
 	}
 }
 
-// list returns the entries of both families that match. It reads to the end of
+// mostListings bounds how often the kernel walks over its table, each time for one container. To send
+// entries takes it longer than to pass over them.
+const mostListings = 4
+
+// listings are the requests that list what f may be about.
+func (f Filter) listings() (all []nfnl.Message) {
+	request := func(family uint8, put func(*nfnl.Attrs)) nfnl.Message {
+		return nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet, Family: family, Put: put}
+	}
+	if len(f.Flows)+len(f.Targets)+len(f.Addrs)+len(f.To) > 0 {
+		return []nfnl.Message{request(unix.NFPROTO_UNSPEC, nil)}
+	}
+	is6, by := false, map[netip.Addr]bool{}
+	for _, l := range f.Led {
+		if l.By.Is4() {
+			by[l.By] = true
+		} else {
+			is6 = true
+		}
+	}
+	if is6 { // see passes
+		all = append(all, request(unix.NFPROTO_IPV6, nil))
+	}
+	if len(by) > mostListings {
+		return append(all, request(unix.NFPROTO_IPV4, nil))
+	}
+	for a := range by {
+		all = append(all, request(unix.NFPROTO_IPV4, pass{source: a}.put))
+	}
+	return all
+}
+
+// list returns the entries that match. It reads to the end of
 // the dump even if that is of no use any more: the socket is asked again.
-func list(c *nfnl.Conn, matches func(orig, reply tuple, state uint8) (is, marked bool)) ([]entry, error) {
+func list(c *nfnl.Conn, what nfnl.Message, matches func(orig, reply tuple, state uint8) (is, marked bool)) ([]entry, error) {
 	var found []entry
-	err := c.Dump(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet}, func(a nfnl.Answer) error {
+	err := c.Dump(what, func(a nfnl.Answer) error {
 		orig := nfnl.Find(a.Attrs, ctaTupleOrig)
 		t := parseTuple(orig)
 		if is, marked := matches(t, parseTuple(nfnl.Find(a.Attrs, ctaTupleReply)), stateOf(a.Attrs)); is {
