@@ -264,7 +264,7 @@ func TestTableIsLostOfNetworks(t *testing.T) {
 	}
 }
 
-// Whoever removes one of our rules of the routing policy is told of; rules of others are not.
+// The watch tells of each removed rule of ours of the routing policy, and of no other rule.
 func TestWatch(t *testing.T) {
 	lntest.Isolate(t)
 	newVXLAN(t, "vx-a", 7)
