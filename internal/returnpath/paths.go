@@ -128,7 +128,7 @@ func (p *Paths) ensure(nl *nfnl.Conn, n Network) error {
 			return err
 		}
 	}
-	if now := elementsOf(want); !k.elements.equal(now) || k.there && !k.whole {
+	if now := elementsOf(want); !k.equal(now) || k.there && !k.whole {
 		if err := p.write(nl, k.generation, k.elements, k.whole, k.there, now); err != nil {
 			return err
 		}

@@ -93,7 +93,8 @@ func request(to netip.AddrPort, patience time.Duration) (answer string, err erro
 			return "", err
 		}
 	}
-	if err := eintr(func() error { return unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}) }); err != nil {
+	at := unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	if err := eintr(func() error { return unix.Connect(fd, &at) }); err != nil {
 		return "", fmt.Errorf("connect: %w", err)
 	}
 	buf, n := make([]byte, 64), 0
