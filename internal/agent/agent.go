@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/enforce"
 	"github.com/libnet-cni/libnet/internal/graph"
 	"github.com/libnet-cni/libnet/internal/mesh"
@@ -21,6 +22,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
 	"github.com/libnet-cni/libnet/internal/overlay"
+	"github.com/libnet-cni/libnet/internal/returnpath"
 	"github.com/libnet-cni/libnet/internal/telemetry"
 )
 
@@ -171,6 +173,9 @@ func (a *Agent) tasks() []func(context.Context) error {
 	if a.conf.Registry != nil {
 		all = append(all, a.followConf, a.followRegistry, a.claimLoop, a.mendLoop, a.followKernel, a.followRules)
 	}
+	if a.conf.Registry != nil && a.conf.Services != nil {
+		all = append(all, a.followServiceRules, a.followReturns, a.followReturnRules)
+	}
 	if a.conf.Keys != nil {
 		all = append(all, a.announceLoop, a.userspaceLoop, a.rotateLoop, a.controlLoop, a.healLoop, a.directLoop)
 	}
@@ -250,12 +255,20 @@ func (a *Agent) followKernel(ctx context.Context) error {
 }
 
 func (a *Agent) followRules(ctx context.Context) error {
-	return watchRules(ctx, func() {
-		a.mend.give()
-		if a.conf.Services != nil {
-			a.conf.Services.Lost()
-		}
-	})
+	return watchRules(ctx, a.mend.give)
+}
+
+// followServiceRules has services look at their tables after each removal of something in these.
+func (a *Agent) followServiceRules(ctx context.Context) error {
+	return watchTable(ctx, balancer.TableName, a.conf.Services.Lost)
+}
+
+// followReturns and followReturnRules look at return paths after each removal of a part of them.
+// Routes are told of by followKernel.
+func (a *Agent) followReturns(ctx context.Context) error { return watchReturns(ctx, a.mend.give) }
+
+func (a *Agent) followReturnRules(ctx context.Context) error {
+	return watchTable(ctx, returnpath.TableName, a.mend.give)
 }
 
 // situation is what the loops look at, at a time.

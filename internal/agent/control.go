@@ -133,7 +133,7 @@ func (a *Agent) keepServices(networks []netconf.AgentNetwork) {
 	}
 	var all []mesh.Network
 	for _, n := range networks {
-		one := mesh.Network{Name: n.Name, StateDir: a.stateDirOf(n), Device: cmp.Or(n.Config.Bridge, model.BridgeName(n.Name)), Internal: n.Config.IsInternal(), Encrypted: n.Config.Tunnel.Encrypted(), NoHost: n.Config.NoHost}
+		one := mesh.Network{Name: n.Name, StateDir: a.stateDirOf(n), Device: cmp.Or(n.Config.Bridge, model.BridgeName(n.Name)), Internal: n.Config.IsInternal(), Encrypted: n.Config.Tunnel.Encrypted(), Direct: n.Config.Tunnel.DirectRouting, NoHost: n.Config.NoHost}
 		if n.Config.Backend == model.BackendIPTables {
 			one.Refused = errNeedsNFT
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/returnpath"
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
@@ -28,6 +29,28 @@ func watch(ctx context.Context, changed func()) error {
 // thread that calls it.
 func watchRules(ctx context.Context, removed func()) error {
 	w, err := nft.Watch()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, removed)
+}
+
+// watchTable is watchRules for other tables of ours, of this name.
+func watchTable(ctx context.Context, name string, removed func()) error {
+	w, err := nft.WatchTable(name, false)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return w.Run(ctx, removed)
+}
+
+// watchReturns calls removed whenever a rule of the routing policy that belongs to return paths has
+// been removed, by whomever, until ctx ends. It is about the network namespace of the thread that
+// calls it.
+func watchReturns(ctx context.Context, removed func()) error {
+	w, err := returnpath.Watch()
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,9 @@ import (
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
+// TableName is the name of the tables of nftables that have the rules of services.
+const TableName = balance.TableName
+
 // Host is the part of the kernel beside the rules.
 type Host interface {
 	EnsureServiceAddrs(device string, addrs []netip.Addr) (net.HardwareAddr, error)

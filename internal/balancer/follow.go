@@ -20,6 +20,8 @@ type Outcome struct {
 	// Left are the backends on other hosts that it has no more: connections to them are in
 	// conntrack still.
 	Left []service.Backend
+	// Drained are the backends, on whatever host, that get no new connections any more, and did.
+	Drained []service.Backend
 	// Named says that Note is to be called, after this call or later ones.
 	Named bool
 	Err   error
@@ -90,6 +92,9 @@ func (s *Services) followSome(ctx context.Context, these []Followed) []Outcome {
 		}
 		did[i].Left = slices.DeleteFunc(slices.Clone(f.was.Others), func(b service.Backend) bool {
 			return slices.ContainsFunc(f.Others, func(o service.Backend) bool { return o.Key() == b.Key() && o.Node == b.Node })
+		})
+		did[i].Drained = slices.DeleteFunc(slices.Concat(f.before, f.Others), func(b service.Backend) bool {
+			return f.was.Weight(b.ContainerID) == 0 || f.Weight(b.ContainerID) > 0
 		})
 	}
 	return did

@@ -38,6 +38,78 @@ func (s *Services) Lost(ctx context.Context) error {
 	return err
 }
 
+// Mend puts back what another program has removed: the tables of services, if they are gone or
+// broken, and with elements also those that services lack by their records, which costs time with
+// all of them. It says whether something was missing. A call that is at work, as it takes a
+// container away, is no such program: services that seem to lack elements are looked at under their
+// locks before anything is changed.
+func (s *Services) Mend(ctx context.Context, elements bool) (missing bool, err error) {
+	if s == nil {
+		return false, nil
+	}
+	if s.Lost(ctx) != nil {
+		ids, err := s.dir.Services()
+		fresh, restoreErr := s.restore(ctx, ids)
+		return fresh, errors.Join(err, restoreErr)
+	}
+	if !elements {
+		return false, nil
+	}
+	seem, err := s.lacking(ctx)
+	errs := []error{err}
+	for i, id := range seem {
+		if missing, err = s.lacks(ctx, id); missing {
+			_, err = s.restore(ctx, seem[i:]) // what lacks nothing is not changed
+		}
+		if errs = append(errs, err); missing {
+			break
+		}
+	}
+	return missing, errors.Join(errs...)
+}
+
+// lacking are the services of which the kernel lacks elements that they have by their records, which
+// are read without their locks: a call that is at work may be why.
+func (s *Services) lacking(ctx context.Context) (seem []state.ServiceID, err error) {
+	ids, err := s.dir.Services()
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	list, err := s.kernel().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[string]bool, len(list))
+	for _, e := range list {
+		there[slot(e)] = true
+	}
+	for _, id := range ids {
+		elems, err := s.recorded(id)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(elems, func(e balance.Elem) bool { return !there[slot(e)] }) {
+			seem = append(seem, id)
+		}
+	}
+	return seem, nil
+}
+
+// lacks looks at one service under its lock.
+func (s *Services) lacks(ctx context.Context, id state.ServiceID) (lacks bool, err error) {
+	_, err = s.changeLocked(ctx, id, unix.LOCK_SH, func(c *changing) error {
+		c.same = true
+		want, err := s.wanted(c)
+		if err != nil || len(c.VIPs) == 0 {
+			return err
+		}
+		missing, _, err := s.kernel().Differs(ctx, want, nil)
+		lacks = len(missing) > 0
+		return err
+	})
+	return lacks, err
+}
+
 // Fault is something about a service that is not as the records say.
 type Fault struct{ Service, Found string }
 
@@ -198,19 +270,29 @@ func (s *Services) known() (map[string]bool, error) {
 	known := map[string]bool{}
 	ids, err := s.dir.Services()
 	for _, id := range ids {
-		var r record
-		backends, readErr := state.ReadService[service.Backend](s.dir, id, &r)
-		if state.Missing(readErr) {
-			continue
+		elems, err := s.recorded(id)
+		if err != nil {
+			return nil, err
 		}
-		if readErr != nil {
-			return nil, readErr
-		}
-		for _, e := range s.elements(r, backends, make(net.HardwareAddr, 6)) { // only where they are counts
+		for _, e := range elems {
 			known[slot(e)] = true
 		}
 	}
 	return known, err
+}
+
+// recorded are the elements of a service by its record; none: it is gone. Their data are not to be
+// looked at.
+func (s *Services) recorded(id state.ServiceID) ([]balance.Elem, error) {
+	var r record
+	backends, err := state.ReadService[service.Backend](s.dir, id, &r)
+	if state.Missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.elements(r, backends, make(net.HardwareAddr, 6)), nil
 }
 
 // mendPorts has a service have the ports of the host that it publishes, and no others, unless

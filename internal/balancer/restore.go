@@ -17,21 +17,28 @@ func (s *Services) Restore(ctx context.Context) error {
 		return nil
 	}
 	ids, err := s.dir.Services()
-	errs := []error{err}
+	_, restoreErr := s.restore(ctx, ids)
+	return errors.Join(err, restoreErr)
+}
+
+// restore is Restore for these services, in the order of dir.Services. fresh: the tables were not
+// there, and are.
+func (s *Services) restore(ctx context.Context, ids []state.ServiceID) (fresh bool, err error) {
+	var errs []error
 	for range maxRounds {
 		again := false
 		for rest := ids; len(rest) > 0; {
-			n, fresh, err := s.restoreSome(ctx, rest)
+			n, now, err := s.restoreSome(ctx, rest)
 			if err != nil { // which of them it was
-				fresh, err = s.restoreEach(ctx, rest[:n])
+				now, err = s.restoreEach(ctx, rest[:n])
 			}
-			rest, again, errs = rest[n:], again || fresh && len(ids) > 1, append(errs, err)
+			fresh, rest, again, errs = fresh || now, rest[n:], again || now && len(ids) > 1, append(errs, err)
 		}
 		if !again { // else what came before was lost with the tables
 			break
 		}
 	}
-	return errors.Join(errs...)
+	return fresh, errors.Join(errs...)
 }
 
 // maxRounds bounds how often all is begun anew as the tables went meanwhile.

@@ -54,11 +54,11 @@ func (m *Mesh) applySome(ctx context.Context, open controllers, todo []key) (don
 	for _, err := range did.errs {
 		done = done && err == nil
 	}
-	m.forget(ctx, did.stale)
 	for dir := range did.named {
 		done = m.rename(ctx, open, dir) && done
 	}
 	m.publish(did)
+	m.forget(ctx, did.stale)
 	return done
 }
 
@@ -91,8 +91,8 @@ func (m *Mesh) prepare(ctx context.Context, open controllers, k key, did *outcom
 	if len(def.VIPs) > 0 && n.Refused != nil {
 		return t, false, fmt.Errorf("service %q of network %q: %w", def.Name, def.Network, n.Refused)
 	}
-	if preserves(def) && n.Encrypted {
-		return t, false, fmt.Errorf("service %q: %w", def.Name, n.cannotPreserve())
+	if err := n.cannotPreserve(); err != nil && preserves(def) {
+		return t, false, fmt.Errorf("service %q: %w", def.Name, err)
 	}
 	f := balancer.Followed{Service: def.Service, Device: n.Device, Node: m.conf.Node, Others: others, Well: well}
 	return task{k, f, def.Revision, n.StateDir}, true, nil
@@ -116,7 +116,8 @@ func (m *Mesh) follow(ctx context.Context, open controllers, tasks []task, did *
 		if one.Named {
 			did.named[t.dir] = true
 		}
-		did.stale = append(did.stale, staleOf(t.Service, one.Left)...)
+		did.stale = append(did.stale, staleOf(t.Service, one.Left, true)...)
+		did.stale = append(did.stale, staleOf(t.Service, one.Drained, false)...)
 		if did.errs[t.key] = one.Err; one.Err == nil {
 			m.has[t.key], did.revision[t.key] = placeOf(t.Service), t.revision
 		}
@@ -137,30 +138,43 @@ func (m *Mesh) publish(did outcome) {
 	}
 }
 
-// forget has datagrams of clients that go on sending led to other containers. Streams stay: the
-// container may live, and its host be out of touch with etcd only.
+// forget has datagrams of clients that go on sending led to other containers, and attempts to connect
+// that were not answered. Streams stay: the container may live, and its host be out of touch with
+// etcd only. Of streams that have ended conntrack would lead a new one of the client's port to a
+// container that is gone.
 func (m *Mesh) forget(ctx context.Context, stale []conntrack.Led) {
 	if len(stale) == 0 {
 		return
 	}
 	t := conntrack.New(nil)
 	if err := errors.Join(t.Flush(ctx, conntrack.Filter{Led: stale}), t.Close()); err != nil {
-		m.conf.Log.Warn("datagrams to containers that services have no more", "error", err)
+		m.conf.Log.Warn("connections to containers that services have no more", "error", err)
 	}
 }
 
-// staleOf are the datagrams that a service led to backends which it has no more.
-func staleOf(s service.Service, left []service.Backend) (all []conntrack.Led) {
-	for _, b := range left {
-		for _, a := range b.Addresses {
-			for _, vip := range s.VIPs {
-				for _, p := range s.Ports {
-					if p.Protocol == firewall.UDP && vip.Is4() == a.Is4() {
-						all = append(all, conntrack.Led{Protocol: uint8(p.Protocol), To: netip.AddrPortFrom(vip, p.Port), By: a})
-					}
+// staleOf are what a service led to backends which it has no more, or leads nothing new to: of
+// these, datagrams are led on.
+func staleOf(s service.Service, backends []service.Backend, gone bool) (all []conntrack.Led) {
+	add := func(at netip.Addr, p firewall.Protocol, port uint16) {
+		if p != firewall.TCP && (p != firewall.UDP || !gone) {
+			return
+		}
+		for _, b := range backends {
+			for _, a := range b.Addresses {
+				if a.Is4() == at.Is4() {
+					all = append(all, conntrack.Led{Protocol: uint8(p), To: netip.AddrPortFrom(at, port), By: a, Gone: gone})
 				}
 			}
 		}
+	}
+	for _, vip := range s.VIPs {
+		for _, p := range s.Ports {
+			add(vip, p.Protocol, p.Port)
+		}
+	}
+	for _, p := range s.Published { // of whatever address of the host
+		add(netip.IPv4Unspecified(), p.Protocol, p.Port)
+		add(netip.IPv6Unspecified(), p.Protocol, p.Port)
 	}
 	return all
 }

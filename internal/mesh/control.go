@@ -129,8 +129,10 @@ func (n Network) complete(s *service.Service) error {
 		return fmt.Errorf("%w: publish %s: network %q is internal: nothing comes in from outside", service.ErrInvalid, s.Published[0], s.Network)
 	case s.External == "":
 		s.External = service.ExternalNAT
-	case s.External == service.ExternalPreserve && n.Encrypted:
-		return n.cannotPreserve()
+	case s.External == service.ExternalPreserve:
+		if err := n.cannotPreserve(); err != nil {
+			return err
+		}
 	}
 	for _, p := range s.Published {
 		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
@@ -140,8 +142,16 @@ func (n Network) complete(s *service.Service) error {
 	return s.Check()
 }
 
-// cannotPreserve is of an encrypted network: WireGuard takes from a host what has an address of
-// that host alone, and drops what has a client's.
+// cannotPreserve says why no service of a network can preserve the addresses of clients; nil: they
+// can. WireGuard takes from a host what has an address of that host alone, and drops what has a
+// client's. What comes by the segment, past the tunnel, gets no mark: the answer would not go back by
+// the host that was asked.
 func (n Network) cannotPreserve() error {
-	return fmt.Errorf("%w: external preserve: network %q is encrypted, and WireGuard lets no address of a client outside through; want nat or local", service.ErrInvalid, n.Name)
+	switch {
+	case n.Encrypted:
+		return fmt.Errorf("%w: external preserve: network %q is encrypted, and WireGuard lets no address of a client outside through; want nat or local", service.ErrInvalid, n.Name)
+	case n.Direct:
+		return fmt.Errorf("%w: external preserve: network %q has directRouting, and answers to a client outside find back to the host that was asked by the tunnel alone; want nat or local, or directRouting false on all hosts", service.ErrInvalid, n.Name)
+	}
+	return nil
 }

@@ -21,6 +21,10 @@ const (
 	again = time.Second
 	// rarely is how often definitions are looked through for containers that are gone.
 	rarely = time.Minute
+	// compared is how often elements are compared with the records while some are removed: our own
+	// calls remove elements, too, and the comparison costs time with every service. It takes one part
+	// of comparedPart of the time at most.
+	compared, comparedPart = 5 * time.Second, 20
 )
 
 // Run keeps this host's part of services until ctx ends. The kernel then stays as it is.
@@ -36,6 +40,8 @@ func (m *Mesh) followLoop(ctx context.Context) error {
 	defer open.close()
 	tick := time.NewTicker(rarely)
 	defer tick.Stop()
+	elements := time.NewTimer(compared)
+	defer elements.Stop()
 	var retry <-chan time.Time
 	for {
 		select {
@@ -45,6 +51,16 @@ func (m *Mesh) followLoop(ctx context.Context) error {
 		case <-retry:
 		case <-tick.C:
 			m.prune(ctx, open)
+			m.mu.Lock()
+			m.mend = true // news of a removal may have been lost
+			m.mu.Unlock()
+		case <-elements.C:
+			start := time.Now()
+			if m.doubtful() && !m.restore(ctx, open, true) {
+				retry = time.After(again)
+			}
+			elements.Reset(max(compared, comparedPart*time.Since(start)))
+			continue
 		}
 		if retry = nil; !m.once(ctx, open) {
 			retry = time.After(again)
@@ -86,7 +102,7 @@ func (m *Mesh) once(ctx context.Context, open controllers) (done bool) {
 		done = ctx.Err() == nil && m.applySome(ctx, open, some) && done
 	}
 	if mend {
-		done = m.restore(ctx, open) && done
+		done = m.restore(ctx, open, false) && done
 	}
 	if !begun { // a service that fails does not have all networks begun anew
 		m.mu.Lock()
@@ -166,8 +182,20 @@ func (m *Mesh) note(k key, err error) {
 	}
 }
 
-// restore puts the rules of services back, as far as any are missing.
-func (m *Mesh) restore(ctx context.Context, open controllers) bool {
+// doubtful says, once, that elements may have been removed.
+func (m *Mesh) doubtful() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	is := m.doubt && m.defined && m.heard
+	if is {
+		m.doubt = false
+	}
+	return is
+}
+
+// restore puts the rules of services back, as far as any are missing; elements: also elements of
+// sets, which tables that are whole may lack.
+func (m *Mesh) restore(ctx context.Context, open controllers, elements bool) bool {
 	m.mu.Lock()
 	dirs := map[string]bool{}
 	for _, n := range m.networks {
@@ -177,8 +205,9 @@ func (m *Mesh) restore(ctx context.Context, open controllers) bool {
 	done := true
 	for dir := range dirs {
 		s, err := open.services(dir)
-		if err == nil && s.Lost(ctx) != nil {
-			if err = s.Restore(ctx); err == nil {
+		if err == nil {
+			var missing bool
+			if missing, err = s.Mend(ctx, elements); missing && err == nil {
 				m.conf.Log.Warn("rules of services were gone, and are there again")
 			}
 		}
@@ -187,7 +216,7 @@ func (m *Mesh) restore(ctx context.Context, open controllers) bool {
 	}
 	if !done {
 		m.mu.Lock()
-		m.mend = true
+		m.mend, m.doubt = true, m.doubt || elements
 		m.mu.Unlock()
 	}
 	return done

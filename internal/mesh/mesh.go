@@ -42,6 +42,8 @@ type Network struct {
 	Internal bool
 	// Encrypted: WireGuard leads to the other hosts.
 	Encrypted bool
+	// Direct: other hosts are reached without a tunnel where they can be (directRouting).
+	Direct bool
 	// NoHost: the host has no way to the containers.
 	NoHost bool
 	// Refused is why it can have no service with an address; nil: it can.
@@ -76,6 +78,7 @@ type Mesh struct {
 	own     map[key][]service.Backend
 	well    map[key][]string
 	mend    bool          // the rules may be gone
+	doubt   bool          // elements may be gone
 	applied map[key]int64 // revision that this host has; missing: it has none
 	has     map[key]place // services that this host has; for the goroutine of Run
 	errs    map[key]error
@@ -182,10 +185,10 @@ func (m *Mesh) Publishes(network string) (is, preserves, known bool) {
 	return m.publishing[network] > 0, m.preserving[network] > 0, m.defined
 }
 
-// Lost says that rules have been removed, by whatever program.
+// Lost says that rules or elements have been removed, by whatever program.
 func (m *Mesh) Lost() {
 	m.mu.Lock()
-	m.mend = true
+	m.mend, m.doubt = true, true
 	m.mu.Unlock()
 	m.hint()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,9 +14,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/overlay"
@@ -114,6 +119,39 @@ func TestPublishes(t *testing.T) {
 	want(true, false, true, 3)
 	m.Defined([]service.Shared{{Service: service.Service{Network: "net1", Name: "web"}}}, false)
 	want(false, false, true, 4)
+}
+
+// A network refuses to preserve the addresses of clients where what has them would not get to a
+// container, or not back: when a service is made, and when it is followed.
+func TestCannotPreserve(t *testing.T) {
+	lntest.Isolate(t)
+	open := controllers{}
+	defer open.close()
+	dir, web := t.TempDir(), webOf("web", 1)
+	web.Published = []service.Published{{Protocol: firewall.TCP, Port: 8080, To: 80}}
+	for _, tt := range []struct {
+		network  Network
+		external service.External
+		want     string
+	}{
+		{Network{}, service.ExternalPreserve, ""},
+		{Network{Encrypted: true}, service.ExternalPreserve, "is encrypted"},
+		{Network{Direct: true}, service.ExternalPreserve, "has directRouting"},
+		{Network{Direct: true}, service.ExternalNAT, ""},
+		{Network{Direct: true}, service.ExternalLocal, ""},
+	} {
+		tt.network.Name, tt.network.StateDir, web.External = "net1", dir, tt.external
+		made := web.Service
+		m := newMesh()
+		m.Keep([]Network{tt.network})
+		m.Defined([]service.Shared{web}, true)
+		_, _, followErr := m.prepare(t.Context(), open, key{"net1", "web"}, &outcome{})
+		for _, err := range []error{tt.network.complete(&made), followErr} {
+			if tt.want == "" && err != nil || tt.want != "" && (!errors.Is(err, service.ErrInvalid) || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("%+v, external %s: %v, want %q", tt.network, tt.external, err, tt.want)
+			}
+		}
+	}
 }
 
 // Containers come to the services that select one of their names, in any case, and go from
@@ -288,5 +326,95 @@ func TestManyServices(t *testing.T) {
 		first.Round(time.Millisecond), took[len(took)/2], took[len(took)-1], mem.HeapInuse>>20)
 	if took[len(took)/2] > time.Second { // it grows with their number
 		t.Errorf("one change: %s", took)
+	}
+	checkMend(t, m, open, dir)
+}
+
+// While containers come and go nothing is missing: our own removals are no loss.
+func TestMendBesideChanges(t *testing.T) {
+	lntest.Isolate(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	m, open := newMesh(), controllers{}
+	defer open.close()
+	m.Keep([]Network{{Name: "net1", StateDir: dir, Device: "br"}})
+	m.Defined([]service.Shared{webOf("web", 1)}, true)
+	m.Others(nil, true)
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ns.Close() }()
+	var looked atomic.Int64
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		runtime.LockOSThread() // the thread ends with it
+		done <- mendUntil(t.Context(), ns, dir, stop, &looked)
+	}()
+	one := far("h2", "c1", "shop", "10.6.0.1")
+	for i := 0; looked.Load() < 2000; i++ {
+		if m.Others([]overlay.Named{one}, false); i%2 == 1 {
+			m.Others([]overlay.Named{gone(one)}, false)
+		}
+		if !m.once(t.Context(), open) {
+			t.Error(m.Err())
+			break
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// mendUntil mends until stop is closed, and has nothing to mend.
+func mendUntil(ctx context.Context, ns *os.File, dir string, stop <-chan struct{}, looked *atomic.Int64) error {
+	defer looked.Store(math.MaxInt64)
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	open := controllers{}
+	defer open.close()
+	s, err := open.services(dir)
+	for err == nil {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		var missing bool
+		if missing, err = s.Mend(ctx, true); missing {
+			err = fmt.Errorf("look %d found something missing", looked.Load())
+		}
+		looked.Add(1)
+	}
+	return err
+}
+
+// checkMend has elements and a table be removed, and put back. What nothing was removed of is not
+// touched, also while a container comes and goes.
+func checkMend(t *testing.T, m *Mesh, open controllers, dir string) {
+	t.Helper()
+	s, err := open.services(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mend := func(about string, elements, want bool) {
+		t.Helper()
+		start := time.Now()
+		missing, err := s.Mend(t.Context(), elements)
+		t.Logf("%s: looked, and mended, in %s", about, time.Since(start).Round(time.Millisecond))
+		if err != nil || missing != want {
+			t.Errorf("%s: missing %t, %v; want %t", about, missing, err, want)
+		}
+	}
+	mend("all is there", true, false)
+	lntest.Run(t, "nft", "flush", "map", "inet", balancer.TableName, "spread4")
+	mend("a map is flushed, and tables alone are looked at", false, false)
+	mend("a map is flushed", true, true)
+	mend("it is mended", true, false)
+	lntest.Run(t, "nft", "delete", "table", "bridge", balancer.TableName)
+	mend("a table is gone", false, true)
+	if mend("it is there", true, false); m.Err() != nil {
+		t.Error(m.Err())
 	}
 }

@@ -67,8 +67,8 @@ func (p *Paths) Close() {
 
 // kernel is what there is.
 type kernel struct {
-	generation   uint32
-	senders      map[sender]uint32
+	generation uint32
+	elements
 	whole, there bool // our table of nftables
 	rules        map[int][]rule
 	paths        map[int]map[uint32]path
@@ -78,7 +78,7 @@ func (p *Paths) read(nl *nfnl.Conn) (k kernel, err error) {
 	if k.generation, err = transaction.Generation(nl); err != nil {
 		return k, err
 	}
-	if k.senders, k.whole, k.there, err = p.sets.read(nl); err != nil {
+	if k.elements, k.whole, k.there, err = p.sets.read(nl); err != nil {
 		return k, err
 	}
 	k.rules, k.paths = map[int][]rule{}, map[int]map[uint32]path{}
@@ -114,38 +114,61 @@ func (p *Paths) ensure(nl *nfnl.Conn, n Network) error {
 	if err != nil {
 		return err
 	}
-	device := 0
-	if len(n.Peers) > 0 {
-		d, err := p.conn.Device(n.Device)
-		if err != nil {
-			return err
-		}
-		device = d.Index
-		if err := validate(n); err != nil {
-			return err
-		}
+	device, err := p.device(n)
+	if err != nil {
+		return err
 	}
 	want, err := k.assign(n, device)
 	if err != nil {
 		return err
 	}
+	others := k.others(want, device)
 	for _, f := range families {
-		if err := p.lead(f, k, n, want, device); err != nil {
+		if err := p.lead(f, k, n, want, others, device); err != nil {
 			return err
 		}
 	}
-	if !maps.Equal(k.senders, want) || k.there && !k.whole {
-		if err := p.write(nl, k.generation, k.senders, k.whole, k.there, want); err != nil {
+	if now := elementsOf(want); !k.equal(now) || k.there && !k.whole {
+		if err := p.write(nl, k.generation, k.elements, k.whole, k.there, now); err != nil {
 			return err
 		}
 	}
 	for _, f := range families {
-		if err := p.tidy(f, k, want); err != nil {
+		if err := p.tidy(f, k, want, others); err != nil {
 			return err
 		}
 	}
-	p.none = len(want) == 0
+	p.none = len(want)+len(others) == 0
 	return nil
+}
+
+// device returns the index of a network's device; 0: it is gone, and has no peers.
+func (p *Paths) device(n Network) (int, error) {
+	d, err := p.conn.Device(n.Device)
+	if errors.Is(err, netlink.ErrNotFound) && len(n.Peers) == 0 {
+		return 0, nil // its routes have gone with it
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(n.Peers) == 0 {
+		return d.Index, nil
+	}
+	return d.Index, validate(n)
+}
+
+// others are the marks that no sender has, and whose paths lead by the devices of other networks: our
+// table has been lost, and the next calls are about these networks.
+func (k kernel) others(want map[sender]uint32, device int) map[uint32]bool {
+	others, used := map[uint32]bool{}, marksOf(want)
+	for _, f := range families {
+		for mark, path := range k.paths[f] {
+			if path.device != 0 && path.device != device && !used[mark] {
+				others[mark] = true
+			}
+		}
+	}
+	return others
 }
 
 // validate has the reverse path of a client be looked up with its mark, by which it is the tunnel.
@@ -201,7 +224,7 @@ func (k kernel) assign(n Network, device int) (map[sender]uint32, error) {
 }
 
 // lead makes the routes and rules of a family that are missing.
-func (p *Paths) lead(family int, k kernel, n Network, want map[sender]uint32, device int) error {
+func (p *Paths) lead(family int, k kernel, n Network, want map[sender]uint32, others map[uint32]bool, device int) error {
 	throws := map[netip.Prefix]bool{}
 	for _, s := range n.Nets {
 		if netlink.Family(s.Addr()) == family {
@@ -241,7 +264,7 @@ func (p *Paths) lead(family int, k kernel, n Network, want map[sender]uint32, de
 			if err := delRule(p.conn, family, r); err != nil {
 				return err
 			}
-			if used[r.mark] {
+			if used[r.mark] || others[r.mark] {
 				led[r.mark] = true
 			}
 		}
@@ -267,10 +290,11 @@ func marksOf(all map[sender]uint32) map[uint32]bool {
 }
 
 // tidy removes rules and routes of a family that no mark needs.
-func (p *Paths) tidy(family int, k kernel, want map[sender]uint32) error {
+func (p *Paths) tidy(family int, k kernel, want map[sender]uint32, others map[uint32]bool) error {
 	used := marksOf(want)
+	maps.Copy(used, others)
 	for _, r := range k.rules[family] {
-		if r.isPath() && !used[r.mark] || len(want) == 0 {
+		if r.isPath() && !used[r.mark] || len(used) == 0 {
 			if err := delRule(p.conn, family, r); err != nil {
 				return err
 			}

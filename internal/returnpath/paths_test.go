@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -183,6 +184,8 @@ func TestWhatIsLost(t *testing.T) {
 		"nft delete table inet " + TableName,
 		"nft flush chain inet " + TableName + " prerouting",
 		"nft flush map inet " + TableName + " senders",
+		"nft flush set inet " + TableName + " marks",
+		"nft add element inet " + TableName + " marks '{ 0x6c6e0009 }'",
 		"ip rule del pref 108 fwmark 0x6c6e0003",
 		"ip rule del pref 109 nop",
 		"ip -6 rule del pref 108 fwmark 0x6c6e0002",
@@ -209,6 +212,85 @@ func TestWhatIsLost(t *testing.T) {
 		left := state(t)
 		if damage != "ip link del vx-a" && left != before || strings.Contains(left, "6c6e0002") || strings.Contains(left, TableName) {
 			t.Errorf("after %s Remove left:\n%s\nwant:\n%s", damage, left, before)
+		}
+	}
+}
+
+// Our table is lost, and a call for one network leaves the paths of the others, which keep their
+// marks, too; Remove of one does so as well, and the last leaves nothing.
+func TestTableIsLostOfNetworks(t *testing.T) {
+	lntest.Isolate(t)
+	before := state(t)
+	var all []Network
+	for i, device := range []string{"vx-a", "vx-b", "vx-c"} {
+		newVXLAN(t, device, 7+i)
+		all = append(all, network(device, peer(1), peer(2)))
+		ensure(t, open(t), all[i])
+	}
+	whole, marked := sorted(state(t)), marks(t)
+	routing := func() (all string) {
+		for _, family := range []string{"-4", "-6"} {
+			all += lntest.Run(t, "ip", family, "rule") + lntest.Run(t, "ip", family, "route", "show", "table", "all", "proto", "108")
+		}
+		return sorted(strings.ReplaceAll(all, "\n", ","))
+	}
+	led := routing()
+	for _, damage := range []string{"true", "ip rule del pref 108 not fwmark 0x6c6e0000/0xffffe000"} {
+		lntest.Run(t, "sh", "-c", "nft delete table inet "+TableName+"; "+damage)
+		p := open(t)
+		for i, n := range all {
+			ensure(t, p, n)
+			if now := routing(); now != led {
+				t.Errorf("%s: after the call for network %d:\n%s\nwant:\n%s", damage, i, now, led)
+			}
+		}
+		if now := sorted(state(t)); now != whole || !maps.Equal(marks(t), marked) {
+			t.Errorf("%s: in the end:\n%s\nwant:\n%s", damage, now, whole)
+		}
+	}
+	lntest.Run(t, "nft", "delete", "table", "inet", TableName)
+	p := open(t)
+	ensure(t, p, network("vx-a"))
+	if rules := lntest.Run(t, "ip", "rule"); strings.Count(rules, "108:") != 5 || !strings.Contains(rules, "109:") {
+		t.Errorf("Remove of one network left these of two others:\n%s", rules)
+	}
+	ensure(t, p, network("vx-b"))
+	ensure(t, p, network("vx-c"))
+	for _, n := range all {
+		lntest.Run(t, "ip", "link", "del", n.Device)
+	}
+	if now := state(t); now != before {
+		t.Errorf("left:\n%s\nwant:\n%s", now, before)
+	}
+}
+
+// The watch tells of each removed rule of ours of the routing policy, and of no other rule.
+func TestWatch(t *testing.T) {
+	lntest.Isolate(t)
+	newVXLAN(t, "vx-a", 7)
+	foreign(t)
+	ensure(t, open(t), network("vx-a", peer(1)))
+	for _, tt := range []struct {
+		command string
+		want    bool
+	}{
+		{"ip rule del pref 108 fwmark 0x6c6e0001", true},
+		{"ip -6 rule del pref 108 fwmark 0x6c6e0001", true},
+		{"ip rule del pref 107", false},
+		{"ip -6 rule del pref 110", false},
+		{"ip rule flush", true},
+	} {
+		w, err := Watch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		patience := 2 * lntest.WaitForAnswer
+		if !tt.want {
+			patience = lntest.WaitForNone
+		}
+		do := func() error { return exec.Command("sh", "-c", tt.command).Run() }
+		if got := lntest.Tells(t, w, do, patience); got != tt.want {
+			t.Errorf("%s: told of it %t, want %t", tt.command, got, tt.want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package returnpath
 
 import (
 	"encoding/binary"
+	"maps"
 
 	"golang.org/x/sys/unix"
 
@@ -96,30 +97,50 @@ type sender struct {
 	mac    [6]byte
 }
 
-// elems have the packets of a sender marked.
-func (s *sets) elems(from sender, mark uint32) []ruleset.Elem {
-	return []ruleset.Elem{
-		{Set: &s.marks, Key: ruleset.Host32(mark)}, // before a connection can have it
-		{Set: &s.senders, Key: s.senders.Key.Of([]byte(from.device), from.mac[:]), Data: ruleset.Host32(mark)},
-	}
+// sender has the packets of a sender marked.
+func (s *sets) sender(from sender, mark uint32) ruleset.Elem {
+	return ruleset.Elem{Set: &s.senders, Key: s.senders.Key.Of([]byte(from.device), from.mac[:]), Data: ruleset.Host32(mark)}
 }
 
-// read returns the marks of all senders in the kernel; whole says that our table is as this
-// release writes it, there that there is one.
-func (s *sets) read(nl *nfnl.Conn) (all map[sender]uint32, whole, there bool, err error) {
+// mark has packets of connections with a mark led by it.
+func (s *sets) mark(mark uint32) ruleset.Elem {
+	return ruleset.Elem{Set: &s.marks, Key: ruleset.Host32(mark)}
+}
+
+// elements of our table.
+type elements struct {
+	senders map[sender]uint32
+	marks   map[uint32]bool
+}
+
+// elementsOf are those by which senders have their marks.
+func elementsOf(senders map[sender]uint32) elements { return elements{senders, marksOf(senders)} }
+
+func (e elements) equal(f elements) bool {
+	return maps.Equal(e.senders, f.senders) && maps.Equal(e.marks, f.marks)
+}
+
+// read returns the elements in the kernel; whole says that our table is as this release writes it,
+// there that there is one. Of a table that is not whole no elements are read.
+func (s *sets) read(nl *nfnl.Conn) (all elements, whole, there bool, err error) {
 	t := s.table()
 	whole, there, err = transaction.StandsAs(nl, TableName, t)
 	if err != nil || !whole {
-		return nil, false, there, err
+		return elements{}, false, there, err
 	}
-	all = map[sender]uint32{}
+	all = elementsOf(map[sender]uint32{})
 	err = transaction.EachElem(nl, TableName, &s.senders, func(e ruleset.Elem) {
-		fields, ok := s.senders.Key.Split(e.Key)
-		if !ok || len(e.Data) < 4 {
-			return
+		if fields, ok := s.senders.Key.Split(e.Key); ok && len(e.Data) >= 4 {
+			all.senders[sender{text(fields[0]), [6]byte(fields[1])}] = binary.NativeEndian.Uint32(e.Data)
 		}
-		all[sender{text(fields[0]), [6]byte(fields[1])}] = binary.NativeEndian.Uint32(e.Data)
 	})
+	if err == nil {
+		err = transaction.EachElem(nl, TableName, &s.marks, func(e ruleset.Elem) {
+			if len(e.Key) >= 4 {
+				all.marks[binary.NativeEndian.Uint32(e.Key)] = true
+			}
+		})
+	}
 	return all, true, true, err
 }
 
@@ -133,33 +154,45 @@ func text(b []byte) string {
 	return string(b)
 }
 
-// write brings our table from the senders that are there to those that are wanted: the table goes
-// with the last one.
-func (s *sets) write(nl *nfnl.Conn, generation uint32, have map[sender]uint32, whole, there bool, want map[sender]uint32) error {
+// write brings our table from the elements that are there to those that are wanted: the table goes
+// with the last sender.
+func (s *sets) write(nl *nfnl.Conn, generation uint32, have elements, whole, there bool, want elements) error {
 	t, b := s.table(), transaction.New(TableName, generation)
-	if there && (!whole || len(want) == 0) {
+	if there && (!whole || len(want.senders) == 0) {
 		b.DropTable(t.Family)
-		have = nil
+		have = elements{}
 	}
-	if len(want) > 0 && !whole {
+	if len(want.senders) > 0 && !whole {
 		writeTable(b, t)
-		have = nil
+		have = elements{}
 	}
-	for from, mark := range have {
-		if now, stays := want[from]; !stays || now != mark {
-			for _, e := range s.elems(from, mark) {
-				b.Del(e)
-			}
-		}
-	}
-	for from, mark := range want {
-		if was, is := have[from]; !is || was != mark {
-			for _, e := range s.elems(from, mark) {
-				b.Put(e)
-			}
-		}
-	}
+	s.change(b, have, want)
 	return b.Commit(nl)
+}
+
+// change brings the elements from those that are there to those that are wanted. Either set may lack
+// some: what is not there cannot be deleted.
+func (s *sets) change(b *transaction.Batch, have, want elements) {
+	for from, mark := range have.senders {
+		if now, stays := want.senders[from]; !stays || now != mark {
+			b.Del(s.sender(from, mark))
+		}
+	}
+	for mark := range have.marks {
+		if !want.marks[mark] {
+			b.Del(s.mark(mark))
+		}
+	}
+	for mark := range want.marks {
+		if !have.marks[mark] {
+			b.Put(s.mark(mark))
+		}
+	}
+	for from, mark := range want.senders {
+		if was, is := have.senders[from]; !is || was != mark {
+			b.Put(s.sender(from, mark))
+		}
+	}
 }
 
 // User data of a set has nft(8) list marks as numbers of this machine: it says which part it is

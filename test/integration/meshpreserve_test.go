@@ -117,6 +117,15 @@ func TestMeshPreserveKilled(t *testing.T) {
 	if n := paths(); n != 4 {
 		t.Errorf("%d rules, want one of each family for each of 2 hosts:\n%s", n, m.returnPaths("h1"))
 	}
+	for _, damage := range []string{"nft delete table inet libnet-return", "nft flush set inet libnet-return marks", "ip rule flush protocol 108 || true", "ip -6 rule flush protocol 108 || true"} { // the agent may be faster than the flush
+		m.in(netnsPath("h1"), func() { m.exec("sh", "-c", damage) })
+		start, asks := time.Now(), func() bool {
+			return m.on().ask("", "tcp", m.uplink("h2", false), 8080) == "back saw "+outsideAddr(false)
+		}
+		if !lntest.Await(agentPatience, func() bool { return asks() && paths() == 4 }) || time.Since(start) > 30*time.Second {
+			t.Errorf("%s: not mended within %s:\n%s", damage, time.Since(start), m.returnPaths("h1"))
+		}
+	}
 	m.procs["h3"].stop(t)
 	m.in(netnsPath("h3"), func() {
 		if out, err := m.agentCommand("h3", "leave").CombinedOutput(); err != nil {

@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -35,8 +38,9 @@ func (l *servicesLab) start(wg *sync.WaitGroup, from string, n int, fn func(i in
 	}
 }
 
-// load opens connections out of a container to a port, so many at once, until stop, and
-// counts the answers by container, and what failed.
+// load opens connections out of a container to a port of an IPv4 address, so many a second, until
+// stop, and counts the answers by container, and what failed. Each is a connection of its own: it is
+// opened, an answer is read, and it is closed.
 func (l *servicesLab) load(from, to string, perSecond int, stop <-chan struct{}) (wait func() (answers map[string]int, failed []string)) {
 	l.t.Helper()
 	const workers = 16
@@ -44,40 +48,72 @@ func (l *servicesLab) load(from, to string, perSecond int, stop <-chan struct{})
 	var wg sync.WaitGroup
 	answers, failed := map[string]int{}, []string{}
 	var ticket atomic.Int64
-	start := time.Now()
-	one := func() {
-		c, err := net.DialTimeout("tcp", to, 10*time.Second)
-		var text string
-		if err == nil {
-			buf := make([]byte, 64)
-			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-			n, readErr := c.Read(buf)
-			text, err = string(buf[:n]), readErr
-			_ = c.Close()
+	start, at := time.Now(), netip.MustParseAddrPort(to)
+	l.start(&wg, from, workers, func(int) {
+		got, lost := map[string]int{}, []string(nil)
+		for stopped := false; !stopped; {
+			select {
+			case <-stop:
+				stopped = true
+			case <-time.After(time.Until(start.Add(time.Duration(ticket.Add(1)) * time.Second / time.Duration(perSecond)))):
+				began := time.Now()
+				text, err := request(at, 10*time.Second)
+				if err != nil {
+					lost = append(lost, fmt.Sprintf("%s after the start, for %s: %v", began.Sub(start).Round(time.Millisecond), time.Since(began).Round(time.Millisecond), err))
+					continue
+				}
+				name, _, _ := strings.Cut(text, " ")
+				got[name]++
+			}
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if err != nil {
-			failed = append(failed, err.Error())
-			return
+		for name, n := range got {
+			answers[name] += n
 		}
-		name, _, _ := strings.Cut(text, " ")
-		answers[name]++
-	}
-	l.start(&wg, from, workers, func(int) {
-		for {
-			at := start.Add(time.Duration(ticket.Add(1)) * time.Second / time.Duration(perSecond))
-			select {
-			case <-stop:
-				return
-			case <-time.After(time.Until(at)):
-			}
-			one()
-		}
+		failed = append(failed, lost...)
 	})
 	return func() (map[string]int, []string) {
 		wg.Wait()
 		return answers, failed
+	}
+}
+
+// request opens a connection, reads an answer, and closes it, by four system calls in a thread that
+// waits: a runtime that waits for many costs as much as all the rest.
+func request(to netip.AddrPort, patience time.Duration) (answer string, err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	bound := unix.NsecToTimeval(int64(patience))
+	for _, way := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} {
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, way, &bound); err != nil {
+			return "", err
+		}
+	}
+	at := unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	if err := eintr(func() error { return unix.Connect(fd, &at) }); err != nil {
+		return "", fmt.Errorf("connect: %w", err)
+	}
+	buf, n := make([]byte, 64), 0
+	err = eintr(func() (err error) { n, err = unix.Read(fd, buf); return err })
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read: %w", err)
+	case n == 0:
+		return "", io.ErrUnexpectedEOF
+	}
+	return string(buf[:n]), nil
+}
+
+// eintr calls fn again if a signal of the Go runtime ended it.
+func eintr(fn func() error) error {
+	for {
+		if err := fn(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
 	}
 }
 

@@ -58,35 +58,35 @@ func (t *Tables) apply(nl *nfnl.Conn, missing, want, gone []Elem) (fresh bool, e
 	if err != nil {
 		return false, err
 	}
-	b := newBatch(generation)
+	b, lost := newBatch(generation), map[uint8]bool{}
 	for _, table := range t.tables() {
-		whole, _, err := stands(nl, table)
+		whole, there, err := stands(nl, table)
 		if err != nil {
 			return false, err
 		}
-		fresh = fresh || !whole
-	}
-	if !fresh {
-		for _, e := range missing {
-			b.Put(e)
+		if whole {
+			continue // it goes on as it is: connections meet it meanwhile
 		}
-		if err := b.change(nl, want, without(gone, missing)); err != nil {
-			return false, err
-		}
-		return false, b.Commit(nl)
-	}
-	for _, table := range t.tables() { // both: where one was lost, neither can be trusted
-		if _, there, err := stands(nl, table); err != nil {
-			return false, err
-		} else if there {
+		if there {
 			b.DropTable(table.Family)
 		}
 		b.writeTable(table)
+		lost[table.Family] = true
 	}
-	for _, e := range slices.Concat(missing, want) {
+	if gone = without(gone, missing); len(lost) > 0 {
+		isLost := func(e Elem) bool { return lost[e.Set.Family] }
+		isThere := func(e Elem) bool { return !isLost(e) }
+		all := slices.Concat(missing, want)
+		missing, want = slices.DeleteFunc(slices.Clone(all), isThere), slices.DeleteFunc(all, isLost)
+		gone = slices.DeleteFunc(gone, isLost)
+	}
+	for _, e := range missing {
 		b.Put(e)
 	}
-	return true, b.Commit(nl)
+	if err := b.change(nl, want, gone); err != nil {
+		return false, err
+	}
+	return len(lost) > 0, b.Commit(nl)
 }
 
 // change adds to b what differs from what stands there.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,6 +104,33 @@ func TestApply(t *testing.T) {
 	}
 	if err := f.Drop(ctx, unused); err != nil {
 		t.Errorf("Drop of nothing: %v", err)
+	}
+}
+
+// A table that is lost is written anew, and the other one stays as it is, with what other services
+// have in it: connections meet these meanwhile.
+func TestApplyLeavesTheOtherTable(t *testing.T) {
+	lntest.Isolate(t)
+	f, ctx := New(), context.Background()
+	defer func() { _ = f.Close() }()
+	one, others := f.elems("10.1.0.2"), f.Self(netip.MustParseAddr("10.9.9.9"))
+	if _, err := f.Apply(ctx, append(slices.Clone(one), others), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		family string
+		stays  bool
+	}{{"bridge", true}, {"inet", false}} {
+		lntest.Run(t, "nft", "delete", "table", tt.family, TableName)
+		for i, wantFresh := range []bool{true, false} {
+			if fresh, err := f.ApplyNew(ctx, one[:20], one[20:], nil); err != nil || fresh != wantFresh {
+				t.Fatalf("%s: call %d: fresh %v, %v", tt.family, i, fresh, err)
+			}
+		}
+		missing, stray, err := f.Differs(ctx, one, []Elem{others})
+		if err != nil || len(missing) > 0 || len(stray) > 0 != tt.stays {
+			t.Errorf("%s was lost: missing %v, of others %v, %v", tt.family, missing, stray, err)
+		}
 	}
 }
 

@@ -15,10 +15,12 @@ import (
 func BenchmarkFlush(b *testing.B) {
 	f := Filter{Flows: []Flow{{udp, addr("10.0.0.1"), 53, 0}}, Addrs: []netip.Addr{addr("10.2.0.9")}}
 	six := Filter{Addrs: []netip.Addr{addr("fd00:1::9")}}
+	led := Filter{Led: []Led{{tcp, netip.MustParseAddrPort("10.0.0.1:54"), addr("10.2.0.9"), true}}}
 	ways := map[string]func(*nfnl.Conn) error{
 		"flush":      func(*nfnl.Conn) error { return flushIn(b.Context(), f) },
 		"flush-IPv6": func(*nfnl.Conn) error { return flushIn(b.Context(), six) },
 		"list":       func(c *nfnl.Conn) error { return f.deleteListed(b.Context(), c) },
+		"led":        func(c *nfnl.Conn) error { return led.deleteListed(b.Context(), c) },
 	}
 	for _, n := range []int{0, 1, 1000, 50_000} {
 		for name, flush := range ways {
@@ -26,7 +28,7 @@ func BenchmarkFlush(b *testing.B) {
 				lntest.Isolate(b)
 				c := openConn(b)
 				create(b, c, n, func(i int) flow {
-					return flow{udp, "10.0.0.1:54", fmt.Sprintf("10.1.%d.%d:54", i>>8&255, i&255), 0, ""}
+					return flow{udp, "10.0.0.1:54", fmt.Sprintf("10.1.%d.%d:54", i>>8&255, i&255), 0, "", 0}
 				})
 				for b.Loop() {
 					if err := flush(c); err != nil {
@@ -48,7 +50,7 @@ func FuzzTuple(f *testing.F) {
 	f.Add(nfnl.Find(a, ctaTupleOrig))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		orig := parseTuple(b)
-		if any := (Filter{Flows: []Flow{{udp, netip.Addr{}, 1, 65535}}}); any.matches(orig, tuple{}) && orig.proto != udp {
+		if is, _ := (Filter{Flows: []Flow{{udp, netip.Addr{}, 1, 65535}}}).matches(orig, tuple{}, 0); is && orig.proto != udp {
 			t.Errorf("%+v is not UDP", orig)
 		}
 	})

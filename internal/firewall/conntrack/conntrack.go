@@ -30,11 +30,26 @@ type Flow struct {
 	Last     uint16 // 0: First
 }
 
-// Led is connections to a port of a service that were led to a container.
+// Led is connections to a port of a service that were led to a container. Of TCP only such as would
+// lead a new connection there, as the client uses its port again: those that a reset has ended, for 10
+// seconds, and of a container that is gone also those that it has not answered, or whose end it has
+// not. Others may go on.
 type Led struct {
 	Protocol uint8
-	To       netip.AddrPort // of the service
+	To       netip.AddrPort // of the service; 0.0.0.0 and :: are any address
 	By       netip.Addr     // the container
+	// Gone: the container is not there. Without it connections of TCP are not deleted: they may live
+	// again meanwhile. They are marked as ended, and end with the client's next one.
+	Gone bool
+}
+
+// is says whether an entry in a state of TCP is among l.
+func (l Led) is(orig, reply tuple, state uint8) bool {
+	to := l.To.Addr() == orig.dst || l.To.Addr().IsUnspecified()
+	if !to || l.Protocol != orig.proto || l.By != reply.src || l.To.Port() != orig.dstPort {
+		return false
+	}
+	return l.Protocol != unix.IPPROTO_TCP || state == tcpClose || l.Gone && (state == tcpSYNSent || state == tcpLastACK)
 }
 
 // Filter is what to forget: what is in any of its flows, answered by one of its
@@ -46,7 +61,7 @@ type Filter struct {
 	// To has the subnets of containers to whose own addresses connections were
 	// begun. The whole table is listed for it.
 	To []netip.Prefix
-	// Led is for containers that a service has no more. The whole table is listed for it.
+	// Led is for containers that a service leads to no more. The table is walked over for it.
 	Led []Led
 }
 

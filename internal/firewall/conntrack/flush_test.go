@@ -17,21 +17,26 @@ import (
 
 // table is what every case starts from.
 var table = []flow{
-	{udp, "10.0.0.1:53", "10.1.0.2:53", 0, ""},
-	{udp, "10.0.0.2:53", "10.0.0.2:53", 0, ""},
-	{udp, "10.0.0.1:54", "10.1.0.2:154", 0, ""},
-	{udp, "10.0.0.1:56", "10.1.0.3:56", 7, ""},
-	{tcp, "10.0.0.1:53", "10.1.0.3:53", 0, ""},
-	{tcp, "10.1.0.2:80", "10.1.0.2:80", 0, ""},
-	{sctp, "10.0.0.1:53", "10.1.0.3:53", 0, ""},
-	{sctp, "10.0.0.1:54", "10.1.0.3:54", 0, ""},
-	{udp, "[fd00::1]:53", "[fd00:1::2]:53", 0, ""},
-	{udp, "[fd00::2]:53", "[fd00:1::3]:53", 0, ""},
-	{tcp, "[fd00::1]:53", "[fd00:1::2]:53", 0, ""},
-	{sctp, "[fd00::1]:53", "[fd00:1::2]:53", 0, ""},
-	{udp, "198.51.100.9:53", "198.51.100.9:53", 0, "10.1.0.2:5000"},
-	{tcp, "198.51.100.9:80", "198.51.100.9:80", 0, "10.1.0.3:5001"},
-	{udp, "[2001:db8:9::9]:99", "[2001:db8:9::9]:99", 0, "[fd00:1::2]:5000"},
+	{udp, "10.0.0.1:53", "10.1.0.2:53", 0, "", 0},
+	{udp, "10.0.0.2:53", "10.0.0.2:53", 0, "", 0},
+	{udp, "10.0.0.1:54", "10.1.0.2:154", 0, "", 0},
+	{udp, "10.0.0.1:56", "10.1.0.3:56", 7, "", 0},
+	{tcp, "10.0.0.1:53", "10.1.0.3:53", 0, "", 0},
+	{tcp, "10.1.0.2:80", "10.1.0.2:80", 0, "", 0},
+	{sctp, "10.0.0.1:53", "10.1.0.3:53", 0, "", 0},
+	{sctp, "10.0.0.1:54", "10.1.0.3:54", 0, "", 0},
+	{udp, "[fd00::1]:53", "[fd00:1::2]:53", 0, "", 0},
+	{udp, "[fd00::2]:53", "[fd00:1::3]:53", 0, "", 0},
+	{tcp, "[fd00::1]:53", "[fd00:1::2]:53", 0, "", 0},
+	{sctp, "[fd00::1]:53", "[fd00:1::2]:53", 0, "", 0},
+	{udp, "198.51.100.9:53", "198.51.100.9:53", 0, "10.1.0.2:5000", 0},
+	{tcp, "198.51.100.9:80", "198.51.100.9:80", 0, "10.1.0.3:5001", 0},
+	{udp, "[2001:db8:9::9]:99", "[2001:db8:9::9]:99", 0, "[fd00:1::2]:5000", 0},
+	{tcp, "10.0.0.5:77", "10.1.0.4:7701", 0, "", tcpSYNSent},
+	{tcp, "10.0.0.5:77", "10.1.0.4:7703", 0, "", 3}, // established
+	{tcp, "10.0.0.5:77", "10.1.0.4:7706", 0, "", tcpLastACK},
+	{tcp, "10.0.0.5:77", "10.1.0.4:7708", 0, "", tcpClose},
+	{tcp, "10.0.0.5:77", "10.1.0.5:7708", 0, "", tcpClose}, // by another container
 }
 
 // cases name the entries of table that go.
@@ -57,9 +62,12 @@ var cases = []struct {
 	{"container by IPv6", Filter{Addrs: []netip.Addr{addr("fd00:1::2")}}, []int{8, 10, 11, 14}},
 	{"both", Filter{Flows: []Flow{{udp, addr("10.0.0.2"), 53, 0}}, Addrs: []netip.Addr{addr("10.1.0.3")}}, []int{1, 3, 4, 6, 7, 13}},
 	{"led", Filter{Led: []Led{
-		{udp, netip.MustParseAddrPort("10.0.0.1:53"), addr("10.1.0.2")}, {udp, netip.MustParseAddrPort("[fd00::2]:53"), addr("fd00:1::3")},
-		{tcp, netip.MustParseAddrPort("10.0.0.1:53"), addr("10.1.0.2")},
+		{udp, netip.MustParseAddrPort("10.0.0.1:53"), addr("10.1.0.2"), true}, {udp, netip.MustParseAddrPort("[fd00::2]:53"), addr("fd00:1::3"), false},
+		{tcp, netip.MustParseAddrPort("10.0.0.1:53"), addr("10.1.0.2"), true},
 	}}, []int{0, 9}},
+	{"led, and gone", Filter{Led: []Led{{tcp, netip.MustParseAddrPort("10.0.0.5:77"), addr("10.1.0.4"), true}}}, []int{15, 17, 18}},
+	{"led by any address", Filter{Led: []Led{{tcp, netip.MustParseAddrPort("0.0.0.0:77"), addr("10.1.0.5"), true}, {udp, netip.MustParseAddrPort("[::]:53"), addr("fd00:1::2"), true}}}, []int{8, 19}},
+	{"led, and drained", Filter{Led: []Led{{tcp, netip.MustParseAddrPort("10.0.0.5:77"), addr("10.1.0.4"), false}}}, nil},
 	{"none there", Filter{Flows: []Flow{{tcp, netip.Addr{}, 9, 0}}, Addrs: []netip.Addr{addr("10.1.0.9")}}, nil},
 	{"nothing", Filter{}, nil},
 }
@@ -106,12 +114,38 @@ func TestFlush(t *testing.T) {
 	}
 }
 
+// Of a container that is drained what a reset has ended is marked, so that it gives way to the
+// client's next connection. It is not deleted: it may live again meanwhile.
+func TestMarked(t *testing.T) {
+	t.Parallel()
+	lntest.Isolate(t)
+	c := openConn(t)
+	create(t, c, len(table), func(i int) flow { return table[i] })
+	at := netip.MustParseAddrPort("10.0.0.5:77")
+	if err := flushIn(t.Context(), Filter{Led: []Led{{tcp, at, addr("10.1.0.4"), false}}}); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	err := c.Dump(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet}, func(a nfnl.Answer) error {
+		by := parseTuple(nfnl.Find(a.Attrs, ctaTupleReply))
+		flags := nfnl.Find(nfnl.Find(nfnl.Find(a.Attrs, ctaProtoInfo), ctaProtoInfoTCP), ctaProtoInfoTCPFlags)
+		if len(flags) > 0 && parseTuple(nfnl.Find(a.Attrs, ctaTupleOrig)).dstPort == at.Port() {
+			got[netip.AddrPortFrom(by.src, by.srcPort).String()] = flags[0]&tcpCloseInit != 0
+		}
+		return nil
+	})
+	want := map[string]bool{"10.1.0.4:7701": false, "10.1.0.4:7703": false, "10.1.0.4:7706": false, "10.1.0.4:7708": true, "10.1.0.5:7708": false}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("marked, %v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestManyDeleted(t *testing.T) {
 	t.Parallel()
 	lntest.Isolate(t)
 	c := openConn(t)
 	const n = 1000
-	create(t, c, n, func(i int) flow { return flow{udp, fmt.Sprint("10.0.0.1:", 1000+i), "10.1.0.2:53", 0, ""} })
+	create(t, c, n, func(i int) flow { return flow{udp, fmt.Sprint("10.0.0.1:", 1000+i), "10.1.0.2:53", 0, "", 0} })
 	if got, err := New(nil).entries(); got != n || err != nil {
 		t.Fatalf("got %d entries, %v", got, err)
 	}

@@ -12,7 +12,6 @@ import (
 )
 
 const (
-	msgNew     = 0 // IPCTNL_MSG_CT_NEW
 	ctaTimeout = 7
 )
 
@@ -23,6 +22,7 @@ type flow struct {
 	source string // that answers
 	zone   uint16
 	client string // that began; empty: one that no other entry has
+	state  uint8  // of TCP; 0: none
 }
 
 const tcp, udp, sctp = unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP
@@ -47,6 +47,11 @@ func (f flow) put(a *nfnl.Attrs, number int) {
 	}
 	putTuple(a, ctaTupleReply, f.proto, source, back)
 	a.Uint32(ctaTimeout, 600)
+	if f.state != 0 {
+		a.Nest(ctaProtoInfo, func(a *nfnl.Attrs) {
+			a.Nest(ctaProtoInfoTCP, func(a *nfnl.Attrs) { a.Uint8(ctaProtoInfoTCPState, f.state) })
+		})
+	}
 	if f.zone != 0 {
 		a.Uint16(ctaZone, f.zone)
 	}
@@ -109,11 +114,11 @@ func flows(t testing.TB, c *nfnl.Conn) []string {
 	t.Helper()
 	names := map[uint8]string{tcp: "tcp", udp: "udp", sctp: "sctp"}
 	var all []string
-	_, err := list(c, func(orig, reply tuple) bool {
+	_, err := list(c, nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet}, func(orig, reply tuple, _ uint8) (is, marked bool) {
 		if orig.src.IsValid() && names[orig.proto] != "" {
 			all = append(all, fmt.Sprint(names[orig.proto], " ", netip.AddrPortFrom(orig.dst, orig.dstPort), " ", netip.AddrPortFrom(reply.src, reply.srcPort)))
 		}
-		return false
+		return false, false
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -28,14 +27,22 @@ type entry struct {
 	tuple  []byte // of the first packet
 	id     []byte // tells it from a later one of the same tuple
 	zone   []byte // nil: 0
+	marked bool   // it is not deleted, see Led.Gone
 }
 
 // deleteListed lists the table, compares here, and deletes what matches.
 func (f Filter) deleteListed(ctx context.Context, c *nfnl.Conn) error {
 	var found []entry
-	err := repeat(func() (err error) {
-		found, err = list(c, f.matches)
-		return err
+	err := repeat(func() error {
+		found = nil
+		for _, what := range f.listings() {
+			some, err := list(c, what, f.matches)
+			if err != nil {
+				return err
+			}
+			found = append(found, some...)
+		}
+		return nil
 	})
 	if errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("list: %w: %w", ErrUnsupported, err) // nothing else is wrong with the request
@@ -50,7 +57,7 @@ func (f Filter) deleteListed(ctx context.Context, c *nfnl.Conn) error {
 		n := min(len(found), deletesAtOnce)
 		var b nfnl.Buffer
 		for _, e := range found[:n] {
-			b.Add(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgDelete, Family: e.family, Put: e.put})
+			b.Add(e.message())
 		}
 		if err := commit(c, &b); err != nil {
 			return err
@@ -58,6 +65,23 @@ func (f Filter) deleteListed(ctx context.Context, c *nfnl.Conn) error {
 		found = found[n:]
 	}
 	return nil
+}
+
+func (e entry) message() nfnl.Message {
+	m := nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgDelete, Family: e.family, Put: e.put}
+	if e.marked {
+		m.Type, m.Put = msgNew, e.mark
+	}
+	return m
+}
+
+// mark has an entry that is closed give way to the client's next connection. The kernel has it so
+// after an end without a reset.
+func (e entry) mark(a *nfnl.Attrs) {
+	e.put(a)
+	a.Nest(ctaProtoInfo, func(a *nfnl.Attrs) {
+		a.Nest(ctaProtoInfoTCP, func(a *nfnl.Attrs) { a.Bytes(ctaProtoInfoTCPFlags, []byte{tcpCloseInit, tcpCloseInit}) })
+	})
 }
 
 func (e entry) put(a *nfnl.Attrs) {
@@ -80,17 +104,49 @@ func repeat(fn func() error) error {
 	}
 }
 
-// list returns the entries of both families that match. It reads to the end of
+// mostListings bounds how often the kernel walks over its table, each time for one container. To send
+// entries takes it longer than to pass over them.
+const mostListings = 4
+
+// listings are the requests that list what f may be about.
+func (f Filter) listings() (all []nfnl.Message) {
+	request := func(family uint8, put func(*nfnl.Attrs)) nfnl.Message {
+		return nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet, Family: family, Put: put}
+	}
+	if len(f.Flows)+len(f.Targets)+len(f.Addrs)+len(f.To) > 0 {
+		return []nfnl.Message{request(unix.NFPROTO_UNSPEC, nil)}
+	}
+	is6, by := false, map[netip.Addr]bool{}
+	for _, l := range f.Led {
+		if l.By.Is4() {
+			by[l.By] = true
+		} else {
+			is6 = true
+		}
+	}
+	if is6 { // see passes
+		all = append(all, request(unix.NFPROTO_IPV6, nil))
+	}
+	if len(by) > mostListings {
+		return append(all, request(unix.NFPROTO_IPV4, nil))
+	}
+	for a := range by {
+		all = append(all, request(unix.NFPROTO_IPV4, pass{source: a}.put))
+	}
+	return all
+}
+
+// list returns the entries that match. It reads to the end of
 // the dump even if that is of no use any more: the socket is asked again.
-func list(c *nfnl.Conn, matches func(orig, reply tuple) bool) ([]entry, error) {
+func list(c *nfnl.Conn, what nfnl.Message, matches func(orig, reply tuple, state uint8) (is, marked bool)) ([]entry, error) {
 	var found []entry
-	err := c.Dump(nfnl.Message{Subsystem: unix.NFNL_SUBSYS_CTNETLINK, Type: msgGet}, func(a nfnl.Answer) error {
+	err := c.Dump(what, func(a nfnl.Answer) error {
 		orig := nfnl.Find(a.Attrs, ctaTupleOrig)
 		t := parseTuple(orig)
-		if matches(t, parseTuple(nfnl.Find(a.Attrs, ctaTupleReply))) {
+		if is, marked := matches(t, parseTuple(nfnl.Find(a.Attrs, ctaTupleReply)), stateOf(a.Attrs)); is {
 			found = append(found, entry{
 				family: familyOf(t.dst), tuple: bytes.Clone(orig),
-				id: bytes.Clone(nfnl.Find(a.Attrs, ctaID)), zone: bytes.Clone(nfnl.Find(a.Attrs, ctaZone)),
+				id: bytes.Clone(nfnl.Find(a.Attrs, ctaID)), zone: bytes.Clone(nfnl.Find(a.Attrs, ctaZone)), marked: marked,
 			})
 		}
 		return nil
@@ -98,34 +154,46 @@ func list(c *nfnl.Conn, matches func(orig, reply tuple) bool) ([]entry, error) {
 	return found, err
 }
 
-// matches reports whether f deletes an entry.
-func (f Filter) matches(orig, reply tuple) bool {
+// stateOf is the state of an entry of TCP; 0: of another protocol.
+func stateOf(attrs []byte) uint8 {
+	state := nfnl.Find(nfnl.Find(nfnl.Find(attrs, ctaProtoInfo), ctaProtoInfoTCP), ctaProtoInfoTCPState)
+	if len(state) == 0 {
+		return 0
+	}
+	return state[0]
+}
+
+// matches reports whether f is about an entry, and whether that is to be marked as ended instead of
+// being deleted.
+func (f Filter) matches(orig, reply tuple, state uint8) (is, marked bool) {
 	for _, a := range f.Targets {
 		if a.Unmap() == reply.src {
-			return true
+			return true, false
 		}
 	}
 	for _, a := range f.Addrs {
 		if a = a.Unmap(); a == reply.src || a == orig.src {
-			return true
+			return true, false
 		}
 	}
 	for _, p := range f.To {
 		if orig.dst.IsValid() && p.Contains(orig.dst) {
-			return true
+			return true, false
 		}
 	}
-	if slices.Contains(f.Led, Led{orig.proto, netip.AddrPortFrom(orig.dst, orig.dstPort), reply.src}) {
-		return true
+	for _, l := range f.Led {
+		if l.is(orig, reply, state) {
+			return true, l.Protocol == unix.IPPROTO_TCP && !l.Gone
+		}
 	}
 	for _, w := range f.Flows {
 		any := !w.HostIP.IsValid() || w.HostIP.IsUnspecified()
 		if w.Protocol == orig.proto && w.First <= orig.dstPort && orig.dstPort <= w.last() &&
 			w.in(orig.dst) && (any || w.HostIP.Unmap() == orig.dst) {
-			return true
+			return true, false
 		}
 	}
-	return false
+	return false, false
 }
 
 // tuple is one direction of a connection.

@@ -2,11 +2,13 @@ package conntrack
 
 // Messages and attributes of linux/netfilter/nfnetlink_conntrack.h.
 const (
+	msgNew    = 0
 	msgGet    = 1
 	msgDelete = 2
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaProtoInfo  = 4
 	ctaID         = 12
 	ctaZone       = 18
 	ctaFilter     = 25
@@ -23,6 +25,10 @@ const (
 	ctaProtoSrcPort = 2
 	ctaProtoDstPort = 3
 
+	ctaProtoInfoTCP      = 1
+	ctaProtoInfoTCPState = 1
+	ctaProtoInfoTCPFlags = 4 // CTA_PROTOINFO_TCP_FLAGS_ORIGINAL
+
 	ctaFilterOrig  = 1 // CTA_FILTER_ORIG_FLAGS
 	ctaFilterReply = 2
 )
@@ -33,4 +39,14 @@ const (
 	filterDst     = 1
 	filterProto   = 3
 	filterDstPort = 5
+)
+
+// States of TCP, and a flag (linux/netfilter/nf_conntrack_tcp.h, TCP_CONNTRACK_*,
+// IP_CT_TCP_FLAG_CLOSE_INIT).
+const (
+	tcpCloseInit = 4
+
+	tcpSYNSent = 1
+	tcpLastACK = 6
+	tcpClose   = 8
 )

@@ -224,66 +224,99 @@ func TestServiceChanged(t *testing.T) {
 // arrivals hears of containers of other hosts, and tells when.
 type arrivals struct {
 	*naming
+	host string
 	told chan<- arrival
 }
 
 type arrival struct {
-	container string
-	at        time.Time
+	host, container string
+	at              time.Time
 }
 
 func (n *arrivals) Others(these []overlay.Named, all bool) {
 	at := time.Now()
 	n.naming.Others(these, all)
 	for _, one := range these {
-		n.told <- arrival{one.Container, at}
+		n.told <- arrival{n.host, one.Container, at}
+	}
+}
+
+// many are hosts that hear of a container of another one.
+type many struct {
+	*lab
+	agents []*agent
+	told   chan arrival
+}
+
+// heard waits until so many hosts have heard of a container, and returns how long each took.
+func (l *many) heard(container string, hosts int, start time.Time) (took []time.Duration) {
+	l.t.Helper()
+	have := map[string]bool{} // one whose session began again hears twice
+	for patience := time.After(2 * time.Minute); len(took) < hosts; {
+		select {
+		case one := <-l.told:
+			if one.container == container && !have[one.host] {
+				have[one.host], took = true, append(took, one.at.Sub(start))
+			}
+		case <-patience:
+			l.t.Fatalf("%d of %d hosts have heard of %s; sessions that ended: %v", len(took), hosts, container, l.ended())
+		}
+	}
+	return took
+}
+
+// ended are the sessions that ended, by why.
+func (l *many) ended() map[string]int {
+	all := map[string]int{}
+	for _, a := range l.agents {
+		a.mu.Lock()
+		for _, err := range a.ended {
+			all[fmt.Sprint(errors.Unwrap(err), err)]++
+		}
+		a.mu.Unlock()
+	}
+	return all
+}
+
+// join starts hosts, some at a time, of which each has heard of a container before the next ones
+// begin: they all share the cores of this machine, and each is told of each.
+func (l *many) join(container string, hosts int) {
+	l.t.Helper()
+	const together = 25
+	for i := range hosts {
+		c := l.conf(2)
+		c.Live = 5 * time.Minute
+		c.Self = Self{Name: fmt.Sprint("w", i), Address: netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), Instance: fmt.Sprint("w", i)}
+		l.agents = append(l.agents, l.start(c, &arrivals{newNaming(), c.Self.Name, l.told}))
+		if (i+1)%together == 0 || i+1 == hosts {
+			l.heard(container, i%together+1, time.Now())
+		}
 	}
 }
 
 // One change comes to many hosts soon: the times are in the log, 100 ms are wanted. LIBNET_MANY
 // says how many hosts there are; they and etcd share the cores of this machine.
 func TestServiceChangeToMany(t *testing.T) {
-	l := newLabAlone(t, 24, 1)
 	hosts := 300
 	if many := os.Getenv("LIBNET_MANY"); many != "" {
 		hosts, _ = strconv.Atoi(many)
 	}
 	const changes = 20
-	own, told := newNaming(), make(chan arrival, 8*hosts)
+	l := many{lab: newLabAlone(t, 24, 1), told: make(chan arrival, 8*hosts)}
+	own := newNaming()
 	a := l.start(l.conf(1), own)
 	a.awaitMember("h1")
-	// heard waits until so many hosts have heard of a container, and returns how long each took.
-	heard := func(container string, hosts int, start time.Time) (took []time.Duration) {
-		for patience := time.After(2 * time.Minute); len(took) < hosts; {
-			select {
-			case one := <-told:
-				if one.container == container {
-					took = append(took, one.at.Sub(start))
-				}
-			case <-patience:
-				t.Fatalf("%d of %d hosts have heard of %s", len(took), hosts, container)
-			}
-		}
-		return took
-	}
 	own.set("begin", "shop", "10.5.1.2")
-	const together = 50 // begin: etcd answers each with all hosts
-	for i := range hosts {
-		if i%together == together-1 {
-			heard("begin", together-1, time.Now())
-		}
-		c := l.conf(2)
-		c.Live = time.Minute
-		c.Self = Self{Name: fmt.Sprint("w", i), Address: netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), Instance: fmt.Sprint("w", i)}
-		l.start(c, &arrivals{newNaming(), told})
-	}
+	begun := time.Now()
+	l.join("begin", hosts)
+	t.Logf("%d hosts joined in %s", hosts, time.Since(begun).Round(time.Millisecond))
 	var each, last []time.Duration
 	var cpu time.Duration
 	for i := range changes {
 		name := fmt.Sprint("c", i)
 		start, before := time.Now(), cpuTime(t)
 		own.set(name, "shop", "10.5.1.2")
-		took := heard(name, hosts, start)
+		took := l.heard(name, hosts, start)
 		if i > 0 { // at the first some hosts begin still
 			each, last, cpu = append(each, took...), append(last, slices.Max(took)), cpu+cpuTime(t)-before
 		}
