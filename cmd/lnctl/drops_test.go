@@ -243,7 +243,7 @@ func policies(elems func(*admit.Tables) []admit.Elem) func(*lab) {
 // isolated isolates the pod c2 on one side.
 func isolated(side admit.Side) func(*lab) {
 	return policies(func(s *admit.Tables) []admit.Elem {
-		return []admit.Elem{s.Isolate(netip.MustParseAddr("10.33.0.2"), side)}
+		return []admit.Elem{s.Isolate(netip.MustParseAddr("10.33.0.2"), side, admit.NoPorts)}
 	})
 }
 
