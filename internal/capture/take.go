@@ -97,7 +97,7 @@ const (
 )
 
 // mostHeld is how many answered queries may wait for their verdict.
-const mostHeld = 32
+const mostHeld = 128
 
 // decide sends the verdicts. The queue hands packets over in the order of their IDs, and
 // a verdict on several is on all up to an ID that have none yet. A packet that is gone,
