@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -165,6 +166,14 @@ func answered(b []byte) unix.Errno {
 func (q *queue) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = q.request(failOpen) }) // whose acknowledgement ends the wait
 	defer stop()
+	look := q.conf.Look
+	if q.conf.Looker != nil {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		var done func()
+		look, done = q.conf.Looker()
+		defer done()
+	}
 	alone := 0 // how often in a row one message came
 	for {
 		take := q.in.receiveOne
@@ -180,6 +189,9 @@ func (q *queue) serve(ctx context.Context) error {
 		}
 		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("queue for DNS queries: %w", err)
+		}
+		if n > 0 && look != nil {
+			look()
 		}
 		q.takeAll(n)
 	}

@@ -31,9 +31,6 @@ func (q *queue) takeAll(n int) {
 	if n == 0 {
 		return
 	}
-	if q.conf.Look != nil {
-		q.conf.Look()
-	}
 	q.forgetNames()
 	var all [atOnce]decision
 	count := 0
