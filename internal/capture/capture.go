@@ -30,8 +30,12 @@ type Config struct {
 	// Respond returns the answer to a query; nil: it is for the server that it was
 	// sent to. It is called by several goroutines.
 	Respond func(Query) []byte
-	// Look is called before the queries that came at once are responded to; nil: not.
+	// Look is called before a query over TCP is responded to; nil: nothing.
 	Look func()
+	// Looker is called in each thread that waits for queries over UDP, which then runs nothing
+	// else. That thread calls look before it responds to the queries that came at once, and
+	// done in the end. nil: Look is called.
+	Looker func() (look, done func())
 	// Inside calls fn in the network namespace of the container that has an address.
 	Inside func(from netip.Addr, fn func() error) error
 	// Group is that of the interfaces whose queries are captured, from any source; 0: none.

@@ -434,6 +434,38 @@ func TestRulesComeAndGo(t *testing.T) {
 	}
 }
 
+// Rules that stayed behind, as on kernels that do not remove them with the process, hold up no
+// query, and the next capture puts its own in their place: also if those are of another form.
+func TestRulesThatStayedBehind(t *testing.T) {
+	l := newLab(t, "0")
+	for _, limit := range []int{0, 1000} {
+		left, err := newTable(tableConfig{queue: firstQueue + 7, queues: 1, port4: 9, port6: 9, limit: limit})
+		l.must(err)
+		left.unowned = true
+		l.must(left.make(from("10.10.0.0/24", "fd10::/64")()))
+		l.must(left.conn.close()) // and not its rules
+		for _, server := range []string{"192.0.2.2", "fd20::2"} {
+			if got, err := l.ask(l.a, "udp", server, "this is ours"); err != nil || got[0] != "server saw me" {
+				t.Errorf("from %s while only the rules are there: %q %v", server, got, err)
+			}
+		}
+		c, err := Start(Config{Respond: respond, Limit: 1000})
+		l.must(err)
+		l.must(c.Set(from("10.10.0.0/24", "fd10::/64")))
+		for _, network := range []string{"udp", "tcp"} {
+			for _, server := range []string{"192.0.2.2", "fd20::2"} {
+				if got, err := l.ask(l.a, network, server, "this is ours"); err != nil || strings.HasPrefix(got[0], "server saw") {
+					t.Errorf("%s from %s after they were taken over: %q %v", network, server, got, err)
+				}
+			}
+		}
+		if out, err := exec.Command("nft", "delete", "table", "inet", TableName).CombinedOutput(); err == nil {
+			t.Errorf("another program could delete the rules: %s", out)
+		}
+		l.must(c.Close())
+	}
+}
+
 // By an interface of the group the first query is captured, from any source; a connection
 // once Early has named its source.
 func TestGroup(t *testing.T) {

@@ -58,6 +58,16 @@ func (m *messages) receive(fd int) (int, error) {
 	return int(n), nil
 }
 
+// receiveOne waits for a message and takes that one only, which costs less than by receive.
+func (m *messages) receiveOne(fd int) (int, error) {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&m.contents[0][0])), uintptr(len(m.contents[0])), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	m.headers[0].size = uint32(n)
+	return 1, nil
+}
+
 func (m *messages) received(i int) []byte { return m.contents[i][:m.headers[i].size] }
 
 // send sends the messages from first up to last, but the last, and returns how many went:

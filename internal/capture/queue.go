@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -46,6 +47,10 @@ const (
 	copyRange     = 4096
 	receiveSize   = copyRange + 1024 // with what is told of it
 	receiveMemory = 8 << 20
+	// aloneOften is how often in a row a message comes alone before messages are received one
+	// by one, and severalAgain how often that is done until it is tried again whether several
+	// come at once.
+	aloneOften, severalAgain = 32, 8
 	// roomSize is more than an answer over UDP has, in bytes.
 	roomSize = 2048
 )
@@ -161,13 +166,32 @@ func answered(b []byte) unix.Errno {
 func (q *queue) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = q.request(failOpen) }) // whose acknowledgement ends the wait
 	defer stop()
+	look := q.conf.Look
+	if q.conf.Looker != nil {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		var done func()
+		look, done = q.conf.Looker()
+		defer done()
+	}
+	alone := 0 // how often in a row one message came
 	for {
-		n, err := q.in.receive(q.fd)
+		take := q.in.receiveOne
+		if alone < aloneOften || alone%severalAgain == 0 {
+			take = q.in.receive
+		}
+		n, err := take(q.fd)
+		if alone++; n > 1 {
+			alone = 0
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("queue for DNS queries: %w", err)
+		}
+		if n > 0 && look != nil {
+			look()
 		}
 		q.takeAll(n)
 	}

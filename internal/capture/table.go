@@ -30,7 +30,8 @@ type table struct {
 	// unowned says that the kernel has no tables of an owner (before 5.12);
 	// compat, that it has no expression for queues, only the target of xtables.
 	unowned, compat bool
-	made            bool
+	// left says that there is a table without an owner, which has to go first.
+	left, made bool
 }
 
 func newTable(c tableConfig) (*table, error) {
@@ -72,8 +73,10 @@ func (t *table) make(from []netip.Prefix) error {
 		}
 		switch {
 		case err == nil:
-			t.made = true
+			t.made, t.left = true, false // from now on it is ours
 			return nil
+		case !t.unowned && !t.left && errors.Is(err, unix.EOPNOTSUPP):
+			t.left = true
 		case !t.unowned && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)):
 			t.unowned = true
 		case !t.compat && errors.Is(err, unix.ENOENT):
@@ -89,8 +92,8 @@ func (t *table) make(from []netip.Prefix) error {
 // plan returns the transaction that makes the table anew.
 func (t *table) plan(from []netip.Prefix) (*batch, error) {
 	b := new(batch)
-	b.addTable(t.unowned)
-	b.deleteTable() // what was there before
+	b.addTable(t.unowned || t.left) // a table that is there keeps or lacks its owner
+	b.deleteTable()                 // what was there before
 	b.addTable(t.unowned)
 	b.addSet(aliveSet)
 	b.addElements(aliveSet, aliveElements)

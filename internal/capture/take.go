@@ -31,9 +31,6 @@ func (q *queue) takeAll(n int) {
 	if n == 0 {
 		return
 	}
-	if q.conf.Look != nil {
-		q.conf.Look()
-	}
 	q.forgetNames()
 	var all [atOnce]decision
 	count := 0
@@ -97,7 +94,7 @@ const (
 )
 
 // mostHeld is how many answered queries may wait for their verdict.
-const mostHeld = 32
+const mostHeld = 128
 
 // decide sends the verdicts. The queue hands packets over in the order of their IDs, and
 // a verdict on several is on all up to an ID that have none yet. A packet that is gone,

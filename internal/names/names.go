@@ -181,7 +181,7 @@ func (s *Service) ensure() error {
 		if tried && !named {
 			return nil
 		}
-		made, err := capture.Start(capture.Config{Respond: s.respond, Look: s.update, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit, Queues: s.conf.Queues})
+		made, err := capture.Start(capture.Config{Respond: s.respond, Look: s.update, Looker: s.looker, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit, Queues: s.conf.Queues})
 		if err != nil {
 			if !named {
 				s.log.Warn("DNS queries of containers could not be captured", "error", err)
@@ -308,6 +308,22 @@ func (s *Service) update() {
 	default:
 		s.wrong = err
 	}
+}
+
+// looker returns update for a thread of the capture, which asks the kernel for nothing while
+// no record changes. Where io_uring is not allowed it asks each time.
+func (s *Service) looker() (look, done func()) {
+	b, err := newBell(s.follow.Descriptor())
+	if err != nil {
+		s.log.Debug("each query has the records looked at", "reason", err)
+		return s.update, func() {}
+	}
+	look = func() {
+		if b.rang() || s.follow.Again() {
+			s.update()
+		}
+	}
+	return look, func() { _ = b.close() }
 }
 
 func homeOf(r state.Endpoint) home {

@@ -72,6 +72,13 @@ func (l *lab) put(network, container, address string, names ...string) state.End
 // ask asks as a container, and says what came: addresses, or the outcome.
 func (l *lab) ask(network, from, name string, tcp bool) string {
 	l.t.Helper()
+	l.update() // as when queries have come
+	return l.answer(network, from, name, tcp)
+}
+
+// answer is ask by what is known already.
+func (l *lab) answer(network, from, name string, tcp bool) string {
+	l.t.Helper()
 	m := new(dns.Msg)
 	m.SetQuestion(dns.Fqdn(name), dns.TypeA)
 	wire, err := m.Pack()
@@ -80,7 +87,6 @@ func (l *lab) ask(network, from, name string, tcp bool) string {
 	if !tcp {
 		q.Bridge = "br-" + network
 	}
-	l.update() // as when queries have come
 	answer := l.respond(q)
 	if answer == nil {
 		return "foreign"

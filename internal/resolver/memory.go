@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -13,9 +14,13 @@ type memory struct {
 	bytes int                   // of all messages
 }
 
+// remembered is the answers to a query. They stand behind it in one piece of memory: to
+// compare the query brings its answer to the processor.
 type remembered struct {
 	outcome Outcome
-	series
+	size    int    // of each message
+	all     string // the messages, in turns
+	turn    *atomic.Uint32
 }
 
 // series is the answers to a query, which differ in the order of records and come in
@@ -47,9 +52,9 @@ func (m *memory) recall(query, room []byte) (Reply, bool) {
 	}
 	at := 0
 	if r.turn != nil {
-		at = next(r.turn, len(r.messages))
+		at = next(r.turn, len(r.all)/r.size) * r.size
 	}
-	b := append(room[:0], r.messages[at]...)
+	b := append(room[:0], r.all[at:at+r.size]...)
 	b[0], b[1] = query[0], query[1] // the ID
 	return Reply{r.outcome, b}, true
 }
@@ -59,17 +64,22 @@ func (m *memory) keep(query []byte, o Outcome, s series) {
 	if len(s.messages) == 0 || len(query) > longestQuery {
 		return
 	}
-	size := len(query)
+	of := len(query) - 2
+	all := slices.Clone(query[2:])
 	for _, one := range s.messages {
-		size += len(one)
+		if len(one) != len(s.messages[0]) { // the same records in any order have one size
+			return
+		}
+		all = append(all, one...)
 	}
+	text := string(all)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.of == nil || m.bytes+size > mostBytes {
+	if m.of == nil || m.bytes+len(text) > mostBytes {
 		m.of, m.bytes = map[string]remembered{}, 0
 	}
-	m.of[string(query[2:])] = remembered{o, s}
-	m.bytes += size
+	m.of[text[:of]] = remembered{o, len(s.messages[0]), text[of:], s.turn}
+	m.bytes += len(text)
 }
 
 func (m *memory) forget() { m.of, m.bytes = nil, 0 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -29,6 +30,8 @@ type Follower struct {
 	dir  *Dir
 	file *os.File // inotify
 	raw  syscall.RawConn
+	// again says that a Changes is at work, or left something for the next one.
+	again atomic.Bool
 
 	mu      sync.Mutex
 	fd      int                        // of file; -1: closed
@@ -68,10 +71,12 @@ func (d *Dir) Follow() (*Follower, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("follow %s: %w", d.root, err), file.Close())
 	}
-	return &Follower{
+	f := &Follower{
 		dir: d, file: file, raw: raw, fd: fd, watched: map[int32]string{}, known: map[string]map[string]bool{},
 		whole: true, buf: make([]byte, followBuffer),
-	}, nil
+	}
+	f.again.Store(true)
+	return f, nil
 }
 
 // Close ends it; a Wait then returns os.ErrClosed.
@@ -90,6 +95,19 @@ func (f *Follower) Wait() error {
 	})
 }
 
+// Descriptor is of the file that becomes readable when there may be something for Changes;
+// -1 after Close.
+func (f *Follower) Descriptor() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.fd
+}
+
+// Again says that a Changes is at work, which may have read what made the file of Descriptor
+// readable, or that the last one left something for the next one. Else there is nothing for
+// Changes before that file is readable.
+func (f *Follower) Again() bool { return f.again.Load() }
+
 // Changes calls fn for every record that changed since the last call, in any
 // order; in between the record may have had other contents. What cannot be read
 // is told, and is as if it were not there. Then it calls services, if any record or what
@@ -97,6 +115,8 @@ func (f *Follower) Wait() error {
 func (f *Follower) Changes(fn func(Change), services func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.again.Store(true)
+	defer func() { f.again.Store(f.whole || f.services) }()
 	changed, err := f.drain()
 	if changed == nil && err == nil && !f.whole && !f.services {
 		return nil

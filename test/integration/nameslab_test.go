@@ -152,8 +152,14 @@ func (l *namesLab) serveOutside() {
 // startAgent starts ln-agent --local.
 func (l *namesLab) startAgent(args ...string) {
 	l.t.Helper()
+	l.startBuild(program(l.t, "ln-agent"), args...)
+}
+
+// startBuild starts another build of ln-agent, by its path.
+func (l *namesLab) startBuild(path string, args ...string) {
+	l.t.Helper()
 	p := &agentProc{log: &tail{}, done: make(chan error, 1)}
-	p.cmd = exec.Command(program(l.t, "ln-agent"), append([]string{"--local", "--listen", ""}, args...)...)
+	p.cmd = exec.Command(path, append([]string{"--local", "--listen", ""}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	l.check(p.cmd.Start())

@@ -13,21 +13,27 @@ import (
 const previousRelease = "8a97e5f"
 
 // buildPrevious builds the plugins of the previous release, and returns where
-// they are. Its source is in the history, which a shallow clone, or a tree without
-// git, has not.
+// they are.
 func buildPrevious(t *testing.T) string {
+	t.Helper()
+	return buildCommit(t, previousRelease, "./plugins/...")
+}
+
+// buildCommit builds programs of an earlier commit, and returns where they are. Its source is
+// in the history, which a shallow clone, or a tree without git, has not.
+func buildCommit(t *testing.T, commit, programs string) string {
 	t.Helper()
 	shallow, err := exec.Command("git", "rev-parse", "--is-shallow-repository").Output()
 	whole := err == nil && strings.TrimSpace(string(shallow)) == "false"
-	if !whole && exec.Command("git", "cat-file", "-e", previousRelease).Run() != nil {
-		t.Skipf("there is no commit %s, the previous release, in this copy: git fetch --unshallow", previousRelease)
+	if !whole && exec.Command("git", "cat-file", "-e", commit).Run() != nil {
+		t.Skipf("there is no commit %s, an earlier build, in this copy: git fetch --unshallow", commit)
 	}
 	dir := t.TempDir()
-	script := `set -e; cd "$(git rev-parse --show-toplevel)"; git archive ` + previousRelease + ` | tar -x -C "$1"; cd "$1"; go build -o "$1/bin/" ./plugins/...`
+	script := `set -e; cd "$(git rev-parse --show-toplevel)"; git archive ` + commit + ` | tar -x -C "$1"; cd "$1"; go build -o "$1/bin/" ` + programs
 	cmd := exec.Command("sh", "-c", script, "sh", dir)
 	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the previous release, commit %s: %v\n%s", previousRelease, err, out)
+		t.Fatalf("build commit %s: %v\n%s", commit, err, out)
 	}
 	return filepath.Join(dir, "bin")
 }
