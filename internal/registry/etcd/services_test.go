@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -265,13 +266,13 @@ func (l *many) heard(container string, hosts int, start time.Time) (took []time.
 	return took
 }
 
-// ended are the sessions that ended, by why.
+// ended are how many sessions ended, by why.
 func (l *many) ended() map[string]int {
 	all := map[string]int{}
 	for _, a := range l.agents {
 		a.mu.Lock()
 		for _, err := range a.ended {
-			all[fmt.Sprint(errors.Unwrap(err), err)]++
+			all[strings.ReplaceAll(fmt.Sprint(err), a.name, "w…")]++
 		}
 		a.mu.Unlock()
 	}

@@ -170,7 +170,9 @@ func (r *Registry) renew(ctx context.Context, c *clientv3.Client, l leases, rene
 				until = 0
 				continue
 			}
-			resp, err := r.keepAlive(ctx, c, id)
+			// It may take as long as until the next one: to end the session of each host whose etcd is
+			// slow would have all of them read everything anew, which makes it slower.
+			resp, err := keepAlive(ctx, c, id, r.conf.Live/3)
 			if err == nil {
 				err = r.sameEtcd(ctx, c, resp.ResponseHeader)
 			}
@@ -186,8 +188,8 @@ func (r *Registry) renew(ctx context.Context, c *clientv3.Client, l leases, rene
 	}
 }
 
-func (r *Registry) keepAlive(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID) (*clientv3.LeaseKeepAliveResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, min(patience, r.conf.Live/3))
+func keepAlive(ctx context.Context, c *clientv3.Client, id clientv3.LeaseID, bound time.Duration) (*clientv3.LeaseKeepAliveResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	return c.KeepAliveOnce(ctx, id)
 }
@@ -342,7 +344,7 @@ func (r *Registry) lease(ctx context.Context, c *clientv3.Client, live, hold *mv
 func (r *Registry) leaseOf(ctx context.Context, c *clientv3.Client, kv *mvccpb.KeyValue, d time.Duration) (clientv3.LeaseID, error) {
 	seconds := int64(d.Seconds())
 	if kv != nil && kv.Lease != 0 {
-		resp, err := r.keepAlive(ctx, c, clientv3.LeaseID(kv.Lease))
+		resp, err := keepAlive(ctx, c, clientv3.LeaseID(kv.Lease), min(patience, r.conf.Live/3))
 		if err == nil && resp.TTL == seconds {
 			return clientv3.LeaseID(kv.Lease), nil
 		}
