@@ -284,7 +284,7 @@ func (s span) withoutHoles() []PortMap {
 			m.Except = append(m.Except, h.host)
 		}
 		if whole {
-			slices.SortFunc(m.Except, netip.Addr.Compare)
+			sorting.Stable(m.Except, netip.Addr.Compare)
 			m.Except = slices.Compact(m.Except)
 			out = append(out, m)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Link is an interface of a host, as the other hosts of its segment see it.
@@ -81,7 +82,7 @@ func (s *Segments) Own(a netip.Addr) (device string, l Link, err error) {
 			}
 		}
 	}
-	slices.SortFunc(l.Addresses, netip.Addr.Compare)
+	sorting.Stable(l.Addresses, netip.Addr.Compare)
 	return d.Name, l, nil
 }
 

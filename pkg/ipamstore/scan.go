@@ -304,7 +304,7 @@ func (x *session) writeBits(t *table) error {
 		return err
 	}
 	taken := slices.AppendSeq(resting, maps.Keys(held))
-	slices.SortFunc(taken, netip.Addr.Compare)
+	sorting.Stable(taken, netip.Addr.Compare)
 	for _, a := range taken {
 		if err := x.bits.mark(a); err != nil {
 			return err

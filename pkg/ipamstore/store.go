@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Store is a pool of addresses. Make one with Open; it needs no closing.
@@ -48,8 +50,8 @@ func (s *Store) Verify(ctx context.Context, owner Owner, addrs []netip.Addr) err
 	for _, a := range addrs {
 		want = append(want, a.Unmap())
 	}
-	slices.SortFunc(held, netip.Addr.Compare)
-	slices.SortFunc(want, netip.Addr.Compare)
+	sorting.Stable(held, netip.Addr.Compare)
+	sorting.Stable(want, netip.Addr.Compare)
 	if !slices.Equal(held, slices.Compact(want)) {
 		return fmt.Errorf("verify %s in %s: %w: holds %v, not %v", owner.text(), s.path(), ErrMismatch, held, want)
 	}

@@ -56,7 +56,7 @@ var ladder = []struct {
 	{"internal/firewall", []string{"internal/sorting"}},
 	{"internal/flock", []string{"internal/plain"}},
 	{"internal/kernel", []string{"internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/procfs"}},
-	{"internal/tunnel", []string{"internal/host", "internal/netlink", "internal/plain", "internal/wireguard"}},
+	{"internal/tunnel", []string{"internal/host", "internal/netlink", "internal/plain", "internal/sorting", "internal/wireguard"}},
 	{"internal/wggo", []string{"internal/netlink", "internal/flock"}},
 	{"internal/wireguard", []string{"internal/netlink", "internal/plain", "internal/sorting"}},
 	{"internal/link", []string{"internal/host", "internal/netlink", "internal/netns", "internal/plain", "internal/procfs", "internal/sorting"}},

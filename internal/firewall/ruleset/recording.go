@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Recording gathers elements by owner.
@@ -170,8 +171,8 @@ func (t *trace) has(ip []byte) {
 // endpoint puts the addresses first that ports go to, as Apply wants them.
 func (t *trace) endpoint() firewall.Endpoint {
 	e := t.Endpoint
-	slices.SortFunc(e.Addrs, netip.Addr.Compare)
-	slices.SortFunc(e.Source, netip.Addr.Compare)
+	sorting.Stable(e.Addrs, netip.Addr.Compare)
+	sorting.Stable(e.Source, netip.Addr.Compare)
 	var targets []netip.Addr
 	for _, p := range slices.Concat(t.ports, t.opens) {
 		if !slices.Contains(targets, p.target) {
