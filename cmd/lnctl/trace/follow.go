@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/netns"
 	"github.com/libnet-cni/libnet/internal/nftrace"
@@ -154,7 +158,7 @@ func (w *way) start(s sender) error {
 		}
 		err := p.ns.Do(func() (err error) {
 			p.dropped = routing.DroppedByQueues()
-			p.tracer, err = nftrace.Start(m, packet, p == leader)
+			p.tracer, err = w.begin(m, packet, p == leader)
 			return err
 		})
 		if err != nil && (p == w.host || p == leader) {
@@ -163,6 +167,21 @@ func (w *way) start(s sender) error {
 	}
 	return nil
 }
+
+// begin starts a tracer in the calling thread's network namespace; while another trace is under way
+// there, it waits for the end of that as long as for the packet.
+func (w *way) begin(m nftrace.Match, packet *nftrace.Packet, leads bool) (*nftrace.Tracer, error) {
+	for end := time.Now().Add(w.wait); ; <-time.After(anotherTrace) {
+		t, err := nftrace.Start(m, packet, leads)
+		another := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EEXIST)
+		if !another || os.Geteuid() != 0 || time.Now().After(end) {
+			return t, err
+		}
+	}
+}
+
+// anotherTrace is how soon it is looked again whether another trace has ended.
+const anotherTrace = 20 * time.Millisecond
 
 func (w *way) close() {
 	for _, p := range w.places() {
