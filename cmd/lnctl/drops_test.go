@@ -210,9 +210,10 @@ func byLinks() []drop {
 		{"the host's end is down", end("c2", "ip link set %s down"), "c2 192.0.2.2", []string{"the host's end of eth0 of container c2 is down: ip link set veth"}},
 		{"the bridge is down", in("", "ip link set ln1 down"), "c2 192.0.2.2", []string{`bridge ln1 of network "plain" is down: ip link set ln1 up`}},
 		{"the host's end is no port", end("c2", "ip link set %s nomaster"), "c2 192.0.2.2", []string{"the host's end of eth0 of container c2 is no port of bridge ln1", "master ln1"}},
-		{"the port forwards nothing", func(l *lab) {
-			l.awaitUp(l.hostEnd("c2")) // which has the kernel let the port forward
-			end("c2", "bridge link set dev %s state 0")(l)
+		{"the port forwards nothing", func(l *lab) { // STP has it listen for 15 s
+			l.in("", "ip link set ln1 type bridge forward_delay 1500 stp_state 1")
+			end("c2", "ip link set %s down")(l)
+			end("c2", "ip link set %s up")(l)
 		}, "c2 192.0.2.2", []string{"is a port of bridge ln1 that forwards nothing: bridge link set dev veth"}},
 		{"the other container's end is down", end("c3", "ip link set %s down"), "host c3", []string{"the host's end of eth0 of container c3 is down"}},
 		{"the same, known to the sender, without forwarding", func(l *lab) {
@@ -249,17 +250,6 @@ func isolated(side admit.Side) func(*lab) {
 		pod := netip.MustParseAddr("10.33.0.2")
 		return []admit.Elem{s.Judge(pod), s.Isolate(pod, side, admit.NoPorts)}
 	})
-}
-
-// awaitUp waits until the kernel has told all that an interface is up.
-func (l *lab) awaitUp(name string) {
-	l.t.Helper()
-	if !lntest.Await(lntest.WaitForAnswer, func() bool {
-		link, err := netlink.LinkByName(name)
-		return err == nil && link.Attrs().OperState == netlink.OperUp
-	}) {
-		l.t.Fatal(name + " does not come up")
-	}
 }
 
 func (l *lab) mac(name string) string {
