@@ -63,6 +63,7 @@ type Filter struct {
 	To []netip.Prefix
 	// Led is for containers that a service leads to no more. The table is walked over for it.
 	Led []Led
+	by  map[netip.Addr][]Led // Led, while the table is walked over
 }
 
 const (
