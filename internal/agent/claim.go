@@ -46,13 +46,14 @@ func (a *Agent) claimLoop(ctx context.Context) error {
 			return err
 		}
 		again = 0
+		var unwatched error
 		if leases == nil {
-			leases = a.newLeases(ctx)
+			leases, unwatched = a.newLeases(ctx)
 		}
 		now := a.situation()
 		for _, n := range now.networks {
-			if !watchLeases(leases, n) {
-				again = claimAgain // instead of an event
+			if err := watchLeases(leases, n); err != nil {
+				again, unwatched = claimAgain, cmp.Or(unwatched, err) // instead of an event
 			}
 			err := a.claimNetwork(ctx, now.view, n)
 			a.change(n.Name, func(s *status) { s.claimErr = err })
@@ -64,6 +65,7 @@ func (a *Agent) claimLoop(ctx context.Context) error {
 			}
 			a.say("claim "+n.Name, err, "no block can be taken", "")
 		}
+		a.say("leases", inotify.Explain(unwatched), "leases cannot be watched, and are looked at once a second", "leases are watched")
 		if now.view != nil && now.view.Settled { // else etcd may only have forgotten that a node is there
 			a.reclaim(ctx, *now.view)
 		}
@@ -71,15 +73,14 @@ func (a *Agent) claimLoop(ctx context.Context) error {
 }
 
 // newLeases returns a watcher for watchLeases, until ctx ends; nil: the kernel gives none.
-func (a *Agent) newLeases(ctx context.Context) *fsnotify.Watcher {
+func (a *Agent) newLeases(ctx context.Context) (*fsnotify.Watcher, error) {
 	w, err := fsnotify.NewWatcher()
-	a.say("leases", inotify.Explain(err), "leases cannot be watched, and are looked at once a second", "leases are watched")
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	context.AfterFunc(ctx, func() { _ = w.Close() })
 	go a.followLeases(w)
-	return w
+	return w, nil
 }
 
 // followLeases hints at every lease, until the watcher is closed.
@@ -99,17 +100,23 @@ func (a *Agent) followLeases(w *fsnotify.Watcher) {
 	}
 }
 
+// errNoWatcher says that there is none; the kernel's error tells why.
+var errNoWatcher = errors.New("no watcher")
+
 // watchLeases has the watcher tell when an address of the network is taken or
-// given back; of a directory that is not there yet, when it is made. No: it will not tell.
-func watchLeases(w *fsnotify.Watcher, n netconf.AgentNetwork) bool {
+// given back; of a directory that is not there yet, when it is made. An error: it will not tell.
+func watchLeases(w *fsnotify.Watcher, n netconf.AgentNetwork) error {
 	if w == nil {
-		return false
+		return errNoWatcher
 	}
 	dir := cmp.Or(n.DataDir, address.DefaultDataDir)
 	if w.Add(filepath.Join(dir, n.Name)) == nil {
-		return true
+		return nil
 	}
-	return os.MkdirAll(dir, 0o755) == nil && w.Add(dir) == nil
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return w.Add(dir)
 }
 
 // terms are those of a network as this host has it configured.

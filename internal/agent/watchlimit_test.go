@@ -36,8 +36,9 @@ func TestWithoutInotify(t *testing.T) {
 		}
 	}
 	has := func(n int) func() bool { return func() bool { return len(a.situation().networks) == n } }
+	data := t.TempDir()
 	write := func(name string) {
-		conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"type":"overlay-ln","subnet":"10.5.0.0/16"}`, name)
+		conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"type":"overlay-ln","subnet":"10.5.0.0/16","ipam":{"dataDir":%q}}`, name, filepath.Join(data, name))
 		if err := os.WriteFile(filepath.Join(a.conf.ConfDir, name+".conf"), []byte(conf), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -57,6 +58,16 @@ func TestWithoutInotify(t *testing.T) {
 	await("watched", func() bool { return !said("leases")() && !said("watch of configurations")() })
 	write("second")
 	await("two networks", has(2))
+	lntest.LimitWatches(t, 0) // no more directories than now
+	write("third")
+	await("three networks", has(3))
+	await("told that one is not watched", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return strings.Contains(a.said["leases"], "fs.inotify.max_user_watches=")
+	})
+	lntest.LimitWatches(t, 100)
+	await("all are watched", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.said["leases"] == "" })
 	cancel()
 	if err := errors.Join(<-done, <-done); !errors.Is(err, context.Canceled) {
 		t.Error(err)

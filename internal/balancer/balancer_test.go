@@ -312,3 +312,20 @@ func TestTidy(t *testing.T) {
 	l.must(l.Tidy(ctx, "net"))
 	l.nothing("tidied")
 }
+
+// A service that is removed while another program has taken one of our tables leaves nothing in the
+// other one, which stays as it is when the lost one is written anew.
+func TestRemoveBesideLostTable(t *testing.T) {
+	l, ctx := newLab(t), context.Background()
+	l.attach("a", "10.1.0.2/24", "web")
+	l.must(l.Create(ctx, web("stays", "10.1.0.9", 80), "br0"))
+	for _, family := range []string{"bridge", "inet"} {
+		l.must(l.Create(ctx, web("one", "10.1.0.8", 80), "br0"))
+		lntest.Run(t, "nft", "delete", "table", family, TableName)
+		l.must(l.Remove(ctx, "net", "one"))
+		if _, err := l.Mend(ctx, true); err != nil {
+			t.Error(err)
+		}
+		l.well(family + " was lost")
+	}
+}

@@ -76,7 +76,7 @@ func (s *Services) followSome(ctx context.Context, these []Followed) []Outcome {
 		}
 		return did
 	}
-	did := make([]Outcome, len(these))
+	did, fault := make([]Outcome, len(these)), err
 	if err == nil && fresh {
 		err = s.Restore(ctx)
 	}
@@ -86,18 +86,25 @@ func (s *Services) followSome(ctx context.Context, these []Followed) []Outcome {
 			err = s.followed(ctx, f)
 		}
 		did[i].Named = f.made || len(f.VIPs) == 0 && !f.same
+		if fault == nil && f.err == nil { // kernel and record have it, whatever else fails
+			did[i].Left, did[i].Drained = f.lost()
+		}
 		if err = errors.Join(err, f.err, f.portErr); err != nil {
 			did[i].Err = fmt.Errorf("service %q of network %q: %w", f.Name, f.Network, err)
-			continue
 		}
-		did[i].Left = slices.DeleteFunc(slices.Clone(f.was.Others), func(b service.Backend) bool {
-			return slices.ContainsFunc(f.Others, func(o service.Backend) bool { return o.Key() == b.Key() && o.Node == b.Node })
-		})
-		did[i].Drained = slices.DeleteFunc(slices.Concat(f.before, f.Others), func(b service.Backend) bool {
-			return f.was.Weight(b.ContainerID) == 0 || f.Weight(b.ContainerID) > 0
-		})
 	}
 	return did
+}
+
+// lost are the backends that a change has taken away, and those that it has drained.
+func (f *following) lost() (left, drained []service.Backend) {
+	left = slices.DeleteFunc(slices.Clone(f.was.Others), func(b service.Backend) bool {
+		return slices.ContainsFunc(f.Others, func(o service.Backend) bool { return o.Key() == b.Key() && o.Node == b.Node })
+	})
+	drained = slices.DeleteFunc(slices.Concat(f.before, f.Others), func(b service.Backend) bool {
+		return f.was.Weight(b.ContainerID) == 0 || f.Weight(b.ContainerID) > 0
+	})
+	return left, drained
 }
 
 // followOwned takes the ports of the services, and brings kernel and records to these.

@@ -155,3 +155,30 @@ func TestFollowSharedBackend(t *testing.T) {
 		t.Errorf("%d backends of other hosts are masqueraded for by none, want 0", n)
 	}
 }
+
+// Backends that a change takes away are told once, as conntrack has connections to them: also if another
+// program has a port of the service, or the port cannot be freed.
+func TestFollowTellsOfLeft(t *testing.T) {
+	l, ctx := newLab(t), context.Background()
+	l.refused = errors.New("held")
+	x, y := farBackend("x", "10.2.0.2", "web"), farBackend("y", "10.2.0.3", "web")
+	held := func(others ...service.Backend) Followed {
+		f := shared(1, "web", others...)
+		f.Published = []service.Published{{Protocol: firewall.TCP, Port: 9001, To: 80}}
+		return f
+	}
+	if did := l.Follow(ctx, held(x, y)); !errors.Is(did[0].Err, l.refused) || len(did[0].Left) > 0 {
+		t.Errorf("made: %+v", did[0])
+	}
+	drained := held(x, y)
+	drained.Weights = map[string]int{"y": 0}
+	if did := l.Follow(ctx, drained); !errors.Is(did[0].Err, l.refused) || len(did[0].Drained) != 1 || did[0].Drained[0].ContainerID != "y" {
+		t.Errorf("y is drained: %+v", did[0])
+	}
+	if did := l.Follow(ctx, held(x)); !errors.Is(did[0].Err, l.refused) || len(did[0].Left) != 1 || did[0].Left[0].ContainerID != "y" {
+		t.Errorf("y is gone: %+v", did[0])
+	}
+	if did := l.Follow(ctx, held(x)); !errors.Is(did[0].Err, l.refused) || len(did[0].Left)+len(did[0].Drained) > 0 {
+		t.Errorf("tried again: %+v", did[0])
+	}
+}

@@ -38,7 +38,15 @@ func OwnUser(t *testing.T) bool {
 // LimitInotify has the kernel give the process of OwnUser so many inotify instances.
 func LimitInotify(t *testing.T, instances int) {
 	t.Helper()
-	if err := os.WriteFile("/proc/sys/user/max_inotify_instances", []byte(strconv.Itoa(instances)), 0); err != nil {
+	limit(t, "max_inotify_instances", instances)
+}
+
+// LimitWatches is LimitInotify for the watches of all instances.
+func LimitWatches(t *testing.T, watches int) { t.Helper(); limit(t, "max_inotify_watches", watches) }
+
+func limit(t *testing.T, what string, most int) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/user/"+what, []byte(strconv.Itoa(most)), 0); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -126,7 +126,7 @@ func (m *Mesh) work() (todo map[key]bool, begins []Network, mend bool) {
 	todo, mend = m.dirty, m.mend || !m.begun
 	m.dirty, m.mend = map[key]bool{}, false
 	if !m.begun {
-		m.begun = true
+		m.begun, m.doubt = true, true // a removal before is told to no agent
 		for _, n := range m.networks {
 			begins = append(begins, n)
 		}

@@ -418,3 +418,33 @@ func checkMend(t *testing.T, m *Mesh, open controllers, dir string) {
 		t.Error(m.Err())
 	}
 }
+
+// Elements that were removed while no agent was there to be told are put back by the next one.
+func TestMendAfterStart(t *testing.T) {
+	lntest.Isolate(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	for i, want := range []bool{false, true} {
+		m, open := newMesh(), controllers{}
+		m.Keep([]Network{{Name: "net1", StateDir: dir, Device: "br"}})
+		m.Defined([]service.Shared{webOf("web", 1)}, true)
+		m.Others([]overlay.Named{far("h2", "c1", "shop", "10.6.0.1")}, true)
+		if !m.once(t.Context(), open) {
+			t.Fatal(m.Err())
+		}
+		s, err := open.services(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if faults, err := s.Faults(t.Context()); err != nil || strings.Contains(fmt.Sprint(faults), "rules are missing") != want {
+			t.Errorf("agent %d: %v, %v", i, faults, err)
+		}
+		if m.doubtful() && !m.restore(t.Context(), open, true) {
+			t.Fatal(m.Err())
+		}
+		if missing, err := s.Mend(t.Context(), true); err != nil || missing || m.doubtful() {
+			t.Errorf("agent %d: still missing: %t, %v", i, missing, err)
+		}
+		open.close()
+		lntest.Run(t, "nft", "flush", "map", "inet", balancer.TableName, "spread4")
+	}
+}

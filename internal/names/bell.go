@@ -15,7 +15,8 @@ import (
 // enters next. So a thread that has received a packet knows of all that happened before the
 // packet was sent.
 //
-// A bell belongs to the thread that made it. It needs Linux 5.4 and that io_uring is allowed.
+// A bell belongs to the thread that made it. It needs Linux 5.7 and that io_uring is allowed: kernels
+// before have a worker tell of the file, which may come later than the packet.
 type bell struct {
 	fd, of    int
 	ring      []byte // what the kernel tells
@@ -42,6 +43,7 @@ type ringParams struct {
 // Of linux/io_uring.h.
 const (
 	featureOneMap  = 1       // IORING_FEAT_SINGLE_MMAP
+	featureOwnWork = 1 << 5  // IORING_FEAT_FAST_POLL, of the release since which polls are work of the thread
 	offsetEntries  = 1 << 28 // IORING_OFF_SQES, in bytes; IORING_OFF_SQ_RING is 0
 	pollAdd        = 6       // IORING_OP_POLL_ADD
 	submissionSize = 64      // struct io_uring_sqe
@@ -67,7 +69,7 @@ func newBell(of int) (*bell, error) {
 }
 
 func (b *bell) mapRing(p ringParams) (err error) {
-	if p.features&featureOneMap == 0 {
+	if needs := uint32(featureOneMap | featureOwnWork); p.features&needs != needs {
 		return unix.EOPNOTSUPP
 	}
 	size := max(p.at.sq.array+4*p.sqEntries, p.at.cq.cqes+completionSize*p.cqEntries)

@@ -65,6 +65,16 @@ func TestBell(t *testing.T) {
 	}
 }
 
+// Where a worker of the kernel tells of the file, as before Linux 5.7, there is no bell.
+func TestBellNeedsOwnWork(t *testing.T) {
+	for _, features := range []uint32{0, featureOneMap, 1<<5 - 1} {
+		b := bell{fd: -1}
+		if err := b.mapRing(ringParams{features: features}); !errors.Is(err, unix.EOPNOTSUPP) {
+			t.Errorf("features %#x: %v", features, err)
+		}
+	}
+}
+
 // A thread that has received a message knows what was recorded before it was sent, also
 // while others read the same news.
 func TestLooker(t *testing.T) {

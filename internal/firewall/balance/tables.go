@@ -127,19 +127,27 @@ func without(gone, want []Elem) []Elem {
 }
 
 // Differs returns the elements of want that are missing or give something else, and those of
-// gone that are there. Without our tables all of want is missing.
+// gone that are there. Of a table that is missing, or not as this release writes it, nothing is there.
 func (t *Tables) Differs(ctx context.Context, want, gone []Elem) (missing, stray []Elem, err error) {
 	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
 		missing, stray = nil, nil
+		lost := map[uint8]bool{}
 		for _, table := range t.tables() {
 			whole, _, err := stands(nl, table)
 			if err != nil {
 				return err
 			}
-			if !whole {
-				missing = want
-				return nil
-			}
+			lost[table.Family] = !whole
+		}
+		gone := without(gone, want)
+		want := slices.Clone(want)
+		for _, all := range []*[]Elem{&want, &gone} {
+			*all = slices.DeleteFunc(*all, func(e Elem) bool {
+				if lost[e.Set.Family] && all == &want {
+					missing = append(missing, e)
+				}
+				return lost[e.Set.Family]
+			})
 		}
 		there, err := look(nl, want)
 		if err != nil {
@@ -150,7 +158,6 @@ func (t *Tables) Differs(ctx context.Context, want, gone []Elem) (missing, stray
 				missing = append(missing, e)
 			}
 		}
-		gone := without(gone, want)
 		there, err = look(nl, gone)
 		for i, e := range gone {
 			if err == nil && there[i].Key != nil {

@@ -16,11 +16,18 @@ func BenchmarkFlush(b *testing.B) {
 	f := Filter{Flows: []Flow{{udp, addr("10.0.0.1"), 53, 0}}, Addrs: []netip.Addr{addr("10.2.0.9")}}
 	six := Filter{Addrs: []netip.Addr{addr("fd00:1::9")}}
 	led := Filter{Led: []Led{{tcp, netip.MustParseAddrPort("10.0.0.1:54"), addr("10.2.0.9"), true}}}
+	// A host is lost that had containers of many services.
+	var many Filter
+	for i := range 3000 {
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 54)
+		many.Led = append(many.Led, Led{udp, at, netip.AddrFrom4([4]byte{10, 3, byte(i >> 8), byte(i)}), true})
+	}
 	ways := map[string]func(*nfnl.Conn) error{
 		"flush":      func(*nfnl.Conn) error { return flushIn(b.Context(), f) },
 		"flush-IPv6": func(*nfnl.Conn) error { return flushIn(b.Context(), six) },
 		"list":       func(c *nfnl.Conn) error { return f.deleteListed(b.Context(), c) },
 		"led":        func(c *nfnl.Conn) error { return led.deleteListed(b.Context(), c) },
+		"led-many":   func(c *nfnl.Conn) error { return many.deleteListed(b.Context(), c) },
 	}
 	for _, n := range []int{0, 1, 1000, 50_000} {
 		for name, flush := range ways {

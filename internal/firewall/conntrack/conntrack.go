@@ -45,7 +45,8 @@ type Led struct {
 
 // is says whether an entry in a state of TCP is among l.
 func (l Led) is(orig, reply tuple, state uint8) bool {
-	to := l.To.Addr() == orig.dst || l.To.Addr().IsUnspecified()
+	// A packet for the container's own address was led by no service.
+	to := l.To.Addr() == orig.dst || l.To.Addr().IsUnspecified() && orig.dst != l.By
 	if !to || l.Protocol != orig.proto || l.By != reply.src || l.To.Port() != orig.dstPort {
 		return false
 	}
@@ -63,6 +64,7 @@ type Filter struct {
 	To []netip.Prefix
 	// Led is for containers that a service leads to no more. The table is walked over for it.
 	Led []Led
+	by  map[netip.Addr][]Led // Led, while the table is walked over
 }
 
 const (

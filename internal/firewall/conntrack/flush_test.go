@@ -67,6 +67,7 @@ var cases = []struct {
 	}}, []int{0, 9}},
 	{"led, and gone", Filter{Led: []Led{{tcp, netip.MustParseAddrPort("10.0.0.5:77"), addr("10.1.0.4"), true}}}, []int{15, 17, 18}},
 	{"led by any address", Filter{Led: []Led{{tcp, netip.MustParseAddrPort("0.0.0.0:77"), addr("10.1.0.5"), true}, {udp, netip.MustParseAddrPort("[::]:53"), addr("fd00:1::2"), true}}}, []int{8, 19}},
+	{"led by any address, but not to its own", Filter{Led: []Led{{udp, netip.MustParseAddrPort("0.0.0.0:53"), addr("10.1.0.2"), true}, {udp, netip.MustParseAddrPort("0.0.0.0:53"), addr("10.0.0.2"), true}}}, []int{0}},
 	{"led, and drained", Filter{Led: []Led{{tcp, netip.MustParseAddrPort("10.0.0.5:77"), addr("10.1.0.4"), false}}}, nil},
 	{"none there", Filter{Flows: []Flow{{tcp, netip.Addr{}, 9, 0}}, Addrs: []netip.Addr{addr("10.1.0.9")}}, nil},
 	{"nothing", Filter{}, nil},

@@ -33,6 +33,7 @@ type entry struct {
 // deleteListed lists the table, compares here, and deletes what matches.
 func (f Filter) deleteListed(ctx context.Context, c *nfnl.Conn) error {
 	var found []entry
+	f.by = ledBy(f.Led)
 	err := repeat(func() error {
 		found = nil
 		for _, what := range f.listings() {
@@ -117,9 +118,9 @@ func (f Filter) listings() (all []nfnl.Message) {
 		return []nfnl.Message{request(unix.NFPROTO_UNSPEC, nil)}
 	}
 	is6, by := false, map[netip.Addr]bool{}
-	for _, l := range f.Led {
-		if l.By.Is4() {
-			by[l.By] = true
+	for a := range f.by {
+		if a.Is4() {
+			by[a] = true
 		} else {
 			is6 = true
 		}
@@ -163,6 +164,16 @@ func stateOf(attrs []byte) uint8 {
 	return state[0]
 }
 
+// ledBy has those of each container: where many services lose many of them, each entry of a full table
+// is compared with few.
+func ledBy(all []Led) map[netip.Addr][]Led {
+	by := map[netip.Addr][]Led{}
+	for _, l := range all {
+		by[l.By] = append(by[l.By], l)
+	}
+	return by
+}
+
 // matches reports whether f is about an entry, and whether that is to be marked as ended instead of
 // being deleted.
 func (f Filter) matches(orig, reply tuple, state uint8) (is, marked bool) {
@@ -181,7 +192,7 @@ func (f Filter) matches(orig, reply tuple, state uint8) (is, marked bool) {
 			return true, false
 		}
 	}
-	for _, l := range f.Led {
+	for _, l := range f.by[reply.src] {
 		if l.is(orig, reply, state) {
 			return true, l.Protocol == unix.IPPROTO_TCP && !l.Gone
 		}
