@@ -47,10 +47,29 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := errors.Join(n.heal(ctx), n.c.book().Unrecorded(ctx)); err != nil {
-		return fmt.Errorf("%w: %w", model.ErrLimited, err)
+	healErr := errors.Join(n.closeUntold(ctx), n.heal(ctx))
+	own, others := n.c.book().Unrecorded(ctx, n.def.Name)
+	if err := errors.Join(healErr, own); err != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", model.ErrLimited, err))
 	}
-	return nil
+	if others != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", model.ErrMaybeOpen, others))
+	}
+	return errors.Join(errs...)
+}
+
+// closeUntold is that of the network's guard. Where an attachment is recorded, heal does it.
+func (n *Network) closeUntold(ctx context.Context) error {
+	if !n.def.Config.NeedsRules() {
+		return nil
+	}
+	has, err := n.c.endpoints.HasReady(n.def.Name)
+	if has || err != nil {
+		return err
+	}
+	at := n.own()
+	at.def.Config.Backend = n.backend()
+	return n.c.book().CloseUntold(ctx, at.Plan())
 }
 
 // bridgeStatus says whether the bridge's name is held by something else, and whether a
