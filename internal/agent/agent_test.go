@@ -354,6 +354,8 @@ func (*brokenNetwork) Connect(context.Context) (engine.Connected, error) {
 	return engine.Connected{}, errAway
 }
 
+func (*brokenNetwork) Heal(context.Context) error { return nil }
+
 func (n *brokenNetwork) Disconnect(context.Context) error {
 	n.tries++
 	if n.left--; n.left >= 0 {

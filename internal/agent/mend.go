@@ -131,6 +131,7 @@ type keeper struct {
 // spanning is a network that spans hosts, as the kernel of this one has it.
 type spanning interface {
 	Connect(context.Context) (engine.Connected, error)
+	Heal(context.Context) error
 	Disconnect(context.Context) error
 }
 
@@ -312,6 +313,7 @@ func (k keeper) connect(ctx context.Context, f nodefile.File) (up bool, err erro
 		_, saveErr := k.controller.SaveNodeFile(f)
 		err = errors.Join(err, saveErr, k.serve(ctx, f))
 	}
+	err = errors.Join(err, k.heal(ctx, net))
 	// Only now can an ADD work by what health and metrics say.
 	a.change(k.network.Name, func(s *status) {
 		s.peers, s.lacking = done.Peers, done.Lacking
@@ -331,6 +333,24 @@ func (k keeper) connect(ctx context.Context, f nodefile.File) (up bool, err erro
 			"took", fmt.Sprintf("%.1fms", float64(time.Since(start).Microseconds())/1000))
 	}
 	return done.Up, err
+}
+
+// heal puts back what containers need on this host beside the tunnel: the bridge with its
+// addresses and ports, rules, forwarding. What is missing for the first time may be on its way: an
+// ADD or a DEL is at work on it.
+func (k keeper) heal(ctx context.Context, net spanning) error {
+	a := k.agent
+	err := net.Heal(ctx)
+	if err == nil {
+		return nil
+	}
+	a.mu.Lock()
+	first := a.status[k.network.Name].mendErr == nil
+	a.mu.Unlock()
+	if first {
+		return fmt.Errorf("%w: %w", errSoon, err)
+	}
+	return err
 }
 
 // lacks says that something of before is not in now.

@@ -12,9 +12,9 @@ import (
 	"github.com/libnet-cni/libnet/internal/tunnel"
 )
 
-// watch calls changed after each change of the host's links, addresses and
-// routes that may concern a tunnel of any network, until ctx ends. It is about
-// the network namespace of the thread that calls it.
+// watch calls changed after each change of the host's links, addresses, routes and
+// forwarding that may concern a tunnel or a bridge of any network, until ctx ends. It is
+// about the network namespace of the thread that calls it.
 func watch(ctx context.Context, changed func()) error {
 	w, err := tunnel.Watch(plan.TunnelPrefix)
 	if err != nil {

@@ -159,7 +159,7 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 			return nil, err
 		}
 	}
-	return nil, n.remove(ctx, id, "")
+	return nil, n.remove(ctx, id)
 }
 
 // rename records other names than the attachment has, and tells the kernel and the services.

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/plan"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/unwind"
 )
@@ -109,6 +110,88 @@ func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, err
 	}
 	if err := errors.Join(errs...); err != nil && !errors.Is(err, state.ErrCorrupt) { // what is corrupt is set aside
 		return nil, err
+	}
+	return all, nil
+}
+
+// retireGateways takes away gateways of subnets that the network had before: those that no
+// attachment on its bridge uses and no configuration names. Those of a network that an agent
+// keeps are Connect's. gone is the attachment that was removed; nil: any may be.
+func (n *Network) retireGateways(ctx context.Context, gone *state.Endpoint) error {
+	if gone != nil && len(gone.Addresses) == 0 {
+		return nil
+	}
+	now, err := n.c.Network(n.def.Name) // an ADD may have come with another configuration
+	if errors.Is(err, model.ErrNotFound) {
+		return nil
+	}
+	if err != nil || now.def.Config.Tunnel.Agent {
+		return err
+	}
+	b := now.Plan().Bridge(now.ownGateways())
+	if len(b.Gateways) == 0 { // of another IPAM nothing is known
+		return nil
+	}
+	if gone != nil && (gone.Bridge != b.Name || namedBy(b, *gone)) {
+		return nil
+	}
+	b.Needed = func(have []netip.Prefix) ([]netip.Prefix, error) { return n.c.gatewaysOn(ctx, b.Name, have) }
+	return n.c.bridges.RetireGateways(ctx, b)
+}
+
+// namedBy says that a bridge is to have the gateways of an attachment.
+func namedBy(b link.Bridge, rec state.Endpoint) bool {
+	return !slices.ContainsFunc(plan.AddressingOf(rec).Addresses, func(a model.Address) bool {
+		return a.Gateway.IsValid() && !slices.Contains(b.Gateways, a.OnBridge())
+	})
+}
+
+// gatewaysOn are those that attachments on a bridge, or networks, have; all of have where that
+// cannot be told: one is being made, or has no record.
+func (c *Controller) gatewaysOn(ctx context.Context, bridge string, have []netip.Prefix) ([]netip.Prefix, error) {
+	links, err := c.links.List(ctx, model.OwnerPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		if id, ok := model.ParseOwner(l.Owner); ok && l.Master == bridge {
+			if _, err := c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName); err != nil {
+				return have, nil
+			}
+		}
+	}
+	names, err := c.endpoints.EndpointNetworks()
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Prefix
+	for _, name := range names {
+		recs, err := c.endpoints.Endpoints(name)
+		if err != nil {
+			return have, nil
+		}
+		for _, rec := range recs {
+			switch {
+			case rec.Bridge != bridge || rec.Phase != state.PhaseReady && c.dead(rec):
+				continue
+			case rec.Phase != state.PhaseReady:
+				return have, nil
+			}
+			for _, a := range plan.AddressingOf(rec).Addresses {
+				if a.Gateway.IsValid() {
+					all = append(all, a.OnBridge())
+				}
+			}
+		}
+	}
+	networks, err := c.Networks(ctx)
+	if err != nil {
+		return have, nil
+	}
+	for _, o := range networks {
+		if o.def.Config.Bridge == bridge {
+			all = append(all, o.Plan().Bridge(o.ownGateways()).Gateways...)
+		}
 	}
 	return all, nil
 }

@@ -76,7 +76,7 @@ func (n *Network) Collect(ctx context.Context, keep func(life.Holder) bool, diss
 		}
 	}
 	_, err = n.tidyServices(ctx)
-	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx), err)
+	errs = append(errs, n.collectLeases(ctx, holders, keep), n.c.tidyNames(ctx), n.retireGateways(ctx, nil), err)
 	if dissolve && kept == 0 && errors.Join(errs...) == nil {
 		if err := n.dissolve(ctx); !errors.Is(err, state.ErrInUse) { // a new one came meanwhile
 			errs = append(errs, err)
@@ -141,7 +141,7 @@ func (n *Network) collectSome(ctx context.Context, ids []model.ID, keep func(lif
 		case recorded && len(ids) > 1 && rec.Phase == state.PhaseReady && len(rec.Ports) == 0:
 			going = append(going, rec)
 		default: // its ports are locked until its connections have ended
-			err := n.remove(ctx, id, "")
+			err := n.remove(ctx, id)
 			if errs = append(errs, err); err == nil {
 				gone = append(gone, id)
 			}
@@ -237,7 +237,7 @@ func (n *Network) collectLease(ctx context.Context, pool *address.Pool, h life.H
 	case keep(life.OfRecord(rec)):
 		return nil // made since the holders were listed
 	}
-	return n.remove(ctx, h.ID, "")
+	return n.remove(ctx, h.ID)
 }
 
 // Dissolve says whether Collect removes a network that it left empty.
@@ -316,5 +316,5 @@ func (n *Network) collectInterrupted(ctx context.Context, rec state.Endpoint) er
 	if err != nil || !interrupted(now) {
 		return err // it came to its end meanwhile
 	}
-	return n.remove(ctx, life.IDOf(now), "")
+	return n.remove(ctx, life.IDOf(now))
 }

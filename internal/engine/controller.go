@@ -57,6 +57,7 @@ type (
 		CanSetUp(link.Bridge) error
 		RemoveBridge(ctx context.Context, name, alias string) error
 		Bridges(ctx context.Context, prefix string) ([]link.Owned, error)
+		RetireGateways(ctx context.Context, b link.Bridge) error
 		DropAddrs(ctx context.Context, bridge, alias string, within, keep []netip.Prefix) ([]netip.Prefix, error)
 		ForgetNeighbours(ctx context.Context, dev string) error
 		Forward(ctx context.Context, v4, v6 bool) error

@@ -158,6 +158,8 @@ func (w *world) Recorded(string) bool { return true }
 
 func (w *world) ForgetNeighbours(context.Context, string) error { return w.step(func() {}) }
 
+func (w *world) RetireGateways(context.Context, link.Bridge) error { return nil }
+
 func (w *world) DropAddrs(context.Context, string, string, []netip.Prefix, []netip.Prefix) ([]netip.Prefix, error) {
 	return nil, nil
 }

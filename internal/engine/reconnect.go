@@ -28,6 +28,7 @@ func (m *mender) links(ctx context.Context, n *Network) {
 	}
 	if has {
 		m.fail(n, m.bridge(ctx, n))
+		m.fail(n, n.retireGateways(ctx, nil))
 	}
 	m.fail(n, m.tunnel(ctx, n))
 	if has {

@@ -37,22 +37,23 @@ func (n *Network) RemoveFrom(ctx context.Context, id model.ID, netns string) (er
 	if err := id.Validate(); err != nil {
 		return nil // nothing can have been made for it
 	}
-	if err := n.removeAlone(ctx, id, netns); err != nil {
-		return err
-	}
-	return n.c.removed(ctx, id)
-}
-
-// removeAlone is RemoveFrom without the container's guests.
-func (n *Network) removeAlone(ctx context.Context, id model.ID, netns string) error {
-	n.c.steps.At("lock")
-	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	rec, err := n.removeAlone(ctx, id, netns)
 	if err != nil {
 		return err
 	}
+	return errors.Join(n.retireGateways(ctx, &rec), n.c.removed(ctx, id))
+}
+
+// removeAlone is RemoveFrom without the container's guests. It returns what the record told.
+func (n *Network) removeAlone(ctx context.Context, id model.ID, netns string) (state.Endpoint, error) {
+	n.c.steps.At("lock")
+	release, err := n.c.endpoints.Own(ctx, id.Network, id.ContainerID, id.IfName, state.OnlyExisting)
+	if err != nil {
+		return state.Endpoint{}, err
+	}
 	defer release()
 	n.c.steps.At("record")
-	return n.remove(ctx, id, netns)
+	return n.removeRecorded(ctx, id, netns)
 }
 
 // removeGuest is removeAlone for a guest. Its mark goes while it is owned: one that is made anew
@@ -63,7 +64,7 @@ func (n *Network) removeGuest(ctx context.Context, id model.ID) error {
 		return err
 	}
 	defer release()
-	if err := n.remove(ctx, id, ""); err != nil {
+	if err := n.remove(ctx, id); err != nil {
 		return err
 	}
 	return n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName)
@@ -179,8 +180,15 @@ func (c *Controller) keepGuests(keep func(life.Holder) bool) func(life.Holder) b
 	}
 }
 
-// remove is RemoveFrom for a caller that owns the attachment.
-func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
+// remove is Remove for a caller that owns the attachment.
+func (n *Network) remove(ctx context.Context, id model.ID) error {
+	_, err := n.removeRecorded(ctx, id, "")
+	return err
+}
+
+// removeRecorded is RemoveFrom for a caller that owns the attachment. It returns what the record
+// told.
+func (n *Network) removeRecorded(ctx context.Context, id model.ID, netns string) (state.Endpoint, error) {
 	rec, err := n.c.endpoints.LoadEndpoint(id.Network, id.ContainerID, id.IfName)
 	if errors.Is(err, state.ErrNotFound) || errors.Is(err, state.ErrCorrupt) {
 		// The kernel still tells what is ours.
@@ -189,12 +197,12 @@ func (n *Network) remove(ctx context.Context, id model.ID, netns string) error {
 			HostName: id.HostName(), Bridge: n.def.Config.Bridge, Rules: true,
 		}
 		if pool, ok := n.ipam.(*address.Pool); ok && pool.Verify(ctx, id, nil) == nil {
-			return n.takeAway(ctx, rec, notOwn(netns))
+			return rec, n.takeAway(ctx, rec, notOwn(netns))
 		}
 	} else if err != nil {
-		return err
+		return rec, err
 	}
-	return n.takeAway(ctx, rec, "")
+	return rec, n.takeAway(ctx, rec, "")
 }
 
 // takeAway removes link, rules, addresses and record. A veth without an owner

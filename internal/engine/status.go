@@ -47,10 +47,29 @@ func (n *Network) Status(ctx context.Context) (err error) {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := errors.Join(n.heal(ctx), n.c.book().Unrecorded(ctx)); err != nil {
-		return fmt.Errorf("%w: %w", model.ErrLimited, err)
+	healErr := errors.Join(n.closeUntold(ctx), n.heal(ctx))
+	own, others := n.c.book().Unrecorded(ctx, n.def.Name)
+	if err := errors.Join(healErr, own); err != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", model.ErrLimited, err))
 	}
-	return nil
+	if others != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", model.ErrMaybeOpen, others))
+	}
+	return errors.Join(errs...)
+}
+
+// closeUntold is that of the network's guard. Where an attachment is recorded, heal does it.
+func (n *Network) closeUntold(ctx context.Context) error {
+	if !n.def.Config.NeedsRules() {
+		return nil
+	}
+	has, err := n.c.endpoints.HasReady(n.def.Name)
+	if has || err != nil {
+		return err
+	}
+	at := n.own()
+	at.def.Config.Backend = n.backend()
+	return n.c.book().CloseUntold(ctx, at.Plan())
 }
 
 // bridgeStatus says whether the bridge's name is held by something else, and whether a
@@ -79,7 +98,28 @@ func (c *Controller) CanAnswer(ctx context.Context) (err error) {
 // heal puts back what is missing, and says what is missing still. Where another
 // call is at it already, that one is enough.
 func (n *Network) heal(ctx context.Context) error {
-	if n.lacks(ctx) == nil {
+	return n.healWhat(ctx, n.lacks)
+}
+
+// Heal puts back what is missing that the network's attachments need, as Status does, and says
+// what is missing still. The tunnel is left to Connect.
+func (n *Network) Heal(ctx context.Context) (err error) {
+	leave, err := n.c.Enter()
+	if err != nil {
+		return err
+	}
+	defer leave(&err)
+	has, err := n.c.endpoints.HasReady(n.def.Name)
+	if err != nil || !has {
+		return err
+	}
+	own := n.own()
+	return own.healWhat(ctx, own.attachmentsLack)
+}
+
+// healWhat is heal of what lacks tells.
+func (n *Network) healWhat(ctx context.Context, missing func(context.Context) error) error {
+	if missing(ctx) == nil {
 		return nil
 	}
 	release, ok, err := n.c.sandboxes.TryRepair()
@@ -90,7 +130,7 @@ func (n *Network) heal(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, healBudget)
 	defer cancel()
 	_, mendErr := n.c.Mend(bounded, PutBack)
-	lacks := n.lacks(ctx)
+	lacks := missing(ctx)
 	switch {
 	case lacks == nil:
 		return nil // what others lack is for their Status
@@ -132,7 +172,12 @@ func (n *Network) lacks(ctx context.Context) error {
 		}
 		return errors.Join(errs...)
 	}
-	errs := []error{n.bridgeInPlace(ctx), n.verifyTunnel(ctx), n.unplugged(ctx), n.unnamed()}
+	return errors.Join(n.verifyTunnel(ctx), n.attachmentsLack(ctx))
+}
+
+// attachmentsLack says what is gone, but for the tunnel, that the network's endpoints need.
+func (n *Network) attachmentsLack(ctx context.Context) error {
+	errs := []error{n.bridgeInPlace(ctx), n.unplugged(ctx), n.unnamed()}
 	if n.def.Config.NeedsRules() && n.c.rules.Of(string(n.def.Config.Backend)) == n.c.rules.NFTables {
 		errs = append(errs, n.c.rules.Intact(ctx, n.def.Config.Backend, n.c.book().InPlace(ctx, n.Plan()))) // of the tables, too
 	} else {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -215,37 +214,4 @@ func (k *Book) refillIndex(ctx context.Context, bridge string, b Bridge) ([]stat
 		errs = append(errs, b.Put(g))
 	}
 	return more, errors.Join(errs...)
-}
-
-// Unrecorded says which containers no record tells enough of: to put back what they
-// need after a flush, or to know whether their bridge was closed. Where each bridge
-// that libnet made is of a network with a record, it lists no other links: its cost
-// does not grow with the number of containers.
-func (k *Book) Unrecorded(ctx context.Context) error {
-	orphans, err := k.Networks.Orphans()
-	errs := []error{err}
-	for _, name := range orphans {
-		errs = append(errs, fmt.Errorf("network %q has containers and no record: lnctl repair writes it", name))
-	}
-	made, err := k.Bridges.Bridges(ctx, model.OwnerPrefix)
-	made = slices.DeleteFunc(made, func(o link.Owned) bool {
-		name, ok := model.ParseNetworkOwner(o.Owner)
-		return !ok || k.Networks.Recorded(name)
-	})
-	if errs = append(errs, err); len(made) == 0 {
-		return errors.Join(errs...)
-	}
-	links, err := k.Links.List(ctx, model.OwnerPrefix)
-	errs = append(errs, err)
-	for _, br := range made {
-		for _, o := range links {
-			id, ok := model.ParseOwner(o.Owner)
-			if !ok || o.Bridge || o.Master != br.Name || k.Networks.Recorded(id.Network) || slices.Contains(orphans, id.Network) {
-				continue
-			}
-			errs = append(errs, fmt.Errorf("bridge %s: no record tells of %s %s in network %q (link %s): lnctl repair writes it", br.Name, id.ContainerID, id.IfName, id.Network, o.Name))
-			break
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
@@ -97,6 +100,59 @@ func (h *Links) DropAddrs(ctx context.Context, name, alias string, within, keep 
 		dropped = append(dropped, a.Prefix)
 	}
 	return dropped, errors.Join(errs...)
+}
+
+// RetireGateways removes addresses that libnet gave to what holds the gateways of a bridge: those
+// that are none of b.Gateways, and that b.Needed says no use of. An attachment may come meanwhile:
+// it says that it does before it looks for its gateway, so what is needed by then is put back.
+func (h *Links) RetireGateways(ctx context.Context, b Bridge) error {
+	name := b.Name
+	if b.VLAN > 0 {
+		name = b.vlanName()
+	}
+	d, err := h.conn.Device(name)
+	if errors.Is(err, netlink.ErrNotFound) {
+		return nil
+	}
+	if err := errors.Join(ctx.Err(), err); err != nil {
+		return err
+	}
+	have, err := h.conn.Addrs(d.Index, unix.AF_UNSPEC)
+	var going []netip.Prefix
+	for _, a := range have {
+		if a.Protocol == netlink.ProtoLibnet && !a.Prefix.IsSingleIP() && !slices.Contains(b.Gateways, a.Prefix) {
+			going = append(going, a.Prefix)
+		}
+	}
+	if len(going) == 0 || err != nil {
+		return err
+	}
+	var errs []error
+	needed, err := b.needed(going)
+	going = slices.DeleteFunc(going, func(p netip.Prefix) bool {
+		if err != nil || slices.Contains(needed, p) {
+			return true
+		}
+		errs = append(errs, h.removeGateway(d.Index, p, new(netlink.Undo)))
+		return false
+	})
+	if len(going) == 0 {
+		return err
+	}
+	needed, err = b.needed(going)
+	for _, p := range going {
+		if err != nil || slices.Contains(needed, p) {
+			errs = append(errs, ignoreExists(h.conn.AddGateway(d.Index, p)))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+func ignoreExists(err error) error {
+	if errors.Is(err, netlink.ErrExists) {
+		return nil
+	}
+	return err
 }
 
 func anyContains(ps []netip.Prefix, a netip.Addr) bool {

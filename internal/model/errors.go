@@ -26,6 +26,7 @@ var (
 	ErrNoAddresses    = errors.New("the IPAM gave no address")
 	ErrDifferent      = errors.New("differs from what was made")
 	ErrLimited        = errors.New("containers of the network may be cut off")
+	ErrMaybeOpen      = error(&kindError{"containers may be cut off, or open to what their network shuts out", ErrLimited})
 	ErrNotReady       = errors.New("the network has no block on this host yet")
 )
 

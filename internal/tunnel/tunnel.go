@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/host"
@@ -242,18 +243,35 @@ func (h *Tunnels) adjustTunnel(d *netlink.Device, t Tunnel, made bool) error {
 	if t.MTU > 0 {
 		mtu = t.MTU
 	}
-	if d.Up() && d.MTU == mtu && d.Alias == t.Alias {
-		return nil
+	halts, err := t.halts(d)
+	if err != nil || d.Up() && d.MTU == mtu && d.Alias == t.Alias && !halts {
+		return err
+	}
+	attrs := []*nl.RtAttr{netlink.AttrUint32(unix.IFLA_MTU, uint32(mtu)), netlink.Attr(unix.IFLA_IFALIAS, []byte(t.Alias))}
+	if halts {
+		attrs = append(attrs, netlink.SetIPv4(netlink.Setting{Number: netlink.IPv4Forwarding, Value: 1}))
 	}
 	// The kernel takes no alias in the creating message: one that is missing is
 	// on its way, or the maker of the device was killed.
-	if err := h.conn.SetLink(d.Index, unix.IFF_UP, unix.IFF_UP, netlink.AttrUint32(unix.IFLA_MTU, uint32(mtu)), netlink.Attr(unix.IFLA_IFALIAS, []byte(t.Alias))); err != nil {
+	if err := h.conn.SetLink(d.Index, unix.IFF_UP, unix.IFF_UP, attrs...); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			err = fmt.Errorf("%w: %w", ErrPortInUse, err)
 		}
 		return fmt.Errorf("set up, MTU %d: %w", mtu, err)
 	}
 	return nil
+}
+
+// halts says that IPv4 packets that come by the device go no further, though the host forwards:
+// the kernel asks the device they come by.
+func (t *Tunnel) halts(d *netlink.Device) (bool, error) {
+	is4 := func(p netip.Prefix) bool { return p.Addr().Is4() }
+	if !d.V4.Known || d.V4.Forwarding != 0 || !slices.ContainsFunc(t.Addrs, is4) {
+		return false, nil
+	}
+	var sysctls host.Sysctls
+	on, err := sysctls.Get(host.ForwardV4)
+	return on == "1", err
 }
 
 // tunnelState is what the kernel has of a tunnel's entries.

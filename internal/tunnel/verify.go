@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
 )
 
@@ -58,6 +59,13 @@ func (h *Tunnels) deviceDiffs(t Tunnel) (*netlink.Device, netlink.Diff, error) {
 		out.Add("%s is down", at)
 	}
 	netlink.VerifyMTU(at, d, t.MTU, &out)
+	halts, err := t.halts(d)
+	if err != nil {
+		out.Failed(at, err)
+	}
+	if halts {
+		out.Add("%s does not forward IPv4: sysctl %s is 0, want 1", at, host.SysctlName("net/ipv4/conf/"+d.Name+"/forwarding"))
+	}
 	return d, out, nil
 }
 

@@ -25,11 +25,11 @@ type Watcher struct {
 const watchBuffer = 1 << 20
 
 // Watch begins to watch what tunnels, links whose name starts with prefix,
-// depend on: the links but the ports of bridges, addresses, routes, and the
-// neighbours and forwarding entries of the tunnels themselves.
+// depend on: the links but the ports of bridges, addresses, routes, the neighbours
+// and forwarding entries of the tunnels themselves, and that the host and its links forward.
 func Watch(prefix string) (*Watcher, error) {
 	const groups = unix.RTMGRP_LINK | unix.RTMGRP_NEIGH | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR |
-		unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
+		unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE | 1<<(unix.RTNLGRP_IPV4_NETCONF-1) | 1<<(unix.RTNLGRP_IPV6_NETCONF-1)
 	c, err := netlink.Open()
 	if err != nil {
 		return nil, err
@@ -69,8 +69,31 @@ func (w *Watcher) matters(m syscall.NetlinkMessage) bool {
 		return len(m.Data) < netlink.NdmsgSize || w.isOurs(netlink.Number(m.Data[4:8]))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		return len(m.Data) < unix.SizeofRtMsg || binary.NativeEndian.Uint32(m.Data[8:])&unix.RTM_F_CLONED == 0
+	case unix.RTM_NEWNETCONF:
+		return forwardsNoMore(m.Data)
+	case unix.RTM_DELNETCONF: // of a link that goes, which is told of
+		return false
 	}
 	return true
+}
+
+// forwardsNoMore says that a struct netconfmsg with its attributes tells that something does not
+// forward. A message that cannot be read may.
+func forwardsNoMore(data []byte) bool {
+	const header = 4 // struct netconfmsg, aligned
+	if len(data) < header {
+		return true
+	}
+	attrs, err := nl.ParseRouteAttr(data[header:])
+	if err != nil {
+		return true
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == netlink.NetconfaForwarding && len(a.Value) >= 4 {
+			return binary.NativeEndian.Uint32(a.Value) == 0
+		}
+	}
+	return false
 }
 
 func (w *Watcher) isOurs(index int) bool {

@@ -32,6 +32,7 @@ func TestWatch(t *testing.T) {
 	if err != nil || !br.Created {
 		t.Fatal(err)
 	}
+	var sysctls host.Sysctls
 	for _, tt := range []struct {
 		name string
 		do   func() error
@@ -45,6 +46,10 @@ func TestWatch(t *testing.T) {
 		{"route", func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.Index, want.Routes[0]) }, true},
 		{"IPv6 route", func() error { return changeTunnelRoute(h.conn, unix.RTM_DELROUTE, 0, d.Index, want.Routes[1]) }, true},
 		{"address", func() error { return h.conn.RemoveAddr(d.Index, want.Addrs[0]) }, true},
+		{"a link forwards", func() error { return sysctls.Set("net/ipv4/conf/br0/forwarding", "1") }, false},
+		{"a link forwards no more", func() error { return sysctls.Set("net/ipv4/conf/br0/forwarding", "0") }, true},
+		{"IPv6 is forwarded", func() error { return sysctls.Set(host.ForwardV6, "1") }, false},
+		{"IPv6 is forwarded no more", func() error { return sysctls.Set(host.ForwardV6, "0") }, true},
 		{"down", func() error { return h.conn.SetLink(d.Index, 0, unix.IFF_UP) }, true},
 		{"deleted", func() error { return h.conn.DeleteLink(d.Index) }, true},
 	} {
