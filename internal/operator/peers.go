@@ -367,7 +367,7 @@ func (f *foundPeers) adviseMTU(p *Peer) {
 		if w.Largest > 0 {
 			p.Advice = append(p.Advice, fmt.Sprintf(`the MTU of the underlay is smaller: %d bytes come back from %s, and %d, the tunnel's MTU, do not: `+
 				`raise the MTU on the way to %s by %d, or set "mtu": %d in the configuration of every host`,
-				w.Largest, w.Via, f.MTU, p.Address, f.MTU-w.Largest, w.Largest))
+				w.Largest, w.Via, f.MTU, p.Address, f.MTU-f.safeMTU(p, w), f.safeMTU(p, w)))
 			return // the other family has the same reason
 		}
 	}
@@ -375,4 +375,16 @@ func (f *foundPeers) adviseMTU(p *Peer) {
 		p.Advice = append(p.Advice, fmt.Sprintf(`the MTU of the underlay is smaller: this host's route to %s leaves %d bytes, and the tunnel's MTU is %d, `+
 			`so larger packets go in fragments: raise it, or set "mtu": %d in the configuration of every host`, p.Address, fits, f.MTU, fits))
 	}
+}
+
+// vlanTag is how many bytes more than its MTU a link of the underlay may let through.
+const vlanTag = 4
+
+// safeMTU is the MTU that surely gets through where the largest packet is known that did: that is
+// too much by a VLAN tag, unless this host's own way to the peer is what limits it.
+func (f *foundPeers) safeMTU(p *Peer, w PeerWay) int {
+	if fits, known := f.path[p.Address]; known && w.Largest >= fits && w.Direct == "" {
+		return fits
+	}
+	return w.Largest - vlanTag
 }

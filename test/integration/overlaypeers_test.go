@@ -68,9 +68,9 @@ func TestOverlayCheckFinds(t *testing.T) {
 			"→ net0, 192.0.2.2: 3 ICMP echo requests of 104 bytes to 10.80.1.0 through the tunnel, no answer; nor does 192.0.2.2 answer on the underlay",
 		}},
 		"small MTU of the underlay": {false, func(c *cluster) { c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400)) }, 0,
-			[]string{"ms 1354, not 1450", "ms 1354, not 1450"}, []string{`the MTU of the underlay is smaller: 1354 bytes come back from 10.80.1.0`, `"mtu": 1354`}},
+			[]string{"ms 1354, not 1450", "ms 1354, not 1450"}, []string{`the MTU of the underlay is smaller: 1354 bytes come back from 10.80.1.0`, `by 100, or set "mtu": 1350 in`}},
 		"small MTU of the underlay, IPv6": {true, func(c *cluster) { c.check(netlink.LinkSetMTU(c.link("to-h2"), 1400)) }, 0,
-			[]string{"ms 1330, not 1430"}, []string{`"mtu": 1330`}},
+			[]string{"ms 1330, not 1430"}, []string{`"mtu": 1326`}},
 		"small MTU of the route": {false, func(c *cluster) {
 			c.in(netnsPath("h1"), func() {
 				c.check(netlink.RouteAdd(&netlink.Route{Dst: ipNet(c, "192.0.2.2/32"), LinkIndex: c.link("eth0").Attrs().Index, MTU: 1300}))
