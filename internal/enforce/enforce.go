@@ -38,7 +38,6 @@ type Enforcer struct {
 	dirty   chan struct{}
 	events  chan struct{} // something of our tables was changed, by us or by another program
 	removed chan struct{} // elements may have been
-	differs chan *desired // the kernel has other elements than these, that were written
 	metrics *metrics
 	links   func() (*netlink.Conn, error) // opens what devices are read by
 
@@ -60,9 +59,9 @@ type Enforcer struct {
 	policyNews int
 	elems      int // in the kernel
 
-	have    desired                 // what is in the kernel; without Rules: unknown. Of the loop.
+	have    desired                 // what is in the kernel; without Rules: unknown. Of who holds writing.
 	written atomic.Pointer[desired] // the same for all; nil: unknown, or about to change
-	writing sync.Mutex              // held while elements are written
+	writing sync.Mutex              // held while elements are written, or noted to be damaged
 }
 
 // kinds are what the API has to tell of.
@@ -71,7 +70,7 @@ var kinds = []string{"namespaces", "pods", "networkpolicies"}
 // New does nothing yet.
 func New(c Config) *Enforcer {
 	e := &Enforcer{
-		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), events: make(chan struct{}, 1), removed: make(chan struct{}, 1), differs: make(chan *desired), metrics: newMetrics(),
+		conf: c, log: c.Log, links: netlink.OpenSmall, tables: admit.New(), dirty: make(chan struct{}, 1), events: make(chan struct{}, 1), removed: make(chan struct{}, 1), metrics: newMetrics(),
 		compiler: netpolicy.New(), pods: map[netpolicy.Key]*Pod{}, claims: map[netip.Addr][]netpolicy.Key{}, places: map[place]attachment{},
 		byAddr: map[netip.Addr]place{}, byPod: map[netpolicy.Key]map[place]bool{}, unread: map[netpolicy.Key]error{},
 		missing: map[string]bool{}, trouble: map[string]error{},
@@ -91,9 +90,9 @@ const (
 	// gather is how long changes are gathered after some were made: as long as that took, twice,
 	// and between these.
 	gatherLeast, gatherMost = time.Millisecond, 20 * time.Millisecond
-	// look is how long after an event all elements are compared; one part of lookShare of the time at
-	// most goes into that.
-	look, lookShare = time.Second, 20
+	// look is how long after an event all elements are compared; one part of lookShare of the time goes
+	// into that, unless they would not be compared for longer than lookMost then.
+	look, lookShare, lookMost = time.Second, 20, 30 * time.Second
 	// inspectShare is how long, in times of what it took, the rules are not looked at again.
 	inspectShare = 10
 )
@@ -122,11 +121,6 @@ func (e *Enforcer) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case w := <-e.differs:
-			if w != e.written.Load() {
-				continue // what was compared is not what is there by now
-			}
-			e.damaged()
 		case <-e.dirty:
 		case <-late:
 		}

@@ -23,41 +23,52 @@ func (e *Enforcer) compare(ctx context.Context) error {
 		case <-e.removed:
 		}
 		for again, tries := true, 0; again; tries++ {
-			rest := time.NewTimer(pause)
-			select {
-			case <-ctx.Done():
-				rest.Stop()
+			if !pass(ctx, pause) {
 				return ctx.Err()
-			case <-rest.C:
 			}
 			start := time.Now()
-			w, same, err := e.compareOnce(ctx, tries >= patience)
-			again = err != nil || w != e.written.Load()
-			if pause = max(look, lookShare*time.Since(start)); !same && !again {
-				select {
-				case <-ctx.Done():
-					return ctx.Err()
-				case e.differs <- w:
-				}
-			}
+			again = e.compareOnce(ctx, tries >= patience)
+			pause = pauseAfter(time.Since(start))
 		}
 	}
 }
 
-// patience is how often a change may come while elements are compared. Then changes wait.
-const patience = 5
+// pauseAfter is how long elements are not compared again, by what that took: at times the kernel does
+// not answer for many seconds, which says nothing of what the next will take.
+func pauseAfter(took time.Duration) time.Duration {
+	return min(max(look, lookShare*took), lookMost)
+}
 
-// compareOnce compares with what was written last, and says what that was; nil: it is unknown.
-func (e *Enforcer) compareOnce(ctx context.Context, alone bool) (w *desired, same bool, err error) {
+// patience is how often a change may come while elements are compared. Then changes wait.
+const patience = 2
+
+// compareOnce compares with what was written last, and says whether to look again, as a change came
+// meanwhile. What differs is noted before the next change: that would not write it.
+func (e *Enforcer) compareOnce(ctx context.Context, alone bool) (again bool) {
 	if alone {
 		e.writing.Lock()
 		defer e.writing.Unlock()
 	}
-	if w = e.written.Load(); w == nil {
-		return nil, true, nil // to be written anew as it is
+	w := e.written.Load()
+	if w == nil {
+		return !alone // of a change; after one that failed all is written anew
 	}
-	same, err = e.asWritten(ctx, *w)
-	return w, same, err
+	same, err := e.asWritten(ctx, *w)
+	if err != nil {
+		return true
+	}
+	if same {
+		return w != e.written.Load()
+	}
+	if !alone {
+		e.writing.Lock()
+		defer e.writing.Unlock()
+		if w != e.written.Load() {
+			return true
+		}
+	}
+	e.damaged()
+	return false
 }
 
 // asWritten says whether the kernel has these elements, and no others; if not, all of them are to be
@@ -77,9 +88,10 @@ func (e *Enforcer) asWritten(ctx context.Context, w desired) (bool, error) {
 	return same, nil
 }
 
-// damaged has all elements be written anew.
+// damaged has all elements be written anew. Whoever calls it holds writing.
 func (e *Enforcer) damaged() {
 	e.has(desired{})
+	e.locked(func() bool { return true })
 	e.log.Error("another program has changed elements of our sets: they are written anew", "table", admit.TableName)
 }
 

@@ -411,6 +411,49 @@ func TestElementsOfOthers(t *testing.T) {
 	l.reaches("out", "a")
 }
 
+// Changes that come one after the other leave no damage in the kernel that no comparison notices.
+func TestElementsOfOthersWhileChanging(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.cluster()
+	l.policy("deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`)
+	ctx := context.Background()
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- lntest.In(t, l.host, func() (err error) {
+			for i := 0; err == nil; i++ {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				l.e.Policy(policyOf(t, "x", "other", fmt.Sprintf(`{"podSelector":{"matchLabels":{"pod":"b"}},"ingress":[{"ports":[{"port":%d}]}]}`, 1+i%1000)), false)
+				err = l.e.bring(ctx)
+			}
+			return err
+		})
+	}()
+	for range 20 {
+		lntest.Run(t, "nft", "flush set inet libnet-policy judged4")
+		for l.e.compareOnce(ctx, true) {
+		}
+	}
+	close(stop)
+	l.must(<-done)
+	l.apply()
+	l.blocked("b", "a")
+}
+
+// A kernel that does not answer for long does not keep elements from being compared for very long.
+func TestPauseAfter(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]time.Duration{time.Millisecond: time.Second, 100 * time.Millisecond: 2 * time.Second, 13 * time.Second: 30 * time.Second, time.Hour: 30 * time.Second} {
+		if got := pauseAfter(took); got != want {
+			t.Errorf("after %s: %s, want %s", took, got, want)
+		}
+	}
+}
+
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

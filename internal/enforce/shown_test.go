@@ -1,10 +1,12 @@
 package enforce
 
 import (
+	"bufio"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -52,9 +54,24 @@ func TestNetfilterSwitched(t *testing.T) {
 				t.Errorf("%s, call %d: goes on while it is forbidden", network, 1-i)
 			}
 			l.policy("some", allow)
+			if network[:3] == "tcp" {
+				l.must(settle(c))
+			}
 		}
 		_ = c.Close()
 	}
+}
+
+// settle waits for the answer to all that was sent, also while it was forbidden: TCP sends that again.
+func settle(c net.Conn) error {
+	if _, err := c.Write([]byte(".")); err != nil {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(lntest.WaitForAnswer)); err != nil {
+		return err
+	}
+	_, err := bufio.NewReader(c).ReadString('.')
+	return err
 }
 
 // A frame for all stations with the address of one isolated pod in its packet is judged as one for that

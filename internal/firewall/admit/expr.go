@@ -55,6 +55,16 @@ func isEther(op uint32, protocol uint16) ruleset.Part {
 	return ruleset.Just(ruleset.Meta(unix.NFT_META_PROTOCOL, ruleset.RegKey), ruleset.Compare(op, binary.BigEndian.AppendUint16(nil, protocol)))
 }
 
+// isTwice matches frames with a tag of a VLAN, and behind it one of none: protocol is what the first tag,
+// which the kernel has taken off, is followed by. Whoever gets such a frame takes all tags of no VLAN
+// off, so that a packet is behind them that no rule for packets has seen. The protocol is asked last,
+// as nft(8) 1.0.6 ends when it lists it first.
+func isTwice(protocol uint16) ruleset.Part {
+	const id = 0x0fff
+	tag := []ruleset.Expr{ruleset.Payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 0, 2, ruleset.RegKey), ruleset.Mask(binary.BigEndian.AppendUint16(nil, id)), ruleset.Compare(unix.NFT_CMP_EQ, []byte{0, 0})}
+	return ruleset.Just(append(tag, isEther(unix.NFT_CMP_EQ, protocol)()...)...)
+}
+
 // isShown matches frames that br_netfilter has shown to the rules of prerouting, and will show to those
 // of forward: only these have a route on a bridge, made up by it. No frame that a pod sends has.
 func isShown() []ruleset.Expr {

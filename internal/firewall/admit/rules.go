@@ -226,10 +226,14 @@ func (s *Sets) bridgeTable(blind bool) ruleset.Table {
 	}
 	// meta protocol != arp drop
 	closed := ruleset.Rule{Why: "closed until a pod is known there", Does: ruleset.Rules(isEther(unix.NFT_CMP_NEQ, unix.ETH_P_ARP), ruleset.Drop)}
+	// @nh,0,16 & 0xfff == 0 meta protocol 8021q drop
+	hidden := func(protocol uint16) ruleset.Rule {
+		return ruleset.Rule{Why: "a packet behind tags", Does: ruleset.Rules(isTwice(protocol), ruleset.Drop)}
+	}
 	t.Chains = []ruleset.Chain{
 		lift,
 		{Name: "prerouting", Kind: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: priBridge, Rules: []ruleset.Rule{
-			going(unix.NFT_META_IIFGROUP), foreign(unix.NFT_META_IIFGROUP), neighbours,
+			going(unix.NFT_META_IIFGROUP), foreign(unix.NFT_META_IIFGROUP), neighbours, hidden(unix.ETH_P_8021Q), hidden(unix.ETH_P_8021AD),
 			// iifname @open return
 			{Why: "from a pod", Does: ruleset.Rules(known(ruleset.IIFName), ruleset.Return)}, closed}},
 		{Name: "postrouting", Kind: "filter", Hook: unix.NF_INET_POST_ROUTING, Priority: 0, Rules: []ruleset.Rule{

@@ -128,7 +128,7 @@ func TestRulesInWords(t *testing.T) {
 		`meta priority set ip saddr map @peers4`, `meta priority set meta nfproto . ip6 daddr map @blocks6`,
 		`meta priority set ip saddr . meta priority map @inclass4`, `meta priority . meta l4proto . th sport @ports return`,
 		`ip daddr != @local4 jump home4`, `meta nfproto . ip6 daddr @home6 reject with icmpx host-unreachable`, `goto done4`,
-		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open return`, `meta rtclassid`, `meta protocol != arp drop`,
+		`iifgroup != 1819177076 return`, `icmpv6 type 133-137 return`, `iifname @open return`, `meta rtclassid`, `meta protocol != arp drop`, `@nh,0,16 & 0xfff == 0x0 meta protocol 8021q drop`,
 		`meta pkttype != host ether daddr set ip daddr map @lift4 meta pkttype set host`, `meta priority set ip6 daddr map @out6 drop`,
 	} {
 		if !strings.Contains(words, want) {
