@@ -116,9 +116,11 @@ func (n *Network) needed(have []netip.Prefix, but model.ID) ([]netip.Prefix, err
 
 // retireGateways takes away gateways of subnets that the network had before: those that no
 // attachment on its bridge uses and no configuration names. Those of a network that an agent
-// keeps are Connect's. gone is the attachment that was removed; nil: any may be.
+// keeps are Connect's. gone is the attachment that was removed; nil: any may be. After one of an
+// overlay network they stay until GC or a repair: to read the record of a thousand hosts takes as
+// long as half a DEL.
 func (n *Network) retireGateways(ctx context.Context, gone *state.Endpoint) error {
-	if gone != nil && len(gone.Addresses) == 0 {
+	if gone != nil && (len(gone.Addresses) == 0 || n.def.Driver == plan.DriverOverlay) {
 		return nil
 	}
 	now, err := n.c.Network(n.def.Name) // an ADD may have come with another configuration
