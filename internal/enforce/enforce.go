@@ -59,7 +59,7 @@ type Enforcer struct {
 	policyNews int
 	elems      int // in the kernel
 
-	have    desired                 // what is in the kernel; without Rules: unknown. Of who holds writing.
+	have    desired                 // what is in the kernel; without Rules: unknown. Of the holder of writing.
 	written atomic.Pointer[desired] // the same for all; nil: unknown, or about to change
 	writing sync.Mutex              // held while elements are written, or noted to be damaged
 }

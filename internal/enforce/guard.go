@@ -88,7 +88,7 @@ func (e *Enforcer) asWritten(ctx context.Context, w desired) (bool, error) {
 	return same, nil
 }
 
-// damaged has all elements be written anew. Whoever calls it holds writing.
+// damaged has all elements be written anew. The caller holds writing.
 func (e *Enforcer) damaged() {
 	e.has(desired{})
 	e.locked(func() bool { return true })

@@ -56,7 +56,7 @@ func isEther(op uint32, protocol uint16) ruleset.Part {
 }
 
 // isTwice matches frames with a tag of a VLAN, and behind it one of none: protocol is what the first tag,
-// which the kernel has taken off, is followed by. Whoever gets such a frame takes all tags of no VLAN
+// which the kernel has taken off, is followed by. The receiver of such a frame takes all tags of no VLAN
 // off, so that a packet is behind them that no rule for packets has seen. The protocol is asked last,
 // as nft(8) 1.0.6 ends when it lists it first.
 func isTwice(protocol uint16) ruleset.Part {
