@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What the tree has is installed, examples in directories too, and taken away whole.
+// All files of the tree are installed, examples in directories too, and all are taken away.
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	to, source := t.TempDir(), t.TempDir()
