@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,7 +36,8 @@ type Userspace struct {
 	Log      *slog.Logger
 
 	running map[string]running // by socket
-	said    map[string]string  // what was logged last, by what it is about
+	mu      sync.Mutex
+	said    map[string]string // what was logged last, by what it is about
 	look    hint
 }
 
@@ -65,16 +67,8 @@ func (u *Userspace) Run(ctx context.Context) error {
 
 // followConf has the loop look whenever a configuration changes.
 func (u *Userspace) followConf(ctx context.Context) error {
-	said := ""
 	return followDir(ctx, u.ConfDir, u.Log, u.look.give, func(err error) {
-		text := ""
-		if err != nil {
-			text = err.Error()
-		}
-		if text != said && err != nil {
-			u.Log.Error(unwatched, "error", text)
-		}
-		said = text
+		u.say("watch of configurations", err, unwatched)
 	})
 }
 
@@ -217,6 +211,8 @@ func (u *Userspace) say(about string, err error, bad string) {
 	if err != nil {
 		text = err.Error()
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if u.said[about] != text && err != nil {
 		u.Log.Error(bad, "error", text, "about", about)
 	}

@@ -71,7 +71,10 @@ func TestFramesWithTags(t *testing.T) {
 	})
 }
 
-// frameTo sends a datagram from pod c to a, with tags before the packet.
+// everyStation is the address of a frame for all stations.
+var everyStation = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// frameTo sends a datagram from pod c to a, with tags before the packet. That of IPv4 has no checksum.
 func frameTo(station net.HardwareAddr, tags []byte, is6 bool, text string) error {
 	eth0, err := net.InterfaceByName("eth0")
 	if err != nil {

@@ -2,13 +2,10 @@ package enforce
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
@@ -87,7 +84,9 @@ func TestFrameForAll(t *testing.T) {
 		}))
 		t.Cleanup(func() { _ = in.Close() })
 		send := func(text string) func() error {
-			return func() error { return lntest.In(t, l.paths["c"], func() error { return frameForAll(text) }) }
+			return func() error {
+				return lntest.In(t, l.paths["c"], func() error { return frameTo(everyStation, nil, false, text) })
+			}
 		}
 		if heard, err := lntest.Heard(in, "allowed", lntest.WaitForAnswer, send("allowed")); !heard || err != nil {
 			t.Fatalf("without a policy: heard %v, %v", heard, err)
@@ -97,29 +96,4 @@ func TestFrameForAll(t *testing.T) {
 			t.Errorf("with a policy: heard %v, %v", heard, err)
 		}
 	})
-}
-
-// frameForAll sends a datagram from pod c to a, in a frame for all stations.
-func frameForAll(text string) error {
-	eth0, err := net.InterfaceByName("eth0")
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	const headers = 20 + 8
-	ip := []byte{0x45, 0, 0, byte(headers + len(text)), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0, 10, 10, 0, 4, 10, 10, 0, 2}
-	sum := uint32(0)
-	for i := 0; i < len(ip); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
-	}
-	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum>>16+sum&0xffff))
-	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, eth0.HardwareAddr...)
-	frame = append(binary.BigEndian.AppendUint16(frame, unix.ETH_P_IP), ip...)
-	frame = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(frame, port), port+3)
-	frame = append(binary.BigEndian.AppendUint16(frame, uint16(8+len(text))), 0, 0) // without a checksum
-	return unix.Sendto(fd, append(frame, text...), 0, &unix.SockaddrLinklayer{Ifindex: eth0.Index})
 }
