@@ -68,12 +68,17 @@ func TestEnsureTunnelTwice(t *testing.T) {
 	}
 }
 
+// snapshotTunnel leaves out what the kernel changes by itself: the link-local address of a new device is
+// tentative for a second or two.
 func snapshotTunnel(h *Tunnels, want Tunnel) (*netlink.Device, tunnelState, error) {
 	d, err := h.conn.Device(want.Name)
 	if err != nil {
 		return nil, tunnelState{}, err
 	}
 	s, err := readTunnel(h.conn, d, want)
+	for i := range s.addrs {
+		s.addrs[i].Flags &^= unix.IFA_F_TENTATIVE
+	}
 	return d, s, err
 }
 
