@@ -28,10 +28,6 @@ type decision struct {
 // takeAll decides on the packets that came at once. A query whose answer cannot be sent is
 // lost, and asked again: another server would say that there is no such name.
 func (q *queue) takeAll(n int) {
-	if n == 0 {
-		return
-	}
-	q.forgetNames()
 	var all [atOnce]decision
 	count := 0
 	for i := range n {
@@ -183,8 +179,8 @@ func (q *queue) answer(i int, a arrived) bool {
 const nameFor = 100 * time.Millisecond
 
 // forgetNames forgets the names of interfaces that were asked for too long ago.
-func (q *queue) forgetNames() {
-	if now := time.Now(); now.Sub(q.named) > nameFor {
+func (q *queue) forgetNames(now time.Time) {
+	if now.Sub(q.named) > nameFor {
 		clear(q.names)
 		q.named = now
 	}
