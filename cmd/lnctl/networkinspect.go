@@ -15,15 +15,18 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/operator"
 )
 
 // networkDetail is what network inspect prints.
 type networkDetail struct {
 	networkSummary
-	Config      map[string]any `json:"config"` // what is set, by the fields of model.NetworkConfig
-	Attachments []attachment   `json:"attachments"`
-	Ports       []port         `json:"ports"`
+	Config map[string]any `json:"config"` // what is set, by the fields of model.NetworkConfig
+	// Keys are those of the configuration with what lies below it; empty: nothing does.
+	Keys        []netconf.RecordedKey `json:"keys,omitempty"`
+	Attachments []attachment          `json:"attachments"`
+	Ports       []port                `json:"ports"`
 }
 
 type attachment struct {
@@ -65,7 +68,7 @@ func (c condition) text() string {
 func networkInspectCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:               "inspect NAME",
-		Short:             "Show a network's configuration, attachments and ports",
+		Short:             "Show a network's configuration, attachments and ports, and from which template or defaults its keys are",
 		Args:              oneNetwork,
 		ValidArgsFunction: s.completeNetworks,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,6 +78,8 @@ func networkInspectCommand(s *settings) *cobra.Command {
 					return err
 				}
 				d, err := detail(cmd.Context(), c, n)
+				layers, _, layersErr := engine.RecordedLayers(s.stateDir, n.Name())
+				d.Keys, err = netconf.RecordedKeys(layers), errors.Join(err, layersErr)
 				return errors.Join(s.print(cmd.OutOrStdout(), d, d.write), err)
 			})
 		},
@@ -101,6 +106,15 @@ func detail(ctx context.Context, c *operator.Operator, n *engine.Network) (netwo
 func (d networkDetail) write(out io.Writer) error {
 	_, err := fmt.Fprintf(out, "name:     %s\ndriver:   %s\nbridge:   %s\nipam:     %s\nsubnets:  %s\nconfig:   %s\n\n",
 		d.Name, d.Driver, d.Bridge, orDash(d.IPAM), orDash(strings.Join(d.Subnets, ", ")), orDash(strings.Join(words(d.Config), ", ")))
+	if len(d.Keys) > 0 {
+		var rows [][]string
+		for _, k := range d.Keys {
+			rows = append(rows, []string{k.Key, strings.Join(strings.Fields(k.Value), " "), k.From})
+		}
+		err = errors.Join(err, table(out, []string{"KEY", "VALUE", "FROM"}, rows))
+		_, lineErr := fmt.Fprintln(out)
+		err = errors.Join(err, lineErr)
+	}
 	err = errors.Join(err, table(out, d.columns(), d.rows()))
 	if len(d.Ports) == 0 {
 		return err

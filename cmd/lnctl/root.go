@@ -87,7 +87,7 @@ func rootCommand() (*cobra.Command, *settings) {
 	s.AddFlags(flags)
 	root.SetFlagErrorFunc(console.FlagError)
 	completeFlag(root, "output", cobra.FixedCompletions(console.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(status.Command(s.statusHost()), agent.Command(agent.Host{Output: &s.Output, StateDir: &s.stateDir, Permitted: permitted}), networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.whyRefused, s.completeTraced), live.WatchCommand(s.liveHost()), live.TopCommand(s.liveHost()), graph.Command(&s.Output, s.with), conf.LintCommand(&s.Output), conf.ImportCommand(&s.Output, defaultConfDir), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
+	root.AddCommand(status.Command(s.statusHost()), agent.Command(agent.Host{Output: &s.Output, StateDir: &s.stateDir, Permitted: permitted}), networkCommand(&s), endpointCommand(&s), ipamCommand(&s), checkCommand(&s), portsCommand(&s), portCommand(&s), namesCommand(&s), serviceCommand(&s), repairCommand(&s), gcCommand(&s), doctorCommand(&s), connect.Command(s.connectHost()), connect.DisconnectCommand(s.connectHost()), trace.Command(&s.Output, s.records, s.whyRefused, s.completeTraced), live.WatchCommand(s.liveHost()), live.TopCommand(s.liveHost()), graph.Command(&s.Output, s.with), conf.LintCommand(&s.Output), conf.TemplateCommand(&s.Output, defaultConfDir), conf.ImportCommand(&s.Output, defaultConfDir), explain.Command(&s.Output, version), overlayCommand(&s), versionCommand(&s))
 	return root, &s
 }
 

@@ -161,11 +161,14 @@ func (c *Completed) Record() []byte {
 	if t := c.below.template; t != nil {
 		o.Object(recordedTemplate, t.encode)
 	}
-	o.Object("keys", func(o *jsonw.Object) { c.encodeKeys(o, "", table[:], c.Conf) })
+	o.Object(recordedKeys, func(o *jsonw.Object) { c.encodeKeys(o, "", table[:], c.Conf) })
 	return o.Bytes()
 }
 
-const recordedTemplate = "template"
+const (
+	recordedTemplate = "template"
+	recordedKeys     = "keys"
+)
 
 func (l *layer) encode(o *jsonw.Object) {
 	o.OptionalString("name", l.name)
@@ -213,6 +216,27 @@ func Recorded(data []byte) (*Below, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// RecordedKey is a key of a network as its record has it.
+type RecordedKey struct {
+	Key   string `json:"key"`
+	Value string `json:"value"` // JSON
+	From  string `json:"from"`  // as of Completed.From
+}
+
+// RecordedKeys are the keys that Record kept.
+func RecordedKeys(data []byte) (all []RecordedKey) {
+	o, err := jsonr.Parse(data)
+	if err != nil {
+		return nil // nothing is recorded
+	}
+	for v := range o.At(recordedKeys).Object().Values() {
+		k := RecordedKey{Key: v.Name(), Value: string(v.Object().At("value").Raw())}
+		v.Object().At("from").String(&k.From)
+		all = append(all, k)
+	}
+	return all
 }
 
 func recordedLayer(v jsonr.Value) *layer {

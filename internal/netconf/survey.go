@@ -20,6 +20,10 @@ type File struct {
 	Ours bool
 	// Below says that it is a template, or has defaults: no network.
 	Below bool
+	// Template is the name of the template that it is; empty: of none.
+	Template string
+	// Templates are those that our plugins in it name.
+	Templates []string
 	// Plugins are the binaries that our plugins in it take: themselves and their IPAM.
 	Plugins []string
 	// Subnets of the pools of our plugins.
@@ -67,7 +71,7 @@ func ReadFile(path string) File {
 		return File{Path: path, Err: err}
 	}
 	if is, name := isBelow(path); is {
-		return File{Path: path, Below: true, Err: lintLayer(path, name, data)}
+		return File{Path: path, Below: true, Template: name, Err: lintLayer(path, name, data)}
 	}
 	return ReadData(path, data)
 }
@@ -110,6 +114,9 @@ func (f *File) read(data []byte) error {
 	for _, p := range []Plugin{Bridge, Overlay, Portmap} {
 		for _, o := range ofType(file, p) {
 			f.Ours = true
+			if name, _ := TemplateOf(o); name != "" { // a bad one is in Err
+				f.Templates = append(f.Templates, name)
+			}
 			f.StateDirs = append(f.StateDirs, looseStateDir(read(o.Apart(), table[:])[keyStateDir]))
 			f.Keys = append(f.Keys, Unknown(o, p)...)
 			f.Strange = append(f.Strange, strange(o, p)...)

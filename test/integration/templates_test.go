@@ -187,6 +187,66 @@ func (h *host) recorded(t *testing.T, want map[string]string) {
 	}
 }
 
+// A template stays while a configuration names it, and lnctl says which. Network inspect tells from
+// where each key of a network is, also when the files are gone.
+func TestTemplateRemove(t *testing.T) {
+	h := newHost(t)
+	h.layers(map[string]string{"defaults.json": someDefault, "templates/web.json": webTemplate, "templates/bare.json": `{"mtu":1300}`})
+	confs := t.TempDir()
+	files := map[string]string{ // those of a foreign plugin name no template of ours
+		"10-net.conf":      ofTemplate,
+		"20-two.conflist":  `{"cniVersion":"1.1.0","name":"two","plugins":[{"type":"bridge-ln","configFrom":"web"}]}`,
+		"30-three.conf":    `{"cniVersion":"1.1.0","name":"three","type":"bridge","configFrom":"bare"}`,
+		"40-four.conflist": `{`,
+	}
+	for name, text := range files {
+		h.check(os.WriteFile(filepath.Join(confs, name), []byte(text), 0o600))
+	}
+	lnctl := func(ok bool, args ...string) string {
+		t.Helper()
+		out, err := exec.Command(program(t, "lnctl"), args...).CombinedOutput()
+		if (err == nil) != ok {
+			t.Errorf("lnctl %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	wants := func(got string, all ...string) {
+		t.Helper()
+		for _, want := range all {
+			if !strings.Contains(got, want) {
+				t.Errorf("want %q in\n%s", want, got)
+			}
+		}
+	}
+	c := attachment("bridge-ln", "c1", h.netns("c1"), ofTemplate)
+	h.must(c.as("ADD"))
+	wants(lnctl(true, "template", "ls", "--conf-dir", confs), "web   net, two  "+netconf.LayersDir+"/templates/web.json", "bare  -         "+netconf.LayersDir+"/templates/bare.json")
+	rm := func(ok bool, name string) string {
+		t.Helper()
+		return lnctl(ok, "template", "rm", name, "--conf-dir", confs)
+	}
+	wants(rm(false, "web"), filepath.Join(confs, "10-net.conf")+` (network "net")`, filepath.Join(confs, "20-two.conflist")+` (network "two")`)
+	h.check(os.Remove(filepath.Join(confs, "10-net.conf")))
+	wants(rm(false, "web"), `(network "two")`)
+	h.check(os.Remove(filepath.Join(confs, "20-two.conflist")))
+	wants(rm(true, "web"), "removed template web")
+	wants(rm(true, "bare"), "removed template bare")
+	if left, err := os.ReadDir(filepath.Join(netconf.LayersDir, "templates")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	wants(rm(false, "web"), `there is no template "web"`)
+	wants(rm(false, "../defaults"), `there is no template "../defaults"`)
+	got := lnctl(true, "network", "inspect", "net")
+	wants(got, "KEY  ")
+	for key, want := range map[string]string{
+		"mtu": "1400 template web", "bridge": `"br7" defaults`, "ipam.cooldown": "600 defaults", "ipam.subnet": `"10.61.0.0/24" template web`, "configFrom": `"web" conf`,
+	} {
+		wants(strings.Join(strings.Fields(got), " "), " "+key+" "+want)
+	}
+	wants(lnctl(true, "network", "inspect", "net", "-o", "json"), `"from": "template web"`)
+	h.must(c.as("DEL"))
+}
+
 // A foreign IPAM that only a template names is called by ADD and by DEL, with its keys.
 func TestTemplateOfForeignIPAM(t *testing.T) {
 	h := newHost(t)

@@ -57,11 +57,13 @@ type pinger struct {
 
 const echoPort = 7707
 
-// echo answers in a container what a pinger sends, and by TCP reads all that comes and tells the
-// longest time without any.
-func (r *rotating) echo(in container) (longest *atomic.Int64) {
+// received is what came to a container by streams: how many bytes, and the longest time without any.
+type received struct{ bytes, longest atomic.Int64 }
+
+// echo answers in a container what a pinger sends, and by TCP reads all that comes.
+func (r *rotating) echo(in container) *received {
 	r.agents.t.Helper()
-	longest = &atomic.Int64{}
+	got := &received{}
 	r.agents.in(in.netns, func() {
 		l, err := net.ListenUDP("udp", &net.UDPAddr{Port: echoPort})
 		r.agents.check(err)
@@ -85,27 +87,28 @@ func (r *rotating) echo(in container) (longest *atomic.Int64) {
 				if err != nil {
 					return
 				}
-				go gaps(c, longest)
+				go got.readAll(c)
 			}
 		}()
 	})
-	return longest
+	return got
 }
 
-// gaps reads until the stream ends, and keeps the longest time that nothing came.
-func gaps(c net.Conn, longest *atomic.Int64) {
+// readAll reads until the stream ends.
+func (g *received) readAll(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	buf := make([]byte, 64<<10)
 	last := time.Time{}
 	for {
-		_, err := c.Read(buf)
+		n, err := c.Read(buf)
 		now := time.Now()
 		if err != nil {
 			return
 		}
 		if !last.IsZero() {
-			longest.Store(max(longest.Load(), int64(now.Sub(last))))
+			g.longest.Store(max(g.longest.Load(), int64(now.Sub(last))))
 		}
+		g.bytes.Add(int64(n))
 		last = now
 	}
 }
@@ -187,8 +190,9 @@ func (p *pinger) times(packets []int64) string {
 	return strings.Join(all, ", ")
 }
 
-// stream writes the marker to a container, again and again, until stopped.
-func (r *rotating) stream(from container, to netip.Addr) (stop func()) {
+// stream writes the marker to a container, again and again, until stopped: it then says how many
+// bytes were written.
+func (r *rotating) stream(from container, to netip.Addr) (stop func() int64) {
 	r.agents.t.Helper()
 	var c net.Conn
 	r.agents.in(from.netns, func() {
@@ -196,26 +200,34 @@ func (r *rotating) stream(from container, to netip.Addr) (stop func()) {
 		c, err = net.Dial("tcp", netip.AddrPortFrom(to, echoPort).String())
 		r.agents.check(err)
 	})
-	end, done := make(chan struct{}), make(chan struct{})
+	r.agents.t.Cleanup(func() { _ = c.Close() })
+	end, done := make(chan struct{}), make(chan error, 1)
+	sent := int64(0)
 	go func() {
-		defer close(done)
 		tick := time.NewTicker(2 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-end:
+				done <- nil
 				return
 			case <-tick.C:
 			}
-			if _, err := io.WriteString(c, marker); err != nil {
+			n, err := io.WriteString(c, marker)
+			sent += int64(n)
+			if err != nil {
+				done <- err
 				return
 			}
 		}
 	}()
-	return func() {
+	return func() int64 {
+		r.agents.t.Helper()
 		close(end)
-		<-done
-		_ = c.Close()
+		if err := <-done; err != nil {
+			r.agents.t.Errorf("the stream of %s broke after %d bytes: %v", from.host, sent, err)
+		}
+		return sent
 	}
 }
 
@@ -277,17 +289,17 @@ func TestWireGuardRotation(t *testing.T) {
 	c := r.capture()
 	beat := heartbeat()
 	var pingers []*pinger
-	var streams []func()
-	var longest []*atomic.Int64
+	var streams []func() int64
+	var got []*received
 	for i := range all {
-		longest = append(longest, r.echo(all[i]))
+		got = append(got, r.echo(all[i]))
 	}
 	for i := range all {
 		to := all[(i+1)%len(all)].addresses
 		pingers = append(pingers, r.pinger(all[i], to[i%len(to)])) // by one family or the other
 		streams = append(streams, r.stream(all[i], to[(i+1)%len(to)]))
 	}
-	quickest, n := time.Hour, rotations(t)
+	quickest, n, frames := time.Hour, rotations(t), 0
 	for i := range n {
 		first := r.devices("h1")
 		ask, victim := r.agents.hosts[i%3], r.agents.hosts[(i+1)%3]
@@ -311,7 +323,7 @@ func TestWireGuardRotation(t *testing.T) {
 				t.Errorf("rotation %d: private keys of %s: %v", i, h, got)
 			}
 		}
-		c.sealed("rotating")
+		frames += c.sealed("rotating").wireguard
 	}
 	total := int64(0)
 	for i, p := range pingers {
@@ -321,10 +333,11 @@ func TestWireGuardRotation(t *testing.T) {
 			t.Errorf("pings of %s: %d of %d lost: %s; %v, %v", all[i].host, len(lost), sent, p.times(lost), lost[:min(len(lost), 5)], p.errs[:min(len(p.errs), 5)])
 		}
 	}
-	worst := time.Duration(0)
+	worst, carried := time.Duration(0), int64(0)
 	for i, stop := range streams {
-		stop()
-		worst = max(worst, time.Duration(longest[i].Load()))
+		sent, to := stop(), got[(i+1)%len(got)]
+		r.await(fmt.Sprintf("end of the stream of %s, which sent %d bytes", all[i].host, sent), func() bool { return to.bytes.Load() == sent })
+		worst, carried = max(worst, time.Duration(to.longest.Load())), carried+sent
 	}
 	slack := beat()
 	if most := longestStall(); worst > most+slack {
@@ -333,7 +346,12 @@ func TestWireGuardRotation(t *testing.T) {
 	if quickest > 3*time.Second {
 		t.Errorf("a rotation of 3 hosts takes %s at least, want 3s at most", quickest)
 	}
-	t.Logf("%d rotations, the quickest took %s; %d pings; the longest stall of a stream was %s, of the machine %s", n, quickest, total, worst, slack)
+	frames += c.sealed("at the end").wireguard
+	if int64(frames) < 2*total { // each ping passes, and its answer
+		t.Errorf("%d frames of WireGuard were captured, want two for each of %d pings at least", frames, total)
+	}
+	t.Logf("%d rotations, the quickest took %s; %d pings; streams carried %d bytes, the longest stall was %s, of the machine %s; %d frames of WireGuard, none in clear",
+		n, quickest, total, carried, worst, slack, frames)
 	r.pingAll(all...)
 	for _, p := range all {
 		check := p.call.as("CHECK")
@@ -561,7 +579,7 @@ func TestWireGuardReplay(t *testing.T) {
 	r := newRotating(t, 2)
 	all := r.containers()
 	r.pingAll(all...)
-	fd := r.capture().fd
+	fd, _ := r.packetSocket()
 	heard := r.ear(all[1])
 	r.shout(all[0], all[1])
 	count := 0

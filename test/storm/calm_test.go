@@ -84,7 +84,12 @@ func (s *storm) snapshot() []string {
 	links, err := netlink.LinkList()
 	s.check(err)
 	var lines []string
+	idle := map[int]bool{} // devices that wireguard-go makes again, in its own time
 	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, "wg-") && l.Attrs().Alias == "" {
+			idle[l.Attrs().Index] = true
+			continue
+		}
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
 		s.check(err)
 		lines = append(lines, fmt.Sprintf("link %s %s %v", l.Attrs().Name, l.Attrs().Alias, addrs))
@@ -92,6 +97,9 @@ func (s *storm) snapshot() []string {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	s.check(err)
 	for _, r := range routes {
+		if idle[r.LinkIndex] {
+			continue
+		}
 		lines = append(lines, "route "+r.String())
 	}
 	conn, err := nftables.New()
@@ -117,7 +125,7 @@ func (s *storm) files(root string) []string {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil || d.IsDir() && d.Name() != ".libnet" {
+		if err != nil || d.IsDir() && d.Name() != ".libnet" || d.Type()&fs.ModeSocket != 0 { // of wireguard-go
 			return err
 		}
 		if d.Name() == ".libnet" {

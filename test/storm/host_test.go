@@ -9,12 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
 // host is what looks like a machine of its own to the plugins. Only the test's
@@ -34,7 +37,7 @@ func newHost(t testing.TB) host {
 	bin, err := filepath.Abs(bin)
 	h := host{t, bin}
 	h.check(err)
-	for _, name := range []string{"bridge-ln", "ipam-ln", "portmap-ln"} {
+	for _, name := range []string{"bridge-ln", "overlay-ln", "ipam-ln", "portmap-ln", "ln-agent"} {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
 			t.Fatalf("%v: run make build", err)
 		}
@@ -56,6 +59,38 @@ func (h host) uplink() {
 		a, err := netlink.ParseAddr(ip + "/24")
 		h.check(err)
 		h.check(netlink.AddrAdd(l, a))
+	}
+}
+
+// The key pair of an encrypted network.
+const (
+	keyFile    = "/run/key"
+	privateKey = "kHhU52Z38GjrPXtHfys0+Ol6K+5HQcaz3Itj5DottHw="
+	publicKey  = "pW95u9HriZYjurz5vFQxHNSX351BCQBjhge4QSxNgD0="
+)
+
+// withKey writes the host's key for a network, and has ln-agent run wireguard-go for it where the
+// kernel has no WireGuard.
+func (h host) withKey(conf string) {
+	h.t.Helper()
+	h.check(os.WriteFile(keyFile, []byte(privateKey+"\n"), 0o600))
+	if wireguard.Supported() == nil {
+		return
+	}
+	const confs = "/run/confs"
+	h.check(os.Mkdir(confs, 0o700))
+	h.check(os.WriteFile(confs+"/sealed.conf", []byte(conf), 0o600))
+	agent := exec.Command(filepath.Join(h.bin, "ln-agent"), "wireguard", "--conf-dir", confs)
+	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	h.check(agent.Start())
+	h.t.Cleanup(func() { _, _ = agent.Process.Kill(), agent.Wait() })
+	var last *process
+	if !lntest.Await(time.Minute, func() bool {
+		last = h.start("overlay-ln", []string{"CNI_COMMAND=STATUS"}, conf)
+		last.wait()
+		return last.cmd.ProcessState.ExitCode() == 0
+	}) {
+		h.t.Fatalf("no wireguard-go: %s", &last.stdout)
 	}
 }
 

@@ -44,8 +44,13 @@ func networks(containers int) []*network {
 	bare := plugin{"bridge-ln", false, object{"bridge": "br-bare", "ipam": object{"type": "ipam-ln", "ranges": []any{[]any{
 		object{"subnet": "10.4.0.0/22", "rangeStart": "10.4.1.0", "rangeEnd": fmt.Sprintf("10.4.%d.%d", 1+(room-1)/256, (room-1)%256)},
 	}}}}}
+	sealed := plugin{"overlay-ln", true, object{"bridge": "br-sealed", "encryption": "wireguard", "privateKeyFile": keyFile, "nodes": []any{
+		object{"address": hostIPs[0], "publicKey": publicKey, "subnet": []string{"10.5.0.0/22", "fd05::/64"}},
+		object{"address": "192.0.2.2", "publicKey": "YMN97z41QIzNTrftaqmpqgRSgUM0i3llBIZeu2x2BW4=", "subnet": []string{"10.5.4.0/22", "fd05:0:0:1::/64"}},
+	}}}
 	return []*network{
 		{name: "nat", ports: true, plugins: []plugin{nat}},
+		{name: "sealed", ports: true, plugins: []plugin{sealed}},
 		{name: "chain", ports: true, plugins: []plugin{behind, {"portmap-ln", true, object{}}}},
 		{name: "auto", plugins: []plugin{auto}},
 		{name: "bare", plugins: []plugin{bare}, room: room},

@@ -73,6 +73,11 @@ func newStorm(t *testing.T, size scale) *storm {
 	}
 	for _, n := range s.nets {
 		n.orphans = map[id]int{}
+		for _, p := range n.plugins {
+			if p.conf["encryption"] != nil {
+				s.withKey(n.stdin(p, nil))
+			}
+		}
 	}
 	bare := len(s.nets) - 1 // is the network of eth1
 	for i := range size.containers {
