@@ -129,6 +129,15 @@ func (p *Pool) Remove(ctx context.Context, id model.ID) error {
 	return p.store.Remove(ctx, storeOwner(id))
 }
 
+// RemoveAll is Remove for several owners, while the pool is locked once.
+func (p *Pool) RemoveAll(ctx context.Context, ids []model.ID) error {
+	owners := make([]ipamstore.Owner, len(ids))
+	for i, id := range ids {
+		owners[i] = storeOwner(id)
+	}
+	return p.store.Remove(ctx, owners...)
+}
+
 // Collect takes back the addresses of every owner keep says no to.
 func (p *Pool) Collect(ctx context.Context, keep func(life.Holder) bool) error {
 	_, err := p.store.Collect(ctx, func(h ipamstore.Holder) bool { return keep(holderOf(p.network, h)) })

@@ -103,7 +103,8 @@ func (c *Controller) tidyNames(ctx context.Context) error {
 }
 
 // together is how many attachments are removed at a time. With iptables, which takes tens of
-// milliseconds for each, a DEL of one of them has to wait for less than its patience.
+// milliseconds for each if their rules cannot go at once, a DEL of one of them has to wait for
+// less than its patience.
 func (n *Network) together() int {
 	if n.backend() == model.BackendIPTables {
 		return 32
@@ -113,10 +114,10 @@ func (n *Network) together() int {
 
 // collectSome removes attachments unless they have been made anew, by an ADD for the same
 // container, since the holders were listed. All are owned at once: their links go by one request,
-// for which the kernel waits once, and their connections by one walk through its table; each of
-// these takes longer than all else for an attachment. Another call like this one owns them in the
-// same order, and all others own one, so that none waits for another one in a circle. It returns
-// those that are gone.
+// for which the kernel waits once, their connections by one walk through its table, their rules by
+// one transaction, and their addresses under one lock of the pool. Another call like this one owns
+// them in the same order, and all others own one, so that none waits for another one in a circle.
+// It returns those that are gone.
 func (n *Network) collectSome(ctx context.Context, ids []model.ID, keep func(life.Holder) bool) (gone []model.ID, err error) {
 	var errs []error
 	var going []state.Endpoint
@@ -183,17 +184,43 @@ func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) (gone 
 		}
 		return gone, errors.Join(errs...)
 	}
-	for _, rec := range going {
-		err := n.retireRules(ctx, rec)
+	last := len(going) - 1
+	ruleless := n.removeRules(ctx, going...) == nil // else each by itself
+	given := ruleless && n.giveBackAll(ctx, going)
+	for i, rec := range going {
+		var err error
+		if !ruleless || i == last { // tables of ours go with the last one, if nothing is in them
+			err = n.retireRules(ctx, rec)
+		}
 		if err == nil {
 			err = n.c.book().Leave(ctx, n.Plan(), rec)
 		}
+		if err == nil && !given {
+			err = n.giveBack(ctx, rec)
+		}
 		if err == nil {
-			err = n.takeOut(ctx, rec, true) // each saw the others
+			err = n.forget(rec)
+		}
+		if err == nil {
+			err = n.c.names.Forget(ctx, &rec)
 		}
 		took(rec, err)
 	}
-	return gone, errors.Join(errs...)
+	return gone, errors.Join(append(errs, n.dropTables(ctx, going[last]))...)
+}
+
+// giveBackAll gives the addresses of several attachments back while the pool is locked once. It
+// says whether it did: another IPAM, and an earlier pool, are asked for each.
+func (n *Network) giveBackAll(ctx context.Context, recs []state.Endpoint) bool {
+	pool, ok := n.ipam.(*address.Pool)
+	if !ok || slices.ContainsFunc(recs, func(rec state.Endpoint) bool { return !n.gave(rec) }) {
+		return false
+	}
+	ids := make([]model.ID, len(recs))
+	for i, rec := range recs {
+		ids[i] = life.IDOf(rec)
+	}
+	return pool.RemoveAll(ctx, ids) == nil
 }
 
 // collectLeases takes back the addresses of owners that are not among the known

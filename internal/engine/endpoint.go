@@ -159,7 +159,7 @@ func (n *Network) CreateEndpoint(ctx context.Context, name string, opts ...Endpo
 		return nil, err
 	}
 	if err := e.save(); err != nil {
-		return nil, errors.Join(err, n.forget(context.WithoutCancel(ctx), e.rec))
+		return nil, errors.Join(err, n.release(context.WithoutCancel(ctx), e.rec))
 	}
 	return e, nil
 }

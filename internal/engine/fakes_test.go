@@ -285,8 +285,12 @@ func (w fakeRules) Verify(_ context.Context, n firewall.Network, e firewall.Endp
 	return nil
 }
 
-func (w fakeRules) Remove(_ context.Context, e firewall.Endpoint) error {
-	return w.step(func() { delete(w.things, "rules "+e.Owner) })
+func (w fakeRules) Remove(_ context.Context, es ...firewall.Endpoint) error {
+	return w.step(func() {
+		for _, e := range es {
+			delete(w.things, "rules "+e.Owner)
+		}
+	})
 }
 
 func (w fakeRules) RemoveNetwork(_ context.Context, n firewall.Network) error {

@@ -310,7 +310,7 @@ func (e *Endpoint) Delete(ctx context.Context) (err error) {
 	if e.rec.Netns != "" {
 		err = fmt.Errorf("%w: %q in %s", model.ErrEndpointJoined, e.rec.ContainerID, e.rec.Netns)
 	} else {
-		err = e.n.forget(ctx, e.rec)
+		err = e.n.release(ctx, e.rec)
 	}
 	release()
 	if err != nil {

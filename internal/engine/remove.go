@@ -223,7 +223,7 @@ func (n *Network) takeOut(ctx context.Context, rec state.Endpoint, had bool) err
 			return err
 		}
 	}
-	if err := n.forget(ctx, rec); err != nil || !had && rec.Rules {
+	if err := n.release(ctx, rec); err != nil || !had && rec.Rules {
 		return err
 	}
 	if had { // of several that went at once each saw another one
@@ -299,21 +299,37 @@ func notOwn(path string) string {
 	return path
 }
 
-// forget gives the addresses back and then removes the record, so that a
+// release gives the addresses back and then removes the record, so that a
 // record tells of addresses that may still be held.
-func (n *Network) forget(ctx context.Context, rec state.Endpoint) error {
+func (n *Network) release(ctx context.Context, rec state.Endpoint) error {
 	n.c.steps.At("lease")
+	if err := n.giveBack(ctx, rec); err != nil {
+		return err
+	}
+	n.c.steps.At("record")
+	return n.forget(rec)
+}
+
+// forget removes the record.
+func (n *Network) forget(rec state.Endpoint) error {
+	return n.c.endpoints.DeleteEndpoint(rec.Network, rec.ContainerID, rec.IfName)
+}
+
+// giveBack gives the addresses back.
+func (n *Network) giveBack(ctx context.Context, rec state.Endpoint) error {
 	id := life.IDOf(rec)
-	if kind, dir := n.LeaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
+	if n.gave(rec) {
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err
 		}
 	}
-	if err := n.forgetElsewhere(ctx, rec, id); err != nil {
-		return err
-	}
-	n.c.steps.At("record")
-	return n.c.endpoints.DeleteEndpoint(id.Network, id.ContainerID, id.IfName)
+	return n.forgetElsewhere(ctx, rec, id)
+}
+
+// gave says whether the IPAM of the network's configuration may have given the addresses.
+func (n *Network) gave(rec state.Endpoint) bool {
+	kind, dir := n.LeaseDir()
+	return n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir)
 }
 
 // forgetElsewhere gives addresses back that the record knows of and the

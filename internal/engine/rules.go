@@ -95,12 +95,19 @@ func (e *Endpoint) reapply(ctx context.Context) error {
 	return err
 }
 
-// removeRules removes an endpoint's rules.
-func (n *Network) removeRules(ctx context.Context, rec state.Endpoint) error {
-	if !rec.Rules {
-		return nil
+// removeRules removes the rules of endpoints, those of each backend at once.
+func (n *Network) removeRules(ctx context.Context, recs ...state.Endpoint) error {
+	held := map[string][]firewall.Endpoint{}
+	for _, rec := range recs {
+		if rec.Rules {
+			held[rec.Backend] = append(held[rec.Backend], n.heldBy(rec))
+		}
 	}
-	return n.c.rules.Remove(ctx, rec.Backend, n.def.Config.Backend, n.heldBy(rec))
+	var errs []error
+	for backend, all := range held {
+		errs = append(errs, n.c.rules.Remove(ctx, backend, n.def.Config.Backend, all...))
+	}
+	return errors.Join(errs...)
 }
 
 // tables owns nothing: what is removed of it is our tables, if nothing is in them.

@@ -48,5 +48,16 @@ func CheckOwner(owner string) error {
 	return nil
 }
 
+// Owners names the owners of endpoints in a message.
+func Owners(es []Endpoint) string {
+	switch len(es) {
+	case 0:
+		return "no endpoint"
+	case 1:
+		return es[0].Owner
+	}
+	return fmt.Sprintf("%s and %d more", es[0].Owner, len(es)-1)
+}
+
 // GuardKey returns the owner of what concerns Bridge alone, in the form of Key.
 func (n Network) GuardKey() string { return Key(cmp.Or(n.Guard, n.Name)) }

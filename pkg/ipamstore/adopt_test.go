@@ -112,3 +112,26 @@ func BenchmarkBlank(b *testing.B) {
 		}
 	}
 }
+
+// Several owners give their addresses back at once, or none if one is no owner.
+func TestRemoveSeveral(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, Config{Sets: sets("10.1.0.0/24")})
+	for i := range 4 {
+		mustApply(t, s, request(i))
+	}
+	if err := s.Remove(t.Context(), owner(0), owner(9), owner(2)); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{false, true, false, true} {
+		if _, err := s.Lookup(t.Context(), owner(i)); (err == nil) != want {
+			t.Errorf("owner %d: %v, want it to hold an address: %t", i, err, want)
+		}
+	}
+	if err := s.Remove(t.Context(), owner(1), Owner{}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an owner without a name: %v, want %v", err, ErrInvalid)
+	}
+	if _, err := s.Lookup(t.Context(), owner(1)); err != nil {
+		t.Errorf("owner 1, beside one that is refused: %v", err)
+	}
+}

@@ -82,32 +82,43 @@ func (s *Store) Lookup(ctx context.Context, owner Owner) ([]Lease, error) {
 	return out, err
 }
 
-// Remove releases all addresses of the owner. An owner without any, or a pool
+// Remove releases all addresses of the owners. An owner without any, or a pool
 // that does not exist, is success. It needs no Config.Sets.
 //
 // Errors are ErrInvalid, ErrLocked, ErrIO.
-func (s *Store) Remove(ctx context.Context, owner Owner) error {
-	if msg := owner.check(); msg != "" {
-		return fmt.Errorf("release %s: %w: %s", owner.text(), ErrInvalid, msg)
+func (s *Store) Remove(ctx context.Context, owners ...Owner) error {
+	for _, owner := range owners {
+		if msg := owner.check(); msg != "" {
+			return fmt.Errorf("release %s: %w: %s", owner.text(), ErrInvalid, msg)
+		}
 	}
 	err := s.do(ctx, existing, func(x *session) error {
 		if err := x.ready(); err != nil {
 			return err
 		}
-		e, err := x.find(owner)
-		if err != nil || e == nil {
-			return err
+		var errs []error
+		for _, owner := range owners {
+			errs = append(errs, x.remove(owner))
 		}
-		// A full disk may refuse the note that a change is under way. The
-		// directory's time tells it as well.
-		_ = x.touch()
-		_, err = x.release(e)
-		_ = x.commit() // nor does it matter if the index cannot be written
-		return err
+		_ = x.commit() // as with touch, it does not matter if the index cannot be written
+		return errors.Join(errs...)
 	})
 	if errors.Is(err, errNoPool) {
 		return nil
 	}
+	return err
+}
+
+// remove releases all addresses of an owner.
+func (x *session) remove(owner Owner) error {
+	e, err := x.find(owner)
+	if err != nil || e == nil {
+		return err
+	}
+	// A full disk may refuse the note that a change is under way. The
+	// directory's time tells it as well.
+	_ = x.touch()
+	_, err = x.release(e)
 	return err
 }
 

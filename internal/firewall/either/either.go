@@ -64,13 +64,13 @@ func (b Backends) both(configured model.Backend) bool {
 
 // Remove removes rules from the backend that a record names; if it names
 // none, from those that may hold some.
-func (b Backends) Remove(ctx context.Context, recorded string, configured model.Backend, fw firewall.Endpoint) error {
+func (b Backends) Remove(ctx context.Context, recorded string, configured model.Backend, fws ...firewall.Endpoint) error {
 	if recorded != "" {
-		return b.Of(recorded).Remove(ctx, fw)
+		return b.Of(recorded).Remove(ctx, fws...)
 	}
-	err := b.NFTables.Remove(ctx, fw)
+	err := b.NFTables.Remove(ctx, fws...)
 	if b.both(configured) {
-		err = errors.Join(err, b.IPTables.Remove(ctx, fw))
+		err = errors.Join(err, b.IPTables.Remove(ctx, fws...))
 	}
 	return err
 }

@@ -15,7 +15,7 @@ type Rules interface {
 	Apply(context.Context, firewall.Network, firewall.Endpoint) (restored bool, err error)
 	ApplyNetwork(context.Context, firewall.Network) error
 	Verify(context.Context, firewall.Network, firewall.Endpoint) error
-	Remove(context.Context, firewall.Endpoint) error
+	Remove(context.Context, ...firewall.Endpoint) error
 	RemoveNetwork(context.Context, firewall.Network) error
 	RemoveLast(context.Context, firewall.Network, firewall.Endpoint) error
 	List(context.Context) ([]string, error)

@@ -193,11 +193,15 @@ func (f *Firewall) change(ctx context.Context, fn func() (tried bool, err error)
 	})
 }
 
-// Remove deletes the rules of e.Owner, in both families, and the chains that
-// no owner uses then. Only e.Owner counts. A missing rule is success.
-func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
-	if err := f.remove(ctx, e.Owner); err != nil {
-		return fmt.Errorf("remove rules of %s: %w", e.Owner, err)
+// Remove deletes the rules of the endpoints' Owners, in both families, and the chains
+// that no owner uses then. Only the Owners count. A missing rule is success.
+func (f *Firewall) Remove(ctx context.Context, es ...firewall.Endpoint) error {
+	owners := make([]string, len(es))
+	for i, e := range es {
+		owners[i] = e.Owner
+	}
+	if err := f.remove(ctx, owners...); err != nil {
+		return fmt.Errorf("remove rules of %s: %w", firewall.Owners(es), err)
 	}
 	return nil
 }
@@ -220,11 +224,14 @@ func (f *Firewall) RemoveLast(ctx context.Context, n firewall.Network, e firewal
 	return f.RemoveNetwork(ctx, n)
 }
 
-func (f *Firewall) remove(ctx context.Context, owner string) error {
-	if err := firewall.CheckOwner(owner); err != nil {
-		return fmt.Errorf("owner %w", err)
+func (f *Firewall) remove(ctx context.Context, owners ...string) error {
+	keys := make([]string, len(owners))
+	for i, owner := range owners {
+		if err := firewall.CheckOwner(owner); err != nil {
+			return fmt.Errorf("owner %w", err)
+		}
+		keys[i] = firewall.Key(owner)
 	}
-	key := firewall.Key(owner)
 	return f.change(ctx, func() (bool, error) {
 		var steps []step
 		for _, fam := range bothFamilies() {
@@ -235,7 +242,7 @@ func (f *Firewall) remove(ctx context.Context, owner string) error {
 			if err != nil {
 				return false, err
 			}
-			gone := slices.DeleteFunc(snap.owned(), func(r rule) bool { return r.owner() != key })
+			gone := slices.DeleteFunc(snap.owned(), func(r rule) bool { return !slices.Contains(keys, r.owner()) })
 			steps = append(steps, step{fam, replace(snap, gone, nil)})
 		}
 		return execute(ctx, steps)

@@ -80,3 +80,28 @@ func TestTakeOver(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Several endpoints go at once, and no other goes with them.
+func TestRemoveSeveral(t *testing.T) {
+	t.Parallel()
+	f := isolate(t)
+	var networks []firewall.Network
+	var all []firewall.Endpoint
+	for i := range 3 {
+		n, e := plain(i)
+		e.Ports = nil
+		mustApply(t, f, n, e)
+		networks, all = append(networks, n), append(all, e)
+	}
+	if err := f.Remove(t.Context(), all[:2]...); err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range all[:2] {
+		if err := f.Verify(t.Context(), networks[i], e); err == nil {
+			t.Errorf("%s still has rules", e.Owner)
+		}
+	}
+	if err := f.Verify(t.Context(), networks[2], all[2]); err != nil {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
+	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
@@ -68,6 +70,45 @@ func mustRemove(t testing.TB, f *Firewall, e firewall.Endpoint) {
 	t.Helper()
 	if err := f.Remove(t.Context(), e); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Several endpoints go in one transaction, and no other goes with them.
+func TestRemoveSeveral(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	var all []firewall.Endpoint
+	for i := range 4 {
+		n, e := sample(i)
+		mustApply(t, f, n, e)
+		all = append(all, e)
+	}
+	staying, stays := sample(3)
+	generation := func() (n uint32) {
+		if err := f.do(t.Context(), func(c *conn) (err error) {
+			n, err = transaction.Generation(c.nl)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := generation()
+	if err := f.Remove(t.Context(), all[:3]...); err != nil {
+		t.Fatal(err)
+	}
+	if n := generation() - before; n != 1 {
+		t.Errorf("%d transactions, want 1", n)
+	}
+	mustVerify(t, f, staying, stays)
+	owners, err := f.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all[:3] {
+		if slices.Contains(owners, e.Owner) {
+			t.Errorf("%s still has rules", e.Owner)
+		}
 	}
 }
 

@@ -14,29 +14,40 @@ import (
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
 
-// Remove deletes the elements that e.Owner holds, in one transaction, and no others: a
-// change by another process meanwhile makes it look again. A missing element is success.
+// Remove deletes the elements that the endpoints' Owners hold, in one transaction, and no
+// others: a change by another process meanwhile makes it look again. A missing element is success.
 // Elements are found by key as far as the fields are known: nil Addrs, no Bridge, no Port
 // and nil Ports mean unknown, and cost a listing of the sets concerned, as do some hundred
 // ports; empty Addrs and Ports mean none. Masquerade, Hairpin and the like say nothing
 // here. A nil MAC costs a listing only if Port is guarded. With Owner alone everything of
 // the owner goes.
-func (f *Firewall) Remove(ctx context.Context, e firewall.Endpoint) error {
-	if err := f.remove(ctx, e); err != nil {
-		return fmt.Errorf("remove rules of %s: %w", e.Owner, err)
+func (f *Firewall) Remove(ctx context.Context, es ...firewall.Endpoint) error {
+	if err := f.remove(ctx, es); err != nil {
+		return fmt.Errorf("remove rules of %s: %w", firewall.Owners(es), err)
 	}
 	return nil
 }
 
-func (f *Firewall) remove(ctx context.Context, e firewall.Endpoint) error {
-	h, err := ruleset.HoldingsOf(e, manyAsked)
-	if err != nil {
-		return err
+func (f *Firewall) remove(ctx context.Context, es []firewall.Endpoint) error {
+	all := make([]ruleset.Holdings, len(es))
+	for i, e := range es {
+		h, err := ruleset.HoldingsOf(e, manyAsked)
+		if err != nil {
+			return err
+		}
+		all[i] = h
 	}
 	if err := f.renewOther(ctx); err != nil {
 		return absent(err)
 	}
-	return absent(f.transact(ctx, func(c *conn, b *batch) error { return c.delHoldings(b, h) }))
+	return absent(f.transact(ctx, func(c *conn, b *batch) error {
+		for _, h := range all {
+			if err := c.delHoldings(b, h); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 // RemoveLast is Remove for the last endpoint of a network, and RemoveNetwork, in
