@@ -265,7 +265,7 @@ func New(opts ...Option) (*Controller, error) {
 	services := balancer.New(dir, handle, servicePorts{c})
 	*c = Controller{
 		bridges: handle, basis: handle, links: handle, published: handle, finder: handle,
-		flush: connections.Flush, rules: either.Backends{NFTables: either.NFTables(nft), IPTables: either.IPTables(iptables.New(""))},
+		flush: connections.Flush, rules: either.Backends{NFTables: nft, IPTables: iptables.New("")},
 		networks: dir, endpoints: dir, guards: guard.IndexOf(dir), nodeFiles: dir, guests: dir, standby: dir, sandboxes: dir, services: services,
 		steps: o.steps, boot: boot, stateDir: o.stateDir, dataDir: o.dataDir, netnsDir: o.netnsDir, poolsFile: o.poolsFile,
 		shortcuts: &shortcut.Shortcuts{Path: fastpath.New(handle), Links: handle},

@@ -43,7 +43,7 @@ func newLab(t *testing.T) *lab {
 	f := nft.New()
 	t.Cleanup(func() { _ = f.Close() })
 	dir := state.New(t.TempDir())
-	rules := either.Backends{NFTables: either.NFTables(f), IPTables: either.IPTables(iptables.New(filepath.Join(t.TempDir(), "lock")))}
+	rules := either.Backends{NFTables: f, IPTables: iptables.New(filepath.Join(t.TempDir(), "lock"))}
 	return &lab{&Book{Index: IndexOf(dir), Networks: dir, Endpoints: dir, Bridges: h, Tunnels: h, Links: h, Rules: rules}, t, dir, f}
 }
 

@@ -49,7 +49,7 @@ func newLab(t *testing.T) *lab {
 	flows := conntrack.New(procfs.New())
 	t.Cleanup(func() { _ = flows.Close() })
 	dir := state.New(t.TempDir())
-	rules := either.Backends{NFTables: either.NFTables(f), IPTables: either.IPTables(iptables.New(filepath.Join(t.TempDir(), "lock")))}
+	rules := either.Backends{NFTables: f, IPTables: iptables.New(filepath.Join(t.TempDir(), "lock"))}
 	return &lab{t: t, dir: dir, nft: f, containers: map[string]string{}, Ports: &Ports{
 		Boot: "boot1", Flush: flows.Flush, Endpoints: dir, Publications: state.New(t.TempDir()), Networks: dir, Standby: dir, Host: h,
 		Guard: &guard.Book{Index: guard.IndexOf(dir), Networks: dir, Endpoints: dir, Bridges: h, Tunnels: h, Links: h, Rules: rules},

@@ -5,37 +5,8 @@ import (
 	"errors"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
-	"github.com/libnet-cni/libnet/internal/firewall/iptables"
-	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/model"
 )
-
-// nfTables is the nftables backend.
-type nfTables struct{ *nft.Firewall }
-
-var _ Rules = nfTables{}
-
-// Used is true: to ask costs no more than to know.
-func (nfTables) Used() bool { return true }
-
-// ipTables is the iptables backend.
-type ipTables struct{ *iptables.Firewall }
-
-var _ Rules = ipTables{}
-
-// Apply says whether our chains were missing, as ApplyReporting does.
-func (r ipTables) Apply(ctx context.Context, n firewall.Network, e firewall.Endpoint) (restored bool, err error) {
-	return r.ApplyReporting(ctx, n, e)
-}
-
-// Intact does not look: what it takes a process for, sample looks at.
-func (ipTables) Intact(context.Context, firewall.Network) error { return nil }
-
-// Restore does nothing: Apply compares every rule.
-func (ipTables) Restore(context.Context) (bool, error) { return false, nil }
-
-// Complete does nothing, likewise.
-func (ipTables) Complete(context.Context) error { return nil }
 
 // Of returns the backend that a record names.
 func (b Backends) Of(backend string) Rules {

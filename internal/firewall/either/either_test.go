@@ -20,7 +20,7 @@ func backends(t *testing.T) either.Backends {
 	lntest.Isolate(t)
 	f := nft.New()
 	t.Cleanup(func() { _ = f.Close() })
-	b := either.Backends{NFTables: either.NFTables(f), IPTables: either.IPTables(iptables.New(filepath.Join(t.TempDir(), "lock")))}
+	b := either.Backends{NFTables: f, IPTables: iptables.New(filepath.Join(t.TempDir(), "lock"))}
 	if err := b.IPTables.Available(); err != nil {
 		t.Skip(err)
 	}

@@ -27,14 +27,14 @@ type Rules interface {
 	Available() error
 }
 
+// Both backends are Rules as they are: an adapter that embeds one would be linked beside it.
+var (
+	_ Rules = (*nft.Firewall)(nil)
+	_ Rules = (*iptables.Firewall)(nil)
+)
+
 // Backends are the two.
 type Backends struct{ NFTables, IPTables Rules }
-
-// NFTables returns the nftables backend.
-func NFTables(f *nft.Firewall) Rules { return nfTables{f} }
-
-// IPTables returns the iptables backend.
-func IPTables(f *iptables.Firewall) Rules { return ipTables{f} }
 
 // All returns both, nftables first.
 func (b Backends) All() []Rules { return []Rules{b.NFTables, b.IPTables} }

@@ -24,7 +24,7 @@ func BenchmarkApplyRemove(b *testing.B) {
 					e.Ports = append(e.Ports, port(firewall.TCP, "", uint16(30000+2*i)))
 				}
 				for b.Loop() {
-					if err := f.Apply(b.Context(), n, e); err != nil {
+					if _, err := f.Apply(b.Context(), n, e); err != nil {
 						b.Fatal(err)
 					}
 					if err := f.Remove(b.Context(), e); err != nil {

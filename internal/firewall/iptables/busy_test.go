@@ -24,7 +24,7 @@ func TestBusy(t *testing.T) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	f := New(filepath.Join(dir, "lock"))
 	_, e := plain(1)
-	err := f.Apply(t.Context(), firewall.Network{}, e)
+	_, err := f.Apply(t.Context(), firewall.Network{}, e)
 	if !errors.Is(err, flock.ErrLocked) || errors.Is(err, firewall.ErrUnsupported) {
 		t.Errorf("got %v, want ErrLocked", err)
 	}

@@ -34,19 +34,15 @@ func New(lock string) *Firewall { return &Firewall{cmp.Or(lock, DefaultLock)} }
 // no addresses. A Network without a Bridge and an Endpoint without rules are
 // passed over. After a failure, Remove deletes the rules in place.
 //
+// restored says whether a family had no chain of ours before: if an endpoint had rules there,
+// another program has flushed them.
+//
 // It is a firewall.PortHeldError for another owner's port, a firewall.HeldError for
 // an address by the same bridge that another endpoint has, and firewall.ErrInvalid
 // for what no rule can hold, both before anything changes, but for conditions,
 // which iptables alone can judge; and firewall.ErrUnsupported for an Endpoint
 // with a MAC, and where iptables or something it needs in the kernel is missing.
-func (f *Firewall) Apply(ctx context.Context, n firewall.Network, e firewall.Endpoint) error {
-	_, err := f.ApplyReporting(ctx, n, e)
-	return err
-}
-
-// ApplyReporting is Apply, and returns whether a family had no chain of ours
-// before: if an endpoint had rules there, another program has flushed them.
-func (f *Firewall) ApplyReporting(ctx context.Context, n firewall.Network, e firewall.Endpoint) (restored bool, err error) {
+func (f *Firewall) Apply(ctx context.Context, n firewall.Network, e firewall.Endpoint) (restored bool, err error) {
 	e = normal(e)
 	if err = check(n, e); err == nil && (n.Bridge != "" || hasRules(e)) {
 		err = f.change(ctx, func() (bool, error) {
@@ -100,6 +96,15 @@ func (f *Firewall) CheckPorts(ctx context.Context, e firewall.Endpoint) error {
 
 // Used says whether a program on this host has used this backend since it booted.
 func (f *Firewall) Used() bool { return unix.Access(f.lock, unix.F_OK) == nil }
+
+// Intact does not look: it would take a process, and Verify tells more.
+func (f *Firewall) Intact(context.Context, firewall.Network) error { return nil }
+
+// Restore does nothing: Apply compares every rule.
+func (f *Firewall) Restore(context.Context) (changed bool, err error) { return false, nil }
+
+// Complete does nothing, likewise.
+func (f *Firewall) Complete(context.Context) error { return nil }
 
 // familiesIn returns the families in which n has rules, or all if in none.
 func familiesIn(ctx context.Context, n firewall.Network) ([]family, error) {

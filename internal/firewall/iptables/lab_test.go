@@ -129,7 +129,7 @@ func (l *lab) apply(n firewall.Network, e firewall.Endpoint) {
 
 func mustApply(t testing.TB, f *Firewall, n firewall.Network, e firewall.Endpoint) {
 	t.Helper()
-	if err := f.Apply(t.Context(), n, e); err != nil {
+	if _, err := f.Apply(t.Context(), n, e); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Verify(t.Context(), n, e); err != nil {

@@ -25,7 +25,7 @@ func TestComeAndGo(t *testing.T) {
 				n, e := plain(i + 1)
 				f := New(lock)
 				for range 3 {
-					if err := f.Apply(t.Context(), n, e); err != nil {
+					if _, err := f.Apply(t.Context(), n, e); err != nil {
 						return err
 					}
 					if err := f.Verify(t.Context(), n, e); err != nil {
@@ -67,14 +67,14 @@ func TestContext(t *testing.T) {
 		done <- locked(t.Context(), f.lock, func() error { close(held); <-release; return nil })
 	}()
 	<-held
-	if err := f.Apply(ctx, n, e); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := f.Apply(ctx, n, e); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while another has the lock: got %v, want %v", err, context.DeadlineExceeded)
 	}
 	close(release)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if err := f.Apply(ctx, n, e); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+	if _, err := f.Apply(ctx, n, e); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		t.Errorf("after the deadline: got %v", err)
 	}
 	mustApply(t, f, n, e)

@@ -34,7 +34,7 @@ func TestPortHeld(t *testing.T) {
 		first.Ports, second.Ports = parsePorts(t, tt.held), parsePorts(t, tt.asked)
 		mustApply(t, f, firewall.Network{}, first)
 		apply := func() {
-			err := f.Apply(t.Context(), firewall.Network{}, second)
+			_, err := f.Apply(t.Context(), firewall.Network{}, second)
 			var held *firewall.PortHeldError
 			switch {
 			case tt.want == "" && err != nil:
@@ -97,7 +97,7 @@ func TestRefused(t *testing.T) {
 		n, e := sample(1)
 		tt.edit(&n, &e)
 		equalAfter(t, func() {
-			if err := f.Apply(t.Context(), n, e); !errors.Is(err, tt.want) {
+			if _, err := f.Apply(t.Context(), n, e); !errors.Is(err, tt.want) {
 				t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 			}
 			if tt.name == "condition" { // seen by iptables alone, after the first table

@@ -259,7 +259,7 @@ func TestRestored(t *testing.T) {
 	want := func(want bool, i int) {
 		t.Helper()
 		n, e := plain(i)
-		got, err := f.ApplyReporting(t.Context(), n, e)
+		got, err := f.Apply(t.Context(), n, e)
 		if err != nil || got != want {
 			t.Errorf("got %v, %v, want %v", got, err, want)
 		}

@@ -61,7 +61,7 @@ func TestTakeOver(t *testing.T) {
 	renamed.Name, renamed.Internal = "renamed", false
 	mustApply(t, f, n, old)
 	var held *firewall.HeldError
-	if err := f.Apply(t.Context(), renamed, next); !errors.As(err, &held) || held.Owner != firewall.Key(old.Owner) {
+	if _, err := f.Apply(t.Context(), renamed, next); !errors.As(err, &held) || held.Owner != firewall.Key(old.Owner) {
 		t.Fatalf("apply for the address of a living owner: got %v, want a HeldError", err)
 	}
 	if err := f.Verify(t.Context(), n, old); err != nil {

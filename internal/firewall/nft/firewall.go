@@ -231,6 +231,9 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 	return slices.Compact(all), nil
 }
 
+// Used is true: to ask costs no more than to know.
+func (f *Firewall) Used() bool { return true }
+
 // Available returns firewall.ErrUnsupported, naming nf_tables, when the kernel has none.
 // It changes nothing.
 func (f *Firewall) Available() error {
