@@ -105,7 +105,7 @@ func detail(ctx context.Context, c *operator.Operator, n *engine.Network) (netwo
 
 func (d networkDetail) write(out io.Writer) error {
 	_, err := fmt.Fprintf(out, "name:     %s\ndriver:   %s\nbridge:   %s\nipam:     %s\nsubnets:  %s\nconfig:   %s\n\n",
-		d.Name, d.Driver, d.Bridge, orDash(d.IPAM), orDash(strings.Join(d.Subnets, ", ")), orDash(strings.Join(words(d.Config), ", ")))
+		d.Name, d.Driver, d.Bridge, orDash(d.IPAM), d.subnetText(), orDash(strings.Join(words(d.Config), ", ")))
 	if len(d.Keys) > 0 {
 		var rows [][]string
 		for _, k := range d.Keys {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,13 +49,42 @@ func oneNetwork(_ *cobra.Command, args []string) error {
 
 // networkSummary is a line of network ls.
 type networkSummary struct {
-	Name      string   `json:"name"`
-	Driver    string   `json:"driver"`
-	Bridge    string   `json:"bridge"`
-	IPAM      string   `json:"ipam,omitempty"`
-	Subnets   []string `json:"subnets"`
-	Endpoints int      `json:"endpoints"`
-	Dead      int      `json:"dead"`
+	Name      string      `json:"name"`
+	Driver    string      `json:"driver"`
+	Bridge    string      `json:"bridge"`
+	IPAM      string      `json:"ipam,omitempty"`
+	Subnets   []string    `json:"subnets"`
+	SubnetUse []subnetUse `json:"subnetUse"` // of each of Subnets
+	Endpoints int         `json:"endpoints"`
+	Dead      int         `json:"dead"`
+}
+
+// subnetUse says how many endpoints have an address of a subnet, and whether that is of an
+// earlier configuration.
+type subnetUse struct {
+	Subnet    string `json:"subnet"`
+	Endpoints int    `json:"endpoints"`
+	Earlier   bool   `json:"earlier,omitempty"`
+}
+
+func (u subnetUse) text() string {
+	text := fmt.Sprintf("%s (%s", u.Subnet, counted(u.Endpoints, "endpoint"))
+	if u.Earlier {
+		text += ", earlier"
+	}
+	return text + ")"
+}
+
+// subnetText is a list of subnets; with their use, if some are of an earlier configuration.
+func (n networkSummary) subnetText() string {
+	all := n.Subnets
+	if slices.ContainsFunc(n.SubnetUse, func(u subnetUse) bool { return u.Earlier }) {
+		all = nil
+		for _, u := range n.SubnetUse {
+			all = append(all, u.text())
+		}
+	}
+	return orDash(strings.Join(all, ", "))
 }
 
 func networkListCommand(s *settings) *cobra.Command {
@@ -63,7 +93,9 @@ func networkListCommand(s *settings) *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List the networks of this host",
 		Long: "List the networks of this host: those of bridge-ln and overlay-ln, and those that programs made by the library\n" +
-			"with another driver. The latter have no bridge of ours; the program that made them inspects and removes them.",
+			"with another driver. The latter have no bridge of ours; the program that made them inspects and removes them.\n" +
+			"Where containers have addresses of a subnet that the configuration does not name any more, that is shown, too, with\n" +
+			"the number of endpoints of each.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.with(func(c *operator.Operator) error {
@@ -85,14 +117,18 @@ func summaries(ctx context.Context, c *operator.Operator) ([]networkSummary, err
 	others, err := c.OtherNetworks()
 	for _, n := range others {
 		kind, _ := n.IPAM["type"].(string)
-		all = append(all, networkSummary{Name: n.Name, Driver: n.Driver, IPAM: kind, Subnets: []string{}, Endpoints: n.Endpoints, Dead: n.Dead})
+		all = append(all, networkSummary{Name: n.Name, Driver: n.Driver, IPAM: kind, Subnets: []string{}, SubnetUse: []subnetUse{}, Endpoints: n.Endpoints, Dead: n.Dead})
 	}
 	return all, errors.Join(append(errs, err)...)
 }
 
 func summary(ctx context.Context, c *operator.Operator, n *engine.Network) (networkSummary, error) {
-	sum := networkSummary{Name: n.Name(), Driver: n.Driver(), Bridge: n.Config().Bridge, IPAM: n.IPAMType(), Subnets: texts(n.Subnets())}
+	sum := networkSummary{Name: n.Name(), Driver: n.Driver(), Bridge: n.Config().Bridge, IPAM: n.IPAMType(), Subnets: []string{}, SubnetUse: []subnetUse{}}
 	endpoints, err := n.Endpoints(ctx)
+	for _, u := range operator.SubnetsOf(n, endpoints) {
+		sum.Subnets = append(sum.Subnets, u.Subnet.String())
+		sum.SubnetUse = append(sum.SubnetUse, subnetUse{u.Subnet.String(), u.Endpoints, u.Earlier})
+	}
 	for _, e := range endpoints {
 		sum.Endpoints++
 		if c.Dead(e.Holder()) {
@@ -106,7 +142,7 @@ func listNetworks(out io.Writer, all []networkSummary) error {
 	var rows [][]string
 	for _, n := range all {
 		rows = append(rows, []string{
-			n.Name, n.Driver, orDash(n.Bridge), orDash(n.IPAM), orDash(strings.Join(n.Subnets, ", ")), strconv.Itoa(n.Endpoints), strconv.Itoa(n.Dead),
+			n.Name, n.Driver, orDash(n.Bridge), orDash(n.IPAM), n.subnetText(), strconv.Itoa(n.Endpoints), strconv.Itoa(n.Dead),
 		})
 	}
 	return table(out, []string{"NAME", "DRIVER", "BRIDGE", "IPAM", "SUBNETS", "ENDPOINTS", "DEAD"}, rows)

@@ -213,7 +213,9 @@ func (n *Network) takeAwayAll(ctx context.Context, recs []state.Endpoint) (gone 
 // says whether it did: another IPAM, and an earlier pool, are asked for each.
 func (n *Network) giveBackAll(ctx context.Context, recs []state.Endpoint) bool {
 	pool, ok := n.ipam.(*address.Pool)
-	if !ok || slices.ContainsFunc(recs, func(rec state.Endpoint) bool { return !n.gave(rec) }) {
+	kind, dir := n.LeaseDir()
+	elsewhere := func(rec state.Endpoint) bool { return rec.IPAM != kind || rec.DataDir != dir }
+	if !ok || slices.ContainsFunc(recs, elsewhere) {
 		return false
 	}
 	ids := make([]model.ID, len(recs))

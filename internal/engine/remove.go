@@ -318,18 +318,12 @@ func (n *Network) forget(rec state.Endpoint) error {
 // giveBack gives the addresses back.
 func (n *Network) giveBack(ctx context.Context, rec state.Endpoint) error {
 	id := life.IDOf(rec)
-	if n.gave(rec) {
+	if kind, dir := n.LeaseDir(); n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir) { // else it never gave any
 		if err := n.ipam.Remove(ctx, id); err != nil {
 			return err
 		}
 	}
 	return n.forgetElsewhere(ctx, rec, id)
-}
-
-// gave says whether the IPAM of the network's configuration may have given the addresses.
-func (n *Network) gave(rec state.Endpoint) bool {
-	kind, dir := n.LeaseDir()
-	return n.ipam != nil && (rec.Boot == "" || rec.IPAM == kind && rec.DataDir == dir)
 }
 
 // forgetElsewhere gives addresses back that the record knows of and the

@@ -26,7 +26,8 @@ func (s survey) checkSubnets() []Finding {
 		if len(s.endpoints[n]) == 0 || !n.Config().HasGateway() || n.Config().Tunnel.Used() {
 			continue
 		}
-		for _, subnet := range s.subnetsOf(n) {
+		for _, use := range SubnetsOf(n, s.endpoints[n]) {
+			subnet := use.Subnet
 			found, err := s.o.kernel.Occupants(n.Config().Bridge, model.OwnerPrefix, subnet)
 			if err != nil {
 				return []Finding{{about, oneLine(err), "try again"}}
@@ -40,19 +41,6 @@ func (s survey) checkSubnets() []Finding {
 	}
 	if len(all) == 0 {
 		return []Finding{{About: about, Found: "nothing else of the host is in those of networks with containers"}}
-	}
-	return all
-}
-
-// subnetsOf returns those of the network's pool and of its containers.
-func (s survey) subnetsOf(n *engine.Network) []netip.Prefix {
-	all := slices.Clone(n.Subnets())
-	for _, e := range s.endpoints[n] {
-		for _, a := range e.Addressing().Addresses {
-			if subnet := a.Prefix.Masked(); !slices.ContainsFunc(all, subnet.Overlaps) && !subnet.IsSingleIP() && !subnet.Addr().IsLinkLocalUnicast() {
-				all = append(all, subnet)
-			}
-		}
 	}
 	return all
 }

@@ -71,6 +71,36 @@ func (o *Operator) Inspect(e *engine.Endpoint) Attachment {
 	return a
 }
 
+// SubnetUse is a subnet of a network, and how many of its attachments have an address of it.
+type SubnetUse struct {
+	Subnet    netip.Prefix
+	Endpoints int
+	// Earlier: attachments have it of an earlier configuration, the pool gives none of it any more.
+	Earlier bool
+}
+
+// SubnetsOf returns the subnets of a network's pool, then those that only its attachments have.
+func SubnetsOf(n *engine.Network, endpoints []*engine.Endpoint) []SubnetUse {
+	var all []SubnetUse
+	for _, s := range n.Subnets() {
+		all = append(all, SubnetUse{Subnet: s})
+	}
+	pooled := len(all) > 0
+	for _, e := range endpoints {
+		for _, a := range e.Addressing().Addresses {
+			i := slices.IndexFunc(all, func(u SubnetUse) bool { return u.Subnet.Contains(a.Prefix.Addr()) })
+			if i < 0 && (a.Prefix.IsSingleIP() || a.Prefix.Addr().IsLinkLocalUnicast()) {
+				continue
+			}
+			if i < 0 {
+				i, all = len(all), append(all, SubnetUse{Subnet: a.Prefix.Masked(), Earlier: pooled})
+			}
+			all[i].Endpoints++
+		}
+	}
+	return all
+}
+
 // Publications returns what Publishers published, in the order of networks.
 // Unreadable records are left out and reported in the error, beside the rest.
 func (o *Operator) Publications(context.Context) ([]Attachment, error) {

@@ -88,10 +88,10 @@ func (h Host) look(ctx context.Context, o *operator.Operator) (standing, error) 
 
 func look(ctx context.Context, o *operator.Operator, n *engine.Network) (network, error) {
 	one := network{Name: n.Name(), Driver: n.Driver(), Subnets: []string{}}
-	for _, s := range n.Subnets() {
-		one.Subnets = append(one.Subnets, s.String())
-	}
 	endpoints, err := n.Endpoints(ctx)
+	for _, u := range operator.SubnetsOf(n, endpoints) {
+		one.Subnets = append(one.Subnets, u.Subnet.String())
+	}
 	for _, e := range endpoints {
 		a := o.Inspect(e)
 		one.Endpoints++
