@@ -125,7 +125,10 @@ func (s *storm) files(root string) []string {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil || d.IsDir() && d.Name() != ".libnet" || d.Type()&fs.ModeSocket != 0 { // of wireguard-go
+		if path == filepath.Join(stateDir, "wireguard") { // locks and sockets of ln-agent's wireguard-go
+			return fs.SkipDir
+		}
+		if err != nil || d.IsDir() && d.Name() != ".libnet" {
 			return err
 		}
 		if d.Name() == ".libnet" {
