@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall/admit"
@@ -46,9 +45,11 @@ func changes(s *admit.Sets, from, to desired) (gone, added []admit.Elem) {
 	was, is := union(from.In, from.Out), union(to.In, to.Out)
 	take(apart(was, is, same, func(a netip.Addr, _ bool) admit.Elem { return s.Self(a) }))
 	take(apart(was, is, same, func(a netip.Addr, _ bool) admit.Elem { return s.Judge(a) }))
-	take(apart(from.Peers, to.Peers, same, func(a netip.Addr, peer netpolicy.Class) admit.Elem { return s.Peer(a, uint32(peer)) }))
-	if reflect.ValueOf(from.Pods).Pointer() != reflect.ValueOf(to.Pods).Pointer() {
-		take(apart(from.Pods, to.Pods, same, func(a netip.Addr, _ bool) admit.Elem { return s.Pod(a) }))
+	for was, is := range netpolicy.Differing(from.Peers, to.Peers) {
+		take(apart(was, is, same, func(a netip.Addr, peer netpolicy.Class) admit.Elem { return s.Peer(a, uint32(peer)) }))
+	}
+	for was, is := range netpolicy.Differing(from.Pods, to.Pods) {
+		take(apart(was, is, same, func(a netip.Addr, _ bool) admit.Elem { return s.Pod(a) }))
 	}
 	take(apart(rangeSet(from.Ranges), rangeSet(to.Ranges), same, func(r netpolicy.Range, _ bool) admit.Elem { return s.Block(r.From, r.To, uint32(r.Class)) }))
 	take(differs(from.opened, to.opened))

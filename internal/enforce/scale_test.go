@@ -20,18 +20,25 @@ import (
 )
 
 // A large cluster: 100 namespaces of 100 pods in ten applications, ten policies in each namespace, and
-// 110 of the pods on this node, as many as kubelet has by default.
+// 110 of the pods on this node, as many as kubelet has by default, of all applications.
 const (
 	largeSpaces, largePods, largePolicies, largeLocal = 100, 100, 10, 110
+	largeStep                                         = 91
 )
 
 func largePod(ns, i int) *corev1.Pod {
 	p := apiPod(fmt.Sprint("n", ns), fmt.Sprint("p", i), fmt.Sprint(ns, "-", i), fmt.Sprintf("10.%d.%d.2", 20+ns, i), fmt.Sprintf("fd10:%x:%x::2", ns, i))
 	p.Labels = map[string]string{"app": fmt.Sprint("app", i%10), "pod": p.Name}
-	if p.Spec.NodeName = "other"; (ns*largePods+i)%(largeSpaces*largePods/largeLocal) == 0 {
+	if p.Spec.NodeName = "other"; (ns*largePods+i)%largeStep == 0 {
 		p.Spec.NodeName = "m1"
 	}
 	return p
+}
+
+// largeOf is a policy that isolates the i-th pod of this node, as its namespace and its number.
+func largeOf(i int) (ns, policy int) {
+	pod := i % largeLocal * largeStep
+	return pod / largePods, pod % largePolicies
 }
 
 func large(t testing.TB) *Enforcer {

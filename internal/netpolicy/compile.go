@@ -2,9 +2,9 @@ package netpolicy
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 // Compile returns what this node has to enforce. Numbers of classes stay over calls, while
@@ -14,18 +14,14 @@ func (c *Compiler) Compile() *Rules {
 	c.blockIDs.begin()
 	c.profiles.begin()
 	r := &compilation{
-		Compiler: c, blocks: map[Class]block{}, named: map[namedPort]bool{}, peers: map[Class]*peerClass{},
-		byTerm: map[int][]*peerClass{}, byBlock: map[Class][]*peerClass{}, byName: map[namedPort][]*peerClass{},
-		rules: Rules{
-			In: map[netip.Addr]Class{}, Out: map[netip.Addr]Class{}, Peers: map[netip.Addr]Class{}, Allowed: map[Pair]Profile{}, Ports: map[Profile][]Span{},
-		},
+		Compiler: c, blocks: map[Class]block{}, named: map[namedPort]bool{},
+		rules: Rules{In: map[netip.Addr]Class{}, Out: map[netip.Addr]Class{}, Allowed: map[Pair]Profile{}, Ports: map[Profile][]Span{}},
 	}
 	r.findTargets()
-	if len(r.targets) > 0 {
-		r.findPeers()
-		for _, t := range r.targets {
-			r.allow(t)
-		}
+	r.findPeers()
+	r.indexPeers()
+	for _, t := range r.targets {
+		r.allow(t)
 	}
 	r.finish()
 	c.classes.end()
@@ -42,8 +38,7 @@ type compilation struct {
 	used    bits // terms of peers, of policies in force
 	blocks  map[Class]block
 	named   map[namedPort]bool // of egress rules
-	peers   map[Class]*peerClass
-	byTerm  map[int][]*peerClass
+	byTerm  [][]*peerClass
 	byBlock map[Class][]*peerClass
 	byName  map[namedPort][]*peerClass
 	open    map[Pair]*opening
@@ -58,17 +53,12 @@ type targetClass struct {
 	ports    []Port
 }
 
-// peerClass are addresses that the same terms and blocks match.
-type peerClass struct {
-	Class
-	ports []Port // that egress rules name
-}
-
 // findTargets finds the isolated pods of this node.
 func (r *compilation) findTargets() {
 	seen := map[Class]bool{}
-	for _, m := range r.pods {
-		if !m.Local || !r.Judges(m.Namespace) {
+	for _, k := range slices.SortedFunc(maps.Keys(r.local), Key.compare) {
+		m := r.local[k]
+		if !r.Judges(m.Namespace) {
 			continue
 		}
 		for d, addrs := range []map[netip.Addr]Class{r.rules.In, r.rules.Out} {
@@ -137,82 +127,12 @@ func (r *compilation) note(t *targetClass) {
 				r.blocks[r.blockIDs.of([]byte(b.String()))] = b
 			}
 			for _, n := range rule.named {
-				r.named[n] = r.named[n] || t.direction == egress
+				if t.direction == egress {
+					r.named[n] = true
+				}
 			}
 		}
 	}
-}
-
-// findPeers gives each address that a rule may match its class.
-func (r *compilation) findPeers() {
-	parts := partition(r.blocks)
-	r.rules.Peers = make(map[netip.Addr]Class, 2*len(r.pods))
-	matched := make(bits, len(r.used))
-	for _, m := range r.pods {
-		matched := matched[:copy(matched, m.group.matched)]
-		for i := range matched {
-			matched[i] &= r.used[i]
-		}
-		var ports []Port
-		for _, p := range m.Ports {
-			if r.named[namedPort{p.Name, p.Protocol}] {
-				ports = append(ports, p)
-			}
-		}
-		for _, a := range m.Addrs {
-			if class := r.peer(matched, parts.at(a), ports); class != 0 {
-				r.rules.Peers[a] = class
-			}
-		}
-	}
-	for _, part := range parts {
-		if class := r.peer(nil, part.blocks, nil); class != 0 {
-			r.rules.Ranges = append(r.rules.Ranges, Range{part.from, part.to, class})
-		}
-	}
-}
-
-// peer returns the class of what these terms and blocks match; 0: none does.
-func (r *compilation) peer(matched bits, blocks []Class, ports []Port) Class {
-	last := len(matched)
-	for last > 0 && matched[last-1] == 0 {
-		last--
-	}
-	if last == 0 && len(blocks) == 0 && len(ports) == 0 {
-		return 0
-	}
-	key := append(make([]byte, 0, 64), 'P')
-	for i, b := range matched[:last] { // by id: a term keeps it while it is in use
-		if b != 0 {
-			key = strconv.AppendInt(key, int64(i), 36)
-			key = binary.BigEndian.AppendUint64(append(key, ':'), b)
-		}
-	}
-	key = append(key, '/')
-	for _, b := range blocks {
-		key = binary.BigEndian.AppendUint32(key, uint32(b))
-	}
-	class := r.classes.of(appendPorts(append(key, '/'), ports))
-	if r.peers[class] != nil {
-		return class
-	}
-	p := &peerClass{class, ports}
-	r.peers[class] = p
-	for id := range last * word {
-		if matched.has(id) {
-			r.byTerm[id] = append(r.byTerm[id], p)
-		}
-	}
-	for _, b := range blocks {
-		r.byBlock[b] = append(r.byBlock[b], p)
-	}
-	for _, port := range ports {
-		n := namedPort{port.Name, port.Protocol}
-		if !slices.Contains(r.byName[n], p) {
-			r.byName[n] = append(r.byName[n], p)
-		}
-	}
-	return class
 }
 
 // span is a port as a span.
@@ -330,29 +250,4 @@ func joined(spans []Span) (all []Span) {
 		all = append(all, s)
 	}
 	return all
-}
-
-// finish leaves out classes that nothing is allowed to.
-func (r *compilation) finish() {
-	used := map[Class]bool{}
-	for pair := range r.rules.Allowed {
-		used[pair.Peer] = true
-	}
-	if used[AnyPod] {
-		if r.addrs == nil {
-			r.addrs = make(map[netip.Addr]bool, 2*len(r.pods))
-			for _, m := range r.pods {
-				for _, a := range m.Addrs {
-					r.addrs[a] = true
-				}
-			}
-		}
-		r.rules.Pods = r.addrs
-	}
-	for a, class := range r.rules.Peers {
-		if !used[class] {
-			delete(r.rules.Peers, a)
-		}
-	}
-	r.rules.Ranges = slices.DeleteFunc(r.rules.Ranges, func(r Range) bool { return !used[r.Class] })
 }

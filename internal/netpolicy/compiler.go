@@ -2,7 +2,6 @@ package netpolicy
 
 import (
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,7 +13,8 @@ import (
 type Compiler struct {
 	matching
 	pods     map[Key]*member
-	addrs    map[netip.Addr]bool           // of all pods; nil: to be made anew
+	local    map[Key]*member // pods of this node
+	peers    peerIndex
 	policies map[string]map[string]*policy // by namespace and name
 	classes  interner
 	blockIDs interner
@@ -25,12 +25,13 @@ type Compiler struct {
 type member struct {
 	Pod
 	group *group
+	held  []holding // of each address, once peers were found
 }
 
 // New returns a Compiler of an empty cluster.
 func New() *Compiler {
 	return &Compiler{
-		matching: newMatching(), pods: map[Key]*member{}, policies: map[string]map[string]*policy{},
+		matching: newMatching(), pods: map[Key]*member{}, local: map[Key]*member{}, peers: newPeerIndex(), policies: map[string]map[string]*policy{},
 		classes: newInterner(), blockIDs: newInterner(), profiles: newInterner(),
 	}
 }
@@ -51,12 +52,13 @@ func (c *Compiler) SetPod(p Pod) (news bool) {
 	if before != nil && reflect.DeepEqual(before.Pod, p) {
 		return false
 	}
-	if before == nil || !slices.Equal(before.Addrs, p.Addrs) {
-		c.addrs = nil
-	}
-	c.pods[p.Key] = &member{p, c.join(p.Namespace, p.Labels)}
+	now := &member{Pod: p, group: c.join(p.Namespace, p.Labels)}
 	if before != nil {
-		c.leave(before.group)
+		c.forget(before)
+	}
+	c.peers.fresh[now], c.pods[p.Key] = true, now
+	if p.Local {
+		c.local[p.Key] = now
 	}
 	return true
 }
@@ -67,10 +69,16 @@ func (c *Compiler) DeletePod(k Key) (news bool) {
 	if before == nil {
 		return false
 	}
-	c.leave(before.group)
-	c.addrs = nil
-	delete(c.pods, k)
+	c.forget(before)
 	return true
+}
+
+// forget has a pod be known no more.
+func (c *Compiler) forget(m *member) {
+	c.leave(m.group)
+	c.peers.forget(m)
+	delete(c.pods, m.Key)
+	delete(c.local, m.Key)
 }
 
 // SetPolicy takes a policy over. The error says what of it cannot be read, which then allows
@@ -158,5 +166,8 @@ func (i *interner) of(text []byte) Class {
 	i.next[known.text] = known
 	return known.id
 }
+
+// keep keeps the number that a text has had since the last compilation, or before.
+func (i *interner) keep(text string) { i.next[text] = i.now[text] }
 
 func (i *interner) end() { i.now, i.next = i.next, nil }

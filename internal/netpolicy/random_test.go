@@ -107,7 +107,7 @@ func (o oracle) port(ports []networkingv1.NetworkPolicyPort, server netip.Addr, 
 func TestRandom(t *testing.T) {
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		w := &world{Rand: r, c: New(), o: oracle{map[string]map[string]string{}, nil, map[Key]*networkingv1.NetworkPolicy{}}}
+		w := newWorld(r)
 		for step := range 40 {
 			w.change()
 			if step%4 != 3 {
@@ -130,6 +130,17 @@ type world struct {
 	*rand.Rand
 	c *Compiler
 	o oracle
+	// wild says that several pods may have an address, or none, and that some are of other nodes.
+	wild bool
+}
+
+func newWorld(r *rand.Rand) *world {
+	return &world{Rand: r, c: New(), o: oracle{map[string]map[string]string{}, nil, map[Key]*networkingv1.NetworkPolicy{}}}
+}
+
+// addrs are addresses of a pod.
+func addrs(n int) []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}), netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(n)})}
 }
 
 func (w *world) labels() map[string]string {
@@ -153,8 +164,11 @@ func (w *world) change() {
 		w.c.SetNamespace(ns, w.o.spaces[ns])
 	case 1, 2:
 		n := w.IntN(16)
-		p := Pod{Key: Key{w.namespace(), fmt.Sprint("p", n)}, Labels: w.labels(), Local: true, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}), netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(n)})},
+		p := Pod{Key: Key{w.namespace(), fmt.Sprint("p", n)}, Labels: w.labels(), Local: true, Addrs: addrs(n),
 			Ports: []Port{{"web", firewall.TCP, uint16(w.IntN(12))}, {"dns", firewall.UDP, uint16(w.IntN(12))}}}
+		if w.wild {
+			p.Addrs, p.Local = slices.Concat(addrs(n%8), addrs(16+n))[w.IntN(4):], w.IntN(2) == 0
+		}
 		w.o.pods = slices.DeleteFunc(w.o.pods, func(q Pod) bool {
 			if q.Name == p.Name {
 				w.c.DeletePod(q.Key)

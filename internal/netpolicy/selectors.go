@@ -34,6 +34,10 @@ type group struct {
 	labels    labels.Set
 	matched   bits // the terms that match, by id
 	uses      int
+
+	flipped bool   // matched is not what key was made of
+	stale   bool   // key has changed since peers were found
+	key     string // terms of rules in force that match: see keyOf
 }
 
 // bits is a set of small numbers.
@@ -42,6 +46,34 @@ type bits []uint64
 const word = 64
 
 func (b bits) has(i int) bool { return i/word < len(b) && b[i/word]&(1<<(i%word)) != 0 }
+
+// word are those numbers that a word of the set has.
+func (b bits) word(i int) uint64 {
+	if i < len(b) {
+		return b[i]
+	}
+	return 0
+}
+
+// meets says whether two sets have a number in common.
+func (b bits) meets(o bits) bool {
+	for i := range min(len(b), len(o)) {
+		if b[i]&o[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// xor are the numbers that only one of two sets has; nil: none.
+func (b bits) xor(o bits) (all bits) {
+	for i := range max(len(b), len(o)) {
+		if x := b.word(i) ^ o.word(i); x != 0 {
+			all = append(append(all, make(bits, i-len(all))...), x)
+		}
+	}
+	return all
+}
 
 // set has i in the set, or not.
 func (b *bits) set(i int, is bool) {
@@ -61,6 +93,8 @@ type matching struct {
 	terms  map[string]*term
 	byID   []*term // nil: the number is free
 	groups map[string]*group
+	// flipped says that a group is.
+	flipped bool
 }
 
 func newMatching() matching {
@@ -94,8 +128,16 @@ func (m *matching) setSpace(name string, set map[string]string) {
 func (m *matching) judge(g *group, space labels.Set) {
 	for _, t := range m.byID {
 		if t != nil {
-			g.matched.set(t.id, t.matches(g.namespace, space, g.labels))
+			m.judgeBy(t, g, space)
 		}
+	}
+}
+
+// judgeBy notes whether a term matches a group.
+func (m *matching) judgeBy(t *term, g *group, space labels.Set) {
+	if is := t.matches(g.namespace, space, g.labels); is != g.matched.has(t.id) {
+		g.matched.set(t.id, is)
+		g.flipped, m.flipped = true, true
 	}
 }
 
@@ -126,7 +168,7 @@ func (m *matching) use(namespace string, spaces, pods *metav1.LabelSelector) (*t
 	}
 	m.byID[t.id], m.terms[t.key] = t, t
 	for _, g := range m.groups {
-		g.matched.set(t.id, t.matches(g.namespace, m.space(g.namespace), g.labels))
+		m.judgeBy(t, g, m.space(g.namespace))
 	}
 	return t, nil
 }

@@ -2,6 +2,7 @@ package netpolicy
 
 import (
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -58,10 +59,10 @@ func (r *Rules) passes(from, to netip.Addr, protocol firewall.Protocol, port uin
 			return true
 		}
 		peers := []Class{0}
-		if c := r.Peers[other]; c != 0 {
+		if c, there := r.Peers.At(other); there {
 			peers = append(peers, c)
 		}
-		if r.Pods[other] {
+		if _, there := r.Pods.At(other); there {
 			peers = append(peers, AnyPod)
 		}
 		for _, s := range r.Ranges {
@@ -239,7 +240,7 @@ func TestChanges(t *testing.T) {
 		t.Error("DeletePolicy does not tell what was there")
 	}
 	check(t, c, 80)
-	if r := c.Compile(); len(r.Peers)+len(r.Allowed)+len(r.In)+len(r.Ranges) > 0 {
+	if r := c.Compile(); len(maps.Collect(r.Peers.All()))+len(r.Allowed)+len(r.In)+len(r.Ranges) > 0 {
 		t.Errorf("without policies there is %+v", r)
 	}
 	if len(c.terms) > 0 || len(c.classes.now) > 0 {

@@ -1,8 +1,10 @@
 package netpolicy
 
 import (
+	"cmp"
 	"math"
 	"net/netip"
+	"strings"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 )
@@ -12,6 +14,10 @@ type Key struct{ Namespace, Name string }
 
 // String is "namespace/name".
 func (k Key) String() string { return k.Namespace + "/" + k.Name }
+
+func (k Key) compare(o Key) int {
+	return cmp.Or(strings.Compare(k.Namespace, o.Namespace), strings.Compare(k.Name, o.Name))
+}
 
 // Pod is a pod with a network of its own; one that has its node's is none for policies.
 type Pod struct {
@@ -65,11 +71,10 @@ type Rules struct {
 	In, Out map[netip.Addr]Class
 	// Peers and Ranges are the classes of the other ends, of pods and of blocks. An address that is
 	// in neither has only what every address has.
-	Peers  map[netip.Addr]Class
+	Peers  Table[Class]
 	Ranges []Range
-	// Pods are the addresses of all pods; nil where nothing is allowed to AnyPod. It is the same map
-	// as before, and never changes, while pods have these addresses.
-	Pods map[netip.Addr]bool
+	// Pods are the addresses of all pods; none where nothing is allowed to AnyPod.
+	Pods Table[bool]
 	// Allowed is what may pass; all else of isolated pods may not. Ports are those of profiles other
 	// than AllPorts: in order, and apart from each other.
 	Allowed map[Pair]Profile

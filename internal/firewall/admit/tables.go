@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
 )
@@ -27,10 +29,33 @@ type Tables struct {
 	*Sets
 	sockets nfnl.Pool
 	blind   atomic.Bool // Replace has found that the kernel has no classes of routes
+	forms   func() [][]form
+}
+
+// form is a table as it is written, and the name of the chain that says so.
+type form struct {
+	ruleset.Table
+	release string
 }
 
 // New opens nothing.
-func New() *Tables { return &Tables{Sets: NewSets()} }
+func New() *Tables {
+	s := NewSets()
+	return &Tables{Sets: s, forms: sync.OnceValue(s.forms)}
+}
+
+// forms are those of the tables on a kernel with classes of routes, and on one without. To make them
+// takes longer than to change elements.
+func (s *Sets) forms() (all [][]form) {
+	for _, blind := range []bool{false, true} {
+		var forms []form
+		for _, t := range s.tables(blind) {
+			forms = append(forms, form{t, transaction.ReleaseOf(TableName, t)})
+		}
+		all = append(all, forms)
+	}
+	return all
+}
 
 // Close closes the sockets that earlier calls left open; t can be used again.
 func (t *Tables) Close() error { return t.sockets.Close() }
@@ -73,10 +98,10 @@ func (t *Tables) replace(ctx context.Context, elems []Elem) error {
 // stand says whether the tables are there as this release writes them, on this kernel or on one with
 // classes of routes, and whether any of them is there at all.
 func (t *Tables) stand(nl *nfnl.Conn) (whole, there bool, err error) {
-	for _, blind := range []bool{false, true} {
+	for _, forms := range t.forms() {
 		whole = true
-		for _, table := range t.tables(blind) {
-			is, any, err := transaction.Stands(nl, TableName, table)
+		for _, f := range forms {
+			is, any, err := transaction.StandsAs(nl, TableName, f.Table, f.release)
 			if err != nil {
 				return false, false, err
 			}
@@ -150,7 +175,7 @@ func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
 // drop adds the deletion of those tables that are there.
 func (t *Tables) drop(nl *nfnl.Conn, b *transaction.Batch) error {
 	for _, table := range t.tables(false) {
-		if _, there, err := transaction.Stands(nl, TableName, table); err != nil {
+		if _, there, err := transaction.StandsAs(nl, TableName, table); err != nil {
 			return err
 		} else if there {
 			b.DropTable(table.Family)

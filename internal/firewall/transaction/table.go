@@ -16,10 +16,10 @@ func (b *Batch) DropTable(family uint8) {
 	b.Add(unix.NFT_MSG_DELTABLE, 0, family, func(a *nfnl.Attrs) { a.String(unix.NFTA_TABLE_NAME, b.table) })
 }
 
-// WriteTable adds a table that is not there, and by which Stands knows it.
+// WriteTable adds a table that is not there, and by which StandsAs knows it.
 func (b *Batch) WriteTable(t ruleset.Table) {
 	b.WriteRules(t, b.AddSet)
-	b.AddChain(t.Family, ruleset.Chain{Name: releaseOf(b.table, t)})
+	b.AddChain(t.Family, ruleset.Chain{Name: ReleaseOf(b.table, t)})
 }
 
 // WriteRules adds a table that is not there. Each of its sets is added by addSet, with a number that
@@ -93,15 +93,9 @@ func (b *Batch) AddSet(s *ruleset.Set, id uint32) {
 	})
 }
 
-// Stands says whether the table name is there in the family of t, and whether it is as WriteTable
-// of this release writes it: by the name of a chain without rules, and by the number of rules in
-// the others.
-func Stands(nl *nfnl.Conn, name string, t ruleset.Table) (whole, there bool, err error) {
-	return StandsAs(nl, name, t, releaseOf(name, t))
-}
-
-// StandsAs is Stands for a table whose releases are told apart by other chains without rules;
-// without any, the number of rules alone tells.
+// StandsAs says whether the table name is there in the family of t, and whether it is as one of the
+// releases writes it: by the names of their chains without rules, as ReleaseOf gives one, and by the
+// number of rules in the others. Without any, the number of rules alone tells.
 func StandsAs(nl *nfnl.Conn, name string, t ruleset.Table, releases ...string) (whole, there bool, err error) {
 	requests := []nfnl.Message{GetTable(name, t.Family)}
 	for _, release := range releases {
@@ -151,8 +145,8 @@ func Elems(nl *nfnl.Conn, name string, tables []ruleset.Table) (all []ruleset.El
 	return ruleset.Dedupe(all), nil
 }
 
-// releaseOf names the chain that tells which release wrote the table.
-func releaseOf(name string, t ruleset.Table) string {
+// ReleaseOf names the chain that tells which release wrote the table, by WriteTable. It makes all rules.
+func ReleaseOf(name string, t ruleset.Table) string {
 	b := New(name, 0)
 	b.WriteRules(t, b.AddSet)
 	return b.Release()
