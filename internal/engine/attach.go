@@ -61,13 +61,13 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 	} else if err := n.c.guests.RemoveGuest(id.Network, id.ContainerID, id.IfName); err != nil {
 		return nil, err
 	}
-	if err := n.trust(); err != nil {
+	if err := n.span().trust(n); err != nil {
 		return nil, err
 	}
 	if e, err := n.settled(ctx, id, spec); e != nil || err != nil {
 		return e, err
 	}
-	if err := n.readyToEncrypt(); err != nil {
+	if err := n.span().ready(n); err != nil {
 		return nil, err
 	}
 	if err := n.chooseSubnets(ctx); err != nil {
@@ -114,9 +114,9 @@ func (n *Network) attach(ctx context.Context, sb *Sandbox, spec endpointSpec, id
 		}
 	}
 	if change != recordDiffers { // else calls of both configurations may be under way
-		asked.note(e.n.def.Config.MTU)
+		asked.span().note(asked, e.n.def.Config.MTU)
 	}
-	return e, n.holdsStill(e.Addressing().Addresses)
+	return e, n.span().holds(n, e.Addressing().Addresses)
 }
 
 // refuseHost refuses a guest under the ID of an attachment that is none: it is its runtime's, or

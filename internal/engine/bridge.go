@@ -17,14 +17,16 @@ import (
 	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
-// resolveMTU turns AutoMTU into a number, by the host's default route.
+// resolveMTU turns AutoMTU into a number.
 func (n *Network) resolveMTU() error {
 	if !n.def.Config.AutoMTU || n.def.Config.MTU != 0 {
 		return nil
 	}
-	if n.def.Config.Tunnel.Used() {
-		return n.resolveTunnelMTU()
-	}
+	return n.span().resolveMTU(n)
+}
+
+// resolveUplinkMTU is resolveMTU by the host's default route.
+func (n *Network) resolveUplinkMTU() error {
 	mtu, err := n.c.bridges.UplinkMTU()
 	if errors.Is(err, netlink.ErrNotFound) {
 		return nil // no route out: the kernel's default
@@ -221,7 +223,7 @@ func (n *Network) dissolveAlone(ctx context.Context) error {
 		return errors.Join(err, n.c.book().RemoveBridge(ctx, n.Plan()), n.c.networks.DeleteNetwork(n.def.Name))
 	}
 	return errors.Join(
-		n.removeTunnel(ctx),
+		n.span().remove(ctx, n),
 		n.c.book().Clear(ctx, n.Plan()),
 		n.c.networks.DeleteNetwork(n.def.Name),
 		n.releaseSubnets(ctx),

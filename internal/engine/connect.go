@@ -164,7 +164,7 @@ func (n *Network) Disconnect(ctx context.Context) (err error) {
 		return err
 	}
 	defer leave(&err)
-	return errors.Join(n.c.DeleteNodeFile(n.def.Name), n.removeTunnel(ctx), n.retireTunnel(ctx))
+	return errors.Join(n.c.DeleteNodeFile(n.def.Name), n.span().remove(ctx, n), n.retireTunnel(ctx))
 }
 
 // clearWay dissolves networks of this host that stand in the way of this one's
@@ -244,8 +244,8 @@ func (n *Network) tunnels() ([]tunnel.Tunnel, error) {
 	return all, nil
 }
 
-// readyToEncrypt refuses a private key that cannot be used before anything is changed.
-func (n *Network) readyToEncrypt() error {
+// ready refuses a private key that cannot be used.
+func (manyHosts) ready(n *Network) error {
 	if !n.def.Config.Tunnel.Encrypted() {
 		return nil
 	}
@@ -346,7 +346,7 @@ func (c *Controller) Retunnel(ctx context.Context, network string) (err error) {
 	}
 	var undo unwind.Stack
 	defer undo.Rollback(&err)
-	if err := n.ensureTunnel(ctx, &undo); err != nil {
+	if err := n.span().ensure(ctx, n, &undo); err != nil {
 		return err
 	}
 	return n.repairTunnelRules(ctx)

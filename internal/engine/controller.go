@@ -161,6 +161,7 @@ type Controller struct {
 	home      home // nil: all threads are there
 	bridges   bridges
 	tunnels   tunnels // nil: without SpansHosts
+	many      span    // of networks that span hosts; nil: without SpansHosts
 	basis     tunnelBasis
 	links     links
 	rules     either.Backends
@@ -200,7 +201,7 @@ type Option func(*options)
 type options struct {
 	stateDir, dataDir, netnsDir, poolsFile string
 	one, endsSoon                          bool
-	tunnels                                func(*kernel.Handle) tunnels
+	spansHosts                             func(*Controller, *kernel.Handle)
 	steps                                  *report.Steps
 }
 
@@ -238,13 +239,6 @@ func EndsSoon() Option { return func(o *options) { o.one, o.endsSoon = true, tru
 // WithSteps has one call say when its steps begin; nil: it says nothing.
 func WithSteps(steps *report.Steps) Option { return func(o *options) { o.steps = steps } }
 
-// SpansHosts has the Controller make networks that span hosts, and mend their tunnels. Without
-// it such networks are refused, and tunnels that are there stay as they are: bridge-ln and
-// portmap-ln leave them to overlay-ln, ln-agent and lnctl, and are 0.25 MB smaller.
-func SpansHosts() Option {
-	return func(o *options) { o.tunnels = func(h *kernel.Handle) tunnels { return h.Tunnels() } }
-}
-
 // New returns a Controller. It opens a netlink socket and writes nothing.
 func New(opts ...Option) (*Controller, error) {
 	o := options{stateDir: state.DefaultPath, dataDir: address.DefaultDataDir, netnsDir: DefaultNetnsDir}
@@ -273,8 +267,8 @@ func New(opts ...Option) (*Controller, error) {
 		routes:    handle.Prefixes, occupants: handle.Occupants, oneAtATime: dir.OneAtATime,
 		close: func() { handle.Close(); _ = nft.Close(); _ = services.Close(); _ = connections.Close() },
 	}
-	if o.tunnels != nil {
-		c.tunnels = o.tunnels(handle)
+	if o.spansHosts != nil {
+		o.spansHosts(c, handle)
 	}
 	if o.endsSoon {
 		handle.EndsSoon()

@@ -56,7 +56,7 @@ func newWorld() *world {
 
 func (w *world) controller() *Controller {
 	return &Controller{
-		bridges: w, tunnels: w, basis: w, links: fakeLinks{w}, rules: either.Backends{NFTables: fakeRules{w}, IPTables: noRules{}}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/run/fakes"), guests: state.New("/run/fakes"), standby: w,
+		bridges: w, tunnels: w, many: manyHosts{}, basis: w, links: fakeLinks{w}, rules: either.Backends{NFTables: fakeRules{w}, IPTables: noRules{}}, published: fakePorts{w}, networks: w, endpoints: w, guards: fakeGuards{w}, nodeFiles: state.New("/run/fakes"), guests: state.New("/run/fakes"), standby: w,
 		flush:     func(context.Context, conntrack.Filter) error { return w.step(func() {}) },
 		sandboxes: state.New("/run/fakes"), boot: "boot1", names: fakeNames{world: w}.kernel(), close: func() {},
 	}

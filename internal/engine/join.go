@@ -149,7 +149,7 @@ func (e *Endpoint) connectOnce(ctx context.Context, p plan.Attachment, undo *unw
 			return err
 		}
 	}
-	if err := e.n.ensureTunnel(ctx, undo); err != nil {
+	if err := e.n.span().ensure(ctx, e.n, undo); err != nil {
 		return err
 	}
 	if br.Created { // what cannot be put back of others does not concern this one

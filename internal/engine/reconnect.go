@@ -40,7 +40,7 @@ func (m *mender) links(ctx context.Context, n *Network) {
 // tunnel mends the tunnel of a network by its record, while no ADD is at work: one with
 // other hosts makes the tunnel before it writes them into the record.
 func (m *mender) tunnel(ctx context.Context, n *Network) error {
-	if n.verifyTunnel(ctx) == nil {
+	if n.span().verify(ctx, n) == nil {
 		return nil
 	}
 	return m.c.endpoints.Quiet(ctx, n.def.Name, func() error {
@@ -48,11 +48,11 @@ func (m *mender) tunnel(ctx context.Context, n *Network) error {
 		if errors.Is(err, model.ErrNotFound) { // removed meanwhile
 			return nil
 		}
-		if err != nil || n.verifyTunnel(ctx) == nil {
+		if err != nil || n.span().verify(ctx, n) == nil {
 			return err
 		}
 		var undo unwind.Stack // what could be made stays
-		err = n.ensureTunnel(ctx, &undo)
+		err = n.span().ensure(ctx, n, &undo)
 		if err == nil && len(undo) > 0 {
 			m.done.Tunnels = append(m.done.Tunnels, n.Plan().TunnelName())
 		}

@@ -212,7 +212,7 @@ func WithSeen(list string, seen *nodefile.Seen, all func() ([]model.Node, error)
 // trust has the next steps do without the network's other hosts, if nothing that tells has changed
 // since an earlier call saw to all of them; else it reads the list. The caller owns the
 // attachment, so the network's record stays.
-func (n *Network) trust() error {
+func (manyHosts) trust(n *Network) error {
 	seen := n.hosts.seen
 	if seen == nil {
 		return nil
@@ -240,9 +240,9 @@ func (n *Network) readHosts() (err error) {
 	return n.def.Config.Validate()
 }
 
-// note has later calls trust what this one, which has seen to all hosts, has left. The receiver is
+// note has later calls trust what this one, which has seen to all hosts, has left. The network is
 // as configured; mtu is what became of that. It only saves time: that it fails is no error.
-func (n *Network) note(mtu int) {
+func (manyHosts) note(n *Network, mtu int) {
 	if n.hosts.seen != nil {
 		return
 	}

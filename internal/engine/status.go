@@ -31,7 +31,7 @@ func (n *Network) Status(ctx context.Context) (err error) {
 		return err
 	}
 	defer leave(&err)
-	errs := []error{n.bridgeStatus(ctx), n.tunnelStatus(), n.subnetStatus()}
+	errs := []error{n.bridgeStatus(ctx), n.span().status(n), n.subnetStatus()}
 	if err := n.c.sandboxes.Writable(); err != nil {
 		errs = append(errs, fmt.Errorf("state directory: %w", err))
 	}
@@ -168,11 +168,11 @@ func (n *Network) lacks(ctx context.Context) error {
 	if !has {
 		errs := []error{n.c.tablesLost(ctx)}
 		if n.def.Config.Tunnel.Agent { // it is there before the first endpoint
-			errs = append(errs, n.verifyTunnel(ctx))
+			errs = append(errs, n.span().verify(ctx, n))
 		}
 		return errors.Join(errs...)
 	}
-	return errors.Join(n.verifyTunnel(ctx), n.attachmentsLack(ctx))
+	return errors.Join(n.span().verify(ctx, n), n.attachmentsLack(ctx))
 }
 
 // attachmentsLack says what is gone, but for the tunnel, that the network's endpoints need.

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
+	"github.com/libnet-cni/libnet/internal/kernel"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/nodefile"
@@ -17,11 +18,61 @@ import (
 	"github.com/libnet-cni/libnet/internal/unwind"
 )
 
-// ensureTunnel makes the network's tunnel, whose rules are there already, or
+// span is what a network's reach, one host or many, makes of the steps. The program of a
+// Controller without SpansHosts does not link the steps of many hosts: nothing else refers to them.
+type span interface {
+	// trust has the next steps do without the network's other hosts, if it can.
+	trust(*Network) error
+	// ready refuses what cannot be used before anything is changed.
+	ready(*Network) error
+	// note has later calls trust what this one has left; mtu is what became of the network's.
+	note(n *Network, mtu int)
+	// holds says whether this host may still give the addresses out.
+	holds(*Network, []model.Address) error
+	resolveMTU(*Network) error
+	ensure(context.Context, *Network, *unwind.Stack) error
+	verify(context.Context, *Network) error
+	status(*Network) error
+	remove(context.Context, *Network) error
+}
+
+// oneHost is the span of a network without a tunnel, or whose tunnel is left to other programs.
+type oneHost struct{}
+
+func (oneHost) trust(*Network) error                                  { return nil }
+func (oneHost) ready(*Network) error                                  { return nil }
+func (oneHost) note(*Network, int)                                    {}
+func (oneHost) holds(*Network, []model.Address) error                 { return nil }
+func (oneHost) resolveMTU(n *Network) error                           { return n.resolveUplinkMTU() }
+func (oneHost) ensure(context.Context, *Network, *unwind.Stack) error { return nil }
+func (oneHost) verify(context.Context, *Network) error                { return nil }
+func (oneHost) status(*Network) error                                 { return nil }
+func (oneHost) remove(context.Context, *Network) error                { return nil }
+
+// manyHosts is the span of a network with a tunnel.
+type manyHosts struct{}
+
+// SpansHosts has the Controller make networks that span hosts, and mend their tunnels. Without
+// it such networks are refused, and tunnels that are there stay as they are: bridge-ln and
+// portmap-ln leave them to overlay-ln, ln-agent and lnctl, and are up to 0.4 MB smaller.
+func SpansHosts() Option {
+	return func(o *options) {
+		o.spansHosts = func(c *Controller, h *kernel.Handle) { c.tunnels, c.many = h.Tunnels(), manyHosts{} }
+	}
+}
+
+func (n *Network) span() span {
+	if n.def.Driver != plan.DriverOverlay || n.c.many == nil {
+		return oneHost{}
+	}
+	return n.c.many
+}
+
+// ensure makes the network's tunnel, whose rules are there already, or
 // mends it, pushing how to undo what it made. Of one that an agent keeps only a
 // missing device is made: what we know of its entries may be old by now.
-func (n *Network) ensureTunnel(ctx context.Context, undo *unwind.Stack) error {
-	if n.def.Driver != plan.DriverOverlay || n.hosts.seen != nil {
+func (manyHosts) ensure(ctx context.Context, n *Network, undo *unwind.Stack) error {
+	if n.hosts.seen != nil {
 		return nil
 	}
 	if !n.def.Config.Tunnel.Used() {
@@ -113,10 +164,7 @@ func (n *Network) inTheWay(ctx context.Context, conflict, rival error) error {
 	return errors.Join(conflict, rival)
 }
 
-func (n *Network) removeTunnel(ctx context.Context) error {
-	if n.def.Driver != plan.DriverOverlay {
-		return nil
-	}
+func (manyHosts) remove(ctx context.Context, n *Network) error {
 	var errs []error
 	for _, name := range n.Plan().TunnelNames() { // the configuration may have had another encryption
 		errs = append(errs, n.c.tunnels.RemoveTunnel(ctx, name, model.NetworkOwner(n.def.Name)))
@@ -165,12 +213,9 @@ func (n *Network) hasDevices() (bool, error) {
 	return len(t.Epochs) > 0, nil // else the node file tells
 }
 
-// tunnelStatus says whether the tunnel's name is held by something else, or, if
+// status says whether the tunnel's name is held by something else, or, if
 // it is not there yet, its UDP port.
-func (n *Network) tunnelStatus() error {
-	if n.def.Driver != plan.DriverOverlay {
-		return nil
-	}
+func (manyHosts) status(n *Network) error {
 	has, err := n.hasDevice(n.Plan().TunnelName())
 	if err != nil || !n.def.Config.Tunnel.Used() {
 		return err
@@ -184,9 +229,8 @@ func (n *Network) tunnelStatus() error {
 	return n.portInUse(n.Plan().Tunnel())
 }
 
-// verifyTunnel finds nothing wrong without SpansHosts.
-func (n *Network) verifyTunnel(ctx context.Context) error {
-	if !n.def.Config.Tunnel.Used() || n.c.tunnels == nil {
+func (manyHosts) verify(ctx context.Context, n *Network) error {
+	if !n.def.Config.Tunnel.Used() {
 		return nil
 	}
 	n, err := n.withPeers()
@@ -217,9 +261,12 @@ func (n *Network) repairTunnelRules(ctx context.Context) error {
 	return nil
 }
 
-// resolveTunnelMTU turns AutoMTU into a number, by the routes to the peers.
-func (n *Network) resolveTunnelMTU() error {
+// resolveMTU turns AutoMTU into a number, by the routes to the peers.
+func (manyHosts) resolveMTU(n *Network) error {
 	t := n.def.Config.Tunnel
+	if !t.Used() {
+		return n.resolveUplinkMTU()
+	}
 	if n.hosts.seen != nil {
 		n.def.Config.MTU = n.hosts.seen.MTU
 		return nil
@@ -271,11 +318,10 @@ func (c *Controller) NodeFile(network string) (nodefile.File, error) {
 	return nodefile.Read(c.nodeFiles, c.stateDir, network)
 }
 
-// holdsStill says whether this host may still give addresses out, as the last
-// thing before it says that one is given: the process may have been stopped for
-// so long that its block is another host's.
-func (n *Network) holdsStill(addrs []model.Address) error {
-	if n.def.Driver != plan.DriverOverlay || !n.def.Config.Tunnel.Agent {
+// holds is called as the last thing before this host says that an address is given: the
+// process may have been stopped for so long that its block is another host's.
+func (manyHosts) holds(n *Network, addrs []model.Address) error {
+	if !n.def.Config.Tunnel.Agent {
 		return nil
 	}
 	f, err := nodefile.ReadHeadIn(n.c.nodeFiles, n.c.stateDir, n.def.Name)

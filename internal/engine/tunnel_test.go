@@ -119,7 +119,7 @@ func TestWithoutSpansHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.controller()
-	c.tunnels = nil
+	c.tunnels, c.many = nil, nil
 	if _, err := c.DefineNetwork("overlay", "net2"); !errors.Is(err, model.ErrUnknownDriver) {
 		t.Errorf("DefineNetwork: %v, want %v", err, model.ErrUnknownDriver)
 	}

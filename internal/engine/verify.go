@@ -78,7 +78,7 @@ func (n *Network) verify(ctx context.Context, want Expectation, change func(*pla
 		p.Bridge.ForwardIPv4, p.Bridge.ForwardIPv6 = false, false
 	}
 	errs := []error{n.c.bridges.VerifyBridge(ctx, p.Bridge), n.c.links.Verify(ctx, p.Link)}
-	errs = append(errs, n.verifyTunnel(ctx), n.c.names.Verify(ctx, &rec), n.c.shortcuts.Verify(ctx, &rec, n.fastTunnel()))
+	errs = append(errs, n.span().verify(ctx, n), n.c.names.Verify(ctx, &rec), n.c.shortcuts.Verify(ctx, &rec, n.fastTunnel()))
 	if p.Rules {
 		network, err := n.c.book().Verifiable(ctx, n.Plan(), rec)
 		if err == nil {

@@ -43,6 +43,19 @@ const defaultBridge = "cni0"
 // ReadNetwork reads the configuration of bridge-ln or overlay-ln, and refuses what it can
 // before anything is changed. Which values contradict each other, model says.
 func ReadNetwork(p Plugin, s Source) (*Network, error) {
+	if p == Overlay {
+		return ReadOverlay(s)
+	}
+	return ReadBridge(s)
+}
+
+// ReadBridge is ReadNetwork of bridge-ln, which does not link what reads the keys of overlay-ln.
+func ReadBridge(s Source) (*Network, error) { return readNetwork(Bridge, s, (*Network).readSets) }
+
+// ReadOverlay is ReadNetwork of overlay-ln.
+func ReadOverlay(s Source) (*Network, error) { return readNetwork(Overlay, s, (*Network).readTunnel) }
+
+func readNetwork(p Plugin, s Source, rest func(*Network, values, Source, sections) error) (*Network, error) {
 	v := read(s.Conf, table[:])
 	n := &Network{Config: readConfig(p, v), StateDir: readStateDir(v[keyStateDir]), Log: readLog(v[keyLog]), DNS: readDNS(v[keyDNS])}
 	v[keyStrict].Bool(new(bool))
@@ -72,13 +85,15 @@ func ReadNetwork(p Plugin, s Source) (*Network, error) {
 	if err := s.Conf.Err(); err != nil {
 		return nil, err
 	}
-	switch {
-	case p == Overlay:
-		err = n.readTunnel(v, s, in)
-	case n.IPAMType == poolType:
+	return n, rest(n, v, s, in)
+}
+
+// readSets reads the ipam section, if it is ours.
+func (n *Network) readSets(_ values, s Source, in sections) (err error) {
+	if n.IPAMType == poolType {
 		n.Pool, err = readSets(s, in)
 	}
-	return n, err
+	return err
 }
 
 // readArgs reads args.cni.

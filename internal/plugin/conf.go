@@ -67,32 +67,21 @@ func (c *conf) names(containerID string) *model.Names {
 
 // parse refuses what it can before anything is changed.
 func (d driver) parse(call *cni.Call) (*conf, error) {
-	return d.read(call, &conf{}, Source(call))
+	return d.into(call, &conf{}, Source(call))
 }
 
-// parseKnown is parse for a call that can do without a list of nodes that an earlier one has seen.
-func (d driver) parseKnown(call *cni.Call) (*conf, error) {
+// skimmed is parse for a call that can do without a list of nodes that an earlier one has seen.
+func (d driver) skimmed(call *cni.Call) (*conf, error) {
 	c, s := &conf{}, Source(call)
-	s.Known = func(stateDir string, list ...[]byte) []model.Node {
-		c.list = nodefile.DigestOf(list...)
-		if c.seen = nodefile.ReadSeen(stateDir, call.Network, c.list); c.seen == nil {
-			return nil
-		}
-		return []model.Node{c.seen.Node()}
+	if d.skim != nil {
+		d.skim(d, c, call, &s)
 	}
-	c.nodes = func() ([]model.Node, error) {
-		all, err := d.parse(call)
-		if err != nil {
-			return nil, err
-		}
-		return all.Config.Tunnel.Nodes, nil
-	}
-	return d.read(call, c, s)
+	return d.into(call, c, s)
 }
 
-// read is parse into c.
-func (d driver) read(call *cni.Call, c *conf, s netconf.Source) (*conf, error) {
-	n, err := netconf.ReadNetwork(d.keys, s)
+// into is parse into c.
+func (d driver) into(call *cni.Call, c *conf, s netconf.Source) (*conf, error) {
+	n, err := d.read(s)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,10 @@ import (
 type driver struct {
 	name   string // of the network driver
 	keys   netconf.Plugin
+	read   func(netconf.Source) (*netconf.Network, error)
 	bridge string // of a configuration that names none; empty: derived
+	// skim has an ADD do without a list of nodes that an earlier one has seen; nil: there is none.
+	skim func(driver, *conf, *cni.Call, *netconf.Source)
 	// join, if the network spans hosts, tells this one's place in it.
 	join func(*conf, *cni.Call) error
 	// option is of the engine; nil: none.
@@ -21,8 +24,8 @@ type driver struct {
 }
 
 var (
-	bridge  = driver{name: "bridge", keys: netconf.Bridge, bridge: "cni0"} // as in the reference bridge plugin
-	overlay = driver{name: "overlay", keys: netconf.Overlay, join: (*conf).joinTunnel, option: engine.SpansHosts}
+	bridge  = driver{name: "bridge", keys: netconf.Bridge, read: netconf.ReadBridge, bridge: "cni0"} // as in the reference bridge plugin
+	overlay = driver{name: "overlay", keys: netconf.Overlay, read: netconf.ReadOverlay, skim: skimNodes, join: (*conf).joinTunnel, option: engine.SpansHosts}
 )
 
 // Bridge is bridge-ln.

@@ -8,6 +8,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/cni"
 	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
 )
 
@@ -25,6 +26,24 @@ func (c *conf) joinTunnel(call *cni.Call) (err error) {
 	c.Pool.Config.Sets = address.BlockSets(c.Config.Tunnel.OwnSubnets())
 	c.ipam, err = NewPool(call, c.Pool)
 	return err
+}
+
+// skimNodes has a list of nodes that an earlier call has seen stay unread, but for this host.
+func skimNodes(d driver, c *conf, call *cni.Call, s *netconf.Source) {
+	s.Known = func(stateDir string, list ...[]byte) []model.Node {
+		c.list = nodefile.DigestOf(list...)
+		if c.seen = nodefile.ReadSeen(stateDir, call.Network, c.list); c.seen == nil {
+			return nil
+		}
+		return []model.Node{c.seen.Node()}
+	}
+	c.nodes = func() ([]model.Node, error) {
+		all, err := d.parse(call)
+		if err != nil {
+			return nil, err
+		}
+		return all.Config.Tunnel.Nodes, nil
+	}
 }
 
 // findSelf tells which node this host is, and the blocks of all.

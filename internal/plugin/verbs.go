@@ -13,7 +13,7 @@ import (
 )
 
 func (d driver) add(ctx context.Context, call *cni.Call) (*cni.Result, error) {
-	conf, err := d.parseKnown(call)
+	conf, err := d.skimmed(call)
 	if err != nil {
 		return nil, err
 	}
