@@ -14,9 +14,10 @@ import (
 // namespace: every thread of a process that leaves its threads alone is, any
 // other one Enter brings there. Many goroutines may use it at once.
 type Handle struct {
-	*host.Host
-	*link.Links
-	*tunnel.Basis
+	// Values: of embedded pointers the linker keeps each method twice.
+	host.Host
+	link.Links
+	tunnel.Basis
 	// Proc is how files under /proc/sys are opened.
 	Proc *procfs.FS
 
@@ -30,8 +31,9 @@ func Open() (*Handle, error) {
 		return nil, err
 	}
 	proc := procfs.New()
-	here := host.New(c, proc)
-	return &Handle{Host: here, Links: link.New(c, here, proc), Basis: tunnel.BasisOf(c), Proc: proc, conn: c}, nil
+	h := &Handle{Host: *host.New(c, proc), Basis: *tunnel.BasisOf(c), Proc: proc, conn: c}
+	h.Links = *link.New(c, &h.Host, proc)
+	return h, nil
 }
 
 // Tunnels makes tunnels, and mends and removes them. What makes them is linked by the
