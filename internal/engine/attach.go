@@ -145,8 +145,8 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 		e := &Endpoint{n: n, rec: rec}
 		_ = n.c.Ports().TakeOwnFree(ctx, rec) // Verify says what it left
 		err := e.Verify(ctx)
-		if errors.Is(err, model.ErrDifferent) && e.mend(ctx) == nil {
-			err = e.Verify(ctx)
+		if errors.Is(err, model.ErrDifferent) {
+			err = e.restore(ctx)
 		}
 		if err == nil {
 			return e, e.rename(ctx, spec.names)
@@ -154,12 +154,41 @@ func (n *Network) settled(ctx context.Context, id model.ID, spec endpointSpec) (
 			return nil, err
 		}
 	}
-	if n.hosts.seen != nil { // what differs may be a tunnel's: it is looked at as a whole
-		if err := n.readHosts(); err != nil {
-			return nil, err
-		}
+	if err := n.readAllHosts(); err != nil {
+		return nil, err
 	}
 	return nil, n.remove(ctx, id)
+}
+
+// restore puts back what a living attachment and its network lack; ErrDifferent: it has to be made
+// anew. That it has to be is never said for the tunnel, which a new attachment would find as it is:
+// an agent may be about to change it.
+func (e *Endpoint) restore(ctx context.Context) error {
+	if err := e.n.readAllHosts(); err != nil {
+		return err
+	}
+	if err := e.mend(ctx); err != nil {
+		return fmt.Errorf("%w: %w", model.ErrDifferent, err)
+	}
+	n := e.n.own() // its MTU stays as configured
+	if err := n.resolveMTU(); err != nil {
+		return err
+	}
+	var undo unwind.Stack // a tunnel that was missing stays
+	if err := n.span().ensure(ctx, n, &undo); err != nil {
+		return err
+	}
+	want := e.expectation()
+	want.butTunnel = true
+	return e.verifyAs(ctx, want)
+}
+
+// readAllHosts has the next steps look at the tunnel as a whole.
+func (n *Network) readAllHosts() error {
+	if n.hosts.seen == nil {
+		return nil
+	}
+	return n.readHosts()
 }
 
 // rename records other names than the attachment has, and tells the kernel and the services.

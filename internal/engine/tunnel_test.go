@@ -81,6 +81,47 @@ func overlayNetwork(t *testing.T, w *world) (*Network, *Sandbox) {
 	return define(t, w, "overlay", model.NetworkConfig{AutoMTU: true, Tunnel: model.TunnelConfig{Nodes: someNodes(), Self: netip.MustParseAddr("192.0.2.1")}})
 }
 
+// changingTunnels always differ from what is wanted.
+type changingTunnels struct{ tunnels }
+
+func (changingTunnels) VerifyTunnel(context.Context, tunnel.Tunnel) error {
+	return netlink.ErrDifferent
+}
+
+// A repeated Attach mends the tunnel, and does not make a living attachment anew for it: that would
+// get another address.
+func TestTunnelMakesNothingAnew(t *testing.T) {
+	ctx := context.Background()
+	for what, change := range map[string]func(*Network){
+		"lost":     func(n *Network) { _ = n.c.tunnels.RemoveTunnel(ctx, n.Plan().TunnelName(), "") },
+		"changing": func(n *Network) { n.c.tunnels = changingTunnels{n.c.tunnels} },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld()
+			n, sb := overlayNetwork(t, w)
+			e, err := n.Attach(ctx, sb)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, made := w.snapshot(), w.steps
+			change(n)
+			if err := e.Verify(ctx); !errors.Is(err, model.ErrDifferent) {
+				t.Fatalf("Verify: %v, want ErrDifferent", err)
+			}
+			took := w.steps
+			if _, err := n.Attach(ctx, sb); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+				t.Errorf("after a repeated Attach (-before +after):\n%s", diff)
+			}
+			if took = w.steps - took; took >= made {
+				t.Errorf("it took %d steps of %d: the attachment was made anew", took, made)
+			}
+		})
+	}
+}
+
 // No tunnel is left, either.
 func TestOverlayAttachFailsAtEveryStep(t *testing.T) { failAtEveryStep(t, overlayNetwork) }
 
