@@ -57,14 +57,16 @@ func TestAssignByWeight(t *testing.T) {
 
 // The buckets are those of earlier releases: else each upgrade would move clients.
 func TestAssignStays(t *testing.T) {
-	sum := fnv.New64a()
-	for n := 1; n <= 12; n++ {
-		all := shares(slices.Repeat([]int{3}, n)...)
-		all[0].Weight = 7
-		_, _ = fmt.Fprint(sum, Assign(all), AssignClients(all))
-	}
-	if got, want := sum.Sum64(), uint64(0xa00ae30598575a61); got != want {
-		t.Errorf("buckets with sum %#x, want %#x", got, want)
+	for first, want := range map[int]uint64{3: 0x34e61e1fd72d13dc, 7: 0xa508a260519b2437, 1000: 0x5158726f0aa3b469} {
+		sum := fnv.New64a()
+		for n := 1; n <= 40; n++ {
+			all := shares(slices.Repeat([]int{3}, n)...)
+			all[0].Weight = first
+			_, _ = fmt.Fprint(sum, Assign(all), AssignClients(all))
+		}
+		if got := sum.Sum64(); got != want {
+			t.Errorf("weights %d, 3, …: buckets with sum %#x, want %#x", first, got, want)
+		}
 	}
 }
 
