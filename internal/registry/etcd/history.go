@@ -124,14 +124,30 @@ func (r *Registry) remember(m *mirror) {
 func (m *mirror) moment() overlay.Moment {
 	at := overlay.Moment{History: m.history.History, Revision: m.revision}
 	at.Cluster = m.cluster
+	if m.witness == nil {
+		m.witness = m.lastClaim()
+	}
+	at.Witness, at.WitnessRevision = m.witness.key, m.witness.revision
+	return at
+}
+
+// claimed is a block's key.
+type claimed struct {
+	key      string
+	revision int64
+}
+
+// lastClaim is the latest one.
+func (m *mirror) lastClaim() *claimed {
+	var last claimed
 	for network, blocks := range m.blocks {
 		for b, h := range blocks {
-			if h.Revision > at.WitnessRevision {
-				at.Witness, at.WitnessRevision = m.keys.block(network, b), h.Revision
+			if h.Revision > last.revision {
+				last = claimed{m.keys.block(network, b), h.Revision}
 			}
 		}
 	}
-	return at
+	return &last
 }
 
 // othersHold says that another host has a block.

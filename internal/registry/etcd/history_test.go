@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
@@ -131,5 +133,35 @@ func TestJoins(t *testing.T) {
 	}
 	if got, err := l.client().Get(context.Background(), keys{DefaultPrefix}.joining("h3")); err != nil || len(got.Kvs) > 0 {
 		t.Errorf("the question is still there: %v, %v", got, err)
+	}
+}
+
+// The moment of a mirror names the latest claim that there is, whatever comes and goes.
+func TestLatestClaim(t *testing.T) {
+	m := newMirror(keys{DefaultPrefix})
+	block := func(text string) string { return m.keys.block("net1", netip.MustParsePrefix(text)) }
+	put := func(text string, revision int64) func() {
+		return func() {
+			m.put(&mvccpb.KeyValue{Key: []byte(block(text)), Value: []byte(`{"node":"h1"}`), ModRevision: revision})
+		}
+	}
+	const first, second = "10.5.1.0/24", "10.5.2.0/24"
+	for _, step := range []struct {
+		does     string
+		do       func()
+		want     string
+		revision int64
+	}{
+		{"nothing", func() {}, "", 0},
+		{"one", put(first, 3), block(first), 3},
+		{"a later one", put(second, 5), block(second), 5},
+		{"the first again", put(first, 7), block(first), 7},
+		{"the first goes", func() { m.drop(block(first)) }, block(second), 5},
+		{"the second goes", func() { m.drop(block(second)) }, "", 0},
+	} {
+		step.do()
+		if at := m.moment(); at.Witness != step.want || at.WitnessRevision != step.revision {
+			t.Errorf("%s: %s at %d, want %s at %d", step.does, at.Witness, at.WitnessRevision, step.want, step.revision)
+		}
 	}
 }

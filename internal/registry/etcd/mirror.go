@@ -25,6 +25,7 @@ type mirror struct {
 	holds   map[string]bool
 	terms   map[string]agreed
 	blocks  map[string]map[netip.Prefix]overlay.Holding // by network
+	witness *claimed                                    // the latest of blocks; nil: to be looked for
 	secrets map[string]map[string]overlay.HostKeys      // by network and host
 	epochs  map[string]overlay.KeyEpoch
 	evicted map[string]string
@@ -113,6 +114,7 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 			if m.blocks[part[1]] == nil {
 				m.blocks[part[1]] = map[netip.Prefix]overlay.Holding{}
 			}
+			m.witness = nil
 			m.blocks[part[1]][block] = overlay.Holding{Node: v.Node, Revision: kv.ModRevision, Epoch: v.epoch()}
 		}
 	case isSecret(part):
@@ -159,6 +161,7 @@ func (m *mirror) drop(key string) {
 	case len(part) == 4 && part[0] == "networks" && part[2] == "blocks":
 		if b, err := netip.ParsePrefix(part[3]); err == nil {
 			delete(m.blocks[part[1]], b)
+			m.witness = nil
 		}
 	case isSecret(part):
 		m.dropSecret(part)

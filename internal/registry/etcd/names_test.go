@@ -3,10 +3,14 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -166,4 +170,58 @@ func TestNames(t *testing.T) {
 	a.stop()
 	l.must(a.Leave(context.Background(), "net1"))
 	heard(n2, "[]")
+}
+
+// counted forwards connections to a member, and counts what comes from hosts.
+func (l *lab) counted() (url string, sent *atomic.Int64) {
+	l.t.Helper()
+	in, err := net.Listen("tcp", "127.0.0.1:0")
+	l.must(err)
+	l.t.Cleanup(func() { _ = in.Close() })
+	sent = &atomic.Int64{}
+	member := strings.TrimPrefix(l.urls[0], "http://")
+	go func() {
+		for {
+			from, err := in.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", member)
+			if err != nil {
+				_ = from.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(from, to); _ = from.Close() }()
+			go func() { _, _ = io.Copy(to, io.TeeReader(from, counter{sent})); _ = to.Close() }()
+		}
+	}()
+	return "http://" + in.Addr().String(), sent
+}
+
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(b []byte) (int, error) { c.n.Add(int64(len(b))); return len(b), nil }
+
+// A host that hears of a change says nothing: of a thousand hosts etcd would have to hear a thousand.
+func TestHearsInSilence(t *testing.T) {
+	l := newLab(t, 25, 1)
+	n1, n2 := newNaming(), newNaming()
+	a := l.start(l.conf(1), n1)
+	a.awaitMember("h1")
+	c := l.conf(2)
+	c.Live = time.Hour // it renews nothing meanwhile
+	url, sent := l.counted()
+	c.Endpoints = []string{url}
+	l.start(c, n2)
+	const changes, ping = 200, 17 // bytes of a frame of HTTP/2 that needs an answer
+	var before int64
+	for i := range changes {
+		if n1.set("c1", fmt.Sprint("turn", i), "10.5.1.7"); i == changes/2 {
+			before = sent.Load()
+		}
+		l.await("a change", func() bool { return n2.heard() == fmt.Sprintf("[h1/c1=[turn%d][10.5.1.7]]", i) })
+	}
+	if said := sent.Load() - before; before == 0 || said > changes/4*ping { // one may come when all is silent for long
+		t.Errorf("a host that heard of %d changes sent %d bytes to etcd, after %d of its session's beginning", changes/2, said, before)
+	}
 }

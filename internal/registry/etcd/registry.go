@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
@@ -83,6 +84,8 @@ const (
 	patience = 3 * time.Second
 	// A connection over which nothing comes is asked, and given up.
 	pingEvery, pingWait = 10 * time.Second, 3 * time.Second
+	// window is how much of an answer may be under way: what all hosts share comes as one.
+	window = 4 << 20
 	// tries bounds how often a transaction is tried again that others were
 	// faster with.
 	tries = 20
@@ -94,6 +97,9 @@ func (r *Registry) open(ctx context.Context) (*clientv3.Client, error) {
 		Context: ctx, Endpoints: r.conf.Endpoints, Username: r.conf.User, Password: r.conf.Password,
 		DialTimeout: patience, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingWait, PermitWithoutStream: true,
 		Logger: zap.NewNop(), // what it has to say it returns
+		// Windows of a fixed size: else a ping answers each change that comes, to measure the way,
+		// and doubles what etcd has to do for a change that goes to all hosts.
+		DialOptions: []grpc.DialOption{grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window)},
 	}
 	if r.conf.TLS != nil {
 		var err error
