@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/firewall"
@@ -58,8 +60,10 @@ func (m *Mesh) applySome(ctx context.Context, open controllers, todo []key) (don
 		done = m.rename(ctx, open, dir) && done
 	}
 	m.publish(did)
-	m.forget(ctx, did.stale)
-	return done
+	for _, led := range did.stale {
+		m.stale[led] = true
+	}
+	return m.forget(ctx) && done
 }
 
 // prepare says what a service is to be on this host, and removes what that does not follow on. It
@@ -141,13 +145,26 @@ func (m *Mesh) publish(did outcome) {
 // forget has datagrams of clients that go on sending led to other containers, and attempts to connect
 // that were not answered. Streams stay: the container may live, and its host be out of touch with
 // etcd only. Of streams that have ended conntrack would lead a new one of the client's port to a
-// container that is gone.
-func (m *Mesh) forget(ctx context.Context, stale []conntrack.Led) {
-	if len(stale) == 0 {
-		return
+// container that is gone. false: it is to be done again.
+func (m *Mesh) forget(ctx context.Context) (done bool) {
+	if len(m.stale) == 0 {
+		return true
 	}
 	t := conntrack.New(nil)
-	if err := errors.Join(t.Flush(ctx, conntrack.Filter{Led: stale}), t.Close()); err != nil {
+	err := errors.Join(t.Flush(ctx, conntrack.Filter{Led: slices.Collect(maps.Keys(m.stale))}), t.Close())
+	if m.noteStale(err); err == nil || errors.Is(err, conntrack.ErrUnsupported) {
+		clear(m.stale)
+	}
+	return len(m.stale) == 0
+}
+
+// noteStale keeps what keeps connections from being forgotten, for Err, and says it once.
+func (m *Mesh) noteStale(err error) {
+	m.mu.Lock()
+	before := m.staleErr
+	m.staleErr = err
+	m.mu.Unlock()
+	if err != nil && (before == nil || before.Error() != err.Error()) {
 		m.conf.Log.Warn("connections to containers that services have no more", "error", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/balancer"
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/service"
 )
@@ -97,7 +99,7 @@ func (m *Mesh) once(ctx context.Context, open controllers) (done bool) {
 		m.note(key{network: n.Name}, err)
 		begun = begun && err == nil
 	}
-	done = begun
+	done = m.forget(ctx) && begun
 	for some := range slices.Chunk(slices.SortedFunc(maps.Keys(todo), compare), portion) {
 		done = ctx.Err() == nil && m.applySome(ctx, open, some) && done
 	}
@@ -263,6 +265,9 @@ func (m *Mesh) Err() error {
 	var errs []error
 	for _, k := range slices.SortedFunc(maps.Keys(m.errs), compare) {
 		errs = append(errs, m.errs[k])
+	}
+	if m.staleErr != nil && !errors.Is(m.staleErr, conntrack.ErrUnsupported) {
+		errs = append(errs, fmt.Errorf("connections to containers that services have no more: %w", m.staleErr))
 	}
 	errs = append(errs, m.failing()...)
 	return errors.Join(errs...)

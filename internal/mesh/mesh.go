@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/libnet-cni/libnet/internal/firewall/conntrack"
 	"github.com/libnet-cni/libnet/internal/overlay"
 	"github.com/libnet-cni/libnet/internal/service"
 )
@@ -82,7 +83,11 @@ type Mesh struct {
 	applied map[key]int64 // revision that this host has; missing: it has none
 	has     map[key]place // services that this host has; for the goroutine of Run
 	errs    map[key]error
-	turn    chan struct{} // closed at the next change of applied or errs
+	// stale is what services led to containers that they have no more, as far as conntrack has not
+	// forgotten it; for the goroutine of Run. staleErr is why not.
+	stale    map[conntrack.Led]bool
+	staleErr error
+	turn     chan struct{} // closed at the next change of applied or errs
 }
 
 // key is a service, by the lower case of its name.
@@ -108,7 +113,7 @@ func New(c Config) *Mesh {
 		own: map[key][]service.Backend{}, well: map[key][]string{}, publishing: map[string]int{}, preserving: map[string]int{}, onPublishing: func() {},
 		defs: map[key]service.Shared{}, bySelect: map[selection]map[key]bool{},
 		others: map[overlay.NamedID]overlay.Named{}, byName: map[selection]map[overlay.NamedID]bool{},
-		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, turn: make(chan struct{}),
+		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, stale: map[conntrack.Led]bool{}, turn: make(chan struct{}),
 	}
 }
 
