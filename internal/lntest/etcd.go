@@ -1,6 +1,7 @@
 package lntest
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -160,6 +162,26 @@ func (e *Etcd) Await() {
 		}
 	}
 	e.t.Fatalf("etcd %s does not come up: %s", e.URL, last)
+}
+
+// CPUTime is how long the member has computed since Start.
+func (e *Etcd) CPUTime() time.Duration {
+	e.t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", e.cmd.Process.Pid))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	const user, system, tick = 11, 12, time.Second / 100 // after the name; USER_HZ is 100 everywhere
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	var ticks time.Duration
+	for _, i := range []int{user, system} {
+		n, err := strconv.Atoi(fields[i])
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * tick
 }
 
 // Health is the URL at which the member says how it is, without TLS.

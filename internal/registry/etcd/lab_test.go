@@ -28,12 +28,6 @@ type lab struct {
 func newLab(t *testing.T, net, members int, args ...string) *lab {
 	t.Helper()
 	t.Parallel()
-	return newLabAlone(t, net, members, args...)
-}
-
-// newLabAlone is newLab for a test that others would wait for.
-func newLabAlone(t *testing.T, net, members int, args ...string) *lab {
-	t.Helper()
 	l := &lab{t: t}
 	var addrs []string
 	for i := range members {

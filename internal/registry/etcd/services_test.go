@@ -5,18 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/overlay"
@@ -220,126 +214,6 @@ func TestServiceChanged(t *testing.T) {
 	if _, err := a.ReadService(ctx, "net1", "web"); !errors.Is(err, ErrNoService) {
 		t.Errorf("read: %v", err)
 	}
-}
-
-// arrivals hears of containers of other hosts, and tells when.
-type arrivals struct {
-	*naming
-	host string
-	told chan<- arrival
-}
-
-type arrival struct {
-	host, container string
-	at              time.Time
-}
-
-func (n *arrivals) Others(these []overlay.Named, all bool) {
-	at := time.Now()
-	n.naming.Others(these, all)
-	for _, one := range these {
-		n.told <- arrival{n.host, one.Container, at}
-	}
-}
-
-// many are hosts that hear of a container of another one.
-type many struct {
-	*lab
-	agents []*agent
-	told   chan arrival
-}
-
-// heard waits until so many hosts have heard of a container, and returns how long each took.
-func (l *many) heard(container string, hosts int, start time.Time) (took []time.Duration) {
-	l.t.Helper()
-	have := map[string]bool{} // one whose session began again hears twice
-	for patience := time.After(2 * time.Minute); len(took) < hosts; {
-		select {
-		case one := <-l.told:
-			if one.container == container && !have[one.host] {
-				have[one.host], took = true, append(took, one.at.Sub(start))
-			}
-		case <-patience:
-			l.t.Fatalf("%d of %d hosts have heard of %s; sessions that ended: %v", len(took), hosts, container, l.ended())
-		}
-	}
-	return took
-}
-
-// ended are how many sessions ended, by why.
-func (l *many) ended() map[string]int {
-	all := map[string]int{}
-	for _, a := range l.agents {
-		a.mu.Lock()
-		for _, err := range a.ended {
-			all[strings.ReplaceAll(fmt.Sprint(err), a.name, "w…")]++
-		}
-		a.mu.Unlock()
-	}
-	return all
-}
-
-// join starts hosts, some at a time, of which each has heard of a container before the next ones
-// begin: they all share the cores of this machine, and each is told of each.
-func (l *many) join(container string, hosts int) {
-	l.t.Helper()
-	const together = 25
-	for i := range hosts {
-		c := l.conf(2)
-		c.Live = 5 * time.Minute
-		c.Self = Self{Name: fmt.Sprint("w", i), Address: netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), Instance: fmt.Sprint("w", i)}
-		l.agents = append(l.agents, l.start(c, &arrivals{newNaming(), c.Self.Name, l.told}))
-		if (i+1)%together == 0 || i+1 == hosts {
-			l.heard(container, i%together+1, time.Now())
-		}
-	}
-}
-
-// One change comes to many hosts soon: the times are in the log, 100 ms are wanted. LIBNET_MANY
-// says how many hosts there are; they and etcd share the cores of this machine.
-func TestServiceChangeToMany(t *testing.T) {
-	hosts := 300
-	if many := os.Getenv("LIBNET_MANY"); many != "" {
-		hosts, _ = strconv.Atoi(many)
-	}
-	const changes = 20
-	l := many{lab: newLabAlone(t, 24, 1), told: make(chan arrival, 8*hosts)}
-	own := newNaming()
-	a := l.start(l.conf(1), own)
-	a.awaitMember("h1")
-	own.set("begin", "shop", "10.5.1.2")
-	begun := time.Now()
-	l.join("begin", hosts)
-	t.Logf("%d hosts joined in %s", hosts, time.Since(begun).Round(time.Millisecond))
-	var each, last []time.Duration
-	var cpu time.Duration
-	for i := range changes {
-		name := fmt.Sprint("c", i)
-		start, before := time.Now(), cpuTime(t)
-		own.set(name, "shop", "10.5.1.2")
-		took := l.heard(name, hosts, start)
-		if i > 0 { // at the first some hosts begin still
-			each, last, cpu = append(each, took...), append(last, slices.Max(took)), cpu+cpuTime(t)-before
-		}
-	}
-	slices.Sort(each)
-	slices.Sort(last)
-	perHost := cpu / time.Duration((changes-1)*hosts)
-	t.Logf("a backend of one host is known on each of %d hosts after: p50 %s, p99 %s, max %s; on all of them after p50 %s; %s of CPU for each host without etcd, on %d cores",
-		hosts, each[len(each)/2], each[len(each)*99/100], each[len(each)-1], last[len(last)/2], perHost, runtime.NumCPU())
-	if last[len(last)/2] > 5*time.Second { // a poll, not an event
-		t.Errorf("%s", last)
-	}
-}
-
-// cpuTime is how long this process has computed.
-func cpuTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // A definition is read as it was written.
