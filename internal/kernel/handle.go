@@ -37,7 +37,7 @@ func Open() (*Handle, error) {
 }
 
 // Tunnels makes tunnels, and mends and removes them. What makes them is linked by the
-// programs only that call it: 0.25 MB.
+// programs only that call it.
 func (h *Handle) Tunnels() *tunnel.Tunnels { return tunnel.New(h.conn) }
 
 // EndsSoon says that the process ends after its work with the Handle; see netlink.Conn.

@@ -232,10 +232,28 @@ func (s *secure) ear(in container) (heard func(wait time.Duration) bool) {
 		n, _, err := l.ReadFrom(buf)
 		return err == nil && string(buf[:n]) == marker
 	}
+	s.empty(l)
 	for heard(time.Millisecond) { // what WireGuard kept until there was a session
-		continue
+		s.empty(l)
 	}
 	return heard
+}
+
+// empty reads what is there already. A read with a deadline may find that it has passed before it
+// looks.
+func (s *secure) empty(l *net.UDPConn) {
+	s.t.Helper()
+	s.check(l.SetReadDeadline(time.Time{}))
+	raw, err := l.SyscallConn()
+	s.check(err)
+	s.check(raw.Read(func(fd uintptr) bool {
+		buf := make([]byte, 256)
+		for {
+			if _, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT); err != nil {
+				return true
+			}
+		}
+	}))
 }
 
 // capture sees every frame that passes the link between the hosts. It reads all the time: what waits
