@@ -159,7 +159,7 @@ func (a *agents) etcdctl(args ...string) string {
 	var out []byte
 	var err error
 	a.in(netnsPath(etcdHost), func() {
-		out, err = exec.Command(program(a.t, "etcdctl"), append([]string{"--endpoints", a.etcd.URL}, args...)...).Output()
+		out, err = exec.Command(program(a.t, "etcdctl"), append([]string{"--endpoints", a.etcd.URL, "--command-timeout", "60s"}, args...)...).Output()
 	})
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
