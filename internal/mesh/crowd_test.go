@@ -287,13 +287,3 @@ func (c *crowd) endings() map[string]int {
 	defer c.mu.Unlock()
 	return maps.Clone(c.ended)
 }
-
-// cpuTime is how long this process has computed.
-func cpuTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}

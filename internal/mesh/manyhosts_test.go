@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/overlay"
 )
 
@@ -37,14 +40,14 @@ func TestServiceChangeToMany(t *testing.T) {
 			runtime.GC()
 		}
 		one, there := backendOf(i/2%crowdServices, crowdBackends), i%2 == 0
-		start, before, etcdBefore := time.Now(), cpuTime(t), c.etcd.CPUTime()
+		start, before, etcdBefore := time.Now(), lntest.CPUTime(t, unix.RUSAGE_SELF), c.etcd.CPUTime()
 		if there {
 			writer.set(one)
 		} else {
 			writer.set(gone(one))
 		}
 		took := c.await(serviceOf(i/2%crowdServices), one.Container, there, hosts, start)
-		cpu, etcdCPU = cpu+cpuTime(t)-before, etcdCPU+c.etcd.CPUTime()-etcdBefore
+		cpu, etcdCPU = cpu+lntest.CPUTime(t, unix.RUSAGE_SELF)-before, etcdCPU+c.etcd.CPUTime()-etcdBefore
 		slowest := time.Duration(0)
 		for host, d := range took {
 			if all, slowest = append(all, d), max(slowest, d); host == hostOf(0) {

@@ -51,11 +51,11 @@ func TestManyPortsLinear(t *testing.T) {
 	cost := func(n int) (add, del time.Duration) {
 		e := many(n)
 		for range 3 {
-			a := spent(t)
+			a := lntest.CPUTime(t, unix.RUSAGE_THREAD)
 			mustApply(t, f, network, e)
-			b := spent(t)
+			b := lntest.CPUTime(t, unix.RUSAGE_THREAD)
 			mustRemove(t, f, e)
-			c := spent(t)
+			c := lntest.CPUTime(t, unix.RUSAGE_THREAD)
 			if add == 0 || b-a < add {
 				add = b - a
 			}
@@ -72,14 +72,4 @@ func TestManyPortsLinear(t *testing.T) {
 		t.Errorf("%d ports: ADD %v, DEL %v; %d ports: ADD %v, DEL %v", 2000, fewAdd, fewDel, 2000*factor, manyAdd, manyDel)
 	}
 	t.Logf("ADD %v, %v; DEL %v, %v", fewAdd, manyAdd, fewDel, manyDel)
-}
-
-// spent is the processor time of the thread, which is the test's own.
-func spent(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
