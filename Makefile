@@ -14,10 +14,7 @@ FUZZTIME   ?= 20s
 RACE       := ./pkg/... ./cmd/ln-agent $(addprefix ./internal/,address agent cni driver engine firewall/conntrack firewall/nft flock host kernel life link netlink netns nfnl operator overlay plain registry/etcd registry/kubernetes state tunnel)
 STORM      ?= 5m
 
-# The collector of before Go 1.26 has no marks in each span of the heap, so that a process which never
-# collects touches fewer pages: 310 page faults of an ADD, not 365, 3 % of its CPU time where a fault is
-# dear, and 45 KB of bridge-ln. A Go that does not know it builds without.
-export GOEXPERIMENT := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo nogreenteagc)
+export GOEXPERIMENT := $(shell GO="$(GO)" scripts/goexperiment)
 
 # Static, stripped, the same bytes from the same source. Functions start at multiples of 16 bytes,
 # not 32: bridge-ln is 53 KB smaller, and no slower. What runs once per call has no function inlined:
