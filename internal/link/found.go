@@ -264,7 +264,7 @@ func HasAddr(path string, addr netip.Addr) (has bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	err = netlink.In(n, func(c *netlink.Conn) error {
+	err = netlink.Of(n, func(c *netlink.Conn) error {
 		msgs, err := c.Dump(func() *nl.NetlinkRequest {
 			return netlink.Request(unix.RTM_GETADDR, 0, nl.NewIfAddrmsg(netlink.Family(addr)))
 		}, unix.RTM_NEWADDR)

@@ -84,7 +84,7 @@ func (h *Links) Verify(ctx context.Context, l Link) error {
 	}
 	var out netlink.Diff
 	host := h.verifyHost(l, &out)
-	if err := netlink.In(l.Netns, func(c *netlink.Conn) error {
+	if err := h.conn.Of(l.Netns, func(c *netlink.Conn) error {
 		cont := verifyContainer(c, l, &out)
 		if host == nil || cont == nil {
 			return nil

@@ -48,9 +48,36 @@ func In(n *netns.Namespace, fn func(*Conn) error) error {
 	})
 }
 
+// Of runs fn with rtnetlink of n. The thread stays where it is: fn opens no files of n.
+func Of(n *netns.Namespace, fn func(*Conn) error) error { return of(n, newRooms(ReceiveSize), fn) }
+
+// Of is Of with the buffers of c.
+func (c *Conn) Of(n *netns.Namespace, fn func(*Conn) error) error { return of(n, c.rooms, fn) }
+
+func of(n *netns.Namespace, r *rooms, fn func(*Conn) error) error {
+	fd, err := openSocketOf(n)
+	if err != nil {
+		return err
+	}
+	c := connOf(fd, r)
+	defer c.Close()
+	return fn(c)
+}
+
+func openSocketOf(n *netns.Namespace) (fd int, err error) {
+	if fds, ok := n.OpenInside(nil, ""); ok {
+		return fds[0], nil
+	}
+	err = n.Do(func() (err error) { // says what is wrong
+		fd, err = openSocket()
+		return err
+	})
+	return fd, err
+}
+
 // DeviceIn reads a link inside n.
 func DeviceIn(n *netns.Namespace, name string) (d *Device, err error) {
-	err = In(n, func(c *Conn) error {
+	err = Of(n, func(c *Conn) error {
 		d, err = c.Device(name)
 		return err
 	})

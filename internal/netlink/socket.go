@@ -138,11 +138,7 @@ func openBeside(fd int) (*socket, error) {
 		return nil, err
 	}
 	defer func() { _ = n.Close() }()
-	err = n.Do(func() (err error) {
-		fd, err = openSocket()
-		return err
-	})
-	if err != nil {
+	if fd, err = openSocketOf(n); err != nil {
 		return nil, err
 	}
 	return newSocket(fd), nil

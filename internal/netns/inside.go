@@ -1,6 +1,10 @@
 package netns
 
 import (
+	"runtime"
+	"syscall"
+	"unsafe"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/procfs"
@@ -11,36 +15,114 @@ import (
 // in this order. Files are opened by proc; nil: by /proc itself. False: something
 // could not be opened, and nothing is open; Do will tell why.
 //
-// To make these system calls in a row of assembly, which Go does not interrupt, saves the
-// thread that Do has Go start: 2.4 % of the CPU time of an ADD, in two runs of 400 each.
-// That was tried and dropped.
+// No thread is locked for it, as the first lock of a process has Go start one more
+// thread. Instead Go is kept from moving the goroutine, from before the thread enters the
+// namespace until it has left (BenchmarkOpenInside).
 func (n *Namespace) OpenInside(proc *procfs.FS, what ...string) (fds []int, ok bool) {
 	proc.Visit(func(dir int, prefix string) {
-		err := n.Do(func() error {
-			for _, path := range what {
-				fd, err := openHere(dir, prefix, path)
-				if err != nil {
-					return err
-				}
-				fds = append(fds, fd)
-			}
-			return nil
-		})
-		ok = err == nil
+		if o := newOpening(n.fd, dir, prefix, what); o != nil {
+			fds, ok = o.fds, o.make()
+		}
 	})
 	if ok {
 		return fds, true
 	}
 	for _, fd := range fds {
-		_ = unix.Close(fd)
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
 	return nil, false
 }
 
-// openHere opens one of them in the namespace of the calling thread.
-func openHere(dir int, prefix, path string) (int, error) {
-	if path == "" {
-		return unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	}
-	return unix.Openat(dir, prefix+path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+// opening is what OpenInside does in the namespace. It is prepared outside: inside only
+// system calls are made of which Go's scheduler does not know.
+type opening struct {
+	netns uintptr
+	dir   uintptr
+	here  *byte   // the path of the thread's own namespace, absolute
+	paths []*byte // nil: a socket
+	fds   []int   // of each path, closed is -1
 }
+
+func newOpening(netns, dir int, prefix string, what []string) *opening {
+	o := &opening{netns: uintptr(netns), dir: uintptr(dir), paths: make([]*byte, len(what)), fds: make([]int, len(what))}
+	var err error
+	for i, path := range what {
+		o.fds[i] = -1
+		if path != "" && err == nil {
+			o.paths[i], err = unix.BytePtrFromString(prefix + path)
+		}
+	}
+	if err == nil {
+		o.here, err = unix.BytePtrFromString(ThreadPath)
+	}
+	if err != nil {
+		return nil
+	}
+	return o
+}
+
+// make visits the namespace and opens everything there; false: not everything is open.
+// Should the way back fail, which takes the loss of CAP_SYS_ADMIN meanwhile, the goroutine
+// is locked to its thread for good, as by Do.
+func (o *opening) make() bool {
+	procPin()
+	defer procUnpin()
+	own, errno := rawOpen(o.dir, o.here, unix.O_RDONLY)
+	if errno != 0 {
+		return false
+	}
+	_, _, errno = unix.RawSyscall(unix.SYS_SETNS, o.netns, unix.CLONE_NEWNET, 0)
+	ok := errno == 0 && o.open()
+	if errno == 0 && !rawReturn(own) {
+		runtime.LockOSThread()
+		ok = false
+	}
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, own, 0, 0)
+	return ok
+}
+
+// open opens everything in the namespace of the calling thread.
+func (o *opening) open() bool {
+	for i, path := range o.paths {
+		var fd uintptr
+		var errno syscall.Errno
+		if path == nil {
+			fd, _, errno = unix.RawSyscall(unix.SYS_SOCKET, unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		} else {
+			fd, errno = rawOpen(o.dir, path, unix.O_RDWR)
+		}
+		if errno != 0 {
+			return false
+		}
+		o.fds[i] = int(fd)
+	}
+	return true
+}
+
+// rawOpen is openat(2), close-on-exec.
+func rawOpen(dir uintptr, path *byte, flags uintptr) (fd uintptr, errno syscall.Errno) {
+	fd, _, errno = unix.RawSyscall6(unix.SYS_OPENAT, dir, uintptr(unsafe.Pointer(path)), flags|unix.O_CLOEXEC, 0, 0, 0)
+	return fd, errno
+}
+
+// rawReturn brings the calling thread into the namespace that is open as own.
+func rawReturn(own uintptr) bool {
+	for range 1 + returnTries {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, own, unix.CLONE_NEWNET, 0); errno == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// procPin keeps the calling goroutine on its thread, and others from it, until procUnpin:
+// the runtime leaves both open to other packages (runtime/proc.go, go.dev/issue/67401).
+// Between them nothing may block in Go's scheduler.
+//
+//go:linkname procPin runtime.procPin
+func procPin() int
+
+//go:linkname procUnpin runtime.procUnpin
+func procUnpin()

@@ -93,3 +93,21 @@ func sockets(t *testing.T) int {
 	}
 	return count
 }
+
+// OpenInside as a plugin calls it, beside the same on a locked thread.
+func BenchmarkOpenInside(b *testing.B) {
+	lntest.Isolate(b)
+	n, err := Current()
+	if err != nil {
+		b.Fatal(err)
+	}
+	lntest.Cold(b, map[string]func(){
+		"pinned": func() { _, _ = n.OpenInside(nil, "", forward) },
+		"locked-thread": func() {
+			_ = n.Do(func() error {
+				_, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+				return errors.Join(err, unix.Access("/proc/sys/"+forward, unix.R_OK))
+			})
+		},
+	})
+}
