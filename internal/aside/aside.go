@@ -17,15 +17,16 @@
 package aside
 
 import (
-	"errors"
 	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // ErrUnsupported: no process can be had on this kind of processor.
-var ErrUnsupported = errors.New("not supported")
+var ErrUnsupported error = &sentinel.Error{Text: "not supported"}
 
 // Process makes a system call. It has to stay reachable while it may be making it: the
 // garbage collector does not see what the call's numbers point to.

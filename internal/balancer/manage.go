@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/publish"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 	"github.com/libnet-cni/libnet/internal/service"
 	"github.com/libnet-cni/libnet/internal/state"
 )
@@ -17,9 +18,9 @@ import (
 // Errors of this package, for errors.Is.
 var (
 	// ErrExists says that there is a service of that name on the network.
-	ErrExists = errors.New("service exists")
+	ErrExists error = &sentinel.Error{Text: "service exists"}
 	// ErrNotFound says that there is no such service.
-	ErrNotFound = errors.New("no such service")
+	ErrNotFound error = &sentinel.Error{Text: "no such service"}
 )
 
 // Create makes a service, with the containers that are there as backends. The definition has

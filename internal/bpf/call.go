@@ -7,18 +7,20 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Sentinels that this package's errors wrap.
 var (
 	// ErrUnsupported says that this kernel, or this machine, cannot do it, and what it lacks.
-	ErrUnsupported = errors.New("the kernel has no BPF for this")
+	ErrUnsupported error = &sentinel.Error{Text: "the kernel has no BPF for this"}
 	// ErrNotFound: there is no such key, or no such pin.
-	ErrNotFound = errors.New("not found")
+	ErrNotFound error = &sentinel.Error{Text: "not found"}
 	// ErrExists: the key is there.
-	ErrExists = errors.New("exists")
+	ErrExists error = &sentinel.Error{Text: "exists"}
 	// ErrFull: a map holds as many keys as it can.
-	ErrFull = errors.New("the map is full")
+	ErrFull error = &sentinel.Error{Text: "the map is full"}
 )
 
 // Supported says why programs of this package cannot run on this machine; nil: they can, if

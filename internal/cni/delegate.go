@@ -20,6 +20,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Delegate is an IPAM plugin that is not ours, run as a process with the
@@ -137,7 +138,7 @@ type bounded struct {
 	strict bool
 }
 
-var errTooMuch = errors.New("too much output")
+var errTooMuch error = &sentinel.Error{Text: "too much output"}
 
 func (b *bounded) Write(p []byte) (int, error) {
 	keep := min(len(p), b.most-len(b.kept))

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/jsonr"
@@ -32,41 +31,46 @@ const (
 	CodeDifferent  uint = 103 // CHECK found a difference
 )
 
-// sentinelCodes is the one table from errors to codes, first match wins.
-var sentinelCodes = []struct {
+// errorCode is the code of an error and of those that wrap it.
+type errorCode struct {
 	err  error
 	code uint
-}{
-	{model.ErrBadNetns, types.ErrInvalidNetNS},
-	{model.ErrOwnNamespace, types.ErrInvalidNetNS},
-	{model.ErrDifferent, CodeDifferent},
-	{model.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
-	{ipamstore.ErrLocked, types.ErrTryAgainLater},
-	{engine.ErrBusy, types.ErrTryAgainLater},
-	{model.ErrNotReady, types.ErrTryAgainLater},
-	{ipamstore.ErrExhausted, CodeExhausted},
-	{ipamstore.ErrTaken, CodeTaken},
-	{ipamstore.ErrNotFound, CodeDifferent},
-	{ipamstore.ErrMismatch, CodeDifferent},
-	{ipamstore.ErrInvalid, types.ErrInvalidNetworkConfig},
-	{ipamstore.ErrIO, types.ErrIOFailure},
-	{publish.ErrNoFreePort, CodeExhausted},
-	{netlink.ErrExists, CodeTaken},
-	{host.ErrReadOnly, types.ErrIOFailure},
-	{netlink.ErrBridgeFull, CodeBridgeFull},
-	{link.ErrNotBridge, types.ErrInvalidNetworkConfig},
-	{link.ErrAddressConflict, types.ErrInvalidNetworkConfig},
-	{tunnel.ErrRouteConflict, types.ErrInvalidNetworkConfig},
-	{wireguard.ErrKeyFile, types.ErrInvalidNetworkConfig},
-	{netlink.ErrUnsupported, types.ErrUnsupportedField},
-	{firewall.ErrUnsupported, types.ErrUnsupportedField},
-	// The host is short of something, or too slow: that passes.
-	{context.DeadlineExceeded, types.ErrTryAgainLater},
-	{syscall.EAGAIN, types.ErrTryAgainLater}, // the timeout of a netlink socket
-	{syscall.EMFILE, types.ErrTryAgainLater},
-	{syscall.ENFILE, types.ErrTryAgainLater},
-	{syscall.ENOBUFS, types.ErrTryAgainLater},
-	{syscall.ENOMEM, types.ErrTryAgainLater},
+}
+
+// sentinelCodes is the one table from errors to codes, first match wins. It is made when an
+// error is to be told: most calls end without one.
+func sentinelCodes() []errorCode {
+	return []errorCode{
+		{model.ErrBadNetns, types.ErrInvalidNetNS},
+		{model.ErrOwnNamespace, types.ErrInvalidNetNS},
+		{model.ErrDifferent, CodeDifferent},
+		{model.ErrInvalidName, types.ErrInvalidEnvironmentVariables},
+		{ipamstore.ErrLocked, types.ErrTryAgainLater},
+		{model.ErrNotReady, types.ErrTryAgainLater},
+		{ipamstore.ErrExhausted, CodeExhausted},
+		{ipamstore.ErrTaken, CodeTaken},
+		{ipamstore.ErrNotFound, CodeDifferent},
+		{ipamstore.ErrMismatch, CodeDifferent},
+		{ipamstore.ErrInvalid, types.ErrInvalidNetworkConfig},
+		{ipamstore.ErrIO, types.ErrIOFailure},
+		{publish.ErrNoFreePort, CodeExhausted},
+		{netlink.ErrExists, CodeTaken},
+		{host.ErrReadOnly, types.ErrIOFailure},
+		{netlink.ErrBridgeFull, CodeBridgeFull},
+		{link.ErrNotBridge, types.ErrInvalidNetworkConfig},
+		{link.ErrAddressConflict, types.ErrInvalidNetworkConfig},
+		{tunnel.ErrRouteConflict, types.ErrInvalidNetworkConfig},
+		{wireguard.ErrKeyFile, types.ErrInvalidNetworkConfig},
+		{netlink.ErrUnsupported, types.ErrUnsupportedField},
+		{firewall.ErrUnsupported, types.ErrUnsupportedField},
+		// The host is short of something, or too slow: that passes.
+		{context.DeadlineExceeded, types.ErrTryAgainLater},
+		{syscall.EAGAIN, types.ErrTryAgainLater}, // the timeout of a netlink socket
+		{syscall.EMFILE, types.ErrTryAgainLater},
+		{syscall.ENFILE, types.ErrTryAgainLater},
+		{syscall.ENOBUFS, types.ErrTryAgainLater},
+		{syscall.ENOMEM, types.ErrTryAgainLater},
+	}
 }
 
 func codef(code uint, format string, args ...any) error {
@@ -123,7 +127,7 @@ func ownCode(err error) (code uint, details string) {
 }
 
 func sentinelCode(err error) uint {
-	for _, s := range sentinelCodes {
+	for _, s := range sentinelCodes() {
 		if errors.Is(err, s.err) {
 			return s.code
 		}

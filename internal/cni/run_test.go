@@ -15,7 +15,6 @@ import (
 	"github.com/containernetworking/plugins/pkg/testutils"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/libnet-cni/libnet/internal/engine"
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/life"
@@ -165,7 +164,6 @@ func TestCheckCodes(t *testing.T) {
 		{fmt.Errorf("%w: %w", model.ErrDifferent, errors.Join(firewall.ErrMissing, ipamstore.ErrLocked)), 103},
 		{ipamstore.ErrNotFound, 103},
 		{ipamstore.ErrLocked, 11},
-		{engine.ErrBusy, 11},
 		{fmt.Errorf("list routes: %w", syscall.EMFILE), 11},
 		{fmt.Errorf("list routes: %w", syscall.ENOBUFS), 11},
 		{fmt.Errorf("receive from rtnetlink: %w", syscall.EAGAIN), 11},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/naming"
@@ -235,9 +234,6 @@ func (s endpointSpec) samePorts(rec state.Endpoint) bool {
 	want, err := model.ValidatePorts(s.ports)
 	return err == nil && model.SamePorts(plan.PortsOf(rec), want)
 }
-
-// ErrBusy says that another call for the same attachment takes too long.
-var ErrBusy = flock.ErrLocked
 
 // mend puts back what an attachment needs of its host, and its rules, without
 // touching its link: another program may have changed settings, or flushed rules.

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/libnet-cni/libnet/internal/address"
+	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -169,8 +170,8 @@ func TestSubnetOfTwoAtOnce(t *testing.T) {
 	must(t, err)
 	soon, stop := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer stop()
-	if _, err := two.claimSubnets(soon, two.ownGateways()); !errors.Is(err, ErrBusy) {
-		t.Errorf("beside the first: %v, want ErrBusy", err)
+	if _, err := two.claimSubnets(soon, two.ownGateways()); !errors.Is(err, flock.ErrLocked) {
+		t.Errorf("beside the first: %v, want a lock", err)
 	}
 	release()
 	_, err = one.Attach(ctx, h.sandbox("c1"))

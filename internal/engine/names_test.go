@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/naming"
@@ -69,7 +70,7 @@ func named(by model.Responder) EndpointOption {
 
 // The kernel is told of names that it is to answer for; of others it is not.
 func TestWhoAnswers(t *testing.T) {
-	lacks := fmt.Errorf("%w: bpf(2) is missing", responder.ErrUnsupported)
+	lacks := fmt.Errorf("%w: bpf(2) is missing", bpf.ErrUnsupported)
 	for _, row := range []struct {
 		by       model.Responder
 		agent    bool

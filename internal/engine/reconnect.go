@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/naming"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/unwind"
 )
@@ -109,7 +110,7 @@ func (n *Network) unnamed() error {
 }
 
 // errNamesLost says that the map of names in the kernel was lost, and is not whole again.
-var errNamesLost = errors.New("names in the kernel were lost")
+var errNamesLost error = &sentinel.Error{Text: "names in the kernel were lost"}
 
 // names has the kernel answer for the attachments of a network that it is to answer for, and
 // puts back their fast path.

@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/link"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plan"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/internal/unwind"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
@@ -190,7 +191,7 @@ func (n *Network) giveWay(ctx context.Context, name string, o host.Occupant) err
 	}))
 }
 
-var errStays = errors.New("the bridge has ports")
+var errStays error = &sentinel.Error{Text: "the bridge has ports"}
 
 func unlessStays(err error) error {
 	if errors.Is(err, errStays) || errors.Is(err, state.ErrInUse) {

@@ -14,13 +14,11 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
-// ErrUnsupported says that this host has no fast path, and what it lacks.
-var ErrUnsupported = bpf.ErrUnsupported
-
 // ErrDifferent says that something is not as Put made it.
-var ErrDifferent = errors.New("the fast path differs")
+var ErrDifferent error = &sentinel.Error{Text: "the fast path differs"}
 
 // Link is one whose packets may go the fast way.
 type Link struct {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // The layout of keys and values is that of program/flow.h. A change of it needs another
@@ -81,7 +82,7 @@ type maps struct {
 }
 
 // errNone says that there is no directory of pins, or none that this caller may see.
-var errNone = errors.New("there is no fast path")
+var errNone error = &sentinel.Error{Text: "there is no fast path"}
 
 // open opens and locks what is pinned; errNone if there is no directory of it. With create it
 // makes what is missing.

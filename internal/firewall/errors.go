@@ -6,23 +6,25 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Errors of this package, for errors.Is.
 var (
 	// ErrUnsupported says that the kernel has no nf_tables, or lacks a part of it that the rules need.
-	ErrUnsupported = errors.New("not supported by this kernel")
+	ErrUnsupported error = &sentinel.Error{Text: "not supported by this kernel"}
 	// ErrInvalid says that a Network or an Endpoint cannot be put into rules as it stands.
-	ErrInvalid = errors.New("invalid")
+	ErrInvalid error = &sentinel.Error{Text: "invalid"}
 	// ErrMissing is what Verify reports for a table, chain, rule or element that is not there.
-	ErrMissing = errors.New("missing")
+	ErrMissing error = &sentinel.Error{Text: "missing"}
 	// ErrChanged is what Verify reports for a rule that does not do what we wrote.
-	ErrChanged = errors.New("is not what was written")
+	ErrChanged error = &sentinel.Error{Text: "is not what was written"}
 	// ErrOtherRelease says that another release keeps packets out by an element that
 	// this one has no form for: its rules stay until that release removes it.
-	ErrOtherRelease = errors.New("of another release, and this one has no form for it")
+	ErrOtherRelease error = &sentinel.Error{Text: "of another release, and this one has no form for it"}
 	// ErrConflict is what Verify reports for an element that another owner holds.
-	ErrConflict = errors.New("held by another owner")
+	ErrConflict error = &sentinel.Error{Text: "held by another owner"}
 )
 
 // PortHeldError is what Apply returns when another owner has published a port
@@ -84,7 +86,7 @@ func (e *ConditionError) Error() string {
 	return fmt.Sprintf("conditions %q: %v", strings.Join(e.Words, " "), e.Err)
 }
 
-// Unwrap returns what nft says, as ErrInvalid, or tool.ErrNotInstalled.
+// Unwrap returns what nft says, as ErrInvalid, or exec.ErrNotFound.
 func (e *ConditionError) Unwrap() error { return e.Err }
 
 // AsUnsupported returns err, as an ErrUnsupported if it is what a kernel answers that

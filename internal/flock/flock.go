@@ -10,10 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // ErrLocked says that a lock was not free in time.
-var ErrLocked = errors.New("locked")
+var ErrLocked error = &sentinel.Error{Text: "locked"}
 
 // Lock takes the flock(2) lock of an open file; how is unix.LOCK_EX or
 // unix.LOCK_SH. It waits until ctx ends or timeout has passed, 0 for none; then

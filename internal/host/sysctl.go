@@ -9,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/procfs"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Sysctls reads and writes files under /proc/sys: of net/ those of the calling thread's
@@ -130,4 +131,4 @@ func ReadSysctl(fd int, path string) (string, error) {
 
 // ErrReadOnly: a setting of the kernel is not what it has to be, and cannot
 // be changed; the message names it.
-var ErrReadOnly = errors.New("not writable")
+var ErrReadOnly error = &sentinel.Error{Text: "not writable"}

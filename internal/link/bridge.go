@@ -14,6 +14,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Bridge is a wanted Linux bridge.
@@ -282,10 +283,10 @@ func (h *Links) adjustBridge(d *netlink.Device, b Bridge, created bool, u *netli
 }
 
 // ErrNotBridge: a link of the bridge's name is of another kind.
-var ErrNotBridge = errors.New("not a bridge")
+var ErrNotBridge error = &sentinel.Error{Text: "not a bridge"}
 
 // ErrAddressConflict: the bridge holds an address that excludes the wanted one.
-var ErrAddressConflict = errors.New("address conflict")
+var ErrAddressConflict error = &sentinel.Error{Text: "address conflict"}
 
 // ErrInUse: the bridge still has ports.
-var ErrInUse = errors.New("in use")
+var ErrInUse error = &sentinel.Error{Text: "in use"}

@@ -2,12 +2,12 @@ package link
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // waitForwarding waits until the bridge has taken the port into service. Since
@@ -44,7 +44,7 @@ func pending(c *netlink.Conn, index int, flags uint32) (string, error) {
 }
 
 // errDAD is for an address that another machine has.
-var errDAD = errors.New("duplicate address detected")
+var errDAD error = &sentinel.Error{Text: "duplicate address detected"}
 
 // tentative names an IPv6 address of the link that does not work yet, of those
 // that have all of flags. Even a NODAD address is tentative until the link is

@@ -290,7 +290,7 @@ func (a Addressing) Gateway(is6 bool) netip.Addr {
 // addDefaultRoutes adds one for each family unless given already holds one
 // with a gateway, as the reference bridge plugin does.
 func (a *Addressing) addDefaultRoutes(given []Route) {
-	for _, any := range []netip.Prefix{defaultV4, defaultV6} {
+	for _, any := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
 		gw := a.Gateway(any.Addr().Is6())
 		has := slices.ContainsFunc(given, func(r Route) bool { return r.Dst == any && r.Gateway.IsValid() })
 		if !gw.IsValid() || has {
@@ -314,11 +314,6 @@ func (a Addressing) lacksDefaultRoute(c NetworkConfig) error {
 	}
 	return nil
 }
-
-var (
-	defaultV4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	defaultV6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-)
 
 // Families says which address families are in use.
 func (a Addressing) Families() (v4, v6 bool) {

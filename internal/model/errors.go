@@ -1,33 +1,41 @@
 package model
 
 import (
-	"errors"
 	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Errors that callers tell apart with errors.Is. ErrExists is true of everything
 // that exists already, and ErrInUse of everything that is in use.
 var (
-	ErrExists         = errors.New("exists")
-	ErrInUse          = errors.New("in use")
-	ErrForbidden      = errors.New("not possible with this driver")
-	ErrUnknownDriver  = errors.New("unknown network driver")
-	ErrInvalidName    = errors.New("invalid name")
-	ErrNetworkExists  = error(&kindError{"network exists", ErrExists})
-	ErrNetworkInUse   = error(&kindError{"network has endpoints", ErrInUse})
-	ErrEndpointExists = error(&kindError{"endpoint exists", ErrExists})
-	ErrEndpointJoined = error(&kindError{"endpoint has joined a sandbox", ErrInUse})
-	ErrNotJoined      = errors.New("endpoint has not joined a sandbox")
-	ErrSandboxExists  = error(&kindError{"sandbox exists", ErrExists})
-	ErrNotFound       = errors.New("not found")
-	ErrBadNetns       = errors.New("no network namespace")
-	ErrOwnNamespace   = errors.New("the container's network namespace is the host's own")
-	ErrForeignIPAM    = errors.New("addresses belong to an IPAM plugin that only its runtime can call")
-	ErrNoAddresses    = errors.New("the IPAM gave no address")
-	ErrDifferent      = errors.New("differs from what was made")
-	ErrLimited        = errors.New("containers of the network may be cut off")
-	ErrMaybeOpen      = error(&kindError{"containers may be cut off, or open to what their network shuts out", ErrLimited})
-	ErrNotReady       = errors.New("the network has no block on this host yet")
+	ErrExists         error = &exists
+	ErrInUse          error = &inUse
+	ErrForbidden      error = &sentinel.Error{Text: "not possible with this driver"}
+	ErrUnknownDriver  error = &sentinel.Error{Text: "unknown network driver"}
+	ErrInvalidName    error = &sentinel.Error{Text: "invalid name"}
+	ErrNetworkExists  error = &kindError{"network exists", &exists}
+	ErrNetworkInUse   error = &kindError{"network has endpoints", &inUse}
+	ErrEndpointExists error = &kindError{"endpoint exists", &exists}
+	ErrEndpointJoined error = &kindError{"endpoint has joined a sandbox", &inUse}
+	ErrNotJoined      error = &sentinel.Error{Text: "endpoint has not joined a sandbox"}
+	ErrSandboxExists  error = &kindError{"sandbox exists", &exists}
+	ErrNotFound       error = &sentinel.Error{Text: "not found"}
+	ErrBadNetns       error = &sentinel.Error{Text: "no network namespace"}
+	ErrOwnNamespace   error = &sentinel.Error{Text: "the container's network namespace is the host's own"}
+	ErrForeignIPAM    error = &sentinel.Error{Text: "addresses belong to an IPAM plugin that only its runtime can call"}
+	ErrNoAddresses    error = &sentinel.Error{Text: "the IPAM gave no address"}
+	ErrDifferent      error = &sentinel.Error{Text: "differs from what was made"}
+	ErrLimited        error = &limited
+	ErrMaybeOpen      error = &kindError{"containers may be cut off, or open to what their network shuts out", &limited}
+	ErrNotReady       error = &sentinel.Error{Text: "the network has no block on this host yet"}
+)
+
+// The general ones of those that kindError wraps.
+var (
+	exists  = sentinel.Error{Text: "exists"}
+	inUse   = sentinel.Error{Text: "in use"}
+	limited = sentinel.Error{Text: "containers of the network may be cut off"}
 )
 
 // kindError is an error that is also another, more general one.

@@ -35,8 +35,18 @@ func (m PortMapping) String() string {
 	return fmt.Sprintf("%s to %d", m.Firewall(), m.ContainerPort)
 }
 
-// protocols are those that can be published, by name.
-var protocols = map[string]firewall.Protocol{"": firewall.TCP, "tcp": firewall.TCP, "udp": firewall.UDP, "sctp": firewall.SCTP}
+// protocolOf returns a protocol that can be published, by its name; none is TCP.
+func protocolOf(name string) (p firewall.Protocol, known bool) {
+	switch name {
+	case "", "tcp":
+		return firewall.TCP, true
+	case "udp":
+		return firewall.UDP, true
+	case "sctp":
+		return firewall.SCTP, true
+	}
+	return 0, false
+}
 
 // ValidatePorts returns the mappings with what is left out filled in. The error
 // is a *ConfigError for "portMappings[i].key".
@@ -100,7 +110,7 @@ func refuseOverlap(ports []PortMapping) error {
 // wrong names the key that cannot be, its value, and what would be right.
 func (m PortMapping) wrong() (key string, value any, want string) {
 	last := max(m.HostPort, m.HostPortEnd)
-	_, known := protocols[m.Protocol]
+	_, known := protocolOf(m.Protocol)
 	switch {
 	case !known:
 		return "protocol", fmt.Sprintf("%q", m.Protocol), `want "tcp", "udp" or "sctp"`
@@ -119,7 +129,7 @@ func (m PortMapping) wrong() (key string, value any, want string) {
 // Firewall returns the mapping in the words of the firewall.
 func (m PortMapping) Firewall() firewall.PortMap {
 	return firewall.PortMap{
-		Protocol: protocols[m.Protocol], HostIP: m.HostIP.Unmap(), Sources: m.Sources,
+		Protocol: m.ProtocolOf(), HostIP: m.HostIP.Unmap(), Sources: m.Sources,
 		HostPort: uint16(m.HostPort), HostPortEnd: uint16(m.HostPortEnd), ContainerPort: uint16(m.ContainerPort),
 	}
 }
@@ -152,7 +162,10 @@ func PublishesLocalhost(ports []PortMapping) bool {
 }
 
 // ProtocolOf returns the protocol of a mapping by its name.
-func (m PortMapping) ProtocolOf() firewall.Protocol { return protocols[m.Protocol] }
+func (m PortMapping) ProtocolOf() firewall.Protocol {
+	p, _ := protocolOf(m.Protocol)
+	return p
+}
 
 // Protocols are those that can be published.
 func Protocols() []firewall.Protocol {

@@ -112,7 +112,7 @@ func (k *Kernel) Rename(ctx context.Context, before, now *state.Endpoint) error 
 
 // unsupported names the key that the kernel cannot do.
 func unsupported(err error) error {
-	if !errors.Is(err, responder.ErrUnsupported) && !errors.Is(err, netlink.ErrUnsupported) {
+	if !responder.Unsupported(err) && !errors.Is(err, netlink.ErrUnsupported) {
 		return err
 	}
 	return &model.UnsupportedError{Key: "names.responder", Value: `"bpf"`, Err: err}

@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/jsonw"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // LayersDir has the node's defaults for networks, defaults.json, and templates/NAME.json for
@@ -28,7 +29,7 @@ const (
 )
 
 // ErrNoTemplate says that a configuration names a template of which there is no file.
-var ErrNoTemplate = errors.New("no such template")
+var ErrNoTemplate error = &sentinel.Error{Text: "no such template"}
 
 // Below is what lies below a configuration: the node's defaults and, above them, the template
 // that the configuration names.
@@ -80,7 +81,7 @@ func ReadBelow(dir string, conf *jsonr.Object) (*Below, error) {
 
 // ErrBelow is of a configuration that may be well itself: the template or the defaults that it is
 // laid upon cannot be used.
-var ErrBelow = errors.New("what a configuration is laid upon")
+var ErrBelow error = &sentinel.Error{Text: "what a configuration is laid upon"}
 
 // ofBelow is ErrBelow in other words.
 type ofBelow struct{ error }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 
 // errInterrupted is a dump during which the table changed (NLM_F_DUMP_INTR):
 // what it gave may be incomplete.
-var errInterrupted = errors.New("dump interrupted")
+var errInterrupted error = &sentinel.Error{Text: "dump interrupted"}
 
 // Request starts a message of typ.
 func Request(typ, flags int, data ...nl.NetlinkRequestData) *nl.NetlinkRequest {

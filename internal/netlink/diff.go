@@ -1,8 +1,9 @@
 package netlink
 
 import (
-	"errors"
 	"fmt"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Advised is a difference that a restart of the container does not mend.
@@ -51,4 +52,4 @@ func VerifyMTU(at string, d *Device, want int, out *Diff) {
 // ErrDifferent: the kernel has something else than was asked for. An error
 // of a Verify that wraps neither it nor ErrNotFound nor ErrNotBridge says that
 // it could not look.
-var ErrDifferent = errors.New("different")
+var ErrDifferent error = &sentinel.Error{Text: "different"}

@@ -1,9 +1,8 @@
 package netlink
 
 import (
-	"errors"
-
 	"github.com/libnet-cni/libnet/internal/netns"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Sentinels that this package's errors wrap; test for them with errors.Is.
@@ -13,7 +12,7 @@ var (
 	// ErrExists: the name is taken by something that is not ours.
 	ErrExists = netns.ErrExists
 	// ErrBridgeFull: the bridge has no free port number.
-	ErrBridgeFull = errors.New("no free port")
+	ErrBridgeFull error = &sentinel.Error{Text: "no free port"}
 	// ErrUnsupported: the kernel lacks a feature; the message names it.
-	ErrUnsupported = errors.New("not supported by this kernel")
+	ErrUnsupported error = &sentinel.Error{Text: "not supported by this kernel"}
 )

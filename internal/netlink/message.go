@@ -2,11 +2,12 @@ package netlink
 
 import (
 	"encoding/binary"
-	"errors"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // nlaTypeMask takes the nested and byte-order flags off an attribute's type.
@@ -60,7 +61,7 @@ func EachAttr(b []byte, fn func(typ uint16, v []byte) error) error {
 }
 
 // ErrShort is a message that ends early; the kernel sends none.
-var ErrShort = errors.New("malformed netlink message")
+var ErrShort error = &sentinel.Error{Text: "malformed netlink message"}
 
 func Text(v []byte) string { return strings.TrimRight(string(v), "\x00") }
 

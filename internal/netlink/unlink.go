@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/aside"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // EndsSoon says that the process ends after its work with c, and closes its streams
@@ -62,7 +63,7 @@ type errand struct {
 }
 
 // errUncertain: whether the link is gone has to be looked at.
-var errUncertain = errors.New("end of the request unknown")
+var errUncertain error = &sentinel.Error{Text: "end of the request unknown"}
 
 func (c *Conn) errand(req *nl.NetlinkRequest) (*errand, error) {
 	c.mu.Lock()

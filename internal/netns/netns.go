@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // ThreadPath is the calling thread's namespace. Not /proc/self: that is the
@@ -20,11 +22,11 @@ const nsGetNstype = 0xb703
 // Sentinels that this package's errors wrap; test for them with errors.Is.
 var (
 	// ErrNotFound: the namespace file is missing.
-	ErrNotFound = errors.New("not found")
+	ErrNotFound error = &sentinel.Error{Text: "not found"}
 	// ErrExists: the name is taken by something that is not ours.
-	ErrExists = errors.New("already exists")
+	ErrExists error = &sentinel.Error{Text: "already exists"}
 	// ErrNotNetns: the file is not a network namespace.
-	ErrNotNetns = errors.New("not a network namespace")
+	ErrNotNetns error = &sentinel.Error{Text: "not a network namespace"}
 )
 
 // ID identifies a network namespace. Dev and Ino are those of its nsfs
@@ -87,7 +89,7 @@ func (n *Namespace) IsCurrent() (bool, error) {
 func Create(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o444)
 	if err != nil {
-		return fmt.Errorf("create network namespace %q: %w", path, sentinel(err))
+		return fmt.Errorf("create network namespace %q: %w", path, named(err))
 	}
 	_ = unix.Close(fd)
 	if err := onThrownThread(func() error { return bindNewNetns(path) }); err != nil {
@@ -96,8 +98,8 @@ func Create(path string) error {
 	return nil
 }
 
-// sentinel gives an errno of a file our sentinel.
-func sentinel(err error) error {
+// named gives an errno of a file our sentinel.
+func named(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("%w: %w", ErrNotFound, err)

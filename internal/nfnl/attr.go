@@ -2,8 +2,9 @@ package nfnl
 
 import (
 	"encoding/binary"
-	"errors"
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Attrs is a list of attributes being written (linux/netlink.h, struct nlattr).
@@ -11,7 +12,7 @@ import (
 type Attrs []byte
 
 // errShort is an attribute or message that is longer than what holds it.
-var errShort = errors.New("netlink: truncated")
+var errShort error = &sentinel.Error{Text: "netlink: truncated"}
 
 const (
 	attrHeader = 4

@@ -2,22 +2,23 @@ package overlay
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Errors of registries, for errors.Is.
 var (
 	// ErrTaken: another host has the block, the VNI, the name or the address.
-	ErrTaken = errors.New("taken by another host")
+	ErrTaken error = &sentinel.Error{Text: "taken by another host"}
 	// ErrFull: the network has no free block left.
-	ErrFull = errors.New("no free block left")
+	ErrFull error = &sentinel.Error{Text: "no free block left"}
 	// ErrDiffers: the network is another one here than what its hosts agreed on.
-	ErrDiffers = errors.New("differs from what the network's hosts agreed on")
+	ErrDiffers error = &sentinel.Error{Text: "differs from what the network's hosts agreed on"}
 )
 
 // BlockSize is how long the prefix of a host's block is, by address family.

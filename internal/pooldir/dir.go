@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Dir is an open directory. The files below it are opened relative to it and never through
@@ -83,7 +85,7 @@ func (d Dir) Read(name string, limit int) ([]byte, unix.Stat_t, error) {
 	return buf[:n], st, err
 }
 
-var errNotRegular = errors.New("not a regular file")
+var errNotRegular error = &sentinel.Error{Text: "not a regular file"}
 
 // Update writes data at offset off of a file, which is made if missing.
 func (d Dir) Update(name string, data []byte, off int64) error {
@@ -183,7 +185,7 @@ func WriteAt(fd int, data []byte, off int64) error {
 }
 
 // ErrIO is what every ioError is by errors.Is.
-var ErrIO = errors.New("storage error")
+var ErrIO error = &sentinel.Error{Text: "storage error"}
 
 // Failure wraps an error of the operating system on a file; errors.Is finds both
 // ErrIO and err.

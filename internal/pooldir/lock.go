@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // LockFile is the file below a directory that Lock locks, host-local's.
@@ -45,7 +46,7 @@ func Lock(ctx context.Context, d Dir, timeout time.Duration) (int, error) {
 }
 
 // ErrReplaced is returned by Lock for a directory that another one has replaced.
-var ErrReplaced = errors.New("directory was replaced while waiting for its lock")
+var ErrReplaced error = &sentinel.Error{Text: "directory was replaced while waiting for its lock"}
 
 // stillThere guards against a directory that was removed (a folk remedy for
 // leaked leases) while we waited: that lock protects nothing any more.

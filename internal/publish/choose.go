@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 	"github.com/libnet-cni/libnet/internal/service"
 )
 
@@ -94,4 +94,4 @@ func choosePort(k freePorts, m model.PortMapping, taken []bool) (int, error) {
 }
 
 // ErrNoFreePort says that no port was found for a mapping with host port 0.
-var ErrNoFreePort = errors.New("no free port in the ephemeral range")
+var ErrNoFreePort error = &sentinel.Error{Text: "no free port in the ephemeral range"}

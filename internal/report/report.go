@@ -5,7 +5,6 @@ package report
 
 import (
 	"encoding/hex"
-	"errors"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/jsonw"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Steps are what a call does, one after the other. A nil *Steps measures nothing, at no cost.
@@ -225,7 +225,7 @@ type Parent struct {
 	Sampled bool
 }
 
-var errParent = errors.New("no traceparent")
+var errParent error = &sentinel.Error{Text: "no traceparent"}
 
 // ParseParent reads a TRACEPARENT, "00-<trace>-<span>-<flags>".
 func ParseParent(text string) (p Parent, err error) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // program is what program/respond.c makes of it; see make bpf.
@@ -43,7 +44,7 @@ type maps struct {
 }
 
 // errNone says that there is no directory of pins, or none that this caller may see.
-var errNone = errors.New("no names are in the kernel")
+var errNone error = &sentinel.Error{Text: "no names are in the kernel"}
 
 // open opens and locks what is pinned; errNone if there is no directory of it. With create it
 // makes what is missing.

@@ -12,13 +12,14 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
-// ErrUnsupported says that names cannot be answered in this kernel, and what it lacks.
-var ErrUnsupported = bpf.ErrUnsupported
+// Unsupported says that an error is of a kernel that cannot answer for names.
+func Unsupported(err error) bool { return errors.Is(err, bpf.ErrUnsupported) }
 
 // ErrDifferent says that something is not as Put made it.
-var ErrDifferent = errors.New("names in the kernel differ")
+var ErrDifferent error = &sentinel.Error{Text: "names in the kernel differ"}
 
 // Member is an attachment with its names.
 type Member struct {

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Affinity says whether the connections of one client lead to one backend.
@@ -77,7 +77,7 @@ type Service struct {
 const MaxWeight = 1000
 
 // ErrInvalid is a definition that cannot be.
-var ErrInvalid = errors.New("invalid service")
+var ErrInvalid error = &sentinel.Error{Text: "invalid service"}
 
 func invalid(key string, value any, want string) error {
 	return fmt.Errorf("%w: %s %v: %s", ErrInvalid, key, value, want)

@@ -53,7 +53,7 @@ func (s *Shortcuts) Put(ctx context.Context, rec *state.Endpoint, index int, tun
 	}
 	err := host.SetSysctl(liberal, "1")
 	if errors.Is(err, host.ErrReadOnly) {
-		err = fmt.Errorf("%w: %w", fastpath.ErrUnsupported, err)
+		err = fmt.Errorf("%w: %w", bpf.ErrUnsupported, err)
 	}
 	if err != nil && !errors.Is(err, netlink.ErrNotFound) { // no conntrack
 		return err

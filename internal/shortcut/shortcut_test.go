@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -43,10 +44,10 @@ func TestPutLeavesTheHostAlone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	none := &broken{err: fmt.Errorf("no BPF: %w", fastpath.ErrUnsupported)}
+	none := &broken{err: fmt.Errorf("no BPF: %w", bpf.ErrUnsupported)}
 	s := &Shortcuts{Path: none, Links: none}
 	if err := s.Put(t.Context(), &state.Endpoint{}, 7, "vx-1"); !Unsupported(err) {
-		t.Errorf("Put says %v, want %v", err, fastpath.ErrUnsupported)
+		t.Errorf("Put says %v, want %v", err, bpf.ErrUnsupported)
 	}
 	if got := setting(); got != "0" {
 		t.Errorf("a kernel without BPF: the setting is %s, want 0", got)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // DefaultPath is where records are kept unless told otherwise.
@@ -29,14 +30,14 @@ const (
 
 var (
 	// ErrNotFound says that there is no such record.
-	ErrNotFound = errors.New("no such record")
+	ErrNotFound error = &sentinel.Error{Text: "no such record"}
 	// ErrExists says that there is such a record already.
-	ErrExists = errors.New("record exists")
+	ErrExists error = &sentinel.Error{Text: "record exists"}
 	// ErrCorrupt says that a record cannot be read; it has been set aside
 	// under its name with the suffix ".corrupt".
-	ErrCorrupt = errors.New("unreadable record")
+	ErrCorrupt error = &sentinel.Error{Text: "unreadable record"}
 	// ErrBadName says that a name cannot be a file of ours.
-	ErrBadName = errors.New("bad name")
+	ErrBadName error = &sentinel.Error{Text: "bad name"}
 )
 
 // Dir is a directory of records. It holds nothing open; the zero value is not
@@ -209,7 +210,7 @@ func read(path string, v any) error {
 	return nil
 }
 
-var errTooLarge = errors.New("is larger than any can be")
+var errTooLarge error = &sentinel.Error{Text: "is larger than any can be"}
 
 func limit(path string) int {
 	if filepath.Base(filepath.Dir(path)) == nodeFiles {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // lockTimeout bounds the wait for a lock: of a network, which is removed meanwhile,
@@ -23,7 +24,7 @@ const lockTimeout = 10 * time.Second
 
 // ErrInUse says that a network has attachments, or that another process is at
 // work on one.
-var ErrInUse = errors.New("network in use")
+var ErrInUse error = &sentinel.Error{Text: "network in use"}
 
 // aloneTimeout bounds the wait of Alone for those that own an attachment.
 const aloneTimeout = 2 * time.Second

@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // errBusy says that another one has the lock.
-var errBusy = errors.New("busy")
+var errBusy error = &sentinel.Error{Text: "busy"}
 
 // TryOwn is Own without waiting, for a caller that looks at attachments of others:
 // false if another owns it now, or if there is nothing of the network. Two that

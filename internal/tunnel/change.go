@@ -91,7 +91,7 @@ func (h *Tunnels) changes(d *netlink.Device, t Tunnel, have tunnelState) []chang
 	}
 	for _, a := range have.addrs {
 		if !wanted[a.Prefix] && !a.Prefix.Addr().IsLinkLocalUnicast() {
-			add(MAC{}, func() error { return ignore(h.conn.RemoveAddr(d.Index, a.Prefix), gone...) })
+			add(MAC{}, func() error { return unlessGone(h.conn.RemoveAddr(d.Index, a.Prefix)) })
 		}
 	}
 	fdb, oldFDB := differ(t.FDB, have.fdb)
@@ -123,7 +123,7 @@ func (h *Tunnels) changes(d *netlink.Device, t Tunnel, have tunnelState) []chang
 func (h *Tunnels) surplus(d *netlink.Device, t Tunnel, old tunnelState, macs map[netip.Addr]MAC) []change {
 	var all []change
 	del := func(do func() error) {
-		all = append(all, change{do: func() error { return ignore(do(), gone...) }})
+		all = append(all, change{do: func() error { return unlessGone(do()) }})
 	}
 	for _, r := range old.routes {
 		if t.leadsElsewhere(r.Dst) || t.leadsPast(r.Dst) {
@@ -153,8 +153,10 @@ func (h *Tunnels) surplus(d *netlink.Device, t Tunnel, old tunnelState, macs map
 	return all
 }
 
-// gone is what the kernel answers where something is deleted that is not there.
-var gone = []error{netlink.ErrNotFound, unix.ESRCH, unix.EADDRNOTAVAIL}
+// unlessGone returns nil for what the kernel answers where something is deleted that is not there.
+func unlessGone(err error) error {
+	return ignore(err, netlink.ErrNotFound, unix.ESRCH, unix.EADDRNOTAVAIL)
+}
 
 // ignore returns nil for an error that is one of these.
 func ignore(err error, these ...error) error {

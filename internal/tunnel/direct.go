@@ -177,7 +177,7 @@ func (h *Tunnels) RemoveDirect(ctx context.Context, nets []netip.Prefix) error {
 	all, err := readDirect(h.conn, 0, nets)
 	errs := []error{ctx.Err(), err}
 	for _, r := range all {
-		if err := removeDirect(h.conn, r); ignore(err, gone...) != nil {
+		if err := removeDirect(h.conn, r); unlessGone(err) != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 	"github.com/libnet-cni/libnet/internal/wireguard"
 )
 
@@ -41,10 +42,16 @@ type Secure struct {
 }
 
 // ErrNoWireGuard: the kernel has no WireGuard, and no wireguard-go has the device.
-var ErrNoWireGuard = fmt.Errorf("%w: WireGuard", netlink.ErrUnsupported)
+var ErrNoWireGuard error = noWireGuard{}
+
+// noWireGuard is a netlink.ErrUnsupported.
+type noWireGuard struct{}
+
+func (noWireGuard) Error() string { return netlink.ErrUnsupported.Error() + ": WireGuard" }
+func (noWireGuard) Unwrap() error { return netlink.ErrUnsupported }
 
 // ErrOtherKey: the private key is of another public key than the network's hosts know.
-var ErrOtherKey = errors.New("public key differs")
+var ErrOtherKey error = &sentinel.Error{Text: "public key differs"}
 
 // isSecure says that a device is of WireGuard: of the kernel, or of wireguard-go.
 func isSecure(d *netlink.Device) bool { return d.Kind == "wireguard" || d.Kind == "tun" }

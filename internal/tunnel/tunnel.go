@@ -14,16 +14,17 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/host"
 	"github.com/libnet-cni/libnet/internal/netlink"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // Errors of tunnels, for errors.Is.
 var (
 	// ErrVNIInUse: another VXLAN device has the VNI on the same UDP port.
-	ErrVNIInUse = errors.New("VNI in use")
+	ErrVNIInUse error = &sentinel.Error{Text: "VNI in use"}
 	// ErrPortInUse: something else has the UDP port.
-	ErrPortInUse = errors.New("UDP port in use")
+	ErrPortInUse error = &sentinel.Error{Text: "UDP port in use"}
 	// ErrRouteConflict: the host has another route to the same destination.
-	ErrRouteConflict = errors.New("route conflict")
+	ErrRouteConflict error = &sentinel.Error{Text: "route conflict"}
 )
 
 // MAC is an Ethernet address.

@@ -80,7 +80,7 @@ func (h *Tunnels) ensureUnreachable(t Tunnel, u *netlink.Undo) error {
 			u.Push(func() error { return changeUnreachable(h.conn, unix.RTM_DELROUTE, 0, p, t.Name) })
 		}
 		for _, p := range surplus {
-			if err := ignore(changeUnreachable(h.conn, unix.RTM_DELROUTE, 0, p, t.Name), gone...); err != nil {
+			if err := unlessGone(changeUnreachable(h.conn, unix.RTM_DELROUTE, 0, p, t.Name)); err != nil {
 				return err
 			}
 		}
@@ -98,7 +98,7 @@ func (h *Tunnels) removeUnreachable(device string) error {
 		all, err := unreachable(h.conn, f, device)
 		errs = append(errs, err)
 		for _, p := range all {
-			errs = append(errs, ignore(changeUnreachable(h.conn, unix.RTM_DELROUTE, 0, p, device), gone...))
+			errs = append(errs, unlessGone(changeUnreachable(h.conn, unix.RTM_DELROUTE, 0, p, device)))
 		}
 	}
 	return errors.Join(errs...)

@@ -2,23 +2,23 @@ package wireguard
 
 import (
 	"cmp"
-	"errors"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
 
+	"github.com/libnet-cni/libnet/internal/sentinel"
 	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Errors of devices, for errors.Is.
 var (
 	// ErrUnsupported: the kernel has no WireGuard.
-	ErrUnsupported = errors.New("this kernel has no WireGuard")
+	ErrUnsupported error = &sentinel.Error{Text: "this kernel has no WireGuard"}
 	// ErrNoDaemon: no wireguard-go answers for the device.
-	ErrNoDaemon = errors.New("no wireguard-go answers for the device")
+	ErrNoDaemon error = &sentinel.Error{Text: "no wireguard-go answers for the device"}
 	// ErrPortInUse: something else has the UDP port.
-	ErrPortInUse = errors.New("UDP port in use")
+	ErrPortInUse error = &sentinel.Error{Text: "UDP port in use"}
 )
 
 // Peer is another host as a device knows it.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // keySize is that of both halves of a key pair, in bytes (Curve25519).
@@ -56,10 +57,10 @@ func (PrivateKey) String() string { return "(private key)" }
 func (PrivateKey) GoString() string { return "(private key)" }
 
 // ErrKeyFile says that a file of a private key cannot be used.
-var ErrKeyFile = errors.New("private key cannot be used")
+var ErrKeyFile error = &sentinel.Error{Text: "private key cannot be used"}
 
 // ErrNoKeyFile says that there is no such file.
-var ErrNoKeyFile = errors.New(`there is no such file: make it by "lnctl overlay keygen"`)
+var ErrNoKeyFile error = &sentinel.Error{Text: `there is no such file: make it by "lnctl overlay keygen"`}
 
 // KeyFileError names the key of the configuration, the file and what is wrong with it. It is
 // ErrKeyFile.

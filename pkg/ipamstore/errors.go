@@ -1,32 +1,32 @@
 package ipamstore
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/libnet-cni/libnet/internal/flock"
 	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 var (
 	// ErrExhausted is returned when a set has no free address. The message
 	// says how many are held, which owners hold most, and what frees them.
-	ErrExhausted = errors.New("no address left")
+	ErrExhausted error = &sentinel.Error{Text: "no address left"}
 	// ErrTaken is returned when a requested address belongs to another owner;
 	// the message names it.
-	ErrTaken = errors.New("address is taken")
+	ErrTaken error = &sentinel.Error{Text: "address is taken"}
 	// ErrInvalid is returned for a request that no state of the pool can
 	// satisfy: a bad owner, or an address outside all sets.
-	ErrInvalid = errors.New("invalid request")
+	ErrInvalid error = &sentinel.Error{Text: "invalid request"}
 	// ErrLocked is returned when the lock was not obtained in time; the
 	// message names the process that holds it. Trying again later may help.
 	ErrLocked = flock.ErrLocked
 	// ErrNotFound is returned by Verify and Lookup for an owner without
 	// leases.
-	ErrNotFound = errors.New("no lease")
+	ErrNotFound error = &sentinel.Error{Text: "no lease"}
 	// ErrMismatch is returned by Verify for an owner with other leases than
 	// expected.
-	ErrMismatch = errors.New("leases differ")
+	ErrMismatch error = &sentinel.Error{Text: "leases differ"}
 	// ErrIO is returned when the directory cannot be read or written; the
 	// error of the operating system can be had with errors.Is as well.
 	ErrIO = pooldir.ErrIO

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 const (
@@ -195,7 +196,7 @@ func (x *session) create(name string, o Owner, since int64) error {
 }
 
 // errStale says that the index is not what the directory is.
-var errStale = errors.New("index is out of date")
+var errStale error = &sentinel.Error{Text: "index is out of date"}
 
 // cursor returns the address leased last out of a set; the zero Addr if that
 // is not known.

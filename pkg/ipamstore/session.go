@@ -15,9 +15,10 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/plain"
 	"github.com/libnet-cni/libnet/internal/pooldir"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
-var errNoPool = errors.New("pool does not exist")
+var errNoPool error = &sentinel.Error{Text: "pool does not exist"}
 
 // mode says what a critical section is for.
 type mode int

@@ -14,11 +14,12 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/nfnl"
 	"github.com/libnet-cni/libnet/internal/procfs"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // ErrUnsupported: the kernel tracks connections, but cannot delete one when asked
 // (CONFIG_NF_CT_NETLINK).
-var ErrUnsupported = errors.New("conntrack netlink is not supported by this kernel")
+var ErrUnsupported error = &sentinel.Error{Text: "conntrack netlink is not supported by this kernel"}
 
 // Flow is connections to ports: their first packet was for one of them,
 // whatever became of it. Beware of TCP with any address: connections of

@@ -50,7 +50,7 @@ func run(ctx context.Context, name, input string, args ...string) (string, error
 	switch {
 	case errors.Is(err, tool.ErrTimeout), errors.As(err, &failed) && failed.Code == exitBusy:
 		err = fmt.Errorf("%w: %w", flock.ErrLocked, err)
-	case errors.Is(err, tool.ErrNotInstalled):
+	case tool.NotInstalled(err):
 		err = fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)
 	case errors.As(err, &failed) && failed.Code == exitNoKernel:
 		err = fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)

@@ -61,7 +61,7 @@ func (c *conn) convert(t ruleset.Table, sets []heldSet) ([]ruleset.Elem, error) 
 	var all []ruleset.Elem
 	var homes map[string][]byte
 	for _, h := range sets {
-		i := slices.IndexFunc(t.Sets, func(s *ruleset.Set) bool { return s.Name == h.name || s.Name == ruleset.Renamed[h.name] })
+		i := slices.IndexFunc(t.Sets, func(s *ruleset.Set) bool { return s.Name == h.name || s.Name == ruleset.Renamed(h.name) })
 		if i < 0 || h.stays(t) || t.Sets[i] == &ruleset.Strict || t.Sets[i] == &ruleset.Owners {
 			continue
 		}

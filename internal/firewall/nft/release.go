@@ -12,6 +12,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/nfnl"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // sum is the hash of all that ensure writes but the chains of release and written.
@@ -190,7 +191,7 @@ func (h heldChain) at(ch ruleset.Chain) bool {
 const maxRenewals = 3
 
 // errBroken says that a table has to be written anew first.
-var errBroken = errors.New("rules are missing, or of another release")
+var errBroken error = &sentinel.Error{Text: "rules are missing, or of another release"}
 
 // make adds a table that is not there.
 func (b *batch) make(t ruleset.Table, complete bool) {

@@ -46,24 +46,36 @@ func attributes(b []byte) []attribute {
 	return all
 }
 
-// registers are the attributes of expressions that name a register.
-var registers = map[string][]uint16{
-	"meta":      {unix.NFTA_META_DREG, unix.NFTA_META_SREG},
-	"payload":   {unix.NFTA_PAYLOAD_DREG},
-	"ct":        {unix.NFTA_CT_DREG},
-	"fib":       {unix.NFTA_FIB_DREG},
-	"bitwise":   {unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG},
-	"cmp":       {unix.NFTA_CMP_SREG},
-	"lookup":    {unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_DREG},
-	"immediate": {unix.NFTA_IMMEDIATE_DREG},
-	"nat":       {unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX, unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX},
+// registers returns the attributes of an expression that name a register.
+func registers(expr string) []uint16 {
+	switch expr {
+	case "meta":
+		return []uint16{unix.NFTA_META_DREG, unix.NFTA_META_SREG}
+	case "payload":
+		return []uint16{unix.NFTA_PAYLOAD_DREG}
+	case "ct":
+		return []uint16{unix.NFTA_CT_DREG}
+	case "fib":
+		return []uint16{unix.NFTA_FIB_DREG}
+	case "bitwise":
+		return []uint16{unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG}
+	case "cmp":
+		return []uint16{unix.NFTA_CMP_SREG}
+	case "lookup":
+		return []uint16{unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_DREG}
+	case "immediate":
+		return []uint16{unix.NFTA_IMMEDIATE_DREG}
+	case "nat":
+		return []uint16{unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX, unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX}
+	}
+	return nil
 }
 
 func sameData(name string, sent, held []byte) bool {
 	read := func(b []byte, typ uint16) []byte {
 		v := nfnl.Find(b, typ)
 		switch {
-		case slices.Contains(registers[name], typ):
+		case slices.Contains(registers(name), typ):
 			return register(v)
 		case name == "immediate" && typ == unix.NFTA_IMMEDIATE_DATA: // the kernel does not mark what is nested
 			v = nfnl.Find(v, unix.NFTA_DATA_VERDICT)

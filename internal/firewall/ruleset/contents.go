@@ -78,7 +78,7 @@ func common(buf, name, data []byte) []byte {
 		return nil
 	})
 	buf = appendField(buf, 0, name)
-	regs := registers[string(name)]
+	regs := registers(string(name))
 	for i, v := range attrs {
 		switch typ := uint16(i); {
 		case isZero(v):

@@ -7,18 +7,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Renamed are the sets whose key has changed, by the name they had before. With
+// Renamed returns the name of today of a set whose key has changed; "" for any other name. With
 // the old name the DEL of an earlier release would delete by a key of the wrong
 // length, which the kernel refuses; a set that does not exist it passes over.
-var Renamed = func() map[string]string {
-	all := map[string]string{}
-	for before, now := range map[string]string{
-		"masq": "masquerade", "source": "snat", "masqall": "masqueradeall", "besidemasqall": "besidemasqueradeall",
-	} {
-		all[before+"4"], all[before+"6"] = now+"4", now+"6"
+func Renamed(before string) string {
+	if before == "" {
+		return ""
 	}
-	return all
-}()
+	kind, family := before[:len(before)-1], before[len(before)-1:]
+	if family != "4" && family != "6" {
+		return ""
+	}
+	switch kind {
+	case "masq":
+		return "masquerade" + family
+	case "source":
+		return "snat" + family
+	case "masqall":
+		return "masqueradeall" + family
+	case "besidemasqall":
+		return "besidemasqueradeall" + family
+	}
+	return ""
+}
 
 // ClosingSets are the sets that keep packets out by what is in them.
 var ClosingSets = []*Set{&Internal, &NoICC, &Apart, &Closed, &NoHost, &Tunnels, &Sealed4, &Sealed6, &Far4, &Far6, &Beyond4, &Beyond6, &Guarded}

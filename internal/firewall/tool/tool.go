@@ -15,10 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // ErrTimeout says that a program did not end in time.
-var ErrTimeout = errors.New("did not end in time")
+var ErrTimeout error = &sentinel.Error{Text: "did not end in time"}
 
 // Bounds of a program: how long it may run, and how much of what it writes to
 // stdout and to stderr is read, in bytes. The rules of a host with a hundred
@@ -28,9 +29,6 @@ const (
 	maxOutput = 256 << 20
 	maxErrors = 64 << 10
 )
-
-// ErrNotInstalled says that there is no such program in PATH.
-var ErrNotInstalled = exec.ErrNotFound
 
 // Error is a program that did not do what it was started for.
 type Error struct {
@@ -44,11 +42,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: exit status %d: %s", e.Name, e.Code, strings.Join(strings.Fields(e.Says), " "))
 }
 
-// Find returns the path of a program; the error is ErrNotInstalled.
+// NotInstalled says that an error is of a program that is not in PATH.
+func NotInstalled(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+
+// Find returns the path of a program; the error is exec.ErrNotFound.
 func Find(name string) (path string, err error) { return exec.LookPath(name) }
 
 // Run starts a program in the network namespace of the calling thread, gives it
-// input and returns its output. The error is ErrNotInstalled, an *Error,
+// input and returns its output. The error is exec.ErrNotFound, an *Error,
 // ErrTimeout after Timeout, or of ctx, with whose end the program ends; and one
 // that says so if there is more output than anything has to say.
 func Run(ctx context.Context, name, input string, args ...string) (string, error) {

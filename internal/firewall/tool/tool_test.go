@@ -3,12 +3,14 @@ package tool
 import (
 	"context"
 	"errors"
-	"github.com/libnet-cni/libnet/internal/lntest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
 // program puts a shell script in PATH, alone but for the system's programs.
@@ -27,7 +29,7 @@ func TestRun(t *testing.T) {
 	if got, err := Run(t.Context(), name, "in\n", "arg"); err != nil || got != "arg in\n" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	if _, err := Run(t.Context(), "no-such-program", ""); !errors.Is(err, ErrNotInstalled) {
+	if _, err := Run(t.Context(), "no-such-program", ""); !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("a missing program: %v", err)
 	}
 }

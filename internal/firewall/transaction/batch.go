@@ -9,10 +9,11 @@ import (
 	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/nfnl"
+	"github.com/libnet-cni/libnet/internal/sentinel"
 )
 
 // ErrRefused says that an error is the kernel's answer to a transaction.
-var ErrRefused = errors.New("nf_tables transaction refused")
+var ErrRefused error = &sentinel.Error{Text: "nf_tables transaction refused"}
 
 // Batch gathers the messages of one transaction on tables of one name.
 type Batch struct {
