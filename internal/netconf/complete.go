@@ -199,7 +199,7 @@ func (c *Completed) encodeKeys(o *jsonw.Object, place string, section []Key, con
 
 // ofNetwork says that a key is about a network, and not about one call or about libcni.
 func (k *Key) ofNetwork() bool {
-	return k.From != fromCNI || k.Name == table[keyIPAM].Name || k.Name == table[keyDNS].Name || k.Name == ipamTable[ipamType].Name
+	return !k.CNI || k.Name == table[keyIPAM].Name || k.Name == table[keyDNS].Name || k.Name == ipamTable[ipamType].Name
 }
 
 // Recorded returns what Record kept of what lies below a configuration; nil: nothing did.

@@ -137,7 +137,7 @@ func agentNetwork(name string, v values, o *jsonr.Object) (AgentNetwork, error) 
 	n := AgentNetwork{Name: name, Config: readConfig(Overlay, v)}
 	v[keyStateDir].String(&n.StateDir)
 	var kind string
-	ipam := inside(v[keyIPAM], ipamTable[:])
+	ipam := inside(v[keyIPAM], ipamTable)
 	ipam[ipamType].String(&kind)
 	ipam[ipamDataDir].String(&n.DataDir)
 	var err error

@@ -34,7 +34,7 @@ func readMode(v jsonr.Value) (v4, v6 model.GatewayMode) {
 	if !families.Has(modeTable[modeIPv4].Name) && !families.Has(modeTable[modeIPv6].Name) { // misspelt, it would leave the network open
 		v.Refuse(`a mode, or one for a family as {"ipv4": "nat", "ipv6": "routed"}`)
 	}
-	in := read(families, modeTable[:])
+	in := read(families, modeTable)
 	return mode(in[modeIPv4]), mode(in[modeIPv6])
 }
 

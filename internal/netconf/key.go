@@ -1,36 +1,22 @@
 package netconf
 
-// Key is a key of a configuration, or of an object in it.
+// Key is a key of a configuration, or of an object in it: what plugins know of it. Package keydoc
+// has the text about it.
 type Key struct {
 	Name string
 	Of   Plugin // that have it
-	From Origin
-	Type string // "boolean"
-	// Default is what a missing key means, as JSON; empty: nothing.
-	Default string
-	// Does is its meaning, and Overlay what is different about it with overlay-ln.
-	Does, Overlay string
-	// Inside are the keys of the object, or of the objects in the list.
-	Inside []Key
+	// CNI says that the key is one of the specification or of its conventions.
+	CNI bool
 	// Exact says that libcni reads the keys inside, and takes no other spelling.
 	Exact bool
 	// Cleanup says that DEL and GC read it, too.
 	Cleanup bool
+	// Inside are the keys of the object, or of the objects in the list.
+	Inside []Key
 }
 
-// Origin says whose a key is. Those of reference plugins have their name, default and meaning.
-type Origin string
-
-// Origins of keys. The zero value is libnet.
-const (
-	fromCNI       Origin = "CNI"
-	fromBridge    Origin = "bridge"
-	fromHostLocal Origin = "host-local"
-	fromPortmap   Origin = "portmap"
-	fromFirewall  Origin = "firewall"
-)
-
-// Table returns the keys of a plugin's configuration with those inside. It is made anew.
+// Table returns the keys of a plugin's configuration with those inside; of a set of plugins, those
+// that any of them has. It is made anew.
 func Table(p Plugin) []Key { return tableOf(p, table[:]) }
 
 func tableOf(p Plugin, section []Key) (keys []Key) {

@@ -9,14 +9,11 @@ import (
 const (
 	logFile = iota
 	logLevel
-	logCount
 )
 
-var logTable = [logCount]Key{
-	logFile: {Name: "file", Of: attachers, Type: "string", Cleanup: true,
-		Does: "The file, an absolute path. It is made if it is missing, of mode 0600; its directory is not. A line that cannot be written fails no call."},
-	logLevel: {Name: "level", Of: attachers, Type: "string", Default: `"info"`, Cleanup: true,
-		Does: "Which calls have a line: `\"error\"`, those that failed; `\"warn\"`, those with a line on stderr, too; `\"info\"`, all; `\"debug\"`, all, with their configurations."},
+var logTable = []Key{
+	logFile:  {Name: "file", Of: attachers, Cleanup: true},
+	logLevel: {Name: "level", Of: attachers, Cleanup: true},
 }
 
 // Log is where and when calls are logged.
@@ -29,7 +26,7 @@ func readLog(v jsonr.Value) (log Log) {
 	if v.Missing() {
 		return log
 	}
-	in := inside(v, logTable[:])
+	in := inside(v, logTable)
 	in[logFile].String(&log.File)
 	log.Level = oneOf(in[logLevel], report.Levels()...)
 	if log.File != "" && !isPlace(log.File) {

@@ -46,7 +46,7 @@ func readNamed(v jsonr.Value) (n model.Names, on bool) {
 		v.Bool(&on)
 		return n, on
 	}
-	in := inside(v, namesTable[:])
+	in := inside(v, namesTable)
 	in[namesDomain].String(&n.Domain)
 	if !model.ValidDNSName(n.Domain) {
 		in[namesDomain].Refuse("a domain: " + model.WantDNSName)

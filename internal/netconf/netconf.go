@@ -1,11 +1,14 @@
-// Package netconf holds every key of the plugins' configurations: how it is spelt, read and
-// explained. Reading is strict for ADD, CHECK and STATUS, and lenient for DEL and GC: a
-// configuration that was edited after ADD must not keep them from their work (CNI
-// specification 1.1.0, section 4, DEL).
+// Package netconf holds every key of the plugins' configurations: how it is spelt and read.
+// Reading is strict for ADD, CHECK and STATUS, and lenient for DEL and GC: a configuration that was
+// edited after ADD must not keep them from their work (CNI specification 1.1.0, section 4, DEL).
 //
-// The table of keys (table.go, tableipam.go) is the only place that spells them. It has a
-// constant for each, by which the readers find the value; Unknown finds by it what is
-// misspelt, and docs/configuration.md is written from it (make keys).
+// The table of keys (table.go, tableinside.go, tableipam.go) is the only place that spells them
+// for plugins. It has a constant for each, by which the readers find the value, and Unknown finds by
+// it what is misspelt. The compiler lays it out, and no start of a plugin makes it: keys inside others
+// are a slice for that, since x[:] of an array would be made at each start.
+//
+// Package keydoc has the texts about the keys: type, default, meaning. No plugin links it.
+// docs/configuration.md is written from both (make keys).
 package netconf
 
 import (

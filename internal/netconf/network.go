@@ -59,7 +59,7 @@ func readNetwork(p Plugin, s Source, rest func(*Network, values, Source, section
 	v := read(s.Conf, table[:])
 	n := &Network{Config: readConfig(p, v), StateDir: readStateDir(v[keyStateDir]), Log: readLog(v[keyLog]), DNS: readDNS(v[keyDNS])}
 	v[keyStrict].Bool(new(bool))
-	in := sections{ipam: inside(v[keyIPAM], ipamTable[:]), runtime: inside(v[keyRuntimeConfig], runtimeTable[:]), args: readArgs(v)}
+	in := sections{ipam: inside(v[keyIPAM], ipamTable), runtime: inside(v[keyRuntimeConfig], runtimeTable), args: readArgs(v)}
 	in.ipam[ipamType].String(&n.IPAMType)
 	if err := s.Conf.Err(); err != nil {
 		return nil, err // of any key so far
@@ -98,7 +98,7 @@ func (n *Network) readSets(_ values, s Source, in sections) (err error) {
 
 // readArgs reads args.cni.
 func readArgs(v values) values {
-	return inside(inside(v[keyArgs], argsTable[:])[argsCNI], cniTable[:])
+	return inside(inside(v[keyArgs], argsTable)[argsCNI], cniTable)
 }
 
 // readConfig reads what describes the network.
@@ -189,7 +189,7 @@ func readMTU(v jsonr.Value) (bytes int, auto bool) {
 
 // readDNS returns what replaces the IPAM's DNS: nil if no key of it is there.
 func readDNS(v jsonr.Value) *model.DNS {
-	in := inside(v, dnsTable[:])
+	in := inside(v, dnsTable)
 	d := model.DNS{Nameservers: in[dnsNameservers].Strings(), Search: in[dnsSearch].Strings(), Options: in[dnsOptions].Strings()}
 	in[dnsDomain].String(&d.Domain)
 	if d.Nameservers == nil && d.Domain == "" && d.Search == nil && d.Options == nil {
@@ -230,7 +230,7 @@ func readPriority(capability, arg, network jsonr.Value) (container int, err erro
 func readTrunk(v jsonr.Value) ([]model.VLANRange, error) {
 	var all []model.VLANRange
 	for _, item := range v.Items() {
-		in := inside(item, trunkTable[:])
+		in := inside(item, trunkTable)
 		lowest, highest, id := in[trunkMinID].OptionalInt(), in[trunkMaxID].OptionalInt(), in[trunkID].OptionalInt()
 		if (lowest == nil) != (highest == nil) {
 			return nil, badKey(item.Place(), "only one of minID and maxID", "want both, or id")
@@ -279,6 +279,6 @@ func LooseNetwork(s Source) Cleanup {
 	if name, _ := v[keyBridge].Text(); model.ValidBridgeName(name) {
 		c.Bridge = name
 	}
-	c.IPAMType, _ = inside(v[keyIPAM], ipamTable[:])[ipamType].Text()
+	c.IPAMType, _ = inside(v[keyIPAM], ipamTable)[ipamType].Text()
 	return c
 }

@@ -35,7 +35,7 @@ type Pool struct {
 // ReadPool reads an ipam section of the type "ipam-ln".
 func ReadPool(s Source) (*Pool, error) {
 	v := read(s.Conf, table[:])
-	return readSets(s, sections{ipam: inside(v[keyIPAM], ipamTable[:]), runtime: inside(v[keyRuntimeConfig], runtimeTable[:]), args: readArgs(v)})
+	return readSets(s, sections{ipam: inside(v[keyIPAM], ipamTable), runtime: inside(v[keyRuntimeConfig], runtimeTable), args: readArgs(v)})
 }
 
 // sections are the objects inside a configuration that several of its readers need.
@@ -101,12 +101,12 @@ type rangeList struct {
 func (l *rangeList) addSets(list jsonr.Value) {
 	for _, item := range list.Items() {
 		if item.IsObject() {
-			l.addSet(inside(item, rangeTable[:]))
+			l.addSet(inside(item, rangeTable))
 			continue
 		}
 		var set []values
 		for _, r := range item.Items() {
-			set = append(set, inside(r, rangeTable[:]))
+			set = append(set, inside(r, rangeTable))
 		}
 		l.addSet(set...)
 	}
@@ -226,7 +226,7 @@ func requested(s Source, in sections) []netip.Addr {
 func readExtra(ipam values, o *jsonr.Object) model.Addressing {
 	var extra model.Addressing
 	for _, item := range ipam[ipamRoutes].Items() {
-		extra.Routes = append(extra.Routes, readRoute(inside(item, routeTable[:])))
+		extra.Routes = append(extra.Routes, readRoute(inside(item, routeTable)))
 	}
 	var file string
 	if ipam[ipamResolvConf].String(&file); file == "" {
@@ -290,7 +290,7 @@ type PoolCleanup = ipamstore.Config
 // missing.
 func LoosePool(s Source) PoolCleanup {
 	cfg := ipamstore.Config{Network: s.Network}
-	ipam := inside(s.Conf.Apart().At(table[keyIPAM].Name), ipamTable[:])
+	ipam := inside(s.Conf.Apart().At(table[keyIPAM].Name), ipamTable)
 	if dir, _ := ipam[ipamDataDir].Text(); canBe(dir) {
 		cfg.DataDir = dir
 	}

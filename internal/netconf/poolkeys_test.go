@@ -35,7 +35,7 @@ func TestPolicyKeys(t *testing.T) {
 	} {
 		var got ipamstore.Config
 		s := source(t, `"ipam":{`+tt.keys+`}`)
-		if readPolicy(inside(s.Conf.At("ipam"), ipamTable[:]), &got); s.Conf.Err() != nil {
+		if readPolicy(inside(s.Conf.At("ipam"), ipamTable), &got); s.Conf.Err() != nil {
 			t.Errorf("%s: %v", tt.keys, s.Conf.Err())
 		}
 		if diff := cmp.Diff(tt.want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {

@@ -21,7 +21,7 @@ type Port struct {
 func readPorts(v jsonr.Value) []Port {
 	var ports []Port
 	for _, item := range v.Items() {
-		ports = append(ports, readPort(inside(item, portTable[:])))
+		ports = append(ports, readPort(inside(item, portTable)))
 	}
 	return ports
 }

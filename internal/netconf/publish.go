@@ -25,7 +25,7 @@ func ReadPublish(s Source) (*Publish, error) {
 	p.Config.NoHairpin, p.Config.MasqueradeAll = readClients(v)
 	p.Config.Backend = readBackend(v[keyBackend])
 	readMatches(v, &p.Config)
-	p.Ports = readPorts(inside(v[keyRuntimeConfig], runtimeTable[:])[capPortMappings])
+	p.Ports = readPorts(inside(v[keyRuntimeConfig], runtimeTable)[capPortMappings])
 	return p, s.Conf.Err()
 }
 

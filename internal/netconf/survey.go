@@ -147,7 +147,7 @@ func misspeltOf(list *jsonr.Object) []Finding {
 	}
 	for v := range list.Values() {
 		i := find(table[:], v.Name(), false)
-		if i >= 0 && (table[i].From != fromCNI || i == keyIPAM) && find(keys, v.Name(), false) < 0 { // Podman writes args there
+		if i >= 0 && (!table[i].CNI || i == keyIPAM) && find(keys, v.Name(), false) < 0 { // Podman writes args there
 			f.add(v, "", "stands beside "+table[keyPlugins].Name+", where no plugin reads it")
 		}
 	}

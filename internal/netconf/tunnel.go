@@ -94,7 +94,7 @@ func readEncryption(v values, t *model.TunnelConfig) {
 }
 
 func readBlockSize(v jsonr.Value, size *model.BlockSize) {
-	in := inside(v, sizeTable[:])
+	in := inside(v, sizeTable)
 	in[sizeIPv4].Int(&size.IPv4)
 	in[sizeIPv6].Int(&size.IPv6)
 	if size.IPv4 < 1 || size.IPv4 > 30 {
@@ -110,7 +110,7 @@ func readNodes(v jsonr.Value) []model.Node {
 	var all []model.Node
 	for _, item := range v.Items() {
 		if item.IsObject() {
-			in := inside(item, nodeTable[:])
+			in := inside(item, nodeTable)
 			node := model.Node{Address: in[nodeAddress].Addr(), Subnets: readPrefixes(in[nodeSubnet])}
 			if !node.Address.IsValid() {
 				in[nodeAddress].Refuse(`the host's address as "192.0.2.1"`)

@@ -36,7 +36,7 @@ func Unknown(conf *jsonr.Object, p Plugin) []Finding {
 	f := finder{plugin: p}
 	conf = conf.Apart()
 	if p == IPAM {
-		f.walk(conf.At(table[keyIPAM].Name).Object(), ipamTable[:], false, true)
+		f.walk(conf.At(table[keyIPAM].Name).Object(), ipamTable, false, true)
 		return f.found
 	}
 	f.walk(conf, table[:], false, true)
@@ -85,7 +85,7 @@ func (f *finder) walk(o *jsonr.Object, section []Key, exact, others bool) {
 			f.add(v, "", "is there twice, if only in another case: the one spelt "+section[i].Name+" counts, else the last")
 		case section[i].Of&f.plugin != 0:
 			f.descend(v, &section[i])
-		case others && section[i].From != fromCNI:
+		case others && !section[i].CNI:
 			f.add(v, "", fmt.Sprintf("is no key of %s: it is one of %s", f.plugin, section[i].Of))
 		}
 		if i >= 0 {
@@ -175,7 +175,7 @@ func Check(conf *jsonr.Object, p Plugin) (line string, err error) {
 	}
 	var texts []string
 	strict := isStrict(conf.At(table[keyStrict].Name)) && p != IPAM
-	ofIPAM := isStrict(inside(conf.Apart().At(table[keyIPAM].Name), ipamTable[:])[ipamStrict])
+	ofIPAM := isStrict(inside(conf.Apart().At(table[keyIPAM].Name), ipamTable)[ipamStrict])
 	for _, f := range found {
 		if strict || ofIPAM && strings.HasPrefix(f.Key, table[keyIPAM].Name+".") {
 			return "", f.refusal()

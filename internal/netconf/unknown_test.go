@@ -131,7 +131,7 @@ func TestVendors(t *testing.T) {
 	}
 	for _, p := range Plugins() {
 		for _, name := range top {
-			if i := find(table[:], name, false); i >= 0 && table[i].Of&p == 0 && table[i].From != fromCNI {
+			if i := find(table[:], name, false); i >= 0 && table[i].Of&p == 0 && !table[i].CNI {
 				continue // as subnet, which is overlay-ln's
 			}
 			if got := found(t, p, fmt.Sprintf("%q:{}", name)); got != "" {

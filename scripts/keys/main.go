@@ -1,5 +1,6 @@
 // Command keys writes docs/configuration.md, the reference of the configuration keys, from the
-// table of internal/netconf. With -check it writes nothing, and fails if the page is another.
+// table of internal/netconf and the texts of its keydoc. With -check it writes nothing, and fails if
+// the page is another.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/netconf/keydoc"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
@@ -110,7 +112,7 @@ func page() []byte {
 	var out bytes.Buffer
 	out.WriteString(head)
 	out.WriteString("\n## Every plugin\n\n")
-	for _, k := range netconf.Table(netconf.Bridge) {
+	for _, k := range keydoc.Table(netconf.Bridge) {
 		if common(k) {
 			entry(&out, k.Name, k)
 		}
@@ -119,13 +121,13 @@ func page() []byte {
 		fmt.Fprintf(&out, "\n## %s\n\n", s.plugin)
 		wrap(&out, "", s.says)
 		out.WriteByte('\n')
-		s.list(&out, "", netconf.Table(s.plugin))
+		s.list(&out, "", keydoc.Table(s.plugin))
 	}
 	return out.Bytes()
 }
 
 // common says that a key is one of all plugins, and of CNI.
-func common(k netconf.Key) bool {
+func common(k keydoc.Key) bool {
 	for _, p := range netconf.Plugins() {
 		if k.Of&p == 0 {
 			return false
@@ -134,7 +136,7 @@ func common(k netconf.Key) bool {
 	return len(k.Inside) == 0 || k.Exact // whose keys are those of runtimeConfig
 }
 
-func (s section) list(out *bytes.Buffer, in string, keys []netconf.Key) {
+func (s section) list(out *bytes.Buffer, in string, keys []keydoc.Key) {
 	for _, k := range keys {
 		if in == "" && common(k) {
 			continue
@@ -152,7 +154,7 @@ func (s section) list(out *bytes.Buffer, in string, keys []netconf.Key) {
 }
 
 // between is what stands before the keys inside another.
-func between(k netconf.Key) string {
+func between(k keydoc.Key) string {
 	switch {
 	case strings.Contains(k.Type, "range sets"):
 		return "[][]."
@@ -162,20 +164,26 @@ func between(k netconf.Key) string {
 	return "."
 }
 
-func entry(out *bytes.Buffer, path string, k netconf.Key) {
+func entry(out *bytes.Buffer, path string, k keydoc.Key) {
 	facts := []string{k.Type}
 	if k.Default != "" {
 		facts = append(facts, "default "+quote(k.Default))
 	}
-	if k.From == "" {
-		facts = append(facts, "ours")
-	} else {
-		facts = append(facts, string(k.From))
-	}
+	facts = append(facts, whose(k))
 	if k.Cleanup {
 		facts = append(facts, "DEL")
 	}
 	wrap(out, "* ", fmt.Sprintf("`%s` (%s): %s", path, strings.Join(facts, "; "), k.Does))
+}
+
+func whose(k keydoc.Key) string {
+	switch {
+	case k.CNI:
+		return "CNI"
+	case k.From == "":
+		return "ours"
+	}
+	return string(k.From)
 }
 
 // quote marks a default that is a value of JSON.

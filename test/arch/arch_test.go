@@ -21,6 +21,7 @@ var ladder = []struct {
 	{"plugins/*", []string{"internal/report", "internal/cni", "internal/netconf", "internal/plugin", "internal/engine", "internal/model", "internal/publish", "internal/address", "internal/life"}},
 	{"internal/plugin", []string{"internal/report", "internal/cni", "internal/plan", "internal/netconf", "internal/engine", "internal/model", "internal/nodefile", "internal/address"}},
 	{"internal/netconf", []string{"internal/report", "internal/layers", "internal/jsonw", "internal/jsonr", "internal/model", "internal/plain", "pkg/ipamstore", "pkg/ipamstore/subnets", "internal/wireguard"}},
+	{"internal/netconf/keydoc", []string{"internal/netconf"}},
 	{"internal/report", []string{"internal/jsonw"}},
 	{"internal/telemetry", []string{"internal/report"}},
 	{"internal/layers", []string{"internal/jsonr", "internal/jsonw"}},
@@ -28,7 +29,7 @@ var ladder = []struct {
 	{"cmd/lnctl", []string{"cmd/lnctl/*", "internal/console", "internal/state", "internal/netns", "internal/netconf", "internal/engine", "internal/model", "internal/operator", "internal/address", "internal/life", "internal/balancer", "internal/service", "internal/firewall"}},
 	{"cmd/lnctl/find", []string{"internal/state"}},
 	{"cmd/lnctl/connect", []string{"cmd/lnctl/find", "internal/address", "internal/cni", "internal/console", "internal/engine", "internal/life", "internal/model", "internal/netconf", "internal/netns", "internal/operator", "internal/plugin", "internal/state"}},
-	{"cmd/lnctl/explain", []string{"internal/address", "internal/cni", "internal/console", "internal/firewall/iptables", "internal/firewall/ruleset", "internal/host", "internal/jsonr", "internal/link", "internal/model", "internal/netconf", "internal/plan", "internal/plugin", "internal/tunnel"}},
+	{"cmd/lnctl/explain", []string{"internal/address", "internal/cni", "internal/console", "internal/firewall/iptables", "internal/firewall/ruleset", "internal/host", "internal/jsonr", "internal/link", "internal/model", "internal/netconf", "internal/netconf/keydoc", "internal/plan", "internal/plugin", "internal/tunnel"}},
 	{"cmd/lnctl/live", []string{"internal/console", "internal/firewall/conntrack", "internal/state"}},
 	{"cmd/lnctl/graph", []string{"internal/console", "internal/graph", "internal/operator"}},
 	{"cmd/lnctl/agent", []string{"internal/console", "internal/diagnostics"}},
@@ -98,7 +99,7 @@ var ladder = []struct {
 	{"internal/plan", []string{"internal/life", "internal/model", "internal/policy", "internal/overlay", "internal/tunnel", "internal/link", "internal/host", "internal/netlink", "internal/firewall", "internal/state", "pkg/ipamstore"}},
 	{"internal/life", []string{"internal/model", "internal/link", "internal/netlink", "internal/netns", "internal/state"}},
 	{"internal/lntest", nil},
-	{"scripts/*", []string{"internal/cni", "internal/netconf", "internal/netns"}},
+	{"scripts/*", []string{"internal/cni", "internal/netconf", "internal/netconf/keydoc", "internal/netns"}},
 	{"test/*", nil},
 }
 
@@ -142,7 +143,7 @@ var heavy = []string{
 }
 
 // ofOperators are the packages of ours that serve a person or an agent: no plugin links them.
-var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/routing", "internal/telemetry", "internal/graph", "internal/diagnostics", "internal/enforce", "internal/netpolicy"}
+var ofOperators = []string{"internal/operator", "internal/agent", "internal/install", "internal/mesh", "internal/netconf/keydoc", "internal/registry", "internal/returnpath", "internal/wggo", "internal/nftrace", "internal/routing", "internal/telemetry", "internal/graph", "internal/diagnostics", "internal/enforce", "internal/netpolicy"}
 
 func TestPluginsStayLight(t *testing.T) {
 	for _, pkg := range goList(t, "{{.ImportPath}}", "./plugins/...") {

@@ -6,6 +6,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/jsonr"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
+	"github.com/libnet-cni/libnet/internal/netconf/keydoc"
 )
 
 // Origin says where a value comes from; netconf has those of values that are given.
@@ -39,9 +40,9 @@ func imply(keys []Key, c model.NetworkConfig) {
 
 // keysOf lists the keys that a plugin's object has, and those that it lacks and whose
 // default means something, by the table from which the plugin reads.
-func keysOf(m netconf.Member) []Key { return within("", netconf.Table(m.Plugin), m.Conf(), m.From) }
+func keysOf(m netconf.Member) []Key { return within("", keydoc.Table(m.Plugin), m.Conf(), m.From) }
 
-func within(at string, table []netconf.Key, conf *jsonr.Object, from func(key string) string) (all []Key) {
+func within(at string, table []keydoc.Key, conf *jsonr.Object, from func(key string) string) (all []Key) {
 	for _, k := range table {
 		v := conf.At(k.Name)
 		name := at + k.Name
@@ -50,7 +51,7 @@ func within(at string, table []netconf.Key, conf *jsonr.Object, from func(key st
 			all = append(all, within(name+".", k.Inside, v.Object(), from)...)
 		case !v.Missing():
 			all = append(all, Key{name, strings.Join(strings.Fields(string(v.Raw())), " "), Origin(from(name))})
-		case k.Default != "" && k.From != "CNI" && at != "capabilities.": // of which the runtime makes runtimeConfig
+		case k.Default != "" && !k.CNI && at != "capabilities.": // of which the runtime makes runtimeConfig
 			all = append(all, Key{name, k.Default, fromDefault})
 		}
 	}
