@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
 	"github.com/libnet-cni/libnet/internal/life"
 	"github.com/libnet-cni/libnet/internal/model"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/internal/state"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 	"github.com/libnet-cni/libnet/pkg/ipamstore/subnets"
@@ -57,7 +57,7 @@ func (p *AutoPool) check() error {
 	// Stands for a chosen subnet and collides with none that is given.
 	filler := map[bool]netip.Prefix{false: netip.PrefixFrom(netip.IPv4Unspecified(), 32), true: netip.PrefixFrom(netip.IPv6Unspecified(), 128)}
 	filled := map[int]netip.Prefix{}
-	for _, i := range slices.Sorted(maps.Keys(p.wants)) {
+	for _, i := range sorting.Keys(p.wants) {
 		want := p.wants[i]
 		key := fmt.Sprintf("ranges[%d][0].subnet", i)
 		if err := want.Check(); err != nil {
@@ -94,7 +94,7 @@ func (p *AutoPool) Resolve(ctx context.Context) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range slices.Sorted(maps.Keys(p.wants)) {
+	for _, i := range sorting.Keys(p.wants) {
 		if _, ok := subnets[i]; ok {
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/publish"
 	"github.com/libnet-cni/libnet/internal/service"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -165,7 +166,7 @@ func (n *Network) tidyServices(ctx context.Context) (names []string, err error) 
 			}
 		}
 	}
-	slices.Sort(left)
+	sorting.Ordered(left)
 	for _, name := range slices.Compact(left) {
 		if has, err := n.c.services.Has(n.def.Name, name); has || err != nil {
 			errs = append(errs, err)

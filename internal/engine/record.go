@@ -10,6 +10,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/address"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/nodefile"
+	"github.com/libnet-cni/libnet/internal/sorting"
 	"github.com/libnet-cni/libnet/pkg/ipamstore"
 )
 
@@ -172,7 +173,7 @@ func (d *fnv1a) pool(p address.SavedPool) {
 		})
 	})
 	list(d, p.Exclude, d.prefix)
-	list(d, slices.Sorted(maps.Keys(p.Aux)), func(name string) {
+	list(d, sorting.Keys(p.Aux), func(name string) {
 		d.text(name)
 		d.addr(p.Aux[name])
 	})

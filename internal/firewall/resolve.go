@@ -110,7 +110,7 @@ func (s span) clients() string {
 	for _, p := range s.Sources {
 		all = append(all, p.Masked().String())
 	}
-	slices.Sort(all)
+	sorting.Ordered(all)
 	return strings.Join(slices.Compact(all), " ")
 }
 
@@ -271,7 +271,7 @@ func (s span) withoutHoles() []PortMap {
 	for _, h := range s.holes {
 		edges = append(edges, int(h.lo), int(h.hi)+1)
 	}
-	slices.Sort(edges)
+	sorting.Ordered(edges)
 	edges = slices.Compact(edges)
 	var out []PortMap
 	for i := range len(edges) - 1 {

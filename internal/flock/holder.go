@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/libnet-cni/libnet/internal/plain"
 )
 
 // holder describes the holder of a lock, as the end of an error message; "" if that
@@ -38,20 +39,33 @@ func holder(path string, w wanted) string {
 // files of all processes: it takes longer than /proc/locks, leaves no lock out, and
 // finds those of which /proc/locks names no process.
 func holderByFiles(file, kind string, at int64) string {
-	all, _ := filepath.Glob("/proc/[0-9]*/fdinfo/*")
-	for _, info := range all {
-		for line := range strings.Lines(read(info)) {
-			text, isLock := strings.CutPrefix(line, "lock:")
-			l, ok := parseLock(text)
-			if !isLock || !ok || l.kind != kind || l.file != file || at < l.first || at > l.last {
-				continue
-			}
-			if pid, err := strconv.Atoi(strings.Split(info, "/")[2]); err == nil {
+	processes, _ := plain.ReadDir("/proc") // what is not to be seen is not found
+	for _, p := range processes {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		dir := "/proc/" + p.Name() + "/fdinfo/"
+		files, _ := plain.ReadDir(dir)
+		for _, f := range files {
+			if showsLock(read(dir+f.Name()), file, kind, at) {
 				return "; held by " + describe(pid)
 			}
 		}
 	}
 	return ""
+}
+
+// showsLock says whether a file of fdinfo tells of a lock of this kind and byte.
+func showsLock(info, file, kind string, at int64) bool {
+	for line := range strings.Lines(info) {
+		text, isLock := strings.CutPrefix(line, "lock:")
+		l, ok := parseLock(text)
+		if isLock && ok && l.kind == kind && l.file == file && at >= l.first && at <= l.last {
+			return true
+		}
+	}
+	return false
 }
 
 // held is a line of /proc/locks (proc_locks(5)).

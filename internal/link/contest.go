@@ -102,7 +102,7 @@ func (p *placing) others() []int {
 			}
 		}
 	}
-	slices.Sort(all)
+	sorting.Ordered(all)
 	return all
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -142,7 +141,7 @@ func processNamespaces() []string {
 			pids = append(pids, pid)
 		}
 	}
-	slices.Sort(pids)
+	sorting.Ordered(pids)
 	var all []string
 	for _, pid := range pids {
 		all = append(all, fmt.Sprintf("/proc/%d/ns/net", pid))

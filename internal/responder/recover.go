@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Recover returns the names that a member has in the kernel, and its network's domain; none if
@@ -30,7 +32,7 @@ func (r *Responder) Recover(ctx context.Context, owner, network string) (names [
 // bare returns names without those that are another one below the network or the domain. The best
 // one is known by its place below the domain.
 func bare(names []string, best, network string) (all []string, domain string) {
-	slices.Sort(names)
+	sorting.Ordered(names)
 	names = slices.Compact(names)
 	below := func(name, end string) bool {
 		sub, is := strings.CutSuffix(name, "."+strings.ToLower(end))

@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/sentinel"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Unsupported says that an error is of a kernel that cannot answer for names.
@@ -288,7 +289,7 @@ func (r *Responder) Strays(ctx context.Context, remove bool, known func() (Known
 		for _, words := range gone {
 			all = append(all, words)
 		}
-		slices.Sort(all)
+		sorting.Ordered(all)
 		if err != nil || !remove {
 			return err
 		}

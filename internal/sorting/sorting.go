@@ -3,6 +3,7 @@ package sorting
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -20,6 +21,16 @@ func Stable[E any](all []E, compare func(a, b E) int) {
 	for to, i := range order {
 		all[to] = from[i]
 	}
+}
+
+// Ordered is slices.Sort.
+func Ordered[E cmp.Ordered](all []E) { Stable(all, cmp.Compare[E]) }
+
+// Keys returns the keys of a map in their order.
+func Keys[K cmp.Ordered, V any](of map[K]V) []K {
+	all := slices.Collect(maps.Keys(of))
+	Ordered(all)
+	return all
 }
 
 // sorted returns the indices of n values in their order, or nil if they are in it.

@@ -26,3 +26,18 @@ func TestStable(t *testing.T) {
 		}
 	}
 }
+
+// Ordered sorts, and Keys are all keys in their order.
+func TestOrdered(t *testing.T) {
+	all := []string{"b", "c", "a", "b"}
+	Ordered(all)
+	if diff := cmp.Diff([]string{"a", "b", "b", "c"}, all); diff != "" {
+		t.Errorf("Ordered (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]int{1, 2, 3}, Keys(map[int]bool{3: true, 1: false, 2: true})); diff != "" {
+		t.Errorf("Keys (-want +got):\n%s", diff)
+	}
+	if none := Keys(map[int]bool(nil)); none != nil {
+		t.Errorf("Keys of no map: %v", none)
+	}
+}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/inotify"
 	"github.com/libnet-cni/libnet/internal/plain"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Follower tells which records of attachments changed. The kernel notes a change
@@ -128,7 +129,7 @@ func (f *Follower) Changes(fn func(Change), services func() error) error {
 		}
 		err = errors.Join(err, f.begin(changed))
 	}
-	for _, path := range slices.Sorted(maps.Keys(changed)) {
+	for _, path := range sorting.Keys(changed) {
 		err = errors.Join(err, f.tell(path, fn))
 	}
 	f.forget()

@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/libnet-cni/libnet/internal/plain"
@@ -125,6 +124,6 @@ func namesOf(dir string) ([]string, error) {
 			all = append(all, e.Name())
 		}
 	}
-	slices.Sort(all)
+	sorting.Ordered(all)
 	return all, err
 }

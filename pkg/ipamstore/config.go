@@ -2,7 +2,6 @@ package ipamstore
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -119,7 +118,7 @@ func (c *Config) carve(pools []pool, blocked []netip.Addr) error {
 // aux returns the auxiliary addresses; each must lie in a subnet of the pools.
 func (c *Config) aux(pools []pool) ([]netip.Addr, error) {
 	var out []netip.Addr
-	for _, name := range slices.Sorted(maps.Keys(c.Aux)) {
+	for _, name := range sorting.Keys(c.Aux) {
 		a := c.Aux[name].Unmap()
 		known := slices.ContainsFunc(pools, func(p pool) bool {
 			return slices.ContainsFunc(p.ranges, func(r Range) bool { return r.Subnet.Contains(a) })

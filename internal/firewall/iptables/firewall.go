@@ -13,6 +13,7 @@ import (
 
 	"github.com/libnet-cni/libnet/internal/firewall"
 	"github.com/libnet-cni/libnet/internal/flock"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // DefaultLock is the lock file of all that change our rules.
@@ -272,7 +273,7 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	slices.Sort(all)
+	sorting.Ordered(all)
 	return slices.Compact(all), nil
 }
 

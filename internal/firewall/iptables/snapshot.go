@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // snapshot is what iptables-save says of one family: rules by table and chain.
@@ -89,7 +91,7 @@ func (s snapshot) endpointChains() []string {
 			all = append(all, name)
 		}
 	}
-	slices.Sort(all)
+	sorting.Ordered(all)
 	return all
 }
 

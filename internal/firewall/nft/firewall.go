@@ -13,6 +13,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/firewall/ruleset"
 	"github.com/libnet-cni/libnet/internal/firewall/transaction"
 	"github.com/libnet-cni/libnet/internal/nfnl"
+	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
 // Firewall applies rules. Every call works in the network namespace of the
@@ -227,7 +228,7 @@ func (f *Firewall) List(ctx context.Context) ([]string, error) {
 	if err := absent(err); err != nil {
 		return nil, fmt.Errorf("list owners of rules: %w", err)
 	}
-	slices.Sort(all)
+	sorting.Ordered(all)
 	return slices.Compact(all), nil
 }
 

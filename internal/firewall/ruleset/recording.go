@@ -1,7 +1,6 @@
 package ruleset
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -34,7 +33,7 @@ func NewRecording() Recording {
 func (r *Recording) Result() firewall.Recorded {
 	out := firewall.Recorded{Networks: map[string]firewall.Network{}, Endpoints: map[string]firewall.Endpoint{}}
 	for owner, n := range r.networks {
-		slices.Sort(n.Trusted)
+		sorting.Ordered(n.Trusted)
 		out.Networks[owner] = *n
 	}
 	for owner, t := range r.endpoints {
@@ -42,7 +41,7 @@ func (r *Recording) Result() firewall.Recorded {
 			out.Endpoints[owner] = t.endpoint()
 		}
 	}
-	out.Conditioned = slices.Sorted(maps.Keys(r.gated))
+	out.Conditioned = sorting.Keys(r.gated)
 	return out
 }
 
