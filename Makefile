@@ -100,7 +100,7 @@ e2e-kubernetes: build tools ## run the manifest on a real two-node Kubernetes, a
 	@rm -f $(CURDIR)/bin/compatibility
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=dual-stack test/kubernetes/cluster none
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=host-gw PROXY_MODE=iptables test/kubernetes/cluster none
-	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=network-policy test/kubernetes/cluster 'Netpol.*NetworkPolicy between'
+	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=network-policy test/kubernetes/cluster 'Netpol (\[LinuxOnly\] )?NetworkPolicy between'
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility test/kubernetes/cluster
 	@test/kubernetes/compatibility $(CACHE)/kubernetes $(CURDIR)/bin/compatibility >docs/compatibility.md
 
