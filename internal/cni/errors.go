@@ -38,7 +38,7 @@ type errorCode struct {
 }
 
 // sentinelCodes is the one table from errors to codes, first match wins. It is made when an
-// error is to be told: most calls end without one.
+// error is reported: most calls end without one.
 func sentinelCodes() []errorCode {
 	return []errorCode{
 		{model.ErrBadNetns, types.ErrInvalidNetNS},

@@ -48,10 +48,10 @@ func In(n *netns.Namespace, fn func(*Conn) error) error {
 	})
 }
 
-// Of runs fn with rtnetlink of n. The thread stays where it is: fn opens no files of n.
+// Of runs fn with rtnetlink of n. The thread stays where it is: what fn opens is not of n.
 func Of(n *netns.Namespace, fn func(*Conn) error) error { return of(n, newRooms(ReceiveSize), fn) }
 
-// Of is Of with the buffers of c.
+// Of is as the function Of, with the buffers of c.
 func (c *Conn) Of(n *netns.Namespace, fn func(*Conn) error) error { return of(n, c.rooms, fn) }
 
 func of(n *netns.Namespace, r *rooms, fn func(*Conn) error) error {
@@ -68,7 +68,7 @@ func openSocketOf(n *netns.Namespace) (fd int, err error) {
 	if fds, ok := n.OpenInside(nil, ""); ok {
 		return fds[0], nil
 	}
-	err = n.Do(func() (err error) { // says what is wrong
+	err = n.Do(func() (err error) { // for its error
 		fd, err = openSocket()
 		return err
 	})

@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"runtime"
 	"syscall"
 	"unsafe"
 
@@ -35,14 +34,14 @@ func (n *Namespace) OpenInside(proc *procfs.FS, what ...string) (fds []int, ok b
 	return nil, false
 }
 
-// opening is what OpenInside does in the namespace. It is prepared outside: inside only
-// system calls are made of which Go's scheduler does not know.
+// opening is what OpenInside does in the namespace. It is prepared outside: inside, it only
+// makes system calls that Go's scheduler does not see.
 type opening struct {
 	netns uintptr
 	dir   uintptr
 	here  *byte   // the path of the thread's own namespace, absolute
 	paths []*byte // nil: a socket
-	fds   []int   // of each path, closed is -1
+	fds   []int   // one for each path; -1: not open
 }
 
 func newOpening(netns, dir int, prefix string, what []string) *opening {
@@ -63,9 +62,10 @@ func newOpening(netns, dir int, prefix string, what []string) *opening {
 	return o
 }
 
-// make visits the namespace and opens everything there; false: not everything is open.
-// Should the way back fail, which takes the loss of CAP_SYS_ADMIN meanwhile, the goroutine
-// is locked to its thread for good, as by Do.
+// make visits the namespace and opens everything there; false: not everything is open. A
+// thread that may not come back does not go: it asks to enter its own namespace first. One
+// that cannot come back all the same must not run anything else: the panic of a pinned
+// goroutine ends the process.
 func (o *opening) make() bool {
 	procPin()
 	defer procUnpin()
@@ -73,11 +73,10 @@ func (o *opening) make() bool {
 	if errno != 0 {
 		return false
 	}
-	_, _, errno = unix.RawSyscall(unix.SYS_SETNS, o.netns, unix.CLONE_NEWNET, 0)
-	ok := errno == 0 && o.open()
-	if errno == 0 && !rawReturn(own) {
-		runtime.LockOSThread()
-		ok = false
+	entered := rawEnter(own) && rawEnter(o.netns)
+	ok := entered && o.open()
+	if entered && !rawReturn(own) {
+		panic("a thread cannot leave a network namespace")
 	}
 	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, own, 0, 0)
 	return ok
@@ -107,10 +106,16 @@ func rawOpen(dir uintptr, path *byte, flags uintptr) (fd uintptr, errno syscall.
 	return fd, errno
 }
 
-// rawReturn brings the calling thread into the namespace that is open as own.
+// rawEnter brings the calling thread into the namespace that is open as fd.
+func rawEnter(fd uintptr) bool {
+	_, _, errno := unix.RawSyscall(unix.SYS_SETNS, fd, unix.CLONE_NEWNET, 0)
+	return errno == 0
+}
+
+// rawReturn is rawEnter, tried again: memory may have been short.
 func rawReturn(own uintptr) bool {
 	for range 1 + returnTries {
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, own, unix.CLONE_NEWNET, 0); errno == 0 {
+		if rawEnter(own) {
 			return true
 		}
 	}

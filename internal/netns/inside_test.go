@@ -2,7 +2,9 @@ package netns
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +36,16 @@ func TestOpenInside(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	threads, err := filepath.Glob("/proc/self/task/*/ns/net")
+	if err != nil || len(threads) == 0 {
+		t.Fatal(threads, err)
+	}
+	inside := fmt.Sprintf("net:[%d]", id.Ino)
+	for _, thread := range threads {
+		if where, err := os.Readlink(thread); err == nil && where == inside { // a thread may have ended
+			t.Errorf("%s has stayed in the namespace", thread)
+		}
+	}
 	if err := n.Do(func() error { return nil }); err != nil { // is at home as well
 		t.Error(err)
 	}
@@ -74,11 +86,11 @@ func TestOpenInsideRefuses(t *testing.T) {
 		}
 	}
 	if after := sockets(t); after != before {
-		t.Errorf("%d sockets are open, before %d", after, before)
+		t.Errorf("%d sockets and namespaces are open, before %d", after, before)
 	}
 }
 
-// sockets counts the process's open rtnetlink sockets.
+// sockets counts the process's open sockets and network namespaces.
 func sockets(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -87,7 +99,7 @@ func sockets(t *testing.T) int {
 	}
 	count := 0
 	for _, e := range entries {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && (strings.HasPrefix(target, "socket:") || strings.HasPrefix(target, "net:")) {
 			count++
 		}
 	}
@@ -102,11 +114,16 @@ func BenchmarkOpenInside(b *testing.B) {
 		b.Fatal(err)
 	}
 	lntest.Cold(b, map[string]func(){
-		"pinned": func() { _, _ = n.OpenInside(nil, "", forward) },
+		"pinned": func() {
+			if _, ok := n.OpenInside(nil, "", forward); !ok {
+				panic("not opened")
+			}
+		},
 		"locked-thread": func() {
 			_ = n.Do(func() error {
-				_, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-				return errors.Join(err, unix.Access("/proc/sys/"+forward, unix.R_OK))
+				_, serr := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+				_, err := unix.Open("/proc/sys/"+forward, unix.O_RDWR|unix.O_CLOEXEC, 0)
+				return errors.Join(serr, err)
 			})
 		},
 	})

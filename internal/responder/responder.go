@@ -16,7 +16,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/sorting"
 )
 
-// Unsupported says that an error is of a kernel that cannot answer for names.
+// Unsupported says whether an error is of a kernel that cannot answer for names.
 func Unsupported(err error) bool { return errors.Is(err, bpf.ErrUnsupported) }
 
 // ErrDifferent says that something is not as Put made it.

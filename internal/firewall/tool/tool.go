@@ -42,7 +42,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: exit status %d: %s", e.Name, e.Code, strings.Join(strings.Fields(e.Says), " "))
 }
 
-// NotInstalled says that an error is of a program that is not in PATH.
+// NotInstalled says whether an error is of a program that is not in PATH.
 func NotInstalled(err error) bool { return errors.Is(err, exec.ErrNotFound) }
 
 // Find returns the path of a program; the error is exec.ErrNotFound.
