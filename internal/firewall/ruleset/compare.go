@@ -46,36 +46,36 @@ func attributes(b []byte) []attribute {
 	return all
 }
 
-// registers returns the attributes of an expression that name a register.
-func registers(expr string) []uint16 {
+// isRegister says whether an attribute of an expression names a register.
+func isRegister(expr string, attr uint16) bool {
 	switch expr {
 	case "meta":
-		return []uint16{unix.NFTA_META_DREG, unix.NFTA_META_SREG}
+		return attr == unix.NFTA_META_DREG || attr == unix.NFTA_META_SREG
 	case "payload":
-		return []uint16{unix.NFTA_PAYLOAD_DREG}
+		return attr == unix.NFTA_PAYLOAD_DREG
 	case "ct":
-		return []uint16{unix.NFTA_CT_DREG}
+		return attr == unix.NFTA_CT_DREG
 	case "fib":
-		return []uint16{unix.NFTA_FIB_DREG}
+		return attr == unix.NFTA_FIB_DREG
 	case "bitwise":
-		return []uint16{unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG}
+		return attr == unix.NFTA_BITWISE_SREG || attr == unix.NFTA_BITWISE_DREG
 	case "cmp":
-		return []uint16{unix.NFTA_CMP_SREG}
+		return attr == unix.NFTA_CMP_SREG
 	case "lookup":
-		return []uint16{unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_DREG}
+		return attr == unix.NFTA_LOOKUP_SREG || attr == unix.NFTA_LOOKUP_DREG
 	case "immediate":
-		return []uint16{unix.NFTA_IMMEDIATE_DREG}
+		return attr == unix.NFTA_IMMEDIATE_DREG
 	case "nat":
-		return []uint16{unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX, unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX}
+		return attr >= unix.NFTA_NAT_REG_ADDR_MIN && attr <= unix.NFTA_NAT_REG_PROTO_MAX
 	}
-	return nil
+	return false
 }
 
 func sameData(name string, sent, held []byte) bool {
 	read := func(b []byte, typ uint16) []byte {
 		v := nfnl.Find(b, typ)
 		switch {
-		case slices.Contains(registers(name), typ):
+		case isRegister(name, typ):
 			return register(v)
 		case name == "immediate" && typ == unix.NFTA_IMMEDIATE_DATA: // the kernel does not mark what is nested
 			v = nfnl.Find(v, unix.NFTA_DATA_VERDICT)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"hash"
 	"hash/fnv"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -78,7 +77,6 @@ func common(buf, name, data []byte) []byte {
 		return nil
 	})
 	buf = appendField(buf, 0, name)
-	regs := registers(string(name))
 	for i, v := range attrs {
 		switch typ := uint16(i); {
 		case isZero(v):
@@ -86,7 +84,7 @@ func common(buf, name, data []byte) []byte {
 		case string(name) == "immediate" && typ == unix.NFTA_IMMEDIATE_DATA: // the kernel does not mark what is nested
 			v = nfnl.Find(v, unix.NFTA_DATA_VERDICT)
 			buf = appendField(appendField(buf, typ, nfnl.Find(v, unix.NFTA_VERDICT_CODE)), typ, nfnl.Find(v, unix.NFTA_VERDICT_CHAIN))
-		case len(v) == 4 && slices.Contains(regs, typ):
+		case len(v) == 4 && isRegister(string(name), typ):
 			buf = appendField(buf, typ, nil)
 			buf = binary.BigEndian.AppendUint32(buf, registerNumber(nfnl.Uint32(v)))
 		default:
