@@ -104,6 +104,19 @@ func (v Value) Int(to *int) {
 	*to = n
 }
 
+// Uint sets to.
+func (v Value) Uint(to *uint64) {
+	if v.raw == nil {
+		return
+	}
+	n, err := strconv.ParseUint(string(v.raw), 10, 64)
+	if err != nil {
+		v.Refuse("a whole number from 0")
+		return
+	}
+	*to = n
+}
+
 // OptionalInt is Int for a number that may be missing: nil.
 func (v Value) OptionalInt() *int {
 	if v.raw == nil {

@@ -177,6 +177,16 @@ func (c *Conn) DumpSome(req *nl.NetlinkRequest, reply uint16, fn func(b []byte) 
 	}
 }
 
+// kernelError is an errno with the kernel's text. Many answers are looked at for their errno
+// only: the message is not made before it is asked for.
+type kernelError struct {
+	errno unix.Errno
+	text  string
+}
+
+func (e *kernelError) Error() string { return e.errno.Error() + ": " + e.text }
+func (e *kernelError) Unwrap() error { return e.errno }
+
 // answerError reads the errno that ends an answer, with the kernel's text.
 func answerError(m syscall.NetlinkMessage) error {
 	if len(m.Data) < 4 {
@@ -199,7 +209,7 @@ func answerError(m syscall.NetlinkMessage) error {
 	}
 	_ = EachAttr(rest, func(typ uint16, v []byte) error {
 		if typ == nlmsgerrAttrMsg {
-			err = fmt.Errorf("%w: %s", err, Text(v))
+			err = &kernelError{unix.Errno(errno), Text(v)}
 		}
 		return nil
 	})

@@ -13,10 +13,13 @@ import (
 type Conn struct {
 	fd  int
 	buf []byte
+	out Buffer
 }
 
-// receiveBuffer holds what the kernel sends at once, in bytes.
-const receiveBuffer = 32 << 10
+// receiveBuffer is in bytes. Of a list, the kernel sends at once as much as it takes, and each page
+// that is written to has to be mapped first: of 32 KiB a list of rules used them all. Any message
+// that we ask for is smaller, as it is made in NLMSG_GOODSIZE, at most 8 KiB.
+const receiveBuffer = 8 << 10
 
 // groupBuffer holds what a group is told before it is read, in bytes.
 const groupBuffer = 4 << 20
@@ -51,6 +54,12 @@ func (c *Conn) Join(group int) error {
 	return errors.Join(
 		unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1),
 		unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group))
+}
+
+// Buffer returns an empty buffer for the next Send; that of an earlier call is used again.
+func (c *Conn) Buffer() *Buffer {
+	c.out = Buffer{data: c.out.data[:0]}
+	return &c.out
 }
 
 // Send sends the buffer in one system call.
@@ -95,10 +104,10 @@ func (c *Conn) Receive(fn func(a Answer, isErr bool, errno unix.Errno) (done boo
 // Dump sends m, which lists objects, and calls fn with each until the list ends. A
 // list that others changed meanwhile may be incomplete: that is unix.ERESTART.
 func (c *Conn) Dump(m Message, fn func(Answer) error) error {
-	var buf Buffer
+	buf := c.Buffer()
 	m.Flags |= unix.NLM_F_DUMP
 	buf.Add(m)
-	if err := c.Send(&buf); err != nil {
+	if err := c.Send(buf); err != nil {
 		return err
 	}
 	interrupted := false
@@ -121,10 +130,13 @@ func (c *Conn) Dump(m Message, fn func(Answer) error) error {
 func split(b []byte, fn func(Answer, bool, unix.Errno) (bool, error)) (done bool, err error) {
 	for len(b) >= msgHeader && !done && err == nil {
 		size := int(binary.NativeEndian.Uint32(b))
+		typ := binary.NativeEndian.Uint16(b[4:])
+		if typ == unix.NLMSG_ERROR {
+			size = min(size, len(b)) // the request follows its errno, of which the buffer need not hold all
+		}
 		if size < msgHeader || size > len(b) {
 			return false, errShort
 		}
-		typ := binary.NativeEndian.Uint16(b[4:])
 		a := Answer{Seq: binary.NativeEndian.Uint32(b[8:]), Type: uint8(typ), Flags: binary.NativeEndian.Uint16(b[6:])}
 		body := b[msgHeader:size]
 		switch {

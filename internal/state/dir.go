@@ -204,11 +204,19 @@ func read(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	if r, ok := v.(decoder); ok {
+		err = r.decode(data)
+	} else {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
 		return setAside(path, err)
 	}
 	return nil
 }
+
+// decoder is a record that is read without encoding/json.
+type decoder interface{ decode(data []byte) error }
 
 var errTooLarge error = &sentinel.Error{Text: "is larger than any can be"}
 

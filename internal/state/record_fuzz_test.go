@@ -34,6 +34,10 @@ func FuzzRecords(f *testing.F) {
 		lay(d.endpointFile("n", "c", "eth0"))
 		if e, err := d.LoadEndpoint("n", "c", "eth0"); refused(t, err) == nil {
 			again(t, e, e.encode())
+			var second Endpoint
+			if err := second.decode(e.encode()); err != nil || !cmp.Equal(e, second, equal...) {
+				t.Errorf("%s, written and read again (%v): %s", e.encode(), err, cmp.Diff(e, second, equal...))
+			}
 		}
 		lay(d.sandboxFile("s"))
 		if s, err := d.LoadSandbox("s"); refused(t, err) == nil {
@@ -58,11 +62,13 @@ func again[T any](t *testing.T, first T, written []byte) {
 	if err := json.Unmarshal(written, &second); err != nil {
 		t.Fatalf("%+v was written as %s: %v", first, written, err)
 	}
-	config := cmpopts.IgnoreTypes(json.RawMessage{}) // null and missing are the same; written as it came
-	if diff := cmp.Diff(first, second, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty(), config); diff != "" {
+	if diff := cmp.Diff(first, second, equal...); diff != "" {
 		t.Errorf("written as %s (-first +second):\n%s", written, diff)
 	}
 }
+
+// equal has null and missing be the same; what others wrote is written as it came.
+var equal = cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty(), cmpopts.IgnoreTypes(json.RawMessage{})}
 
 // No name leads out of the directory of records.
 func FuzzNames(f *testing.F) {

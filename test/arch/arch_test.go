@@ -53,7 +53,7 @@ var ladder = []struct {
 	{"internal/routing", []string{"internal/netlink"}},
 	{"internal/pooldir", []string{"internal/flock"}},
 	{"internal/inotify", []string{"internal/plain"}},
-	{"internal/state", []string{"internal/inotify", "internal/jsonw", "internal/flock", "internal/plain"}},
+	{"internal/state", []string{"internal/inotify", "internal/jsonr", "internal/jsonw", "internal/flock", "internal/plain"}},
 	{"internal/plain", nil},
 	{"internal/firewall", nil},
 	{"internal/flock", []string{"internal/plain"}},

@@ -33,11 +33,11 @@ func Ask(nl *nfnl.Conn, requests []nfnl.Message, fn func(i int, attrs []byte) er
 }
 
 func askPart(nl *nfnl.Conn, requests []nfnl.Message, fn func(i int, attrs []byte) error) error {
-	var buf nfnl.Buffer
+	buf := nl.Buffer()
 	for _, r := range requests {
 		buf.Add(r)
 	}
-	if err := nl.Send(&buf); err != nil {
+	if err := nl.Send(buf); err != nil {
 		return err
 	}
 	answered := 0
