@@ -38,7 +38,7 @@ func watchRules(ctx context.Context, removed func()) error {
 
 // watchTable is watchRules for other tables of ours, of this name.
 func watchTable(ctx context.Context, name string, removed func()) error {
-	w, err := nft.WatchTable(name, false)
+	w, err := nft.WatchTable(name, false, nil)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ type Enforcer struct {
 	log     *slog.Logger
 	tables  *admit.Tables
 	dirty   chan struct{}
-	events  chan struct{} // something of our tables was changed, by us or by another program
+	events  chan struct{} // another program has changed something of our tables
 	removed chan struct{} // elements may have been
 	metrics *metrics
 	links   func() (*netlink.Conn, error) // opens what devices are read by

@@ -104,29 +104,29 @@ func (e *Enforcer) has(now desired) {
 	e.written.Store(&now)
 }
 
-// guard looks at the kernel whenever something of our tables is removed, added or changed: by another
-// program, or by us.
+// guard looks at the kernel whenever another program removes, adds or changes something of our tables,
+// and once as it begins: of what was before that no event tells.
 func (e *Enforcer) guard(ctx context.Context) error {
-	w, err := nft.WatchTable(admit.TableName, true)
+	w, err := nft.WatchTable(admit.TableName, true, e.tables.Wrote)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
 	g, inner := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return w.Run(inner, func() {
-			select {
-			case e.events <- struct{}{}:
-			default:
-			}
-		})
-	})
+	event := func() {
+		select {
+		case e.events <- struct{}{}:
+		default:
+		}
+	}
+	event()
+	g.Go(func() error { return w.Run(inner, event) })
 	g.Go(func() error { return e.inspect(inner) })
 	return g.Wait()
 }
 
-// inspect looks whether the rules are whole after events, of which a change of ours has many, and has
-// the loop look if they are not, or cannot be read.
+// inspect looks whether the rules are whole after events, and has the loop look if they are not, or
+// cannot be read.
 func (e *Enforcer) inspect(ctx context.Context) error {
 	for {
 		select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/libnet-cni/libnet/internal/firewall/admit"
+	"github.com/libnet-cni/libnet/internal/firewall/nft"
 	"github.com/libnet-cni/libnet/internal/lntest"
 	lnnetlink "github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
@@ -189,5 +192,38 @@ func TestRulesOfOthers(t *testing.T) {
 	l.blocked("out", "a")
 	if write, _ := inspect(); write {
 		t.Error("the rule is still there")
+	}
+}
+
+// Our own changes have nothing be looked at, those of another program do.
+func TestOwnChangesAreNoNews(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.cluster()
+	other := func(line string) func() error {
+		return func() error { return exec.Command("nft", line).Run() }
+	}
+	bring := func() error { return l.e.bring(t.Context()) }
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		want bool
+	}{
+		{"a policy comes", func() error { l.policy("deny", `{"podSelector":{"matchLabels":{"pod":"a"}}}`); return nil }, false},
+		{"all is written anew", func() error { l.e.damaged(); return bring() }, false},
+		{"another's element comes", other("add element inet libnet-policy pods4 { 10.10.0.99 }"), true},
+		{"an element goes", other("delete element inet libnet-policy in4 { 10.10.0.2 }"), true},
+		{"after that all is written anew", func() error { l.e.damaged(); return bring() }, false},
+		{"all goes", other("flush ruleset"), true},
+	} {
+		w, err := nft.WatchTable(admit.TableName, true, l.e.tables.Wrote)
+		check(t, err)
+		patience := 2 * lntest.WaitForAnswer
+		if !tt.want {
+			patience = lntest.WaitForNone
+		}
+		if got := lntest.Tells(t, w, tt.do, patience); got != tt.want {
+			t.Errorf("%s: told of it %t, want %t", tt.name, got, tt.want)
+		}
 	}
 }

@@ -56,6 +56,23 @@ func (c *Conn) Join(group int) error {
 		unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group))
 }
 
+// Port returns the port ID of the socket, which the kernel's events have of the change that they are
+// about. 0 is the kernel's own.
+func (c *Conn) Port() (uint32, error) {
+	for bound := false; ; bound = true {
+		a, err := unix.Getsockname(c.fd)
+		if err != nil {
+			return 0, err
+		}
+		if at, is := a.(*unix.SockaddrNetlink); is && at.Pid != 0 || bound {
+			return at.Pid, nil
+		}
+		if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return 0, err
+		}
+	}
+}
+
 // Buffer returns an empty buffer for the next Send; that of an earlier call is used again.
 func (c *Conn) Buffer() *Buffer {
 	c.out = Buffer{data: c.out.data[:0]}

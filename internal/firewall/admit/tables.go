@@ -30,6 +30,7 @@ type Tables struct {
 	sockets nfnl.Pool
 	blind   atomic.Bool // Replace has found that the kernel has no classes of routes
 	forms   func() [][]form
+	ports   sync.Map // port IDs, as uint32, of sockets that changed the tables
 }
 
 // form is a table as it is written, and the name of the chain that says so.
@@ -58,7 +59,32 @@ func (s *Sets) forms() (all [][]form) {
 }
 
 // Close closes the sockets that earlier calls left open; t can be used again.
-func (t *Tables) Close() error { return t.sockets.Close() }
+func (t *Tables) Close() error {
+	t.ports.Clear()
+	return t.sockets.Close()
+}
+
+// Wrote says whether what the kernel tells of the socket with this port ID was changed by us.
+func (t *Tables) Wrote(port uint32) bool {
+	_, did := t.ports.Load(port)
+	return did
+}
+
+// change calls fn, which changes the tables, with a socket.
+func (t *Tables) change(ctx context.Context, fn func(*nfnl.Conn) error) error {
+	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+		port, err := nl.Port()
+		if err != nil {
+			return err
+		}
+		t.ports.Store(port, true)
+		return fn(nl)
+	})
+	if err != nil {
+		t.ports.Clear() // the socket is closed: another program's may get its port
+	}
+	return err
+}
 
 // Replace writes the tables with these elements, and no others, in one transaction: a packet meets
 // what was there before, or all of it. The error is firewall.ErrUnsupported if the kernel lacks
@@ -77,7 +103,7 @@ func (t *Tables) Replace(ctx context.Context, elems []Elem) error {
 }
 
 func (t *Tables) replace(ctx context.Context, elems []Elem) error {
-	return t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+	return t.change(ctx, func(nl *nfnl.Conn) error {
 		b, err := t.begin(nl)
 		if err != nil {
 			return err
@@ -122,7 +148,7 @@ func (t *Tables) begin(nl *nfnl.Conn) (*transaction.Batch, error) {
 // Change takes elements away that are there, and adds others, in one transaction. It is ErrLost if
 // the tables are not as Replace wrote them, or an element of gone is missing.
 func (t *Tables) Change(ctx context.Context, gone, added []Elem) error {
-	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+	err := t.change(ctx, func(nl *nfnl.Conn) error {
 		b, err := t.begin(nl)
 		if err != nil {
 			return err
@@ -186,7 +212,7 @@ func (t *Tables) drop(nl *nfnl.Conn, b *transaction.Batch) error {
 
 // Drop removes the tables: no pod is isolated, and none is closed. No tables are success.
 func (t *Tables) Drop(ctx context.Context) error {
-	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+	err := t.change(ctx, func(nl *nfnl.Conn) error {
 		b, err := t.begin(nl)
 		if err != nil {
 			return err

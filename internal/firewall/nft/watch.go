@@ -18,33 +18,35 @@ type Watcher struct {
 	events    *netlink.Subscription
 	table     []byte
 	additions bool
+	ours      func(port uint32) bool
 }
 
 // Watch begins to watch our tables for removals.
-func Watch() (*Watcher, error) { return WatchTable(firewall.TableName, false) }
+func Watch() (*Watcher, error) { return WatchTable(firewall.TableName, false, nil) }
 
 // WatchTable begins to watch the tables of a name. With additions, also rules and elements that are
-// added or changed count, by whomever.
-func WatchTable(name string, additions bool) (*Watcher, error) {
+// added or changed count. What is changed by a netlink socket does not count if ours says so of its
+// port ID; nil: of none.
+func WatchTable(name string, additions bool, ours func(port uint32) bool) (*Watcher, error) {
 	events, err := netlink.Subscribe("nftables", unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), 0)
 	if err != nil {
 		return nil, err
 	}
-	return &Watcher{events, []byte(name), additions}, nil
+	return &Watcher{events, []byte(name), additions, ours}, nil
 }
 
 // Close ends the watch.
 func (w *Watcher) Close() { w.events.Close() }
 
 // Run calls changed whenever something of our tables has been removed, or added if
-// that counts, by whomever, or such news may have been lost, until ctx ends.
+// that counts, or such news may have been lost, until ctx ends.
 func (w *Watcher) Run(ctx context.Context, changed func()) error {
 	return w.events.Run(ctx, w.changes, changed)
 }
 
 // changes says whether an event is about something of the tables that counts.
 func (w *Watcher) changes(m syscall.NetlinkMessage) bool {
-	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
+	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || w.ours != nil && w.ours(m.Header.Pid) {
 		return false
 	}
 	switch m.Header.Type & 0xff {

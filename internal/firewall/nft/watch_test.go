@@ -75,7 +75,7 @@ func TestWatchAdditions(t *testing.T) {
 		{"add table inet other", true, false},
 		{"delete element inet ours s { 192.0.2.1 }", true, true},
 	} {
-		w, err := WatchTable("ours", tt.additions)
+		w, err := WatchTable("ours", tt.additions, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
