@@ -32,7 +32,7 @@ func (f inForce) Handle(_ context.Context, r slog.Record) error {
 
 // BenchmarkChange changes policies among 1000, with 10,000 pods, one after the other, each of which
 // isolates a pod of this node, and tells how long it takes from the news until it is in force: by the
-// loop of the agent, which gathers changes, and looks at the rules whenever they change.
+// loop of the agent, which gathers changes, and compares what is in the kernel.
 func BenchmarkChange(b *testing.B) {
 	lntest.Isolate(b)
 	path := lntest.NewNetns(b)

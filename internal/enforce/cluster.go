@@ -144,6 +144,11 @@ func (e *Enforcer) touch() {
 	if e.since.IsZero() {
 		e.since = time.Now()
 	}
+	e.give()
+}
+
+// give has the loop look.
+func (e *Enforcer) give() {
 	select {
 	case e.dirty <- struct{}{}:
 	default:

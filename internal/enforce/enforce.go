@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,9 +58,8 @@ type Enforcer struct {
 	policyNews int
 	elems      int // in the kernel
 
-	have    desired                 // what is in the kernel; without Rules: unknown. Of the holder of writing.
-	written atomic.Pointer[desired] // the same for all; nil: unknown, or about to change
-	writing sync.Mutex              // held while elements are written, or noted to be damaged
+	have    desired    // what is in the kernel; without Rules: unknown. Of the holder of writing.
+	writing sync.Mutex // held while elements are written, listed, or noted to be damaged
 }
 
 // kinds are what the API has to tell of.
@@ -235,13 +233,11 @@ func (e *Enforcer) shut(ctx context.Context) error {
 		}
 		e.have = desired{&netpolicy.Rules{}, bySlot(there)}
 	}
-	e.written.Store(nil)
 	_, elems := changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, e.have)
 	if err := e.tables.Replace(ctx, elems); err != nil {
-		e.has(desired{})
+		e.have = desired{}
 		return err
 	}
-	e.has(e.have)
 	e.mu.Lock()
 	e.elems = len(elems)
 	e.mu.Unlock()
@@ -275,23 +271,21 @@ func (e *Enforcer) write(ctx context.Context, want desired) (gone, added []admit
 				return nil, nil, err
 			}
 		}
-		e.written.Store(nil)
 		err := e.tables.Change(ctx, gone, added)
 		if err == nil {
-			e.has(want)
+			e.have = want
 			return gone, added, nil
 		}
-		if e.has(desired{}); !errors.Is(err, admit.ErrLost) {
+		if e.have = (desired{}); !errors.Is(err, admit.ErrLost) {
 			return nil, nil, err
 		}
 		e.log.Error("another program has changed our rules: they are written anew", "table", admit.TableName)
 	}
 	_, added = changes(e.tables.Sets, desired{Rules: &netpolicy.Rules{}}, want)
-	e.written.Store(nil)
 	if err := e.tables.Replace(ctx, added); err != nil {
 		return nil, nil, err
 	}
-	e.has(want)
+	e.have = want
 	e.mu.Lock()
 	e.elems = 0
 	e.mu.Unlock()

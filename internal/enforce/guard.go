@@ -12,8 +12,7 @@ import (
 )
 
 // compare looks, some time after events, whether the kernel has the elements that were written, and has
-// the loop write them anew if not. It is apart from the loop, as it takes as long as several changes: one
-// that comes meanwhile does not wait for it, and has it look again.
+// the loop write them anew if not.
 func (e *Enforcer) compare(ctx context.Context) error {
 	pause := look
 	for {
@@ -22,12 +21,12 @@ func (e *Enforcer) compare(ctx context.Context) error {
 			return ctx.Err()
 		case <-e.removed:
 		}
-		for again, tries := true, 0; again; tries++ {
+		for again := true; again; {
 			if !pass(ctx, pause) {
 				return ctx.Err()
 			}
 			start := time.Now()
-			again = e.compareOnce(ctx, tries >= patience)
+			again = e.compareOnce(ctx)
 			pause = pauseAfter(time.Since(start))
 		}
 	}
@@ -39,42 +38,33 @@ func pauseAfter(took time.Duration) time.Duration {
 	return min(max(look, lookShare*took), lookMost)
 }
 
-// patience is how often a change may come while elements are compared. Then changes wait.
-const patience = 2
-
-// compareOnce compares with what was written last, and says whether to look again, as a change came
-// meanwhile. What differs is noted before the next change: that would not write it.
-func (e *Enforcer) compareOnce(ctx context.Context, alone bool) (again bool) {
-	if alone {
+// compareOnce says whether to look again, as the elements could not be read.
+func (e *Enforcer) compareOnce(ctx context.Context) (again bool) {
+	same, err := e.asWritten(ctx)
+	if err == nil && !same {
 		e.writing.Lock()
-		defer e.writing.Unlock()
+		e.damaged()
+		e.writing.Unlock()
 	}
-	w := e.written.Load()
-	if w == nil {
-		return !alone // of a change; after one that failed all is written anew
-	}
-	same, err := e.asWritten(ctx, *w)
-	if err != nil {
-		return true
-	}
-	if same {
-		return w != e.written.Load()
-	}
-	if !alone {
-		e.writing.Lock()
-		defer e.writing.Unlock()
-		if w != e.written.Load() {
-			return true
-		}
-	}
-	e.damaged()
-	return false
+	return err != nil
 }
 
-// asWritten says whether the kernel has these elements, and no others; if not, all of them are to be
-// written anew. An element that is missing may leave a pod open.
-func (e *Enforcer) asWritten(ctx context.Context, w desired) (bool, error) {
-	all, err := e.tables.List(ctx)
+// asWritten says whether the kernel has the elements that were written last, and no others; if not, all
+// of them are to be written anew. An element that is missing may leave a pod open. A change waits only
+// while they are listed: to decode and to compare them takes ten times as long.
+func (e *Enforcer) asWritten(ctx context.Context) (bool, error) {
+	e.writing.Lock()
+	w := e.have
+	if w.Rules == nil {
+		e.writing.Unlock()
+		return true, nil // of a change that failed; all is written anew
+	}
+	list, err := e.tables.List(ctx)
+	e.writing.Unlock()
+	if err != nil {
+		return false, err
+	}
+	all, err := list.Elems()
 	if err != nil {
 		return false, err
 	}
@@ -90,18 +80,9 @@ func (e *Enforcer) asWritten(ctx context.Context, w desired) (bool, error) {
 
 // damaged has all elements be written anew. The caller holds writing.
 func (e *Enforcer) damaged() {
-	e.has(desired{})
+	e.have = desired{}
 	e.locked(func() bool { return true })
 	e.log.Error("another program has changed elements of our sets: they are written anew", "table", admit.TableName)
-}
-
-// has notes what is in the kernel; without Rules it is unknown.
-func (e *Enforcer) has(now desired) {
-	if e.have = now; now.Rules == nil {
-		e.written.Store(nil)
-		return
-	}
-	e.written.Store(&now)
 }
 
 // guard looks at the kernel whenever another program removes, adds or changes something of our tables,
@@ -136,7 +117,7 @@ func (e *Enforcer) inspect(ctx context.Context) error {
 		}
 		start := time.Now()
 		if whole, _, err := e.tables.Whole(ctx); err != nil || !whole {
-			e.locked(func() bool { return true })
+			e.give() // of the policies nothing has changed
 		}
 		select {
 		case e.removed <- struct{}{}:

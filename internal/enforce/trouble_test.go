@@ -124,7 +124,7 @@ func TestEarly(t *testing.T) {
 	l.cluster()
 	l.reaches("c", "b")
 	l.blocked("b", "a")
-	same, err := l.e.asWritten(context.Background(), l.e.have)
+	same, err := l.e.asWritten(context.Background())
 	if check(t, err); !same {
 		t.Error("elements differ")
 	}

@@ -189,10 +189,10 @@ func (t *Tables) Whole(ctx context.Context) (whole, there bool, err error) {
 	return whole, there, firewall.AsUnsupported(err)
 }
 
-// List returns all elements of our sets. Its cost grows with their number.
-func (t *Tables) List(ctx context.Context) (all []Elem, err error) {
-	err = t.sockets.Do(ctx, func(nl *nfnl.Conn) (err error) {
-		all, err = transaction.Elems(nl, TableName, t.tables(false))
+// List lists all elements of our sets. Its cost grows with their number.
+func (t *Tables) List(ctx context.Context) (all transaction.Listing, err error) {
+	err = t.sockets.Once(ctx, func(nl *nfnl.Conn) (err error) {
+		all, err = transaction.List(nl, TableName, t.tables(false))
 		return err
 	})
 	return all, firewall.AsUnsupported(err)

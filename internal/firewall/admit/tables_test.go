@@ -55,7 +55,9 @@ func TestTables(t *testing.T) {
 	}
 	holds := func(want []Elem) {
 		t.Helper()
-		all, err := f.List(ctx)
+		list, err := f.List(ctx)
+		check(t, err)
+		all, err := list.Elems()
 		check(t, err)
 		have := map[string]bool{}
 		for _, e := range all {

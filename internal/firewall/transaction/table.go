@@ -1,6 +1,7 @@
 package transaction
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -125,24 +126,68 @@ func StandsAs(nl *nfnl.Conn, name string, t ruleset.Table, releases ...string) (
 
 // EachElem calls fn with each element of a set of the table name.
 func EachElem(nl *nfnl.Conn, name string, s *ruleset.Set, fn func(ruleset.Elem)) error {
+	return dumpSet(nl, name, s, func(attrs []byte) error { return ruleset.DecodeElems(s, attrs, fn) })
+}
+
+func dumpSet(nl *nfnl.Conn, name string, s *ruleset.Set, fn func(attrs []byte) error) error {
 	return nl.Dump(Message(unix.NFT_MSG_GETSETELEM, 0, s.Family, func(a *nfnl.Attrs) {
 		a.String(unix.NFTA_SET_ELEM_LIST_TABLE, name)
 		a.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	}), func(a nfnl.Answer) error { return ruleset.DecodeElems(s, a.Attrs, fn) })
+	}), func(a nfnl.Answer) error { return fn(a.Attrs) })
 }
 
-// Elems returns all elements of the sets of tables that have a name, each once; those of a set that
-// is not there are none. Its cost grows with their number.
-func Elems(nl *nfnl.Conn, name string, tables []ruleset.Table) (all []ruleset.Elem, err error) {
+// Listing is elements as the kernel listed them. To decode them takes four times as long as to list them.
+type Listing []listed
+
+type listed struct {
+	set     *ruleset.Set
+	answers [][]byte
+}
+
+// listTries bounds how often a set is listed that is changed meanwhile.
+const listTries = 20
+
+// List lists all elements of the sets of tables that have a name; a set that is not there has none.
+// Its cost grows with their number. The error is unix.ERESTART if the rules change all the time.
+func List(nl *nfnl.Conn, name string, tables []ruleset.Table) (all Listing, err error) {
 	for _, t := range tables {
 		for _, s := range t.Sets {
-			err := EachElem(nl, name, s, func(e ruleset.Elem) { all = append(all, e) })
+			l := listed{set: s}
+			for try := 0; try == 0 || errors.Is(err, unix.ERESTART) && try < listTries; try++ {
+				l.answers = nil
+				err = dumpSet(nl, name, s, func(attrs []byte) error {
+					l.answers = append(l.answers, bytes.Clone(attrs))
+					return nil
+				})
+			}
 			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return nil, err
+			}
+			all = append(all, l)
+		}
+	}
+	return all, nil
+}
+
+// Elems returns the elements, each once.
+func (l Listing) Elems() (all []ruleset.Elem, err error) {
+	for _, s := range l {
+		for _, attrs := range s.answers {
+			if err := ruleset.DecodeElems(s.set, attrs, func(e ruleset.Elem) { all = append(all, e) }); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return ruleset.Dedupe(all), nil
+}
+
+// Elems returns what List lists.
+func Elems(nl *nfnl.Conn, name string, tables []ruleset.Table) ([]ruleset.Elem, error) {
+	l, err := List(nl, name, tables)
+	if err != nil {
+		return nil, err
+	}
+	return l.Elems()
 }
 
 // ReleaseOf names the chain that tells which release wrote the table, by WriteTable. It makes all rules.
