@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/libnet-cni/libnet/internal/engine"
+	"github.com/libnet-cni/libnet/internal/lntest"
 	"github.com/libnet-cni/libnet/internal/model"
 	"github.com/libnet-cni/libnet/internal/netconf"
 	"github.com/libnet-cni/libnet/internal/nodefile"
@@ -282,7 +283,9 @@ func TestFollowsConfDirMadeAnew(t *testing.T) {
 }
 
 // While the lock of a pool is held, a caller that asks how much of it is in use waits
-// on one descriptor, however often it asks; once the lock is free, the answer comes.
+// on one descriptor, however often it asks; once the lock is free, the answer comes. Only
+// an answer that the claim loop may not have waited for has it look again: otherwise it
+// would look all the time.
 func TestUsageWaitsOnce(t *testing.T) {
 	t.Parallel()
 	a, _ := newAgent(t)
@@ -291,6 +294,11 @@ func TestUsageWaitsOnce(t *testing.T) {
 	own := []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}
 	if _, err := a.usage(t.Context(), n, own); err != nil {
 		t.Fatal(err)
+	}
+	select {
+	case <-a.claim:
+		t.Error("an answer that came at once has the loop look again")
+	case <-time.After(lntest.WaitForNone):
 	}
 	lock := filepath.Join(n.DataDir, n.Name, "lock")
 	if err := os.MkdirAll(filepath.Dir(lock), 0o755); err != nil {
@@ -316,6 +324,11 @@ func TestUsageWaitsOnce(t *testing.T) {
 	}
 	if use, err := a.usage(t.Context(), n, own); err != nil || len(use) != 1 {
 		t.Errorf("once it is free: %v, %v", use, err)
+	}
+	select {
+	case <-a.claim:
+	case <-time.After(lntest.WaitForAnswer):
+		t.Error("an answer that came late does not have the loop look again")
 	}
 }
 

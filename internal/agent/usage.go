@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libnet-cni/libnet/internal/address"
@@ -29,7 +30,8 @@ const (
 type question struct {
 	done chan struct{}
 	use  []address.Use
-	err  error // once done
+	err  error       // once done
+	late atomic.Bool // the loop has gone on without the answer
 
 	mu   sync.Mutex
 	busy error // names the owner of the lock; nil: not known yet
@@ -62,12 +64,14 @@ func (a *Agent) ask(ctx context.Context, n netconf.AgentNetwork, own []netip.Pre
 		return pool.Usage(ctx)
 	}
 	go func() {
-		defer a.claim.give()
-		defer close(q.done)
 		q.use, q.err = look(0)
 		if errors.Is(q.err, ipamstore.ErrLocked) && ctx.Err() == nil {
 			q.setBusy(q.err)
 			q.use, q.err = look(ever)
+		}
+		close(q.done)
+		if q.late.Load() {
+			a.claim.give()
 		}
 	}()
 	return q
@@ -89,6 +93,7 @@ func (a *Agent) usage(ctx context.Context, n netconf.AgentNetwork, own []netip.P
 	select {
 	case <-q.done:
 	case <-late.C:
+		q.late.Store(true)
 		return nil, q.waiting()
 	case <-ctx.Done():
 		return nil, ctx.Err()
