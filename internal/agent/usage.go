@@ -94,7 +94,11 @@ func (a *Agent) usage(ctx context.Context, n netconf.AgentNetwork, own []netip.P
 	case <-q.done:
 	case <-late.C:
 		q.late.Store(true)
-		return nil, q.waiting()
+		select {
+		case <-q.done: // it came just now, and may not have seen that it is late
+		default:
+			return nil, q.waiting()
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

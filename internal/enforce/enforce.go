@@ -91,6 +91,8 @@ const (
 	// look is how long after an event all elements are compared; one part of lookShare of the time goes
 	// into that, unless they would not be compared for longer than lookMost then.
 	look, lookShare, lookMost = time.Second, 20, 30 * time.Second
+	// rarely is how soon all elements are compared without an event.
+	rarely = 10 * time.Minute
 	// inspectShare is how long, in times of what it took, the rules are not looked at again.
 	inspectShare = 10
 )

@@ -11,16 +11,20 @@ import (
 	"github.com/libnet-cni/libnet/internal/netpolicy"
 )
 
-// compare looks, some time after events, whether the kernel has the elements that were written, and has
-// the loop write them anew if not.
+// compare looks, some time after events, and rarely without any, whether the kernel has the elements
+// that were written, and has the loop write them anew if not.
 func (e *Enforcer) compare(ctx context.Context) error {
 	pause := look
 	for {
+		rest := time.NewTimer(rarely)
 		select {
 		case <-ctx.Done():
+			rest.Stop()
 			return ctx.Err()
 		case <-e.removed:
+		case <-rest.C:
 		}
+		rest.Stop()
 		for again := true; again; {
 			if !pass(ctx, pause) {
 				return ctx.Err()
@@ -57,7 +61,7 @@ func (e *Enforcer) asWritten(ctx context.Context) (bool, error) {
 	w := e.have
 	if w.Rules == nil {
 		e.writing.Unlock()
-		return true, nil // of a change that failed; all is written anew
+		return true, nil // it is not known what was written: all will be written anew
 	}
 	list, err := e.tables.List(ctx)
 	e.writing.Unlock()
@@ -86,7 +90,7 @@ func (e *Enforcer) damaged() {
 }
 
 // guard looks at the kernel whenever another program removes, adds or changes something of our tables,
-// and once as it begins: of what was before that no event tells.
+// and once when it begins, as no event tells of what happened before.
 func (e *Enforcer) guard(ctx context.Context) error {
 	w, err := nft.WatchTable(admit.TableName, true, e.tables.Wrote)
 	if err != nil {
@@ -117,7 +121,7 @@ func (e *Enforcer) inspect(ctx context.Context) error {
 		}
 		start := time.Now()
 		if whole, _, err := e.tables.Whole(ctx); err != nil || !whole {
-			e.give() // of the policies nothing has changed
+			e.give() // no policy has changed
 		}
 		select {
 		case e.removed <- struct{}{}:

@@ -3,9 +3,11 @@ package guard
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -187,5 +189,43 @@ func TestAGuardThatWasNotApplied(t *testing.T) {
 	l.must(g.Free(false, model.BackendNFTables))
 	if _, err := l.Index.LockBridge(t.Context(), "br0", unix.LOCK_EX, state.OnlyExisting); !errors.Is(err, state.ErrNotFound) {
 		t.Errorf("the index: %v, want none", err)
+	}
+}
+
+// A network that has a bridge to itself has the rules that its guard in the index gives, also where it
+// lets in trusted interfaces or a mark that its policy makes superfluous: ADD and CHECK agree on them.
+func TestAloneAsJoined(t *testing.T) {
+	l := newLab(t)
+	count := 0
+	for _, c := range []model.NetworkConfig{{}, {Internal: true}, {NoHost: true}} {
+		for _, mode := range []model.GatewayMode{model.GatewayNAT, model.GatewayNATUnprotected, model.GatewayRouted, model.GatewayIsolated} {
+			for _, trusted := range [][]string{nil, {"eth9"}} {
+				for _, mark := range []model.FwMark{{}, {Value: 1, Mask: 1}} {
+					c.GatewayModeIPv4, c.GatewayModeIPv6, c.TrustedInterfaces, c.AcceptFwMark = mode, mode, trusted, mark
+					what := fmt.Sprintf("%s, internal %t, no host %t, trusted %v, mark %v", mode, c.Internal, c.NoHost, trusted, mark)
+					count++
+					n := l.network(fmt.Sprint("n", count), c)
+					rec := l.attach(n, "c")
+					b, err := l.Index.LockBridge(t.Context(), "br0", unix.LOCK_SH, state.OnlyExisting)
+					l.must(err)
+					want, err := fromIndex(n, b, rec.Guard)
+					l.must(err)
+					b.Unlock()
+					want.Own = nil // that of the network itself
+					check, err := l.Verifiable(t.Context(), n, rec)
+					l.must(err)
+					again, err := l.Hold(t.Context(), n, true)
+					l.must(err)
+					l.must(again.Free(false, model.BackendNFTables))
+					if diff := cmp.Diff(want, check); diff != "" {
+						t.Errorf("%s: CHECK (-index +alone):\n%s", what, diff)
+					}
+					if diff := cmp.Diff(want, again.Rules); diff != "" {
+						t.Errorf("%s: another ADD (-index +alone):\n%s", what, diff)
+					}
+					l.detach(n, rec)
+				}
+			}
+		}
 	}
 }

@@ -106,7 +106,7 @@ func (k *Book) enterGuard(ctx context.Context, n *plan.Network, b Bridge) (Guard
 // joined is the network's rules with all guards of an index that has its own.
 func joined(n *plan.Network, b Bridge) (firewall.Network, error) {
 	if b.Len() == 1 {
-		return n.Rules(), nil
+		return alone(n), nil
 	}
 	all, err := readableGuards(b)
 	if err != nil {
@@ -114,6 +114,9 @@ func joined(n *plan.Network, b Bridge) (firewall.Network, error) {
 	}
 	return joinGuards(n.Rules(), all)
 }
+
+// alone is the network's rules on a bridge that no other network has, as joinGuards has them.
+func alone(n *plan.Network) firewall.Network { return policy.Join(n.Rules()) }
 
 // joinGuards returns the strictest of n and all guards.
 func joinGuards(n firewall.Network, all []state.Guard) (firewall.Network, error) {
@@ -206,7 +209,7 @@ func (k *Book) Verifiable(ctx context.Context, n *plan.Network, rec state.Endpoi
 		return joined(n, b)
 	}
 	if b.Len() == 1 && rec.Guard == n.GuardID() {
-		return n.Rules(), nil // what it has in the index is what it asks for now
+		return alone(n), nil // its guard in the index is that of its configuration
 	}
 	return fromIndex(n, b, rec.Guard)
 }

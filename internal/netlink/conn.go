@@ -177,8 +177,8 @@ func (c *Conn) DumpSome(req *nl.NetlinkRequest, reply uint16, fn func(b []byte) 
 	}
 }
 
-// kernelError is an errno with the kernel's text. Many answers are looked at for their errno
-// only: the message is not made before it is asked for.
+// kernelError is an errno with the kernel's text. Of many answers only the errno matters: the
+// message is put together when it is read.
 type kernelError struct {
 	errno unix.Errno
 	text  string

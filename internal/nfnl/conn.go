@@ -16,10 +16,16 @@ type Conn struct {
 	out Buffer
 }
 
-// receiveBuffer is in bytes. Of a list, the kernel sends at once as much as it takes, and each page
-// that is written to has to be mapped first: of 32 KiB a list of rules used them all. Any message
-// that we ask for is smaller, as it is made in NLMSG_GOODSIZE, at most 8 KiB.
-const receiveBuffer = 8 << 10
+// The sizes of the buffer that answers are received into, in bytes. The kernel fills it when it sends
+// a list, and each page that it fills must be mapped first: a list of rules filled all pages of 32 KiB.
+// A longer list takes less time with the larger one: for each part of it the kernel walks a set from
+// its beginning. Every answer about an object of ours is smaller than 8 KiB.
+const (
+	receiveBuffer = 8 << 10
+	largeBuffer   = 32 << 10
+	// longList is after how many parts of an answer the buffer becomes large.
+	longList = 8
+)
 
 // groupBuffer holds what a group is told before it is read, in bytes.
 const groupBuffer = 4 << 20
@@ -56,8 +62,8 @@ func (c *Conn) Join(group int) error {
 		unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group))
 }
 
-// Port returns the port ID of the socket, which the kernel's events have of the change that they are
-// about. 0 is the kernel's own.
+// Port returns the port ID of the socket. The kernel puts it into the events of a change that was made
+// through this socket; 0 is the kernel itself.
 func (c *Conn) Port() (uint32, error) {
 	for bound := false; ; bound = true {
 		a, err := unix.Getsockname(c.fd)
@@ -73,7 +79,8 @@ func (c *Conn) Port() (uint32, error) {
 	}
 }
 
-// Buffer returns an empty buffer for the next Send; that of an earlier call is used again.
+// Buffer returns an empty buffer for the next Send; that of an earlier call is used again, so no
+// request may be made while the answers of another one are received.
 func (c *Conn) Buffer() *Buffer {
 	c.out = Buffer{data: c.out.data[:0]}
 	return &c.out
@@ -95,6 +102,14 @@ func (c *Conn) Send(b *Buffer) error {
 	}
 }
 
+// Enlarge has the socket receive 32 KiB at once, as is needed for rules of others: the kernel ends a
+// list, without an error, at a rule that does not fit.
+func (c *Conn) Enlarge() {
+	if len(c.buf) < largeBuffer {
+		c.buf = make([]byte, largeBuffer)
+	}
+}
+
 // Receive calls fn for every message that comes until it says done. An answer
 // that is an error or an acknowledgement has an errno, which may be 0. Answers
 // are good until fn returns.
@@ -102,6 +117,7 @@ func (c *Conn) Receive(fn func(a Answer, isErr bool, errno unix.Errno) (done boo
 	if c.buf == nil {
 		c.buf = make([]byte, receiveBuffer)
 	}
+	parts := 0
 	for try := 0; ; try++ {
 		n, err := unix.Read(c.fd, c.buf)
 		// The answer tells whether there is something to undo.
@@ -114,6 +130,9 @@ func (c *Conn) Receive(fn func(a Answer, isErr bool, errno unix.Errno) (done boo
 		done, err := split(c.buf[:n], fn)
 		if done || err != nil {
 			return err
+		}
+		if parts++; parts == longList {
+			c.Enlarge()
 		}
 	}
 }
@@ -149,7 +168,7 @@ func split(b []byte, fn func(Answer, bool, unix.Errno) (bool, error)) (done bool
 		size := int(binary.NativeEndian.Uint32(b))
 		typ := binary.NativeEndian.Uint16(b[4:])
 		if typ == unix.NLMSG_ERROR {
-			size = min(size, len(b)) // the request follows its errno, of which the buffer need not hold all
+			size = min(size, len(b)) // the request follows its errno; the buffer may hold only a part of it
 		}
 		if size < msgHeader || size > len(b) {
 			return false, errShort

@@ -86,6 +86,7 @@ func (t *Tracer) comment(at chainKey, handle uint64) string {
 				a.String(unix.NFTA_RULE_TABLE, at.table)
 				a.String(unix.NFTA_RULE_CHAIN, at.chain)
 			}}
+			t.table.Enlarge()
 			_ = t.table.Dump(m, func(a nfnl.Answer) error { // without it the rule has its handle
 				known[nfnl.Uint64(nfnl.Find(a.Attrs, unix.NFTA_RULE_HANDLE))] = commentOf(nfnl.Find(a.Attrs, unix.NFTA_RULE_USERDATA))
 				return nil

@@ -53,15 +53,19 @@ func (r *Endpoint) decode(data []byte) error {
 	return o.Err()
 }
 
-// decodeList returns nil for a list that is missing.
 func decodeList[T any](v jsonr.Value, one func(*jsonr.Object) T) []T {
+	return decodeValues(v, func(item jsonr.Value) T { return one(item.Object()) })
+}
+
+// decodeValues returns nil for a list that is missing, and not for an empty one.
+func decodeValues[T any](v jsonr.Value, one func(jsonr.Value) T) []T {
 	items := v.Items()
 	if items == nil {
 		return nil
 	}
 	all := make([]T, len(items))
 	for i, item := range items {
-		all[i] = one(item.Object())
+		all[i] = one(item)
 	}
 	return all
 }
@@ -87,18 +91,16 @@ func decodeOwnRules(o *jsonr.Object) *OwnRules {
 	o.At("SpoofCheck").Bool(&r.SpoofCheck)
 	o.At("NoHairpin").Bool(&r.NoHairpin)
 	o.At("MasqueradeAll").Bool(&r.MasqueradeAll)
-	for _, v := range o.At("Source").Items() {
-		r.Source = append(r.Source, v.Addr())
-	}
+	r.Source = decodeValues(o.At("Source"), addrOf)
 	return r
 }
 
 func decodeAddress(o *jsonr.Object) Address {
-	return Address{Prefix: prefixOf(o.At("Prefix")), Gateway: o.At("Gateway").Addr()}
+	return Address{Prefix: prefixOf(o.At("Prefix")), Gateway: addrOf(o.At("Gateway"))}
 }
 
 func decodeRoute(o *jsonr.Object) Route {
-	r := Route{Dst: prefixOf(o.At("Dst")), Gateway: o.At("Gateway").Addr(), Table: o.At("Table").OptionalInt(), Scope: o.At("Scope").OptionalInt()}
+	r := Route{Dst: prefixOf(o.At("Dst")), Gateway: addrOf(o.At("Gateway")), Table: o.At("Table").OptionalInt(), Scope: o.At("Scope").OptionalInt()}
 	o.At("MTU").Int(&r.MTU)
 	o.At("AdvMSS").Int(&r.AdvMSS)
 	o.At("Priority").Int(&r.Priority)
@@ -121,15 +123,23 @@ func decodeLink(o *jsonr.Object) Link {
 }
 
 func decodePort(o *jsonr.Object) Port {
-	p := Port{HostIP: o.At("HostIP").Addr()}
+	p := Port{HostIP: addrOf(o.At("HostIP"))}
 	o.String("Protocol", &p.Protocol)
 	o.At("HostPort").Int(&p.HostPort)
 	o.At("HostPortEnd").Int(&p.HostPortEnd)
 	o.At("ContainerPort").Int(&p.ContainerPort)
-	for _, v := range o.At("Sources").Items() {
-		p.Sources = append(p.Sources, prefixOf(v))
-	}
+	p.Sources = decodeValues(o.At("Sources"), prefixOf)
 	return p
+}
+
+// addrOf returns the address as it is written, the zero address for a missing and an empty one.
+func addrOf(v jsonr.Value) (a netip.Addr) {
+	var s string
+	v.String(&s)
+	if err := a.UnmarshalText([]byte(s)); err != nil {
+		v.Refuse("an address")
+	}
+	return a
 }
 
 // prefixOf returns the zero prefix for a missing and an empty one.

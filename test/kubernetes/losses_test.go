@@ -54,8 +54,9 @@ func losing(t *testing.T, what string, from, to container, do func()) (lost int)
 	sent, received, last := 0, 0, -1
 	for line := range bytes.Lines(out.Bytes()) {
 		var from string
-		if n, _ := fmt.Sscanf(string(line), "64 bytes from %s seq=%d", &from, &last); n == 2 && !bytes.Contains(line, []byte("DUP!")) {
-			received++
+		var seq int
+		if n, _ := fmt.Sscanf(string(line), "64 bytes from %s seq=%d", &from, &seq); n == 2 && !bytes.Contains(line, []byte("DUP!")) {
+			received, last = received+1, seq
 		}
 		_, _ = fmt.Sscanf(string(line), "%d packets transmitted", &sent)
 	}

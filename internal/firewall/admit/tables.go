@@ -27,7 +27,8 @@ func MarkPath(stateDir string) string { return filepath.Join(stateDir, "overlay"
 // sockets and what the kernel can do, and may be used by many goroutines.
 type Tables struct {
 	*Sets
-	sockets nfnl.Pool
+	sockets nfnl.Pool   // to look
+	writers nfnl.Pool   // to change
 	blind   atomic.Bool // Replace has found that the kernel has no classes of routes
 	forms   func() [][]form
 	ports   sync.Map // port IDs, as uint32, of sockets that changed the tables
@@ -61,10 +62,10 @@ func (s *Sets) forms() (all [][]form) {
 // Close closes the sockets that earlier calls left open; t can be used again.
 func (t *Tables) Close() error {
 	t.ports.Clear()
-	return t.sockets.Close()
+	return errors.Join(t.sockets.Close(), t.writers.Close())
 }
 
-// Wrote says whether what the kernel tells of the socket with this port ID was changed by us.
+// Wrote says whether the netlink socket with this port ID is one that we change the tables by.
 func (t *Tables) Wrote(port uint32) bool {
 	_, did := t.ports.Load(port)
 	return did
@@ -72,18 +73,17 @@ func (t *Tables) Wrote(port uint32) bool {
 
 // change calls fn, which changes the tables, with a socket.
 func (t *Tables) change(ctx context.Context, fn func(*nfnl.Conn) error) error {
-	err := t.sockets.Do(ctx, func(nl *nfnl.Conn) error {
+	return t.writers.Do(ctx, func(nl *nfnl.Conn) error {
 		port, err := nl.Port()
 		if err != nil {
 			return err
 		}
 		t.ports.Store(port, true)
-		return fn(nl)
+		if err = fn(nl); err != nil && !errors.Is(err, unix.ERESTART) {
+			t.ports.Delete(port) // the socket will be closed: another program's may get its port
+		}
+		return err
 	})
-	if err != nil {
-		t.ports.Clear() // the socket is closed: another program's may get its port
-	}
-	return err
 }
 
 // Replace writes the tables with these elements, and no others, in one transaction: a packet meets

@@ -91,6 +91,7 @@ type conn struct {
 // list asks for all objects of a family that match and calls fn with the attributes of each.
 func (c *conn) list(typ uint8, fam family, put func(*nfnl.Attrs), fn func(attrs []byte) error) error {
 	m := nfnl.Message{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Type: typ, Family: fam.number, Put: put}
+	c.nl.Enlarge()
 	return c.nl.Dump(m, func(a nfnl.Answer) error { return fn(a.Attrs) })
 }
 

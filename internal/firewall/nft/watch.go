@@ -25,8 +25,8 @@ type Watcher struct {
 func Watch() (*Watcher, error) { return WatchTable(firewall.TableName, false, nil) }
 
 // WatchTable begins to watch the tables of a name. With additions, also rules and elements that are
-// added or changed count. What is changed by a netlink socket does not count if ours says so of its
-// port ID; nil: of none.
+// added or changed count. A change that was made through a netlink socket does not count if ours
+// returns true for its port ID; with nil every change counts.
 func WatchTable(name string, additions bool, ours func(port uint32) bool) (*Watcher, error) {
 	events, err := netlink.Subscribe("nftables", unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), 0)
 	if err != nil {

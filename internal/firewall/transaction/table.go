@@ -145,7 +145,7 @@ type listed struct {
 }
 
 // listTries bounds how often a set is listed that is changed meanwhile.
-const listTries = 20
+const listTries = 3
 
 // List lists all elements of the sets of tables that have a name; a set that is not there has none.
 // Its cost grows with their number. The error is unix.ERESTART if the rules change all the time.
