@@ -56,6 +56,10 @@ func Run(ctx context.Context, name, input string, args ...string) (string, error
 	return run(ctx, Timeout, name, input, args...)
 }
 
+// outputWait is how long output may take that a program has written when it ends: on a machine that is
+// very busy, to read it takes a second. A program that it has started may hold its output open.
+const outputWait = 5 * time.Second
+
 func run(outer context.Context, timeout time.Duration, name, input string, args ...string) (string, error) {
 	path, err := Find(name)
 	if err != nil {
@@ -74,7 +78,7 @@ func run(outer context.Context, timeout time.Duration, name, input string, args 
 	out, complaints := limited{most: maxOutput}, limited{most: maxErrors}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &complaints
-	cmd.WaitDelay = time.Second // what it has started may hold its output open
+	cmd.WaitDelay = outputWait
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
