@@ -96,13 +96,13 @@ e2e: build tools ## run real containerd over the plugins (installs Debian packag
 
 e2e-kubernetes: build tools ## run the manifest on a real two-node Kubernetes, and its conformance specs (builds one: 25 minutes the first time)
 	@test/kubernetes/deps $(CACHE)/kubernetes $(TOOLS)
-	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) KUBERNETES=$(CACHE)/kubernetes $(GO) test -C test/kubernetes -v -count=1 -timeout 30m .
-	@rm -f $(CURDIR)/bin/compatibility
+	@rm -f $(CURDIR)/bin/compatibility $(CURDIR)/bin/runtimes
+	BIN=$(CURDIR)/bin TOOLS=$(TOOLS) KUBERNETES=$(CACHE)/kubernetes RUNTIMES=$(CURDIR)/bin/runtimes $(GO) test -C test/kubernetes -v -count=1 -timeout 30m .
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=dual-stack test/kubernetes/cluster none
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=host-gw PROXY_MODE=iptables test/kubernetes/cluster none
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility VARIANT=network-policy test/kubernetes/cluster 'Netpol (\[LinuxOnly\] )?NetworkPolicy between'
 	BIN=$(CURDIR)/bin KUBERNETES=$(CACHE)/kubernetes RESULTS=$(CURDIR)/bin/compatibility test/kubernetes/cluster
-	@test/kubernetes/compatibility $(CACHE)/kubernetes $(CURDIR)/bin/compatibility >docs/compatibility.md
+	@test/kubernetes/compatibility $(CACHE)/kubernetes $(CURDIR)/bin/compatibility $(CURDIR)/bin/runtimes >docs/compatibility.md
 
 # Without what needs a quick etcd, which an emulated machine has not, or nft, which its root has not.
 e2e-wireguard: build tools ## run encrypted networks on a kernel with WireGuard, in qemu (installs Debian packages)
