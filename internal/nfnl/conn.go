@@ -23,7 +23,8 @@ type Conn struct {
 const (
 	receiveBuffer = 8 << 10
 	largeBuffer   = 32 << 10
-	// longList is after how many parts of an answer the buffer becomes large.
+	// longList is after how many parts of a list, each of which fills more than half of the buffer, it
+	// becomes large. Answers about single objects are far smaller.
 	longList = 8
 )
 
@@ -131,8 +132,10 @@ func (c *Conn) Receive(fn func(a Answer, isErr bool, errno unix.Errno) (done boo
 		if done || err != nil {
 			return err
 		}
-		if parts++; parts == longList {
-			c.Enlarge()
+		if n > len(c.buf)/2 {
+			if parts++; parts == longList {
+				c.Enlarge()
+			}
 		}
 	}
 }

@@ -21,6 +21,10 @@ type Watcher struct {
 	ours      func(port uint32) bool
 }
 
+// watchBuffer is how many bytes of events wait in the kernel: a table that is written anew fills its
+// default of 208 KiB on a busy machine, and what is lost counts as a change by another program.
+const watchBuffer = 4 << 20
+
 // Watch begins to watch our tables for removals.
 func Watch() (*Watcher, error) { return WatchTable(firewall.TableName, false, nil) }
 
@@ -28,7 +32,7 @@ func Watch() (*Watcher, error) { return WatchTable(firewall.TableName, false, ni
 // added or changed count. A change that was made through a netlink socket does not count if ours
 // returns true for its port ID; with nil every change counts.
 func WatchTable(name string, additions bool, ours func(port uint32) bool) (*Watcher, error) {
-	events, err := netlink.Subscribe("nftables", unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), 0)
+	events, err := netlink.Subscribe("nftables", unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1), watchBuffer)
 	if err != nil {
 		return nil, err
 	}
