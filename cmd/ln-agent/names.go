@@ -33,17 +33,17 @@ func (n *nameSettings) service(stateDir string, log *slog.Logger) (*names.Servic
 	if n.limit < 0 {
 		return nil, usagef("--names-limit %d: want 0 or more", n.limit)
 	}
-	return names.New(names.Config{StateDir: stateDir, Limit: n.limit, Queues: moreThreads(), Queries: n.queries, Log: log}), nil
+	moreThreads()
+	return names.New(names.Config{StateDir: stateDir, Limit: n.limit, Queries: n.queries, Log: log}), nil
 }
 
-// moreThreads has as many more threads run Go code at once as wait for queries, and returns
-// how many these are. A thread in a system call still counts as one that runs; without more,
-// the runtime looks every 20 µs for one to count no more, which costs a tenth of an answer.
-func moreThreads() int {
+// moreThreads has more threads run Go code at once, for those that wait for queries. A thread in
+// a system call still counts as one that runs; without more, the runtime looks every 20 µs for one
+// to count no more, which costs a tenth of an answer.
+func moreThreads() {
+	const most = 4
 	before := runtime.GOMAXPROCS(0)
-	queues := min(before, names.MostQueues)
-	runtime.GOMAXPROCS(before + queues)
-	return queues
+	runtime.GOMAXPROCS(before + min(before, most))
 }
 
 // runLocal answers for names of this host's containers, without etcd. Two agents on

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -46,13 +45,7 @@ type Config struct {
 	// Limit is how many queries per second of one container come here, over UDP;
 	// more pass untouched. 0: no limit.
 	Limit int
-	// Queues is how many threads wait for queries, MostQueues at most; 0: as many as may
-	// run Go code at once.
-	Queues int
 }
-
-// MostQueues is how many threads wait for queries at most.
-const MostQueues = 4
 
 const (
 	// aliveFor is how long a rule counts after it was renewed last. A client asks
@@ -100,14 +93,15 @@ func Start(c Config) (*Capture, error) {
 }
 
 func (c *Capture) open() error {
-	number := c.conf.Queues
-	if number <= 0 {
-		number = runtime.GOMAXPROCS(0)
-	}
-	number = min(number, MostQueues)
-	queues, err := openQueues(number, c.conf)
+	number := cpus()
+	queues, err := openQueues(min(number, mostQueues), c.conf)
 	if err != nil {
 		return err
+	}
+	for i, q := range queues {
+		if number == len(queues) {
+			q.cpu = i
+		}
 	}
 	c.queues = queues
 	if c.tcp, err = listen(c.conf); err != nil {

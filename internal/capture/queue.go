@@ -41,16 +41,14 @@ const (
 	// The queues have numbers from here on; where one is taken, later ones.
 	firstQueue = 53000
 	queueTries = 16
+	// mostQueues is how many there are at most: where there are more CPUs, some share one.
+	mostQueues = 64
 	// queueLen is how many queries may wait in a queue.
 	queueLen = 4096
 	// copyRange is how much of a packet comes here, in bytes: a query is shorter.
 	copyRange     = 4096
 	receiveSize   = copyRange + 1024 // with what is told of it
 	receiveMemory = 8 << 20
-	// aloneOften is how often in a row a message comes alone before messages are received one
-	// by one, and severalAgain how often that is done until it is tried again whether several
-	// come at once.
-	aloneOften, severalAgain = 32, 8
 	// roomSize is more than an answer over UDP has, in bytes.
 	roomSize = 2048
 	// turnAfter is how long a thread that has queries goes without Go's scheduler.
@@ -60,6 +58,7 @@ const (
 // queue is an NFQUEUE.
 type queue struct {
 	number int
+	cpu    int // from which alone queries come; none: from several
 	fd     int // netlink
 	out    int // a packet socket that receives nothing
 	conf   Config
@@ -106,7 +105,7 @@ func openQueue(number int, c Config) (*queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &queue{number: number, fd: fd, out: -1, conf: c, in: newMessages(receiveSize), answers: newMessages(0), names: map[int]string{}, room: make([]byte, 0, roomSize), runs: make([]decision, 0, atOnce+1)}
+	q := &queue{number: number, cpu: none, fd: fd, out: -1, conf: c, in: newMessages(receiveSize), answers: newMessages(0), names: map[int]string{}, room: make([]byte, 0, roomSize), runs: make([]decision, 0, atOnce+1)}
 	err = q.configure(fd)
 	if err == nil {
 		q.out, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -164,29 +163,27 @@ func answered(b []byte) unix.Errno {
 	return unix.Errno(-int32(binary.NativeEndian.Uint32(b[unix.NLMSG_HDRLEN:])))
 }
 
-// serve decides on packets until ctx ends. It waits in the kernel, in a thread of its own:
-// Go's poller costs more than an answer.
+// serve decides on packets until ctx ends. It waits in the kernel, in a thread of its own,
+// which ends with it: Go's poller costs more than an answer.
 func (q *queue) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = q.request(failOpen) }) // whose acknowledgement ends the wait
 	defer stop()
+	runtime.LockOSThread() // never unlocked
+	stay(q.cpu)
 	look := q.conf.Look
 	if q.conf.Looker != nil {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		var done func()
 		look, done = q.conf.Looker()
 		defer done()
 	}
-	alone := 0 // how often in a row one message came
+	p := newPace()
 	for {
-		take := q.in.receiveOne
-		if alone < aloneOften || alone%severalAgain == 0 {
-			take = q.in.receive
+		take := q.in.receive
+		if p.single() {
+			take = q.in.receiveOne
 		}
 		n, err := take(q.fd)
-		if alone++; n > 1 {
-			alone = 0
-		}
+		p.came(n)
 		if ctx.Err() != nil {
 			return nil
 		}

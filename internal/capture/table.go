@@ -219,16 +219,16 @@ func after(p netip.Prefix) netip.Addr {
 	return a.Next()
 }
 
-// toQueue has the packet wait in one of our queues, the same one for each client
-// and server; without us it passes.
+// toQueue has the packet wait in one of our queues, by the CPU that it is on; without us it
+// passes.
 func (t *table) toQueue() []expr.Any {
 	if !t.compat {
-		return []expr.Any{&expr.Queue{Num: uint16(t.conf.queue), Total: uint16(t.conf.queues), Flag: expr.QueueFlagBypass}}
+		return []expr.Any{&expr.Queue{Num: uint16(t.conf.queue), Total: uint16(t.conf.queues), Flag: expr.QueueFlagBypass | expr.QueueFlagFanout}}
 	}
 	info := make([]byte, 8) // struct xt_NFQ_info_v3, with its padding
 	binary.NativeEndian.PutUint16(info, uint16(t.conf.queue))
 	binary.NativeEndian.PutUint16(info[2:], uint16(t.conf.queues))
-	binary.NativeEndian.PutUint16(info[4:], 1) // NFQ_FLAG_BYPASS
+	binary.NativeEndian.PutUint16(info[4:], 1|2) // NFQ_FLAG_BYPASS, NFQ_FLAG_CPU_FANOUT
 	unknown := xt.Unknown(info)
 	return []expr.Any{&expr.Target{Name: "NFQUEUE", Rev: 3, Info: &unknown}}
 }

@@ -12,19 +12,31 @@ import (
 	"github.com/libnet-cni/libnet/internal/lntest"
 )
 
+// Columns of the kernel's list of queues.
+const (
+	columnWaiting = 2 // packets without a verdict
+	columnCame    = 7 // packets so far
+)
+
 // waiting is how many packets wait for a verdict in our queues.
-func waiting(t *testing.T) (n int) {
+func waiting(t *testing.T) int {
+	t.Helper()
+	return sumOf(t, columnWaiting)
+}
+
+// sumOf is the sum of a column over our queues.
+func sumOf(t *testing.T, column int) (n int) {
 	t.Helper()
 	text, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		total, err := strconv.Atoi(strings.Fields(line)[2])
+		one, err := strconv.Atoi(strings.Fields(line)[column])
 		if err != nil {
 			t.Fatal(err)
 		}
-		n += total
+		n += one
 	}
 	return n
 }

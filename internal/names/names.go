@@ -26,15 +26,10 @@ type Config struct {
 	// Limit is how many queries per second of one container are looked at, over
 	// UDP; more pass untouched. 0: no limit.
 	Limit int
-	// Queues is how many threads wait for queries, MostQueues at most; 0: as many as may run Go code at once.
-	Queues int
 	// Queries has a line in the log for each query.
 	Queries bool
 	Log     *slog.Logger
 }
-
-// MostQueues is how many threads wait for queries at most.
-const MostQueues = capture.MostQueues
 
 // Service answers queries while Run runs.
 type Service struct {
@@ -181,7 +176,7 @@ func (s *Service) ensure() error {
 		if tried && !named {
 			return nil
 		}
-		made, err := capture.Start(capture.Config{Respond: s.respond, Look: s.update, Looker: s.looker, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit, Queues: s.conf.Queues})
+		made, err := capture.Start(capture.Config{Respond: s.respond, Look: s.update, Looker: s.looker, Inside: s.inside, Group: link.GroupNamed, Early: s.early, Limit: s.conf.Limit})
 		if err != nil {
 			if !named {
 				s.log.Warn("DNS queries of containers could not be captured", "error", err)

@@ -44,7 +44,7 @@ var ladder = []struct {
 	{"internal/enforce", []string{"internal/firewall", "internal/firewall/admit", "internal/firewall/nft", "internal/firewall/ruleset", "internal/netlink", "internal/netpolicy", "internal/state"}},
 	{"internal/names", []string{"internal/resolver", "internal/capture", "internal/responder", "internal/state", "internal/netns", "internal/link", "internal/overlay", "internal/service"}},
 	{"internal/mesh", []string{"internal/firewall", "internal/firewall/conntrack", "internal/overlay", "internal/service", "internal/balancer", "internal/engine"}},
-	{"internal/capture", []string{"internal/nfnl"}},
+	{"internal/capture", []string{"internal/nfnl", "internal/plain"}},
 	{"internal/registry/etcd", []string{"internal/service", "internal/overlay", "internal/wireguard"}},
 	{"internal/registry/kubernetes", []string{"internal/overlay", "internal/wireguard"}},
 	{"pkg/ipamstore", []string{"internal/pooldir", "internal/ipmath", "internal/flock", "internal/plain"}},
