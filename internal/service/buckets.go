@@ -2,7 +2,6 @@ package service
 
 import (
 	"cmp"
-	"hash/fnv"
 	"math"
 	"slices"
 )
@@ -89,100 +88,143 @@ func apportion(shares []Share, parts []float64, sum float64, buckets int) []int 
 	return quota
 }
 
-// claim is how much a backend wants a bucket: less is more.
-type claim struct {
-	share, bucket int32
-	score         float64
+// taker is a share that gets buckets in a round.
+type taker struct {
+	share int
+	key   string
+	quota int // more than 0
+	has   []int
+	worst int // place in has of the bucket that it gives up first, once it has its quota
+}
+
+// filling is the state of fill.
+type filling struct {
+	to     []int
+	takers []taker
+	scores []float64 // of each taker with each bucket: less is better
+	limits []float64 // of the bucket that each taker gives up first; infinite while it has room
 }
 
 // fill gives each share its quota of buckets. Each pair of share and bucket has a score of
 // its own (weighted rendezvous hashing); the best pair is served first. Buckets that are
 // left over lead nowhere.
+//
+// To sort all pairs would take several times as long (see BenchmarkAssign). Instead each bucket
+// goes to the best share that has room, or has a worse bucket; that one then goes elsewhere. The
+// result is the same, as buckets and shares go by one order of the pairs.
 func fill(to []int, shares []Share, quota []int, round string) {
-	claims := make([]claim, 0, len(shares)*len(to))
-	alike := !slices.ContainsFunc(shares, func(b Share) bool { return b.Weight != shares[0].Weight })
-	for i, b := range shares {
-		words := hashed(b.Key, round)
-		for bucket := range to {
-			u := chance(words, bucket)
-			score := 1 - u // in the order of the logarithm, which takes most of the time
-			if !alike {
-				score = -math.Log(u) / float64(b.Weight)
-			}
-			claims = append(claims, claim{int32(i), int32(bucket), score})
-		}
-	}
+	f := filling{to: to, takers: takersOf(shares, quota)}
+	f.rate(shares, round)
 	for i := range to {
 		to[i] = unassigned
 	}
-	left := slices.Clone(quota)
-	for _, c := range sorted(claims, shares) {
-		if left[c.share] > 0 && to[c.bucket] == unassigned {
-			to[c.bucket] = int(c.share)
-			left[c.share]--
+	for bucket := range to {
+		for next, is := bucket, true; is; {
+			next, is = f.place(next)
 		}
 	}
 }
 
-// Scores are put into bins by their exponent, down to 2^lowest, and by the first bits behind it. Of
-// numbers that are drawn a bin has few.
-const (
-	lowest, highest = -20, 6
-	binBits         = 6
-	bins            = (highest - lowest) << binBits
-)
-
-func binOf(score float64) int {
-	const mantissa, bias = 52, 1023
-	at := int(math.Float64bits(score)>>(mantissa-binBits)) - (bias+lowest)<<binBits
-	return max(0, min(at, bins-1))
-}
-
-// sorted returns the claims, the best one first. To compare them all with each other would take
-// five times as long: see BenchmarkAssign.
-func sorted(claims []claim, shares []Share) []claim {
-	var next [bins + 1]int32 // where the next one of a bin goes
-	for _, c := range claims {
-		next[binOf(c.score)+1]++
-	}
-	for i := range bins {
-		next[i+1] += next[i]
-	}
-	all := make([]claim, len(claims))
-	for _, c := range claims {
-		at := binOf(c.score)
-		all[next[at]] = c
-		next[at]++
-	}
-	for i := 1; i < len(all); i++ {
-		for j := i; j > 0 && all[j].before(all[j-1], shares); j-- {
-			all[j], all[j-1] = all[j-1], all[j]
+func takersOf(shares []Share, quota []int) []taker {
+	all, sum := make([]taker, 0, len(shares)), 0
+	for i, q := range quota {
+		if q > 0 {
+			all = append(all, taker{share: i, key: shares[i].Key, quota: q})
+			sum += q
 		}
+	}
+	room := make([]int, sum)
+	for i := range all {
+		all[i].has, room = room[:0:all[i].quota], room[all[i].quota:]
 	}
 	return all
 }
 
-// before says whether c is served before d.
-func (c claim) before(d claim, shares []Share) bool {
-	if c.score != d.score {
-		return c.score < d.score
+// rate gives each pair its score.
+func (f *filling) rate(shares []Share, round string) {
+	n := len(f.takers)
+	both := make([]float64, n+len(f.to)*n)
+	f.limits, f.scores = both[:n], both[n:]
+	alike := !slices.ContainsFunc(shares, func(b Share) bool { return b.Weight != shares[0].Weight })
+	for i, t := range f.takers {
+		f.limits[i] = math.Inf(1)
+		words, scores := hashed(t.key, round), f.scores[i*len(f.to):][:len(f.to)]
+		for bucket := range scores {
+			u := chance(words, bucket)
+			score := 1 - u // in the order of the logarithm, which takes most of the time
+			if !alike {
+				score = -math.Log(u) / float64(shares[t.share].Weight)
+			}
+			scores[bucket] = score
+		}
 	}
-	return cmp.Or(cmp.Compare(shares[c.share].Key, shares[d.share].Key), cmp.Compare(c.bucket, d.bucket)) < 0
 }
 
-// hashed is FNV-1a of words, 64 bits, with 0 between them.
+// place gives a bucket to a share, and returns the one that the share gives up for it, if any.
+func (f *filling) place(bucket int) (left int, is bool) {
+	at := f.best(bucket)
+	if at < 0 {
+		return 0, false
+	}
+	t := &f.takers[at]
+	f.to[bucket] = t.share
+	if len(t.has) < t.quota {
+		t.has = append(t.has, bucket)
+	} else {
+		left, is = t.has[t.worst], true
+		f.to[left], t.has[t.worst] = unassigned, bucket
+	}
+	if len(t.has) == t.quota {
+		t.worst = 0
+		for i, b := range t.has {
+			if f.prefers(at, t.has[t.worst], b) {
+				t.worst = i
+			}
+		}
+		f.limits[at] = f.scores[at*len(f.to)+t.has[t.worst]]
+	}
+	return left, is
+}
+
+// best is the place of the taker that a bucket goes to; negative: there is none.
+func (f *filling) best(bucket int) int {
+	best, least := -1, math.Inf(1)
+	for i, limit := range f.limits {
+		switch score := f.scores[i*len(f.to)+bucket]; {
+		case score > least || score > limit:
+		case score == least && f.takers[i].key >= f.takers[best].key: // alike, as in a list by key
+		case score == limit && !f.prefers(i, bucket, f.takers[i].has[f.takers[i].worst]):
+		default:
+			best, least = i, score
+		}
+	}
+	return best
+}
+
+// prefers says whether a pair of a taker is served before another pair of it.
+func (f *filling) prefers(at, bucket, other int) bool {
+	a, b := f.scores[at*len(f.to)+bucket], f.scores[at*len(f.to)+other]
+	return a < b || a == b && bucket < other
+}
+
+const fnvOffset, fnvPrime = 0xcbf29ce484222325, 0x100000001b3
+
+// hashed is FNV-1a of words, 64 bits, with 0 between them. Package hash/fnv would allocate.
 func hashed(key, round string) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(key))
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write([]byte(round))
-	return h.Sum64()
+	h := uint64(fnvOffset)
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * fnvPrime
+	}
+	h *= fnvPrime // of the 0
+	for i := range len(round) {
+		h = (h ^ uint64(round[i])) * fnvPrime
+	}
+	return h
 }
 
 // chance is a number above 0 and below 1, the same for the same words.
 func chance(words uint64, bucket int) float64 {
-	const prime = 0x100000001b3 // FNV's: as if the bucket were one more byte of the words
-	x := (words ^ uint64(byte(bucket))) * prime
+	x := (words ^ uint64(byte(bucket))) * fnvPrime // as if the bucket were one more byte of the words
 	// FNV leaves the upper bits of short words alike: mix them (MurmurHash3's finalizer)
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd

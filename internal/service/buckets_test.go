@@ -1,9 +1,11 @@
 package service
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -71,9 +73,82 @@ func TestAssignStays(t *testing.T) {
 }
 
 func BenchmarkAssign(b *testing.B) {
-	all := shares(slices.Repeat([]int{1}, 10)...)
-	for b.Loop() {
-		Assign(all)
+	for _, n := range []int{10, 100, 1000} {
+		all := shares(slices.Repeat([]int{1}, n)...)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Assign(all)
+			}
+		})
+	}
+}
+
+// bestFirst is fill by its definition: all pairs in order, the best one first.
+func bestFirst(to []int, shares []Share, quota []int) {
+	type pair struct {
+		share, bucket int
+		score         float64
+	}
+	alike := !slices.ContainsFunc(shares, func(b Share) bool { return b.Weight != shares[0].Weight })
+	var all []pair
+	for i, b := range shares {
+		for bucket := range to {
+			to[bucket] = unassigned
+			u := chance(hashed(b.Key, "round"), bucket)
+			score := 1 - u
+			if !alike {
+				score = -math.Log(u) / float64(b.Weight)
+			}
+			all = append(all, pair{i, bucket, score})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b pair) int {
+		return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(shares[a.share].Key, shares[b.share].Key), cmp.Compare(a.bucket, b.bucket))
+	})
+	left := slices.Clone(quota)
+	for _, p := range all {
+		if left[p.share] > 0 && to[p.bucket] == unassigned {
+			to[p.bucket] = p.share
+			left[p.share]--
+		}
+	}
+}
+
+// Whatever the weights and quotas, and with shares of one key, the best pairs are served first.
+func TestFillServesTheBestFirst(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 400 {
+		var all []Share
+		most := 1 + random.IntN(40)
+		for i := range 1 + random.IntN(100) {
+			key := fmt.Sprint(random.Uint64())
+			if i > 0 && random.IntN(6) == 0 {
+				key = all[random.IntN(i)].Key
+			}
+			all = append(all, Share{key, 1 + random.IntN(most)})
+		}
+		quota := make([]int, len(all))
+		for range random.IntN(Buckets + 1) {
+			quota[random.IntN(len(all))]++
+		}
+		got, want := make([]int, Buckets), make([]int, Buckets)
+		fill(got, all, quota, "round")
+		bestFirst(want, all, quota)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%v with quotas %v: buckets %v, want %v", all, quota, got, want)
+		}
+	}
+}
+
+// The hash is FNV-1a of the standard library.
+func TestHashed(t *testing.T) {
+	for _, key := range []string{"", "a", "container-1:eth0", "\xff\x00ü"} {
+		want := fnv.New64a()
+		_, _ = want.Write([]byte(key + "\x00first"))
+		if got := hashed(key, "first"); got != want.Sum64() {
+			t.Errorf("%q: %#x, want %#x", key, got, want.Sum64())
+		}
 	}
 }
 
