@@ -71,18 +71,19 @@ func newMirror(k keys) *mirror {
 // put takes a key over, or notes why it cannot be.
 func (m *mirror) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
-	m.drop(key)
+	part := m.keys.split(key)
+	m.forget(key, part)
 	if w, ours := m.own[key]; ours {
 		w.have = kv
 		m.own[key] = w
 	}
-	if err := m.take(key, kv); err != nil {
+	if err := m.take(part, kv); err != nil {
 		m.strange[key], m.touched = fmt.Sprintf("key %s: %v", key, err), true
 	}
 }
 
-func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
-	switch part := m.keys.split(key); {
+func (m *mirror) take(part []string, kv *mvccpb.KeyValue) (err error) {
+	switch {
 	case len(part) == 2 && part[0] == "nodes":
 		n := announced{revision: kv.ModRevision}
 		if err = json.Unmarshal(kv.Value, &n.nodeValue); err == nil {
@@ -136,8 +137,10 @@ func (m *mirror) take(key string, kv *mvccpb.KeyValue) (err error) {
 var errNotOurs = errors.New("is none of ours")
 
 // drop forgets a key.
-func (m *mirror) drop(key string) {
-	if _, was := m.strange[key]; was || !m.isApart(key) {
+func (m *mirror) drop(key string) { m.forget(key, m.keys.split(key)) }
+
+func (m *mirror) forget(key string, part []string) {
+	if _, was := m.strange[key]; was || !isApart(part) {
 		m.touched = true
 	}
 	delete(m.strange, key)
@@ -145,7 +148,7 @@ func (m *mirror) drop(key string) {
 		w.have = nil
 		m.own[key] = w
 	}
-	switch part := m.keys.split(key); {
+	switch {
 	case len(part) == 2 && part[0] == "nodes":
 		delete(m.nodes, part[1])
 	case len(part) == 3 && part[0] == "live" && part[1] == "nodes":

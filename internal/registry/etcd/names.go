@@ -114,7 +114,7 @@ func (n *names) tell(to Names, self string, all bool) {
 			these = append(these, one)
 		}
 	}
-	clear(n.news)
+	n.news = map[overlay.NamedID]bool{} // one with room for all would be gone through at each change
 	if all || len(these) > 0 {
 		to.Others(these, all)
 	}
@@ -122,8 +122,11 @@ func (n *names) tell(to Names, self string, all bool) {
 
 // noteOwn looks at a change of a key; kv is nil if it is deleted.
 func (m *mirror) noteOwn(key string, kv *mvccpb.KeyValue, revision int64) {
+	if m.self == "" {
+		return
+	}
 	id, is := namedID(m.keys.split(key))
-	if !is || id.Node != m.self || m.self == "" {
+	if !is || id.Node != m.self {
 		return
 	}
 	now := held{revision: revision}
@@ -135,9 +138,9 @@ func (m *mirror) noteOwn(key string, kv *mvccpb.KeyValue, revision int64) {
 	}
 }
 
-// isApart says that a key is of names or of services, which are no part of a view.
-func (m *mirror) isApart(key string) bool {
-	part := m.keys.split(key)
+// isApart says that a key, as split returns it, is of names or of services, which are no part of a
+// view.
+func isApart(part []string) bool {
 	_, is := namedID(part)
 	return is || isService(part) || part[0] == "vips"
 }

@@ -151,7 +151,7 @@ func (s *services) tell(to Services, all bool) {
 			these = append(these, one)
 		}
 	}
-	clear(s.news)
+	s.news = map[[2]string]bool{} // as in names.tell
 	if to != nil && (all || len(these) > 0) {
 		to.Defined(these, all)
 	}
