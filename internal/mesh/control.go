@@ -74,9 +74,9 @@ func (m *Mesh) put(ctx context.Context, n Network, s service.Shared) (service.Sh
 		homes[id] = s.Homes[id]
 	}
 	m.mu.Lock()
-	for at := range m.byName[selection{s.Network, strings.ToLower(s.Select)}] {
-		if _, weighs := homes[at.Container]; weighs {
-			homes[at.Container] = at.Node
+	for _, one := range m.byName[selection{s.Network, strings.ToLower(s.Select)}] {
+		if _, weighs := homes[one.Container]; weighs {
+			homes[one.Container] = one.Node
 		}
 	}
 	m.mu.Unlock()

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -71,8 +70,8 @@ type Mesh struct {
 	defined, heard, begun bool
 	defs                  map[key]service.Shared
 	bySelect              map[selection]map[key]bool
-	others                map[overlay.NamedID]overlay.Named
-	byName                map[selection]map[overlay.NamedID]bool
+	others                map[overlay.NamedID]*overlay.Named
+	byName                map[selection][]*overlay.Named // in the order of compareNamed
 	dirty                 map[key]bool
 	// own are the containers of this host, of services with a check, and well the keys of those
 	// of them that are.
@@ -112,7 +111,7 @@ func New(c Config) *Mesh {
 		conf: c, look: make(chan struct{}, 1), networks: map[string]Network{}, evicted: map[string]bool{},
 		own: map[key][]service.Backend{}, well: map[key][]string{}, publishing: map[string]int{}, preserving: map[string]int{}, onPublishing: func() {},
 		defs: map[key]service.Shared{}, bySelect: map[selection]map[key]bool{},
-		others: map[overlay.NamedID]overlay.Named{}, byName: map[selection]map[overlay.NamedID]bool{},
+		others: map[overlay.NamedID]*overlay.Named{}, byName: map[selection][]*overlay.Named{},
 		dirty: map[key]bool{}, applied: map[key]int64{}, has: map[key]place{}, errs: map[key]error{}, stale: map[conntrack.Led]bool{}, turn: make(chan struct{}),
 	}
 }
@@ -263,50 +262,6 @@ func (m *Mesh) tally(s service.Shared, n int) {
 	}
 }
 
-// Others takes over the containers of other hosts: all of them, or those that changed. One that
-// is gone has no names.
-func (m *Mesh) Others(these []overlay.Named, all bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := map[overlay.NamedID]overlay.Named{}
-	if all {
-		for id := range m.others {
-			now[id] = overlay.Named{}
-		}
-	}
-	for _, one := range these {
-		now[one.NamedID] = one
-	}
-	for id, one := range now {
-		if before := m.others[id]; !same(before, one) {
-			m.move(id, before, one)
-		}
-	}
-	m.heard = m.heard || all
-	m.hint()
-}
-
-// same says that two are the same for services.
-func same(a, b overlay.Named) bool {
-	return slices.Equal(a.Names, b.Names) && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Well, b.Well)
-}
-
-func (m *Mesh) move(id overlay.NamedID, before, now overlay.Named) {
-	for _, name := range before.Names {
-		at := selection{id.Network, strings.ToLower(name)}
-		leave(m.byName, at, id)
-		m.touch(at)
-	}
-	if delete(m.others, id); len(now.Names) > 0 {
-		m.others[id] = now
-	}
-	for _, name := range now.Names {
-		at := selection{id.Network, strings.ToLower(name)}
-		enter(m.byName, at, id)
-		m.touch(at)
-	}
-}
-
 func (m *Mesh) touch(at selection) {
 	for k := range m.bySelect[at] {
 		m.dirty[k] = true
@@ -324,25 +279,4 @@ func leave[K, V comparable](all map[K]map[V]bool, at K, v V) {
 	if delete(all[at], v); len(all[at]) == 0 {
 		delete(all, at)
 	}
-}
-
-// backends are those of a service on other hosts, in order: each host divides alike.
-func (m *Mesh) backends(s service.Shared) (all []service.Backend) {
-	if m.evicted[m.conf.Node] {
-		return nil // nothing of the network gets in or out
-	}
-	for id := range m.byName[selection{s.Network, strings.ToLower(s.Select)}] {
-		if one := m.others[id]; !m.evicted[id.Node] {
-			b := service.Backend{ContainerID: id.Container, IfName: id.IfName, Names: one.Names, Addresses: one.Addresses, Node: id.Node}
-			b.Well = s.Health.Is() && slices.Contains(one.Well, strings.ToLower(s.Name))
-			if preserves(s) {
-				b.NodeAddresses = m.addresses[id.Node]
-			}
-			all = append(all, b)
-		}
-	}
-	slices.SortFunc(all, func(a, b service.Backend) int {
-		return cmp.Or(cmp.Compare(a.Key(), b.Key()), cmp.Compare(a.Node, b.Node))
-	})
-	return all
 }
