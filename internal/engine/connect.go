@@ -101,6 +101,9 @@ func (n *Network) connectAll(ctx context.Context, done *Connected) error {
 		done.Up, done.Created = done.Up && made.Up, done.Created || made.Created
 		done.Changes, done.Lacking = done.Changes+made.Changes, max(done.Lacking, made.Lacking)
 	}
+	if done.Changes > 0 { // flows may lead to the address that a host had
+		errs = append(errs, n.c.shortcuts.Changed())
+	}
 	if n.Plan().SpareTunnel() == "" {
 		return errors.Join(errs...)
 	}

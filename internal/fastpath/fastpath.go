@@ -20,6 +20,9 @@ import (
 // ErrDifferent says that something is not as Put made it.
 var ErrDifferent error = &sentinel.Error{Text: "the fast path differs"}
 
+// ErrEarlier says that an earlier release put a VXLAN device on the fast path, which goes past none.
+var ErrEarlier error = &sentinel.Error{Text: "the fast path is that of an earlier release"}
+
 // Link is one whose packets may go the fast way.
 type Link struct {
 	// Index of the host's end of a veth, or of a VXLAN device.
@@ -31,6 +34,8 @@ type Link struct {
 	// Gateway is the MAC address of the bridge, if no container of the network is behind it;
 	// nil: some are, on other hosts.
 	Gateway []byte
+	// Tunnel is that of a VXLAN device; nil: packets do not go past the device.
+	Tunnel *Tunnel
 }
 
 // filters are the programs of links.
@@ -74,6 +79,9 @@ func (p *Path) Put(ctx context.Context, l Link) error {
 	if err == nil {
 		err = p.links.Filter(l.Index, m.in, filterIn())
 	}
+	if err == nil && l.Tunnel != nil {
+		err = m.putTunnel(l)
+	}
 	if err == nil {
 		err = Changed() // flows may lead to a link in whose place this one is
 	}
@@ -96,7 +104,7 @@ func (p *Path) Remove(ctx context.Context, index int) error {
 }
 
 // Verify changes nothing and says what differs from what Put made; such an error is
-// ErrDifferent.
+// ErrDifferent, or ErrEarlier.
 func (p *Path) Verify(ctx context.Context, l Link) error {
 	m, err := open(ctx, false)
 	if errors.Is(err, errNone) {
@@ -122,30 +130,41 @@ func (p *Path) Verify(ctx context.Context, l Link) error {
 			return fmt.Errorf("%w: the filter %s of link %d is missing", ErrDifferent, f.Name, l.Index)
 		}
 	}
-	return nil
+	if l.Tunnel == nil {
+		return nil
+	}
+	return m.verifyTunnel(l)
 }
 
 // Sweep forgets the links that are gone, as those of namespaces that ended and of killed
 // processes, and with the last one maps and programs.
 func (p *Path) Sweep(ctx context.Context, there func(index int) (bool, error)) error {
 	err := forget(ctx, func(m *maps) error {
-		var gone [][]byte
-		var errs []error
-		errs = append(errs, m.links.Each(func(key, _ []byte) {
-			has, err := there(int(binary.NativeEndian.Uint32(key)))
-			if errs = append(errs, err); err == nil && !has {
-				gone = append(gone, bytes.Clone(key))
-			}
-		}))
+		gone, err := missing(m.links, func(key, _ []byte) (bool, error) {
+			return there(int(binary.NativeEndian.Uint32(key)))
+		})
+		errs := []error{err}
 		for _, key := range gone {
 			errs = append(errs, m.links.Delete(key))
 		}
-		return errors.Join(errs...)
+		return errors.Join(append(errs, m.sweepTunnels(there))...)
 	})
 	if err != nil {
 		return fmt.Errorf("fast path: %w", err)
 	}
 	return nil
+}
+
+// missing are the keys of which there says that they are of something gone.
+func missing(m *bpf.Map, there func(key, value []byte) (bool, error)) (keys [][]byte, err error) {
+	var errs []error
+	errs = append(errs, m.Each(func(key, value []byte) {
+		has, err := there(key, value)
+		if errs = append(errs, err); err == nil && !has {
+			keys = append(keys, bytes.Clone(key))
+		}
+	}))
+	return keys, errors.Join(errs...)
 }
 
 // forget has fn take links out of the map, and removes the pins if it leaves none, or if there

@@ -86,3 +86,36 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A VXLAN device that an earlier release put is told from one of which something is missing.
+func TestEarlierRelease(t *testing.T) {
+	lntest.NeedsRoot(t, "loads BPF programs")
+	lntest.IsolateHost(t)
+	ctx, p := t.Context(), New(present{})
+	l := Link{Index: 7}
+	check(t, p.Put(ctx, l))
+	l.Tunnel = &Tunnel{VNI: 5, Port: 4789, Uplink: 1} // the loopback interface
+	if err := p.Verify(ctx, l); !errors.Is(err, ErrEarlier) {
+		t.Errorf("of an earlier release: Verify says %v, want %v", err, ErrEarlier)
+	}
+	check(t, p.Put(ctx, l))
+	check(t, p.Verify(ctx, l))
+	at, err := dir()
+	check(t, err)
+	check(t, os.Remove(filepath.Join(at, tunnelsPin)))
+	if err := p.Verify(ctx, l); !errors.Is(err, ErrDifferent) {
+		t.Errorf("without the map of tunnels: Verify says %v, want %v", err, ErrDifferent)
+	}
+	check(t, p.Put(ctx, l))
+	l.Tunnel.Uplink = 0 // the address went
+	check(t, p.Put(ctx, l))
+	if pins, err := filepath.Glob(filepath.Join(at, uplinkPin+"*")); err != nil || len(pins) > 0 {
+		t.Errorf("programs are still at the link that has no tunnel any more: %q, %v", pins, err)
+	}
+	check(t, p.Sweep(ctx, noLink))
+}
+
+// present has all filters.
+type present struct{ linkless }
+
+func (present) Filtered(int, netlink.Filter) (bool, error) { return true, nil }

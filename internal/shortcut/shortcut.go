@@ -25,8 +25,9 @@ type path interface {
 
 // links are those of the host.
 type links interface {
-	// LinkIndex returns the index of a link; netlink.ErrNotFound.
-	LinkIndex(name string) (int, error)
+	// VXLAN reads a VXLAN device, and says which link its packets leave by, or 0;
+	// netlink.ErrNotFound.
+	VXLAN(name string) (index, uplink int, x netlink.VXLAN, err error)
 	// HasLink says whether there is a link of that index.
 	HasLink(index int) (bool, error)
 }
@@ -81,15 +82,24 @@ func (s *Shortcuts) PutTunnel(ctx context.Context, bridge, name string) error {
 	if name == "" {
 		return nil
 	}
-	index, err := s.Links.LinkIndex(name)
+	l, err := s.tunnelOf(bridge, name)
 	if err != nil {
 		return err
 	}
-	l := fastpath.Link{Index: index, Network: bridge}
 	if s.Path.Verify(ctx, l) == nil {
 		return nil
 	}
 	return s.Path.Put(ctx, l)
+}
+
+// tunnelOf is a network's VXLAN device. What goes past it has headers of IPv4.
+func (s *Shortcuts) tunnelOf(bridge, name string) (fastpath.Link, error) {
+	index, uplink, x, err := s.Links.VXLAN(name)
+	l := fastpath.Link{Index: index, Network: bridge}
+	if x.Local.Is4() {
+		l.Tunnel = &fastpath.Tunnel{VNI: x.VNI, Port: x.Port, Uplink: uplink}
+	}
+	return l, err
 }
 
 // Remove has the packets of an attachment go the slow way, before its link goes; missing is
@@ -102,31 +112,39 @@ func (s *Shortcuts) Remove(ctx context.Context, rec *state.Endpoint) error {
 }
 
 // Verify says what differs from what Put made of an attachment; such an error is ErrDifferent
-// of netlink.
+// of netlink. What an earlier release put is fine.
 func (s *Shortcuts) Verify(ctx context.Context, rec *state.Endpoint, tunnel string) error {
+	err := s.compare(ctx, rec, tunnel)
+	switch {
+	case errors.Is(err, fastpath.ErrDifferent):
+		return fmt.Errorf("%w: %w", netlink.ErrDifferent, err)
+	case errors.Is(err, fastpath.ErrEarlier):
+		return nil
+	}
+	return err
+}
+
+func (s *Shortcuts) compare(ctx context.Context, rec *state.Endpoint, tunnel string) error {
 	if s == nil || rec.Fast == 0 {
 		return nil
 	}
 	errs := []error{s.Path.Verify(ctx, linkOf(rec, tunnel))}
 	if tunnel != "" {
-		index, err := s.Links.LinkIndex(tunnel)
+		l, err := s.tunnelOf(rec.Bridge, tunnel)
 		if err == nil {
-			err = s.Path.Verify(ctx, fastpath.Link{Index: index, Network: rec.Bridge})
+			err = s.Path.Verify(ctx, l)
 		}
 		if !errors.Is(err, netlink.ErrNotFound) { // else it is told of already
 			errs = append(errs, err)
 		}
 	}
-	err := errors.Join(errs...)
-	if errors.Is(err, fastpath.ErrDifferent) {
-		err = fmt.Errorf("%w: %w", netlink.ErrDifferent, err)
-	}
-	return err
+	return errors.Join(errs...)
 }
 
 // Mend puts back what of an attachment is missing.
 func (s *Shortcuts) Mend(ctx context.Context, rec *state.Endpoint, tunnel string) (mended bool, err error) {
-	if err := s.Verify(ctx, rec, tunnel); err == nil || !errors.Is(err, fastpath.ErrDifferent) {
+	err = s.compare(ctx, rec, tunnel)
+	if !errors.Is(err, fastpath.ErrDifferent) && !errors.Is(err, fastpath.ErrEarlier) {
 		return false, err
 	}
 	err = s.Put(ctx, rec, rec.Fast, tunnel)
@@ -134,6 +152,14 @@ func (s *Shortcuts) Mend(ctx context.Context, rec *state.Endpoint, tunnel string
 		return false, nil // the link is gone: that is for DEL, and CHECK tells
 	}
 	return err == nil, err
+}
+
+// Changed has the next packet of each flow go the slow way.
+func (s *Shortcuts) Changed() error {
+	if s == nil {
+		return nil
+	}
+	return fastpath.Changed()
 }
 
 // Sweep forgets links that are gone.

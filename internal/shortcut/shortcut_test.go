@@ -11,6 +11,7 @@ import (
 	"github.com/libnet-cni/libnet/internal/bpf"
 	"github.com/libnet-cni/libnet/internal/fastpath"
 	"github.com/libnet-cni/libnet/internal/lntest"
+	"github.com/libnet-cni/libnet/internal/netlink"
 	"github.com/libnet-cni/libnet/internal/state"
 )
 
@@ -27,7 +28,7 @@ func (b *broken) Put(_ context.Context, l fastpath.Link) error {
 func (b *broken) Remove(context.Context, int) error                    { return nil }
 func (b *broken) Verify(context.Context, fastpath.Link) error          { return fastpath.ErrDifferent }
 func (b *broken) Sweep(context.Context, func(int) (bool, error)) error { return nil }
-func (b *broken) LinkIndex(string) (int, error)                        { return 9, nil }
+func (b *broken) VXLAN(string) (int, int, netlink.VXLAN, error)        { return 9, 2, netlink.VXLAN{}, nil }
 func (b *broken) HasLink(int) (bool, error)                            { return true, nil }
 
 // A host whose kernel has no fast path keeps its setting of conntrack.

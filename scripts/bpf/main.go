@@ -54,13 +54,15 @@ var programs = []string{
 	"internal/responder/program/respond.c",
 	"internal/fastpath/program/in.c",
 	"internal/fastpath/program/out.c",
+	"internal/fastpath/program/uplink_in.c",
+	"internal/fastpath/program/uplink_out.c",
 }
 
 // maps are those of programs: a program has those of one line, by the numbers that stand for
 // them.
 var maps = [][]string{
 	{"names", "scratches"},
-	{"links", "states", "flows"},
+	{"links", "states", "flows", "wires", "tunnels"},
 }
 
 type program struct{ source, clang string }

@@ -166,9 +166,9 @@ func (f *fastTalk) silent(when string, count int) {
 	}
 }
 
-// goOn exchanges datagrams for some time, whether they are lost or not.
-func (f *fastTalk) goOn(d time.Duration) {
-	for began := time.Now(); time.Since(began) < d; {
+// goOn exchanges datagrams until what others changed counts, whether they are lost or not.
+func (f *fastTalk) goOn() {
+	for began := time.Now(); time.Since(began) < 1100*time.Millisecond; {
 		f.answered(10 * time.Millisecond)
 	}
 }
@@ -203,10 +203,12 @@ func (l *fastLab) countedIn(hosts ...string) (n int) {
 	return n
 }
 
-// counter reads the one of table admin.
-func (l *fastLab) counter(family string) int {
+// counter reads the one of table admin, and counterOf that of another.
+func (l *fastLab) counter(family string) int { return l.counterOf(family, "admin") }
+
+func (l *fastLab) counterOf(family, table string) int {
 	l.t.Helper()
-	out, err := exec.Command("nft", "-j", "list", "chain", family, "admin", "forward").Output()
+	out, err := exec.Command("nft", "-j", "list", "chain", family, table, "forward").Output()
 	l.check(err)
 	_, after, _ := bytes.Cut(out, []byte(`"packets": `))
 	end := bytes.IndexAny(after, ",}")
@@ -298,22 +300,7 @@ func (l *fastLab) forge(of, by *fastEnd, to netip.Addr, port int) func() {
 			}
 		}
 	})
-	text := []byte("forged")
-	udp := binary.BigEndian.AppendUint16(nil, uint16(port))
-	udp = binary.BigEndian.AppendUint16(udp, flowPort)
-	udp = append(binary.BigEndian.AppendUint16(udp, uint16(8+len(text))), 0, 0)
-	ip := []byte{0x45, 0, 0, byte(20 + 8 + len(text)), 0, 0, 0x40, 0, 64, unix.IPPROTO_UDP, 0, 0}
-	ip = append(append(ip, of.addresses[0].AsSlice()...), to.AsSlice()...)
-	var sum uint32
-	for i := 0; i < len(ip); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum))
-	frame := append(append(append([]byte{}, dst...), l.macOf(of)...), 8, 0)
-	frame = append(append(append(frame, ip...), udp...), text...)
+	frame := forgedFrame(dst, l.macOf(of), of.addresses[0], to, port)
 	var fd, index int
 	l.in(by.netns, func() {
 		var err error
@@ -325,6 +312,26 @@ func (l *fastLab) forge(of, by *fastEnd, to netip.Addr, port int) func() {
 	})
 	l.t.Cleanup(func() { _ = unix.Close(fd) })
 	return func() { l.check(unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index})) }
+}
+
+// forgedFrame is one of a flow, with a datagram that says forged.
+func forgedFrame(dst, src net.HardwareAddr, from, to netip.Addr, port int) []byte {
+	text := []byte("forged")
+	udp := binary.BigEndian.AppendUint16(nil, uint16(port))
+	udp = binary.BigEndian.AppendUint16(udp, flowPort)
+	udp = append(binary.BigEndian.AppendUint16(udp, uint16(8+len(text))), 0, 0)
+	ip := []byte{0x45, 0, 0, byte(20 + 8 + len(text)), 0, 0, 0x40, 0, 64, unix.IPPROTO_UDP, 0, 0}
+	ip = append(append(ip, from.AsSlice()...), to.AsSlice()...)
+	var sum uint32
+	for i := 0; i < len(ip); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum))
+	frame := append(append(append([]byte{}, dst...), src...), 8, 0)
+	return append(append(append(frame, ip...), udp...), text...)
 }
 
 // pins are the directories of the fast path.

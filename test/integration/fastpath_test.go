@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -76,7 +75,7 @@ func TestFastPathOthersChange(t *testing.T) {
 			talk := l.talk(a, b.addresses[0])
 			talk.whole(200)
 			l.nft(tt.close)
-			talk.goOn(1100 * time.Millisecond)
+			talk.goOn()
 			talk.silent("after the change", 20)
 			l.nft(tt.open)
 			talk.whole(200)
@@ -224,7 +223,7 @@ func TestFastPathOverlay(t *testing.T) {
 			talk.whole(100)
 			for _, h := range c.hosts { // others close the way
 				c.in(netnsPath(h), func() { l.nft("add rule inet admin forward drop") })
-				talk.goOn(1100 * time.Millisecond)
+				talk.goOn()
 				talk.silent("closed by a rule of "+h, 20)
 				c.in(netnsPath(h), func() { l.nft("flush chain inet admin forward") })
 				talk.whole(100)
@@ -234,6 +233,7 @@ func TestFastPathOverlay(t *testing.T) {
 				c.check(err)
 				c.check(netlink.LinkDel(d))
 			})
+			talk.goOn()
 			talk.silent("without the tunnel", 5)
 			c.in(netnsPath("h2"), func() { c.exec(program(t, "lnctl"), "--state-dir", "/run/libnet-h2", "repair") })
 			talk.whole(100)

@@ -36,7 +36,7 @@ func TestOverlayChecksums(t *testing.T) {
 			for _, a := range at {
 				s.dial("h2-net0", a, "h1-net0")
 			}
-			frames := c.verifySums(wire)
+			frames := c.verifySums(wire, false)
 			if frames < 4*len(at) {
 				t.Errorf("%d frames with VXLAN came, want %d at least: the test sees nothing", frames, 4*len(at))
 			}
@@ -74,8 +74,9 @@ func (c *cluster) wire(dev string) int {
 	return fd
 }
 
-// verifySums reads the frames that came in and returns how many were VXLAN.
-func (c *cluster) verifySums(fd int) (frames int) {
+// verifySums reads the frames that came in and returns how many were VXLAN. Those of the fast path
+// have no checksum in the outer UDP header.
+func (c *cluster) verifySums(fd int, fast bool) (frames int) {
 	c.t.Helper()
 	buf := make([]byte, 64<<10)
 	for {
@@ -91,7 +92,7 @@ func (c *cluster) verifySums(fd int) (frames int) {
 		if !ok || len(udp) < 30 || binary.BigEndian.Uint16(udp[2:]) != 4789 {
 			continue
 		}
-		if binary.BigEndian.Uint16(udp[6:]) == 0 {
+		if binary.BigEndian.Uint16(udp[6:]) == 0 && !fast {
 			c.t.Error("outside: no UDP checksum")
 		}
 		frames++

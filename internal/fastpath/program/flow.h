@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What both programs of the fast path share: maps, and how a packet is read.
+// What the programs of the fast path share: maps, and how a packet is read.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -13,11 +14,15 @@
 #include <bpf/bpf_helpers.h>
 
 #define PASS (-1) /* TC_ACT_UNSPEC: the next filter, or on */
+#define SHOT 2    /* TC_ACT_SHOT */
 
 #define SECOND 1000000000ULL
 
-/* DONE is the tc_index of a packet that goes the fast way. */
+/* tc_index of a packet that goes the fast way, of one that does so as far as the VXLAN device,
+ * and of every other */
 #define DONE 0x6c6e
+#define HALF 0x6c6f
+#define SLOW 0
 
 /* kinds of links */
 #define VETH 1
@@ -113,23 +118,24 @@ static __always_inline void keep(const struct key *k, struct flow *f)
 	bpf_map_update_elem(&flows, k, f, BPF_ANY);
 }
 
-/* read_packet fills the key and returns the length of the frame, or of the pieces that it
- * will be cut to; 0: the packet is none of a flow. The beginning and the end of a TCP
- * connection are for conntrack alone to see. */
-static __always_inline __u32 read_packet(struct __sk_buff *skb, struct key *k)
+/* read_packet fills the key and returns the length of the frame, which stands behind so many
+ * bytes, or of the pieces that it will be cut to; 0: the packet is none of a flow. The beginning
+ * and the end of a TCP connection are for conntrack alone to see. */
+static __always_inline __u32 read_packet(struct __sk_buff *skb, __u32 behind, struct key *k)
 {
+	__u32 most = behind + ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct tcphdr), head;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *l4;
-	struct ethhdr *eth = data;
-	__u32 head;
 
 	if (skb->vlan_present)
 		return 0;
-	if (data + ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct tcphdr) > end) {
-		bpf_skb_pull_data(skb, ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct tcphdr));
+	if (data + most > end) {
+		bpf_skb_pull_data(skb, most);
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
-		eth = data;
 	}
+	data += behind;
+	struct ethhdr *eth = data;
+
 	if (data + ETH_HLEN + sizeof(struct iphdr) > end)
 		return 0;
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
@@ -167,5 +173,34 @@ static __always_inline __u32 read_packet(struct __sk_buff *skb, struct key *k)
 		head = l4 - data + sizeof(struct udphdr);
 	}
 	k->ports = *(__u32 *)l4;
-	return skb->gso_size ? head + skb->gso_size : skb->len;
+	return skb->gso_size ? head + skb->gso_size : skb->len - behind;
+}
+
+/* same compares the MAC addresses of two frames. */
+static __always_inline int same(const __u8 *a, const __u8 *b)
+{
+	return *(__u32 *)a == *(__u32 *)b && *(__u32 *)(a + 4) == *(__u32 *)(b + 4) &&
+	       *(__u32 *)(a + 8) == *(__u32 *)(b + 8);
+}
+
+/* decrement is what a router does to TTL or hop limit of a frame that stands behind so many
+ * bytes. */
+static __always_inline int decrement(struct __sk_buff *skb, __u32 behind, const struct key *k)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (data + behind + ETH_HLEN + sizeof(struct iphdr) > end)
+		return 0;
+	if (k->family == 4) {
+		struct iphdr *ip = data + behind + ETH_HLEN;
+		__u32 check = ip->check;
+
+		check += bpf_htons(0x0100);
+		ip->check = check + (check >= 0xffff);
+		ip->ttl--;
+		return 1;
+	}
+	__u8 hops = *(__u8 *)(data + behind + ETH_HLEN + 7) - 1;
+
+	return !bpf_skb_store_bytes(skb, behind + ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM);
 }

@@ -17,9 +17,9 @@ int fast_out(struct __sk_buff *skb)
 	struct flow f;
 	struct link *link;
 
-	if (skb->tc_index == DONE)
+	if (skb->tc_index != SLOW)
 		return PASS;
-	len = read_packet(skb, &k);
+	len = read_packet(skb, 0, &k);
 	if (!len)
 		return PASS;
 	link = bpf_map_lookup_elem(&links, &index);
