@@ -54,9 +54,9 @@ static __always_inline void confirm(struct __sk_buff *skb, const struct key *k, 
 #define SENT 1
 #define BROKEN 2
 
-/* encapsulate puts the headers of the uplink before a frame, and does what a router does. IPv4 and VXLAN are
- * those of RFC 791 and 7348; ECN is as a tunnel of the kernel has it. The checksum in w is that of
- * what does not change. */
+/* encapsulate puts the headers of the uplink before a frame, and does what a router does. IPv4 and
+ * VXLAN are those of RFC 791 and 7348; ECN is as a tunnel of the kernel has it. The checksum in w
+ * is that of what does not change. */
 static __always_inline int encapsulate(struct __sk_buff *skb, const struct key *k, struct wire *w)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |

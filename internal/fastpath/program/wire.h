@@ -28,8 +28,8 @@ struct tunnel_key {
 
 struct tunnel {
 	__u32 network, index; /* as in links */
-	__u32 uplink;         /* 0: none is known */
-	__u32 unused;
+	__u32 uplink;         /* that has programs; 0: none */
+	__u32 other;          /* the uplink, if it has none, too: for those that compare */
 };
 
 struct {
@@ -42,12 +42,12 @@ struct {
  * to take it from there, without a look at the flow. It has a sum, as a flow has. */
 struct wire {
 	__u64 generation; /* of rules, as that of the flow */
-	__u64 arrived; /* when a packet last came through the rules, for itself and for the tunnel; 0: none */
+	__u64 arrived; /* when one last came through the rules, also those for the tunnel; 0: none */
 	__u64 cut;     /* when one last came in that has to go by the device */
-	__u32 ticket;  /* on the way out that of the flow; on the way in that of packets with this head */
+	__u32 ticket;  /* on the way out that of the flow; on the way in of packets with this head */
 	__u32 in, out; /* links */
 	__u16 longest; /* as of a flow */
-	__u8 head[OUTER]; /* of a packet that came through; on the way out what differs from packet to packet is 0 */
+	__u8 head[OUTER]; /* of one that came through; on the way out what is of one packet is 0 */
 	__u8 inner[ETH_HLEN]; /* header of the frame that leaves, behind the others or alone */
 	__u8 padding[2];
 	__u8 frame_in[12]; /* as of a flow */
@@ -89,8 +89,8 @@ static __always_inline void keep_wire(const struct key *k, struct wire *w)
 	bpf_map_update_elem(&wires, k, w, BPF_ANY);
 }
 
-/* arrive notes that a packet with this head has come through the host's rules for the tunnel, and when one of the
- * flow came through the others. */
+/* arrive notes that a packet with this head has come through the host's rules for the tunnel, and
+ * when one of the flow came through the others. */
 static __always_inline void arrive(struct wire *w, const struct flow *f, __u32 len, __u64 now)
 {
 	if (len > w->longest || now - w->arrived > SECOND)
