@@ -173,7 +173,7 @@ func (m *maps) pinned(name string, s bpf.MapSpec, create bool) (*bpf.Map, error)
 	if !errors.Is(err, bpf.ErrNotFound) || !create {
 		return have, err
 	}
-	err = m.removePins(func(pin string) bool {
+	err = removePins(m.dir, func(pin string) bool {
 		return isProgram(pin) && (name != tunnelsPin || strings.HasPrefix(pin, uplinkPins))
 	})
 	if err != nil {
@@ -208,8 +208,6 @@ func (m *maps) removeIfEmpty() error {
 func isProgram(pin string) bool { return strings.Contains(pin, "-") }
 
 // removePins removes some of the pins.
-func (m *maps) removePins(which func(name string) bool) error { return removePins(m.dir, which) }
-
 func removePins(dir string, which func(name string) bool) error {
 	pins, err := plain.ReadDir(dir)
 	errs := []error{err}

@@ -50,17 +50,16 @@ const (
 
 // sides are the programs of an uplink.
 var sides = []struct {
-	name   string
-	sums   *string
-	code   *[]byte
-	egress bool
+	name, sums string
+	code       []byte
+	egress     bool
 }{
-	{"uplink_in", &sumsUplinkIn, &programUplinkIn, false},
-	{"uplink_out", &sumsUplinkOut, &programUplinkOut, true},
+	{"uplink_in", sumsUplinkIn, programUplinkIn, false},
+	{"uplink_out", sumsUplinkOut, programUplinkOut, true},
 }
 
 func (m *maps) uplinkPin(index, side int) string {
-	return filepath.Join(m.dir, fmt.Sprintf("%s%d-%s", uplinkPin, index, programPin(sides[side].name, *sides[side].sums)))
+	return filepath.Join(m.dir, fmt.Sprintf("%s%d-%s", uplinkPin, index, programPin(sides[side].name, sides[side].sums)))
 }
 
 // putTunnel has packets of a VXLAN device go past it, where the kernel can.
@@ -87,7 +86,7 @@ func (m *maps) putTunnel(l Link) error {
 
 func (m *maps) attachSide(uplink, side int, tunnels *bpf.Map) error {
 	s, at := sides[side], m.uplinkPin(uplink, side)
-	program, err := m.program(s.name, *s.sums, *s.code, append(m.all(), tunnels)...)
+	program, err := m.program(s.name, s.sums, s.code, append(m.all(), tunnels)...)
 	if err != nil {
 		return err
 	}
@@ -182,5 +181,5 @@ func (m *maps) unpin(tunnels *bpf.Map) error {
 	if err != nil {
 		return err
 	}
-	return m.removePins(func(name string) bool { return strings.HasPrefix(name, uplinkPin) && !used[name] })
+	return removePins(m.dir, func(name string) bool { return strings.HasPrefix(name, uplinkPin) && !used[name] })
 }

@@ -91,10 +91,16 @@ static __always_inline __u64 mix(__u64 sum, __u64 word)
 	return sum ^ sum >> 29;
 }
 
+/* sum_of_key is what the sums of values begin with. */
+static __always_inline __u64 sum_of_key(const struct key *k)
+{
+	return k->from[1] ^ k->to[1] << 1 ^ (__u64)k->ports << 32 ^ k->network;
+}
+
 static __always_inline __u64 sum_of(const struct key *k, const struct flow *f)
 {
 	const __u64 *w = (const __u64 *)f;
-	__u64 sum = k->from[1] ^ k->to[1] << 1 ^ (__u64)k->ports << 32 ^ k->network;
+	__u64 sum = sum_of_key(k);
 
 	for (int i = 0; i < WORDS; i++)
 		sum = mix(sum, w[i]);

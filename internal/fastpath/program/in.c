@@ -44,9 +44,7 @@ static __always_inline void confirm(struct __sk_buff *skb, const struct key *k, 
 	    !same(w.frame_in, f->frame_in) || (w.arrived == f->arrived && len <= w.longest))
 		return;
 	w.out = f->out;
-	__builtin_memcpy(w.inner, f->frame_out, 12);
-	*(__u16 *)(w.inner + 12) = k->family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
-	arrive(&w, f, len, now);
+	arrive(k, &w, f, len, now);
 	keep_wire(k, &w);
 }
 

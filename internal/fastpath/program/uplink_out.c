@@ -48,14 +48,12 @@ int fast_uplink_out(struct __sk_buff *skb)
 		w.arrived = have.arrived;
 		w.longest = have.longest;
 	}
-	arrive(&w, &f, len, now);
+	arrive(&k, &w, &f, len, now);
 	w.generation = f.generation;
 	w.ticket = f.ticket;
 	w.in = f.in;
 	w.out = skb->ifindex;
 	__builtin_memcpy(w.frame_in, f.frame_in, 12);
-	__builtin_memcpy(w.inner, f.frame_out, 12);
-	*(__u16 *)(w.inner + 12) = k.family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	w.head[OUTER_TOS] &= ~ECN;
 	*outer16(&w, OUTER_LEN) = *outer16(&w, OUTER_ID) = *outer16(&w, OUTER_CHECK) = 0;
 	*outer16(&w, OUTER_UDP_LEN) = 0;

@@ -66,7 +66,7 @@ struct {
 static __always_inline __u64 sum_of_wire(const struct key *k, const struct wire *w)
 {
 	const __u64 *words = (const __u64 *)w;
-	__u64 sum = k->from[1] ^ k->to[1] << 1 ^ (__u64)k->ports << 32 ^ k->network;
+	__u64 sum = sum_of_key(k);
 
 	for (int i = 0; i < WIRE_WORDS; i++)
 		sum += words[i] * (0x9e3779b97f4a7c15ULL * (2 * i + 1));
@@ -90,9 +90,11 @@ static __always_inline void keep_wire(const struct key *k, struct wire *w)
 }
 
 /* arrive notes that a packet with this head has come through the host's rules for the tunnel, and
- * when one of the flow came through the others. */
-static __always_inline void arrive(struct wire *w, const struct flow *f, __u32 len, __u64 now)
+ * when one of the flow came through the others, and in which frame. */
+static __always_inline void arrive(const struct key *k, struct wire *w, const struct flow *f, __u32 len, __u64 now)
 {
+	__builtin_memcpy(w->inner, f->frame_out, 12);
+	*(__u16 *)(w->inner + 12) = k->family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	if (len > w->longest || now - w->arrived > SECOND)
 		w->longest = len;
 	w->arrived = f->arrived;
